@@ -1,0 +1,196 @@
+"""Configuration: frozen dataclasses, read from and written to YAML.
+
+Defaults are the street model's. An unknown key is an error that names the nearest known one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from .types import ClassTable
+
+T = TypeVar("T")
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be used; the message names the key, the value and what is wanted."""
+
+
+@dataclass(frozen=True)
+class BackboneConfig:
+    """Image to pyramid (strides 4, 8, 16, 32)."""
+
+    name: str = "efficientnet_lite0"
+
+
+@dataclass(frozen=True)
+class NeckConfig:
+    """Pyramid to one feature map at stride 4."""
+
+    channels: int = 128
+
+
+@dataclass(frozen=True)
+class KernelConfig:
+    """Kernel head, update stages and the three video additions."""
+
+    things: int = 50
+    """Thing kernels; every stuff class has one kernel of its own besides."""
+    stages: int = 3
+    attention_heads: int = 4
+    feedforward: int = 512
+    pooling: str = "mean"
+    """Group features as "mean" over the mask (does not depend on the image size) or "sum"."""
+    fusion: bool = True
+    """Kernel Fusion: previous kernels refine this frame's before the last stage (changes masks)."""
+    linking: bool = True
+    """Kernel Linking: this frame's kernels attend to the previous ones (changes embeddings only)."""
+    embedding: bool = True
+    """Association embedding; off = raw kernels are the embeddings (the paper's toy experiment)."""
+
+
+@dataclass(frozen=True)
+class PanopticConfig:
+    """From overlapping masks to one label map."""
+
+    score_threshold: float = 0.3
+    """Thing slots below this class score are dropped."""
+    overlap_threshold: float = 0.6
+    """A slot keeps its segment if it won at least this share of its own mask."""
+    upsample: int = 2
+    """The label map is this many times finer than the mask logits."""
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Everything that makes a network; stored inside every checkpoint and exported model."""
+
+    classes: ClassTable
+    height: int = 288
+    """Native input size in pixels, a multiple of 32; other images are resized to it."""
+    width: int = 480
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    neck: NeckConfig = field(default_factory=NeckConfig)
+    kernels: KernelConfig = field(default_factory=KernelConfig)
+    panoptic: PanopticConfig = field(default_factory=PanopticConfig)
+
+    def __post_init__(self) -> None:
+        for name in ("height", "width"):
+            value = getattr(self, name)
+            if value < 32 or value % 32:
+                raise ConfigError(f"{name} must be a positive multiple of 32, found {value}")
+        slots = self.kernels.things + len(self.classes.stuff)
+        if slots > 254:
+            raise ConfigError(f"at most 254 kernels fit an 8-bit segment map, found {slots}")
+        if self.kernels.pooling not in ("mean", "sum"):
+            raise ConfigError(
+                f'kernels.pooling must be "mean" or "sum", found {self.kernels.pooling!r}'
+            )
+
+
+@dataclass(frozen=True)
+class TrackingConfig:
+    """Life of an id. Times are seconds, so that they hold at any frame rate."""
+
+    match_threshold: float = 0.5
+    """Least bi-softmax similarity (0..1) of a match."""
+    birth_score: float = 0.4
+    """Least class score of a segment that starts a track."""
+    confirm_frames: int = 2
+    """Frames with pixels before a tentative track is confirmed."""
+    max_coast_s: float = 2.0
+    """A confirmed track without pixels is remembered this long."""
+    max_tentative_coast_s: float = 0.2
+    embedding_momentum: float = 0.8
+    """Weight of the new embedding in the memory of a track."""
+    reset_gap_s: float = 5.0
+    """A longer gap between stamps, or a step backwards in time, resets the tracker."""
+
+
+def from_dict(cls: type[T], data: Any, where: str = "") -> T:
+    """Build the dataclass `cls` from plain data; ConfigError on unknown keys and wrong types."""
+    if not isinstance(data, dict):
+        raise ConfigError(f"{where or cls.__name__} must be a mapping, found {data!r}")
+    hints = typing.get_type_hints(cls)
+    known = [f.name for f in dataclasses.fields(cls)]  # type: ignore[arg-type]
+    for key in data:
+        if key not in known:
+            near = difflib.get_close_matches(str(key), known, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else f"; known keys: {known}"
+            raise ConfigError(f"unknown key {_join(where, key)!r}{hint}")
+    values = {k: _convert(hints[k], v, _join(where, k)) for k, v in data.items()}
+    try:
+        return cls(**values)
+    except TypeError as error:
+        raise ConfigError(f"{where or cls.__name__}: {error}") from None
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """Plain data of a dataclass, ready for YAML or JSON; `from_dict` is the inverse."""
+    out: dict[str, Any] = {}
+    for f in dataclasses.fields(config):
+        value = getattr(config, f.name)
+        if isinstance(value, ClassTable):
+            out[f.name] = value.to_rows()
+        elif dataclasses.is_dataclass(value):
+            out[f.name] = to_dict(value)
+        else:
+            out[f.name] = list(value) if isinstance(value, tuple) else value
+    return out
+
+
+def load_yaml(cls: type[T], path: str | Path) -> T:
+    """Read a dataclass from a YAML file; errors name the file."""
+    path = Path(path)
+    try:
+        data = yaml.safe_load(path.read_text())
+    except FileNotFoundError:
+        raise ConfigError(f"no config file {path}") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not YAML: {error}") from None
+    try:
+        return from_dict(cls, data)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+
+
+def _join(where: str, key: object) -> str:
+    return f"{where}.{key}" if where else str(key)
+
+
+def _convert(hint: Any, value: Any, where: str) -> Any:
+    if isinstance(hint, types.UnionType):  # X | None
+        if value is None:
+            return None
+        hint = next(a for a in typing.get_args(hint) if a is not type(None))
+    if hint is ClassTable:
+        return _class_table(value, where)
+    if dataclasses.is_dataclass(hint):
+        return from_dict(hint, value, where)  # type: ignore[arg-type]
+    if typing.get_origin(hint) is tuple:
+        if not isinstance(value, (list, tuple)):
+            raise ConfigError(f"{where} must be a list, found {value!r}")
+        inner = typing.get_args(hint)[0]
+        return tuple(_convert(inner, v, where) for v in value)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, hint) or (hint is not bool and isinstance(value, bool)):
+        raise ConfigError(f"{where} must be {hint.__name__}, found {value!r}")
+    return value
+
+
+def _class_table(rows: Any, where: str) -> ClassTable:
+    if not isinstance(rows, list) or not rows:
+        raise ConfigError(f"{where} must be a list of classes, found {rows!r}")
+    try:
+        return ClassTable.from_rows(rows)
+    except (ValueError, TypeError, KeyError) as error:
+        raise ConfigError(f"{where}: {error}") from None

@@ -1,0 +1,196 @@
+"""The contracts between the parts: what an engine returns, what a tracker makes of it.
+
+Kernel slots are positions in a tensor and mean nothing beyond their frame; track ids are names that
+never change. `Segments` speaks of slots, `Track` and `PanopticFrame` speak of ids.
+Stamps are integer nanoseconds everywhere, as in a ROS header.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+NO_CLASS = 255
+"""Class value of pixels that belong to no segment (also "ignore" in ground truth)."""
+
+
+@dataclass(frozen=True)
+class ClassInfo:
+    """One row of a class table; `color` is RGB, 0..255."""
+
+    id: int
+    name: str
+    is_thing: bool
+    color: tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class ClassTable:
+    """The classes of a model, ids 0..K-1 in order.
+
+    The network's logits put things before stuff (as the authors' code does); `logit_class_ids`
+    is the only bridge between the two orders.
+    """
+
+    classes: tuple[ClassInfo, ...]
+
+    def __post_init__(self) -> None:
+        ids = [c.id for c in self.classes]
+        if ids != list(range(len(ids))):
+            raise ValueError(f"class ids must be 0..{len(ids) - 1} in order, found {ids}")
+        names = [c.name for c in self.classes]
+        if len(set(names)) != len(names):
+            raise ValueError(f"class names must differ, found {names}")
+
+    def __len__(self) -> int:
+        return len(self.classes)
+
+    def __iter__(self) -> Iterator[ClassInfo]:
+        return iter(self.classes)
+
+    def __getitem__(self, class_id: int) -> ClassInfo:
+        return self.classes[class_id]
+
+    def id_of(self, name: str) -> int:
+        """Id of the class called `name`; KeyError names the classes there are."""
+        for info in self.classes:
+            if info.name == name:
+                return info.id
+        raise KeyError(f"no class {name!r}; there are {[c.name for c in self.classes]}")
+
+    @property
+    def things(self) -> tuple[int, ...]:
+        """Ids of the thing classes, ascending."""
+        return tuple(c.id for c in self.classes if c.is_thing)
+
+    @property
+    def stuff(self) -> tuple[int, ...]:
+        """Ids of the stuff classes, ascending."""
+        return tuple(c.id for c in self.classes if not c.is_thing)
+
+    @property
+    def logit_class_ids(self) -> tuple[int, ...]:
+        """Class id of each logit: things first, then stuff."""
+        return self.things + self.stuff
+
+    def to_rows(self) -> list[dict[str, object]]:
+        """Plain rows for YAML and JSON; `from_rows` is the inverse."""
+        return [
+            {"name": c.name, "is_thing": c.is_thing, "color": list(c.color)} for c in self.classes
+        ]
+
+    @classmethod
+    def from_rows(cls, rows: Sequence[dict]) -> ClassTable:
+        """Build from rows of `name`, `is_thing`, `color`; the position of a row is its id."""
+        wanted = {"name", "is_thing", "color"}
+        for i, row in enumerate(rows):
+            if set(row) != wanted:
+                raise ValueError(f"class {i}: keys must be {sorted(wanted)}, found {sorted(row)}")
+        return cls(
+            tuple(
+                ClassInfo(i, row["name"], bool(row["is_thing"]), tuple(row["color"]))
+                for i, row in enumerate(rows)
+            )
+        )
+
+
+@dataclass(frozen=True)
+class Segments:
+    """What the engine says of one frame, before tracking.
+
+    Shapes: h, w = the engine's map (smaller than the image); S = kernel slots; E = embedding size.
+    """
+
+    map: NDArray[np.uint8]
+    """[h, w]; 0 = no segment, s + 1 = slot s."""
+    class_ids: NDArray[np.int64]
+    """[S] class of each slot."""
+    scores: NDArray[np.float32]
+    """[S] class score 0..1."""
+    areas: NDArray[np.int64]
+    """[S] pixels of each slot in `map`; 0 = the slot holds no segment."""
+    embeddings: NDArray[np.float32]
+    """[S, E] association embeddings, not normalised."""
+
+
+class TrackState(IntEnum):
+    """Life of a track. A tentative track may still vanish; a coasted one has no pixels now."""
+
+    TENTATIVE = 0
+    CONFIRMED = 1
+    COASTED = 2
+
+
+@dataclass(frozen=True)
+class Track:
+    """One segment of a frame with its identity: a tracked instance, or a stuff region (track_id 0).
+
+    Geometry is in pixels of the input image and agrees with `PanopticFrame.labels` exactly.
+    A coasted track keeps its last geometry, with label 0 and area 0.
+    """
+
+    label: int
+    """Its value in `PanopticFrame.labels`; 0 = no pixels in this frame."""
+    track_id: int
+    """1, 2, ... never reused within an epoch; 0 = stuff."""
+    class_id: int
+    is_thing: bool
+    state: TrackState
+    score: float
+    """Class score in this frame, 0..1 (the last one while coasted)."""
+    track_score: float
+    """Running mean of the score over the life of the track, 0..1."""
+    age: int
+    """Frames in which the track had pixels, this one included."""
+    first_seen: int
+    last_seen: int
+    """Stamps in nanoseconds."""
+    box: tuple[int, int, int, int]
+    """x, y, width, height of the tight box."""
+    centroid: tuple[float, float]
+    """x, y of the mean pixel centre."""
+    velocity: tuple[float, float]
+    """Pixels per second of the centroid; NaN when unknown (first frame, stuff)."""
+    area: int
+    truncated: bool
+    """The box touches the border of the image."""
+
+
+@dataclass(frozen=True)
+class PanopticFrame:
+    """The result for one image: a label map and a table with one row per label, plus coasted tracks."""
+
+    stamp: int
+    """Nanoseconds; the stamp given to `VideoPredictor.step`."""
+    labels: NDArray[np.uint16]
+    """[H, W] at the size of the input image; 0 = no segment."""
+    tracks: tuple[Track, ...]
+    """Labels 1..n in order, then coasted tracks (label 0)."""
+    born: tuple[int, ...]
+    """Track ids confirmed or first seen in this frame."""
+    ended: tuple[int, ...]
+    """Track ids that ended with this frame; they never come back."""
+    epoch: int
+    """Counts tracker resets; ids of different epochs have nothing to do with each other."""
+    inference_ms: float
+    """Time of the engine step."""
+
+    def semantic_map(self) -> NDArray[np.uint8]:
+        """[H, W] class id of each pixel, `NO_CLASS` where there is no segment."""
+        lut = np.full(max((t.label for t in self.tracks), default=0) + 1, NO_CLASS, np.uint8)
+        for track in self.tracks:
+            if track.label:
+                lut[track.label] = track.class_id
+        return lut[self.labels]
+
+    def track_id_map(self) -> NDArray[np.int64]:
+        """[H, W] track id of each pixel; 0 for stuff and for no segment."""
+        lut = np.zeros(max((t.label for t in self.tracks), default=0) + 1, np.int64)
+        for track in self.tracks:
+            if track.label:
+                lut[track.label] = track.track_id
+        return lut[self.labels]
