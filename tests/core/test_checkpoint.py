@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import pickle
+
+import pytest
+import torch
+from networks import small_network
+from safetensors.torch import load_file, save_file
+
+from video_knet_core.model.checkpoint import (
+    CheckpointError,
+    load_model,
+    read_metadata,
+    save_model,
+    save_tensors,
+)
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    network = small_network()
+    save_model(network, tmp_path / "model.safetensors", step=7)
+    return network, tmp_path / "model.safetensors"
+
+
+def test_a_checkpoint_brings_back_weights_configuration_and_facts(checkpoint):
+    network, path = checkpoint
+    loaded = load_model(path)
+    assert loaded.config == network.config
+    assert read_metadata(path)["step"] == 7
+    for key, value in network.state_dict().items():
+        assert torch.equal(loaded.state_dict()[key], value)
+
+
+def rewrite(path, change) -> None:
+    metadata = {"video_knet": __import__("json").dumps(read_metadata(path))}
+    tensors = load_file(path)
+    change(tensors)
+    save_file(tensors, path, metadata)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda t: t.pop("head.thing_kernels"), "Missing key.*head.thing_kernels"),
+        (lambda t: t.update(stranger=torch.zeros(1)), "Unexpected key.*stranger"),
+        (
+            lambda t: t.update({"head.thing_kernels": torch.zeros(3, 32)}),
+            "size mismatch for head.thing_kernels",
+        ),
+    ],
+)
+def test_weights_that_do_not_fit_are_named(checkpoint, change, words):
+    rewrite(checkpoint[1], change)
+    with pytest.raises(CheckpointError, match=f"(?s){words}"):
+        load_model(checkpoint[1])
+
+
+def test_files_of_other_kinds_are_refused(tmp_path):
+    with pytest.raises(CheckpointError, match="no checkpoint"):
+        load_model(tmp_path / "absent.safetensors")
+    pickled = tmp_path / "pickled.safetensors"
+    pickled.write_bytes(pickle.dumps({"weights": [1, 2]}))
+    with pytest.raises(CheckpointError, match="not a safetensors file"):
+        load_model(pickled)
+    foreign = tmp_path / "foreign.safetensors"
+    save_file({"x": torch.zeros(1)}, foreign)
+    with pytest.raises(CheckpointError, match="no 'video_knet' metadata"):
+        load_model(foreign)
+
+
+def test_a_fault_while_writing_leaves_the_old_file(checkpoint, monkeypatch):
+    path = checkpoint[1]
+    before = path.read_bytes()
+
+    def torn(tensors, file, metadata):
+        file.write_bytes(b"half a file")
+        raise OSError("disk full")
+
+    monkeypatch.setattr("video_knet_core.model.checkpoint.save_file", torn)
+    with pytest.raises(OSError, match="disk full"):
+        save_tensors({"x": torch.zeros(1)}, path, {})
+    assert path.read_bytes() == before

@@ -1,0 +1,135 @@
+"""Training pairs: geometry and labels agree between the two frames."""
+
+from __future__ import annotations
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+from networks import small_config
+
+from video_knet_core.data.camvid import CamVid
+from video_knet_core.data.copy_paste import CopyPaste, instances_of_regions, load_sprites
+from video_knet_core.data.pairs import CropRange, camera_motion, photometric, warp
+from video_knet_core.data.street_pairs import StreetPairs
+
+CAMVID_ROAD, CAMVID_SKY, CAMVID_CAR = 3, 0, 8
+ROAD, VEHICLE, PERSON = 0, 10, 8
+RED = (250, 10, 10)
+
+
+@pytest.fixture(scope="module")
+def classes():
+    return small_config().classes
+
+
+@pytest.fixture
+def stills(tmp_path) -> CamVid:
+    """One grey still with a car on a road."""
+    labels = np.full((60, 80), CAMVID_SKY, np.uint8)
+    labels[30:] = CAMVID_ROAD
+    labels[25:40, 20:50] = CAMVID_CAR
+    for folder in ("images", "labels"):
+        (tmp_path / "real" / folder).mkdir(parents=True)
+    cv2.imwrite(str(tmp_path / "real/images/00000.jpg"), np.full((60, 80, 3), 100, np.uint8))
+    cv2.imwrite(str(tmp_path / "real/labels/00000.png"), labels)
+    return CamVid(tmp_path / "real")
+
+
+@pytest.fixture
+def sprites(tmp_path, classes) -> list:
+    """A red person that walks to the right, and a dog that no class wants."""
+    index = {}
+    for name, kind in (("walker", "person"), ("dog", "animal")):
+        (tmp_path / name).mkdir()
+        frames = []
+        for i in range(5):
+            red = np.full((30, 12, 3), RED[::-1], np.uint8)
+            cv2.imwrite(str(tmp_path / name / f"{i:05d}.jpg"), red)
+            cv2.imwrite(str(tmp_path / name / f"{i:05d}.png"), np.full((30, 12), 255, np.uint8))
+            frames.append({"frame": i, "bbox": [4 * i, 0, 4 * i + 11, 29], "scale": 1.0})
+        index[name] = {"class": kind, "frames": frames}
+    (tmp_path / "index.json").write_text(json.dumps(index))
+    return load_sprites(tmp_path, classes)
+
+
+def test_only_sprites_of_street_classes_are_read(sprites):
+    assert [s.class_id for s in sprites] == [PERSON]
+    assert np.diff(sprites[0].centres[:, 0]).tolist() == [4, 4, 4, 4]
+
+
+def test_a_pair_shows_one_scene_twice(stills, sprites, classes):
+    source = CopyPaste(stills, [], classes.things)
+    pair = source.sample(np.random.default_rng(4), 48, 64)
+    assert pair.images.shape == (2, 48, 64, 3)
+    assert pair.semantic.shape == pair.instance.shape == (2, 48, 64)
+    for semantic, instance in zip(pair.semantic, pair.instance, strict=True):
+        assert ((instance > 0) == (semantic == VEHICLE)).all()
+    assert set(np.unique(pair.instance[0])) == set(np.unique(pair.instance[1]))
+
+
+def test_pasted_objects_have_their_pixels_and_one_id_in_both_frames(stills, sprites, classes):
+    source = CopyPaste(stills, sprites, classes.things, max_sprites=1)
+    seen = 0
+    for seed in range(20):
+        pair = source.sample(np.random.default_rng(seed), 96, 128)
+        people = pair.semantic == PERSON
+        if not people.any((1, 2)).all():
+            continue
+        seen += 1
+        assert len(np.unique(pair.instance[people])) == 1
+        inner = cv2.erode(people[0].astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
+        if inner.any():
+            red, green, _ = pair.images[0][inner].mean(0)
+            assert red > 2 * green
+    assert seen >= 3
+
+
+def test_the_same_generator_gives_the_same_pair(stills, sprites, classes):
+    source = CopyPaste(stills, sprites, classes.things)
+    a, b = (source.sample(np.random.default_rng(9), 48, 64) for _ in range(2))
+    assert (a.images == b.images).all()
+    assert (a.instance == b.instance).all()
+
+
+def test_regions_of_a_thing_class_become_instances():
+    semantic = np.zeros((40, 40), np.uint8)
+    semantic[2:14, 2:14] = semantic[20:32, 20:32] = VEHICLE
+    semantic[38, 38] = VEHICLE
+    instance = instances_of_regions(semantic, (VEHICLE,))
+    assert sorted(np.unique(instance)) == [0, 1, 2]
+    assert instance[38, 38] == 0
+
+
+def test_crops_cover_the_image_and_void_lies_only_outside():
+    rng = np.random.default_rng(0)
+    semantic = np.zeros((60, 80), np.uint8)
+    image = np.zeros((60, 80, 3), np.uint8)
+    for _ in range(30):
+        matrix = CropRange().draw(rng, (60, 80), 48, 64)
+        _, cropped, _ = warp(image, semantic, semantic, matrix, 48, 64)
+        assert (cropped == ROAD).mean() > 0.9
+
+
+def test_camera_motion_of_no_strength_is_the_identity():
+    motion = camera_motion(np.random.default_rng(0), 48, 64, strength=0.0)
+    np.testing.assert_allclose(motion, np.eye(3), atol=1e-12)
+
+
+def test_photometric_changes_are_the_same_for_both_frames():
+    frames = np.repeat(np.arange(0, 250, 10, dtype=np.uint8).reshape(1, 5, 5, 1), 2, 0)
+    changed = photometric(np.repeat(frames, 3, 3), np.random.default_rng(1))
+    assert changed.dtype == np.uint8
+    assert abs(changed[0].astype(int) - changed[1]).mean() < 15
+    assert (changed != np.repeat(frames, 3, 3)).any()
+
+
+def test_street_clips_are_drawn_once_and_ids_agree(tmp_path):
+    source = StreetPairs(1, tmp_path)
+    first = source.sample(np.random.default_rng(2), 96, 160)
+    files = list(tmp_path.glob("*.npz"))
+    again = source.sample(np.random.default_rng(2), 96, 160)
+    assert len(files) == 1
+    assert (first.images == again.images).all()
+    assert set(np.unique(first.instance[0])) & set(np.unique(first.instance[1])) - {0}

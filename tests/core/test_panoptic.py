@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import torch
+
+from video_knet_core.config import PanopticConfig
+from video_knet_core.panoptic import merge
+
+# two things (of two thing classes) and two stuff classes on a 4 x 8 map
+SURE, UNSURE, OUT, IN = 4.0, -4.0, -8.0, 8.0
+CONFIG = PanopticConfig(score_threshold=0.3, overlap_threshold=0.6, upsample=1)
+
+
+def scene() -> tuple[torch.Tensor, torch.Tensor]:
+    """Slot 0: an object on the left half of the lower rows. Slots 2, 3: stuff above and below."""
+    classes = torch.full((4, 4), UNSURE)
+    classes[0, 1] = classes[2, 2] = classes[3, 3] = SURE
+    masks = torch.full((4, 4, 8), OUT)
+    masks[0, 2:, :4] = IN
+    masks[2, :2] = IN
+    masks[3, 2:, 4:] = IN
+    return classes, masks
+
+
+def test_each_pixel_goes_to_the_best_slot():
+    result = merge(*scene(), thing_classes=2, config=CONFIG)
+    expected = torch.tensor([[3] * 8] * 2 + [[1] * 4 + [4] * 4] * 2, dtype=torch.uint8)
+    assert torch.equal(result.segment_map, expected)
+    assert result.areas.tolist() == [8, 0, 16, 8]
+    assert result.logit_classes.tolist()[0] == 1
+    assert result.logit_classes.tolist()[2:] == [2, 3]
+
+
+def test_a_thing_below_the_score_threshold_leaves_its_pixels_to_others():
+    classes, masks = scene()
+    classes[0] = UNSURE
+    masks[3, 2:, :4] = 0.1
+    result = merge(classes, masks, thing_classes=2, config=CONFIG)
+    assert result.areas.tolist() == [0, 0, 16, 16]
+
+
+def test_a_slot_that_lost_most_of_its_mask_is_dropped():
+    classes, masks = scene()
+    classes[1, 0] = 2.0
+    masks[1, 2:, :5] = 2.0  # mostly under the surer slot 0
+    result = merge(classes, masks, thing_classes=2, config=CONFIG)
+    assert result.areas.tolist() == [8, 0, 16, 8]
+
+
+def test_areas_count_the_pixels_of_the_map():
+    generator = torch.Generator().manual_seed(0)
+    classes = torch.randn(9, 7, generator=generator)
+    masks = torch.randn(9, 12, 16, generator=generator)
+    result = merge(classes, masks, thing_classes=3, config=PanopticConfig(upsample=2))
+    assert result.segment_map.shape == (24, 32)
+    counts = torch.bincount(result.segment_map.flatten().long(), minlength=10)[1:]
+    assert torch.equal(counts, result.areas)

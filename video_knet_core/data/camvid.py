@@ -1,0 +1,70 @@
+"""CamVid with its 11 usual classes: `images/NAME.jpg|png` and `labels/NAME.png` side by side.
+
+Brostow et al., "Semantic object classes in video: A high-definition ground truth database", 2009.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from ..frames import IMAGE_SUFFIXES, FrameError, read_image
+from ..types import NO_CLASS
+
+UNLABELLED = 11
+"""Label value of pixels without a class."""
+STREET_IDS = np.array([7, 2, 4, 0, 1, 6, 5, 3, 10, 8, 9, NO_CLASS], np.uint8)
+"""Class id of the street model for each label value: sky, building, pole, road, sidewalk,
+vegetation, sign, fence, car, pedestrian, cyclist, unlabelled."""
+
+
+class CamVid:
+    """Pairs of image (RGB uint8 [H, W, 3]) and labels (street class ids uint8 [H, W], 255 = none).
+
+    Args:
+        root: the folder that holds `images` and `labels`.
+
+    Raises:
+        FrameError: a folder or a label image is missing; also on iteration, for unreadable files.
+    """
+
+    def __init__(self, root: str | Path) -> None:
+        root = Path(root)
+        for folder in (root / "images", root / "labels"):
+            if not folder.is_dir():
+                raise FrameError(f"CamVid needs the folder {folder}")
+        images = (root / "images").iterdir()
+        self.images = sorted(p for p in images if p.suffix.lower() in IMAGE_SUFFIXES)
+        if not self.images:
+            raise FrameError(f"{root / 'images'} holds no images")
+        self.labels = [root / "labels" / f"{image.stem}.png" for image in self.images]
+        for label in self.labels:
+            if not label.is_file():
+                raise FrameError(f"CamVid has no label image {label}")
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        image, labels = read_image(self.images[index]), _read_labels(self.labels[index])
+        if image.shape[:2] != labels.shape:
+            raise FrameError(
+                f"{self.labels[index]} is {labels.shape}, its image is {image.shape[:2]}"
+            )
+        return image, labels
+
+    def __iter__(self) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.uint8]]]:
+        return (self[index] for index in range(len(self)))
+
+
+def _read_labels(path: Path) -> NDArray[np.uint8]:
+    values = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    if values is None or values.ndim != 2 or values.dtype != np.uint8:
+        raise FrameError(f"{path} is not an 8-bit label image")
+    if values.max() > UNLABELLED:
+        raise FrameError(f"{path}: labels must be 0..{UNLABELLED}, found {values.max()}")
+    return STREET_IDS[values]

@@ -1,0 +1,165 @@
+"""Stills turned into clips: a small camera motion, and moving cut-out objects pasted on top.
+
+A still with semantic labels gives a pair with exact tracks, because both frames are the same scene
+seen through two maps. Objects come from sequences of cut-outs (an image and a mask per frame), so a
+pasted object moves and deforms as it did in its own video.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from ..types import ClassTable
+from .camvid import CamVid
+from .pairs import CropRange, FramePair, Rng, camera_motion, warp
+
+STREET_CLASS_OF_SPRITE = {
+    "car": "vehicle",
+    "bus": "vehicle",
+    "rider": "cyclist",
+    "person": "person",
+}
+MIN_INSTANCE_PIXELS = 60
+
+
+@dataclass(frozen=True)
+class Sprite:
+    """One object over time: cut-outs (RGB, mask) and the centre of each in its source frame."""
+
+    class_id: int
+    cutouts: tuple[tuple[NDArray[np.uint8], NDArray[np.uint8]], ...]
+    centres: NDArray[np.float64]
+    """[T,2] x, y in cut-out pixels."""
+
+
+def load_sprites(root: str | Path, classes: ClassTable) -> list[Sprite]:
+    """Read `index.json` and the cut-outs beside it; sequences of other classes are left out."""
+    root = Path(root)
+    sprites = []
+    for name, entry in json.loads((root / "index.json").read_text()).items():
+        if entry["class"] not in STREET_CLASS_OF_SPRITE:
+            continue
+        cutouts, centres = [], []
+        for frame in entry["frames"]:
+            stem = f"{frame['frame']:05d}"
+            image = cv2.imread(str(root / name / f"{stem}.jpg"))
+            mask = cv2.imread(str(root / name / f"{stem}.png"), cv2.IMREAD_GRAYSCALE)
+            if image is None or mask is None:
+                raise FileNotFoundError(f"{root / name}: cut-out {stem} is missing or unreadable")
+            cutouts.append((cv2.cvtColor(image, cv2.COLOR_BGR2RGB), (mask > 0).astype(np.uint8)))
+            x0, y0, x1, y1 = frame["bbox"]
+            centres.append(((x0 + x1) / 2 * frame["scale"], (y0 + y1) / 2 * frame["scale"]))
+        class_id = classes.id_of(STREET_CLASS_OF_SPRITE[entry["class"]])
+        sprites.append(Sprite(class_id, tuple(cutouts), np.array(centres)))
+    return sprites
+
+
+class CopyPaste:
+    """A `PairSource` of real stills with pasted sprites.
+
+    Args:
+        stills: labelled real frames.
+        sprites: what is pasted; may be empty.
+        things: class ids whose connected regions in the stills become instances.
+        max_sprites: most objects pasted into one pair.
+    """
+
+    def __init__(
+        self,
+        stills: CamVid,
+        sprites: Sequence[Sprite],
+        things: Sequence[int],
+        max_sprites: int = 3,
+        crop: CropRange | None = None,
+    ) -> None:
+        self.stills = stills
+        self.sprites = sprites
+        self.things = tuple(things)
+        self.max_sprites = max_sprites
+        self.crop = crop or CropRange()
+
+    def sample(self, rng: Rng, height: int, width: int) -> FramePair:
+        image, semantic = self.stills[int(rng.integers(len(self.stills)))]
+        instance = instances_of_regions(semantic, self.things)
+        to_crop = self.crop.draw(rng, semantic.shape, height, width)
+        motion = camera_motion(rng, height, width, strength=rng.uniform(0, 1))
+        moved = motion[:2] @ np.vstack((to_crop, [0, 0, 1]))
+        frames = [warp(image, semantic, instance, m, height, width) for m in (to_crop, moved)]
+        if self.sprites:
+            count = int(rng.integers(self.max_sprites + 1))
+            for i, foot_y in enumerate(np.sort(rng.uniform(0.5, 1.1, count)) * height):
+                self._paste(frames, int(instance.max()) + 1 + i, foot_y, motion, rng)
+        images, semantics, instances = (np.stack(part) for part in zip(*frames, strict=True))
+        return FramePair(images, semantics, instances)
+
+    def _paste(self, frames: list, track: int, foot_y: float, motion: NDArray, rng: Rng) -> None:
+        """Put one sprite into both frames, in place; it stands on the ground, nearer = larger."""
+        sprite = self.sprites[int(rng.integers(len(self.sprites)))]
+        first = int(rng.integers(len(sprite.cutouts)))
+        second = int(np.clip(first + rng.integers(-3, 4), 0, len(sprite.cutouts) - 1))
+        height, width = frames[0][1].shape
+        tall = np.clip(foot_y / height - 0.35, 0.1, None) * height * rng.uniform(0.5, 1.2)
+        scale = min(tall / sprite.cutouts[first][0].shape[0], 1.5)
+        foot = np.array([rng.uniform(-0.05, 1.05) * width, foot_y])
+        mirror = rng.random() < 0.5
+        brightness = rng.uniform(0.6, 1.3)
+        for frame, index in zip(frames, (first, second), strict=True):
+            cutout, mask = sprite.cutouts[index]
+            step = (sprite.centres[index] - sprite.centres[first]) * scale
+            place = foot + step * (-1 if mirror else 1, 1)
+            size = scale
+            if index != first or frame is frames[1]:
+                place = motion[:2, :2] @ place + motion[:2, 2]
+                size = scale * float(np.hypot(*motion[:2, 0]))
+            matrix = _placement(cutout.shape[:2], size, place, mirror)
+            _blend(frame, cutout, mask, matrix, brightness, sprite.class_id, track)
+
+
+def instances_of_regions(semantic: NDArray, things: Sequence[int]) -> NDArray[np.int32]:
+    """Connected regions of each thing class as instances 1, 2, ...; small ones stay 0."""
+    instance = np.zeros(semantic.shape, np.int32)
+    count = 0
+    for class_id in things:
+        _, regions, stats, _ = cv2.connectedComponentsWithStats(
+            (semantic == class_id).astype(np.uint8), connectivity=8
+        )
+        for region in np.flatnonzero(stats[:, cv2.CC_STAT_AREA] >= MIN_INSTANCE_PIXELS):
+            if region:
+                count += 1
+                instance[regions == region] = count
+    return instance
+
+
+def _placement(size: tuple[int, int], scale: float, foot: NDArray, mirror: bool) -> NDArray:
+    """2x3 map of a cut-out of `size` (h, w) whose bottom centre comes to `foot` (x, y)."""
+    height, width = size
+    sx = -scale if mirror else scale
+    return np.array([[sx, 0, foot[0] - sx * width / 2], [0, scale, foot[1] - scale * height]])
+
+
+def _blend(
+    frame: tuple[NDArray, NDArray, NDArray],
+    cutout: NDArray,
+    mask: NDArray,
+    matrix: NDArray,
+    brightness: float,
+    class_id: int,
+    track: int,
+) -> None:
+    """Draw a cut-out over image, semantic and instance maps, with a soft edge in the image only."""
+    image, semantic, instance = frame
+    size = (image.shape[1], image.shape[0])
+    pixels = cv2.warpAffine(cutout, matrix, size).astype(np.float32) * brightness
+    alpha = cv2.warpAffine(mask.astype(np.float32), matrix, size)
+    hard = alpha > 0.5
+    alpha = cv2.GaussianBlur(alpha, (3, 3), 0)[..., None]
+    image[:] = np.clip(image * (1 - alpha) + pixels * alpha, 0, 255)
+    semantic[hard] = class_id
+    instance[hard] = track

@@ -1,0 +1,106 @@
+"""Training pairs: two frames of one (real or pretended) clip, with labels that agree over time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from ..types import NO_CLASS
+
+Rng = np.random.Generator
+
+
+@dataclass(frozen=True)
+class FramePair:
+    """A key frame and a reference frame shortly before or after it, in that order.
+
+    Instance ids name the same object in both frames; 0 is stuff or unknown.
+    """
+
+    images: NDArray[np.uint8]
+    """[2,H,W,3] RGB."""
+    semantic: NDArray[np.uint8]
+    """[2,H,W] class ids, `NO_CLASS` = ignore."""
+    instance: NDArray[np.int32]
+    """[2,H,W]"""
+
+
+class PairSource(Protocol):
+    """Anything that gives pairs; the same generator state gives the same pair."""
+
+    def sample(self, rng: Rng, height: int, width: int) -> FramePair:
+        """A random pair of `height` x `width` pixels, geometry already augmented."""
+        ...
+
+
+@dataclass(frozen=True)
+class CropRange:
+    """How training crops are drawn from a frame.
+
+    `scale` is horizontal pixels of the crop per pixel of the source, relative to the scale at which
+    the whole source fills the crop's width; `aspect` is vertical scale over horizontal scale, since
+    a robot's 4:3, 16:9 or wider image is squeezed into one native size.
+    """
+
+    scale: tuple[float, float] = (1.0, 2.0)
+    aspect: tuple[float, float] = (0.72, 1.15)
+
+    def draw(self, rng: Rng, source: tuple[int, int], height: int, width: int) -> NDArray:
+        """A 2x3 affine map from source pixels to crop pixels; `source` is its (height, width)."""
+        source_height, source_width = source
+        sx = width / source_width * np.exp(rng.uniform(*np.log(self.scale)))
+        sy = max(sx * rng.uniform(*self.aspect), height / source_height)
+        free_x, free_y = width - sx * source_width, height - sy * source_height
+        matrix = np.array([[sx, 0, rng.uniform(free_x, 0)], [0, sy, rng.uniform(free_y, 0)]])
+        if rng.random() < 0.5:  # mirror the crop
+            matrix[0] = [-matrix[0, 0], 0, width - 1 - matrix[0, 2]]
+        return matrix
+
+
+def warp(
+    image: NDArray, semantic: NDArray, instance: NDArray, matrix: NDArray, height: int, width: int
+) -> tuple[NDArray, NDArray, NDArray]:
+    """Map one labelled frame through a 2x3 affine map; what lies outside is black and ignored."""
+    size = (width, height)
+    labels = {"flags": cv2.INTER_NEAREST, "borderMode": cv2.BORDER_CONSTANT}
+    return (
+        cv2.warpAffine(image, matrix, size, flags=cv2.INTER_LINEAR),
+        cv2.warpAffine(semantic, matrix, size, borderValue=NO_CLASS, **labels),
+        cv2.warpAffine(instance.astype(np.float32), matrix, size, **labels).astype(np.int32),
+    )
+
+
+def camera_motion(rng: Rng, height: int, width: int, strength: float = 1.0) -> NDArray:
+    """A small 3x3 similarity, as between two frames of a moving camera: zoom, roll, shift."""
+    zoom = np.exp(strength * rng.uniform(-0.06, 0.06))
+    roll = strength * rng.uniform(-0.025, 0.025)
+    shift = strength * rng.uniform(-0.05, 0.05, 2) * (width, height)
+    cx, cy = width / 2, height / 2
+    c, s = zoom * np.cos(roll), zoom * np.sin(roll)
+    return np.array(
+        [
+            [c, -s, cx - c * cx + s * cy + shift[0]],
+            [s, c, cy - s * cx - c * cy + shift[1]],
+            [0, 0, 1],
+        ]
+    )
+
+
+def photometric(images: NDArray[np.uint8], rng: Rng) -> NDArray[np.uint8]:
+    """Colour, contrast, blur and noise, the same draw for all frames [T,H,W,3] of a clip."""
+    x = images.astype(np.float32)
+    x = 255 * (x / 255) ** np.float32(np.exp(rng.uniform(-0.4, 0.4)))
+    x = (x - 127) * np.float32(rng.uniform(0.7, 1.3)) + 127 + np.float32(rng.uniform(-25, 25))
+    grey = x.mean(-1, keepdims=True)
+    x = grey + (x - grey) * np.float32(rng.uniform(0.4, 1.5))
+    x *= rng.uniform(0.88, 1.12, 3).astype(np.float32)
+    if rng.random() < 0.3:
+        sigma = rng.uniform(0.3, 1.2)
+        x = np.stack([cv2.GaussianBlur(frame, (0, 0), sigma) for frame in x])
+    if rng.random() < 0.5:
+        x += rng.normal(0, rng.uniform(1, 7), x.shape[:3] + (1,)).astype(np.float32)
+    return np.clip(x, 0, 255).astype(np.uint8)

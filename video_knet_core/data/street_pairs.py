@@ -1,0 +1,60 @@
+"""Training pairs from the synthetic street."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from .pairs import CropRange, FramePair, Rng, warp
+from .synthetic_street import StreetFrame, SyntheticStreet
+
+MOMENTS = (20, 60, 110, 170)
+"""Frame numbers at which the short clips of a street start."""
+OFFSETS = (0, 1, 3)
+"""Frames of a short clip, counted from its start."""
+
+
+class StreetPairs:
+    """A `PairSource` of short clips on streets with seeds 0 .. `seeds` - 1.
+
+    Drawing a new street costs more than a training step can wait for, so a clip is drawn once and
+    kept in `cache` (about 2 MB each).
+    """
+
+    def __init__(self, seeds: int, cache: Path, crop: CropRange | None = None) -> None:
+        self.seeds = seeds
+        self.cache = cache
+        self.crop = crop or CropRange(scale=(1.0, 1.7), aspect=(0.8, 1.2))
+
+    def sample(self, rng: Rng, height: int, width: int) -> FramePair:
+        clip = self._clip(int(rng.integers(self.seeds)), int(rng.choice(MOMENTS)))
+        first, second = rng.choice(len(OFFSETS), 2, replace=False)
+        frames = [clip[first], clip[second]]
+        to_crop = self.crop.draw(rng, frames[0].semantic.shape, height, width)
+        warped = [warp(f.image, f.semantic, f.instance, to_crop, height, width) for f in frames]
+        images, semantics, instances = (np.stack(part) for part in zip(*warped, strict=True))
+        return FramePair(images, semantics, instances)
+
+    def _clip(self, seed: int, moment: int) -> list[StreetFrame]:
+        path = self.cache / f"street_{seed:06d}_{moment:04d}.npz"
+        if not path.is_file():
+            self._draw(seed, moment, path)
+        with np.load(path, allow_pickle=False) as clip:
+            parts = zip(clip["images"], clip["semantic"], clip["instance"], strict=True)
+            return [StreetFrame(*part) for part in parts]
+
+    def _draw(self, seed: int, moment: int, path: Path) -> None:
+        street = SyntheticStreet(seed)
+        frames = [street.frame(moment + offset) for offset in OFFSETS]
+        self.cache.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=self.cache, suffix=".npz", delete=False) as file:
+            np.savez(
+                file,
+                images=np.stack([f.image for f in frames]),
+                semantic=np.stack([f.semantic for f in frames]),
+                instance=np.stack([f.instance for f in frames]),
+            )
+        os.replace(file.name, path)

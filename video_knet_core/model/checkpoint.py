@@ -1,0 +1,86 @@
+"""Checkpoints: one safetensors file with the weights, the configuration and the class table."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from ..config import ConfigError, ModelConfig, from_dict, to_dict
+from .video_knet import VideoKNet
+
+FORMAT = 1
+METADATA_KEY = "video_knet"
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be used; the message names the file and what is wrong with it."""
+
+
+def save_model(model: VideoKNet, path: str | Path, **facts: Any) -> None:
+    """Write the model atomically; `facts` (step, metrics ...) go into the metadata."""
+    metadata = {"format": FORMAT, "config": to_dict(model.config), **facts}
+    save_tensors(model.state_dict(), path, {METADATA_KEY: json.dumps(metadata)})
+
+
+def load_model(path: str | Path) -> VideoKNet:
+    """Read what `save_model` wrote, in eval mode.
+
+    Raises:
+        CheckpointError: not a safetensors file of ours, another format, or weights that do not
+            fit the configuration inside (missing, unexpected and misshapen keys are named).
+    """
+    config = checkpoint_config(path)
+    model = VideoKNet(config)
+    try:
+        model.load_state_dict(load_file(path))
+    except RuntimeError as error:
+        raise CheckpointError(f"{path}: {error}") from None
+    return model.eval()
+
+
+def read_metadata(path: str | Path) -> dict[str, Any]:
+    """The facts stored beside the weights: format, config and what the writer added."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+    except FileNotFoundError:
+        raise CheckpointError(f"no checkpoint {path}") from None
+    except SafetensorError as error:
+        raise CheckpointError(f"{path} is not a safetensors file: {error}") from None
+    if METADATA_KEY not in metadata:
+        raise CheckpointError(
+            f"{path} has no {METADATA_KEY!r} metadata: not written by this project"
+        )
+    facts = json.loads(metadata[METADATA_KEY])
+    if facts.get("format") != FORMAT:
+        raise CheckpointError(f"{path}: format must be {FORMAT}, found {facts.get('format')!r}")
+    return facts
+
+
+def checkpoint_config(path: str | Path) -> ModelConfig:
+    """The model configuration stored in a checkpoint."""
+    try:
+        return from_dict(ModelConfig, read_metadata(path)["config"])
+    except (ConfigError, KeyError) as error:
+        raise CheckpointError(f"{path}: unusable configuration: {error}") from None
+
+
+def save_tensors(tensors: dict[str, Tensor], path: str | Path, metadata: dict[str, str]) -> None:
+    """Write a safetensors file so that a fault in the middle leaves the old file as it was."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    save_file({k: v.contiguous() for k, v in tensors.items()}, partial, metadata)
+    os.replace(partial, path)
+
+
+def sha256(path: str | Path) -> str:
+    """Hex digest of a file."""
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()

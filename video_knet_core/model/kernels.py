@@ -1,0 +1,272 @@
+"""The kernels of K-Net and Video K-Net: every segment is a vector, kernels x features = masks.
+
+Shapes throughout: B images, N kernels = P things then S stuff, K class logits, C channels,
+h x w the feature map. Source: Li et al., "Video K-Net", CVPR 2022, section 3; Zhang et al.,
+"K-Net", NeurIPS 2021, section 3.2.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import relu
+
+from .neck import conv_bn
+
+
+class PreviousKernels(NamedTuple):
+    """The state that goes from frame to frame."""
+
+    kernels: Tensor
+    """[B,N,C] refined kernels of the previous frame, before linking."""
+    valid: Tensor
+    """[B] bool; False = this image is the first of its video."""
+
+
+class HeadOutput(NamedTuple):
+    """What the kernel head proposes."""
+
+    features: Tensor
+    """[B,C,h,w] the map that all stages multiply kernels with."""
+    kernels: Tensor
+    """[B,N,C]"""
+    mask_logits: Tensor
+    """[B,N,h,w]"""
+    semantic_logits: Tensor
+    """[B,K,h,w]"""
+
+
+class StageOutput(NamedTuple):
+    """What one update stage returns."""
+
+    kernels: Tensor
+    """[B,N,C]"""
+    class_logits: Tensor
+    """[B,N,K]"""
+    mask_logits: Tensor
+    """[B,N,h,w]"""
+
+
+def apply_kernels(kernels: Tensor, features: Tensor) -> Tensor:
+    """[B,N,C] x [B,C,h,w] -> [B,N,h,w]: a 1x1 convolution per image."""
+    height, width = features.shape[-2:]
+    return (kernels @ features.flatten(2)).unflatten(2, (height, width))
+
+
+def assemble_group_features(
+    mask_logits: Tensor, features: Tensor, pooling: str
+) -> tuple[Tensor, Tensor]:
+    """Pool the features under each hard mask (logit > 0).
+
+    Returns:
+        group [B,N,C], the "sum" or "mean" over the mask, and weight [B,N,1], how often a constant
+        feature of 1 would count in it (the area in pixels, or 1 / 0), for folding a bias.
+
+    Both sums are scaled by 1/sqrt(h*w) before anything is added up, so that a mask over a whole
+    1024x2048 image stays inside the range of float16.
+    """
+    scale = 1.0 / math.sqrt(mask_logits.shape[-2] * mask_logits.shape[-1])
+    mask = ((mask_logits > 0).to(features.dtype) * scale).flatten(2)  # [B,N,hw]
+    group = mask @ features.flatten(2).transpose(1, 2)
+    area = mask.sum(2, keepdim=True)
+    if pooling == "mean":
+        return group / area.clamp(min=scale), (area > 0).to(area.dtype)
+    wide = torch.promote_types(features.dtype, torch.float32)
+    return group.to(wide) / scale, area.to(wide) / scale
+
+
+class KernelHead(nn.Module):
+    """First guess: learned thing kernels, and the rows of a semantic classifier as stuff kernels."""
+
+    def __init__(
+        self, channels: int, things: int, thing_classes: int, stuff_classes: int, pooling: str
+    ) -> None:
+        super().__init__()
+        self.thing_classes = thing_classes
+        self.pooling = pooling
+        self.localization = conv_bn(channels, channels)
+        self.semantic = conv_bn(channels, channels)
+        self.thing_kernels = nn.Parameter(torch.randn(things, channels) / math.sqrt(channels))
+        self.classifier = nn.Conv2d(channels, thing_classes + stuff_classes, 1)
+        nn.init.normal_(self.classifier.weight, std=0.01)
+        nn.init.zeros_(self.classifier.bias)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor) -> HeadOutput:
+        """[B,C,h,w] -> proposals of all N kernels."""
+        batch = x.shape[0]
+        located, semantic = relu(self.localization(x)), relu(self.semantic(x))
+        thing_kernels = self.thing_kernels.expand(batch, -1, -1)
+        thing_masks = apply_kernels(thing_kernels, located)
+        semantic_logits = self.classifier(semantic)
+        features = semantic + located
+        group, _ = assemble_group_features(thing_masks, features, self.pooling)
+        stuff_kernels = self.classifier.weight[self.thing_classes :, :, 0, 0].expand(batch, -1, -1)
+        return HeadOutput(
+            features=features,
+            kernels=torch.cat((thing_kernels + group, stuff_kernels), 1),
+            mask_logits=torch.cat((thing_masks, semantic_logits[:, self.thing_classes :]), 1),
+            semantic_logits=semantic_logits,
+        )
+
+
+class KernelUpdate(nn.Module):
+    """Adaptive kernel update: gates decide how much of the group feature enters each kernel."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.group_layer = nn.Linear(channels, 2 * channels)
+        self.kernel_layer = nn.Linear(channels, 2 * channels)
+        self.kernel_gate = nn.Linear(channels, channels)
+        self.group_gate = nn.Linear(channels, channels)
+        self.kernel_gate_norm = nn.LayerNorm(channels)
+        self.group_gate_norm = nn.LayerNorm(channels)
+        self.kernel_norm = nn.LayerNorm(channels)
+        self.group_norm = nn.LayerNorm(channels)
+        self.out = nn.Linear(channels, channels)
+        self.out_norm = nn.LayerNorm(channels)
+
+    def forward(self, group: Tensor, kernels: Tensor) -> Tensor:
+        """Both [B,N,C] -> [B,N,C]."""
+        group_in, group_out = self.group_layer(group).chunk(2, dim=-1)
+        kernel_in, kernel_out = self.kernel_layer(kernels).chunk(2, dim=-1)
+        gate = kernel_in * group_in
+        kernel_gate = self.kernel_gate_norm(self.kernel_gate(gate)).sigmoid()
+        group_gate = self.group_gate_norm(self.group_gate(gate)).sigmoid()
+        mixed = group_gate * self.group_norm(group_out) + kernel_gate * self.kernel_norm(kernel_out)
+        return relu(self.out_norm(self.out(mixed)))
+
+
+class Attention(nn.Module):
+    """Multi-head attention, written out so that it exports to plain matrix products."""
+
+    def __init__(self, channels: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.query = nn.Linear(channels, channels)
+        self.key = nn.Linear(channels, channels)
+        self.value = nn.Linear(channels, channels)
+        self.out = nn.Linear(channels, channels)
+
+    def forward(self, queries: Tensor, memory: Tensor) -> Tensor:
+        """[B,N,C] attends to [B,M,C] -> [B,N,C]."""
+        q, k, v = (
+            layer(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            for layer, x in ((self.query, queries), (self.key, memory), (self.value, memory))
+        )
+        weights = (q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])).softmax(-1)
+        return self.out((weights @ v).transpose(1, 2).flatten(2))
+
+
+class KernelInteraction(nn.Module):
+    """Kernels attend to kernels, then a feed-forward layer; residuals with post-norm."""
+
+    def __init__(self, channels: int, heads: int, feedforward: int) -> None:
+        super().__init__()
+        self.attention = Attention(channels, heads)
+        self.attention_norm = nn.LayerNorm(channels)
+        self.feedforward = nn.Sequential(
+            nn.Linear(channels, feedforward), nn.ReLU(), nn.Linear(feedforward, channels)
+        )
+        self.feedforward_norm = nn.LayerNorm(channels)
+
+    def forward(self, kernels: Tensor, memory: Tensor) -> Tensor:
+        """[B,N,C] with memory [B,M,C] (the kernels themselves, or the previous ones) -> [B,N,C]."""
+        kernels = self.attention_norm(kernels + self.attention(kernels, memory))
+        return self.feedforward_norm(kernels + self.feedforward(kernels))
+
+
+class KernelFusion(nn.Module):
+    """Previous kernels, updated with this frame's group features, refine this frame's kernels."""
+
+    def __init__(self, channels: int, heads: int, feedforward: int) -> None:
+        super().__init__()
+        self.update = KernelUpdate(channels)
+        self.interaction = KernelInteraction(channels, heads, feedforward)
+
+    def forward(self, kernels: Tensor, group: Tensor, previous: PreviousKernels) -> Tensor:
+        """[B,N,C] kernels and group features -> [B,N,C]; unchanged where there is no previous."""
+        fused = self.interaction(kernels, self.update(group, previous.kernels))
+        return torch.where(previous.valid[:, None, None], fused, kernels)
+
+
+class KernelLinking(nn.Module):
+    """This frame's kernels attend to the previous ones; only the embeddings see the result."""
+
+    def __init__(self, channels: int, heads: int, feedforward: int) -> None:
+        super().__init__()
+        self.interaction = KernelInteraction(channels, heads, feedforward)
+
+    def forward(self, kernels: Tensor, previous: PreviousKernels) -> Tensor:
+        """[B,N,C] -> [B,N,C]; unchanged where there is no previous frame."""
+        linked = self.interaction(kernels, previous.kernels)
+        return torch.where(previous.valid[:, None, None], linked, kernels)
+
+
+class AssociationEmbedding(nn.Module):
+    """Kernel -> vector whose dot products tell the same instance from others. Not normalised."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            *normed_linear(channels),
+            nn.Linear(channels, channels),
+            *(nn.Linear(channels, channels), nn.ReLU()),
+            *(nn.Linear(channels, channels), nn.ReLU()),
+            nn.Linear(channels, channels),
+        )
+
+    def forward(self, kernels: Tensor) -> Tensor:
+        """[..., C] -> [..., C]."""
+        return self.layers(kernels)
+
+
+class UpdateStage(nn.Module):
+    """One round: pool features under the masks, update the kernels, predict classes and masks anew.
+
+    `feature_transform` is a linear map of the features. It is never applied to them: it moves onto
+    the kernels and the pooled sums, K(Wx + b) = (KW)x + Kb, which gives the same numbers for less.
+    """
+
+    def __init__(
+        self, channels: int, heads: int, feedforward: int, classes: int, pooling: str, fusion: bool
+    ) -> None:
+        super().__init__()
+        self.pooling = pooling
+        self.feature_transform = nn.Linear(channels, channels)
+        self.update = KernelUpdate(channels)
+        self.interaction = KernelInteraction(channels, heads, feedforward)
+        self.fusion = KernelFusion(channels, heads, feedforward) if fusion else None
+        self.class_head = nn.Sequential(*normed_linear(channels), nn.Linear(channels, classes))
+        self.mask_head = nn.Sequential(*normed_linear(channels), nn.Linear(channels, channels))
+        for parameter in self.parameters():
+            if parameter.dim() > 1:
+                nn.init.xavier_uniform_(parameter)
+        nn.init.constant_(self.class_head[-1].bias, -math.log(99))  # focal prior of 1 %
+
+    def forward(
+        self,
+        features: Tensor,
+        kernels: Tensor,
+        mask_logits: Tensor,
+        previous: PreviousKernels | None = None,
+    ) -> StageOutput:
+        """Features [B,C,h,w], kernels [B,N,C] and their masks [B,N,h,w] -> all three refined."""
+        weight, bias = self.feature_transform.weight, self.feature_transform.bias
+        group, count = assemble_group_features(mask_logits, features, self.pooling)
+        group = group @ weight.T.to(group.dtype) + count * bias
+        if self.fusion is not None and previous is not None:
+            kernels = self.fusion(kernels, group, previous)
+        kernels = self.update(group, kernels)
+        kernels = self.interaction(kernels, kernels)
+        mask_kernels = self.mask_head(kernels)
+        masks = apply_kernels(mask_kernels @ weight, features)
+        masks = masks + (mask_kernels @ bias)[..., None, None]
+        return StageOutput(kernels, self.class_head(kernels), masks)
+
+
+def normed_linear(channels: int) -> tuple[nn.Module, ...]:
+    """Linear without bias, LayerNorm, ReLU: the start of every head on kernels."""
+    return nn.Linear(channels, channels, bias=False), nn.LayerNorm(channels), nn.ReLU()

@@ -1,0 +1,134 @@
+"""Video K-Net, one frame at a time: image and previous kernels in, segments and kernels out.
+
+State is an argument and a return value, never hidden in the network, so training, export, several
+cameras and tracker resets all use the same function.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ..config import ModelConfig
+from .backbone import build_backbone
+from .kernels import (
+    AssociationEmbedding,
+    HeadOutput,
+    KernelHead,
+    KernelLinking,
+    PreviousKernels,
+    StageOutput,
+    UpdateStage,
+)
+from .neck import LeanNeck
+
+
+class Encoded(NamedTuple):
+    """A frame before it looks back in time."""
+
+    head: HeadOutput
+    stages: tuple[StageOutput, ...]
+    """All but the last."""
+    kernels: Tensor
+    """[B,N,C] and"""
+    mask_logits: Tensor
+    """[B,N,h,w]: what the last stage refines."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Everything the network says of one batch; the last stage is what counts.
+
+    B images, N kernels = P things then S stuff, K class logits (things, then stuff), h x w = the
+    input / 4, E embedding size.
+    """
+
+    head: HeadOutput
+    stages: tuple[StageOutput, ...]
+    embeddings: Tensor
+    """[B,P,E] association embeddings of the thing kernels."""
+
+    @property
+    def class_logits(self) -> Tensor:
+        """[B,N,K] of the last stage."""
+        return self.stages[-1].class_logits
+
+    @property
+    def mask_logits(self) -> Tensor:
+        """[B,N,h,w] of the last stage."""
+        return self.stages[-1].mask_logits
+
+    @property
+    def kernels(self) -> Tensor:
+        """[B,N,C] of the last stage, before linking."""
+        return self.stages[-1].kernels
+
+
+class VideoKNet(nn.Module):
+    """The network of `config`. See `forward`."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        kernels, channels = config.kernels, config.neck.channels
+        self.thing_kernels = kernels.things
+        self.backbone = build_backbone(config.backbone)
+        self.neck = LeanNeck(self.backbone.channels, channels)
+        self.head = KernelHead(
+            channels,
+            kernels.things,
+            thing_classes=len(config.classes.things),
+            stuff_classes=len(config.classes.stuff),
+            pooling=kernels.pooling,
+        )
+        attention = (channels, kernels.attention_heads, kernels.feedforward)
+        self.stages = nn.ModuleList(
+            UpdateStage(
+                *attention,
+                classes=len(config.classes),
+                pooling=kernels.pooling,
+                fusion=kernels.fusion and i == kernels.stages - 1,
+            )
+            for i in range(kernels.stages)
+        )
+        self.linking = KernelLinking(*attention) if kernels.linking else None
+        self.embedding = AssociationEmbedding(channels) if kernels.embedding else nn.Identity()
+        self.register_buffer("mean", torch.tensor(self.backbone.mean), persistent=False)
+        self.register_buffer("std", torch.tensor(self.backbone.std), persistent=False)
+
+    def forward(
+        self, image: Tensor, previous: PreviousKernels | None = None
+    ) -> tuple[Prediction, PreviousKernels]:
+        """Segment one frame of each of B videos.
+
+        Args:
+            image: [B,3,H,W] RGB, 0..255 in any float type; H and W multiples of 32.
+            previous: what this returned for the frame before; None on first frames.
+        """
+        prediction = self.decode(self.encode(image), previous)
+        valid = torch.ones(len(image), dtype=torch.bool, device=image.device)
+        return prediction, PreviousKernels(prediction.kernels, valid)
+
+    def encode(self, image: Tensor) -> Encoded:
+        """The part that knows no time: image [B,3,H,W] -> proposals and all stages but the last."""
+        normalized = (image - self.mean[:, None, None]) / self.std[:, None, None]
+        head = self.head(self.neck(self.backbone(normalized)))
+        kernels, masks = head.kernels, head.mask_logits
+        stages = []
+        for stage in self.stages[:-1]:
+            stages.append(stage(head.features, kernels, masks))
+            kernels, _, masks = stages[-1]
+        return Encoded(head, tuple(stages), kernels, masks)
+
+    def decode(self, encoded: Encoded, previous: PreviousKernels | None) -> Prediction:
+        """The last stage, linking and embedding: the parts that look back."""
+        head, stages, kernels, masks = encoded
+        last = self.stages[-1](head.features, kernels, masks, previous)
+        kernels = last.kernels
+        if self.linking is not None and previous is not None:
+            kernels = self.linking(kernels, previous)
+        embeddings = self.embedding(kernels[:, : self.thing_kernels])
+        return Prediction(head, (*stages, last), embeddings)

@@ -1,0 +1,184 @@
+"""From predictions and targets to the weighted losses of a training step."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from ..model.video_knet import Prediction
+from . import losses
+from .matching import Match, match_instances
+from .targets import IGNORE, FrameTargets
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """Weights of the authors; `stage_rank` is the image K-Net's (their video configs have 0)."""
+
+    mask: float = 1.0
+    dice: float = 4.0
+    classification: float = 2.0
+    rank: float = 0.1
+    stage_rank: float = 0.1
+    semantic: float = 1.0
+    track: float = 0.25
+    track_aux: float = 1.0
+
+
+class Criterion:
+    """Losses of frames and of frame pairs. T = thing classes; targets may be finer than the masks."""
+
+    def __init__(self, weights: LossWeights, thing_classes: int) -> None:
+        self.weights = weights
+        self.thing_classes = thing_classes
+
+    def frames(
+        self, prediction: Prediction, targets: Sequence[FrameTargets]
+    ) -> tuple[dict[str, Tensor], list[Match]]:
+        """Losses of B frames, and the matches of the last stage, one per frame.
+
+        Stage i learns with the assignment that stage i-1 (or the head) gave.
+        """
+        size = targets[0].valid.shape
+        things = prediction.embeddings.shape[1]
+        masks = _resize(prediction.head.mask_logits, size)[:, :things]
+        matches = self._match(masks, None, targets)
+        semantic = _resize(prediction.head.semantic_logits, size)
+        out = _prefixed("head", self._head(masks, semantic, targets, matches))
+        for i, stage in enumerate(prediction.stages):
+            masks = _resize(stage.mask_logits, size)
+            class_logits = stage.class_logits.float()
+            out |= _prefixed(f"stage{i}", self._stage(masks, class_logits, targets, matches))
+            matches = self._match(masks[:, :things], class_logits, targets)
+        return out, matches
+
+    def pairs(
+        self,
+        key: tuple[Tensor, Sequence[Match], Sequence[FrameTargets]],
+        reference: tuple[Tensor, Sequence[Match], Sequence[FrameTargets]],
+    ) -> dict[str, Tensor]:
+        """Association losses of B pairs; each side is embeddings [B,P,E], matches and targets."""
+        sums: dict[str, Tensor] = defaultdict(lambda: key[0].sum() * 0)
+        for a, match_a, frame_a, b, match_b, frame_b in zip(*key, *reference, strict=True):
+            same = frame_a.ids[match_a.instances][:, None] == frame_b.ids[match_b.instances][None]
+            pair = (a[match_a.kernels].float(), b[match_b.kernels].float(), same)
+            sums["track"] = sums["track"] + self.weights.track * losses.track_loss(*pair)
+            sums["track_aux"] = sums["track_aux"] + self.weights.track_aux * losses.track_aux_loss(
+                *pair
+            )
+        return {name: total / len(key[0]) for name, total in sums.items()}
+
+    def _match(
+        self, masks: Tensor, class_logits: Tensor | None, targets: Sequence[FrameTargets]
+    ) -> list[Match]:
+        things = masks.shape[1]
+        return [
+            match_instances(
+                masks[i],
+                None if class_logits is None else class_logits[i, :things, : self.thing_classes],
+                t.masks,
+                t.classes,
+                t.valid,
+            )
+            for i, t in enumerate(targets)
+        ]
+
+    def _head(
+        self,
+        masks: Tensor,
+        semantic: Tensor,
+        targets: Sequence[FrameTargets],
+        matches: Sequence[Match],
+    ) -> dict[str, Tensor]:
+        """Thing masks by mask, dice and rank; the semantic map by cross-entropy."""
+        chosen = torch.cat([m.kernels + i * masks.shape[1] for i, m in enumerate(matches)])
+        goals = [t.masks[m.instances] for t, m in zip(targets, matches, strict=True)]
+        owners = [_slots(t, m, None) for t, m in zip(targets, matches, strict=True)]
+        classes = [_classes(t, self.thing_classes) for t in targets]
+        return self._mask_losses(masks.flatten(0, 1)[chosen], goals, targets) | {
+            "rank": self.weights.rank * losses.rank_loss(masks, torch.stack(owners)),
+            "semantic": self.weights.semantic
+            * losses.semantic_loss(semantic, torch.stack(classes)),
+        }
+
+    def _stage(
+        self,
+        masks: Tensor,
+        class_logits: Tensor,
+        targets: Sequence[FrameTargets],
+        matches: Sequence[Match],
+    ) -> dict[str, Tensor]:
+        """Matched things and present stuff by mask, dice and rank; all kernels by class."""
+        kernels = masks.shape[1]
+        things = kernels - len(targets[0].stuff_masks)
+        chosen, goals, owners = [], [], []
+        for i, (target, match) in enumerate(zip(targets, matches, strict=True)):
+            stuff = target.stuff_present.nonzero()[:, 0]
+            chosen.append(torch.cat((match.kernels, things + stuff)) + i * kernels)
+            goals.append(torch.cat((target.masks[match.instances], target.stuff_masks[stuff])))
+            owners.append(_slots(target, match, things))
+        positives = torch.cat(chosen)
+        labels, weights = self._class_targets(class_logits, targets, matches, things)
+        focal = losses.class_loss(class_logits, labels, weights, len(positives))
+        out = self._mask_losses(masks.flatten(0, 1)[positives], goals, targets)
+        out["class"] = self.weights.classification * focal
+        if self.weights.stage_rank:
+            out["rank"] = self.weights.stage_rank * losses.rank_loss(masks, torch.stack(owners))
+        return out
+
+    def _mask_losses(
+        self, predicted: Tensor, wanted: list[Tensor], targets: Sequence[FrameTargets]
+    ) -> dict[str, Tensor]:
+        valid = torch.cat([t.valid.expand_as(w) for t, w in zip(targets, wanted, strict=True)])
+        goals = torch.cat(wanted)
+        return {
+            "mask": self.weights.mask * losses.mask_loss(predicted, goals, valid),
+            "dice": self.weights.dice * losses.dice_loss(predicted, goals, valid),
+        }
+
+    def _class_targets(
+        self, logits: Tensor, targets: Sequence[FrameTargets], matches: Sequence[Match], things: int
+    ) -> tuple[Tensor, Tensor]:
+        """[B,N,K] goals and weights: thing rows learn thing columns, stuff row j only its own."""
+        goals, weights = torch.zeros_like(logits), torch.zeros_like(logits)
+        weights[:, :things, : self.thing_classes] = 1
+        weights[:, things:, self.thing_classes :] = torch.eye(
+            logits.shape[1] - things, device=logits.device
+        )
+        for goal, target, match in zip(goals, targets, matches, strict=True):
+            goal[match.kernels, target.classes[match.instances]] = 1
+            goal[things:, self.thing_classes :].diagonal().copy_(target.stuff_present)
+        return goals, weights
+
+
+def _slots(target: FrameTargets, match: Match, first_stuff: int | None) -> Tensor:
+    """[h,w] the slot that must win each cell; without `first_stuff`, stuff cells are ignored."""
+    stuff = len(target.stuff_masks)
+    slot_of = torch.full((len(target.masks) + stuff + 1,), IGNORE, device=target.owners.device)
+    slot_of[match.instances] = match.kernels
+    if first_stuff is not None:
+        slot_of[-1 - stuff : -1] = first_stuff + torch.arange(stuff, device=slot_of.device)
+    return slot_of[target.owners.clamp(min=-1)]  # IGNORE reads the last entry
+
+
+def _classes(target: FrameTargets, thing_classes: int) -> Tensor:
+    """[h,w] the class (logit order) of each cell."""
+    stuff = thing_classes + torch.arange(len(target.stuff_masks), device=target.owners.device)
+    unknown = stuff.new_full((1,), IGNORE)
+    return torch.cat((target.classes, stuff, unknown))[target.owners.clamp(min=-1)]
+
+
+def _prefixed(prefix: str, values: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {f"{prefix}_{name}": value for name, value in values.items()}
+
+
+def _resize(logits: Tensor, size: torch.Size) -> Tensor:
+    logits = logits.float()
+    if logits.shape[-2:] == size:
+        return logits
+    return interpolate(logits, size=size, mode="bilinear", align_corners=False)

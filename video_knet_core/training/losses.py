@@ -1,0 +1,98 @@
+"""Every loss of Video K-Net (SPEC of the authors, sections 5, 6 and 7c), unweighted.
+
+Cells that are not labelled count in no mask or rank loss; with `valid` all ones the formulas are
+the authors'.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, normalize
+
+from .targets import IGNORE
+
+
+def mask_loss(logits: Tensor, targets: Tensor, valid: Tensor) -> Tensor:
+    """Cross-entropy per cell, mean over all [M,h,w]; `valid` is [M,h,w]. Zero without masks."""
+    if not len(logits):
+        return logits.sum() * 0
+    return binary_cross_entropy_with_logits(logits, targets, weight=valid)
+
+
+def dice_loss(logits: Tensor, targets: Tensor, valid: Tensor, eps: float = 1e-3) -> Tensor:
+    """1 - dice overlap of each mask, mean over [M,h,w]. Zero without masks."""
+    if not len(logits):
+        return logits.sum() * 0
+    p = (logits.sigmoid() * valid).flatten(1)
+    g = (targets * valid).flatten(1)
+    squares = p.square().sum(1) + eps + g.square().sum(1) + eps
+    return (1 - 2 * (p * g).sum(1) / squares).mean()
+
+
+def rank_loss(logits: Tensor, owners: Tensor) -> Tensor:
+    """Kernels compete for cells: cross-entropy over [B,N,h,w] kernels, mean over all cells.
+
+    `owners` [B,h,w] int64 is the slot that must win, `IGNORE` where nobody is known to.
+    """
+    return cross_entropy(logits, owners, ignore_index=IGNORE, reduction="sum") / owners.numel()
+
+
+def semantic_loss(logits: Tensor, classes: Tensor) -> Tensor:
+    """Cross-entropy over [B,K,h,w] classes, mean over all cells, ignored ones included."""
+    return cross_entropy(logits, classes, ignore_index=IGNORE, reduction="sum") / classes.numel()
+
+
+def class_loss(
+    logits: Tensor,
+    targets: Tensor,
+    weights: Tensor,
+    positives: int,
+    alpha: float = 0.25,
+    gamma: float = 2.0,
+) -> Tensor:
+    """Sigmoid focal loss over [.., N, K], summed and divided by the number of positives."""
+    p = logits.sigmoid()
+    wrong = (1 - p) * targets + p * (1 - targets)
+    balance = alpha * targets + (1 - alpha) * (1 - targets)
+    cross = binary_cross_entropy_with_logits(logits, targets, reduction="none")
+    return (balance * wrong**gamma * cross * weights).sum() / max(positives, 1)
+
+
+def track_loss(key: Tensor, reference: Tensor, same: Tensor) -> Tensor:
+    """Contrastive loss: each key instance must be nearer to itself than to any other.
+
+    Args:
+        key: [Gk,E] embeddings of the key frame; reference: [Gr,E].
+        same: [Gk,Gr] bool, the two are one instance (at most one per row).
+
+    Rows without a partner do not count; zero when none has one.
+    """
+    rows = same.any(1)
+    if not rows.any():
+        return (key.sum() + reference.sum()) * 0
+    dots, same = (key @ reference.T)[rows], same[rows]
+    positive = dots.masked_fill(~same, 0).sum(1, keepdim=True)
+    differences = (dots - positive).masked_fill(same, float("-inf"))
+    # log(1 + sum exp(d)) = logsumexp over the differences and a zero
+    zero = torch.zeros_like(positive)
+    return torch.cat((differences, zero), 1).logsumexp(1).mean()
+
+
+def track_aux_loss(
+    key: Tensor,
+    reference: Tensor,
+    same: Tensor,
+    margin: float = 0.1,
+    negatives_per_positive: int = 3,
+) -> Tensor:
+    """Squared error of the cosines against `same`, with margin and hard-negative mining."""
+    if not same.numel():
+        return (key.sum() + reference.sum()) * 0
+    cosine = normalize(key, dim=1) @ normalize(reference, dim=1).T
+    error = ((cosine - margin * (~same)).clamp(0, 1) - same.float()).square()
+    positives, negatives = error[same], error[~same]
+    if len(negatives) > negatives_per_positive * (len(positives) + 1):
+        negatives = negatives.topk(negatives_per_positive * len(positives)).values
+    kept = len(positives) + len(negatives)
+    return (positives.sum() + negatives.sum()) / max(kept, 1)

@@ -1,0 +1,278 @@
+"""The training loop: pairs in, a checkpoint out; killed and resumed, it gives the same weights.
+
+Sample n of a run depends on (seed, n) alone, so a resumed run sees what an unbroken one would have.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+from ..config import ConfigError, load_yaml
+from ..data.pairs import PairSource, photometric
+from ..model.checkpoint import load_model, read_metadata, save_model, save_tensors
+from ..model.kernels import PreviousKernels, StageOutput
+from ..model.video_knet import Prediction, VideoKNet
+from ..types import ClassTable
+from .criterion import Criterion
+from .settings import TrainConfig, open_sources
+from .targets import FrameTargets, frame_targets
+
+Sample = tuple[Tensor, list[FrameTargets]]
+"""Images u8 [2,3,H,W] (key, reference) and their targets."""
+
+
+class PairDataset(Dataset):
+    """Sample n of a run: which source, which clip, which crop all follow from (seed, n)."""
+
+    def __init__(
+        self,
+        sources: Sequence[tuple[float, PairSource]],
+        classes: ClassTable,
+        config: TrainConfig,
+    ) -> None:
+        self.sources, self.classes, self.config = sources, classes, config
+
+    def __len__(self) -> int:
+        return self.config.steps * self.config.batch
+
+    def __getitem__(self, index: int) -> Sample:
+        rng = np.random.default_rng((self.config.seed, index))
+        shares = [share for share, _ in self.sources]
+        _, source = self.sources[int(rng.choice(len(shares), p=shares))]
+        pair = source.sample(rng, self.config.height, self.config.width)
+        images = torch.from_numpy(photometric(pair.images, rng)).permute(0, 3, 1, 2)
+        targets = [
+            frame_targets(semantic, instance, self.classes, self.config.mask_stride)
+            for semantic, instance in zip(pair.semantic, pair.instance, strict=True)
+        ]
+        return images, targets
+
+
+class Trainer:
+    """One run of `config`, with its files in `out`."""
+
+    def __init__(
+        self, config_path: Path, out: Path, data_root: Path | None = None, device: str = "auto"
+    ) -> None:
+        self.config = config = load_yaml(TrainConfig, config_path)
+        torch.manual_seed(config.seed)
+        torch.set_num_threads(config.threads)
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.device = torch.device(device)
+        self.out = out
+        self.model = self._build_model(config_path).to(
+            self.device, memory_format=torch.channels_last
+        )
+        model_config = self.model.config
+        sources = open_sources(config.data, model_config, data_root, out / "streets")
+        self.dataset = PairDataset(sources, model_config.classes, config)
+        self.criterion = Criterion(config.losses, len(model_config.classes.things))
+        self.optimizer = torch.optim.AdamW(self._parameter_groups(), fused=True)
+        self.step = 0
+
+    @property
+    def checkpoint(self) -> Path:
+        """The model as of the last save."""
+        return self.out / "last.safetensors"
+
+    @property
+    def optimizer_state(self) -> Path:
+        """What else a resumed run needs."""
+        return self.out / "last.optimizer.safetensors"
+
+    def run(self) -> None:
+        """Train from `self.step` to the end, with progress, TensorBoard and checkpoints."""
+        config = self.config
+        batches = self._batches()
+        with (
+            SummaryWriter(str(self.out / "tensorboard")) as writer,
+            tqdm(total=config.steps, initial=self.step, unit="step", dynamic_ncols=True) as bar,
+        ):
+            while self.step < config.steps:
+                losses = self.train_step(*next(batches))
+                self.step += 1
+                bar.update()
+                if self.step % 10 == 0 or self.step == config.steps:
+                    self._report(losses, writer, bar)
+                if self.step % config.checkpoint_every == 0 or self.step == config.steps:
+                    self.save()
+
+    def train_step(
+        self, images: Tensor, targets: Sequence[Sequence[FrameTargets]]
+    ) -> dict[str, Tensor]:
+        """One optimiser step on images [B,2,3,H,W] and targets [key, reference] of B frames each."""
+        self.model.train()
+        freeze(self.model, self.config.frozen_groups)
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["base_lr"] * self._schedule()
+        losses = self._losses(images.to(self.device), targets)
+        total = torch.stack(list(losses.values())).sum()
+        if not total.isfinite():
+            raise FloatingPointError(f"loss is {total.item()} at step {self.step}: {losses}")
+        self.optimizer.zero_grad()
+        total.backward()
+        nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm)
+        self.optimizer.step()
+        return {"total": total, **losses}
+
+    def save(self) -> None:
+        """Write the optimiser's state, then the model; both carry the step, so a torn pair shows."""
+        state = {}
+        for name, moments in self._named_moments():
+            state |= {f"{name}/{key}": value for key, value in moments.items()}
+        save_tensors(state, self.optimizer_state, {"step": str(self.step)})
+        save_model(self.model, self.checkpoint, step=self.step, seed=self.config.seed)
+
+    def resume(self) -> None:
+        """Continue from the files in `out`.
+
+        Raises:
+            CheckpointError: there is no usable checkpoint.
+        """
+        self.step = read_metadata(self.checkpoint)["step"]
+        self.model.load_state_dict(load_file(self.checkpoint))
+        state = load_file(self.optimizer_state)
+        for name, parameter in self._trained():
+            self.optimizer.state[parameter] = {
+                key: state[f"{name}/{key}"].to(self.device if key != "step" else "cpu")
+                for key in ("step", "exp_avg", "exp_avg_sq")
+                if f"{name}/{key}" in state
+            }
+
+    def _losses(
+        self, images: Tensor, targets: Sequence[Sequence[FrameTargets]]
+    ) -> dict[str, Tensor]:
+        """Reference frames look at nothing; key frames look at the references' kernels."""
+        batch = len(images)
+        key_targets, reference_targets = ([t.to(self.device) for t in side] for side in targets)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+            both = images.transpose(0, 1).flatten(0, 1).float()
+            encoded = self.model.encode(both.contiguous(memory_format=torch.channels_last))
+            reference = self.model.decode(_images(encoded, slice(batch, None)), None)
+            valid = torch.ones(batch, dtype=torch.bool, device=self.device)
+            previous = PreviousKernels(reference.kernels, valid)
+            key = self.model.decode(_images(encoded, slice(batch)), previous)
+        prediction = Prediction(
+            encoded.head,
+            (*encoded.stages, _concatenate(key.stages[-1], reference.stages[-1])),
+            torch.cat((key.embeddings, reference.embeddings)),
+        )
+        losses, matches = self.criterion.frames(prediction, key_targets + reference_targets)
+        return losses | self.criterion.pairs(
+            (key.embeddings, matches[:batch], key_targets),
+            (reference.embeddings, matches[batch:], reference_targets),
+        )
+
+    def _build_model(self, config_path: Path) -> VideoKNet:
+        model_config = self.config.load_model_config(config_path)
+        model = VideoKNet(model_config)
+        if self.config.init is None:
+            model.backbone.load_imagenet()
+            return model
+        start = load_model(config_path.parent / self.config.init)
+        if start.config.classes != model_config.classes:
+            raise ConfigError(f"init {self.config.init} has other classes than {self.config.model}")
+        model.load_state_dict(start.state_dict())
+        return model
+
+    def _trained(self) -> Iterator[tuple[str, nn.Parameter]]:
+        return ((n, p) for n, p in self.model.named_parameters() if p.requires_grad)
+
+    def _named_moments(self) -> Iterator[tuple[str, dict[str, Tensor]]]:
+        return (
+            (n, self.optimizer.state[p]) for n, p in self._trained() if p in self.optimizer.state
+        )
+
+    def _parameter_groups(self) -> list[dict]:
+        """Four groups: backbone or not, decayed (matrices) or not (norms and biases)."""
+        freeze(self.model, self.config.frozen_groups)
+        groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+        for name, parameter in self._trained():
+            groups.setdefault((name.startswith("backbone."), parameter.dim() > 1), []).append(
+                parameter
+            )
+        rate = {True: self.config.backbone_learning_rate, False: self.config.learning_rate}
+        decay = {True: self.config.weight_decay, False: 0.0}
+        return [
+            {"params": p, "base_lr": rate[backbone], "weight_decay": decay[matrix]}
+            for (backbone, matrix), p in groups.items()
+        ]
+
+    def _schedule(self) -> float:
+        """Linear warm-up, then half a cosine down to 1 % of the base rate."""
+        config = self.config
+        warm = min(1.0, (self.step + 1) / max(config.warmup_steps, 1))
+        return warm * (0.505 + 0.495 * math.cos(math.pi * self.step / config.steps))
+
+    def _batches(self) -> Iterator[tuple[Tensor, list[list[FrameTargets]]]]:
+        first = self.step * self.config.batch
+        return iter(
+            DataLoader(
+                self.dataset,
+                batch_size=self.config.batch,
+                sampler=range(first, len(self.dataset)),
+                num_workers=self.config.workers,
+                collate_fn=collate,
+                prefetch_factor=4 if self.config.workers else None,
+            )
+        )
+
+    def _report(self, losses: dict[str, Tensor], writer: SummaryWriter, bar: tqdm) -> None:
+        for name, loss in losses.items():
+            writer.add_scalar(f"loss/{name}", loss.item(), self.step)
+        writer.add_scalar("learning_rate", self.optimizer.param_groups[0]["lr"], self.step)
+        bar.set_postfix(loss=f"{losses['total'].item():.2f}", track=f"{losses['track'].item():.3f}")
+
+
+def freeze(model: VideoKNet, groups: int) -> None:
+    """Keep the stem and the first `groups` block groups of the backbone as they are, BN included."""
+    backbone = model.backbone
+    blocks = backbone.ends[groups - 1] + 1 if groups else 0
+    frozen = [backbone._conv_stem, backbone._bn0, *backbone._blocks[:blocks]] if groups else []
+    for module in frozen:
+        module.eval()
+        module.requires_grad_(False)
+
+
+def _images(parts: Any, which: slice) -> Any:
+    """The same nest of tuples with every tensor [B,...] cut to some of its images."""
+    if isinstance(parts, Tensor):
+        return parts[which]
+    cut = [_images(part, which) for part in parts]
+    return type(parts)(*cut) if hasattr(parts, "_fields") else tuple(cut)
+
+
+def _concatenate(first: StageOutput, second: StageOutput) -> StageOutput:
+    return StageOutput(*(torch.cat(pair) for pair in zip(first, second, strict=True)))
+
+
+def collate(samples: Sequence[Sample]) -> tuple[Tensor, list[list[FrameTargets]]]:
+    """Images [B,2,3,H,W]; targets as [key of each sample, reference of each sample]."""
+    images = torch.stack([images for images, _ in samples])
+    return images, [[targets[side] for _, targets in samples] for side in (0, 1)]
+
+
+def train_from_config(
+    config_path: Path,
+    out: Path,
+    data_root: Path | None = None,
+    resume: bool = False,
+    device: str = "auto",
+) -> None:
+    """Run, or with `resume` continue, the training described by a YAML file."""
+    trainer = Trainer(config_path, out, data_root, device)
+    if resume:
+        trainer.resume()
+    trainer.run()
