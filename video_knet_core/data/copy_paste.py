@@ -34,7 +34,7 @@ class Sprite:
     """One object over time: cut-outs (RGB, mask) and the centre of each in its source frame."""
 
     class_id: int
-    cutouts: tuple[tuple[NDArray[np.uint8], NDArray[np.uint8]], ...]
+    cutouts: tuple[tuple[NDArray, NDArray], ...]
     centres: NDArray[np.float64]
     """[T,2] x, y in cut-out pixels."""
 
@@ -88,7 +88,7 @@ class CopyPaste:
     def sample(self, rng: Rng, height: int, width: int) -> FramePair:
         image, semantic = self.stills[int(rng.integers(len(self.stills)))]
         instance = instances_of_regions(semantic, self.things)
-        to_crop = self.crop.draw(rng, semantic.shape, height, width)
+        to_crop = self.crop.draw(rng, image.shape[:2], height, width)
         motion = camera_motion(rng, height, width, strength=rng.uniform(0, 1))
         moved = motion[:2] @ np.vstack((to_crop, [0, 0, 1]))
         frames = [warp(image, semantic, instance, m, height, width) for m in (to_crop, moved)]
@@ -118,7 +118,7 @@ class CopyPaste:
             if index != first or frame is frames[1]:
                 place = motion[:2, :2] @ place + motion[:2, 2]
                 size = scale * float(np.hypot(*motion[:2, 0]))
-            matrix = _placement(cutout.shape[:2], size, place, mirror)
+            matrix = _placement(cutout.shape, size, place, mirror)
             _blend(frame, cutout, mask, matrix, brightness, sprite.class_id, track)
 
 
@@ -137,9 +137,9 @@ def instances_of_regions(semantic: NDArray, things: Sequence[int]) -> NDArray[np
     return instance
 
 
-def _placement(size: tuple[int, int], scale: float, foot: NDArray, mirror: bool) -> NDArray:
-    """2x3 map of a cut-out of `size` (h, w) whose bottom centre comes to `foot` (x, y)."""
-    height, width = size
+def _placement(shape: tuple[int, ...], scale: float, foot: NDArray, mirror: bool) -> NDArray:
+    """2x3 map of a cut-out of `shape` (h, w, ...) whose bottom centre comes to `foot` (x, y)."""
+    height, width = shape[:2]
     sx = -scale if mirror else scale
     return np.array([[sx, 0, foot[0] - sx * width / 2], [0, scale, foot[1] - scale * height]])
 

@@ -49,9 +49,9 @@ class CropRange:
     scale: tuple[float, float] = (1.0, 2.0)
     aspect: tuple[float, float] = (0.72, 1.15)
 
-    def draw(self, rng: Rng, source: tuple[int, int], height: int, width: int) -> NDArray:
-        """A 2x3 affine map from source pixels to crop pixels; `source` is its (height, width)."""
-        source_height, source_width = source
+    def draw(self, rng: Rng, source: tuple[int, ...], height: int, width: int) -> NDArray:
+        """A 2x3 affine map from source pixels to crop pixels; `source` is its shape."""
+        source_height, source_width = source[:2]
         sx = width / source_width * np.exp(rng.uniform(*np.log(self.scale)))
         sy = max(sx * rng.uniform(*self.aspect), height / source_height)
         free_x, free_y = width - sx * source_width, height - sy * source_height
@@ -65,12 +65,15 @@ def warp(
     image: NDArray, semantic: NDArray, instance: NDArray, matrix: NDArray, height: int, width: int
 ) -> tuple[NDArray, NDArray, NDArray]:
     """Map one labelled frame through a 2x3 affine map; what lies outside is black and ignored."""
-    size = (width, height)
-    labels = {"flags": cv2.INTER_NEAREST, "borderMode": cv2.BORDER_CONSTANT}
+    size, constant = (width, height), cv2.BORDER_CONSTANT
+
+    def nearest(labels: NDArray, outside: int) -> NDArray:
+        return cv2.warpAffine(labels, matrix, size, None, cv2.INTER_NEAREST, constant, outside)
+
     return (
         cv2.warpAffine(image, matrix, size, flags=cv2.INTER_LINEAR),
-        cv2.warpAffine(semantic, matrix, size, borderValue=NO_CLASS, **labels),
-        cv2.warpAffine(instance.astype(np.float32), matrix, size, **labels).astype(np.int32),
+        nearest(semantic, NO_CLASS),
+        nearest(instance.astype(np.float32), 0).astype(np.int32),
     )
 
 
@@ -92,7 +95,7 @@ def camera_motion(rng: Rng, height: int, width: int, strength: float = 1.0) -> N
 
 def photometric(images: NDArray[np.uint8], rng: Rng) -> NDArray[np.uint8]:
     """Colour, contrast, blur and noise, the same draw for all frames [T,H,W,3] of a clip."""
-    x = images.astype(np.float32)
+    x: NDArray = images.astype(np.float32)
     x = 255 * (x / 255) ** np.float32(np.exp(rng.uniform(-0.4, 0.4)))
     x = (x - 127) * np.float32(rng.uniform(0.7, 1.3)) + 127 + np.float32(rng.uniform(-25, 25))
     grey = x.mean(-1, keepdims=True)

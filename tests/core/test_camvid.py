@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+
+from video_knet_core.data.camvid import CamVid
+from video_knet_core.evaluation import STREET_CLASSES
+from video_knet_core.frames import FrameError
+
+NAMES = [
+    *("sky", "building", "pole", "road", "sidewalk", "vegetation", "sign", "fence"),
+    *("vehicle", "person", "cyclist"),
+]
+"""Our names for the label values 0..10 of CamVid."""
+
+
+@pytest.fixture
+def root(tmp_path):
+    for folder in ("images", "labels"):
+        (tmp_path / folder).mkdir()
+    for k, name in enumerate(("f_2", "f_1")):
+        cv2.imwrite(str(tmp_path / f"images/{name}.jpg"), np.full((12, 8, 3), 80 * k, np.uint8))
+        labels = np.arange(12, dtype=np.uint8)[:, None].repeat(8, axis=1)
+        cv2.imwrite(str(tmp_path / f"labels/{name}.png"), labels)
+    return tmp_path
+
+
+def test_labels_become_class_ids_of_the_street_model(root):
+    image, labels = CamVid(root)[0]
+    assert image.shape == (12, 8, 3) and labels.dtype == np.uint8
+    assert labels[:, 0].tolist() == [STREET_CLASSES.index(name) for name in NAMES] + [255]
+
+
+def test_frames_come_by_name(root):
+    clip = CamVid(root)
+    assert [path.stem for path in clip.images] == ["f_1", "f_2"]
+    assert [int(image.mean()) for image, _ in clip] == [80, 0]
+
+
+def test_a_missing_label_image(root):
+    (root / "labels/f_2.png").unlink()
+    with pytest.raises(FrameError, match=r"no label image .*f_2\.png"):
+        CamVid(root)
+
+
+def test_a_label_value_that_camvid_has_not(root):
+    cv2.imwrite(str(root / "labels/f_1.png"), np.full((12, 8), 30, np.uint8))
+    with pytest.raises(FrameError, match=r"f_1\.png: labels must be 0\.\.11, found 30"):
+        CamVid(root)[0]
+
+
+def test_labels_of_another_size(root):
+    cv2.imwrite(str(root / "labels/f_1.png"), np.zeros((6, 4), np.uint8))
+    with pytest.raises(FrameError, match=r"\(6, 4\), its image is \(12, 8\)"):
+        CamVid(root)[0]
+
+
+def test_a_folder_that_is_not_camvid(tmp_path):
+    with pytest.raises(FrameError, match="needs the folder .*images"):
+        CamVid(tmp_path)

@@ -1,0 +1,1 @@
+"""Parts of the synthetic street; `video_knet_core.data.synthetic_street` puts them together."""
