@@ -1,0 +1,150 @@
+"""Overlays and videos of results."""
+
+from __future__ import annotations
+
+import itertools
+
+import cv2
+import numpy as np
+import pytest
+
+from video_knet_core.types import ClassTable, PanopticFrame, Track, TrackState
+from video_knet_core.visualize import OverlayVideo, overlay, palette, side_by_side, track_color
+
+CLASSES = ClassTable.from_rows(
+    [
+        {"name": "road", "is_thing": False, "color": [128, 64, 128]},
+        {"name": "vehicle", "is_thing": True, "color": [0, 0, 142]},
+    ]
+)
+ROAD, VEHICLE = 0, 1
+
+
+def track(label: int, track_id: int, box: tuple[int, int, int, int], coasted=False) -> Track:
+    x, y, w, h = box
+    state = TrackState.COASTED if coasted else TrackState.CONFIRMED
+    return Track(
+        label=label, track_id=track_id, class_id=VEHICLE if track_id else ROAD,
+        is_thing=track_id > 0, state=state, score=0.9, track_score=0.9, age=3, first_seen=0,
+        last_seen=0, box=box, centroid=(x + w / 2, y + h / 2), velocity=(0.0, 0.0),
+        area=0 if coasted else w * h, truncated=False,
+    )  # fmt: skip
+
+
+def scene(*vehicles: tuple[int, tuple[int, int, int, int]], extra: tuple[Track, ...] = ()):
+    """Road in the lower half of [120, 160], vehicles given as (track id, box)."""
+    labels = np.zeros((120, 160), np.uint16)
+    labels[60:] = 1
+    tracks = [track(1, 0, (0, 60, 160, 60))]
+    for label, (track_id, box) in enumerate(vehicles, 2):
+        x, y, w, h = box
+        labels[y : y + h, x : x + w] = label
+        tracks.append(track(label, track_id, box))
+    return PanopticFrame(0, labels, (*tracks, *extra), (), (), 0, 1.0)
+
+
+def test_track_colours_are_stable_bright_and_far_apart():
+    assert track_color(12) == track_color(12)
+    colors = palette(12).astype(int)
+    assert colors.max(1).min() > 200
+    for a, b in itertools.combinations(colors, 2):
+        assert np.abs(a - b).sum() > 40
+    assert tuple(colors[4]) == track_color(5)
+    assert palette(0).shape == (0, 3)
+
+
+def test_segments_are_tinted_and_the_rest_is_left_alone():
+    image = np.full((120, 160, 3), 100, np.uint8)
+    frame = scene((5, (40, 50, 60, 50)))
+    drawn = overlay(image, frame, CLASSES)
+    assert drawn.dtype == np.uint8 and drawn.shape == image.shape
+    np.testing.assert_array_equal(drawn[:40], image[:40])
+    road = (np.array([128, 64, 128]) + 100) / 2
+    np.testing.assert_allclose(drawn[110, 10], road, atol=1)
+    np.testing.assert_allclose(drawn[95, 45], (np.array(track_color(5)) + 100) / 2, atol=1)
+    assert (image == 100).all()
+
+
+def test_things_have_light_contours_and_stuff_has_dark_ones():
+    image = np.full((120, 160, 3), 100, np.uint8)
+    drawn = overlay(image, scene((5, (40, 50, 60, 50))), CLASSES)
+    np.testing.assert_array_equal(drawn[80, 40], (255, 255, 255))
+    np.testing.assert_array_equal(drawn[80, 99], (255, 255, 255))
+    assert drawn[59, 10].max() < 60
+
+
+def test_the_name_is_written_on_the_instance():
+    image = np.full((120, 160, 3), 100, np.uint8)
+    box = (20, 30, 120, 80)
+    named = overlay(image, scene((12, box)), CLASSES)
+    x, y, w, h = box
+    inner = named[y + 3 : y + h - 3, x + 3 : x + w - 3]
+    assert (inner == 255).all(2).any() and (inner == 0).all(2).any()
+
+
+def test_small_instances_have_no_name():
+    image = np.full((120, 160, 3), 100, np.uint8)
+    drawn = overlay(image, scene((12, (80, 80, 5, 4))), CLASSES)
+    assert not (drawn == 0).all(2).any()
+
+
+def test_coasted_tracks_are_not_drawn():
+    image = np.full((120, 160, 3), 100, np.uint8)
+    lost = track(0, 9, (10, 10, 90, 40), coasted=True)
+    np.testing.assert_array_equal(
+        overlay(image, scene(extra=(lost,)), CLASSES), overlay(image, scene(), CLASSES)
+    )
+
+
+def test_a_frame_without_segments_is_the_image():
+    image = np.random.default_rng(0).integers(0, 255, (60, 80, 3), np.uint8)
+    frame = PanopticFrame(0, np.zeros((60, 80), np.uint16), (), (), (), 0, 1.0)
+    np.testing.assert_array_equal(overlay(image, frame, CLASSES), image)
+
+
+def test_an_image_of_another_size_is_refused():
+    with pytest.raises(ValueError, match=r"wanted|must be uint8 \(120, 160, 3\), found"):
+        overlay(np.zeros((60, 80, 3), np.uint8), scene(), CLASSES)
+
+
+def test_side_by_side_doubles_the_width():
+    a, b = np.zeros((4, 6, 3), np.uint8), np.ones((4, 6, 3), np.uint8)
+    both = side_by_side(a, b)
+    assert both.shape == (4, 12, 3) and both[:, :6].max() == 0 and both[:, 6:].min() == 1
+    with pytest.raises(ValueError, match="one size"):
+        side_by_side(a, b[:2])
+
+
+def test_a_video_can_be_read_back(tmp_path):
+    path = tmp_path / "out.mp4"
+    with OverlayVideo(path, 10) as video:
+        for level in (40, 120, 200):
+            video.write(np.full((64, 96, 3), (level, 60, 90), np.uint8))
+    reader = cv2.VideoCapture(str(path))
+    assert reader.get(cv2.CAP_PROP_FPS) == pytest.approx(10)
+    levels = []
+    while True:
+        ok, frame = reader.read()
+        if not ok:
+            break
+        assert frame.shape == (64, 96, 3)
+        levels.append(float(frame[..., 2].mean()))
+    assert levels == pytest.approx([40, 120, 200], abs=8)
+
+
+def test_a_video_that_cannot_be_written_is_an_error(tmp_path):
+    path = tmp_path / "no such folder" / "out.mp4"
+    with (
+        pytest.raises(OSError, match="no such folder.*codec mp4v"),
+        OverlayVideo(path, 10) as video,
+    ):
+        video.write(np.zeros((64, 96, 3), np.uint8))
+
+
+def test_all_frames_of_a_video_have_one_size(tmp_path):
+    with OverlayVideo(tmp_path / "out.mp4", 10) as video:
+        video.write(np.zeros((64, 96, 3), np.uint8))
+        with pytest.raises(ValueError, match=r"\(96, 64\) .*found \(64, 96\)"):
+            video.write(np.zeros((96, 64, 3), np.uint8))
+    with pytest.raises(ValueError, match="fps"):
+        OverlayVideo(tmp_path / "x.mp4", 0)

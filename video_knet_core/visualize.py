@@ -1,0 +1,192 @@
+"""Pictures of results: tinted segments with contours and names, and videos of them."""
+
+from __future__ import annotations
+
+import colorsys
+from functools import lru_cache
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from .types import ClassTable, PanopticFrame, Track
+
+_OPACITY = 0.5
+_GOLDEN = 0.618033988749895
+"""Steps of this share of a turn keep hues of neighbouring ids far apart, for any number of ids."""
+_CODEC = "mp4v"
+
+Image = NDArray[Any]
+"""uint8 [H, W, 3] RGB; the stubs of cv2 do not tell the dtype."""
+Color = tuple[int, int, int]
+
+
+@lru_cache(maxsize=4096)
+def track_color(track_id: int) -> Color:
+    """Bright RGB colour of a track; the same id has the same colour in every frame and run."""
+    hue = (track_id * _GOLDEN) % 1.0
+    saturation = (0.8, 0.5, 0.65)[track_id % 3]
+    r, g, b = colorsys.hsv_to_rgb(hue, saturation, 1.0)
+    return round(255 * r), round(255 * g), round(255 * b)
+
+
+def palette(n: int) -> NDArray[np.uint8]:
+    """[n, 3] distinct bright RGB colours: those of tracks 1..n."""
+    return np.array([track_color(i + 1) for i in range(n)], np.uint8).reshape(n, 3)
+
+
+def overlay(image: NDArray[np.uint8], frame: PanopticFrame, classes: ClassTable) -> Image:
+    """Draw a result over its image.
+
+    Stuff is tinted in its class colour, things in their track's colour, with contours and names.
+    Coasted tracks have no pixels and are not drawn.
+
+    Args:
+        image: uint8 [H, W, 3] RGB; left as it is.
+        frame: the result for this image.
+        classes: the class table of the model.
+
+    Returns:
+        uint8 [H, W, 3] RGB.
+
+    Raises:
+        ValueError: the image is not of the size of the label map.
+    """
+    if image.shape != (*frame.labels.shape, 3) or image.dtype != np.uint8:
+        wanted = (*frame.labels.shape, 3)
+        raise ValueError(f"image must be uint8 {wanted}, found {image.dtype} {image.shape}")
+    visible = [track for track in frame.tracks if track.label]
+    picture = _tint(image, frame.labels, visible, classes)
+    _draw_contours(picture, frame.labels, visible)
+    things = [track for track in visible if track.is_thing]
+    for track in sorted(things, key=lambda track: track.area):
+        _draw_name(picture, track, f"{classes[track.class_id].name} {track.track_id}")
+    return picture
+
+
+def side_by_side(image: NDArray[np.uint8], drawn: NDArray[np.uint8]) -> Image:
+    """Image and overlay [H, W, 3] next to each other, [H, 2 W, 3]; ValueError if sizes differ."""
+    if image.shape != drawn.shape:
+        raise ValueError(f"both pictures must have one size, found {image.shape}, {drawn.shape}")
+    return np.hstack([image, drawn])
+
+
+class OverlayVideo:
+    """Writes RGB frames to an MP4 file; use it in a `with` block.
+
+    The file is created with the first frame, whose size all others must have.
+
+    Args:
+        path: the file; its folder must exist.
+        fps: frames per second of the video.
+    """
+
+    def __init__(self, path: str | Path, fps: float):
+        if not fps > 0:
+            raise ValueError(f"fps must be positive, found {fps}")
+        self.path = Path(path)
+        self.fps = fps
+        self._writer: cv2.VideoWriter | None = None
+        self._size: tuple[int, int] | None = None
+
+    def __enter__(self) -> OverlayVideo:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def write(self, rgb: NDArray[np.uint8]) -> None:
+        """Append a frame, uint8 [H, W, 3] RGB.
+
+        Raises:
+            OSError: the file cannot be written with this codec.
+            ValueError: the frame has another size than the first one.
+        """
+        size = (rgb.shape[1], rgb.shape[0])
+        if self._writer is None:
+            self._writer, self._size = self._open(size), size
+        if size != self._size:
+            raise ValueError(f"{self.path} has frames of {self._size} (w, h), found {size}")
+        self._writer.write(cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))
+
+    def close(self) -> None:
+        """Finish the file; harmless when done twice."""
+        if self._writer is not None:
+            self._writer.release()
+            self._writer = None
+
+    def _open(self, size: tuple[int, int]) -> cv2.VideoWriter:
+        fourcc = cv2.VideoWriter.fourcc(*_CODEC)
+        writer = cv2.VideoWriter(str(self.path), fourcc, self.fps, size)
+        if not writer.isOpened():
+            raise OSError(f"cannot write video {self.path} with codec {_CODEC} at {size} (w, h)")
+        return writer
+
+
+def _tint(
+    image: Image, labels: NDArray[np.uint16], tracks: list[Track], classes: ClassTable
+) -> Image:
+    """Mix the colours of the segments into a copy of the image."""
+    colors = np.zeros((_rows(tracks), 3), np.uint8)
+    for track in tracks:
+        own = track_color(track.track_id) if track.is_thing else classes[track.class_id].color
+        colors[track.label] = own
+    mixed = cv2.addWeighted(image, 1 - _OPACITY, np.take(colors, labels, 0), _OPACITY, 0)
+    cv2.copyTo(image, (labels == 0).view(np.uint8), mixed)
+    return mixed
+
+
+def _draw_contours(picture: Image, labels: NDArray[np.uint16], tracks: list[Track]) -> None:
+    """Light lines inside the edges of things, dark ones between stuff."""
+    thing = np.zeros(_rows(tracks), bool)
+    for track in tracks:
+        thing[track.label] = track.is_thing
+    edge = np.zeros(labels.shape, bool)
+    across, down = labels[:, 1:] != labels[:, :-1], labels[1:] != labels[:-1]
+    edge[:, :-1] |= across
+    edge[:-1] |= down
+    dark = edge.copy()
+    edge[:, 1:] |= across
+    edge[1:] |= down
+    light = edge & thing[labels]
+    for lines, color in ((dark & ~light, (40, 40, 40)), (light, (255, 255, 255))):
+        picture[_thickened(lines)] = color
+
+
+def _thickened(lines: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Lines one pixel wide, wider on large images."""
+    width = round(max(lines.shape) / 1000)
+    if width < 2:
+        return lines
+    kernel = np.ones((width, width), np.uint8)
+    return cv2.dilate(lines.view(np.uint8), kernel).astype(bool)
+
+
+def _draw_name(picture: Image, track: Track, text: str) -> None:
+    """Write near the top of the instance, where it has room: light with a dark outline."""
+    height, width = picture.shape[:2]
+    scale = max(height / 1000, 0.32)
+    thickness = max(round(scale * 1.5), 1)
+    font = cv2.FONT_HERSHEY_SIMPLEX
+    (w, h), base = cv2.getTextSize(text, font, scale, thickness)
+    x, y, box_width, box_height = track.box
+    if box_width * 3 < w or box_height < h:
+        return
+    left = min(max(x + (box_width - w) // 2, 1), max(width - w - 1, 1))
+    low = min(max(y + min(box_height // 4, 2 * h) + h, h + 1), height - base - 1)
+    at = (int(left), int(low))
+    cv2.putText(picture, text, at, font, scale, (0, 0, 0), thickness + 2, cv2.LINE_AA)
+    cv2.putText(picture, text, at, font, scale, (255, 255, 255), thickness, cv2.LINE_AA)
+
+
+def _rows(tracks: list[Track]) -> int:
+    """Size of a table indexed by label."""
+    return max((track.label for track in tracks), default=0) + 1
