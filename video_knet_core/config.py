@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 class ConfigError(ValueError):
-    """A configuration that cannot be used; the message names the key, the value and what is wanted."""
+    """An unusable configuration; the message names the key, the value and what is wanted."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class KernelConfig:
     fusion: bool = True
     """Kernel Fusion: previous kernels refine this frame's before the last stage (changes masks)."""
     linking: bool = True
-    """Kernel Linking: this frame's kernels attend to the previous ones (changes embeddings only)."""
+    """Kernel Linking: kernels attend to the previous ones (changes embeddings only)."""
     embedding: bool = True
     """Association embedding; off = raw kernels are the embeddings (the paper's toy experiment)."""
 
@@ -64,7 +64,7 @@ class PanopticConfig:
     score_threshold: float = 0.3
     """Thing slots below this class score are dropped."""
     overlap_threshold: float = 0.6
-    """A slot keeps its segment if it won at least this share of its own mask."""
+    """A thing keeps its segment if it won at least this share of its own mask."""
     upsample: int = 2
     """The label map is this many times finer than the mask logits."""
 
@@ -101,7 +101,11 @@ class TrackingConfig:
     """Life of an id. Times are seconds, so that they hold at any frame rate."""
 
     match_threshold: float = 0.5
-    """Least bi-softmax similarity (0..1) of a match."""
+    """Least similarity (mean of bi-softmax and cosine, 0..1) of a match."""
+    least_cosine: float = 0.3
+    """Least cosine similarity of a match: bi-softmax alone is 1 for a single pair of strangers."""
+    overlap_weight: float = 0.3
+    """Weight of box overlap in the order of possible matches; 0 = embeddings only, as the paper."""
     birth_score: float = 0.4
     """Least class score of a segment that starts a track."""
     confirm_frames: int = 2
@@ -113,6 +117,16 @@ class TrackingConfig:
     """Weight of the new embedding in the memory of a track."""
     reset_gap_s: float = 5.0
     """A longer gap between stamps, or a step backwards in time, resets the tracker."""
+
+    def __post_init__(self) -> None:
+        for name in ("match_threshold", "least_cosine", "birth_score", "embedding_momentum"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"{name} must be 0..1, found {getattr(self, name)}")
+        if self.confirm_frames < 1:
+            raise ConfigError(f"confirm_frames must be at least 1, found {self.confirm_frames}")
+        for name in ("overlap_weight", "max_coast_s", "max_tentative_coast_s", "reset_gap_s"):
+            if not getattr(self, name) >= 0:
+                raise ConfigError(f"{name} must not be negative, found {getattr(self, name)}")
 
 
 def from_dict(cls: type[T], data: Any, where: str = "") -> T:

@@ -127,7 +127,7 @@ class TrackState(IntEnum):
 
 @dataclass(frozen=True)
 class Track:
-    """One segment of a frame with its identity: a tracked instance, or a stuff region (track_id 0).
+    """One segment of a frame with its identity: a tracked instance, or a stuff region.
 
     Geometry is in pixels of the input image and agrees with `PanopticFrame.labels` exactly.
     A coasted track keeps its last geometry, with label 0 and area 0.
@@ -136,7 +136,7 @@ class Track:
     label: int
     """Its value in `PanopticFrame.labels`; 0 = no pixels in this frame."""
     track_id: int
-    """1, 2, ... never reused within an epoch; 0 = stuff."""
+    """1, 2, ... never reused within an epoch; 0 = stuff, or a thing too uncertain for a track."""
     class_id: int
     is_thing: bool
     state: TrackState
@@ -162,7 +162,7 @@ class Track:
 
 @dataclass(frozen=True)
 class PanopticFrame:
-    """The result for one image: a label map and a table with one row per label, plus coasted tracks."""
+    """The result for one image: a label map, and a table with a row per label and coasted track."""
 
     stamp: int
     """Nanoseconds; the stamp given to `VideoPredictor.step`."""
@@ -171,7 +171,7 @@ class PanopticFrame:
     tracks: tuple[Track, ...]
     """Labels 1..n in order, then coasted tracks (label 0)."""
     born: tuple[int, ...]
-    """Track ids confirmed or first seen in this frame."""
+    """Track ids first given in this frame."""
     ended: tuple[int, ...]
     """Track ids that ended with this frame; they never come back."""
     epoch: int

@@ -1,0 +1,55 @@
+"""The geometry that is read from the small map must be that of the large map's pixels."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from video_knet_core.geometry import NearestUpsampling
+
+SIZES = [
+    ((1, 1), (1, 1)),
+    ((3, 5), (7, 11)),
+    ((144, 240), (360, 480)),
+    ((144, 240), (375, 1242)),
+    ((17, 31), (17, 31)),
+    ((31, 17), (13, 40)),  # smaller in one direction, larger in the other
+    ((40, 40), (3, 1)),
+]
+
+
+@pytest.mark.parametrize(("source", "target"), SIZES)
+def test_enlarge_takes_the_map_position_under_each_pixel_centre(source, target):
+    small = np.arange(source[0] * source[1]).reshape(source)
+    large = NearestUpsampling(source, target).enlarge(small)
+    rows = [int((y + 0.5) * source[0] / target[0]) for y in range(target[0])]
+    columns = [int((x + 0.5) * source[1] / target[1]) for x in range(target[1])]
+    np.testing.assert_array_equal(large, small[rows][:, columns])
+
+
+@pytest.mark.parametrize(("source", "target"), SIZES)
+def test_geometry_agrees_exactly_with_the_pixels(source, target):
+    small = np.random.default_rng(0).integers(0, 7, source).astype(np.uint16)
+    small[small == 3] = 0  # one region without pixels
+    upsampling = NearestUpsampling(source, target)
+    regions, large = upsampling.measure(small, 6), upsampling.enlarge(small)
+    for i in range(6):
+        ys, xs = np.nonzero(large == i + 1)
+        assert regions.areas[i] == len(xs)
+        if not len(xs):
+            assert not regions.boxes[i].any() and not regions.truncated[i]
+            continue
+        x, y, width, height = regions.boxes[i]
+        assert (x, y, width, height) == (xs.min(), ys.min(), np.ptp(xs) + 1, np.ptp(ys) + 1)
+        np.testing.assert_allclose(regions.centroids[i], [xs.mean(), ys.mean()], rtol=1e-12)
+        touches = x == 0 or y == 0 or x + width == target[1] or y + height == target[0]
+        assert regions.truncated[i] == touches
+
+
+def test_a_region_inside_the_image_is_not_truncated():
+    small = np.zeros((8, 8), np.uint8)
+    small[2:5, 3:6] = 1
+    regions = NearestUpsampling((8, 8), (16, 24)).measure(small, 1)
+    assert regions.boxes.tolist() == [[9, 4, 9, 6]]
+    assert regions.centroids.tolist() == [[13.0, 6.5]]
+    assert not regions.truncated[0]

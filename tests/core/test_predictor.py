@@ -1,0 +1,230 @@
+"""The predictor over a scripted engine: sizes, labels, geometry, resets."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from video_knet_core.engine.runtime import ModelInfo
+from video_knet_core.predictor import VideoPredictor
+from video_knet_core.types import ClassInfo, ClassTable, Segments, TrackState
+
+CLASSES = ClassTable(
+    tuple(
+        ClassInfo(i, name, is_thing, (i, i, i))
+        for i, (name, is_thing) in enumerate(
+            [("road", False), ("person", True), ("sky", False), ("vehicle", True)]
+        )
+    )
+)
+ROAD, PERSON, SKY, VEHICLE = range(4)
+FRAME = 100_000_000
+
+
+class ScriptedRuntime:
+    """Returns the same segments for every frame; the state counts the steps of the stream."""
+
+    name = "scripted"
+
+    def __init__(self, segments):
+        self.info = ModelInfo("scripted", CLASSES, 64, 96)
+        self.segments = segments
+        self.images = []
+        self.states = []
+
+    def step(self, image, state):
+        self.images.append(image)
+        self.states.append(state)
+        return self.segments, 1 if state is None else state + 1
+
+    def close(self):
+        pass
+
+
+def segments(seed=0, slots=12, blobs=20):
+    """Random blobs of 12 slots on a 32 x 48 map: classes 0..3, some slots empty."""
+    rng = np.random.default_rng(seed)
+    small = np.zeros((32, 48), np.uint8)
+    for _ in range(blobs):
+        y, x = rng.integers(0, 28), rng.integers(0, 40)
+        small[y : y + rng.integers(2, 16), x : x + rng.integers(2, 20)] = rng.integers(0, slots + 1)
+    return Segments(
+        map=small,
+        class_ids=rng.integers(0, 4, slots),
+        scores=rng.uniform(0.3, 1, slots).astype(np.float32),
+        areas=np.bincount(small.ravel(), minlength=slots + 1)[1:],
+        embeddings=rng.normal(size=(slots, 16)).astype(np.float32),
+    )
+
+
+def image(height=120, width=200):
+    return np.random.default_rng(0).integers(0, 255, (height, width, 3)).astype(np.uint8)
+
+
+def predictor(script=None):
+    return VideoPredictor(ScriptedRuntime(script or segments()))
+
+
+@pytest.mark.parametrize("size", [(64, 96), (375, 1242), (121, 77), (20, 30), (1, 1)])
+@pytest.mark.parametrize("seed", range(4))
+def test_the_table_agrees_with_the_pixels(size, seed):
+    frame = predictor(segments(seed)).step(image(*size), 0)
+    assert frame.labels.shape == size and frame.labels.dtype == np.uint16
+    assert [t.label for t in frame.tracks] == list(range(1, len(frame.tracks) + 1))
+    assert set(np.unique(frame.labels)) - {0} == {t.label for t in frame.tracks}
+    for track in frame.tracks:
+        ys, xs = np.nonzero(frame.labels == track.label)
+        x, y, width, height = track.box
+        assert track.area == len(xs)
+        assert (x, y, width, height) == (xs.min(), ys.min(), np.ptp(xs) + 1, np.ptp(ys) + 1)
+        assert track.centroid == pytest.approx((xs.mean(), ys.mean()))
+        assert track.truncated == (
+            x == 0 or y == 0 or x + width == size[1] or y + height == size[0]
+        )
+
+
+def test_labels_show_the_class_of_the_engines_map():
+    script = segments()
+    frame = predictor(script).step(image(64, 96), 0)
+    class_of_slot = np.append(255, script.class_ids)
+    wanted = class_of_slot[script.map].repeat(2, axis=0).repeat(2, axis=1)
+    np.testing.assert_array_equal(frame.semantic_map(), wanted)
+
+
+def test_stuff_comes_first_by_class_then_things_by_track_id():
+    script = segments()
+    runtime = ScriptedRuntime(script)
+    stream = VideoPredictor(runtime)
+    stream.step(image(), 0)
+    order = np.random.default_rng(9).permutation(12)
+    runtime.segments = dataclasses.replace(
+        script,
+        map=np.append(0, np.argsort(order) + 1)[script.map].astype(np.uint8),
+        class_ids=script.class_ids[order],
+        scores=script.scores[order],
+        areas=script.areas[order],
+        embeddings=script.embeddings[order],
+    )
+    before, after = stream.step(image(), FRAME), stream.step(image(), 2 * FRAME)
+    stuff = [t for t in after.tracks if not t.is_thing]
+    things = [t.track_id for t in after.tracks if t.is_thing]
+    assert [t.class_id for t in stuff] == [ROAD, SKY]
+    assert things == sorted(things) and len(things) > 3
+    assert after.tracks[: len(stuff)] == tuple(stuff)
+    np.testing.assert_array_equal(before.track_id_map(), after.track_id_map())
+
+
+def test_slots_of_one_stuff_class_become_one_row():
+    small = np.zeros((32, 48), np.uint8)
+    small[:8], small[20:] = 1, 2
+    script = Segments(
+        map=small,
+        class_ids=np.array([ROAD, ROAD]),
+        scores=np.array([0.6, 0.8], np.float32),
+        areas=np.array([8 * 48, 12 * 48]),
+        embeddings=np.ones((2, 4), np.float32),
+    )
+    (row,) = predictor(script).step(image(64, 96), 5).tracks
+    assert (row.class_id, row.track_id, row.area) == (ROAD, 0, 20 * 48 * 4)
+    assert row.score == pytest.approx(0.8) and row.box == (0, 0, 96, 64)
+    assert row.first_seen == row.last_seen == 5 and np.isnan(row.velocity).all()
+
+
+def test_an_untracked_thing_keeps_its_pixels_and_comes_last():
+    small = np.zeros((32, 48), np.uint8)
+    small[:8], small[20:] = 1, 2
+    script = Segments(
+        map=small,
+        class_ids=np.array([VEHICLE, VEHICLE]),
+        scores=np.array([0.35, 0.8], np.float32),
+        areas=np.array([8 * 48, 12 * 48]),
+        embeddings=np.eye(2, dtype=np.float32),
+    )
+    rows = predictor(script).step(image(), 0).tracks
+    assert [(t.label, t.track_id, t.class_id) for t in rows] == [(1, 1, VEHICLE), (2, 0, VEHICLE)]
+
+
+def test_coasted_tracks_come_last_without_label_and_pixels():
+    runtime = ScriptedRuntime(segments())
+    stream = VideoPredictor(runtime)
+    visible = [t for t in stream.step(image(), 0).tracks if t.track_id]
+    empty = dataclasses.replace(
+        runtime.segments, map=np.zeros((32, 48), np.uint8), areas=np.zeros(12, np.int64)
+    )
+    runtime.segments = empty
+    frame = stream.step(image(), FRAME)
+    assert not frame.labels.any()
+    assert [t.track_id for t in frame.tracks] == [t.track_id for t in visible]
+    assert all(t.state == TrackState.COASTED and t.label == t.area == 0 for t in frame.tracks)
+
+
+def test_the_engine_gets_its_size_and_its_own_state():
+    stream = predictor()
+    for t in range(3):
+        stream.step(image(301, 403), t * FRAME)
+    runtime = stream._runtime
+    assert {i.shape for i in runtime.images} == {(64, 96, 3)}
+    assert runtime.states == [None, 1, 2]
+
+
+def test_an_image_of_the_engines_size_is_passed_on_unchanged():
+    stream, picture = predictor(), image(64, 96)[:, ::-1]
+    stream.step(picture, 0)
+    np.testing.assert_array_equal(stream._runtime.images[0], picture)
+    assert stream._runtime.images[0].flags.c_contiguous
+
+
+@pytest.mark.parametrize(
+    ("second", "stamp"),
+    [
+        pytest.param(image(120, 201), FRAME, id="size"),
+        pytest.param(image(), -1, id="time runs backwards"),
+        pytest.param(image(), 6_000_000_000, id="gap"),
+    ],
+)
+def test_a_break_in_the_stream_resets(second, stamp):
+    stream = predictor()
+    before = stream.step(image(), 0)
+    after = stream.step(second, stamp)
+    assert (before.epoch, after.epoch, stream.epoch) == (0, 1, 1)
+    assert stream._runtime.states == [None, None]
+    old, new = ({t.track_id for t in f.tracks} - {0} for f in (before, after))
+    assert old and new and not old & new
+
+
+def test_reset_starts_a_new_epoch():
+    stream = predictor()
+    stream.step(image(), 0)
+    stream.reset()
+    assert stream.step(image(), FRAME).epoch == 1
+    assert stream._runtime.states == [None, None]
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        (np.zeros((4, 4, 3), np.float32), "uint8, found float32"),
+        (np.zeros((4, 4), np.uint8), r"\[H, W, 3\], found shape \(4, 4\)"),
+        (np.zeros((4, 4, 4), np.uint8), r"\[H, W, 3\], found shape \(4, 4, 4\)"),
+        (np.zeros((0, 4, 3), np.uint8), "no pixels"),
+    ],
+)
+def test_a_bad_image_is_refused_and_the_stream_goes_on(bad, message):
+    stream = predictor()
+    stream.step(image(), 0)
+    with pytest.raises(ValueError, match=message):
+        stream.step(bad, FRAME)
+    assert stream.step(image(), 2 * FRAME).epoch == 0
+    assert stream._runtime.states == [None, 1]
+
+
+def test_two_cameras_share_an_engine():
+    runtime = ScriptedRuntime(segments())
+    left, right = VideoPredictor(runtime), VideoPredictor(runtime)
+    for t in range(2):
+        left.step(image(), t * FRAME)
+        right.step(image(50, 60), t * FRAME)
+    assert runtime.states == [None, None, 1, 1]
+    assert left.epoch == right.epoch == 0

@@ -1,0 +1,275 @@
+"""The life of an id. One unit of time is a frame at 10 Hz."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from video_knet_core.config import TrackingConfig
+from video_knet_core.geometry import Regions
+from video_knet_core.tracking.tracker import Detections, Tracker
+from video_knet_core.types import TrackState
+
+PERSON, CYCLIST, VEHICLE = 8, 9, 10
+FRAME = 100_000_000
+
+
+@dataclasses.dataclass
+class Thing:
+    """One segment; `look` is its embedding, `at` the upper left of a box of 20 x 40 pixels."""
+
+    look: np.ndarray
+    class_id: int = VEHICLE
+    score: float = 0.9
+    at: tuple[float, float] = (100, 100)
+
+
+def looks(count, seed=0):
+    """Unrelated embeddings, about as long as a network makes them."""
+    return np.random.default_rng(seed).normal(size=(count, 64))
+
+
+def seen(*things):
+    boxes = [(*t.at, 20, 40) for t in things]
+    regions = Regions(
+        areas=np.full(len(things), 500),
+        boxes=np.array(boxes, np.int64).reshape(-1, 4),
+        centroids=np.array([(x + 9.5, y + 19.5) for x, y, _, _ in boxes]).reshape(-1, 2),
+        truncated=np.zeros(len(things), bool),
+    )
+    return Detections(
+        np.array([t.class_id for t in things], np.int64),
+        np.array([t.score for t in things], np.float32),
+        np.array([t.look for t in things], np.float32).reshape(len(things), 64),
+        regions,
+    )
+
+
+def rows(tracked):
+    """The visible rows in the order of the detections."""
+    return [tracked.visible[k] for k in np.argsort(tracked.detection_of)]
+
+
+def ids(tracked):
+    return [row.track_id for row in rows(tracked)]
+
+
+def test_a_track_is_tentative_then_confirmed_then_coasted():
+    tracker, (a,) = Tracker(), looks(1)
+    first = tracker.update(seen(Thing(a)), 0)
+    second = tracker.update(seen(Thing(a)), FRAME)
+    third = tracker.update(seen(), 2 * FRAME)
+    assert first.visible[0].state == TrackState.TENTATIVE and first.born == (1,)
+    assert second.visible[0].state == TrackState.CONFIRMED and second.born == ()
+    (coasted,) = third.coasted
+    assert (coasted.track_id, coasted.state, coasted.area) == (1, TrackState.COASTED, 0)
+    assert coasted.box == second.visible[0].box and coasted.last_seen == FRAME
+
+
+def test_ids_follow_the_embeddings_not_the_slots():
+    tracker, (a, b, c) = Tracker(), looks(3)
+    before = tracker.update(seen(Thing(a), Thing(b), Thing(c)), 0)
+    after = tracker.update(seen(Thing(c), Thing(a), Thing(b)), FRAME)
+    assert ids(before) == [1, 2, 3]
+    assert ids(after) == [3, 1, 2]
+
+
+def test_a_stranger_alone_with_one_track_gets_a_new_id():
+    tracker, (a, b) = Tracker(), looks(2)
+    tracker.update(seen(Thing(a)), 0)
+    assert ids(tracker.update(seen(Thing(b)), FRAME)) == [2]
+
+
+def test_a_track_is_known_again_after_an_occlusion():
+    tracker, (a, b) = Tracker(), looks(2)
+    for t in range(3):
+        tracker.update(seen(Thing(a), Thing(b, at=(300, 100))), t * FRAME)
+    for t in range(3, 20):
+        tracker.update(seen(Thing(b, at=(300, 100))), t * FRAME)
+    back = tracker.update(seen(Thing(b, at=(300, 100)), Thing(a, at=(180, 100))), 20 * FRAME)
+    assert ids(back) == [2, 1]
+    assert rows(back)[1].age == 4 and rows(back)[1].first_seen == 0
+
+
+def test_a_coasted_track_ends_by_age_and_its_id_never_returns():
+    tracker, (a,) = Tracker(TrackingConfig(max_coast_s=1.0)), looks(1)
+    tracker.update(seen(Thing(a)), 0)
+    tracker.update(seen(Thing(a)), FRAME)
+    gone = [tracker.update(seen(), t * FRAME).ended for t in range(2, 14)]
+    assert gone == [()] * 10 + [(1,), ()]
+    assert ids(tracker.update(seen(Thing(a)), 14 * FRAME)) == [2]
+
+
+def test_a_tentative_track_ends_soon():
+    tracker, (a,) = Tracker(), looks(1)
+    tracker.update(seen(Thing(a)), 0)
+    assert [tracker.update(seen(), t * FRAME).ended for t in (1, 2, 3)] == [(), (), (1,)]
+
+
+def test_slow_cameras_confirm_tracks_too():
+    tracker, (a,) = Tracker(), looks(1)
+    tracker.update(seen(Thing(a)), 0)  # the next frame comes after max_tentative_coast_s
+    after = tracker.update(seen(Thing(a)), 10 * FRAME)
+    assert ids(after) == [1] and after.visible[0].state == TrackState.CONFIRMED
+
+
+def test_an_expired_track_is_not_matched_even_if_no_frame_came_in_between():
+    tracker, (a,) = Tracker(TrackingConfig(max_coast_s=1.0)), looks(1)
+    for t in range(2):
+        tracker.update(seen(Thing(a)), t * FRAME)
+    tracker.update(seen(), 2 * FRAME)
+    late = tracker.update(seen(Thing(a)), 30 * FRAME)
+    assert ids(late) == [2] and late.ended == (1,)
+
+
+def test_a_weak_segment_continues_a_track_but_starts_none():
+    tracker, (a, b) = Tracker(TrackingConfig(birth_score=0.4)), looks(2)
+    tracker.update(seen(Thing(a)), 0)
+    weak = tracker.update(seen(Thing(a, score=0.31), Thing(b, score=0.39)), FRAME)
+    assert ids(weak) == [1, 0]
+    assert weak.visible[1].is_thing and weak.visible[1].state == TrackState.TENTATIVE
+    assert weak.born == ()
+
+
+def test_track_score_is_the_mean_and_score_the_newest():
+    tracker, (a,) = Tracker(), looks(1)
+    for t, score in enumerate((0.9, 0.5, 0.7)):
+        last = tracker.update(seen(Thing(a, score=score)), t * FRAME)
+    assert last.visible[0].score == pytest.approx(0.7)
+    assert last.visible[0].track_score == pytest.approx(0.7)
+    assert last.visible[0].age == 3
+
+
+def test_velocity_is_in_pixels_per_second_and_unknown_at_first():
+    tracker, (a,) = Tracker(), looks(1)
+    track = [
+        tracker.update(seen(Thing(a, at=(100 + 3 * t, 100 - t))), t * FRAME).visible[0]
+        for t in range(4)
+    ]
+    assert np.isnan(track[0].velocity).all()
+    assert track[1].velocity == track[3].velocity == pytest.approx((30.0, -10.0))
+
+
+def test_two_frames_with_one_stamp_keep_the_velocity_finite():
+    tracker, (a,) = Tracker(), looks(1)
+    tracker.update(seen(Thing(a)), 0)
+    tracker.update(seen(Thing(a, at=(103, 100))), FRAME)
+    again = tracker.update(seen(Thing(a, at=(120, 100))), FRAME)
+    assert again.visible[0].velocity == pytest.approx((30.0, 0.0))
+
+
+def test_two_halves_of_one_object_keep_their_ids():
+    """Their embeddings differ by noise alone; the order of the segments is random."""
+    rng, tracker, (a,) = np.random.default_rng(1), Tracker(), looks(1)
+    halves = {}
+    for t in range(50):
+        left = Thing(a + rng.normal(scale=0.05, size=64), at=(100 + t, 100))
+        right = Thing(a + rng.normal(scale=0.05, size=64), at=(121 + t, 100))
+        turn = rng.random() < 0.5
+        tracked = tracker.update(seen(*((right, left) if turn else (left, right))), t * FRAME)
+        halves[t] = ids(tracked)[::-1] if turn else ids(tracked)
+    assert len({tuple(pair) for pair in halves.values()}) == 1
+
+
+def test_a_confirmed_track_outranks_a_tentative_duplicate():
+    tracker, (a,) = Tracker(), looks(1)
+    for t in range(3):
+        tracker.update(seen(Thing(a)), t * FRAME)
+    tracker.update(seen(Thing(a), Thing(a, at=(110, 100), score=0.5)), 3 * FRAME)
+    assert ids(tracker.update(seen(Thing(a, at=(108, 100))), 4 * FRAME)) == [1]
+
+
+def test_a_flickering_class_keeps_the_id_and_the_class_of_the_majority():
+    tracker, (a,) = Tracker(), looks(1)
+    classes = [PERSON, PERSON, PERSON, CYCLIST, PERSON, VEHICLE, PERSON]
+    track = [
+        tracker.update(seen(Thing(a, class_id=c)), t * FRAME).visible[0]
+        for t, c in enumerate(classes)
+    ]
+    assert {row.track_id for row in track} == {1}
+    assert {row.class_id for row in track} == {PERSON}
+
+
+def test_a_lasting_change_of_class_changes_the_class_of_the_track():
+    tracker, (a,) = Tracker(), looks(1)
+    classes = [PERSON] * 3 + [CYCLIST] * 8
+    track = [
+        tracker.update(seen(Thing(a, class_id=c)), t * FRAME).visible[0]
+        for t, c in enumerate(classes)
+    ]
+    assert {row.track_id for row in track} == {1}
+    assert track[3].class_id == PERSON and track[-1].class_id == CYCLIST
+
+
+def test_another_class_elsewhere_is_another_object():
+    tracker, (a,) = Tracker(), looks(1)
+    for t in range(3):
+        tracker.update(seen(Thing(a, class_id=PERSON)), t * FRAME)
+    elsewhere = Thing(a, class_id=VEHICLE, at=(300, 100))
+    assert ids(tracker.update(seen(elsewhere), 3 * FRAME)) == [2]
+
+
+def test_a_segment_of_the_same_class_goes_before_one_of_another():
+    tracker, (a,) = Tracker(), looks(1)
+    for t in range(3):
+        tracker.update(seen(Thing(a, class_id=PERSON)), t * FRAME)
+    near_miss = a + looks(1, seed=5)[0] * 0.6
+    tracked = tracker.update(
+        seen(Thing(a, class_id=CYCLIST), Thing(near_miss, class_id=PERSON)), 3 * FRAME
+    )
+    assert ids(tracked) == [2, 1]
+
+
+def test_visible_rows_come_by_id_then_the_untracked_with_labels_counting_up():
+    tracker, (a, b, c) = Tracker(), looks(3)
+    tracker.update(seen(Thing(a), Thing(b)), 0)
+    tracked = tracker.update(seen(Thing(c, score=0.3), Thing(b), Thing(a)), FRAME, first_label=7)
+    assert [(t.label, t.track_id) for t in tracked.visible] == [(7, 1), (8, 2), (9, 0)]
+    assert tracked.detection_of.tolist() == [2, 1, 0]
+
+
+def test_reset_forgets_and_ids_go_on():
+    tracker, (a,) = Tracker(), looks(1)
+    tracker.update(seen(Thing(a)), 0)
+    tracker.reset()
+    assert tracker.epoch == 1
+    assert ids(tracker.update(seen(Thing(a)), FRAME)) == [2]
+
+
+def test_a_crowd_with_noise_keeps_its_ids():
+    """30 objects, 10 % noise, each missing now and then: nobody loses or swaps an id."""
+    rng, tracker, crowd = np.random.default_rng(3), Tracker(), looks(30, seed=3)
+    names: dict[int, set[int]] = {k: set() for k in range(30)}
+    for t in range(40):
+        visible = [k for k in rng.permutation(30) if t < 2 or rng.random() > 0.3]
+        things = [
+            Thing(crowd[k] + rng.normal(scale=0.1, size=64), at=(20 * k, 50)) for k in visible
+        ]
+        tracked = tracker.update(seen(*things), t * FRAME)
+        for k, track_id in zip(visible, ids(tracked), strict=True):
+            names[k].add(track_id)
+    assert sorted(n for given in names.values() for n in given) == list(range(1, 31))
+
+
+def test_born_and_ended_name_each_id_once():
+    rng, tracker, crowd = np.random.default_rng(4), Tracker(), looks(12, seed=4)
+    born: list[int] = []
+    ended: list[int] = []
+    for t in range(200):
+        things = [Thing(crowd[k]) for k in range(12) if t % 60 < 20 or rng.random() < 0.1]
+        tracked = tracker.update(seen(*things), t * FRAME)
+        born += tracked.born
+        ended += tracked.ended
+    tracked = tracker.update(seen(), 400 * FRAME)
+    ended += tracked.ended
+    assert born == sorted(set(born)) and sorted(ended) == born and len(born) > 12
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("match_threshold", 1.5), ("confirm_frames", 0), ("max_coast_s", -1.0)]
+)
+def test_impossible_settings_are_refused(field, value):
+    with pytest.raises(ValueError, match=f"{field} .*{value}"):
+        TrackingConfig(**{field: value})

@@ -1,0 +1,105 @@
+"""From the engine's small map to the image: nearest upsampling, and the geometry of its regions.
+
+Geometry is read from the small map with the weight each of its rows and columns has in the image,
+so it agrees exactly with the pixels of the large map without ever visiting them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Regions:
+    """Geometry of R regions in image pixels; a region without pixels has zeros and False."""
+
+    areas: NDArray[np.int64]
+    """[R] pixels."""
+    boxes: NDArray[np.int64]
+    """[R, 4] x, y, width, height of the tight box."""
+    centroids: NDArray[np.float64]
+    """[R, 2] mean x, y; the centre of the upper left pixel is (0, 0)."""
+    truncated: NDArray[np.bool_]
+    """[R] the box touches the border of the image."""
+
+    def take(self, index: NDArray[np.int64]) -> Regions:
+        """The regions at `index`, in that order."""
+        return Regions(
+            self.areas[index],
+            self.boxes[index],
+            self.centroids[index],
+            self.truncated[index],
+        )
+
+
+class NearestUpsampling:
+    """Nearest-neighbour resize of [h, w] maps to [H, W], pixel centres aligned; any sizes."""
+
+    def __init__(self, source: tuple[int, int], target: tuple[int, int]) -> None:
+        self.source, self.target = source, target
+        self._rows = _Axis(source[0], target[0])
+        self._columns = _Axis(source[1], target[1])
+        # per map position, flattened: where it is, and the image columns and rows made from it
+        self._row_of, self._column_of = (index.ravel() for index in np.indices(source))
+        self._wide = self._columns.weight[self._column_of]
+        self._tall = self._rows.weight[self._row_of]
+
+    def enlarge(self, small: NDArray) -> NDArray:
+        """The [h, w] map at [H, W]."""
+        wide = np.take(small, self._columns.index, axis=1)
+        return np.take(wide, self._rows.index, axis=0)
+
+    def measure(self, small: NDArray, count: int) -> Regions:
+        """Geometry in the image of the regions 1..count of a [h, w] map (0 = no region)."""
+        height, width = self.source
+        region = small.ravel().astype(np.int64)
+        # [count, h] and [count, w]: image pixels of a region in one image line of each position
+        in_row = np.bincount(
+            region * height + self._row_of, self._wide, minlength=(count + 1) * height
+        ).reshape(-1, height)[1:]
+        in_column = np.bincount(
+            region * width + self._column_of, self._tall, minlength=(count + 1) * width
+        ).reshape(-1, width)[1:]
+        y, tall, mean_y = self._rows.extent(in_row)
+        x, wide, mean_x = self._columns.extent(in_column)
+        return Regions(
+            areas=(in_row @ self._rows.weight).astype(np.int64),
+            boxes=np.stack([x, y, wide, tall], axis=1),
+            centroids=np.stack([mean_x, mean_y], axis=1),
+            truncated=self._touches_border(x, y, wide, tall),
+        )
+
+    def _touches_border(
+        self, x: NDArray, y: NDArray, wide: NDArray, tall: NDArray
+    ) -> NDArray[np.bool_]:
+        height, width = self.target
+        touches = (x == 0) | (y == 0) | (x + wide == width) | (y + tall == height)
+        return touches & (wide > 0)
+
+
+class _Axis:
+    """One axis of the upsampling: which image positions come from which map position."""
+
+    def __init__(self, source: int, target: int) -> None:
+        positions = np.arange(target)
+        self.index = (2 * positions + 1) * source // (2 * target)
+        self.weight = np.bincount(self.index, minlength=source).astype(np.float64)
+        self._sums = np.bincount(self.index, weights=positions, minlength=source)
+        self._first = np.searchsorted(self.index, np.arange(source), "left")
+        self._last = np.searchsorted(self.index, np.arange(source), "right") - 1
+
+    def extent(self, profile: NDArray) -> tuple[NDArray, NDArray, NDArray]:
+        """First position, length and mean position of each region; `profile` is [R, source].
+
+        `profile` counts the image pixels in one image line made from each map position.
+        """
+        present = (profile > 0) & (self.weight > 0)
+        exists = present.any(axis=1)
+        first = self._first[present.argmax(axis=1)] * exists
+        last = self._last[len(self.weight) - 1 - present[:, ::-1].argmax(axis=1)]
+        area = profile @ self.weight
+        mean = np.divide(profile @ self._sums, area, out=np.zeros(len(area)), where=area > 0)
+        return first, (last - first + 1) * exists, mean

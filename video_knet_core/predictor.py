@@ -1,0 +1,197 @@
+"""The whole core in one verb: `VideoPredictor.step(image, stamp)` gives the panoptic frame.
+
+    predictor = VideoPredictor(open_runtime("street_lite0.onnx"))
+    frame = predictor.step(image, stamp)
+
+One predictor per camera; several may share one runtime, because the state is kept here.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from .config import TrackingConfig
+from .engine.runtime import Runtime
+from .geometry import NearestUpsampling, Regions
+from .tracking.tracker import Detections, Tracked, Tracker
+from .types import ClassTable, PanopticFrame, Segments, Track, TrackState
+
+_log = logging.getLogger(__name__)
+
+
+class VideoPredictor:
+    """Online panoptic segmentation and tracking of one camera."""
+
+    def __init__(self, runtime: Runtime, tracking: TrackingConfig | None = None) -> None:
+        self.classes: ClassTable = runtime.info.classes
+        self._runtime = runtime
+        self._tracker = Tracker(tracking)
+        self._upsampling: NearestUpsampling | None = None
+        self._state: Any | None = None
+        self._size: tuple[int, ...] | None = None
+        self._stamp: int | None = None
+
+    @property
+    def epoch(self) -> int:
+        """Counts the resets."""
+        return self._tracker.epoch
+
+    @property
+    def tracking(self) -> TrackingConfig:
+        """Settings of the tracker; new ones hold from the next frame on."""
+        return self._tracker.config
+
+    @tracking.setter
+    def tracking(self, config: TrackingConfig) -> None:
+        self._tracker.config = config
+
+    def reset(self) -> None:
+        """Forget the stream: the next frame is a first one, with new track ids."""
+        self._tracker.reset()
+        self._state = self._size = self._stamp = None
+
+    def step(self, image: NDArray[np.uint8], stamp: int) -> PanopticFrame:
+        """Segment and track one frame. A rejected image leaves the predictor as it was.
+
+        Args:
+            image: uint8 [H, W, 3] RGB of any size. Another size than the last one's resets.
+            stamp: nanoseconds. A step backwards or a gap over `reset_gap_s` resets.
+
+        Raises:
+            ValueError: the image is not a uint8 RGB image with pixels.
+        """
+        check_image(image)
+        reason = self._discontinuity(image, stamp)
+        if reason:
+            _log.info("tracker reset: %s", reason)
+            self.reset()
+        resized = _resize(image, self._runtime.info.height, self._runtime.info.width)
+        start = time.perf_counter()
+        segments, self._state = self._runtime.step(resized, self._state)
+        inference_ms = (time.perf_counter() - start) * 1e3
+        self._size, self._stamp = image.shape, stamp
+        labels, tracks, tracked = self._track(segments, (image.shape[0], image.shape[1]), stamp)
+        return PanopticFrame(
+            stamp, labels, tracks, tracked.born, tracked.ended, self.epoch, inference_ms
+        )
+
+    def _discontinuity(self, image: NDArray[np.uint8], stamp: int) -> str:
+        """Why this frame cannot follow the last one; empty if it can."""
+        if self._size is None or self._stamp is None:
+            return ""
+        if image.shape != self._size:
+            return f"the image size changed from {self._size[:2]} to {image.shape[:2]}"
+        gap = (stamp - self._stamp) * 1e-9
+        if gap < 0:
+            return f"the stamp went back by {-gap:.3f} s"
+        if gap > self.tracking.reset_gap_s:
+            return f"no image for {gap:.1f} s"
+        return ""
+
+    def _track(
+        self, segments: Segments, size: tuple[int, int], stamp: int
+    ) -> tuple[NDArray[np.uint16], tuple[Track, ...], Tracked]:
+        """Slots to regions, regions to tracks, tracks to labels: stuff first, then things."""
+        if self._upsampling is None or self._upsampling.target != size:
+            height, width = segments.map.shape
+            self._upsampling = NearestUpsampling((height, width), size)
+        grouped = _group(segments, self.classes)
+        regions = self._upsampling.measure(grouped.map, len(grouped.class_ids))
+        present = np.flatnonzero(regions.areas)
+        stuff, things = np.split(present, [np.searchsorted(present, grouped.first_thing)])
+        tracked = self._tracker.update(
+            Detections(
+                grouped.class_ids[things],
+                grouped.scores[things],
+                segments.embeddings[things - grouped.first_thing],
+                regions.take(things),
+            ),
+            stamp,
+            first_label=1 + len(stuff),
+        )
+        order = np.concatenate([stuff, things[tracked.detection_of]])
+        label_of = np.zeros(len(grouped.class_ids) + 1, np.uint16)
+        label_of[1 + order] = np.arange(1, len(order) + 1)
+        labels = self._upsampling.enlarge(label_of[grouped.map])
+        rows = [
+            _stuff_row(grouped, regions, region, label, stamp)
+            for label, region in enumerate(stuff.tolist(), start=1)
+        ]
+        return labels, (*rows, *tracked.visible, *tracked.coasted), tracked
+
+
+def check_image(image: NDArray[np.uint8]) -> None:
+    """ValueError unless `image` is uint8 [H, W, 3] with pixels."""
+    if image.dtype != np.uint8:
+        raise ValueError(f"image must be uint8, found {image.dtype}")
+    if image.ndim != 3 or image.shape[2] != 3:
+        raise ValueError(f"image must be [H, W, 3], found shape {image.shape}")
+    if not image.size:
+        raise ValueError(f"image has no pixels, its shape is {image.shape}")
+
+
+@dataclass(frozen=True)
+class _Grouped:
+    """Regions of a frame: one for every stuff class, then one for every slot (the thing slots)."""
+
+    map: NDArray[np.uint16]
+    """[h, w]; 0 = none, r + 1 = region r."""
+    class_ids: NDArray[np.int64]
+    scores: NDArray[np.float32]
+    first_thing: int
+    """Region of slot 0."""
+
+
+def _group(segments: Segments, classes: ClassTable) -> _Grouped:
+    """Slots of one stuff class become one region, with the score of the best of them."""
+    stuff = np.array(classes.stuff, np.int64)
+    slots = np.arange(len(segments.class_ids))
+    same = (segments.class_ids == stuff[:, None]) & (segments.areas > 0)
+    stuff_scores = np.where(same, segments.scores, 0).max(axis=1, initial=0)
+    region_of = np.zeros(len(slots) + 1, np.uint16)
+    region_of[1:] = 1 + np.where(same.any(axis=0), same.argmax(axis=0), len(stuff) + slots)
+    return _Grouped(
+        map=region_of[segments.map],
+        class_ids=np.concatenate([stuff, segments.class_ids]),
+        scores=np.concatenate([stuff_scores, segments.scores]),
+        first_thing=len(stuff),
+    )
+
+
+def _stuff_row(grouped: _Grouped, regions: Regions, i: int, label: int, stamp: int) -> Track:
+    """The row of stuff region i."""
+    score = float(grouped.scores[i])
+    x, y, width, height = regions.boxes[i].tolist()
+    return Track(
+        label=label,
+        track_id=0,
+        class_id=int(grouped.class_ids[i]),
+        is_thing=False,
+        state=TrackState.CONFIRMED,
+        score=score,
+        track_score=score,
+        age=1,
+        first_seen=stamp,
+        last_seen=stamp,
+        box=(x, y, width, height),
+        centroid=(float(regions.centroids[i, 0]), float(regions.centroids[i, 1])),
+        velocity=(float("nan"), float("nan")),
+        area=int(regions.areas[i]),
+        truncated=bool(regions.truncated[i]),
+    )
+
+
+def _resize(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
+    """To the engine's size; area averaging where the image shrinks, or it would alias."""
+    if image.shape[:2] == (height, width):
+        return np.ascontiguousarray(image)
+    shrinks = image.shape[0] > height or image.shape[1] > width
+    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(image, (width, height), interpolation=method), np.uint8)
