@@ -2,13 +2,30 @@
 
 from __future__ import annotations
 
+import logging
+import os
+import sys
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..types import ClassTable, Segments
+
+DEFAULT_MODEL = "street_lite0.onnx"
+
+_log = logging.getLogger(__name__)
+
+
+class ModelError(ValueError):
+    """A missing, corrupt or foreign model file; the message names the file and what is wrong."""
+
+
+class BackendError(RuntimeError):
+    """No backend here can run the model; the message says why, for each that was tried."""
 
 
 @dataclass(frozen=True)
@@ -47,3 +64,65 @@ class Runtime(Protocol):
     def close(self) -> None:
         """Free the engine; it cannot be used after."""
         ...
+
+
+def open_runtime(path: str | Path, backend: str = "auto", threads: int = 2) -> Runtime:
+    """Open an exported model with the named backend, or with the best that works here.
+
+    Args:
+        path: the model file.
+        backend: "auto" or one of `BACKENDS`.
+        threads: CPU threads of one step.
+
+    Raises:
+        ModelError: the file is missing or not a model of this project.
+        BackendError: the backend (with "auto": every backend) cannot run here.
+        ValueError: there is no backend of that name.
+    """
+    if backend != "auto" and backend not in BACKENDS:
+        raise ValueError(f"backend must be 'auto' or one of {list(BACKENDS)}, found {backend!r}")
+    failures = []
+    for name in BACKENDS if backend == "auto" else [backend]:
+        try:
+            runtime = BACKENDS[name](Path(path), threads)
+        except BackendError as error:
+            failures.append(f"{name}: {error}")
+            continue
+        _log.info("%s runs on %s%s", path, name, "".join(f"; not {f}" for f in failures))
+        return runtime
+    raise BackendError(f"nothing can run {path}: " + "; ".join(failures))
+
+
+def default_model_path() -> Path:
+    """The shipped model: beside the sources, else in the share folder of a ROS or Python prefix.
+
+    Raises:
+        ModelError: it is in none of them; the message lists the places.
+    """
+    prefixes = [p for p in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep) if p]
+    folders = [Path(__file__).resolve().parents[2] / "models"]
+    folders += [Path(p) / "share/video_knet_ros/models" for p in [*prefixes, sys.prefix]]
+    for folder in folders:
+        if (folder / DEFAULT_MODEL).is_file():
+            return folder / DEFAULT_MODEL
+    places = ", ".join(str(folder) for folder in folders)
+    raise ModelError(f"the shipped model {DEFAULT_MODEL} is in none of: {places}")
+
+
+def _open_onnx_cuda(path: Path, threads: int) -> Runtime:
+    from .onnx_runtime import OnnxRuntime
+
+    return OnnxRuntime(path, threads, cuda=True)
+
+
+def _open_onnx_cpu(path: Path, threads: int) -> Runtime:
+    from .onnx_runtime import OnnxRuntime
+
+    return OnnxRuntime(path, threads)
+
+
+BACKENDS: dict[str, Callable[[Path, int], Runtime]] = {
+    "onnxruntime-cuda": _open_onnx_cuda,
+    "onnxruntime-cpu": _open_onnx_cpu,
+}
+"""Best first; an opener raises BackendError where its backend cannot run."""

@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+import json
+import logging
+
+import numpy as np
+import pytest
+from tiny_onnx import CHANNELS, HEIGHT, SLOTS, WIDTH, metadata, write_model, write_tiny_model
+
+from video_knet_core.engine import runtime as runtime_module
+from video_knet_core.engine.onnx_runtime import OnnxRuntime
+from video_knet_core.engine.runtime import (
+    BackendError,
+    ModelError,
+    default_model_path,
+    open_runtime,
+)
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    return write_tiny_model(tmp_path_factory.mktemp("model") / "tiny.onnx")
+
+
+def image(red=0):
+    picture = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+    picture[..., 0] = red
+    return picture
+
+
+def test_the_model_tells_its_name_size_and_classes(tiny):
+    info = OnnxRuntime(tiny).info
+    assert (info.name, info.height, info.width) == ("tiny", HEIGHT, WIDTH)
+    assert [c.name for c in info.classes] == ["road", "vehicle"]
+
+
+def test_a_step_gives_the_segments_of_the_file(tiny):
+    segments, _ = OnnxRuntime(tiny).step(image(red=255), None)
+    half = HEIGHT // 4
+    assert (segments.map[:half] == 1).all() and (segments.map[half:] == 2).all()
+    assert segments.areas.tolist() == [half * WIDTH // 2, half * WIDTH // 2, 0]
+    assert segments.class_ids.tolist() == [0, 1, 1]
+    assert segments.embeddings.shape == (SLOTS, CHANNELS)
+    assert segments.scores.dtype == np.float32
+
+
+def test_the_state_goes_out_and_comes_back_in(tiny):
+    runtime, state, counts = OnnxRuntime(tiny), None, []
+    for _ in range(3):
+        _, state = runtime.step(image(), state)
+        counts.append(float(state[0, 0]))
+    _, fresh = runtime.step(image(), None)
+    assert counts == [1, 2, 3] and fresh[0, 0] == 1
+
+
+@pytest.mark.parametrize(
+    "bad", [np.zeros((HEIGHT, WIDTH), np.uint8), np.zeros((HEIGHT, WIDTH, 3), np.float32)]
+)
+def test_another_image_is_refused(tiny, bad):
+    with pytest.raises(ValueError, match=rf"uint8 \({HEIGHT}, {WIDTH}, 3\), found {bad.dtype}"):
+        OnnxRuntime(tiny).step(bad, None)
+
+
+def test_kernels_that_are_not_finite_are_an_error(tmp_path):
+    path = write_model(tmp_path / "nan.onnx", json.dumps(metadata()), step=np.nan)
+    with pytest.raises(FloatingPointError, match="tiny"):
+        OnnxRuntime(path).step(image(), None)
+
+
+def test_a_missing_file(tmp_path):
+    with pytest.raises(ModelError, match=r"no model file .*none\.onnx"):
+        OnnxRuntime(tmp_path / "none.onnx")
+
+
+def test_a_corrupt_file(tiny, tmp_path):
+    path = tmp_path / "corrupt.onnx"
+    path.write_bytes(tiny.read_bytes()[:500])
+    with pytest.raises(
+        ModelError, match=r"corrupt\.onnx is not a model that ONNX Runtime can load"
+    ):
+        OnnxRuntime(path)
+
+
+@pytest.mark.parametrize(
+    ("meta", "message"),
+    [
+        (None, "not of this project"),
+        ("{", "damaged"),
+        ("[]", "damaged"),
+        (json.dumps({"format": 1, "name": "x"}), "damaged .*config"),
+        (json.dumps(metadata(format=7)), "format is 7, this version reads format 1"),
+        (json.dumps(metadata(config={"high": 3})), "'high'; did you mean 'height'"),
+        (
+            json.dumps(metadata(config=metadata()["config"] | {"height": 128})),
+            r"image must be \(128, 96, 3\), found \(64, 96, 3\)",
+        ),
+    ],
+)
+def test_foreign_metadata(tmp_path, meta, message):
+    path = write_model(tmp_path / "foreign.onnx", meta)
+    with pytest.raises(ModelError, match=f"foreign.onnx: .*{message}"):
+        OnnxRuntime(path)
+
+
+def test_foreign_outputs(tmp_path):
+    path = write_model(tmp_path / "m.onnx", json.dumps(metadata()), rename=("kernels", "queries"))
+    with pytest.raises(
+        ModelError, match=r"m\.onnx: its outputs must be .*kernels.* found .*queries"
+    ):
+        OnnxRuntime(path)
+
+
+def test_auto_takes_what_works_and_says_why(tiny, caplog):
+    with caplog.at_level(logging.INFO):
+        runtime = open_runtime(tiny)
+    assert runtime.name in caplog.text
+    if runtime.name == "onnxruntime-cpu":
+        assert "not onnxruntime-cuda: this ONNX Runtime has no CUDAExecutionProvider" in caplog.text
+
+
+def test_auto_goes_down_the_ladder(tiny, monkeypatch):
+    def broken(path, threads):
+        raise BackendError("no driver")
+
+    backends = {"fast": broken, "onnxruntime-cpu": OnnxRuntime}
+    monkeypatch.setattr(runtime_module, "BACKENDS", backends)
+    assert open_runtime(tiny).name == "onnxruntime-cpu"
+    with pytest.raises(BackendError, match="fast: no driver"):
+        open_runtime(tiny, backend="fast")
+
+
+def test_an_unknown_backend(tiny):
+    with pytest.raises(ValueError, match="'onnxruntime-cpu'.*found 'tpu'"):
+        open_runtime(tiny, backend="tpu")
+
+
+def test_a_bad_model_is_not_tried_with_the_next_backend(tmp_path):
+    with pytest.raises(ModelError, match="no model file"):
+        open_runtime(tmp_path / "none.onnx")
+
+
+def test_the_shipped_model_is_found_in_a_ros_overlay(tmp_path, monkeypatch):
+    overlay = tmp_path / "overlay/share/video_knet_ros/models"
+    overlay.mkdir(parents=True)
+    monkeypatch.setattr(runtime_module, "DEFAULT_MODEL", "only_there.onnx")
+    monkeypatch.setenv("AMENT_PREFIX_PATH", f"{tmp_path / 'other'}:{tmp_path / 'overlay'}")
+    with pytest.raises(ModelError, match=r"only_there\.onnx is in none of: .*overlay"):
+        default_model_path()
+    (overlay / "only_there.onnx").touch()
+    assert default_model_path() == overlay / "only_there.onnx"

@@ -1,0 +1,95 @@
+"""A model file with the exporter's interface and nothing inside: seconds to none to make and run.
+
+The upper half of the image is road; the lower half is a vehicle where the red channel is above 127.
+Its kernels count the frames since the start of the stream.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+HEIGHT, WIDTH, SLOTS, CHANNELS = 64, 96, 3, 4
+CLASSES = [
+    {"name": "road", "is_thing": False, "color": [128, 64, 128]},
+    {"name": "vehicle", "is_thing": True, "color": [0, 0, 142]},
+]
+INPUTS = [
+    ("image", TensorProto.UINT8, [HEIGHT, WIDTH, 3]),
+    ("previous_kernels", TensorProto.FLOAT, [SLOTS, CHANNELS]),
+    ("has_previous", TensorProto.BOOL, [1]),
+]
+OUTPUTS = [
+    ("segment_map", TensorProto.UINT8, [HEIGHT // 2, WIDTH // 2]),
+    ("class_ids", TensorProto.INT64, [SLOTS]),
+    ("scores", TensorProto.FLOAT, [SLOTS]),
+    ("areas", TensorProto.INT64, [SLOTS]),
+    ("embeddings", TensorProto.FLOAT, [SLOTS, CHANNELS]),
+    ("kernels", TensorProto.FLOAT, [SLOTS, CHANNELS]),
+]
+
+
+def metadata(**changes):
+    config = {"height": HEIGHT, "width": WIDTH, "classes": CLASSES}
+    return {"format": 1, "name": "tiny", "config": config, "checkpoint_sha256": "0"} | changes
+
+
+def write_model(path: Path, meta=None, rename=(), step=1.0) -> Path:
+    """Write the model; `rename` = (old, new) name of an output, `step` = what a frame adds."""
+    upper = np.zeros((HEIGHT // 2, WIDTH // 2), bool)
+    upper[: HEIGHT // 4] = True
+    constants = {
+        "class_ids": np.array([0, 1, 1]),
+        "scores": np.array([0.9, 0.8, 0.0], np.float32),
+        "embeddings": np.eye(SLOTS, CHANNELS, dtype=np.float32),
+        "upper": upper,
+        "none": np.array(0, np.uint8),
+        "road": np.array(1, np.uint8),
+        "vehicle": np.array(2, np.uint8),
+        "half": np.array(127, np.uint8),
+        "step": np.array(step, np.float32),
+        "slots": np.arange(1, SLOTS + 1, dtype=np.int64).reshape(-1, 1, 1),
+        "first": np.array([0, 0, 0]),
+        "end": np.array([HEIGHT, WIDTH, 1]),
+        "stride": np.array([2, 2, 1]),
+        "axes": np.array([0, 1, 2]),
+        "last": np.array([2]),
+        "plane": np.array([1, 2]),
+    }
+    nodes = [
+        helper.make_node("Slice", ["image", "first", "end", "axes", "stride"], ["red_3d"]),
+        helper.make_node("Squeeze", ["red_3d", "last"], ["red"]),
+        helper.make_node("Greater", ["red", "half"], ["bright"]),
+        helper.make_node("Where", ["bright", "vehicle", "none"], ["lower_half"]),
+        helper.make_node("Where", ["upper", "road", "lower_half"], ["segment_map"]),
+        helper.make_node("Cast", ["segment_map"], ["map_64"], to=TensorProto.INT64),
+        helper.make_node("Equal", ["map_64", "slots"], ["masks"]),
+        helper.make_node("Cast", ["masks"], ["masks_64"], to=TensorProto.INT64),
+        helper.make_node("ReduceSum", ["masks_64", "plane"], ["areas"], keepdims=0),
+        helper.make_node("Cast", ["has_previous"], ["had"], to=TensorProto.FLOAT),
+        helper.make_node("Mul", ["previous_kernels", "had"], ["before"]),
+        helper.make_node("Add", ["before", "step"], ["kernels"]),
+    ]
+    new_name = dict([rename]) if rename else {}
+    for node in nodes:
+        node.output[:] = [new_name.get(name, name) for name in node.output]
+    graph = helper.make_graph(
+        nodes,
+        "tiny",
+        [helper.make_tensor_value_info(*spec) for spec in INPUTS],
+        [helper.make_tensor_value_info(new_name.get(n, n), t, s) for n, t, s in OUTPUTS],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+    if meta is not None:
+        helper.set_model_props(model, {"video_knet": meta})
+    onnx.save(model, str(path))
+    return path
+
+
+def write_tiny_model(path: Path) -> Path:
+    return write_model(path, json.dumps(metadata()))

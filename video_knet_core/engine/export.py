@@ -1,0 +1,91 @@
+"""VideoKNet -> ONNX: one static graph, from a uint8 image to a segment map and a table."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import onnx
+import torch
+from torch import Tensor, nn
+
+from ..config import to_dict
+from ..model.checkpoint import load_model, sha256
+from ..model.kernels import PreviousKernels
+from ..model.video_knet import VideoKNet
+from ..panoptic import merge
+from .onnx_runtime import FORMAT, INPUTS, METADATA_KEY, OUTPUTS
+
+OPSET = 18
+
+
+class FrameGraph(nn.Module):
+    """The deploy face of a network: tensors of one camera frame in and out, no batch."""
+
+    class_id_of_logit: Tensor
+
+    def __init__(self, model: VideoKNet) -> None:
+        super().__init__()
+        self.model = model
+        self.thing_classes = len(model.config.classes.things)
+        ids = torch.tensor(model.config.classes.logit_class_ids)
+        self.register_buffer("class_id_of_logit", ids, persistent=False)
+
+    def forward(
+        self, image: Tensor, previous_kernels: Tensor, has_previous: Tensor
+    ) -> tuple[Tensor, ...]:
+        """image uint8 [H,W,3] RGB, previous_kernels [N,C], has_previous bool [1]; see `OUTPUTS`."""
+        pixels = image.permute(2, 0, 1)[None].float()
+        previous = PreviousKernels(previous_kernels[None], has_previous)
+        prediction, state = self.model(pixels, previous)
+        result = merge(
+            prediction.class_logits[0],
+            prediction.mask_logits[0],
+            self.thing_classes,
+            self.model.config.panoptic,
+        )
+        things, embeddings = self.model.thing_kernels, prediction.embeddings[0]
+        stuff = embeddings.new_zeros(len(result.scores) - things, embeddings.shape[1])
+        return (
+            result.segment_map,
+            self.class_id_of_logit.index_select(0, result.logit_classes),
+            result.scores,
+            result.areas,
+            torch.cat((embeddings, stuff)),
+            state.kernels[0],
+        )
+
+
+def example_inputs(model: VideoKNet) -> tuple[Tensor, Tensor, Tensor]:
+    """Inputs of the right shapes: a grey image and a first frame."""
+    config = model.config
+    slots = config.kernels.things + len(config.classes.stuff)
+    image = torch.full((config.height, config.width, 3), 127, dtype=torch.uint8)
+    return image, torch.zeros(slots, config.neck.channels), torch.zeros(1, dtype=torch.bool)
+
+
+def export_onnx(model: VideoKNet, out: str | Path, name: str, **facts: Any) -> None:
+    """Write `model` as ONNX (opset 18, static shapes) with its configuration in the metadata."""
+    graph = FrameGraph(model).eval()
+    program = torch.onnx.export(
+        graph,
+        example_inputs(model),
+        input_names=list(INPUTS),
+        output_names=list(OUTPUTS),
+        opset_version=OPSET,
+        dynamo=True,
+        verbose=False,
+    )
+    assert program is not None
+    proto = program.model_proto
+    metadata = {"format": FORMAT, "name": name, "config": to_dict(model.config), **facts}
+    onnx.helper.set_model_props(proto, {METADATA_KEY: json.dumps(metadata)})
+    onnx.checker.check_model(proto)
+    Path(out).parent.mkdir(parents=True, exist_ok=True)
+    onnx.save(proto, str(out))
+
+
+def export_checkpoint(checkpoint: Path, out: Path) -> None:
+    """Export a checkpoint of ours; its hash goes into the metadata."""
+    export_onnx(load_model(checkpoint), out, name=out.stem, checkpoint_sha256=sha256(checkpoint))
