@@ -5,8 +5,19 @@ The core knows nothing of ROS. Running an exported model needs numpy, OpenCV and
 """
 
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from xml.etree import ElementTree
 
-try:
-    __version__ = version("video_knet_ros")
-except PackageNotFoundError:  # inside a colcon overlay, where package.xml holds the version
-    __version__ = "unknown"
+
+def _version() -> str:
+    """The version of package.xml: from the file in a source tree, else from what was installed."""
+    package_xml = Path(__file__).parents[1] / "package.xml"
+    if package_xml.is_file():
+        return ElementTree.parse(package_xml).findtext("version", "unknown")
+    try:
+        return version("video_knet_ros")
+    except PackageNotFoundError:  # copied somewhere without its metadata
+        return "unknown"
+
+
+__version__ = _version()

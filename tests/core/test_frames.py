@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+from itertools import islice
+
+import cv2
+import numpy as np
+import pytest
+
+from video_knet_core.frames import FrameError, open_frames
+
+
+def picture(red, height=48, width=64):
+    """RGB, plain, with the red channel telling the frames apart."""
+    image = np.full((height, width, 3), (0, 60, 120), np.uint8)
+    image[..., 0] = red
+    return image
+
+
+@pytest.fixture
+def video(tmp_path):
+    path = tmp_path / "drive.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 20.0, (64, 48))
+    for red in (0, 100, 200):
+        writer.write(picture(red)[..., ::-1])
+    writer.release()
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path):
+    path = tmp_path / "images"
+    path.mkdir()
+    for name, red in (("b.png", 100), ("a.jpg", 0), ("c.PNG", 200)):
+        cv2.imwrite(str(path / name), picture(red)[..., ::-1])
+    (path / "notes.txt").write_text("no image")
+    return path
+
+
+def check_three_frames(source, fps):
+    frames = list(source)
+    assert source.fps == fps and source.count == 3
+    assert [stamp for _, stamp in frames] == [round(i * 1e9 / fps) for i in range(3)]
+    for (image, _), red in zip(frames, (0, 100, 200), strict=True):
+        assert image.shape == (48, 64, 3) and image.dtype == np.uint8
+        np.testing.assert_allclose(image.mean(axis=(0, 1)), (red, 60, 120), atol=6)
+
+
+def test_a_video_file_has_its_own_rate_and_gives_rgb(video):
+    check_three_frames(open_frames(video, fps=3.0), fps=20.0)
+
+
+def test_a_folder_plays_by_name_and_skips_other_files(folder):
+    check_three_frames(open_frames(folder, fps=5.0), fps=5.0)
+
+
+def test_a_source_starts_anew_each_time(video, folder):
+    for source in (open_frames(video), open_frames(folder)):
+        first, second = list(source), list(source)
+        assert len(first) == len(second) == 3
+        np.testing.assert_array_equal(first[0][0], second[0][0])
+
+
+def test_the_synthetic_street_depends_on_its_seed():
+    image, stamp = next(islice(open_frames("synthetic:3", fps=4.0), 2, None))
+    again, _ = next(islice(open_frames("synthetic:3", fps=4.0), 2, None))
+    other, _ = next(islice(open_frames("synthetic", fps=4.0), 2, None))
+    assert stamp == 500_000_000 and image.dtype == np.uint8 and image.shape[2] == 3
+    np.testing.assert_array_equal(image, again)
+    assert (image != other).any()
+
+
+def test_a_missing_video():
+    with pytest.raises(FrameError, match=r"no video 'no/such\.mp4'"):
+        open_frames("no/such.mp4")
+
+
+@pytest.mark.parametrize("name", ["synthetic:", "synthetic:x", "synthetic7"])
+def test_a_misspelt_street(name):
+    with pytest.raises(FrameError, match="synthetic"):
+        open_frames(name)
+
+
+def test_a_file_that_is_no_video(tmp_path):
+    path = tmp_path / "broken.mp4"
+    path.write_bytes(b"not a video" * 100)
+    with pytest.raises(FrameError, match=r"broken\.mp4 is not a video"):
+        open_frames(path)
+
+
+def test_an_empty_folder(tmp_path):
+    with pytest.raises(FrameError, match="holds no images"):
+        open_frames(tmp_path)
+
+
+def test_a_broken_image_in_a_folder(folder):
+    (folder / "b.png").write_bytes(b"truncated")
+    source = iter(open_frames(folder))
+    next(source)
+    with pytest.raises(FrameError, match=r"b\.png is not an image"):
+        next(source)
+
+
+def test_a_missing_webcam():
+    with pytest.raises(FrameError, match="no webcam 97"):
+        open_frames("97")
+
+
+def test_a_rate_of_zero(folder):
+    with pytest.raises(FrameError, match="above 0, found 0"):
+        open_frames(folder, fps=0)
