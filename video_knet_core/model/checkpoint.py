@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from ..config import ConfigError, ModelConfig, from_dict, to_dict
@@ -39,7 +41,7 @@ def load_model(path: str | Path) -> VideoKNet:
     config = checkpoint_config(path)
     model = VideoKNet(config)
     try:
-        model.load_state_dict(load_file(path))
+        model.load_state_dict(load_tensors(path)[0])
     except RuntimeError as error:
         raise CheckpointError(f"{path}: {error}") from None
     return model.eval()
@@ -47,13 +49,8 @@ def load_model(path: str | Path) -> VideoKNet:
 
 def read_metadata(path: str | Path) -> dict[str, Any]:
     """The facts stored beside the weights: format, config and what the writer added."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-    except FileNotFoundError:
-        raise CheckpointError(f"no checkpoint {path}") from None
-    except SafetensorError as error:
-        raise CheckpointError(f"{path} is not a safetensors file: {error}") from None
+    with _opened(path) as file:
+        metadata = file.metadata() or {}
     if METADATA_KEY not in metadata:
         raise CheckpointError(
             f"{path} has no {METADATA_KEY!r} metadata: not written by this project"
@@ -72,6 +69,13 @@ def checkpoint_config(path: str | Path) -> ModelConfig:
         raise CheckpointError(f"{path}: unusable configuration: {error}") from None
 
 
+def load_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and metadata of a safetensors file; CheckpointError if it is none."""
+    with _opened(path) as file:
+        names = file.keys()
+        return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
+
+
 def save_tensors(tensors: dict[str, Tensor], path: str | Path, metadata: dict[str, str]) -> None:
     """Write a safetensors file so that a fault in the middle leaves the old file as it was."""
     path = Path(path)
@@ -79,6 +83,17 @@ def save_tensors(tensors: dict[str, Tensor], path: str | Path, metadata: dict[st
     partial = path.with_name(path.name + ".partial")
     save_file({k: v.contiguous() for k, v in tensors.items()}, partial, metadata)
     os.replace(partial, path)
+
+
+@contextmanager
+def _opened(path: str | Path) -> Iterator[Any]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            yield file
+    except FileNotFoundError:
+        raise CheckpointError(f"no checkpoint {path}") from None
+    except SafetensorError as error:
+        raise CheckpointError(f"{path} is not a safetensors file: {error}") from None
 
 
 def sha256(path: str | Path) -> str:

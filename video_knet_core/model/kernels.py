@@ -79,7 +79,7 @@ def assemble_group_features(
 
 
 class KernelHead(nn.Module):
-    """First guess: learned thing kernels, and the rows of a semantic classifier as stuff kernels."""
+    """First guess: learned thing kernels, and rows of a semantic classifier as stuff kernels."""
 
     def __init__(
         self, channels: int, things: int, thing_classes: int, stuff_classes: int, pooling: str
@@ -239,12 +239,13 @@ class UpdateStage(nn.Module):
         self.update = KernelUpdate(channels)
         self.interaction = KernelInteraction(channels, heads, feedforward)
         self.fusion = KernelFusion(channels, heads, feedforward) if fusion else None
-        self.class_head = nn.Sequential(*normed_linear(channels), nn.Linear(channels, classes))
+        classifier = nn.Linear(channels, classes)
+        self.class_head = nn.Sequential(*normed_linear(channels), classifier)
         self.mask_head = nn.Sequential(*normed_linear(channels), nn.Linear(channels, channels))
         for parameter in self.parameters():
             if parameter.dim() > 1:
                 nn.init.xavier_uniform_(parameter)
-        nn.init.constant_(self.class_head[-1].bias, -math.log(99))  # focal prior of 1 %
+        nn.init.constant_(classifier.bias, -math.log(99))  # focal prior of 1 %
 
     def forward(
         self,

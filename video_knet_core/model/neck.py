@@ -68,7 +68,7 @@ class LeanNeck(nn.Module):
 
 
 def sine_position(x: Tensor, temperature: float = 1e4) -> Tensor:
-    """Sine position encoding [1,C,h,w] for a map `x` [B,C,h,w]: half the channels for y, half for x.
+    """Sine position encoding [1,C,h,w] for a map `x` [B,C,h,w]: first half y, second half x.
 
     Source: SinePositionalEncoding with normalisation (positions 1/h .. 1 times 2 pi), channels
     interleaved sine / cosine.

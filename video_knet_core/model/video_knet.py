@@ -70,6 +70,9 @@ class Prediction:
 class VideoKNet(nn.Module):
     """The network of `config`. See `forward`."""
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config

@@ -26,12 +26,14 @@ class LossWeights:
     rank: float = 0.1
     stage_rank: float = 0.1
     semantic: float = 1.0
+    balance: float = 0.0
+    """How far small segments count more in rank and semantic losses: 0 not at all, 1 fully."""
     track: float = 0.25
     track_aux: float = 1.0
 
 
 class Criterion:
-    """Losses of frames and of frame pairs. T = thing classes; targets may be finer than the masks."""
+    """Losses of frames and of frame pairs; targets may be finer than the masks."""
 
     def __init__(self, weights: LossWeights, thing_classes: int) -> None:
         self.weights = weights
@@ -100,10 +102,11 @@ class Criterion:
         goals = [t.masks[m.instances] for t, m in zip(targets, matches, strict=True)]
         owners = [_slots(t, m, None) for t, m in zip(targets, matches, strict=True)]
         classes = [_classes(t, self.thing_classes) for t in targets]
+        balance = self.weights.balance
         return self._mask_losses(masks.flatten(0, 1)[chosen], goals, targets) | {
-            "rank": self.weights.rank * losses.rank_loss(masks, torch.stack(owners)),
+            "rank": self.weights.rank * losses.rank_loss(masks, torch.stack(owners), balance),
             "semantic": self.weights.semantic
-            * losses.semantic_loss(semantic, torch.stack(classes)),
+            * losses.semantic_loss(semantic, torch.stack(classes), balance),
         }
 
     def _stage(
@@ -128,7 +131,8 @@ class Criterion:
         out = self._mask_losses(masks.flatten(0, 1)[positives], goals, targets)
         out["class"] = self.weights.classification * focal
         if self.weights.stage_rank:
-            out["rank"] = self.weights.stage_rank * losses.rank_loss(masks, torch.stack(owners))
+            rank = losses.rank_loss(masks, torch.stack(owners), self.weights.balance)
+            out["rank"] = self.weights.stage_rank * rank
         return out
 
     def _mask_losses(

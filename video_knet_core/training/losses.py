@@ -1,4 +1,4 @@
-"""Every loss of Video K-Net (SPEC of the authors, sections 5, 6 and 7c), unweighted.
+"""Every loss of Video K-Net, unweighted (kernel head, update stages and track head of the authors).
 
 Cells that are not labelled count in no mask or rank loss; with `valid` all ones the formulas are
 the authors'.
@@ -30,17 +30,31 @@ def dice_loss(logits: Tensor, targets: Tensor, valid: Tensor, eps: float = 1e-3)
     return (1 - 2 * (p * g).sum(1) / squares).mean()
 
 
-def rank_loss(logits: Tensor, owners: Tensor) -> Tensor:
+def rank_loss(logits: Tensor, owners: Tensor, balance: float = 0.0) -> Tensor:
     """Kernels compete for cells: cross-entropy over [B,N,h,w] kernels, mean over all cells.
 
     `owners` [B,h,w] int64 is the slot that must win, `IGNORE` where nobody is known to.
     """
-    return cross_entropy(logits, owners, ignore_index=IGNORE, reduction="sum") / owners.numel()
+    return _cell_loss(logits, owners, balance)
 
 
-def semantic_loss(logits: Tensor, classes: Tensor) -> Tensor:
+def semantic_loss(logits: Tensor, classes: Tensor, balance: float = 0.0) -> Tensor:
     """Cross-entropy over [B,K,h,w] classes, mean over all cells, ignored ones included."""
-    return cross_entropy(logits, classes, ignore_index=IGNORE, reduction="sum") / classes.numel()
+    return _cell_loss(logits, classes, balance)
+
+
+def _cell_loss(logits: Tensor, goals: Tensor, balance: float) -> Tensor:
+    """Cross-entropy per cell, its mean over all cells.
+
+    A cell whose goal has n cells in the batch weighs n^-`balance` (mean 1 over the known cells), so
+    that road does not drown the poles; 0 is the authors' loss.
+    """
+    known = goals != IGNORE
+    counts = goals[known].bincount(minlength=logits.shape[1]).to(logits.dtype)
+    weights = counts.clamp(min=1) ** -balance
+    mean = (weights * counts).sum() / known.sum().clamp(min=1)
+    loss = cross_entropy(logits, goals, weights, ignore_index=IGNORE, reduction="sum")
+    return loss / mean.clamp(min=1e-12) / goals.numel()
 
 
 def class_loss(

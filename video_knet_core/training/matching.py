@@ -1,4 +1,7 @@
-"""One-to-one assignment of thing kernels to ground-truth instances (SPEC of the authors, section 8)."""
+"""One-to-one assignment of thing kernels to ground-truth instances.
+
+Source: MaskHungarianAssigner of the authors' code.
+"""
 
 from __future__ import annotations
 
