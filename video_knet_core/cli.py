@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .config import ConfigError
+from .data.frames import FrameError
 from .engine.runtime import BackendError, ModelError, default_model_path, open_runtime
-from .frames import FrameError
 
 if TYPE_CHECKING:
     from .engine.runtime import Runtime
@@ -125,7 +125,7 @@ def _runtime(arguments: argparse.Namespace) -> Runtime:
 
 
 def _track(arguments: argparse.Namespace) -> None:
-    from .frames import open_frames
+    from .data.frames import open_frames
     from .recording import track_video
 
     source = open_frames(arguments.video)

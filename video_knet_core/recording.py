@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from .data.frames import FrameError, FrameSource
 from .engine.runtime import Runtime
-from .frames import FrameError, FrameSource
 from .predictor import VideoPredictor
 from .types import ClassTable, PanopticFrame, Track, TrackState
 from .visualize import OverlayVideo, overlay

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from video_knet_core.data.camvid import CamVid
+from video_knet_core.data.frames import FrameError
 from video_knet_core.evaluation import STREET_CLASSES
-from video_knet_core.frames import FrameError
 
 NAMES = [
     *("sky", "building", "pole", "road", "sidewalk", "vegetation", "sign", "fence"),

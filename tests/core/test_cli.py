@@ -12,7 +12,7 @@ import pytest
 from tiny_onnx import write_tiny_model
 
 from video_knet_core.cli import main
-from video_knet_core.frames import open_frames
+from video_knet_core.data.frames import open_frames
 
 
 @pytest.fixture(scope="module")

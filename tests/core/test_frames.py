@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from video_knet_core.frames import FrameError, open_frames
+from video_knet_core.data.frames import FrameError, open_frames
 
 
 def picture(red, height=48, width=64):

@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ..frames import IMAGE_SUFFIXES, FrameError, read_image
 from ..types import NO_CLASS
+from .frames import IMAGE_SUFFIXES, FrameError, read_image
 
 UNLABELLED = 11
 """Label value of pixels without a class."""

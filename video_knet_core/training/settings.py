@@ -22,7 +22,7 @@ class DataConfig:
     stills: str = "camvid/train"
     sprites: str = "sprites"
     synthetic_seeds: int = 200
-    """Streets 0 .. this - 1 are for training; evaluation uses seeds from 1000 on."""
+    """Streets 0 .. this - 1 are for training; evaluation uses seeds from 1,000,000 on."""
 
 
 @dataclass(frozen=True)

@@ -154,7 +154,7 @@ class SyntheticFrames:
     count: int | None = None
 
     def __iter__(self) -> Iterator[Frame]:
-        from .data.synthetic_street import SyntheticStreet
+        from .synthetic_street import SyntheticStreet
 
         street = SyntheticStreet(self.seed, fps=self.fps)
         for index in itertools.count():
