@@ -1,0 +1,36 @@
+# Every target sets up what it needs first; scripts/setup_env.py does that and skips what is done.
+
+SHELL := /bin/bash
+PYTHON ?= python3
+CHECK := .venv-check/bin/python -m
+ENTER := source scripts/env.sh
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check clean
+
+help:  ## Show this help
+	@echo "Video K-Net for ROS 2. Targets:"
+	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+	@echo "With a ROS 2 install sourced it is used; else ROS 2 Jazzy is put into .venv."
+
+setup:  ## Make .venv and build the ROS 2 package (no torch)
+	@$(PYTHON) scripts/setup_env.py run
+
+demo: setup  ## Run camera and node on the synthetic street, or on VIDEO=path, for SECONDS=n
+	@$(ENTER) && python scripts/demo.py \
+	  $(if $(VIDEO),--video '$(VIDEO)') $(if $(SECONDS),--seconds '$(SECONDS)')
+
+test:  ## Run the tests (installs torch); ARGS="-k tracker" goes to pytest
+	@$(PYTHON) scripts/setup_env.py test
+	@$(ENTER) && ROS_DOMAIN_ID=$$((1 + $$$$ % 100)) python -m pytest $(ARGS)
+
+check:  ## Run ruff, mypy and codespell
+	@$(PYTHON) scripts/setup_env.py check
+	@$(CHECK) ruff check .
+	@$(CHECK) ruff format --check .
+	@$(CHECK) mypy
+	@$(CHECK) codespell_lib
+
+clean:  ## Remove everything that was made here
+	rm -rf .venv .venv-check build install log out .*_cache .hypothesis *.egg-info
+	find . -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,30 @@
+# Enters the environment that `make setup` has built: source it from bash, at any place.
+#
+# Variables that are set already are respected: FASTRTPS_DEFAULT_PROFILES_FILE, ROS_DOMAIN_ID,
+# ROS_AUTOMATIC_DISCOVERY_RANGE.
+
+_repo="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+_venv="$_repo/.venv"
+
+if [ ! -x "$_venv/bin/python" ] || [ ! -f "$_repo/install/setup.bash" ]; then
+  echo "The environment is not set up: run 'make setup' in $_repo first." >&2
+  return 1
+fi
+
+export VIRTUAL_ENV="$_venv"
+export PATH="$_venv/bin:$PATH"
+if [ -f "$_venv/share/rclpy/package.xml" ]; then # ROS 2 from wheels lives in the virtual environment
+  export AMENT_PREFIX_PATH="$_venv"
+  # The wheels set LD_LIBRARY_PATH when Python starts, unless this says that a parent has done so;
+  # a parent of another environment has set the wrong one.
+  unset _ROS_WHEELS_BOOTSTRAP_COMPLETE
+fi
+# shellcheck disable=SC1091
+source "$_repo/install/setup.bash"
+
+# Images do not fit Fast DDS's default shared memory; the publisher needs a larger segment.
+export FASTRTPS_DEFAULT_PROFILES_FILE="${FASTRTPS_DEFAULT_PROFILES_FILE:-$_repo/config/fastdds_large_images.xml}"
+# Other robots and other test runs on the network are none of our business.
+export ROS_AUTOMATIC_DISCOVERY_RANGE="${ROS_AUTOMATIC_DISCOVERY_RANGE:-LOCALHOST}"
+
+unset _repo _venv
