@@ -1,0 +1,49 @@
+"""Fixtures of the ROS tests: real nodes over real DDS, in a domain of their own."""
+
+from __future__ import annotations
+
+import gc
+import importlib.util
+import os
+import random
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))  # for `harness`
+
+HAS_ROS = importlib.util.find_spec("rclpy") is not None
+
+
+class _WithoutRos(pytest.Module):
+    def collect(self):
+        pytest.skip("needs ROS 2: rclpy cannot be imported")
+
+
+def pytest_pycollect_makemodule(module_path, parent):
+    """Say why these tests do not run where there is no ROS 2."""
+    return None if HAS_ROS else _WithoutRos.from_parent(parent, path=module_path)
+
+
+@pytest.fixture(scope="session")
+def ros():
+    """rclpy, in a random domain that no other machine hears."""
+    import rclpy
+
+    os.environ["ROS_DOMAIN_ID"] = str(random.randint(1, 100))
+    os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+    rclpy.init()
+    yield
+    rclpy.try_shutdown()
+
+
+@pytest.fixture
+def world(ros):
+    """An executor with the nodes of one test and the means to await things."""
+    from harness import World
+
+    gc.collect()  # a lifecycle node of the last test leaves the graph only when it is freed
+    world = World()
+    yield world
+    world.close()

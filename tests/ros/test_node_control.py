@@ -1,0 +1,214 @@
+"""Lifecycle, parameters and services of the camera node."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+from diagnostic_msgs.msg import DiagnosticStatus
+from harness import CAR, image_message, street
+from rcl_interfaces.srv import DescribeParameters
+from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
+from std_srvs.srv import SetBool, Trigger
+
+from video_knet_core.config import TrackingConfig
+from video_knet_core.engine.runtime import open_runtime
+from video_knet_ros import parameters
+
+ROOT = Path(__file__).parents[2]
+CAMERA_YAML = ROOT / "config" / "camera.yaml"
+
+
+def test_a_walk_through_the_lifecycle(world):
+    camera = world.camera_node(start=False)
+    assert not world.runtimes and world.reliability() is None
+    assert world.transition("configure")
+    (engine,) = world.runtimes
+    assert world.reliability() is None
+    assert world.transition("activate")
+    tables = world.tables()
+    camera_topic = world.publisher()
+    world.send(camera_topic, tables, street(1))
+    assert world.transition("deactivate")
+    world.wait(lambda: world.reliability() is None, "the node to unsubscribe")
+    assert world.transition("activate")
+    assert world.runtimes == [engine] and not engine.closed
+    world.wait(camera_topic.get_subscription_count, "the subscription")
+    world.send(camera_topic, tables, street(2))
+    assert tables[-1].sequence == 0, "counts begin anew with an activation"
+    assert world.transition("deactivate") and world.transition("cleanup")
+    assert engine.closed and len(engine.threads) == 1
+    world.wait(lambda: not world.tester.count_publishers("/video_knet/instances"), "a clean graph")
+    assert world.transition("configure")
+    assert len(world.runtimes) == 2
+    assert world.transition("shutdown")
+    assert world.runtimes[1].closed
+    assert camera.get_name() == "video_knet"
+
+
+def test_frames_under_way_when_the_node_is_deactivated_do_no_harm(world):
+    world.camera_node()
+    tables = world.tables()
+    camera_topic = world.publisher()
+    (engine,) = world.runtimes
+    engine.gate.clear()
+    camera_topic.publish(image_message(street(1), 1.0))
+    world.wait(lambda: engine.seen, "inference to begin")
+    assert world.transition("deactivate")
+    engine.gate.set()
+    assert world.transition("cleanup")
+    assert engine.closed and not tables
+
+
+def test_a_corrupt_model_leaves_the_node_alive_and_a_good_one_mends_it(world, tmp_path, capfd):
+    corrupt = tmp_path / "corrupt.onnx"
+    corrupt.write_bytes(b"this is no model")
+
+    def open_(path, **options):
+        return open_runtime(path, **options) if path == corrupt else world.open_painted(path)
+
+    world.camera_node(open_runtime=open_, model=str(corrupt))
+    lines = [line for line in capfd.readouterr().err.splitlines() if "cannot configure" in line]
+    assert len(lines) == 1 and str(corrupt) in lines[0]
+    level, message, values = world.report(lambda v: v["state"] == "unconfigured")
+    assert level == DiagnosticStatus.ERROR and str(corrupt) in message
+    assert not world.transition("configure")
+    assert world.set_parameter("model", str(tmp_path / "good.onnx")).successful
+    assert world.transition("configure") and world.transition("activate")
+    tables = world.tables()
+    world.send(world.publisher(), tables, street())
+
+
+def test_a_missing_model_is_named(world, tmp_path, capfd):
+    missing = tmp_path / "missing.onnx"
+    world.camera_node(open_runtime=open_runtime, model=str(missing))
+    assert f"{missing}" in capfd.readouterr().err
+    assert world.report(lambda v: v["state"] == "unconfigured")[0] == DiagnosticStatus.ERROR
+
+
+def test_without_autostart_the_node_waits(world):
+    world.camera_node(autostart=False)
+    assert not world.runtimes
+    assert world.transition("configure")
+
+
+def test_the_engine_gets_its_parameters(world):
+    asked = []
+
+    def open_(path, **options):
+        asked.append((path, options))
+        return world.open_painted(path)
+
+    world.camera_node(open_runtime=open_, model="some.onnx", backend="painted", threads=3)
+    assert asked == [(Path("some.onnx"), {"backend": "painted", "threads": 3})]
+
+
+def test_set_enabled_unsubscribes_and_keeps_the_tracks(world):
+    world.camera_node()
+    tables = world.tables()
+    camera_topic = world.publisher()
+    _, before = world.send(camera_topic, tables, street(1))
+    answer = world.call(SetBool, "set_enabled", SetBool.Request(data=False))
+    assert (answer.success, answer.message) == (True, "disabled")
+    world.wait(lambda: not camera_topic.get_subscription_count(), "the node to unsubscribe")
+    assert world.call(SetBool, "set_enabled", SetBool.Request(data=True)).message == "enabled"
+    world.wait(camera_topic.get_subscription_count, "the node to subscribe")
+    _, after = world.send(camera_topic, tables, street(2))
+    assert after.tracker_epoch == before.tracker_epoch
+    assert [r.track_id for r in after.instances] == [r.track_id for r in before.instances]
+
+
+def test_reset_tracker_starts_a_new_epoch_with_new_ids(world):
+    world.camera_node()
+    tables = world.tables()
+    camera_topic = world.publisher()
+    _, before = world.send(camera_topic, tables, street(1))
+    answer = world.call(Trigger, "reset_tracker", Trigger.Request())
+    assert answer.success and answer.message == f"tracker epoch {before.tracker_epoch + 1}"
+    _, after = world.send(camera_topic, tables, street(2))
+    assert after.tracker_epoch == before.tracker_epoch + 1
+    old, new = ({r.track_id for r in t.instances if r.is_thing} for t in (before, after))
+    assert old and new and not old & new
+
+
+def test_reset_tracker_says_when_there_is_none(world):
+    world.camera_node(start=False)
+    answer = world.call(Trigger, "reset_tracker", Trigger.Request())
+    assert (answer.success, answer.message) == (False, "the node is not configured")
+
+
+def test_the_tracker_heeds_parameters_at_run_time(world):
+    world.camera_node()
+    tables = world.tables()
+    camera_topic = world.publisher()
+    for i in range(3):
+        world.send(camera_topic, tables, street(i, things=(CAR,)))
+    assert world.set_parameter("max_coast_s", 0.0).successful
+    _, table = world.send(camera_topic, tables, street(3, things=()))
+    assert not [r for r in table.instances if r.is_thing] and len(table.ended) == 1
+    assert world.set_parameter("birth_score", 0.95).successful  # the painted scores are 0.9
+    _, table = world.send(camera_topic, tables, street(4, things=(CAR,)))
+    assert not [r for r in table.instances if r.track_id] and not table.born
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("birth_score", 1.5, "out of range"),
+        ("birth_score", float("nan"), "out of range"),
+        ("birth_score", "high", "Wrong parameter type"),
+        ("max_coast_s", -1.0, "out of range"),
+        ("reliability", "sometimes", "one of auto, reliable, best_effort, found 'sometimes'"),
+        ("autostart", False, "read-only"),
+        ("model", "other.onnx", "model is read by configure: deactivate and clean up"),
+        ("threads", 1, "threads is read by configure"),
+        ("compressed", True, "compressed is read by configure"),
+    ],
+)
+def test_what_cannot_be_is_refused_with_a_reason(world, name, value, words):
+    camera = world.camera_node()
+    before = camera.get_parameter(name).value
+    result = world.set_parameter(name, value)
+    assert not result.successful
+    assert words in result.reason
+    assert camera.get_parameter(name).value == before
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "error"),
+    [
+        ("threads", 0, InvalidParameterValueException),
+        ("reliability", "sometimes", InvalidParameterValueException),
+        ("birth_score", "high", InvalidParameterTypeException),
+    ],
+)
+def test_a_bad_override_at_start_is_refused(world, name, value, error):
+    with pytest.raises(error, match=name):
+        world.camera_node(**{name: value})
+
+
+def test_the_parameter_file_holds_every_parameter_with_its_default():
+    (section,) = yaml.safe_load(CAMERA_YAML.read_text()).values()
+    assert section["ros__parameters"] == {p.name: p.default for p in parameters.PARAMETERS}
+
+
+def test_the_documentation_lists_every_parameter():
+    text = (ROOT / "docs" / "topics.md").read_text()
+    assert not [p.name for p in parameters.PARAMETERS if f"| `{p.name}` |" not in text]
+
+
+def test_tracking_parameters_are_fields_of_the_tracking_config():
+    for spec in parameters.PARAMETERS:
+        if spec.name in parameters.TRACKING_PARAMETERS:
+            assert spec.default == getattr(TrackingConfig(), spec.name)
+
+
+def test_every_parameter_is_described_with_its_range(world):
+    world.camera_node(start=False)
+    request = DescribeParameters.Request(names=[p.name for p in parameters.PARAMETERS])
+    described = world.call(DescribeParameters, "describe_parameters", request).descriptors
+    for spec, descriptor in zip(parameters.PARAMETERS, described, strict=True):
+        assert spec.description in descriptor.description
+        assert bool(descriptor.integer_range or descriptor.floating_point_range) == bool(spec.range)
+        assert all(choice in descriptor.additional_constraints for choice in spec.choices)

@@ -1,0 +1,206 @@
+"""What the camera node publishes, over DDS, with painted images whose segments are known."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from harness import (
+    CAR,
+    CLASSES,
+    HEIGHT,
+    PERSON,
+    RELIABLE,
+    TRUCK,
+    WIDTH,
+    image_message,
+    stamps,
+    street,
+)
+from rclpy.clock import Clock
+from rclpy.qos import DurabilityPolicy, QoSProfile
+from sensor_msgs.msg import Image
+from video_knet_ros.msg import ClassMap, TrackedInstance
+
+from video_knet_core import visualize
+from video_knet_ros import outputs
+
+
+@pytest.fixture
+def camera(world):
+    return world.camera_node()
+
+
+def collect_all(world) -> dict[str, list]:
+    images = {t: world.collect(Image, f"{t}/image") for t in ("panoptic", "semantic", "overlay")}
+    return {"instances": world.tables(), **images}
+
+
+def pixels(message: Image) -> np.ndarray:
+    kind = {"16UC1": "<u2", "mono8": "u1", "rgb8": "u1"}[message.encoding]
+    return np.frombuffer(message.data, kind).reshape(message.height, message.width, -1).squeeze()
+
+
+def test_every_output_carries_the_header_of_its_image(world, camera):
+    got = collect_all(world)
+    camera_topic = world.publisher()
+    sent = []
+    for i in range(5):
+        message, _ = world.send(camera_topic, got["instances"], street(i))
+        sent.append(message.header)
+    world.wait(lambda: all(len(messages) == 5 for messages in got.values()), "all outputs")
+    for messages in got.values():
+        assert [m.header for m in messages] == sent
+    assert [m.sequence for m in got["instances"]] == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("scale", [1, 3])
+def test_labels_and_table_agree_with_the_pixels(world, camera, scale):
+    got = collect_all(world)
+    camera_topic = world.publisher()
+    for i, things in enumerate([(PERSON, CAR), (PERSON, CAR, TRUCK), (CAR,), ()]):
+        world.send(camera_topic, got["instances"], street(i, scale, things))
+        world.wait(lambda i=i: all(len(m) == i + 1 for m in got.values()), "all outputs")
+        table, labels = got["instances"][-1], pixels(got["panoptic"][-1])
+        visible = [row for row in table.instances if row.label]
+        assert [row.label for row in visible] == sorted(set(np.unique(labels)) - {0})
+        assert len(visible) == 2 + len(things)
+        assert (table.height, table.width) == labels.shape == (HEIGHT * scale, WIDTH * scale)
+        semantic = pixels(got["semantic"][-1])
+        for row in visible:
+            check_row(row, labels == row.label, semantic)
+        assert (semantic[labels == 0] == 255).all() and (labels == 0).any()
+
+
+def check_row(row: TrackedInstance, mask: np.ndarray, semantic: np.ndarray) -> None:
+    """Area, box, centroid, class and truncation, recomputed from the pixels."""
+    ys, xs = np.nonzero(mask)
+    box = (xs.min(), ys.min(), np.ptp(xs) + 1, np.ptp(ys) + 1)
+    assert (row.roi.x_offset, row.roi.y_offset, row.roi.width, row.roi.height) == box
+    assert row.area == mask.sum()
+    assert row.centroid_x == pytest.approx(xs.mean()) and row.centroid_y == pytest.approx(ys.mean())
+    assert (semantic[mask] == row.class_id).all()
+    assert row.class_name == CLASSES[row.class_id].name
+    assert row.is_thing == CLASSES[row.class_id].is_thing == (row.track_id > 0)
+    height, width = mask.shape
+    at_border = not (xs.min() and ys.min() and xs.max() < width - 1 and ys.max() < height - 1)
+    assert row.truncated == at_border
+
+
+def test_an_object_keeps_its_id_and_its_velocity_is_in_pixels_per_second(world, camera):
+    tables = world.tables()
+    camera_topic = world.publisher()
+    for i in range(4):
+        world.send(camera_topic, tables, street(i), step=0.1)
+    cars = [[r for r in t.instances if r.class_name == "vehicle"] for t in tables]
+    assert all(len(rows) == 1 for rows in cars)
+    assert len({rows[0].track_id for rows in cars}) == 1
+    assert [rows[0].age for rows in cars] == [1, 2, 3, 4]
+    assert math.isnan(cars[0][0].velocity_x)
+    assert cars[3][0].velocity_x == pytest.approx(20.0, rel=1e-3)  # 2 px in 0.1 s
+    assert cars[3][0].state == TrackedInstance.CONFIRMED
+
+
+def test_a_vanished_object_coasts_without_pixels(world, camera):
+    tables = world.tables()
+    camera_topic = world.publisher()
+    for i in range(3):
+        world.send(camera_topic, tables, street(i, things=(CAR,)))
+    _, table = world.send(camera_topic, tables, street(3, things=()))
+    (row,) = [r for r in table.instances if r.is_thing]
+    assert (row.state, row.label, row.area) == (TrackedInstance.COASTED, 0, 0)
+
+
+def test_outputs_are_made_only_while_somebody_listens(world, camera, monkeypatch):
+    drawn = []
+    draw = visualize.overlay
+    monkeypatch.setattr(outputs.visualize, "overlay", lambda *args: drawn.append(1) or draw(*args))
+    tables = world.tables()
+    camera_topic = world.publisher()
+    world.send(camera_topic, tables, street(0))
+    assert not drawn
+    overlays: list = []
+    reader = world.tester.create_subscription(
+        Image, "/video_knet/overlay/image", overlays.append, RELIABLE
+    )
+    world.wait(lambda: world.listeners("overlay/image"), "the reader")
+    world.send(camera_topic, tables, street(1))
+    world.wait(lambda: overlays, "an overlay")
+    assert len(drawn) == 1
+    world.tester.destroy_subscription(reader)
+    world.wait(lambda: not world.listeners("overlay/image"), "the reader to be gone")
+    world.send(camera_topic, tables, street(2))
+    assert len(drawn) == 1
+
+
+def test_the_overlay_is_the_drawn_image(world, camera):
+    got = collect_all(world)
+    image = street(3)
+    world.send(world.publisher(), got["instances"], image)
+    overlay = world.wait(lambda: got["overlay"], "an overlay")[0]
+    assert overlay.encoding == "rgb8"
+    assert pixels(overlay).shape == image.shape
+    assert not np.array_equal(pixels(overlay), image)
+
+
+def test_tracking_goes_on_without_listeners(world, camera):
+    camera_topic = world.publisher()
+    for i in range(3):
+        camera_topic.publish(image_message(street(i), 50 + 0.1 * i))
+        world.wait(lambda i=i: camera.counts.processed > i, "inference")
+    tables = world.tables()
+    camera_topic.publish(image_message(street(3), 50.3))
+    (table,) = world.wait(lambda: tables, "a table")
+    assert table.sequence == 3
+    assert {r.age for r in table.instances if r.is_thing} == {4}
+
+
+def test_a_late_reader_gets_the_class_map(world, camera):
+    tables = world.tables()
+    world.send(world.publisher(), tables, street())
+    latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    maps = world.collect(ClassMap, "class_map", latched)
+    (message,) = world.wait(lambda: maps, "the class map")
+    assert [(c.id, c.name, c.is_thing) for c in message.classes] == [
+        (c.id, c.name, c.is_thing) for c in CLASSES
+    ]
+
+
+def test_only_the_newest_image_is_processed_and_the_rest_is_counted(world, camera):
+    tables = world.tables()
+    camera_topic = world.publisher()
+    (engine,) = world.runtimes
+    engine.gate.clear()
+    camera_topic.publish(image_message(street(1), 1.0))
+    world.wait(lambda: engine.seen, "inference to begin")
+    for i in range(2, 7):
+        camera_topic.publish(image_message(street(i), 1.0 + 0.1 * i))
+        world.wait(lambda i=i: camera.counts.received == i, f"image {i}")
+    engine.gate.set()
+    world.wait(lambda: len(tables) == 2, "two tables")
+    assert engine.seen == [1, 6]
+    assert stamps(tables) == [1_000_000_000, 1_600_000_000]
+    assert [t.skipped for t in tables] == [0, 4]
+    assert world.report(lambda v: v["skipped"] == "4")[2]["received"] == "6"
+
+
+def test_latency_is_from_stamp_to_publishing(world, camera):
+    tables = world.tables()
+    camera_topic = world.publisher()
+    message = image_message(street())
+    message.header.stamp = Clock().now().to_msg()
+    camera_topic.publish(message)
+    (table,) = world.wait(lambda: tables, "a table")
+    assert 0 < table.inference_ms <= table.latency_ms < 5000
+
+
+def test_an_image_without_a_stamp_has_no_latency_but_is_tracked(world, camera):
+    tables = world.tables()
+    camera_topic = world.publisher()
+    for i in range(3):
+        camera_topic.publish(image_message(street(i), 0.0))
+        world.wait(lambda i=i: len(tables) > i, "a table")
+    assert all(math.isnan(t.latency_ms) for t in tables)
+    assert stamps(tables) == [0, 0, 0]
+    assert {r.age for r in tables[-1].instances if r.is_thing} == {3}

@@ -1,0 +1,150 @@
+"""The executables as users run them: processes of their own, real DDS, the shipped model."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from harness import RELIABLE, World, stamps
+from lifecycle_msgs.srv import ChangeState
+from sensor_msgs.msg import Image
+from std_srvs.srv import Trigger
+from video_knet_ros.msg import TrackedInstanceArray
+
+from video_knet_core.engine.runtime import default_model_path
+from video_knet_ros import conversions
+
+ROOT = Path(__file__).parents[2]
+NODE, SOURCE = "video_knet_ros.node", "video_knet_ros.video_source"
+
+
+class Processes:
+    """Starts executables and ends those that still run; their output goes to files."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._running: list[subprocess.Popen] = []
+
+    def start(self, module: str, *ros_args: str) -> subprocess.Popen:
+        code = f"import sys; from {module} import main; sys.exit(main())"
+        command = [sys.executable, "-c", code, "--ros-args", *ros_args]
+        with self.log(module).open("w") as log:
+            env = {**os.environ, "OMP_NUM_THREADS": "1"}
+            process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=log, stderr=log)
+        self._running.append(process)
+        return process
+
+    def log(self, module: str) -> Path:
+        return self._folder / f"{module}.log"
+
+    def close(self) -> None:
+        for process in self._running:
+            process.kill()
+            process.wait()
+
+
+@pytest.fixture
+def processes(ros, tmp_path):
+    processes = Processes(tmp_path)
+    yield processes
+    processes.close()
+
+
+@pytest.fixture
+def video(tmp_path) -> Path:
+    """A folder with eight images of a moving block."""
+    folder = tmp_path / "video"
+    folder.mkdir()
+    for i in range(8):
+        image = np.full((90, 160, 3), 90, np.uint8)
+        image[50:70, 10 * i : 10 * i + 30] = (20, 20, 160)
+        cv2.imwrite(str(folder / f"{i}.png"), image)
+    return folder
+
+
+def subscribe(world: World, kind: type, topic: str) -> list:
+    got: list = []
+    world.tester.create_subscription(kind, topic, got.append, RELIABLE)
+    return got
+
+
+def test_source_and_node_with_the_shipped_model(world, processes, video):
+    images = subscribe(world, Image, "/camera/image_raw")
+    tables = subscribe(world, TrackedInstanceArray, "/video_knet/instances")
+    panoptic = subscribe(world, Image, "/video_knet/panoptic/image")
+    camera = processes.start(
+        NODE, "-r", "~/image:=/camera/image_raw", "-p", f"model:={default_model_path()}"
+    )
+    source = processes.start(SOURCE, "-p", f"source:={video}", "-p", "rate:=10")
+    world.wait(lambda: len(tables) >= 3 and len(panoptic) >= 3, "results", timeout=60)
+    by_stamp = dict(zip(stamps(panoptic), panoptic, strict=True))
+    shared = [t for t in tables if conversions.nanoseconds(t.header.stamp) in by_stamp]
+    assert len(shared) >= 2
+    for table in shared:
+        message = by_stamp[conversions.nanoseconds(table.header.stamp)]
+        labels = np.frombuffer(message.data, "<u2").reshape(90, 160)
+        found = dict(zip(*np.unique(labels, return_counts=True), strict=True))
+        found.pop(0, None)
+        assert found == {row.label: row.area for row in table.instances if row.label}
+        assert table.latency_ms > table.inference_ms > 0
+    seen = [stamp for stamp in stamps(tables) if stamp >= stamps(images)[0]]
+    world.wait(lambda: set(seen) <= set(stamps(images)), "the images of all tables")
+    assert stamps(images) == sorted(set(stamps(images))), "stamps of a camera only grow"
+    for process in (camera, source):
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 0
+
+
+def test_a_corrupt_model_and_an_impossible_transition_leave_the_process_alive(
+    world, processes, tmp_path
+):
+    corrupt = tmp_path / "corrupt.onnx"
+    corrupt.write_bytes(b"not a model")
+    process = processes.start(NODE, "-p", f"model:={corrupt}", "-r", "__node:=lonely")
+    request = ChangeState.Request()
+    request.transition.id = 3  # activate: impossible while unconfigured
+    client = world.tester.create_client(ChangeState, "/lonely/change_state")
+    log = processes.log(NODE)
+    world.wait(lambda: "cannot configure" in log.read_text(), "the start", timeout=60)
+    world.wait(client.service_is_ready, "the service")
+    client.call_async(request)
+    world.wait(lambda: "a callback failed: RCLError" in log.read_text(), "the report")
+    assert world.call(Trigger, "/lonely/reset_tracker", Trigger.Request()).success is False
+    assert process.poll() is None
+    (line,) = [line for line in log.read_text().splitlines() if "cannot configure" in line]
+    assert str(corrupt) in line
+    assert "Traceback" not in log.read_text()
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(30) == 0
+
+
+@pytest.mark.parametrize(
+    ("module", "setting", "words"),
+    [
+        (SOURCE, "source:=no/such/video.mp4", "no video 'no/such/video.mp4'"),
+        (NODE, "threads:=0", "Parameter threads out of range"),
+    ],
+)
+def test_settings_that_cannot_be_used_end_the_process_with_one_line(
+    processes, module, setting, words
+):
+    assert processes.start(module, "-p", setting).wait(60) == 1
+    (line,) = processes.log(module).read_text().strip().splitlines()
+    assert words in line
+
+
+def test_a_video_that_ends_ends_its_process(world, processes, video):
+    images = subscribe(world, Image, "/camera/image_raw")
+    process = processes.start(
+        SOURCE, "-p", f"source:={video}", "-p", "rate:=50", "-p", "loop:=false"
+    )
+    world.wait(lambda: process.poll() is not None, "the end", timeout=60)
+    assert process.returncode == 0
+    assert "the video has ended" in processes.log(SOURCE).read_text()
+    assert len(images) <= 8

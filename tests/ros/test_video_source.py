@@ -1,0 +1,98 @@
+"""The video source as a camera: content, stamps, rate, quality of service."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+from harness import BEST_EFFORT, RELIABLE, stamps
+from rclpy.parameter import Parameter
+from rclpy.qos import ReliabilityPolicy
+from sensor_msgs.msg import Image
+
+from video_knet_core.data.frames import FrameError
+from video_knet_ros import conversions
+from video_knet_ros.video_source import VideoSource
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for i in range(3):
+        cv2.imwrite(str(tmp_path / f"{i}.png"), np.full((10, 20, 3), 50 * i, np.uint8))
+    return tmp_path
+
+
+def play(world, **parameters) -> VideoSource:
+    overrides = [Parameter(name, value=value) for name, value in parameters.items()]
+    return world.add(VideoSource(parameter_overrides=overrides))
+
+
+def collect(world, qos=RELIABLE) -> list[Image]:
+    got: list = []
+    subscription = world.tester.create_subscription(Image, "/camera/image_raw", got.append, qos)
+    world.wait(subscription.get_publisher_count, "the source")
+    return got
+
+
+def test_images_come_in_order_again_and_again(world, folder):
+    play(world, source=str(folder), rate=50.0, frame_id="front")
+    got = collect(world)
+    world.wait(lambda: len(got) >= 7, "images")
+    values = [int(conversions.to_rgb(m)[0, 0, 0]) for m in got]
+    first = values[0] // 50
+    assert values == [50 * ((first + i) % 3) for i in range(len(values))]
+    assert {m.header.frame_id for m in got} == {"front"}
+    assert {(m.height, m.width, m.encoding, m.step) for m in got} == {(10, 20, "rgb8", 60)}
+
+
+def test_stamps_are_the_nodes_time_and_grow_at_the_rate(world, folder):
+    source = play(world, source=str(folder), rate=20)
+    got = collect(world)
+    world.wait(lambda: len(got) >= 9, "images")
+    now = source.get_clock().now().nanoseconds
+    times = stamps(got)
+    assert times == sorted(set(times)) and 0 <= now - times[-1] < 2e9
+    quickest = np.quantile(np.diff(times), 0.25)  # a busy machine delays single images
+    assert quickest == pytest.approx(50e6, rel=0.4)
+
+
+@pytest.mark.parametrize(("name", "policy"), [("reliable", RELIABLE), ("best_effort", BEST_EFFORT)])
+def test_the_offered_reliability(world, folder, name, policy):
+    play(world, source=str(folder), reliability=name)
+    find = lambda: world.tester.get_publishers_info_by_topic("/camera/image_raw")  # noqa: E731
+    (info,) = world.wait(find, "the source")
+    assert info.qos_profile.reliability == policy.reliability
+    assert (policy.reliability == ReliabilityPolicy.RELIABLE) == (name == "reliable")
+
+
+def test_the_synthetic_street(world):
+    play(world, source="synthetic:3")
+    got = collect(world)
+    world.wait(lambda: got, "an image")
+    assert (got[0].height, got[0].width) == (288, 480)
+    assert np.ptp(conversions.to_rgb(got[0])) > 50
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ({"source": "no/such.mp4"}, "no video 'no/such.mp4'"),
+        ({"rate": -2.0}, "rate must be a number of images per second, 0 or more, found -2.0"),
+        ({"rate": "fast"}, "found 'fast'"),
+        ({"reliability": "maybe"}, "found 'maybe'"),
+    ],
+)
+def test_settings_that_cannot_be_used_are_named(world, setting, words):
+    with pytest.raises(FrameError) as error:
+        play(world, **setting)
+    assert words in str(error.value)
+
+
+def test_a_video_that_breaks_midway_ends_with_code_1(world, folder, capfd):
+    source = play(world, source=str(folder), rate=50.0)
+    (folder / "1.png").write_bytes(b"broken")
+    with pytest.raises(SystemExit) as end:
+        world.wait(lambda: False, "the broken image", timeout=5)
+    assert end.value.code == 1
+    assert str(folder / "1.png") in capfd.readouterr().err
+    assert source.get_name() == "video_source"

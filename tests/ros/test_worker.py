@@ -1,0 +1,106 @@
+"""The mailbox and the thread that owns the engine."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from video_knet_ros.worker import Mailbox, Worker
+
+
+def test_the_slot_keeps_the_newest_item_and_tells_of_replacements():
+    box: Mailbox[int] = Mailbox()
+    assert [box.offer(i) for i in (1, 2, 3)] == [False, True, True]
+    assert box.take() == 3
+    assert box.offer(4) is False
+
+
+def test_the_queue_goes_first_and_loses_nothing():
+    box: Mailbox[int] = Mailbox()
+    box.offer(9)
+    box.send(1)
+    box.send(2)
+    assert [box.take() for _ in range(3)] == [1, 2, 9]
+
+
+def test_a_closed_mailbox_still_delivers_its_queue_but_not_its_slot():
+    box: Mailbox[int] = Mailbox()
+    box.offer(9)
+    box.send(1)
+    box.close()
+    assert [box.take(), box.take()] == [1, None]
+    with pytest.raises(RuntimeError, match="closed"):
+        box.send(2)
+
+
+def test_a_withdrawn_item_is_gone():
+    box: Mailbox[int] = Mailbox()
+    box.offer(1)
+    box.withdraw()
+    box.send(2)
+    assert box.take() == 2
+    assert box.offer(3) is False
+
+
+def test_the_engine_lives_in_one_thread_from_open_to_close():
+    threads = []
+
+    def note(*_):
+        threads.append(threading.current_thread())
+        return "engine"
+
+    worker = Worker(note, note)
+    assert worker.call(lambda engine: note() and engine).result(5) == "engine"
+    worker.close()
+    assert len(threads) == 3 and len(set(threads)) == 1
+    assert threads[0] is not threading.current_thread() and not threads[0].is_alive()
+
+
+def test_an_engine_that_does_not_open_raises_in_the_callers_thread():
+    def fail():
+        raise ValueError("no such model")
+
+    before = threading.active_count()
+    with pytest.raises(ValueError, match="no such model"):
+        Worker(fail, lambda engine: None)
+    assert threading.active_count() <= before + 1  # the thread ends by itself
+
+
+def test_only_the_newest_offered_job_runs_after_a_slow_one():
+    worker: Worker[list] = Worker(list, lambda engine: None)
+    running, gate, ended = (threading.Event() for _ in range(3))
+
+    def slow(done):
+        running.set()
+        gate.wait(5)
+
+    def last(done):
+        done.append("last")
+        ended.set()
+
+    worker.offer(slow)
+    assert running.wait(5)
+    jobs = [lambda done, i=i: done.append(i) for i in range(3)] + [last]
+    assert [worker.offer(job) for job in jobs] == [False, True, True, True]
+    gate.set()
+    assert ended.wait(5)
+    assert worker.call(list).result(5) == ["last"]
+    worker.close()
+
+
+def test_a_job_that_fails_does_not_end_the_thread(caplog):
+    worker = Worker(lambda: "engine", lambda engine: None)
+    with pytest.raises(ZeroDivisionError):
+        worker.call(lambda engine: 1 / 0).result(5)
+    failed = threading.Event()
+
+    def fail(engine):
+        failed.set()
+        raise KeyError("lost")
+
+    worker.offer(fail)
+    assert failed.wait(5)
+    assert worker.call(str.upper).result(5) == "ENGINE"
+    worker.close()
+    assert "a job of the inference thread failed" in caplog.text

@@ -1,0 +1,259 @@
+"""The camera node: images in, tracked instances and label images out.
+
+The executor's thread only leaves the newest image in the worker's mailbox; all else happens in the
+inference thread. While the node is active and enabled it runs on every image it can take, with or
+without listeners, because the memory of the tracks must not have holes; only messages that nobody
+reads are not made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from diagnostic_msgs.msg import DiagnosticArray
+from rcl_interfaces.msg import SetParametersResult
+from rclpy.clock import Clock, ClockType
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.parameter import Parameter
+from sensor_msgs.msg import CompressedImage, Image
+from std_srvs.srv import SetBool, Trigger
+
+from video_knet_core.config import TrackingConfig
+from video_knet_core.engine.runtime import ModelInfo, Runtime, default_model_path, open_runtime
+from video_knet_core.predictor import VideoPredictor
+
+from . import conversions, diagnostics, parameters, process
+from .outputs import Outputs
+from .subscription import ImageSubscription
+from .worker import Worker
+
+GRAPH_PERIOD_S = 0.5
+"""How often the QoS of the image publishers is looked at."""
+ENGINE_OPTIONS = ("backend", "threads")
+"""Parameters that go to `open_runtime` under their own names."""
+
+
+class Engine(NamedTuple):
+    """What the inference thread owns."""
+
+    runtime: Runtime
+    predictor: VideoPredictor
+
+
+class CameraNode(LifecycleNode):
+    """Lifecycle: configure opens the model, activate subscribes, deactivate unsubscribes and keeps
+    the model, cleanup frees it. A configure that fails leaves the node alive and unconfigured."""
+
+    def __init__(self, open_runtime: Callable[..., Runtime] = open_runtime, **kwargs) -> None:
+        """`open_runtime` makes the engine, `kwargs` go to the rclpy node.
+
+        Raises rclpy's InvalidParameter... exceptions for parameter overrides that cannot be used.
+        """
+        super().__init__("video_knet", **kwargs)
+        self._open_runtime = open_runtime
+        self._worker: Worker[Engine] | None = None
+        self._outputs: Outputs | None = None
+        self._subscription = ImageSubscription(self, self._on_image)
+        self._state = "unconfigured"
+        self._configure_error = ""
+        self._model, self._engine = "", ""
+        self.counts = diagnostics.FrameCounts()
+        self._reporter = diagnostics.Reporter()
+        self.add_on_set_parameters_callback(self._validate)
+        parameters.declare(self)
+        self.add_post_set_parameters_callback(self._apply)
+        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        self.create_service(SetBool, "~/set_enabled", self._set_enabled)
+        self.create_service(Trigger, "~/reset_tracker", self._reset_tracker)
+        steady = Clock(clock_type=ClockType.STEADY_TIME)  # simulated time may stand still
+        self.create_timer(GRAPH_PERIOD_S, self._follow_publishers, clock=steady)
+        self.create_timer(diagnostics.PERIOD_S, self._publish_diagnostics, clock=steady)
+
+    # --- lifecycle
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        settings = {name: self.get_parameter(name).value for name in ("model", *ENGINE_OPTIONS)}
+        tracking = parameters.tracking_config(self)
+        try:
+            self._worker = Worker(partial(self._open, settings, tracking), _close)
+            info = self._worker.call(self._describe).result()
+            self._outputs = Outputs(self, info.classes)
+        except Exception as error:
+            self._configure_error = process.one_line(error)
+            self.get_logger().error(f"cannot configure: {self._configure_error}")
+            self._release()
+            return TransitionCallbackReturn.FAILURE
+        self._configure_error = ""
+        self._state = "inactive"
+        return super().on_configure(state)
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self.counts = diagnostics.FrameCounts()
+        result = super().on_activate(state)
+        assert self._outputs is not None
+        self._outputs.publish_classes()
+        self._state = "active"
+        self._follow_publishers()
+        return result
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        assert self._worker is not None
+        self._state = "inactive"
+        self._follow_publishers()
+        self._worker.withdraw()
+        return super().on_deactivate(state)
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self._release()
+        return super().on_cleanup(state)
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self._release()
+        self._state = "finalized"
+        return super().on_shutdown(state)
+
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self.get_logger().error(f"a transition from {state.label} failed; the node is unconfigured")
+        self._release()
+        return TransitionCallbackReturn.SUCCESS
+
+    def destroy_node(self) -> None:
+        self._release()
+        super().destroy_node()
+
+    def _open(self, settings: dict[str, Any], tracking: TrackingConfig) -> Engine:
+        path = Path(settings["model"]) if settings["model"] else default_model_path()
+        runtime = self._open_runtime(path, **{name: settings[name] for name in ENGINE_OPTIONS})
+        return Engine(runtime, VideoPredictor(runtime, tracking))
+
+    def _describe(self, engine: Engine) -> ModelInfo:
+        info = engine.runtime.info
+        self._model, self._engine = info.name, engine.runtime.name
+        self.get_logger().info(f"{info.name}, {info.width} x {info.height}, on {self._engine}")
+        return info
+
+    def _release(self) -> None:
+        """Go back to unconfigured, from any state."""
+        self._state = "unconfigured"
+        self._model, self._engine = "", ""
+        self._follow_publishers()
+        if self._worker is not None:
+            self._worker.close()
+            self._worker = None
+        if self._outputs is not None:
+            self._outputs.destroy()
+            self._outputs = None
+
+    # --- images
+
+    def _follow_publishers(self) -> None:
+        """Be subscribed as state, parameters and the publishers on the topic call for, or not."""
+        value = {name: self.get_parameter(name).value for name in ("enabled", "reliability")}
+        if self._state == "active" and value["enabled"]:
+            self._subscription.follow(*self._input(), value["reliability"])
+        else:
+            self._subscription.drop()
+
+    def _input(self) -> tuple[type, str]:
+        if self.get_parameter("compressed").value:
+            return CompressedImage, "~/image/compressed"
+        return Image, "~/image"
+
+    def _on_image(self, message: Image | CompressedImage) -> None:
+        if self._worker is None:  # taken off the wire before, delivered after a cleanup
+            return
+        self.counts.received += 1
+        if self._worker.offer(partial(self._process, message, self.counts)):
+            self.counts.skipped += 1
+
+    def _process(
+        self, message: Image | CompressedImage, counts: diagnostics.FrameCounts, engine: Engine
+    ) -> None:
+        """One frame, in the inference thread; a frame that fails is counted and reported."""
+        assert self._outputs is not None
+        skipped = counts.skipped
+        stamp = conversions.nanoseconds(message.header.stamp)
+        try:
+            image = conversions.to_rgb(message)
+            frame = engine.predictor.step(image, stamp or self.get_clock().now().nanoseconds)
+            counts.inference_ms = frame.inference_ms
+            number = counts.next_frame(skipped)
+            counts.latency_ms = self._outputs.publish(message.header, image, frame, *number)
+        except Exception as error:
+            if self.context.ok():  # else the process is ending, and publishing cannot work
+                self._report(error, counts)
+
+    def _report(self, error: Exception, counts: diagnostics.FrameCounts) -> None:
+        counts.failed += 1
+        kind = "" if isinstance(error, conversions.ImageError) else f"{type(error).__name__}: "
+        counts.last_failure = kind + process.one_line(error)
+        self.get_logger().error(f"frame dropped: {counts.last_failure}", throttle_duration_sec=2.0)
+
+    # --- parameters, services, diagnostics
+
+    def _validate(self, changes: list[Parameter]) -> SetParametersResult:
+        return parameters.validate(changes, configured=self._worker is not None)
+
+    def _apply(self, changes: list[Parameter]) -> None:
+        self._follow_publishers()
+        if self._worker and any(p.name in parameters.TRACKING_PARAMETERS for p in changes):
+            self._worker.call(partial(_set_tracking, parameters.tracking_config(self)))
+
+    def _set_enabled(
+        self, request: SetBool.Request, response: SetBool.Response
+    ) -> SetBool.Response:
+        (result,) = self.set_parameters([Parameter("enabled", value=request.data)])
+        response.success = result.successful
+        response.message = result.reason or ("enabled" if request.data else "disabled")
+        return response
+
+    def _reset_tracker(
+        self, request: Trigger.Request, response: Trigger.Response
+    ) -> Trigger.Response:
+        response.success = self._worker is not None
+        response.message = "the node is not configured"
+        if self._worker is not None:
+            response.message = f"tracker epoch {self._worker.call(_reset).result()}"
+        return response
+
+    def _publish_diagnostics(self) -> None:
+        status = diagnostics.NodeStatus(
+            name=self.get_fully_qualified_name(),
+            state=self._state,
+            model=self._model,
+            engine=self._engine,
+            configure_error=self._configure_error,
+            subscription=str(self._subscription),
+        )
+        stamp = self.get_clock().now().to_msg()
+        self._diagnostics.publish(self._reporter.report(stamp, status, self.counts))
+
+
+def _close(engine: Engine) -> None:
+    engine.runtime.close()
+
+
+def _reset(engine: Engine) -> int:
+    engine.predictor.reset()
+    return engine.predictor.epoch
+
+
+def _set_tracking(config: TrackingConfig, engine: Engine) -> None:
+    engine.predictor.tracking = config
+
+
+def main(args: list[str] | None = None) -> int:
+    """The `camera_node` executable; see `process.run` for exit codes."""
+    return process.run(CameraNode, start, args)
+
+
+def start(node: CameraNode) -> None:
+    """Configure and activate, unless the parameter `autostart` is off."""
+    if (
+        node.get_parameter("autostart").value
+        and node.trigger_configure() == TransitionCallbackReturn.SUCCESS
+    ):
+        node.trigger_activate()

@@ -1,0 +1,147 @@
+"""Every parameter of the camera node, once: default, range, meaning and when it may change."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import Enum
+
+from rcl_interfaces.msg import (
+    FloatingPointRange,
+    IntegerRange,
+    ParameterDescriptor,
+    SetParametersResult,
+)
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+
+from video_knet_core.config import TrackingConfig
+
+
+class Change(Enum):
+    """When a parameter may change; the text ends up in its description."""
+
+    NEVER = "set at start only"
+    UNCONFIGURED = "set before configuring"
+    ANY_TIME = "may change while running"
+
+
+@dataclass(frozen=True)
+class ParameterSpec:
+    """One parameter; its type is that of its default."""
+
+    name: str
+    default: bool | int | float | str
+    change: Change
+    description: str
+    range: tuple[float, float] | None = None
+    choices: tuple[str, ...] = ()
+
+    def descriptor(self) -> ParameterDescriptor:
+        """What `ros2 param describe` shows; rclpy enforces type, range and read-only by it."""
+        out = ParameterDescriptor(
+            name=self.name,
+            description=f"{self.description} ({self.change.value})",
+            additional_constraints=f"one of {', '.join(self.choices)}" if self.choices else "",
+            read_only=self.change is Change.NEVER,
+        )
+        if self.range and isinstance(self.default, int):
+            first, last = (int(limit) for limit in self.range)
+            out.integer_range = [IntegerRange(from_value=first, to_value=last, step=0)]
+        elif self.range:
+            low, high = self.range
+            out.floating_point_range = [FloatingPointRange(from_value=low, to_value=high)]
+        return out
+
+    def refusal(self, value: object, configured: bool) -> str | None:
+        """Why `value` is refused, beyond what the descriptor says; None if it is accepted."""
+        if self.change is Change.UNCONFIGURED and configured:
+            return f"{self.name} is read by configure: deactivate and clean up the node first"
+        if self.choices and value not in self.choices:
+            return f"{self.name} must be one of {', '.join(self.choices)}, found {value!r}"
+        return None
+
+
+_TRACKING = TrackingConfig()
+
+PARAMETERS: tuple[ParameterSpec, ...] = (
+    ParameterSpec(
+        "autostart", True, Change.NEVER, "Configure and activate when the executable starts."
+    ),
+    ParameterSpec(
+        "model",
+        "",
+        Change.UNCONFIGURED,
+        "Exported model file; empty = the street model that comes with the package.",
+    ),
+    ParameterSpec(
+        "backend",
+        "auto",
+        Change.UNCONFIGURED,
+        "Engine to run the model with; auto = the fastest that works here.",
+    ),
+    ParameterSpec("threads", 2, Change.UNCONFIGURED, "CPU threads of the engine.", range=(1, 256)),
+    ParameterSpec(
+        "compressed",
+        False,
+        Change.UNCONFIGURED,
+        "Subscribe to JPEG or PNG on ~/image/compressed instead of raw images on ~/image.",
+    ),
+    ParameterSpec(
+        "reliability",
+        "auto",
+        Change.ANY_TIME,
+        "QoS of the image subscription; auto = what the publishers offer.",
+        choices=("auto", "reliable", "best_effort"),
+    ),
+    ParameterSpec(
+        "enabled", True, Change.ANY_TIME, "Off = unsubscribe from the images but stay active."
+    ),
+    ParameterSpec(
+        "match_threshold",
+        _TRACKING.match_threshold,
+        Change.ANY_TIME,
+        "Least similarity of embeddings that continues a track.",
+        range=(0.0, 1.0),
+    ),
+    ParameterSpec(
+        "birth_score",
+        _TRACKING.birth_score,
+        Change.ANY_TIME,
+        "Least class score of a segment that starts a track.",
+        range=(0.0, 1.0),
+    ),
+    ParameterSpec(
+        "max_coast_s",
+        _TRACKING.max_coast_s,
+        Change.ANY_TIME,
+        "Seconds for which a track without pixels is remembered.",
+        range=(0.0, 3600.0),
+    ),
+)
+
+TRACKING_PARAMETERS = ("match_threshold", "birth_score", "max_coast_s")
+"""Parameters that are fields of `TrackingConfig`, with the same names."""
+
+_SPECS = {spec.name: spec for spec in PARAMETERS}
+
+
+def declare(node: Node) -> None:
+    """Declare all parameters on `node`; rclpy's parameter exceptions name an unusable override."""
+    for spec in PARAMETERS:
+        node.declare_parameter(spec.name, spec.default, spec.descriptor())
+
+
+def validate(changes: Iterable[Parameter], configured: bool) -> SetParametersResult:
+    """Accept or refuse a set of changes as a whole; other nodes' parameters pass."""
+    for change in changes:
+        spec = _SPECS.get(change.name)
+        reason = spec.refusal(change.value, configured) if spec else None
+        if reason:
+            return SetParametersResult(successful=False, reason=reason)
+    return SetParametersResult(successful=True)
+
+
+def tracking_config(node: Node) -> TrackingConfig:
+    """The tracker's settings as the node's parameters have them now."""
+    return TrackingConfig(**{name: node.get_parameter(name).value for name in TRACKING_PARAMETERS})

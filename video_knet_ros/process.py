@@ -1,0 +1,97 @@
+"""What both executables do around their node: start, spin, log, end."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import TypeVar
+
+import rclpy
+from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
+from rclpy.executors import ExternalShutdownException
+from rclpy.impl.rcutils_logger import RcutilsLogger
+from rclpy.logging import get_logger
+from rclpy.node import Node
+
+from video_knet_core.data.frames import FrameError
+
+AnyNode = TypeVar("AnyNode", bound=Node)
+
+
+START_ERRORS = (InvalidParameterTypeException, InvalidParameterValueException, FrameError)
+"""What is wrong with the user's settings, and no bug."""
+
+
+def run(
+    create: Callable[[], AnyNode], start: Callable[[AnyNode], None], args: list[str] | None
+) -> int:
+    """Create a node, start it, spin it until a signal comes or a callback raises SystemExit.
+
+    Returns:
+        The exit code: 0 after a signal, 1 if the node cannot be created, with the reason logged in
+        one line; else that of the SystemExit.
+    """
+    rclpy.init(args=args)
+    log = get_logger("video_knet_ros")
+    _forward_python_logging(log)
+    node = None
+    try:
+        node = create()
+        start(node)
+        _spin(node)
+    except START_ERRORS as error:
+        log.fatal(one_line(error))
+        return 1
+    except SystemExit as end:
+        return int(end.code or 0)
+    except KeyboardInterrupt:
+        pass
+    finally:
+        if node is not None:
+            node.destroy_node()
+        rclpy.try_shutdown()
+    return 0
+
+
+def _spin(node: Node) -> None:
+    """Spin; an error in one callback does not end the node.
+
+    rclpy raises out of its lifecycle service, for example, when a transition is asked for that the
+    present state does not have.
+    """
+    while rclpy.ok():
+        try:
+            rclpy.spin(node)
+        except ExternalShutdownException:
+            return
+        except Exception as error:
+            reason = f"{type(error).__name__}: {one_line(error)}"
+            node.get_logger().error(f"a callback failed: {reason}", throttle_duration_sec=2.0)
+
+
+def one_line(error: BaseException) -> str:
+    """The message of an error without line breaks."""
+    return " ".join(str(error).split())
+
+
+def _forward_python_logging(log: RcutilsLogger) -> None:
+    """Let what the core says through Python's logging appear in the ROS log."""
+    for package in ("video_knet_core", "video_knet_ros"):
+        logger = logging.getLogger(package)
+        logger.setLevel(logging.INFO)
+        logger.addHandler(_RosHandler(log))
+
+
+class _RosHandler(logging.Handler):
+    def __init__(self, log: RcutilsLogger) -> None:
+        super().__init__()
+        self._log = log
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = self.format(record)
+        if record.levelno >= logging.ERROR:  # one call per level: rclpy ties a level to its line
+            self._log.error(text)
+        elif record.levelno >= logging.WARNING:
+            self._log.warning(text)
+        else:
+            self._log.info(text)

@@ -1,0 +1,101 @@
+"""A camera for people without one: plays a video file, an image folder, a webcam or the synthetic
+street on `camera/image_raw`, stamped like a camera's images and at a steady rate."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from rcl_interfaces.msg import ParameterDescriptor
+from rclpy.clock import Clock, ClockType
+from rclpy.node import Node
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import Image
+from std_msgs.msg import Header
+
+from video_knet_core.data.frames import DEFAULT_FPS, Frame, FrameError, open_frames
+
+from . import conversions, process
+
+
+class VideoSource(Node):
+    """Publishes the frames of a source until it ends, which ends the process with SystemExit."""
+
+    def __init__(self, **kwargs) -> None:
+        """FrameError if the source is missing or a parameter cannot be used."""
+        super().__init__("video_source", **kwargs)
+        source = str(
+            self._declare(
+                "source",
+                "synthetic",
+                "Video file, image folder, webcam index, synthetic or synthetic:SEED",
+                any_type=True,
+            )
+        )
+        rate = _rate(
+            self._declare("rate", 0.0, "Images per second; 0 = the video's own", any_type=True)
+        )
+        self._loop = self._declare("loop", True, "Begin again when the video ends")
+        self._frame_id = self._declare("frame_id", "camera", "frame_id of the images")
+        reliability = self._declare(
+            "reliability", "reliable", "QoS offered: reliable or best_effort"
+        )
+        self._frames = open_frames(source, rate or DEFAULT_FPS)
+        self._iterator: Iterator[Frame] = iter(self._frames)
+        self._last_stamp = 0
+        self._publisher = self.create_publisher(Image, "camera/image_raw", _qos(reliability))
+        rate = rate or self._frames.fps
+        self.create_timer(1 / rate, self._tick, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        self.get_logger().info(f"{source} at {rate:g} images/s on {self._publisher.topic_name}")
+
+    def _declare(
+        self, name: str, default: bool | float | str, description: str, any_type: bool = False
+    ):
+        """Value of a read-only parameter; `any_type` also takes 10 for 10.0 and 0 for "0"."""
+        descriptor = ParameterDescriptor(
+            description=description, read_only=True, dynamic_typing=any_type
+        )
+        return self.declare_parameter(name, default, descriptor).value
+
+    def _tick(self) -> None:
+        try:
+            frame = self._next_frame()
+        except Exception as error:
+            kind = "" if isinstance(error, FrameError) else f"{type(error).__name__}: "
+            self.get_logger().fatal(f"no more images: {kind}{process.one_line(error)}")
+            raise SystemExit(1) from None
+        if frame is None:
+            self.get_logger().info("the video has ended")
+            raise SystemExit(0)
+        header = Header(stamp=self._stamp(), frame_id=self._frame_id)
+        self._publisher.publish(conversions.image_message(header, "rgb8", frame[0]))
+
+    def _next_frame(self) -> Frame | None:
+        frame = next(self._iterator, None)
+        if frame is None and self._loop:
+            self._iterator = iter(self._frames)
+            frame = next(self._iterator, None)
+        return frame
+
+    def _stamp(self):
+        """The node's time, always later than the last: a camera never sends two images at once."""
+        now = self.get_clock().now().nanoseconds
+        self._last_stamp = max(now, self._last_stamp + 1)
+        return conversions.time_message(self._last_stamp)
+
+
+def _rate(value: object) -> float:
+    if isinstance(value, (int, float)) and math.isfinite(value) and value >= 0:
+        return float(value)
+    raise FrameError(f"rate must be a number of images per second, 0 or more, found {value!r}")
+
+
+def _qos(reliability: str) -> QoSProfile:
+    if reliability not in ("reliable", "best_effort"):
+        raise FrameError(f"reliability must be reliable or best_effort, found {reliability!r}")
+    return QoSProfile(depth=5, reliability=ReliabilityPolicy[reliability.upper()])
+
+
+def main(args: list[str] | None = None) -> int:
+    """The `video_source` executable; see `process.run` for exit codes."""
+    return process.run(VideoSource, lambda node: None, args)
