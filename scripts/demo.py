@@ -32,9 +32,9 @@ from numpy.typing import NDArray
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import Image
-from video_knet_core.visualize import OverlayVideo
 from video_knet_ros.msg import TrackedInstance, TrackedInstanceArray
 
+from video_knet_core.visualize import OverlayVideo, side_by_side
 from video_knet_ros.conversions import nanoseconds, to_rgb
 
 PACKAGE = "video_knet_ros"
@@ -149,8 +149,8 @@ class Recorder(Node):
         elapsed = self.statistics.last - self.statistics.first
         if image is not None and number < PICTURES and elapsed >= self._picture_times[number]:
             path = self._out / f"picture_{number + 1}.png"
-            side_by_side = np.hstack([to_rgb(image), overlay])
-            cv2.imwrite(str(path), cv2.cvtColor(side_by_side, cv2.COLOR_RGB2BGR))
+            picture = side_by_side(to_rgb(image), overlay)
+            cv2.imwrite(str(path), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
             self.pictures.append(path)
 
     def _write_video(self, overlay: NDArray[np.uint8], stamp: int) -> None:
@@ -301,7 +301,7 @@ def main() -> int:
     except PackageNotFoundError as error:
         print(f"demo: {error}: source the overlay first (make setup)", file=sys.stderr)
         return 1
-    except DemoError as error:
+    except (DemoError, OSError, ValueError) as error:
         print(f"\ndemo: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -42,7 +42,7 @@ ADVICE = (
     (
         "No matching distribution|Could not find a version",
         "pip's index lacks a package for this Python, or cannot be reached: see the lines above, "
-        "or try another Python with `make setup PYTHON=python3.12`.",
+        "or try another Python: `export PYTHON=python3.12` and run this again.",
     ),
     (
         "No CMAKE_CXX_COMPILER|No CMAKE_C_COMPILER|compiler identification is unknown",
@@ -97,7 +97,7 @@ def look_at_tools() -> bool:
     if sys.version_info < (3, 10):  # noqa: UP036 - an older Python gets this far, and a reason
         raise SetupError(
             f"Python 3.10 or newer is needed, this is {platform.python_version()}: "
-            "`make setup PYTHON=python3.12`."
+            "`export PYTHON=python3.12` and run this again."
         )
     if not HAS_ROS and (sys.platform, platform.machine()) != ("linux", "x86_64"):
         raise SetupError(
@@ -143,7 +143,8 @@ def build_overlay() -> bool:
     """The messages, and the package as `ros2 launch` sees it; Python files become links."""
     key = digest([REPO / "CMakeLists.txt", REPO / "package.xml", *sorted((REPO / "msg").iterdir())])
     key += digest_names(INSTALLED)
-    if VENV.is_done("overlay", key) and (REPO / "install" / "setup.bash").is_file():
+    executable = REPO / "install/video_knet_ros/lib/video_knet_ros/camera_node"  # a link to build/
+    if VENV.is_done("overlay", key) and executable.exists():
         return False
     environment = build_environment()
     colcon = shutil.which("colcon", path=environment["PATH"])
@@ -199,7 +200,8 @@ GOALS: dict[str, list[Step]] = {
 
 def make_venv(venv: Environment, with_system_packages: bool) -> bool:
     """Create or replace `venv` unless it belongs to this Python and this kind of ROS."""
-    key = f"{sys.base_prefix} {platform.python_version()} {with_system_packages}"
+    # the path belongs to it: an environment cannot be moved, nor can the overlay built with it
+    key = f"{venv.path} {sys.base_prefix} {platform.python_version()} {with_system_packages}"
     if venv.python.exists() and venv.is_done("venv", key):
         return False
     try:
@@ -241,7 +243,7 @@ def ros_requirements() -> list[str]:
         raise SetupError(
             f"{sys.executable} cannot import the rclpy of the sourced ROS 2 "
             f"{os.environ['ROS_DISTRO']}; it wants the system's Python: "
-            "`make setup PYTHON=/usr/bin/python3`.\n" + found.stderr.strip()
+            "`export PYTHON=/usr/bin/python3` and run this again.\n" + found.stderr.strip()
         )
     return [f"numpy=={found.stdout.strip()}"]
 
@@ -291,6 +293,7 @@ def run(command: list[str], environment: dict[str, str]) -> None:
         cwd=REPO,
         env=environment,
         text=True,
+        errors="replace",
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
     )
@@ -336,6 +339,9 @@ def main() -> int:
         except (SetupError, OSError, subprocess.CalledProcessError) as error:
             print(f"{error}\n\n{heading}: failed, see above.", file=sys.stderr)
             return 1
+        except KeyboardInterrupt:
+            print(f"\n{heading}: interrupted; the next run begins here.", file=sys.stderr)
+            return 130
         took = time.monotonic() - start
         print(f"      done in {took:.1f} s" if changed else "      up to date", flush=True)
     return 0

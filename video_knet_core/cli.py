@@ -25,13 +25,19 @@ class UsageError(Exception):
     """What the user asked for cannot be done; the message says why."""
 
 
+BAD_INPUT = (
+    *(UsageError, ModelError, BackendError, ConfigError, FrameError),
+    *(OSError, FloatingPointError),
+)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code: 0, or 2 for bad usage or input."""
     arguments = _parser().parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
         arguments.run(arguments)
-    except (UsageError, ModelError, BackendError, ConfigError, FrameError, OSError) as error:
+    except BAD_INPUT as error:
         print(f"video-knet {arguments.command}: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT
     except KeyboardInterrupt:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import types
 import typing
 from dataclasses import dataclass, field
@@ -87,13 +88,28 @@ class ModelConfig:
             value = getattr(self, name)
             if value < 32 or value % 32:
                 raise ConfigError(f"{name} must be a positive multiple of 32, found {value}")
-        slots = self.kernels.things + len(self.classes.stuff)
+        kernels, channels = self.kernels, self.neck.channels
+        counts = {
+            "classes: things": len(self.classes.things),
+            "kernels.things": kernels.things,
+            "kernels.stages": kernels.stages,
+            "kernels.feedforward": kernels.feedforward,
+            "kernels.attention_heads": kernels.attention_heads,
+            "panoptic.upsample": self.panoptic.upsample,
+        }
+        for name, value in counts.items():
+            if value < 1:
+                raise ConfigError(f"{name} must be at least 1, found {value}")
+        if channels % 4 or channels % kernels.attention_heads:
+            raise ConfigError(
+                f"neck.channels must be a multiple of 4 and of kernels.attention_heads "
+                f"({kernels.attention_heads}), found {channels}"
+            )
+        slots = kernels.things + len(self.classes.stuff)
         if slots > 254:
             raise ConfigError(f"at most 254 kernels fit an 8-bit segment map, found {slots}")
-        if self.kernels.pooling not in ("mean", "sum"):
-            raise ConfigError(
-                f'kernels.pooling must be "mean" or "sum", found {self.kernels.pooling!r}'
-            )
+        if kernels.pooling not in ("mean", "sum"):
+            raise ConfigError(f'kernels.pooling must be "mean" or "sum", found {kernels.pooling!r}')
 
 
 @dataclass(frozen=True)
@@ -125,8 +141,8 @@ class TrackingConfig:
         if self.confirm_frames < 1:
             raise ConfigError(f"confirm_frames must be at least 1, found {self.confirm_frames}")
         for name in ("overlap_weight", "max_coast_s", "max_tentative_coast_s", "reset_gap_s"):
-            if not getattr(self, name) >= 0:
-                raise ConfigError(f"{name} must not be negative, found {getattr(self, name)}")
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ConfigError(f"{name} must be 0 or more, found {getattr(self, name)}")
 
 
 def from_dict(cls: type[T], data: Any, where: str = "") -> T:
@@ -168,7 +184,7 @@ def load_yaml(cls: type[T], path: str | Path) -> T:
         data = yaml.safe_load(path.read_text())
     except FileNotFoundError:
         raise ConfigError(f"no config file {path}") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not YAML: {error}") from None
     try:
         return from_dict(cls, data)

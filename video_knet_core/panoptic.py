@@ -40,10 +40,11 @@ def merge(
 ) -> PanopticMap:
     """Every pixel goes to the slot with the best score x mask probability.
 
-    As the authors' joint merge, with two differences: a thing that is dropped (below the score
-    threshold, or it won too little of its own mask) gives its pixels to the next best slot instead
-    of leaving them unassigned; and stuff needs no share of its own mask, since each stuff class has
-    one slot and a thin pole in front of a wall would often miss it.
+    The authors' joint merge, made for a graph. What differs: it works at `upsample` times the mask
+    size, not at the image's, and enlarges logits, not probabilities; a slot has its best class
+    only; a thing that is dropped (below the score threshold, or it won too little of its own mask)
+    gives its pixels to the next best slot instead of leaving them unassigned; and stuff needs no
+    share of its own mask, since a thin pole in front of a wall would often miss it.
 
     Args:
         class_logits: [N,K]; mask_logits: [N,h,w]; things first in both.

@@ -29,10 +29,12 @@ _log = logging.getLogger(__name__)
 class VideoPredictor:
     """Online panoptic segmentation and tracking of one camera."""
 
-    def __init__(self, runtime: Runtime, tracking: TrackingConfig | None = None) -> None:
+    def __init__(
+        self, runtime: Runtime, tracking: TrackingConfig | None = None, first_epoch: int = 0
+    ) -> None:
         self.classes: ClassTable = runtime.info.classes
         self._runtime = runtime
-        self._tracker = Tracker(tracking)
+        self._tracker = Tracker(tracking, first_epoch)
         self._upsampling: NearestUpsampling | None = None
         self._state: Any | None = None
         self._size: tuple[int, ...] | None = None
@@ -58,7 +60,7 @@ class VideoPredictor:
         self._state = self._size = self._stamp = None
 
     def step(self, image: NDArray[np.uint8], stamp: int) -> PanopticFrame:
-        """Segment and track one frame. A rejected image leaves the predictor as it was.
+        """Segment and track one frame. A frame that fails leaves the predictor as it was.
 
         Args:
             image: uint8 [H, W, 3] RGB of any size. Another size than the last one's resets.
@@ -69,13 +71,14 @@ class VideoPredictor:
         """
         check_image(image)
         reason = self._discontinuity(image, stamp)
+        resized = _resize(image, self._runtime.info.height, self._runtime.info.width)
+        start = time.perf_counter()
+        segments, state = self._runtime.step(resized, None if reason else self._state)
+        inference_ms = (time.perf_counter() - start) * 1e3
         if reason:
             _log.info("tracker reset: %s", reason)
             self.reset()
-        resized = _resize(image, self._runtime.info.height, self._runtime.info.width)
-        start = time.perf_counter()
-        segments, self._state = self._runtime.step(resized, self._state)
-        inference_ms = (time.perf_counter() - start) * 1e3
+        self._state = state
         self._size, self._stamp = image.shape, stamp
         labels, tracks, tracked = self._track(segments, (image.shape[0], image.shape[1]), stamp)
         return PanopticFrame(
@@ -156,7 +159,9 @@ def _group(segments: Segments, classes: ClassTable) -> _Grouped:
     same = (segments.class_ids == stuff[:, None]) & (segments.areas > 0)
     stuff_scores = np.where(same, segments.scores, 0).max(axis=1, initial=0)
     region_of = np.zeros(len(slots) + 1, np.uint16)
-    region_of[1:] = 1 + np.where(same.any(axis=0), same.argmax(axis=0), len(stuff) + slots)
+    region_of[1:] = 1 + len(stuff) + slots
+    regions, stuff_slots = np.nonzero(same)
+    region_of[1 + stuff_slots] = 1 + regions
     return _Grouped(
         map=region_of[segments.map],
         class_ids=np.concatenate([stuff, segments.class_ids]),
@@ -189,9 +194,13 @@ def _stuff_row(grouped: _Grouped, regions: Regions, i: int, label: int, stamp: i
 
 
 def _resize(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
-    """To the engine's size; area averaging where the image shrinks, or it would alias."""
-    if image.shape[:2] == (height, width):
-        return np.ascontiguousarray(image)
-    shrinks = image.shape[0] > height or image.shape[1] > width
-    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    return np.asarray(cv2.resize(image, (width, height), interpolation=method), np.uint8)
+    """To the engine's size: averaged along each axis that shrinks, or it would alias.
+
+    In two steps, because OpenCV averages only if both axes shrink.
+    """
+    smaller = (min(width, image.shape[1]), min(height, image.shape[0]))
+    image = np.asarray(cv2.resize(image, smaller, interpolation=cv2.INTER_AREA), np.uint8)
+    if smaller != (width, height):
+        resized = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
+        image = np.asarray(resized, np.uint8)
+    return image

@@ -68,9 +68,7 @@ class Recording:
     def __init__(self, out: Path, fps: float, classes: ClassTable) -> None:
         self._classes = classes
         self._labels = out / "labels"
-        self._labels.mkdir(parents=True, exist_ok=True)
-        for old in self._labels.glob("[0-9]" * 6 + ".png"):
-            old.unlink()
+        _make_room(out, self._labels)
         self._count = 0
         self._size: tuple[int, ...] | None = None
         self._stack = ExitStack()
@@ -94,12 +92,12 @@ class Recording:
         self._size = self._size or size
         if size != self._size:
             raise FrameError(f"frame {self._count} is {size}, those before it are {self._size}")
-        self._video.write(overlay(image, frame, self._classes))
         path = self._labels / f"{self._count:06d}.png"
         if not cv2.imwrite(str(path), frame.labels, [cv2.IMWRITE_PNG_COMPRESSION, 1]):
             raise OSError(f"cannot write {path}")
         self._lines.write(json.dumps(self._line(frame)) + "\n")
         self._count += 1
+        self._video.write(overlay(image, frame, self._classes))
 
     def _line(self, frame: PanopticFrame) -> dict[str, Any]:
         return {
@@ -119,6 +117,19 @@ class Recording:
         row["state"] = track.state.name.lower()
         row["class_name"] = self._classes[track.class_id].name
         return row
+
+
+def _make_room(out: Path, labels: Path) -> None:
+    """Remove an earlier result from `out`, and nothing else.
+
+    Raises:
+        FileExistsError: `labels` holds files, and not of an earlier result (a data set's, perhaps).
+    """
+    labels.mkdir(parents=True, exist_ok=True)
+    if any(labels.iterdir()) and not (out / "tracks.jsonl").is_file():
+        raise FileExistsError(f"{labels} holds files that are no earlier result")
+    for old in (*labels.glob("[0-9]" * 6 + ".png"), out / "overlay.mp4"):
+        old.unlink(missing_ok=True)
 
 
 def track_video(

@@ -90,9 +90,14 @@ class ClassTable:
         for i, row in enumerate(rows):
             if set(row) != wanted:
                 raise ValueError(f"class {i}: keys must be {sorted(wanted)}, found {sorted(row)}")
+            if not isinstance(row["is_thing"], bool):
+                raise ValueError(f"class {i}: is_thing must be true or false: {row['is_thing']!r}")
+            color = row["color"]
+            if len(color) != 3 or not all(isinstance(v, int) and 0 <= v <= 255 for v in color):
+                raise ValueError(f"class {i}: color must be three values 0..255, found {color}")
         return cls(
             tuple(
-                ClassInfo(i, row["name"], bool(row["is_thing"]), tuple(row["color"]))
+                ClassInfo(i, row["name"], row["is_thing"], tuple(row["color"]))
                 for i, row in enumerate(rows)
             )
         )
@@ -173,7 +178,7 @@ class PanopticFrame:
     born: tuple[int, ...]
     """Track ids first given in this frame."""
     ended: tuple[int, ...]
-    """Track ids that ended with this frame; they never come back."""
+    """Track ids that ended with this frame; they never come back. A reset names none."""
     epoch: int
     """Counts tracker resets; ids of different epochs have nothing to do with each other."""
     inference_ms: float

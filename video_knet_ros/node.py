@@ -60,6 +60,7 @@ class CameraNode(LifecycleNode):
         self._state = "unconfigured"
         self._configure_error = ""
         self._model, self._engine = "", ""
+        self._next_epoch = 0  # of the next configuration: ids of two must not be mixed up
         self.counts = diagnostics.FrameCounts()
         self._reporter = diagnostics.Reporter()
         self.add_on_set_parameters_callback(self._validate)
@@ -83,7 +84,8 @@ class CameraNode(LifecycleNode):
             self._outputs = Outputs(self, info.classes)
         except Exception as error:
             self._configure_error = process.one_line(error)
-            self.get_logger().error(f"cannot configure: {self._configure_error}")
+            if self.context.ok():  # else the process is ending
+                self.get_logger().error(f"cannot configure: {self._configure_error}")
             self._release()
             return TransitionCallbackReturn.FAILURE
         self._configure_error = ""
@@ -100,10 +102,8 @@ class CameraNode(LifecycleNode):
         return result
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        assert self._worker is not None
         self._state = "inactive"
         self._follow_publishers()
-        self._worker.withdraw()
         return super().on_deactivate(state)
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -127,7 +127,7 @@ class CameraNode(LifecycleNode):
     def _open(self, settings: dict[str, Any], tracking: TrackingConfig) -> Engine:
         path = Path(settings["model"]) if settings["model"] else default_model_path()
         runtime = self._open_runtime(path, **{name: settings[name] for name in ENGINE_OPTIONS})
-        return Engine(runtime, VideoPredictor(runtime, tracking))
+        return Engine(runtime, VideoPredictor(runtime, tracking, self._next_epoch))
 
     def _describe(self, engine: Engine) -> ModelInfo:
         info = engine.runtime.info
@@ -156,6 +156,8 @@ class CameraNode(LifecycleNode):
             self._subscription.follow(*self._input(), value["reliability"])
         else:
             self._subscription.drop()
+            if self._worker is not None:
+                self._worker.withdraw()
 
     def _input(self) -> tuple[type, str]:
         if self.get_parameter("compressed").value:
@@ -179,6 +181,9 @@ class CameraNode(LifecycleNode):
         try:
             image = conversions.to_rgb(message)
             frame = engine.predictor.step(image, stamp or self.get_clock().now().nanoseconds)
+            if counts is not self.counts:  # the node was deactivated and activated meanwhile
+                return
+            self._next_epoch = frame.epoch + 1
             counts.inference_ms = frame.inference_ms
             number = counts.next_frame(skipped)
             counts.latency_ms = self._outputs.publish(message.header, image, frame, *number)

@@ -44,6 +44,9 @@ def run(
         return 1
     except SystemExit as end:
         return int(end.code or 0)
+    except Exception:
+        if rclpy.ok():
+            raise  # else a signal ended the context under a transition, which cannot be published
     except KeyboardInterrupt:
         pass
     finally:
@@ -65,6 +68,8 @@ def _spin(node: Node) -> None:
         except ExternalShutdownException:
             return
         except Exception as error:
+            if not rclpy.ok():
+                return
             reason = f"{type(error).__name__}: {one_line(error)}"
             node.get_logger().error(f"a callback failed: {reason}", throttle_duration_sec=2.0)
 

@@ -85,7 +85,11 @@ class Worker(Generic[Engine]):
             target=self._run, args=(open_engine, close_engine, opened), name="inference"
         )
         self._thread.start()
-        opened.result()
+        try:
+            opened.result()
+        except BaseException:  # Ctrl-C too: nobody will have this object to close it
+            self._mailbox.close()
+            raise
 
     def offer(self, job: Callable[[Engine], None]) -> bool:
         """Run `job` unless a newer one is offered before it begins; True if it replaced one."""

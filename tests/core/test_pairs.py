@@ -29,7 +29,7 @@ def stills(tmp_path) -> CamVid:
     """One grey still with a car on a road."""
     labels = np.full((60, 80), CAMVID_SKY, np.uint8)
     labels[30:] = CAMVID_ROAD
-    labels[25:40, 20:50] = CAMVID_CAR
+    labels[20:40, 22:50] = CAMVID_CAR
     for folder in ("images", "labels"):
         (tmp_path / "real" / folder).mkdir(parents=True)
     cv2.imwrite(str(tmp_path / "real/images/00000.jpg"), np.full((60, 80, 3), 100, np.uint8))

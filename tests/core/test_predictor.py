@@ -149,12 +149,13 @@ def test_an_untracked_thing_keeps_its_pixels_and_comes_last():
 def test_coasted_tracks_come_last_without_label_and_pixels():
     runtime = ScriptedRuntime(segments())
     stream = VideoPredictor(runtime)
-    visible = [t for t in stream.step(image(), 0).tracks if t.track_id]
+    stream.step(image(), 0)
+    visible = [t for t in stream.step(image(), FRAME).tracks if t.track_id]
     empty = dataclasses.replace(
         runtime.segments, map=np.zeros((32, 48), np.uint8), areas=np.zeros(12, np.int64)
     )
     runtime.segments = empty
-    frame = stream.step(image(), FRAME)
+    frame = stream.step(image(), 2 * FRAME)
     assert not frame.labels.any()
     assert [t.track_id for t in frame.tracks] == [t.track_id for t in visible]
     assert all(t.state == TrackState.COASTED and t.label == t.area == 0 for t in frame.tracks)

@@ -19,7 +19,8 @@ from video_knet_core.data.street.layout import (
     VEGETATION,
     VEHICLE,
 )
-from video_knet_core.data.synthetic_street import StreetFrame, SyntheticStreet
+from video_knet_core.data.synthetic_street import SPECK, StreetFrame, SyntheticStreet
+from video_knet_core.types import NO_CLASS
 
 SIZE = (96, 160)
 THINGS = (PERSON, CYCLIST, VEHICLE)
@@ -84,7 +85,7 @@ def test_seeds_are_different_streets():
 
 def test_every_pixel_has_a_class_and_things_only_have_ids(drive):
     for frame in drive:
-        assert frame.semantic.max() <= VEHICLE
+        assert (frame.semantic == NO_CLASS).mean() < 0.01
         np.testing.assert_array_equal(frame.instance > 0, np.isin(frame.semantic, THINGS))
 
 
@@ -92,7 +93,15 @@ def test_all_classes_occur():
     seen = set()
     for seed in (1, 3, 5, 6):
         seen |= set(np.unique(SyntheticStreet(seed, 144, 240).frame(30).semantic))
-    assert seen == set(range(VEHICLE + 1))
+    assert seen - {NO_CLASS} == set(range(VEHICLE + 1))
+
+
+def test_specks_of_an_object_are_void(drive):
+    least = SPECK * drive[0].instance.size
+    for frame in drive:
+        _, sizes = np.unique(frame.instance[frame.instance > 0], return_counts=True)
+        assert (sizes >= least).all()
+    assert any((frame.semantic == NO_CLASS).any() for frame in drive)
 
 
 def test_the_street_is_laid_out_as_streets_are():

@@ -93,6 +93,12 @@ def test_a_track_is_known_again_after_an_occlusion():
     assert rows(back)[1].age == 4 and rows(back)[1].first_seen == 0
 
 
+def test_a_tentative_track_without_pixels_is_not_shown():
+    tracker, (a,) = Tracker(), looks(1)
+    tracker.update(seen(Thing(a)), 0)
+    assert not tracker.update(seen(), FRAME).coasted
+
+
 def test_a_coasted_track_ends_by_age_and_its_id_never_returns():
     tracker, (a,) = Tracker(TrackingConfig(max_coast_s=1.0)), looks(1)
     tracker.update(seen(Thing(a)), 0)

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from networks import CONFIGS, small_config
+from networks import CONFIGS, small_config, small_network
 from safetensors.torch import load_file
 
-from video_knet_core.config import ConfigError, load_yaml
+from video_knet_core.config import ConfigError, load_yaml, to_dict
+from video_knet_core.model.checkpoint import CheckpointError, save_model
 from video_knet_core.training import losses
 from video_knet_core.training.matching import match_instances
 from video_knet_core.training.settings import TrainConfig, open_sources
@@ -131,11 +132,6 @@ def test_track_losses_without_common_instances_are_zero_and_finite():
 @pytest.fixture
 def run(tmp_path):
     """A tiny run on the synthetic street alone, starting from a small random network."""
-    from networks import small_network
-
-    from video_knet_core.config import to_dict
-    from video_knet_core.model.checkpoint import save_model
-
     (tmp_path / "model.yaml").write_text(yaml.safe_dump(to_dict(small_config())))
     save_model(small_network(), tmp_path / "start.safetensors")
     settings = {
@@ -149,14 +145,16 @@ def run(tmp_path):
         "workers": 0,
         "threads": 1,
         "checkpoint_every": 2,
-        "data": {"copy_paste_share": 0.0, "synthetic_seeds": 2},
+        "data": {"copy_paste_share": 0.0, "synthetic_seeds": 1},
     }
     path = tmp_path / "run.yaml"
     path.write_text(yaml.safe_dump(settings))
     return path
 
 
-def test_a_resumed_run_gives_the_weights_of_an_unbroken_one(run, tmp_path):
+@pytest.mark.parametrize("frozen_groups", [0, 2])
+def test_a_resumed_run_gives_the_weights_of_an_unbroken_one(run, tmp_path, frozen_groups):
+    run.write_text(run.read_text() + f"frozen_groups: {frozen_groups}\n")
     train_from_config(run, tmp_path / "whole", device="cpu")
     broken = Trainer(run, tmp_path / "broken", device="cpu")
     batches = broken._batches()
@@ -173,14 +171,25 @@ def test_a_resumed_run_gives_the_weights_of_an_unbroken_one(run, tmp_path):
         torch.testing.assert_close(resumed[key], value, rtol=0, atol=1e-6, msg=key)
 
 
+def test_runs_are_not_mixed_up(run, tmp_path):
+    trainer = Trainer(run, tmp_path / "out", device="cpu")
+    trainer.train_step(*next(trainer._batches()))
+    trainer.save()
+    with pytest.raises(ConfigError, match="holds a run already"):
+        train_from_config(run, tmp_path / "out", device="cpu")
+    run.write_text(run.read_text() + "seed: 9\n")
+    with pytest.raises(CheckpointError, match="of another run"):
+        train_from_config(run, tmp_path / "out", resume=True, device="cpu")
+
+
 def test_a_training_step_reaches_every_unfrozen_parameter(run, tmp_path):
     trainer = Trainer(run, tmp_path / "out", device="cpu")
     values = trainer.train_step(*next(trainer._batches()))
     assert {"total", "track", "track_aux", "head_semantic", "stage2_dice"} <= set(values)
     for name, parameter in trainer.model.named_parameters():
         if parameter.requires_grad:
-            assert parameter.grad is not None, name
             assert parameter.grad.isfinite().all(), name
+            assert parameter.grad.any(), name
     assert not trainer.model.backbone._conv_stem.weight.requires_grad
 
 

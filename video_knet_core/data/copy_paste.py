@@ -27,6 +27,13 @@ STREET_CLASS_OF_SPRITE = {
     "person": "person",
 }
 MIN_INSTANCE_PIXELS = 60
+MAX_ASPECT = 1.5
+"""Width over height of a region that may be one object, a car seen from behind."""
+MIN_FILL = 0.65
+"""Share of its box that one object fills ..."""
+MIN_FILL_UPRIGHT = 0.35
+"""... and one that stands upright on legs or wheels."""
+UPRIGHT_ASPECT = 0.7
 
 
 @dataclass(frozen=True)
@@ -76,7 +83,7 @@ class CopyPaste:
         stills: CamVid,
         sprites: Sequence[Sprite],
         things: Sequence[int],
-        max_sprites: int = 3,
+        max_sprites: int = 4,
         crop: CropRange | None = None,
     ) -> None:
         self.stills = stills
@@ -115,7 +122,7 @@ class CopyPaste:
             step = (sprite.centres[index] - sprite.centres[first]) * scale
             place = foot + step * (-1 if mirror else 1, 1)
             size = scale
-            if index != first or frame is frames[1]:
+            if frame is frames[1]:
                 place = motion[:2, :2] @ place + motion[:2, 2]
                 size = scale * float(np.hypot(*motion[:2, 0]))
             matrix = _placement(cutout.shape, size, place, mirror)
@@ -123,18 +130,29 @@ class CopyPaste:
 
 
 def instances_of_regions(semantic: NDArray, things: Sequence[int]) -> NDArray[np.int32]:
-    """Connected regions of each thing class as instances 1, 2, ...; small ones stay 0."""
+    """Connected regions of each thing class as instances 1, 2, ...
+
+    Semantic labels do not part objects that touch. A region that is small, wide or ragged is more
+    likely several objects or a part of one, and stays 0 (no identity): taken as one instance, a row
+    of parked cars would teach the network to join cars.
+    """
     instance = np.zeros(semantic.shape, np.int32)
     count = 0
     for class_id in things:
         _, regions, stats, _ = cv2.connectedComponentsWithStats(
-            (semantic == class_id).astype(np.uint8), connectivity=8
+            (semantic == class_id).astype(np.uint8), connectivity=4
         )
-        for region in np.flatnonzero(stats[:, cv2.CC_STAT_AREA] >= MIN_INSTANCE_PIXELS):
-            if region:
+        for region, (_, _, width, height, area) in enumerate(stats):
+            if region and _looks_single(width, height, area):
                 count += 1
                 instance[regions == region] = count
     return instance
+
+
+def _looks_single(width: int, height: int, area: int) -> bool:
+    fill = MIN_FILL_UPRIGHT if width <= UPRIGHT_ASPECT * height else MIN_FILL
+    large = area >= MIN_INSTANCE_PIXELS
+    return large and width <= MAX_ASPECT * height and area >= fill * width * height
 
 
 def _placement(shape: tuple[int, ...], scale: float, foot: NDArray, mirror: bool) -> NDArray:

@@ -10,6 +10,7 @@ iterated. Recorded sources count stamps from 0 by their frame rate; a webcam giv
 from __future__ import annotations
 
 import itertools
+import logging
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from typing import Protocol
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+
+_log = logging.getLogger(__name__)
 
 Frame = tuple[NDArray[np.uint8], int]
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
@@ -95,10 +98,12 @@ class VideoFile:
             for index in itertools.count():
                 more, image = capture.read()
                 if not more:
-                    return
+                    break
                 yield _rgb(image), _stamp(index, self.fps)
         finally:
             capture.release()
+        if self.count and index < self.count:  # a damaged file, or a count that was an estimate
+            _log.warning("%s: only %d of %d frames can be read", self._path, index, self.count)
 
 
 class ImageFolder:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -82,8 +83,11 @@ def export_onnx(model: VideoKNet, out: str | Path, name: str, **facts: Any) -> N
     metadata = {"format": FORMAT, "name": name, "config": to_dict(model.config), **facts}
     onnx.helper.set_model_props(proto, {METADATA_KEY: json.dumps(metadata)})
     onnx.checker.check_model(proto)
-    Path(out).parent.mkdir(parents=True, exist_ok=True)
-    onnx.save(proto, str(out))
+    out = Path(out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    partial = out.with_name(out.name + ".partial")
+    onnx.save(proto, str(partial))
+    os.replace(partial, out)
 
 
 def export_checkpoint(checkpoint: Path, out: Path) -> None:

@@ -108,6 +108,8 @@ def _open_session(path: Path, threads: int, cuda: bool) -> onnxruntime.Inference
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=[provider])
     except Exception as error:  # the classes of ONNX Runtime's errors share no base but this
+        if cuda:  # no driver, no memory: the CPU may do, and will tell if it is the file's fault
+            raise BackendError(f"{provider}: {error}") from None
         raise ModelError(f"{path} is not a model that ONNX Runtime can load: {error}") from None
     if provider not in session.get_providers():  # it falls back to the CPU without an error
         raise BackendError(f"ONNX Runtime could not start its {provider}")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
+import site
+import sysconfig
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -100,8 +102,9 @@ def default_model_path() -> Path:
         ModelError: it is in none of them; the message lists the places.
     """
     prefixes = [p for p in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep) if p]
+    prefixes += [sysconfig.get_path("data"), site.getuserbase()]
     folders = [Path(__file__).resolve().parents[2] / "models"]
-    folders += [Path(p) / "share/video_knet_ros/models" for p in [*prefixes, sys.prefix]]
+    folders += [Path(p) / "share/video_knet_ros/models" for p in dict.fromkeys(prefixes)]
     for folder in folders:
         if (folder / DEFAULT_MODEL).is_file():
             return folder / DEFAULT_MODEL
@@ -109,20 +112,16 @@ def default_model_path() -> Path:
     raise ModelError(f"the shipped model {DEFAULT_MODEL} is in none of: {places}")
 
 
-def _open_onnx_cuda(path: Path, threads: int) -> Runtime:
-    from .onnx_runtime import OnnxRuntime
-
-    return OnnxRuntime(path, threads, cuda=True)
-
-
-def _open_onnx_cpu(path: Path, threads: int) -> Runtime:
-    from .onnx_runtime import OnnxRuntime
-
-    return OnnxRuntime(path, threads)
+def _open_onnx(path: Path, threads: int, cuda: bool) -> Runtime:
+    try:
+        from .onnx_runtime import OnnxRuntime
+    except ImportError as error:
+        raise BackendError(f"cannot be imported ({error}): pip install onnxruntime") from None
+    return OnnxRuntime(path, threads, cuda)
 
 
 BACKENDS: dict[str, Callable[[Path, int], Runtime]] = {
-    "onnxruntime-cuda": _open_onnx_cuda,
-    "onnxruntime-cpu": _open_onnx_cpu,
+    "onnxruntime-cuda": partial(_open_onnx, cuda=True),
+    "onnxruntime-cpu": partial(_open_onnx, cuda=False),
 }
 """Best first; an opener raises BackendError where its backend cannot run."""

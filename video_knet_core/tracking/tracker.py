@@ -66,7 +66,7 @@ class Tracked:
     detection_of: NDArray[np.int64]
     """[N] the detection of each visible row."""
     coasted: tuple[Track, ...]
-    """Tracks without pixels in this frame, by id."""
+    """Confirmed tracks without pixels in this frame, by id."""
     born: tuple[int, ...]
     """Ids first given in this frame."""
     ended: tuple[int, ...]
@@ -75,9 +75,9 @@ class Tracked:
 class Tracker:
     """Gives each thing segment of a stream of frames its track id."""
 
-    def __init__(self, config: TrackingConfig | None = None) -> None:
+    def __init__(self, config: TrackingConfig | None = None, first_epoch: int = 0) -> None:
         self.config = config or TrackingConfig()
-        self.epoch = 0
+        self.epoch = first_epoch
         """Counts the resets."""
         self._memory: list[_Memory] = []
         self._next_id = 1
@@ -113,7 +113,7 @@ class Tracker:
                 for label, i in enumerate(order, start=first_label)
             ),
             detection_of=np.array(order, np.int64),
-            coasted=tuple(m.row(label=0) for m in self._memory if not m.visible),
+            coasted=tuple(m.row(label=0) for m in self._memory if m.confirmed and not m.visible),
             born=tuple(m.id for m in owners.values() if m.age == 1),
             ended=ended,
         )
@@ -139,7 +139,7 @@ class Tracker:
         confirmed = np.array([m.confirmed for m in known])
         same_class = detections.class_ids[:, None] == np.array([m.class_id for m in known])
         moved_class = confirmed & (overlap > 0)
-        alike = similarity >= self.config.match_threshold
+        alike = (similarity > 0) & (similarity >= self.config.match_threshold)
         rank = similarity + self.config.overlap_weight * overlap + CONFIRMED_BONUS * confirmed
         # a pair of two classes comes after every pair of one class: those rank 0 or higher
         rank = np.where(same_class, rank, rank - 10.0)

@@ -79,6 +79,8 @@ class Criterion:
         self, masks: Tensor, class_logits: Tensor | None, targets: Sequence[FrameTargets]
     ) -> list[Match]:
         things = masks.shape[1]
+        if not masks.isfinite().all():
+            raise FloatingPointError("the network's mask logits are not finite: training diverged")
         return [
             match_instances(
                 masks[i],
@@ -101,7 +103,7 @@ class Criterion:
         chosen = torch.cat([m.kernels + i * masks.shape[1] for i, m in enumerate(matches)])
         goals = [t.masks[m.instances] for t, m in zip(targets, matches, strict=True)]
         owners = [_slots(t, m, None) for t, m in zip(targets, matches, strict=True)]
-        classes = [_classes(t, self.thing_classes) for t in targets]
+        classes = [t.semantic for t in targets]
         balance = self.weights.balance
         return self._mask_losses(masks.flatten(0, 1)[chosen], goals, targets) | {
             "rank": self.weights.rank * losses.rank_loss(masks, torch.stack(owners), balance),
@@ -168,13 +170,6 @@ def _slots(target: FrameTargets, match: Match, first_stuff: int | None) -> Tenso
     if first_stuff is not None:
         slot_of[-1 - stuff : -1] = first_stuff + torch.arange(stuff, device=slot_of.device)
     return slot_of[target.owners.clamp(min=-1)]  # IGNORE reads the last entry
-
-
-def _classes(target: FrameTargets, thing_classes: int) -> Tensor:
-    """[h,w] the class (logit order) of each cell."""
-    stuff = thing_classes + torch.arange(len(target.stuff_masks), device=target.owners.device)
-    unknown = stuff.new_full((1,), IGNORE)
-    return torch.cat((target.classes, stuff, unknown))[target.owners.clamp(min=-1)]
 
 
 def _prefixed(prefix: str, values: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -54,6 +54,20 @@ class TrainConfig:
     losses: LossWeights = field(default_factory=LossWeights)
     data: DataConfig = field(default_factory=DataConfig)
 
+    def __post_init__(self) -> None:
+        least = dict.fromkeys(("steps", "batch", "mask_stride", "checkpoint_every", "threads"), 1)
+        for name, value in (least | {"workers": 0, "warmup_steps": 0, "seed": 0}).items():
+            if getattr(self, name) < value:
+                raise ConfigError(f"{name} must be at least {value}, found {getattr(self, name)}")
+        for name in ("height", "width"):
+            value = getattr(self, name)
+            if value < 32 or value % 32 or value % self.mask_stride:
+                raise ConfigError(
+                    f"{name} must be a multiple of 32 and of mask_stride, found {value}"
+                )
+        if not 0 <= self.frozen_groups <= 7:
+            raise ConfigError(f"frozen_groups must be 0..7, found {self.frozen_groups}")
+
     def load_model_config(self, config_path: Path) -> ModelConfig:
         """Read the model configuration this run names."""
         return load_yaml(ModelConfig, config_path.parent / self.model)

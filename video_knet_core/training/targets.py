@@ -18,6 +18,9 @@ IGNORE = -100
 MIN_INSTANCE_PIXELS = 24
 """Smaller instances (at crop resolution) are ignored: nothing of them is left at stride 4."""
 
+MIN_SHARE = 0.25
+"""Least share of a cell that makes a segment its owner."""
+
 
 @dataclass(frozen=True)
 class FrameTargets:
@@ -36,7 +39,10 @@ class FrameTargets:
     """[S,h,w] float in 0..1."""
     owners: Tensor
     """[h,w] int64, the segment with the largest share of each cell: 0..G-1 instances, G.. stuff;
-    `IGNORE` where less than a quarter of the cell is known."""
+    `IGNORE` where no known segment covers a quarter of the cell."""
+    semantic: Tensor
+    """[h,w] int64, the class (logit order) with the largest share of each cell, or `IGNORE`. Things
+    without identity count here, and nowhere else."""
     valid: Tensor
     """[h,w] float in 0..1, the share of each cell that is labelled."""
 
@@ -53,31 +59,41 @@ class FrameTargets:
 def frame_targets(
     semantic: NDArray[np.uint8], instance: NDArray[np.int32], classes: ClassTable, stride: int
 ) -> FrameTargets:
-    """Targets of a frame [H,W]; thing pixels without instance and tiny instances are ignored."""
+    """Targets of a frame [H,W]; thing pixels without instance and tiny instances give no masks."""
     size = (semantic.shape[1] // stride, semantic.shape[0] // stride)
-    logit_of = {c: i for i, c in enumerate(classes.logit_class_ids)}
 
     def share(mask: NDArray) -> NDArray:
         return cv2.resize(mask.astype(np.float32), size, interpolation=cv2.INTER_AREA)
 
-    valid = semantic != NO_CLASS
+    of_class = {c: semantic == c for c in classes.logit_class_ids}
+    class_shares = np.stack([share(mask) for mask in of_class.values()])
+    stuff_shares = class_shares[len(classes.things) :]
+    known = semantic != NO_CLASS
     masks, labels, ids = [], [], []
-    for thing in classes.things:
-        of_class = semantic == thing
-        for track, pixels in zip(*np.unique(instance[of_class], return_counts=True), strict=True):
-            mask = of_class & (instance == track)
+    for label, thing in enumerate(classes.things):
+        mask = of_class[thing]
+        for track, pixels in zip(*np.unique(instance[mask], return_counts=True), strict=True):
+            own = mask & (instance == track)
             if track == 0 or pixels < MIN_INSTANCE_PIXELS:
-                valid &= ~mask
+                known &= ~own
                 continue
-            masks.append(share(mask))
-            labels.append(logit_of[thing])
+            masks.append(share(own))
+            labels.append(label)
             ids.append(int(track))
-    shares = np.stack([*masks, *(share(semantic == c) for c in classes.stuff)])
+    shares = np.concatenate([np.reshape(masks, (-1, *stuff_shares.shape[1:])), stuff_shares])
+    valid = share(known)
+    # a cell half road, half void is road as far as anybody knows
+    goals = np.clip(shares / np.maximum(valid, 1e-6), 0, 1).astype(np.float32)
     return FrameTargets(
-        masks=torch.from_numpy(shares[: len(masks)]),
+        masks=torch.from_numpy(goals[: len(masks)]),
         classes=torch.tensor(labels, dtype=torch.int64),
         ids=torch.tensor(ids, dtype=torch.int64),
-        stuff_masks=torch.from_numpy(shares[len(masks) :]),
-        owners=torch.from_numpy(np.where(shares.max(0) < 0.25, IGNORE, shares.argmax(0))),
-        valid=torch.from_numpy(share(valid)),
+        stuff_masks=torch.from_numpy(goals[len(masks) :]),
+        owners=torch.from_numpy(_largest(shares)),
+        semantic=torch.from_numpy(_largest(class_shares)),
+        valid=torch.from_numpy(valid),
     )
+
+
+def _largest(shares: NDArray) -> NDArray[np.int64]:
+    return np.where(shares.max(0) < MIN_SHARE, IGNORE, shares.argmax(0))

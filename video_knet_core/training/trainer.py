@@ -5,6 +5,7 @@ Sample n of a run depends on (seed, n) alone, so a resumed run sees what an unbr
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from ..config import ConfigError, load_yaml
+from ..config import ConfigError, load_yaml, to_dict
 from ..data.pairs import PairSource, photometric
 from ..model.checkpoint import (
     CheckpointError,
@@ -75,7 +76,10 @@ class Trainer:
         torch.set_num_threads(config.threads)
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.device = torch.device(device)
+        try:
+            self.device = torch.device(device)
+        except RuntimeError as error:
+            raise ConfigError(f"device must be auto, cpu or cuda, found {device!r}") from error
         self.out = out
         self.model = self._build_model(config_path).to(self.device)
         for parameter in self.model.parameters():
@@ -103,7 +107,7 @@ class Trainer:
         config = self.config
         batches = self._batches()
         with (
-            SummaryWriter(str(self.out / "tensorboard")) as writer,
+            SummaryWriter(str(self.out / "tensorboard"), purge_step=self.step) as writer,
             tqdm(total=config.steps, initial=self.step, unit="step", dynamic_ncols=True) as bar,
         ):
             while self.step < config.steps:
@@ -139,26 +143,39 @@ class Trainer:
         for name, parameter in self._trained():
             for key, value in self.optimizer.state[parameter].items():
                 tensors[f"optimizer/{name}/{key}"] = value
-        save_tensors(tensors, self.state, {"step": str(self.step)})
+        save_tensors(tensors, self.state, {"step": str(self.step), "run": self._identity()})
         save_model(self.model, self.checkpoint, step=self.step, seed=self.config.seed)
 
     def resume(self) -> None:
         """Continue from the state in `out`.
 
         Raises:
-            CheckpointError: there is none, or it is of another network.
+            CheckpointError: there is none, or it is of another run.
         """
         tensors, metadata = load_tensors(self.state)
+        if metadata.get("run") != self._identity():
+            raise CheckpointError(
+                f"{self.state} is of another run: found {metadata.get('run')}, "
+                f"wanted {self._identity()}"
+            )
         try:
             self.step = int(metadata["step"])
             self.model.load_state_dict({k: tensors[f"model/{k}"] for k in self.model.state_dict()})
             for name, parameter in self._trained():
+                # copied into the parameter's own memory layout, which a fused optimiser relies on
                 self.optimizer.state[parameter] = {
-                    key: tensors[f"optimizer/{name}/{key}"].to(self.device)
+                    key: torch.empty_like(parameter if value.dim() else value).copy_(value)
                     for key in ("step", "exp_avg", "exp_avg_sq")
+                    for value in (tensors[f"optimizer/{name}/{key}"],)
                 }
         except (KeyError, RuntimeError) as error:
             raise CheckpointError(f"{self.state} is not the state of this run: {error}") from None
+
+    def _identity(self) -> str:
+        """What must not change between the parts of one run."""
+        config = self.config
+        facts = {"steps": config.steps, "batch": config.batch, "seed": config.seed}
+        return json.dumps({**facts, "model": to_dict(self.model.config)})
 
     def _losses(
         self, images: Tensor, targets: Sequence[Sequence[FrameTargets]]
@@ -275,8 +292,15 @@ def train_from_config(
     resume: bool = False,
     device: str = "auto",
 ) -> None:
-    """Run, or with `resume` continue, the training described by a YAML file."""
+    """Run, or with `resume` continue, the training described by a YAML file.
+
+    Raises:
+        ConfigError: the configuration cannot be used, or `out` holds a run and `resume` is off.
+        CheckpointError: there is nothing to resume, or it is of another run.
+    """
     trainer = Trainer(config_path, out, data_root, device)
     if resume:
         trainer.resume()
+    elif trainer.state.exists():
+        raise ConfigError(f"{out} holds a run already: resume it, or choose another folder")
     trainer.run()
