@@ -122,7 +122,7 @@ class TrackingConfig:
     """Least cosine similarity of a match: bi-softmax alone is 1 for a single pair of strangers."""
     overlap_weight: float = 0.3
     """Weight of box overlap in the order of possible matches; 0 = embeddings only, as the paper."""
-    birth_score: float = 0.4
+    birth_score: float = 0.3
     """Least class score of a segment that starts a track."""
     confirm_frames: int = 2
     """Frames with pixels before a tentative track is confirmed."""

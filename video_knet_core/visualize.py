@@ -63,7 +63,8 @@ def overlay(image: NDArray[np.uint8], frame: PanopticFrame, classes: ClassTable)
     _draw_contours(picture, frame.labels, visible)
     things = [track for track in visible if track.is_thing]
     for track in sorted(things, key=lambda track: track.area):
-        _draw_name(picture, track, f"{classes[track.class_id].name} {track.track_id}")
+        number = f" {track.track_id}" if track.track_id else ""
+        _draw_name(picture, track, classes[track.class_id].name + number)
     return picture
 
 

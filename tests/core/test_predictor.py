@@ -138,7 +138,7 @@ def test_an_untracked_thing_keeps_its_pixels_and_comes_last():
     script = Segments(
         map=small,
         class_ids=np.array([VEHICLE, VEHICLE]),
-        scores=np.array([0.35, 0.8], np.float32),
+        scores=np.array([0.2, 0.8], np.float32),
         areas=np.array([8 * 48, 12 * 48]),
         embeddings=np.eye(2, dtype=np.float32),
     )

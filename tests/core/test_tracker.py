@@ -231,7 +231,7 @@ def test_a_segment_of_the_same_class_goes_before_one_of_another():
 def test_visible_rows_come_by_id_then_the_untracked_with_labels_counting_up():
     tracker, (a, b, c) = Tracker(), looks(3)
     tracker.update(seen(Thing(a), Thing(b)), 0)
-    tracked = tracker.update(seen(Thing(c, score=0.3), Thing(b), Thing(a)), FRAME, first_label=7)
+    tracked = tracker.update(seen(Thing(c, score=0.2), Thing(b), Thing(a)), FRAME, first_label=7)
     assert [(t.label, t.track_id) for t in tracked.visible] == [(7, 1), (8, 2), (9, 0)]
     assert tracked.detection_of.tolist() == [2, 1, 0]
 
