@@ -33,11 +33,6 @@ def track_color(track_id: int) -> Color:
     return round(255 * r), round(255 * g), round(255 * b)
 
 
-def palette(n: int) -> NDArray[np.uint8]:
-    """[n, 3] distinct bright RGB colours: those of tracks 1..n."""
-    return np.array([track_color(i + 1) for i in range(n)], np.uint8).reshape(n, 3)
-
-
 def overlay(image: NDArray[np.uint8], frame: PanopticFrame, classes: ClassTable) -> Image:
     """Draw a result over its image.
 

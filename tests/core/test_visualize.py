@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from video_knet_core.types import ClassTable, PanopticFrame, Track, TrackState
-from video_knet_core.visualize import OverlayVideo, overlay, palette, side_by_side, track_color
+from video_knet_core.visualize import OverlayVideo, overlay, side_by_side, track_color
 
 CLASSES = ClassTable.from_rows(
     [
@@ -45,12 +45,10 @@ def scene(*vehicles: tuple[int, tuple[int, int, int, int]], extra: tuple[Track, 
 
 def test_track_colours_are_stable_bright_and_far_apart():
     assert track_color(12) == track_color(12)
-    colors = palette(12).astype(int)
+    colors = np.array([track_color(i + 1) for i in range(12)])
     assert colors.max(1).min() > 200
     for a, b in itertools.combinations(colors, 2):
         assert np.abs(a - b).sum() > 40
-    assert tuple(colors[4]) == track_color(5)
-    assert palette(0).shape == (0, 3)
 
 
 def test_segments_are_tinted_and_the_rest_is_left_alone():
