@@ -37,6 +37,8 @@ class NeckConfig:
     """Pyramid to one feature map at stride 4."""
 
     channels: int = 128
+    position: bool = False
+    """Add a position code of several frequencies at stride 4, so that kernels can be local."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,8 @@ class KernelConfig:
     """Kernel Fusion: previous kernels refine this frame's before the last stage (changes masks)."""
     linking: bool = True
     """Kernel Linking: kernels attend to the previous ones (changes embeddings only)."""
+    centers: bool = False
+    """Train the features to tell the centre of the instance they belong to (costs nothing later)."""
     embedding: bool = True
     """Association embedding; off = raw kernels are the embeddings (the paper's toy experiment)."""
 

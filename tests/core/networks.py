@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from video_knet_core.config import ModelConfig, NeckConfig, load_yaml
+from video_knet_core.config import ModelConfig, load_yaml
 from video_knet_core.model.video_knet import VideoKNet
 
 CONFIGS = Path(__file__).parents[2] / "config"
@@ -20,7 +20,7 @@ def small_config(**kernels: object) -> ModelConfig:
         config,
         height=64,
         width=96,
-        neck=NeckConfig(channels=32),
+        neck=replace(config.neck, channels=32),
         kernels=replace(config.kernels, **settings),
     )
 

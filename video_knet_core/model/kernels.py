@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import relu
 
 from .neck import conv_bn
+from .position import CODE_SIZE
 
 
 class PreviousKernels(NamedTuple):
@@ -37,6 +38,8 @@ class HeadOutput(NamedTuple):
     """[B,N,h,w]"""
     semantic_logits: Tensor
     """[B,K,h,w]"""
+    centers: Tensor | None = None
+    """[B,`CODE_SIZE`,h,w] position code of the centre of each cell's instance, if it is learned."""
 
 
 class StageOutput(NamedTuple):
@@ -82,7 +85,13 @@ class KernelHead(nn.Module):
     """First guess: learned thing kernels, and rows of a semantic classifier as stuff kernels."""
 
     def __init__(
-        self, channels: int, things: int, thing_classes: int, stuff_classes: int, pooling: str
+        self,
+        channels: int,
+        things: int,
+        thing_classes: int,
+        stuff_classes: int,
+        pooling: str,
+        centers: bool = False,
     ) -> None:
         super().__init__()
         self.thing_classes = thing_classes
@@ -93,6 +102,9 @@ class KernelHead(nn.Module):
         self.classifier = nn.Conv2d(channels, thing_classes + stuff_classes, 1)
         nn.init.normal_(self.classifier.weight, std=0.01)
         nn.init.zeros_(self.classifier.bias)  # type: ignore[arg-type]
+        self.centers = nn.Conv2d(channels, CODE_SIZE, 1) if centers else None
+        if self.centers is not None:
+            nn.init.zeros_(self.centers.weight)
 
     def forward(self, x: Tensor) -> HeadOutput:
         """[B,C,h,w] -> proposals of all N kernels."""
@@ -109,6 +121,7 @@ class KernelHead(nn.Module):
             kernels=torch.cat((thing_kernels + group, stuff_kernels), 1),
             mask_logits=torch.cat((thing_masks, semantic_logits[:, self.thing_classes :]), 1),
             semantic_logits=semantic_logits,
+            centers=self.centers(features) if self.centers is not None else None,
         )
 
 

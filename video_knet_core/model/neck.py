@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, relu
 
 from .backbone import BN_EPS
+from .position import CODE_SIZE, position_map, sine_position
 
 
 class SeparableConv(nn.Module):
@@ -40,11 +39,12 @@ class LeanNeck(nn.Module):
     """A feature pyramid of separable convolutions, merged at stride 4.
 
     Position enters at stride 32 (sine encoding, as in the authors' semantic FPN, where kernels need
-    it to tell two equal cars apart); context from the image mean enters there too.
+    it to tell two equal cars apart); context from the image mean enters there too. With `position`
+    a finer code of the place enters at stride 4: far cars are a few cells apart.
     [B,Ci,H/s,W/s] for s in 4, 8, 16, 32 -> [B,C,H/4,W/4].
     """
 
-    def __init__(self, inputs: Sequence[int], channels: int) -> None:
+    def __init__(self, inputs: Sequence[int], channels: int, position: bool = False) -> None:
         super().__init__()
         self.laterals = nn.ModuleList(conv_bn(c, channels) for c in inputs)
         self.context = nn.Linear(inputs[-1], channels)
@@ -52,6 +52,9 @@ class LeanNeck(nn.Module):
             SeparableConv(channels, kernel) for kernel in (3, 3, 3, 5)[: len(inputs)]
         )
         self.merge = SeparableConv(channels)
+        self.position = nn.Conv2d(CODE_SIZE, channels, 1, bias=False) if position else None
+        if self.position is not None:
+            nn.init.zeros_(self.position.weight)
 
     def forward(self, pyramid: Sequence[Tensor]) -> Tensor:
         levels = [lateral(x) for lateral, x in zip(self.laterals, pyramid, strict=True)]
@@ -64,28 +67,10 @@ class LeanNeck(nn.Module):
             if i:
                 x = levels[i - 1] + _resize_like(x, levels[i - 1])
         finest = smoothed[-1]
-        return self.merge(finest + sum(_resize_like(s, finest) for s in smoothed[:-1]))
-
-
-def sine_position(x: Tensor, temperature: float = 1e4) -> Tensor:
-    """Sine position encoding [1,C,h,w] for a map `x` [B,C,h,w]: first half y, second half x.
-
-    Source: SinePositionalEncoding with normalisation (positions 1/h .. 1 times 2 pi), channels
-    interleaved sine / cosine.
-    """
-    channels, height, width = x.shape[1:]
-    half = channels // 2
-    index = torch.arange(half, device=x.device)
-    divisor = temperature ** (2 * index.div(2, rounding_mode="floor") / half)
-
-    def encode(n: int) -> Tensor:
-        position = torch.arange(1, n + 1, device=x.device) * (2 * math.pi / n)
-        angle = position[:, None] / divisor[None]  # [n, half]
-        return torch.stack((angle[:, 0::2].sin(), angle[:, 1::2].cos()), dim=2).flatten(1)
-
-    y = encode(height).T[:, :, None].expand(half, height, width)
-    across = encode(width).T[:, None, :].expand(half, height, width)
-    return torch.cat((y, across)).to(x.dtype)[None]
+        merged = finest + sum(_resize_like(s, finest) for s in smoothed[:-1])
+        if self.position is not None:
+            merged = merged + self.position(position_map(finest))
+        return self.merge(merged)
 
 
 def _resize_like(x: Tensor, target: Tensor) -> Tensor:

@@ -79,13 +79,14 @@ class VideoKNet(nn.Module):
         kernels, channels = config.kernels, config.neck.channels
         self.thing_kernels = kernels.things
         self.backbone = build_backbone(config.backbone)
-        self.neck = LeanNeck(self.backbone.channels, channels)
+        self.neck = LeanNeck(self.backbone.channels, channels, config.neck.position)
         self.head = KernelHead(
             channels,
             kernels.things,
             thing_classes=len(config.classes.things),
             stuff_classes=len(config.classes.stuff),
             pooling=kernels.pooling,
+            centers=kernels.centers,
         )
         attention = (channels, kernels.attention_heads, kernels.feedforward)
         self.stages = nn.ModuleList(

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from ..model.position import position_code
 from ..model.video_knet import Prediction
 from . import losses
 from .matching import Match, match_instances
@@ -28,6 +29,8 @@ class LossWeights:
     semantic: float = 1.0
     balance: float = 0.0
     """How far small segments count more in rank and semantic losses: 0 not at all, 1 fully."""
+    center: float = 4.0
+    """Not in the paper: see `KernelConfig.centers`."""
     track: float = 0.25
     track_aux: float = 1.0
 
@@ -52,6 +55,8 @@ class Criterion:
         matches = self._match(masks, None, targets)
         semantic = _resize(prediction.head.semantic_logits, size)
         out = _prefixed("head", self._head(masks, semantic, targets, matches))
+        if prediction.head.centers is not None:
+            out["head_center"] = self._centers(_resize(prediction.head.centers, size), targets)
         for i, stage in enumerate(prediction.stages):
             masks = _resize(stage.mask_logits, size)
             class_logits = stage.class_logits.float()
@@ -110,6 +115,13 @@ class Criterion:
             "semantic": self.weights.semantic
             * losses.semantic_loss(semantic, torch.stack(classes), balance),
         }
+
+    def _centers(self, codes: Tensor, targets: Sequence[FrameTargets]) -> Tensor:
+        each = [
+            losses.center_loss(code, position_code(*t.centers), t.owners, self.weights.balance)
+            for code, t in zip(codes, targets, strict=True)
+        ]
+        return self.weights.center * torch.stack(each).mean()
 
     def _stage(
         self,

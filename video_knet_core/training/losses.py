@@ -57,6 +57,24 @@ def _cell_loss(logits: Tensor, goals: Tensor, balance: float) -> Tensor:
     return loss / mean.clamp(min=1e-12) / goals.numel()
 
 
+def center_loss(codes: Tensor, goals: Tensor, owners: Tensor, balance: float = 0.0) -> Tensor:
+    """Squared error of the position codes [F,h,w] of one frame, mean over the cells of instances.
+
+    Args:
+        codes: what the cells say of the centre of their instance.
+        goals: [G,F] the code of each instance's centre.
+        owners: [h,w] int64; 0..G-1 where an instance owns the cell.
+        balance: an instance of n cells weighs n^(1 - `balance`).
+    """
+    inside = (owners >= 0) & (owners < len(goals))
+    if not inside.any():
+        return codes.sum() * 0
+    rows = owners[inside]
+    weights = rows.bincount(minlength=len(goals)).clamp(min=1).to(codes.dtype)[rows] ** -balance
+    errors = (codes[:, inside].T - goals[rows]).square().mean(1)
+    return (errors * weights).sum() / weights.sum()
+
+
 def class_loss(
     logits: Tensor,
     targets: Tensor,

@@ -51,6 +51,17 @@ class FrameTargets:
         """[S] bool: the class has pixels in this frame."""
         return self.stuff_masks.flatten(1).amax(1) > 0
 
+    @property
+    def centers(self) -> tuple[Tensor, Tensor]:
+        """y [G] and x [G] of the middle of each instance's visible part, as fractions 0..1."""
+        height, width = self.masks.shape[1:]
+        total = self.masks.sum((1, 2)).clamp(min=1e-6)
+        rows = torch.arange(height, device=self.masks.device) + 0.5
+        columns = torch.arange(width, device=self.masks.device) + 0.5
+        y = (self.masks.sum(2) @ rows) / total / height
+        x = (self.masks.sum(1) @ columns) / total / width
+        return y, x
+
     def to(self, device: torch.device) -> FrameTargets:
         """The same on another device."""
         return FrameTargets(*(getattr(self, f).to(device) for f in self.__dataclass_fields__))

@@ -210,7 +210,7 @@ class Trainer:
         start = load_model(config_path.parent / self.config.init)
         if start.config.classes != model_config.classes:
             raise ConfigError(f"init {self.config.init} has other classes than {self.config.model}")
-        model.load_state_dict(start.state_dict())
+        start_from(model, start.state_dict())
         return model
 
     def _trained(self) -> Iterator[tuple[str, nn.Parameter]]:
@@ -257,6 +257,19 @@ class Trainer:
         bar.set_postfix(loss=f"{losses['total'].item():.2f}", track=f"{losses['track'].item():.3f}")
 
 
+def start_from(model: VideoKNet, state: dict[str, Tensor]) -> None:
+    """Load the weights of an earlier model; what that one did not have keeps its first values.
+
+    Raises:
+        ConfigError: a weight has no place in `model`, or another shape.
+    """
+    own = model.state_dict()
+    strange = [k for k, v in state.items() if k not in own or own[k].shape != v.shape]
+    if strange:
+        raise ConfigError(f"init: the model has no place for {strange[:3]} of {len(strange)}")
+    model.load_state_dict(own | state)
+
+
 def freeze(model: VideoKNet, groups: int) -> None:
     """Keep the stem and the first `groups` block groups of the backbone as they are, BN too."""
     backbone = model.backbone
@@ -271,6 +284,8 @@ def _images(parts: Any, which: slice) -> Any:
     """The same nest of tuples with every tensor [B,...] cut to some of its images."""
     if isinstance(parts, Tensor):
         return parts[which]
+    if parts is None:
+        return None
     cut = [_images(part, which) for part in parts]
     return type(parts)(*cut) if hasattr(parts, "_fields") else tuple(cut)
 

@@ -1,0 +1,62 @@
+"""Position codes: of cells in the neck, and of instance centres as a training goal."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from networks import small_config, small_network
+
+from video_knet_core.model.position import CODE_SIZE, position_code, position_map
+from video_knet_core.training.losses import center_loss
+from video_knet_core.training.targets import frame_targets
+
+
+def test_codes_are_most_alike_at_the_same_place():
+    places = torch.linspace(0.05, 0.95, 19)
+    codes = position_code(places, places)
+    alike = codes @ codes.T
+    assert codes.shape == (19, CODE_SIZE)
+    assert (alike.argmax(1) == torch.arange(19)).all()
+    assert torch.allclose(alike.diagonal(), torch.full((19,), CODE_SIZE / 2))
+
+
+def test_a_map_holds_the_code_of_each_cells_centre():
+    code = position_map(torch.zeros(1, 3, 4, 8))
+    assert code.shape == (1, CODE_SIZE, 4, 8)
+    assert torch.allclose(code[0, :, 1, 6], position_code(torch.tensor(1.5 / 4), torch.tensor(6.5 / 8)))
+
+
+def test_the_position_starts_without_effect_and_can_be_switched_off():
+    image = torch.rand(1, 3, 64, 96) * 255
+    network = small_network()
+    assert not network.neck.position.weight.any()
+    with torch.no_grad():
+        before, _ = network(image)
+        network.neck.position.weight.fill_(0.5)
+        after, _ = network(image)
+    assert not torch.equal(before.mask_logits, after.mask_logits)
+
+
+def test_only_a_network_that_learns_centers_gives_their_codes():
+    image = torch.rand(1, 3, 64, 96) * 255
+    with torch.no_grad():
+        assert small_network(centers=True)(image)[0].head.centers.shape == (1, CODE_SIZE, 16, 24)
+        assert small_network(centers=False)(image)[0].head.centers is None
+
+
+def test_the_centre_of_an_instance_is_the_middle_of_its_visible_part():
+    semantic, instance = np.zeros((32, 64), np.uint8), np.zeros((32, 64), np.int32)
+    semantic[8:16, 32:64], instance[8:16, 32:64] = 10, 3
+    y, x = frame_targets(semantic, instance, small_config().classes, stride=4).centers
+    assert (y.item(), x.item()) == pytest.approx((12 / 32, 48 / 64))
+
+
+def test_the_center_loss_counts_the_cells_of_instances_alone():
+    owners = torch.tensor([[0, 0, 0, 0], [1, -100, 2, 2]])  # two instances, then stuff
+    goals = torch.stack((torch.zeros(3), torch.ones(3)))
+    codes = torch.zeros(3, 2, 4)
+    codes[:, 1, 1:] = 9
+    assert center_loss(codes, goals, owners) == pytest.approx(1 / 5)
+    assert center_loss(codes, goals, owners, balance=1.0) == pytest.approx(1 / 2)
+    assert center_loss(codes, goals, torch.full((2, 4), 2)) == 0
