@@ -20,7 +20,9 @@ from numpy.typing import NDArray
 from .config import TrackingConfig
 from .engine.runtime import Runtime
 from .geometry import NearestUpsampling, Regions
-from .tracking.tracker import Detections, Tracked, Tracker
+from .tracking import build_tracker
+from .tracking.detections import Detections
+from .tracking.history import Tracked
 from .types import ClassTable, PanopticFrame, Segments, Track, TrackState
 
 _log = logging.getLogger(__name__)
@@ -34,7 +36,7 @@ class VideoPredictor:
     ) -> None:
         self.classes: ClassTable = runtime.info.classes
         self._runtime = runtime
-        self._tracker = Tracker(tracking, first_epoch)
+        self._tracker = build_tracker(tracking, first_epoch)
         self._upsampling: NearestUpsampling | None = None
         self._state: Any | None = None
         self._size: tuple[int, ...] | None = None
@@ -47,11 +49,19 @@ class VideoPredictor:
 
     @property
     def tracking(self) -> TrackingConfig:
-        """Settings of the tracker; new ones hold from the next frame on."""
+        """Settings of the tracker; new ones hold from the next frame on.
+
+        Setting another `association` is a ValueError: memory of one cannot pass to the other.
+        """
         return self._tracker.config
 
     @tracking.setter
     def tracking(self, config: TrackingConfig) -> None:
+        if config.association != self.tracking.association:
+            raise ValueError(
+                f"association must stay {self.tracking.association!r} while the predictor lives, "
+                f"found {config.association!r}; make a new predictor"
+            )
         self._tracker.config = config
 
     def reset(self) -> None:
@@ -115,6 +125,7 @@ class VideoPredictor:
                 grouped.scores[things],
                 segments.embeddings[things - grouped.first_thing],
                 regions.take(things),
+                None if segments.boxes is None else segments.boxes[things - grouped.first_thing],
             ),
             stamp,
             first_label=1 + len(stuff),

@@ -120,6 +120,9 @@ class Segments:
     """[S] pixels of each slot in `map`; 0 = the slot holds no segment."""
     embeddings: NDArray[np.float32]
     """[S, E] association embeddings, not normalised."""
+    boxes: NDArray[np.int64] | None = None
+    """[S, 4] xmin, ymin, xmax, ymax, inclusive, in pixels of `map`, where a tracker is to go by
+    others than the tight ones."""
 
 
 class TrackState(IntEnum):
@@ -184,9 +187,12 @@ class PanopticFrame:
     inference_ms: float
     """Time of the engine step."""
 
-    def semantic_map(self) -> NDArray[np.uint8]:
-        """[H, W] class id of each pixel, `NO_CLASS` where there is no segment."""
-        lut = np.full(max((t.label for t in self.tracks), default=0) + 1, NO_CLASS, np.uint8)
+    def semantic_map(self, unassigned: int = NO_CLASS) -> NDArray[np.uint8]:
+        """[H, W] class id of each pixel, `unassigned` where there is no segment.
+
+        The authors' code has 0, so that what nobody claims becomes road.
+        """
+        lut = np.full(max((t.label for t in self.tracks), default=0) + 1, unassigned, np.uint8)
         for track in self.tracks:
             if track.label:
                 lut[track.label] = track.class_id

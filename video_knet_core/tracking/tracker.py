@@ -17,7 +17,6 @@ Matching is by embeddings, as in the paper, with three additions:
 
 from __future__ import annotations
 
-import math
 from collections.abc import Container
 from dataclasses import dataclass, field
 
@@ -25,51 +24,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..config import TrackingConfig
-from ..geometry import Regions
-from ..types import Track, TrackState
 from .association import box_overlap, embedding_similarity, match_greedily
+from .detections import Detections, Segment
+from .history import History, Tracked, visible_rows
 
 CONFIRMED_BONUS = 0.2
 """How much less alike a confirmed track may be than a tentative one and still go first."""
 VOTE_DECAY = 0.9
 """Weight of the older votes for the class of a track, per frame."""
-VELOCITY_MOMENTUM = 0.5
-"""Weight of the newest displacement in the velocity of a track."""
-UNKNOWN = (math.nan, math.nan)
-"""Velocity of a track seen only once."""
-
-
-@dataclass(frozen=True)
-class Detections:
-    """The thing segments of one frame, N of them."""
-
-    class_ids: NDArray[np.int64]
-    """[N]"""
-    scores: NDArray[np.float32]
-    """[N] class scores 0..1."""
-    embeddings: NDArray[np.float32]
-    """[N, E]"""
-    regions: Regions
-    """Geometry in image pixels."""
-
-    def __len__(self) -> int:
-        return len(self.class_ids)
-
-
-@dataclass(frozen=True)
-class Tracked:
-    """What the tracker makes of the N detections of one frame."""
-
-    visible: tuple[Track, ...]
-    """N rows by track id, labels counting up; then, with track id 0, the segments too uncertain
-    to start a track."""
-    detection_of: NDArray[np.int64]
-    """[N] the detection of each visible row."""
-    coasted: tuple[Track, ...]
-    """Confirmed tracks without pixels in this frame, by id."""
-    born: tuple[int, ...]
-    """Ids first given in this frame."""
-    ended: tuple[int, ...]
 
 
 class Tracker:
@@ -100,19 +62,13 @@ class Tracker:
         for memory in self._memory:
             memory.visible = False
         owners |= {i: self._start(stamp) for i in self._births(detections, owners)}
-        segments = _segments(detections)
+        segments = detections.segments()
         for i, memory in owners.items():
             self._see(memory, segments[i], stamp)
         ended = tuple(m.id for m in self._memory if not self._lives(m, stamp))
         self._memory = [m for m in self._memory if self._lives(m, stamp)]
-        order = sorted(owners, key=lambda i: owners[i].id)
-        order += [i for i in range(len(segments)) if i not in owners]
         return Tracked(
-            visible=tuple(
-                owners[i].row(label) if i in owners else _untracked(segments[i], label, stamp)
-                for label, i in enumerate(order, start=first_label)
-            ),
-            detection_of=np.array(order, np.int64),
+            *visible_rows(segments, owners, stamp, first_label),
             coasted=tuple(m.row(label=0) for m in self._memory if m.confirmed and not m.visible),
             born=tuple(m.id for m in owners.values() if m.age == 1),
             ended=ended,
@@ -158,91 +114,31 @@ class Tracker:
         self._memory.append(memory)
         return memory
 
-    def _see(self, memory: _Memory, segment: _Segment, stamp: int) -> None:
+    def _see(self, memory: _Memory, segment: Segment, stamp: int) -> None:
         """Take a segment into the track."""
         if memory.age:
             new = self.config.embedding_momentum
             memory.embedding = new * segment.embedding + (1 - new) * memory.embedding
-            memory.velocity = _velocity(memory, segment.centroid, stamp)
         else:
             memory.embedding = segment.embedding
-        memory.segment = segment
         memory.votes = {c: v * VOTE_DECAY for c, v in memory.votes.items()}
         memory.votes[segment.class_id] = memory.votes.get(segment.class_id, 0.0) + segment.score
-        memory.score_sum += segment.score
-        memory.last_seen = stamp
-        memory.age += 1
+        memory.see(segment, stamp)
         memory.confirmed = memory.confirmed or memory.age >= self.config.confirm_frames
-        memory.visible = True
-
-
-@dataclass(frozen=True)
-class _Segment:
-    """One detection, as plain numbers."""
-
-    class_id: int
-    score: float
-    embedding: NDArray[np.float32]
-    area: int
-    box: tuple[int, int, int, int]
-    centroid: tuple[float, float]
-    truncated: bool
 
 
 @dataclass
-class _Memory:
-    """One track, as it was when last seen."""
+class _Memory(History):
+    """The history of a track, and what is matched with the segments to come."""
 
-    id: int
-    first_seen: int
-    last_seen: int = 0
-    segment: _Segment = field(init=False)
     embedding: NDArray[np.floating] = field(init=False)
-    velocity: tuple[float, float] = UNKNOWN
     votes: dict[int, float] = field(default_factory=dict)
-    score_sum: float = 0.0
-    age: int = 0
     confirmed: bool = False
-    visible: bool = True
 
     @property
     def class_id(self) -> int:
+        """The class with the most votes."""
         return max(self.votes, key=self.votes.__getitem__)
-
-    def row(self, label: int) -> Track:
-        """The track as others see it; without pixels its state is coasted and its area 0."""
-        seen = TrackState.CONFIRMED if self.confirmed else TrackState.TENTATIVE
-        return Track(
-            label=label,
-            track_id=self.id,
-            class_id=self.class_id,
-            is_thing=True,
-            state=seen if self.visible else TrackState.COASTED,
-            score=self.segment.score,
-            track_score=self.score_sum / self.age,
-            age=self.age,
-            first_seen=self.first_seen,
-            last_seen=self.last_seen,
-            box=self.segment.box,
-            centroid=self.segment.centroid,
-            velocity=self.velocity,
-            area=self.segment.area if self.visible else 0,
-            truncated=self.segment.truncated,
-        )
-
-
-def _segments(detections: Detections) -> list[_Segment]:
-    regions = detections.regions
-    columns = (
-        detections.class_ids.tolist(),
-        detections.scores.tolist(),
-        detections.embeddings,
-        regions.areas.tolist(),
-        map(tuple, regions.boxes.tolist()),
-        map(tuple, regions.centroids.tolist()),
-        regions.truncated.tolist(),
-    )
-    return [_Segment(*row) for row in zip(*columns, strict=True)]
 
 
 def _boxes_at(known: list[_Memory], stamp: int) -> NDArray[np.float64]:
@@ -251,41 +147,3 @@ def _boxes_at(known: list[_Memory], stamp: int) -> NDArray[np.float64]:
     seconds = np.array([stamp - m.last_seen for m in known]) * 1e-9
     boxes[:, :2] += np.nan_to_num([m.velocity for m in known]) * seconds[:, None]
     return boxes
-
-
-def _velocity(memory: _Memory, centroid: tuple[float, float], stamp: int) -> tuple[float, float]:
-    """Pixels per second, smoothed; unknown until the track was seen at two stamps."""
-    seconds = (stamp - memory.last_seen) * 1e-9
-    if seconds <= 0:
-        return memory.velocity
-    x, y = (
-        (new - old) / seconds for new, old in zip(centroid, memory.segment.centroid, strict=True)
-    )
-    if memory.velocity is UNKNOWN:
-        return x, y
-    keep = 1 - VELOCITY_MOMENTUM
-    return (
-        VELOCITY_MOMENTUM * x + keep * memory.velocity[0],
-        VELOCITY_MOMENTUM * y + keep * memory.velocity[1],
-    )
-
-
-def _untracked(segment: _Segment, label: int, stamp: int) -> Track:
-    """The row of a thing without an identity."""
-    return Track(
-        label=label,
-        track_id=0,
-        class_id=segment.class_id,
-        is_thing=True,
-        state=TrackState.TENTATIVE,
-        score=segment.score,
-        track_score=segment.score,
-        age=1,
-        first_seen=stamp,
-        last_seen=stamp,
-        box=segment.box,
-        centroid=segment.centroid,
-        velocity=UNKNOWN,
-        area=segment.area,
-        truncated=segment.truncated,
-    )

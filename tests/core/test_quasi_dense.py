@@ -1,0 +1,316 @@
+"""The authors' quasi-dense tracker: equal to recorded frames of their code, and its face as ours.
+
+One unit of time is a frame at 10 Hz.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from video_knet_core.config import ConfigError, TrackingConfig, from_dict
+from video_knet_core.engine.runtime import ModelInfo
+from video_knet_core.geometry import Regions
+from video_knet_core.predictor import VideoPredictor
+from video_knet_core.tracking import build_tracker
+from video_knet_core.tracking.detections import Detections
+from video_knet_core.tracking.quasi_dense import (
+    DUPLICATE,
+    NO_ID,
+    QuasiDenseMatcher,
+    QuasiDenseTracker,
+)
+from video_knet_core.tracking.tracker import Tracker
+from video_knet_core.types import ClassInfo, ClassTable, Segments, TrackState
+
+GOLDEN = Path(__file__).parents[1] / "fixtures" / "quasi_dense_tracker.npz"
+FRAMES = range(9)
+FRAME = 100_000_000
+QUASI_DENSE = TrackingConfig(association="quasi_dense")
+VEHICLE = 10
+
+
+@pytest.fixture(scope="module")
+def golden():
+    with np.load(GOLDEN, allow_pickle=False) as file:
+        return dict(file)
+
+
+@pytest.fixture(scope="module")
+def matched(golden):
+    """Per frame: what the matcher returns, and its memory afterwards."""
+    matcher, frames = QuasiDenseMatcher(), []
+    for t in FRAMES:
+        given = (golden[f"{t}/{name}"] for name in ("bboxes", "labels", "embeds"))
+        kept, ids = matcher.match(*given, frame=t)
+        frames.append((kept, ids, matcher.memory_ids, matcher.backdrop_count, matcher.ids_given))
+    return frames
+
+
+@dataclasses.dataclass
+class Thing:
+    """One segment of one class; `at` is the upper left of a box of 20 x 40 pixels."""
+
+    look: int
+    """The direction of its embedding."""
+    score: float = 0.9
+    at: tuple[int, int] = (0, 0)
+
+
+def seen(*things):
+    boxes = np.array([(*t.at, 20, 40) for t in things], np.int64).reshape(-1, 4)
+    regions = Regions(
+        areas=np.full(len(things), 500),
+        boxes=boxes,
+        centroids=boxes[:, :2] + (9.5, 19.5),
+        truncated=np.zeros(len(things), bool),
+    )
+    return Detections(
+        np.full(len(things), VEHICLE),
+        np.array([t.score for t in things], np.float32),
+        20 * np.eye(16, dtype=np.float32)[[t.look for t in things]],
+        regions,
+    )
+
+
+def rows(tracked):
+    """The visible rows in the order of the detections."""
+    return [tracked.visible[k] for k in np.argsort(tracked.detection_of)]
+
+
+def ids(tracked):
+    return [row.track_id for row in rows(tracked)]
+
+
+LEFT, RIGHT = Thing(0), Thing(1, 0.7, at=(100, 0))
+
+
+# --- the matcher, against the authors' numbers
+
+
+@pytest.mark.parametrize("t", FRAMES)
+def test_the_nms_keeps_the_authors_boxes_and_labels_in_their_order(golden, matched, t):
+    kept = matched[t][0]
+    np.testing.assert_array_equal(golden[f"{t}/bboxes"][kept], golden[f"{t}/out_bboxes"])
+    np.testing.assert_array_equal(golden[f"{t}/labels"][kept], golden[f"{t}/out_labels"])
+
+
+@pytest.mark.parametrize("t", FRAMES)
+def test_ids_are_the_authors(golden, matched, t):
+    np.testing.assert_array_equal(matched[t][1], golden[f"{t}/out_ids"])
+
+
+@pytest.mark.parametrize("t", FRAMES)
+def test_the_memory_is_the_authors(golden, matched, t):
+    _, _, memory_ids, backdrops, ids_given = matched[t]
+    assert memory_ids == tuple(golden[f"{t}/memory_ids"])
+    assert backdrops == golden[f"{t}/num_backdrops"]
+    assert ids_given == golden[f"{t}/num_tracklets"]
+
+
+def test_the_recorded_frames_show_every_kind_of_id_a_backdrop_an_nms_drop_and_an_expiry(
+    golden, matched
+):
+    assert {NO_ID, DUPLICATE} < {i for frame in matched for i in frame[1].tolist()}
+    assert any(backdrops for *_, backdrops, _ in matched)
+    assert all(len(matched[t][0]) < len(golden[f"{t}/bboxes"]) for t in FRAMES)
+    assert len(matched[-1][2]) < matched[-1][4]
+
+
+def test_the_width_of_a_box_is_the_difference_of_its_corners():
+    boxes = [(0, 0, 10, 10, 0.9), (0, 0, 3, 10, 0.29)]
+    kept, _ = QuasiDenseMatcher().match(
+        np.array(boxes, np.float32), np.zeros(2, int), np.eye(2, dtype=np.float32), frame=0
+    )
+    assert kept.tolist() == [0, 1]  # overlap 0.3; with a pixel more it would be 4/11, and too much
+
+
+def test_a_box_also_yields_to_one_that_is_itself_dropped():
+    boxes = [(0, 0, 100, 10, 0.9), (15, 0, 115, 10, 0.8), (30, 0, 130, 10, 0.7)]
+    kept, _ = QuasiDenseMatcher().match(
+        np.array(boxes, np.float32), np.zeros(3, int), np.eye(3, dtype=np.float32), frame=0
+    )
+    assert kept.tolist() == [0]  # the third overlaps the first by 0.54 only
+
+
+def test_a_frame_without_detections_has_no_ids():
+    matcher = QuasiDenseMatcher()
+    kept, ids_ = matcher.match(np.zeros((0, 5)), np.zeros(0, int), np.zeros((0, 16)), frame=0)
+    assert kept.shape == ids_.shape == (0,)
+
+
+# --- the tracker
+
+
+def test_track_ids_are_the_authors_plus_one(golden):
+    tracker = QuasiDenseTracker()
+    for t in FRAMES:
+        bboxes, wanted = golden[f"{t}/bboxes"], np.zeros(len(golden[f"{t}/bboxes"]), int)
+        tracked = tracker.update(
+            Detections(
+                golden[f"{t}/labels"],
+                bboxes[:, 4],
+                golden[f"{t}/embeds"],
+                seen(*[LEFT] * len(bboxes)).regions,
+                boxes=bboxes[:, :4],
+            ),
+            t * FRAME,
+        )
+        for box, id_ in zip(golden[f"{t}/out_bboxes"], golden[f"{t}/out_ids"], strict=True):
+            wanted[(bboxes == box).all(axis=1)] = max(id_ + 1, 0)
+        assert ids(tracked) == wanted.tolist()
+
+
+def test_a_track_is_confirmed_at_once_and_a_thing_without_one_is_tentative():
+    tracked = QuasiDenseTracker().update(seen(LEFT, Thing(1, 0.3, at=(100, 0))), 0, first_label=5)
+    certain, uncertain = tracked.visible
+    assert (certain.track_id, certain.state, certain.label) == (1, TrackState.CONFIRMED, 5)
+    assert (uncertain.track_id, uncertain.state, uncertain.label) == (0, TrackState.TENTATIVE, 6)
+    assert tracked.born == (1,)
+
+
+def test_ids_follow_the_embeddings():
+    tracker = QuasiDenseTracker()
+    assert ids(tracker.update(seen(LEFT, RIGHT), 0)) == [1, 2]
+    assert ids(tracker.update(seen(RIGHT, LEFT), FRAME)) == [2, 1]
+
+
+def test_a_backdrop_keeps_its_like_from_continuing_a_track():
+    tracker, weak = QuasiDenseTracker(), Thing(1, 0.33, at=(100, 0))
+    tracker.update(seen(LEFT, weak), 0)
+    assert ids(tracker.update(seen(weak), FRAME)) == [0]
+    # the backdrop of that frame is forgotten with the next; then even a stranger goes for the track
+    tracker.update(seen(LEFT), 2 * FRAME)
+    assert ids(tracker.update(seen(weak), 3 * FRAME)) == [1]
+
+
+def test_a_row_tells_the_life_of_the_track():
+    tracker = QuasiDenseTracker()
+    tracker.update(seen(Thing(0, 0.5)), 0)
+    (row,) = tracker.update(seen(Thing(0, 0.9, at=(3, -1))), FRAME).visible
+    assert (row.age, row.first_seen, row.last_seen) == (2, 0, FRAME)
+    assert row.track_score == pytest.approx(0.7) and row.score == pytest.approx(0.9)
+    assert row.velocity == pytest.approx((30.0, -10.0))
+
+
+def test_a_track_without_pixels_coasts_and_ends_after_five_frames():
+    tracker = QuasiDenseTracker()
+    tracker.update(seen(LEFT, RIGHT), 0)
+    later = [tracker.update(seen(RIGHT), t * FRAME) for t in range(1, 7)]
+    assert [[t.track_id for t in frame.coasted] for frame in later] == [[1]] * 4 + [[], []]
+    assert [frame.ended for frame in later] == [()] * 4 + [(1,), ()]
+    assert later[0].coasted[0].state == TrackState.COASTED
+    assert ids(tracker.update(seen(RIGHT, LEFT), 7 * FRAME)) == [2, 3]
+
+
+def test_frames_without_things_age_the_memory_but_end_no_track():
+    """As in the authors' code, which does not call its tracker then."""
+    tracker = QuasiDenseTracker()
+    tracker.update(seen(LEFT, RIGHT), 0)
+    empty = [tracker.update(seen(), t * FRAME) for t in range(1, 20)]
+    assert {frame.ended for frame in empty} == {()}
+    back = tracker.update(seen(LEFT), 20 * FRAME)
+    assert ids(back) == [1] and back.ended == (2,)
+
+
+def test_ids_are_not_reused_after_a_reset():
+    tracker = QuasiDenseTracker(first_epoch=3)
+    tracker.update(seen(LEFT, RIGHT), 0)
+    tracker.reset()
+    again = tracker.update(seen(LEFT), FRAME)
+    assert tracker.epoch == 4
+    assert ids(again) == [3] and again.coasted == again.ended == ()
+
+
+DOUBLED = (Thing(0, 0.9), Thing(1, 0.8), Thing(2, 0.7, at=(100, 0)))
+"""The second has the box of the first, so the NMS drops it."""
+
+
+def test_a_dropped_duplicate_has_no_id():
+    assert ids(QuasiDenseTracker().update(seen(*DOUBLED), 0)) == [1, 0, 2]
+
+
+def test_positional_ids_shift_to_the_wrong_segment_after_a_duplicate():
+    tracker = QuasiDenseTracker(dataclasses.replace(QUASI_DENSE, positional_ids=True))
+    assert ids(tracker.update(seen(*DOUBLED), 0)) == [1, 2, 0]
+    assert ids(tracker.update(seen(*DOUBLED[::-1]), FRAME)) == [0, 2, 1]
+
+
+def test_given_boxes_replace_those_of_the_regions():
+    apart = np.array([(0, 0, 19, 39), (50, 0, 69, 39), (100, 0, 119, 39)])
+    detections = dataclasses.replace(seen(*DOUBLED), boxes=apart)
+    assert ids(QuasiDenseTracker().update(detections, 0)) == [1, 2, 3]
+
+
+def test_boxes_of_regions_name_their_first_and_last_pixel():
+    assert seen(RIGHT).corners.tolist() == [[100, 0, 119, 39]]
+
+
+# --- the choice
+
+
+@pytest.mark.parametrize(
+    ("association", "kind"), [("embedding", Tracker), ("quasi_dense", QuasiDenseTracker)]
+)
+def test_the_configuration_chooses_the_tracker(association, kind):
+    config = from_dict(TrackingConfig, {"association": association})
+    tracker = build_tracker(config, first_epoch=2)
+    assert type(tracker) is kind
+    assert tracker.config is config and tracker.epoch == 2
+
+
+def test_embeddings_with_our_additions_are_the_default():
+    assert type(build_tracker()) is Tracker
+
+
+def test_an_unknown_association_is_a_config_error():
+    with pytest.raises(ConfigError, match="association must be one of .*, found 'bytes'"):
+        TrackingConfig(association="bytes")
+
+
+class OneThing:
+    """A runtime that sees one vehicle, always the same."""
+
+    name = "one thing"
+    info = ModelInfo("one thing", ClassTable((ClassInfo(0, "vehicle", True, (1, 1, 1)),)), 32, 32)
+
+    def step(self, image, state):
+        segments = Segments(
+            map=np.ones((8, 8), np.uint8),
+            class_ids=np.zeros(1, np.int64),
+            scores=np.full(1, 0.9, np.float32),
+            areas=np.full(1, 64),
+            embeddings=np.ones((1, 4), np.float32),
+        )
+        return segments, 0
+
+    def close(self):
+        pass
+
+
+IMAGE = np.zeros((32, 32, 3), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("config", "state"), [(None, TrackState.TENTATIVE), (QUASI_DENSE, TrackState.CONFIRMED)]
+)
+def test_the_predictor_tracks_as_configured(config, state):
+    (row,) = VideoPredictor(OneThing(), config).step(IMAGE, 0).tracks
+    assert (row.track_id, row.state) == (1, state)
+
+
+def test_the_association_of_a_predictor_cannot_change():
+    predictor = VideoPredictor(OneThing())
+    with pytest.raises(ValueError, match="association must stay 'embedding'.*'quasi_dense'"):
+        predictor.tracking = QUASI_DENSE
+    assert predictor.tracking.association == "embedding"
+
+
+def test_other_settings_of_a_predictor_can_change():
+    predictor = VideoPredictor(OneThing(), QUASI_DENSE)
+    predictor.tracking = dataclasses.replace(QUASI_DENSE, reset_gap_s=1.0)
+    predictor.step(IMAGE, 0)
+    assert predictor.step(IMAGE, 20 * FRAME).epoch == 1

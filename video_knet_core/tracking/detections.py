@@ -1,0 +1,66 @@
+"""What a tracker is given: the thing segments of one frame."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..geometry import Regions
+
+
+@dataclass(frozen=True)
+class Detections:
+    """The thing segments of one frame, N of them."""
+
+    class_ids: NDArray[np.int64]
+    """[N]"""
+    scores: NDArray[np.float32]
+    """[N] class scores 0..1."""
+    embeddings: NDArray[np.float32]
+    """[N, E]"""
+    regions: Regions
+    """Geometry in image pixels."""
+    boxes: NDArray[np.floating | np.integer] | None = None
+    """[N, 4] x0, y0, x1, y1 (first and last pixel) that the quasi-dense tracker compares instead
+    of those of the regions."""
+
+    def __len__(self) -> int:
+        return len(self.class_ids)
+
+    @property
+    def corners(self) -> NDArray[np.floating | np.integer]:
+        """[N, 4] x0, y0, x1, y1, the first and last pixel: `boxes`, or those of the regions."""
+        if self.boxes is not None:
+            return self.boxes
+        upper_left, size = self.regions.boxes[:, :2], self.regions.boxes[:, 2:]
+        return np.concatenate([upper_left, upper_left + size - 1], axis=1)
+
+    def segments(self) -> list[Segment]:
+        """The N detections one by one."""
+        columns = (
+            self.class_ids.tolist(),
+            self.scores.tolist(),
+            self.embeddings,
+            self.regions.areas.tolist(),
+            map(tuple, self.regions.boxes.tolist()),
+            map(tuple, self.regions.centroids.tolist()),
+            self.regions.truncated.tolist(),
+        )
+        return [Segment(*row) for row in zip(*columns, strict=True)]
+
+
+@dataclass(frozen=True)
+class Segment:
+    """One detection, as plain numbers."""
+
+    class_id: int
+    score: float
+    embedding: NDArray[np.float32]
+    """[E]"""
+    area: int
+    box: tuple[int, int, int, int]
+    """x, y, width, height."""
+    centroid: tuple[float, float]
+    truncated: bool
