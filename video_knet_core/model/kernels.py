@@ -14,8 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
-from .neck import conv_bn
-from .position import CODE_SIZE
+from .position import CODE_SIZE, position_map, scattered_places
 
 
 class PreviousKernels(NamedTuple):
@@ -31,7 +30,8 @@ class HeadOutput(NamedTuple):
     """What the kernel head proposes."""
 
     features: Tensor
-    """[B,C,h,w] the map that all stages multiply kernels with."""
+    """[B,C,h,w] the map that all stages multiply kernels with, with the position code
+    `CODE_SIZE` channels more."""
     kernels: Tensor
     """[B,N,C]"""
     mask_logits: Tensor
@@ -47,8 +47,10 @@ class StageOutput(NamedTuple):
 
     kernels: Tensor
     """[B,N,C]"""
-    class_logits: Tensor
-    """[B,N,K]"""
+    linked: Tensor
+    """[B,P,C] thing kernels after linking; without it, just the thing kernels."""
+    class_logits: Tensor | None
+    """[B,N,K]; None if not asked for."""
     mask_logits: Tensor
     """[B,N,h,w]"""
 
@@ -82,39 +84,51 @@ def assemble_group_features(
 
 
 class KernelHead(nn.Module):
-    """First guess: learned thing kernels, and rows of a semantic classifier as stuff kernels."""
+    """First guess: learned thing kernels, and rows of a semantic classifier as stuff kernels.
+
+    `localization` and `semantic` are the two branches on the neck's map, C to C channels.
+    """
 
     def __init__(
         self,
+        localization: nn.Module,
+        semantic: nn.Module,
         channels: int,
         things: int,
         thing_classes: int,
         stuff_classes: int,
         pooling: str,
+        position: bool = False,
         centers: bool = False,
     ) -> None:
         super().__init__()
         self.thing_classes = thing_classes
         self.pooling = pooling
-        self.localization = conv_bn(channels, channels)
-        self.semantic = conv_bn(channels, channels)
+        self.localization, self.semantic = localization, semantic
         self.thing_kernels = nn.Parameter(torch.randn(things, channels) / math.sqrt(channels))
+        self.thing_places = nn.Parameter(scattered_places(things)) if position else None
         self.classifier = nn.Conv2d(channels, thing_classes + stuff_classes, 1)
         nn.init.normal_(self.classifier.weight, std=0.01)
         nn.init.zeros_(self.classifier.bias)  # type: ignore[arg-type]
-        self.centers = nn.Conv2d(channels, CODE_SIZE, 1) if centers else None
+        wide = channels + CODE_SIZE * position
+        self.centers = nn.Conv2d(wide, CODE_SIZE, 1) if centers else None
         if self.centers is not None:
             nn.init.zeros_(self.centers.weight)
 
     def forward(self, x: Tensor) -> HeadOutput:
         """[B,C,h,w] -> proposals of all N kernels."""
         batch = x.shape[0]
-        located, semantic = relu(self.localization(x)), relu(self.semantic(x))
+        located, semantic = self.localization(x), self.semantic(x)
         thing_kernels = self.thing_kernels.expand(batch, -1, -1)
         thing_masks = apply_kernels(thing_kernels, located)
         semantic_logits = self.classifier(semantic)
         features = semantic + located
+        if self.thing_places is not None:
+            code = position_map(features)
+            thing_masks = thing_masks + apply_kernels(self.thing_places[None], code)
+            features = torch.cat((features, code.expand(batch, -1, -1, -1)), 1)
         group, _ = assemble_group_features(thing_masks, features, self.pooling)
+        group = group[..., : thing_kernels.shape[-1]]
         stuff_kernels = self.classifier.weight[self.thing_classes :, :, 0, 0].expand(batch, -1, -1)
         return HeadOutput(
             features=features,
@@ -191,31 +205,25 @@ class KernelInteraction(nn.Module):
         return self.feedforward_norm(kernels + self.feedforward(kernels))
 
 
-class KernelFusion(nn.Module):
-    """Previous kernels, updated with this frame's group features, refine this frame's kernels."""
+class PreviousInteraction(nn.Module):
+    """This frame's kernels attend to the previous frame's: the core of kernel fusion (before the
+    last stage; masks see the result) and of kernel linking (after it; only embeddings do).
 
-    def __init__(self, channels: int, heads: int, feedforward: int) -> None:
+    With `update`, the previous kernels are updated with features of this frame first.
+    """
+
+    def __init__(self, channels: int, heads: int, feedforward: int, update: bool) -> None:
         super().__init__()
-        self.update = KernelUpdate(channels)
+        self.update = KernelUpdate(channels) if update else None
         self.interaction = KernelInteraction(channels, heads, feedforward)
 
-    def forward(self, kernels: Tensor, group: Tensor, previous: PreviousKernels) -> Tensor:
-        """[B,N,C] kernels and group features -> [B,N,C]; unchanged where there is no previous."""
-        fused = self.interaction(kernels, self.update(group, previous.kernels))
-        return torch.where(previous.valid[:, None, None], fused, kernels)
-
-
-class KernelLinking(nn.Module):
-    """This frame's kernels attend to the previous ones; only the embeddings see the result."""
-
-    def __init__(self, channels: int, heads: int, feedforward: int) -> None:
-        super().__init__()
-        self.interaction = KernelInteraction(channels, heads, feedforward)
-
-    def forward(self, kernels: Tensor, previous: PreviousKernels) -> Tensor:
-        """[B,N,C] -> [B,N,C]; unchanged where there is no previous frame."""
-        linked = self.interaction(kernels, previous.kernels)
-        return torch.where(previous.valid[:, None, None], linked, kernels)
+    def forward(self, kernels: Tensor, previous: PreviousKernels, features: Tensor) -> Tensor:
+        """Kernels [B,M,C], features [B,N,C] of all kernels -> [B,M,C]; first frames keep theirs."""
+        memory = previous.kernels
+        if self.update is not None:
+            memory = self.update(features, memory)
+        attended = self.interaction(kernels, memory)
+        return torch.where(previous.valid[:, None, None], attended, kernels)
 
 
 class AssociationEmbedding(nn.Module):
@@ -241,17 +249,32 @@ class UpdateStage(nn.Module):
 
     `feature_transform` is a linear map of the features. It is never applied to them: it moves onto
     the kernels and the pooled sums, K(Wx + b) = (KW)x + Kb, which gives the same numbers for less.
+    The first `things` kernels are linked; `fusion` and `linking` are those of `KernelConfig`.
     """
 
     def __init__(
-        self, channels: int, heads: int, feedforward: int, classes: int, pooling: str, fusion: bool
+        self,
+        channels: int,
+        heads: int,
+        feedforward: int,
+        classes: int,
+        things: int,
+        pooling: str,
+        fusion: str = "none",
+        linking: str = "none",
+        position: bool = False,
     ) -> None:
         super().__init__()
-        self.pooling = pooling
-        self.feature_transform = nn.Linear(channels, channels)
+        self.pooling, self.things, self.links_kernels = pooling, things, linking == "update_obj"
+        attention = (channels, heads, feedforward)
+        self.feature_transform = nn.Linear(channels + CODE_SIZE * position, channels)
         self.update = KernelUpdate(channels)
-        self.interaction = KernelInteraction(channels, heads, feedforward)
-        self.fusion = KernelFusion(channels, heads, feedforward) if fusion else None
+        self.interaction = KernelInteraction(*attention)
+        self.fusion = self.linking = None
+        if fusion != "none":
+            self.fusion = PreviousInteraction(*attention, update=fusion == "update_dynamic_cov")
+        if linking != "none":
+            self.linking = PreviousInteraction(*attention, update=linking != "ffn")
         classifier = nn.Linear(channels, classes)
         self.class_head = nn.Sequential(*normed_linear(channels), classifier)
         self.mask_head = nn.Sequential(*normed_linear(channels), nn.Linear(channels, channels))
@@ -266,19 +289,23 @@ class UpdateStage(nn.Module):
         kernels: Tensor,
         mask_logits: Tensor,
         previous: PreviousKernels | None = None,
+        classify: bool = True,
     ) -> StageOutput:
-        """Features [B,C,h,w], kernels [B,N,C] and their masks [B,N,h,w] -> all three refined."""
+        """Features [B,C,h,w], kernels [B,N,C] and their masks [B,N,h,w] -> all refined."""
         weight, bias = self.feature_transform.weight, self.feature_transform.bias
         group, count = assemble_group_features(mask_logits, features, self.pooling)
         group = group @ weight.T.to(group.dtype) + count * bias
         if self.fusion is not None and previous is not None:
-            kernels = self.fusion(kernels, group, previous)
+            kernels = self.fusion(kernels, previous, group)
         kernels = self.update(group, kernels)
         kernels = self.interaction(kernels, kernels)
+        linked = kernels[:, : self.things]
+        if self.linking is not None and previous is not None:
+            linked = self.linking(linked, previous, kernels if self.links_kernels else group)
         mask_kernels = self.mask_head(kernels)
         masks = apply_kernels(mask_kernels @ weight, features)
         masks = masks + (mask_kernels @ bias)[..., None, None]
-        return StageOutput(kernels, self.class_head(kernels), masks)
+        return StageOutput(kernels, linked, self.class_head(kernels) if classify else None, masks)
 
 
 def normed_linear(channels: int) -> tuple[nn.Module, ...]:

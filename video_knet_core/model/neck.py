@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, relu
 
+from ..config import NeckConfig
 from .backbone import BN_EPS
-from .position import CODE_SIZE, position_map, sine_position
+from .position import sine_position
 
 
 class SeparableConv(nn.Module):
@@ -35,16 +37,24 @@ def conv_bn(inputs: int, outputs: int) -> nn.Sequential:
     )
 
 
+def conv_gn(channels: int, kernel: int = 1, stride: int = 1) -> nn.Sequential:
+    """k x k convolution with GroupNorm (32 groups) and ReLU."""
+    return nn.Sequential(
+        nn.Conv2d(channels, channels, kernel, stride, kernel // 2, bias=False),
+        nn.GroupNorm(32, channels),
+        nn.ReLU(),
+    )
+
+
 class LeanNeck(nn.Module):
     """A feature pyramid of separable convolutions, merged at stride 4.
 
     Position enters at stride 32 (sine encoding, as in the authors' semantic FPN, where kernels need
-    it to tell two equal cars apart); context from the image mean enters there too. With `position`
-    a finer code of the place enters at stride 4: far cars are a few cells apart.
+    it to tell two equal cars apart); context from the image mean enters there too.
     [B,Ci,H/s,W/s] for s in 4, 8, 16, 32 -> [B,C,H/4,W/4].
     """
 
-    def __init__(self, inputs: Sequence[int], channels: int, position: bool = False) -> None:
+    def __init__(self, inputs: Sequence[int], channels: int) -> None:
         super().__init__()
         self.laterals = nn.ModuleList(conv_bn(c, channels) for c in inputs)
         self.context = nn.Linear(inputs[-1], channels)
@@ -52,9 +62,6 @@ class LeanNeck(nn.Module):
             SeparableConv(channels, kernel) for kernel in (3, 3, 3, 5)[: len(inputs)]
         )
         self.merge = SeparableConv(channels)
-        self.position = nn.Conv2d(CODE_SIZE, channels, 1, bias=False) if position else None
-        if self.position is not None:
-            nn.init.zeros_(self.position.weight)
 
     def forward(self, pyramid: Sequence[Tensor]) -> Tensor:
         levels = [lateral(x) for lateral, x in zip(self.laterals, pyramid, strict=True)]
@@ -67,10 +74,74 @@ class LeanNeck(nn.Module):
             if i:
                 x = levels[i - 1] + _resize_like(x, levels[i - 1])
         finest = smoothed[-1]
-        merged = finest + sum(_resize_like(s, finest) for s in smoothed[:-1])
-        if self.position is not None:
-            merged = merged + self.position(position_map(finest))
-        return self.merge(merged)
+        return self.merge(finest + sum(_resize_like(s, finest) for s in smoothed[:-1]))
+
+
+class FeaturePyramid(nn.Module):
+    """Feature Pyramid Network (Lin et al., 2017) without norms or activations.
+
+    [B,Ci,H/s,W/s] for s in 4, 8, 16, 32 -> the same sizes with `channels` each.
+    """
+
+    def __init__(self, inputs: Sequence[int], channels: int) -> None:
+        super().__init__()
+        self.laterals = nn.ModuleList(nn.Conv2d(c, channels, 1) for c in inputs)
+        self.outputs = nn.ModuleList(nn.Conv2d(channels, channels, 3, padding=1) for _ in inputs)
+
+    def forward(self, pyramid: Sequence[Tensor]) -> list[Tensor]:
+        levels = [lateral(x) for lateral, x in zip(self.laterals, pyramid, strict=True)]
+        for i in reversed(range(1, len(levels))):
+            above = interpolate(levels[i], size=levels[i - 1].shape[-2:], mode="nearest")
+            levels[i - 1] = levels[i - 1] + above
+        return [output(x) for output, x in zip(self.outputs, levels, strict=True)]
+
+
+class SemanticFPN(nn.Module):
+    """The authors' neck: a feature pyramid, and a tower on each level that brings it to stride 8.
+
+    [B,Ci,H/s,W/s] for s in 4, 8, 16, 32 -> [B,C,H/8,W/8], the sum of the towers. Their
+    `SemanticFPNWrapper` has two 1x1 convolutions more, the first layers of the kernel head here.
+    """
+
+    def __init__(self, inputs: Sequence[int], channels: int) -> None:
+        super().__init__()
+        self.pyramid = FeaturePyramid(inputs, channels)
+        self.towers = nn.ModuleList(
+            (
+                nn.ModuleList([conv_gn(channels, 3, stride=2)]),
+                *(nn.ModuleList(conv_gn(channels, 3) for _ in range(n)) for n in (1, 2, 3)),
+            )
+        )
+
+    def forward(self, pyramid: Sequence[Tensor]) -> Tensor:
+        levels = self.pyramid(pyramid)
+        levels[-1] = levels[-1] + sine_position(levels[-1])
+        return torch.stack(
+            [self._climb(tower, x) for tower, x in zip(self.towers, levels, strict=True)]
+        ).sum(0)
+
+    @staticmethod
+    def _climb(tower: nn.Module, x: Tensor) -> Tensor:
+        """Convolutions with a doubling of the size between each two."""
+        for i, layer in enumerate(tower.children()):
+            if i:
+                x = interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
+            x = layer(x)
+        return x
+
+
+def build_neck(config: NeckConfig, inputs: Sequence[int]) -> LeanNeck | SemanticFPN:
+    """The neck of `config` on a pyramid with `inputs` channels."""
+    if config.name == "semantic_fpn":
+        return SemanticFPN(inputs, config.channels)
+    return LeanNeck(inputs, config.channels)
+
+
+def build_head_branch(config: NeckConfig) -> nn.Module:
+    """One of the two branches that the kernel head grows on the neck's map."""
+    if config.name == "semantic_fpn":
+        return nn.Sequential(conv_gn(config.channels), conv_gn(config.channels))
+    return nn.Sequential(*conv_bn(config.channels, config.channels), nn.ReLU())
 
 
 def _resize_like(x: Tensor, target: Tensor) -> Tensor:

@@ -33,6 +33,18 @@ def position_map(x: Tensor) -> Tensor:
     return code.permute(2, 0, 1)[None].to(x.dtype)
 
 
+def scattered_places(count: int) -> Tensor:
+    """Codes [count,`CODE_SIZE`] of places spread evenly over an image, as a start for learning.
+
+    Only the four longest waves, so that the neighbourhoods of the places are wide; their product
+    with a position code is 3 at the place itself.
+    """
+    golden = torch.arange(count) * 0.6180339887
+    code = position_code((torch.arange(count) + 0.5) / count, golden % 1.0)
+    smooth = torch.tensor(CYCLES) <= CYCLES[3]
+    return code * smooth.repeat(4) * (3 / (2 * smooth.sum()))
+
+
 def sine_position(x: Tensor, temperature: float = 1e4) -> Tensor:
     """Sine position encoding [1,C,h,w] for a map `x` [B,C,h,w]: first half y, second half x.
 

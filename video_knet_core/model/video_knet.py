@@ -11,19 +11,19 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
-from ..config import ModelConfig
+from ..config import STRIDE, ModelConfig
 from .backbone import build_backbone
 from .kernels import (
     AssociationEmbedding,
     HeadOutput,
     KernelHead,
-    KernelLinking,
     PreviousKernels,
     StageOutput,
     UpdateStage,
 )
-from .neck import LeanNeck
+from .neck import build_head_branch, build_neck
 
 
 class Encoded(NamedTuple):
@@ -43,7 +43,7 @@ class Prediction:
     """Everything the network says of one batch; the last stage is what counts.
 
     B images, N kernels = P things then S stuff, K class logits (things, then stuff), h x w = the
-    input / 4, E embedding size.
+    padded input / the neck's stride, E embedding size.
     """
 
     head: HeadOutput
@@ -54,7 +54,9 @@ class Prediction:
     @property
     def class_logits(self) -> Tensor:
         """[B,N,K] of the last stage."""
-        return self.stages[-1].class_logits
+        logits = self.stages[-1].class_logits
+        assert logits is not None, "the last stage always classifies"
+        return logits
 
     @property
     def mask_logits(self) -> Tensor:
@@ -79,26 +81,30 @@ class VideoKNet(nn.Module):
         kernels, channels = config.kernels, config.neck.channels
         self.thing_kernels = kernels.things
         self.backbone = build_backbone(config.backbone)
-        self.neck = LeanNeck(self.backbone.channels, channels, config.neck.position)
+        self.neck = build_neck(config.neck, self.backbone.channels)
         self.head = KernelHead(
+            build_head_branch(config.neck),
+            build_head_branch(config.neck),
             channels,
             kernels.things,
             thing_classes=len(config.classes.things),
             stuff_classes=len(config.classes.stuff),
             pooling=kernels.pooling,
+            position=kernels.position,
             centers=kernels.centers,
         )
-        attention = (channels, kernels.attention_heads, kernels.feedforward)
         self.stages = nn.ModuleList(
             UpdateStage(
-                *attention,
+                *(channels, kernels.attention_heads, kernels.feedforward),
                 classes=len(config.classes),
+                things=kernels.things,
                 pooling=kernels.pooling,
-                fusion=kernels.fusion and i == kernels.stages - 1,
+                fusion=kernels.fusion if last else "none",
+                linking=kernels.linking if last else "none",
+                position=kernels.position,
             )
-            for i in range(kernels.stages)
+            for last in [False] * (kernels.stages - 1) + [True]
         )
-        self.linking = KernelLinking(*attention) if kernels.linking else None
         self.embedding = AssociationEmbedding(channels) if kernels.embedding else nn.Identity()
         self.register_buffer("mean", torch.tensor(self.backbone.mean), persistent=False)
         self.register_buffer("std", torch.tensor(self.backbone.std), persistent=False)
@@ -109,7 +115,8 @@ class VideoKNet(nn.Module):
         """Segment one frame of each of B videos.
 
         Args:
-            image: [B,3,H,W] RGB, 0..255 in any float type; H and W multiples of 32.
+            image: [B,3,H,W] RGB, 0..255 in any float type. Sizes that 32 does not divide are padded
+                with zeros on the right and at the bottom; masks are of the padded size.
             previous: what this returned for the frame before; None on first frames.
         """
         prediction = self.decode(self.encode(image), previous)
@@ -119,20 +126,18 @@ class VideoKNet(nn.Module):
     def encode(self, image: Tensor) -> Encoded:
         """The part that knows no time: image [B,3,H,W] -> proposals and all stages but the last."""
         normalized = (image - self.mean[:, None, None]) / self.std[:, None, None]
-        head = self.head(self.neck(self.backbone(normalized)))
+        below, right = (-size % STRIDE for size in image.shape[-2:])
+        head = self.head(self.neck(self.backbone(pad(normalized, (0, right, 0, below)))))
         kernels, masks = head.kernels, head.mask_logits
         stages = []
         for stage in self.stages[:-1]:
-            stages.append(stage(head.features, kernels, masks))
-            kernels, _, masks = stages[-1]
+            # only the losses want the classes of these stages
+            stages.append(stage(head.features, kernels, masks, classify=self.training))
+            kernels, masks = stages[-1].kernels, stages[-1].mask_logits
         return Encoded(head, tuple(stages), kernels, masks)
 
     def decode(self, encoded: Encoded, previous: PreviousKernels | None) -> Prediction:
-        """The last stage, linking and embedding: the parts that look back."""
+        """The last stage and the embedding: the parts that look back."""
         head, stages, kernels, masks = encoded
         last = self.stages[-1](head.features, kernels, masks, previous)
-        kernels = last.kernels
-        if self.linking is not None and previous is not None:
-            kernels = self.linking(kernels, previous)
-        embeddings = self.embedding(kernels[:, : self.thing_kernels])
-        return Prediction(head, (*stages, last), embeddings)
+        return Prediction(head, (*stages, last), self.embedding(last.linked))

@@ -1,0 +1,55 @@
+"""A checkpoint runs as it is, without an export."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from networks import small_network
+
+from video_knet_core.engine.export import export_checkpoint
+from video_knet_core.engine.runtime import BackendError, ModelError, open_runtime
+from video_knet_core.model.checkpoint import save_model
+from video_knet_core.predictor import VideoPredictor
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    path = tmp_path_factory.mktemp("torch") / "small.safetensors"
+    save_model(small_network(), path)
+    return path
+
+
+def images(count: int) -> list[np.ndarray]:
+    random = np.random.default_rng(0)
+    return [random.integers(0, 256, (64, 96, 3), np.uint8) for _ in range(count)]
+
+
+def test_a_checkpoint_gives_what_its_export_gives(checkpoint):
+    export_checkpoint(checkpoint, checkpoint.with_suffix(".onnx"))
+    torch_runtime, onnx_runtime = (
+        open_runtime(checkpoint),
+        open_runtime(checkpoint.with_suffix(".onnx"), backend="onnxruntime-cpu"),
+    )
+    assert torch_runtime.name == "torch"
+    state = other = None
+    for image in images(3):
+        ours, state = torch_runtime.step(image, state)
+        theirs, other = onnx_runtime.step(image, other)
+        assert (ours.map != theirs.map).mean() <= 1e-3
+        np.testing.assert_allclose(ours.embeddings, theirs.embeddings, atol=1e-3)
+        assert (ours.class_ids == theirs.class_ids).all()
+
+
+def test_the_predictor_takes_it_as_any_engine(checkpoint):
+    predictor = VideoPredictor(open_runtime(checkpoint))
+    frame = predictor.step(np.zeros((48, 80, 3), np.uint8), 0)
+    assert frame.labels.shape == (48, 80)
+
+
+def test_a_wrong_image_a_missing_file_and_the_wrong_backend_are_named(checkpoint, tmp_path):
+    with pytest.raises(ValueError, match=r"image must be uint8 \(64, 96, 3\), found uint8 \(3, 3"):
+        open_runtime(checkpoint).step(np.zeros((3, 3, 3), np.uint8), None)
+    with pytest.raises(ModelError, match="no checkpoint"):
+        open_runtime(tmp_path / "absent.safetensors")
+    with pytest.raises((ModelError, BackendError), match="small.safetensors"):
+        open_runtime(checkpoint, backend="onnxruntime-cpu")
