@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import argparse
 import logging
+import re
 import sys
-from collections.abc import Iterator, Sequence
+import textwrap
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .config import ConfigError
+from .config import STRIDE, ConfigError, ModelConfig, load_yaml
 from .data.frames import FrameError
 from .engine.runtime import BackendError, ModelError, default_model_path, open_runtime
 
@@ -19,6 +22,8 @@ if TYPE_CHECKING:
 
 EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 130
+LONGEST_MESSAGE = 2000
+"""Characters. Weights of another network miss every key there is, too many to read."""
 
 
 class UsageError(Exception):
@@ -55,6 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_info(commands)
     _add_train(commands)
     _add_export(commands)
+    _add_import(commands)
     return parser
 
 
@@ -92,8 +98,26 @@ def _add_eval(commands: argparse._SubParsersAction) -> None:
 
 
 def _add_info(commands: argparse._SubParsersAction) -> None:
-    info = commands.add_parser("info", help="say what a model file holds")
-    info.add_argument("model", type=Path, nargs="?", help="default: the shipped model")
+    info = commands.add_parser(
+        "info",
+        help="say what a model file holds and what it costs",
+        description="Of a configuration or a checkpoint also the parameters and the floating point "
+        "operations of each part (needs torch).",
+    )
+    info.add_argument(
+        "model",
+        type=Path,
+        nargs="?",
+        metavar="FILE",
+        help="configuration (.yaml), checkpoint (.safetensors) or exported model (.onnx); "
+        "default: the shipped model",
+    )
+    info.add_argument(
+        "--size",
+        type=_size,
+        metavar="HxW",
+        help="image size to count operations at; default: the native size",
+    )
     info.set_defaults(run=_info)
 
 
@@ -114,6 +138,24 @@ def _add_export(commands: argparse._SubParsersAction) -> None:
     export.set_defaults(run=_export)
 
 
+def _add_import(commands: argparse._SubParsersAction) -> None:
+    importer = commands.add_parser(
+        "import-checkpoint",
+        help="turn the authors' weights into a checkpoint (needs torch)",
+        description="Reads plain tensors only; a file that would run code is refused.",
+    )
+    importer.add_argument("source", type=Path, help="*.pth of the authors")
+    importer.add_argument("out", type=Path, help="*.safetensors")
+    importer.add_argument(
+        "--config",
+        type=Path,
+        required=True,
+        metavar="YAML",
+        help="what the weights are of: config/models/*.yaml",
+    )
+    importer.set_defaults(run=_import_checkpoint)
+
+
 def _add_model(command: argparse.ArgumentParser) -> None:
     command.add_argument("--model", type=Path, metavar="ONNX", help="default: the shipped model")
     command.add_argument("--threads", type=_positive, default=2, metavar="N", help="default: 2")
@@ -124,6 +166,16 @@ def _positive(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1, found {value}")
     return value
+
+
+def _size(text: str) -> tuple[int, int]:
+    """Height and width of HxW, at most five digits each: larger ones overflow a count."""
+    match = re.fullmatch(r"([1-9]\d{0,4})x([1-9]\d{0,4})", text, re.ASCII)
+    if match is None:
+        raise argparse.ArgumentTypeError(
+            f"must be height x width in pixels, as 384x1248, found {text!r}"
+        )
+    return int(match[1]), int(match[2])
 
 
 def _runtime(arguments: argparse.Namespace) -> Runtime:
@@ -166,20 +218,71 @@ def _eval_camvid(arguments: argparse.Namespace) -> None:
 
 
 def _info(arguments: argparse.Namespace) -> None:
-    from .engine.onnx_runtime import OnnxRuntime
-
     path = arguments.model or default_model_path()
-    config = OnnxRuntime(path).config
+    if path.suffix == ".onnx" and arguments.size:
+        raise UsageError(f"--size is for .yaml and .safetensors, found {path}")
+    config = _config_of(path)
+    cost = [] if path.suffix == ".onnx" else _cost_table(config, arguments.size)
+    print("\n".join([str(path), *_description(config), *cost, *_class_rows(config)]))
+
+
+def _config_of(path: Path) -> ModelConfig:
+    """The model configuration that is, or is inside, a file of any of the three kinds."""
+    if path.suffix == ".onnx":
+        from .engine.onnx_runtime import OnnxRuntime
+
+        return OnnxRuntime(path).config
+    if path.suffix == ".yaml":
+        return load_yaml(ModelConfig, path)
+    if path.suffix == ".safetensors":
+        with _needs_torch("train"):
+            from .model.checkpoint import checkpoint_config
+
+            return checkpoint_config(path)
+    raise UsageError(f"a model file ends in .yaml, .safetensors or .onnx, found {path}")
+
+
+def _description(config: ModelConfig) -> list[str]:
     kernels = config.kernels
-    switches = {name: getattr(kernels, name) for name in ("fusion", "linking", "embedding")}
-    print(f"{path}")
-    print(f"input      {config.height} x {config.width} (height x width), RGB")
-    print(f"backbone   {config.backbone.name}, neck {config.neck.channels} channels")
-    print(f"kernels    {kernels.things} things, {kernels.stages} stages, pooling {kernels.pooling}")
-    print("video      " + ", ".join(f"{k} {'on' if v else 'off'}" for k, v in switches.items()))
+    switches = ", ".join(
+        f"{name} {_switch(getattr(kernels, name))}" for name in ("fusion", "linking", "embedding")
+    )
+    return [
+        f"input      {config.height} x {config.width} (height x width), RGB",
+        f"backbone   {config.backbone.name}, neck {config.neck.name}, "
+        f"{config.neck.channels} channels",
+        f"kernels    {kernels.things} things, {kernels.stages} stages, pooling {kernels.pooling}",
+        f"video      {switches}",
+    ]
+
+
+def _switch(value: bool | str) -> str:
+    """On or off, and of things that are done in several ways, which one."""
+    if value in (False, "none"):
+        return "off"
+    return "on" if value is True else f"on ({value})"
+
+
+def _cost_table(config: ModelConfig, size: tuple[int, int] | None) -> list[str]:
+    """Parameters and operations of each part at `size`, or else the native size."""
+    height, width = size or (config.height, config.width)
+    with _needs_torch("train"):
+        from .model.cost import model_cost
+
+        rows = model_cost(config, height, width)
+    padded = " x ".join(str(n + -n % STRIDE) for n in (height, width))
+    return [
+        f"cost       of one step with previous kernels at {height} x {width} (padded to {padded});",
+        "           1 GFLOP = 1e9 floating point operations, a multiply-add counts as 2",
+        *(f"  {r.part:<24}{r.parameters / 1e6:>9.3f} M{r.gflops:>11,.2f} GFLOP" for r in rows),
+    ]
+
+
+def _class_rows(config: ModelConfig) -> Iterator[str]:
     for info in config.classes:
         kind = "thing" if info.is_thing else "stuff"
-        print(f"class {info.id:>4} {kind} {info.name} (RGB {', '.join(map(str, info.color))})")
+        color = ", ".join(map(str, info.color))
+        yield f"class {info.id:>4} {kind} {info.name} (RGB {color})"
 
 
 def _train(arguments: argparse.Namespace) -> None:
@@ -199,6 +302,29 @@ def _export(arguments: argparse.Namespace) -> None:
     print(arguments.out)
 
 
+def _import_checkpoint(arguments: argparse.Namespace) -> None:
+    config = load_yaml(ModelConfig, arguments.config)
+    with _needs_torch("train"):
+        from .model.checkpoint import save_model, sha256
+        from .model.official import import_official, read_official, translate
+
+        state = read_official(arguments.source)
+        unused = translate(state)[1]
+        facts = {"source": arguments.source.name, "source_sha256": sha256(arguments.source)}
+        save_model(import_official(state, config), arguments.out, **facts)
+    print(f"{len(state)} keys read, {len(state) - len(unused)} used")
+    print(f"{len(unused)} that the authors' network never uses" + (":" if unused else ""))
+    for pattern, count in _patterns(unused).items():
+        print(f"{count:>5} {pattern}")
+    print(arguments.out)
+
+
+def _patterns(keys: Iterable[str]) -> Counter[str]:
+    """How many of the names begin alike: their first four words, with * for the numbers."""
+    starts = (".".join(key.split(".")[:4]) for key in keys)
+    return Counter(re.sub(r"\b\d+\b", "*", start) for start in starts)
+
+
 @contextmanager
 def _needs_torch(extra: str) -> Iterator[None]:
     """Turn a missing package and an unusable checkpoint into a UsageError."""
@@ -211,7 +337,8 @@ def _needs_torch(extra: str) -> Iterator[None]:
     except ModuleNotFoundError as error:
         raise _lacks(error, extra) from None
     except CheckpointError as error:
-        raise UsageError(str(error)) from None
+        message = textwrap.shorten(str(error), LONGEST_MESSAGE, placeholder=" ...")
+        raise UsageError(message) from None
 
 
 def _lacks(error: ModuleNotFoundError, extra: str) -> UsageError:

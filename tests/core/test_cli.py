@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import subprocess
 import sys
 
 import cv2
 import numpy as np
 import pytest
+import yaml
 from tiny_onnx import write_tiny_model
 
 from video_knet_core.cli import main
+from video_knet_core.config import to_dict
 from video_knet_core.data.frames import open_frames
 
 
@@ -92,6 +96,223 @@ def test_info_tells_classes_size_and_switches(model, capsys):
     assert "0 stuff road" in report and "1 thing vehicle" in report
 
 
+@pytest.fixture(scope="module")
+def network_files(tmp_path_factory):
+    """A small network as a checkpoint, and its configuration."""
+    pytest.importorskip("torch", reason="a checkpoint needs it")
+    from networks import small_network
+
+    from video_knet_core.model.checkpoint import save_model
+
+    folder, network = tmp_path_factory.mktemp("network"), small_network(fusion="none")
+    save_model(network, folder / "small.safetensors")
+    (folder / "small.yaml").write_text(yaml.safe_dump(to_dict(network.config)))
+    return folder / "small.safetensors", folder / "small.yaml"
+
+
+def test_info_of_a_checkpoint_and_of_its_configuration_agree_and_tell_the_cost(
+    network_files, capsys
+):
+    reports = []
+    for path in network_files:
+        assert main(["info", str(path)]) == 0
+        reports.append(capsys.readouterr().out.splitlines()[1:])
+    assert reports[0] == reports[1]
+    report = "\n".join(reports[0])
+    assert "fusion off, linking on (ffn), embedding on" in report
+    assert "at 64 x 96" in report and "a multiply-add counts as 2" in report
+    rows = [line.split()[0] for line in reports[0] if "GFLOP" in line and " M " in line]
+    assert rows == ["backbone", "neck", "kernel", "stages", "embedding", "total"]
+
+
+def test_info_counts_at_the_size_that_is_asked_for(network_files, capsys):
+    totals = []
+    for size in ("64x96", "128x96", "100x90"):
+        assert main(["info", str(network_files[1]), "--size", size]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        totals.append(next(line for line in lines if line.strip().startswith("total")))
+        height, width = size.split("x")
+        assert any(f"at {height} x {width} (padded to " in line for line in lines)
+    assert totals[0] != totals[1] == totals[2]  # both are padded to 128 x 96
+
+
+@pytest.mark.parametrize("size", ["0x96", "64", "64x", "-64x96", "64x96x3", "640000x96"])
+def test_impossible_sizes_are_usage_errors(size, network_files):
+    with pytest.raises(SystemExit) as stop:
+        main(["info", str(network_files[1]), f"--size={size}"])
+    assert stop.value.code == 2
+
+
+def run_without_torch(*arguments):
+    code = (
+        "import sys; sys.modules['torch'] = None;"
+        "from video_knet_core.cli import main; sys.exit(main(sys.argv[1:]))"
+    )
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+def test_info_needs_torch_only_to_count(model, network_files):
+    assert "0 stuff road" in run_without_torch("info", model).stdout
+    for path in network_files:
+        result = run_without_torch("info", path)
+        assert result.returncode == 2
+        assert result.stderr == (
+            "video-knet info: needs torch: pip install 'video_knet_ros[train]'\n"
+        )
+
+
+@pytest.fixture(scope="module")
+def official(tmp_path_factory):
+    """The small recorded weights as the authors' files have them, and what they are of."""
+    torch = pytest.importorskip("torch", reason="their files are torch's")
+    from golden import small_config, small_weights
+
+    folder, weights = tmp_path_factory.mktemp("official"), small_weights()
+    stages = {key for key in weights if key.startswith("roi_head.mask_head.2.")}
+    links = {key for key in stages if "previous" in key or "link_ffn" in key}
+    for stage in "01":  # they store the link modules of every stage
+        weights |= {key.replace("head.2.", f"head.{stage}."): weights[key] for key in links}
+    torch.save({"meta": {"epoch": 12}, "state_dict": weights}, folder / "official.pth")
+    (folder / "small.yaml").write_text(yaml.safe_dump(to_dict(small_config())))
+    return folder / "official.pth", folder / "small.yaml", weights, 2 * len(links)
+
+
+def import_checkpoint(source, out, config):
+    return main(["import-checkpoint", str(source), str(out), "--config", str(config)])
+
+
+def test_import_writes_a_checkpoint_that_gives_what_the_weights_give(official, tmp_path, capsys):
+    from golden import small_config
+
+    from video_knet_core.model.checkpoint import load_model, read_metadata
+    from video_knet_core.model.official import import_official
+
+    source, config, weights, _ = official
+    out = tmp_path / "out.safetensors"
+    assert import_checkpoint(source, out, config) == 0
+    assert str(out) in capsys.readouterr().out
+    wanted, found = import_official(weights, small_config()), load_model(out)
+    assert found.config == wanted.config
+    for key, value in wanted.state_dict().items():
+        assert found.state_dict()[key].equal(value), key
+    facts = read_metadata(out)
+    assert facts["source"] == "official.pth"
+    assert facts["source_sha256"] == hashlib.sha256(source.read_bytes()).hexdigest()
+
+
+def test_import_tells_what_it_read_and_what_the_authors_never_use(official, tmp_path, capsys):
+    source, config, weights, unused = official
+    import_checkpoint(source, tmp_path / "out.safetensors", config)
+    report = capsys.readouterr().out
+    assert f"{len(weights)} keys read, {len(weights) - unused} used" in report
+    assert f"{unused} that the authors' network never uses" in report
+    counts = dict(reversed(line.split()) for line in report.splitlines() if "*" in line)
+    assert counts["roi_head.mask_head.*.attention_previous"] == "8"
+    assert sum(map(int, counts.values())) == unused
+
+
+class Payload:
+    """An object whose unpickling makes a folder."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.folder),)
+
+
+def spoiled(official, path, change):
+    """The official file after `change` to its weights."""
+    import torch
+
+    weights = dict(official[2])
+    change(weights)
+    torch.save({"state_dict": weights}, path)
+    return path
+
+
+def no_weights(official, folder):
+    return folder / "none.pth", "no checkpoint"
+
+
+def a_payload(official, folder):
+    path = folder / "payload.pth"
+    spoiled(official, path, lambda w: w.update(extra=Payload(folder / "made")))
+    return path, "it would run posix.mkdir"
+
+
+def no_tensors(official, folder):
+    path = folder / "numbers.pth"
+    return spoiled(official, path, lambda w: w.update(extra=1)), "must hold tensors by name"
+
+
+def nothing(official, folder):
+    (folder / "empty.pth").touch()
+    return folder / "empty.pth", "empty.pth"
+
+
+def a_text(official, folder):
+    (folder / "text.pth").write_text("not weights")
+    return folder / "text.pth", "it is not a file of torch"
+
+
+def no_names(official, folder):
+    import torch
+
+    torch.save({1: torch.zeros(1)}, folder / "numbers.pth")
+    return folder / "numbers.pth", "must hold tensors by name"
+
+
+def a_folder(official, folder):
+    return folder, "Is a directory"
+
+
+def a_key_less(official, folder):
+    path = folder / "less.pth"
+    return spoiled(official, path, lambda w: w.pop("fc_embed.bias")), "missing embedding.layers.3"
+
+
+def a_key_more(official, folder):
+    path = folder / "more.pth"
+    spoiled(official, path, lambda w: w.update(stranger=w["fc_embed.bias"]))
+    return path, "no place for 1 keys: stranger"
+
+
+def another_shape(official, folder):
+    path, key = folder / "shape.pth", "rpn_head.init_kernels.weight"
+    spoiled(official, path, lambda w: w.update({key: w[key][:3]}))
+    return path, "head.thing_kernels must be (20, 64), found (3, 64)"
+
+
+BAD_WEIGHTS = [
+    *(no_weights, a_payload, no_tensors, no_names, nothing, a_text, a_folder),
+    *(a_key_less, a_key_more, another_shape),
+]
+
+
+@pytest.mark.parametrize("case", BAD_WEIGHTS)
+def test_weights_that_cannot_be_imported_are_one_line_and_exit_code_2(
+    case, official, tmp_path, capsys
+):
+    source, words = case(official, tmp_path)
+    assert import_checkpoint(source, tmp_path / "out.safetensors", official[1]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("video-knet import-checkpoint: ") and words in line
+    assert not (tmp_path / "out.safetensors").exists()
+    assert not (tmp_path / "made").exists()  # a payload did not run
+
+
+def test_weights_of_another_network_are_a_line_that_can_be_read(official, tmp_path, capsys):
+    import torch
+
+    torch.save({"conv1.weight": torch.zeros(64, 3, 7, 7)}, tmp_path / "resnet.pth")
+    out = tmp_path / "out.safetensors"
+    assert import_checkpoint(tmp_path / "resnet.pth", out, official[1]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "missing backbone.bn1.weight" in line and len(line) < 2100
+
+
 def no_model(folder, tmp_path):
     return ["info", str(tmp_path / "none.onnx")]
 
@@ -112,7 +333,30 @@ def not_camvid(folder, tmp_path):
     return ["eval", "camvid", "--root", str(tmp_path / "none")]
 
 
-@pytest.mark.parametrize("arguments", [no_model, no_video, no_config, no_checkpoint, not_camvid])
+def no_model_file(folder, tmp_path):
+    return ["info", str(tmp_path)]
+
+
+def no_model_config(folder, tmp_path):
+    return ["info", str(tmp_path / "none.yaml")]
+
+
+def no_import_config(folder, tmp_path):
+    files = [str(tmp_path / name) for name in ("none.pth", "out.safetensors")]
+    return ["import-checkpoint", *files, "--config", str(tmp_path / "none.yaml")]
+
+
+def size_of_onnx(folder, tmp_path):
+    return ["info", str(tmp_path / "none.onnx"), "--size", "64x96"]
+
+
+BAD_INPUT = [
+    *(no_model, no_video, no_config, no_checkpoint, not_camvid),
+    *(no_model_file, no_model_config, no_import_config, size_of_onnx),
+]
+
+
+@pytest.mark.parametrize("arguments", BAD_INPUT)
 def test_bad_input_is_one_line_and_exit_code_2(arguments, folder, model, tmp_path, capsys):
     command = arguments(folder, tmp_path)
     if command[0] in ("track", "eval"):

@@ -185,7 +185,9 @@ def test_runs_are_not_mixed_up(run, tmp_path):
 def test_a_training_step_reaches_every_unfrozen_parameter(run, tmp_path):
     trainer = Trainer(run, tmp_path / "out", device="cpu")
     values = trainer.train_step(*next(trainer._batches()))
-    assert {"total", "track", "track_aux", "head_semantic", "stage2_dice"} <= set(values)
+    assert {"total", "track", "track_aux", "key_head_semantic", "reference_stage2_dice"} <= set(
+        values
+    )
     for name, parameter in trainer.model.named_parameters():
         if parameter.requires_grad:
             assert parameter.grad.isfinite().all(), name

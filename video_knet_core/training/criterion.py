@@ -44,25 +44,29 @@ class Criterion:
 
     def frames(
         self, prediction: Prediction, targets: Sequence[FrameTargets]
-    ) -> tuple[dict[str, Tensor], list[Match]]:
-        """Losses of B frames, and the matches of the last stage, one per frame.
+    ) -> tuple[dict[str, Tensor], dict[str, list[Match]]]:
+        """Losses of B frames, and the B matches of each part: "head", "stage0" .. and "track".
 
-        Stage i learns with the assignment that stage i-1 (or the head) gave.
+        Stage i learns with the assignment that the masks before it gave; the association embedding
+        with that of the last stage.
         """
         size = targets[0].valid.shape
         things = prediction.embeddings.shape[1]
         masks = _resize(prediction.head.mask_logits, size)[:, :things]
-        matches = self._match(masks, None, targets)
+        matches = {"head": self._match(masks, None, targets)}
+        current = matches["head"]
         semantic = _resize(prediction.head.semantic_logits, size)
-        out = _prefixed("head", self._head(masks, semantic, targets, matches))
+        out = _prefixed("head", self._head(masks, semantic, targets, current))
         if prediction.head.centers is not None:
             out["head_center"] = self._centers(_resize(prediction.head.centers, size), targets)
         for i, stage in enumerate(prediction.stages):
             masks = _resize(stage.mask_logits, size)
+            assert stage.class_logits is not None, "a network in training classifies in each stage"
             class_logits = stage.class_logits.float()
-            out |= _prefixed(f"stage{i}", self._stage(masks, class_logits, targets, matches))
-            matches = self._match(masks[:, :things], class_logits, targets)
-        return out, matches
+            matches[f"stage{i}"] = current
+            out |= _prefixed(f"stage{i}", self._stage(masks, class_logits, targets, current))
+            current = self._match(masks[:, :things], class_logits, targets)
+        return out, matches | {"track": current}
 
     def pairs(
         self,

@@ -11,6 +11,7 @@ from ..data.copy_paste import CopyPaste, load_sprites
 from ..data.pairs import PairSource
 from ..data.street_pairs import StreetPairs
 from .criterion import LossWeights
+from .targets import TARGET_RULES
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,9 @@ class TrainConfig:
     width: int = 352
     mask_stride: int = 4
     """Resolution of the mask losses."""
+    targets: str = "share"
+    """Who owns a cell: the segment with the largest "share", or, as the authors have it, the last
+    that "touch"es it; then things without id are one instance, and no cell is ignored in masks."""
     seed: int = 0
     learning_rate: float = 7e-4
     backbone_learning_rate: float = 2e-4
@@ -50,7 +54,8 @@ class TrainConfig:
     checkpoint_every: int = 250
     threads: int = 2
     init: str | None = None
-    """Checkpoint to start from, relative to this file; otherwise ImageNet weights."""
+    """Checkpoint to start from, relative to this file; otherwise ImageNet weights. One of ours, or
+    a `.pth` of the authors' Video K-Net or K-Net or of torchvision's ResNet."""
     losses: LossWeights = field(default_factory=LossWeights)
     data: DataConfig = field(default_factory=DataConfig)
 
@@ -65,6 +70,8 @@ class TrainConfig:
                 raise ConfigError(
                     f"{name} must be a multiple of 32 and of mask_stride, found {value}"
                 )
+        if self.targets not in TARGET_RULES:
+            raise ConfigError(f"targets must be one of {TARGET_RULES}, found {self.targets!r}")
         if not 0 <= self.frozen_groups <= 7:
             raise ConfigError(f"frozen_groups must be 0..7, found {self.frozen_groups}")
 

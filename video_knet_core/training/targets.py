@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import cv2
@@ -17,6 +18,9 @@ IGNORE = -100
 
 MIN_INSTANCE_PIXELS = 24
 """Smaller instances (at crop resolution) are ignored: nothing of them is left at stride 4."""
+
+TARGET_RULES = ("share", "touch")
+"""See `TrainConfig.targets`."""
 
 MIN_SHARE = 0.25
 """Least share of a cell that makes a segment its owner."""
@@ -68,43 +72,67 @@ class FrameTargets:
 
 
 def frame_targets(
-    semantic: NDArray[np.uint8], instance: NDArray[np.int32], classes: ClassTable, stride: int
+    semantic: NDArray[np.uint8],
+    instance: NDArray[np.int32],
+    classes: ClassTable,
+    stride: int,
+    rule: str = "share",
 ) -> FrameTargets:
-    """Targets of a frame [H,W]; thing pixels without instance and tiny instances give no masks."""
+    """Targets of a frame [H,W]; `rule` is `TrainConfig.targets`.
+
+    By the rule "share", thing pixels without instance and tiny instances give no masks.
+    """
     size = (semantic.shape[1] // stride, semantic.shape[0] // stride)
 
     def share(mask: NDArray) -> NDArray:
         return cv2.resize(mask.astype(np.float32), size, interpolation=cv2.INTER_AREA)
 
-    of_class = {c: semantic == c for c in classes.logit_class_ids}
-    class_shares = np.stack([share(mask) for mask in of_class.values()])
+    class_shares = np.stack([share(semantic == c) for c in classes.logit_class_ids])
     stuff_shares = class_shares[len(classes.things) :]
-    known = semantic != NO_CLASS
+    known = semantic != NO_CLASS if rule == "share" else np.ones(semantic.shape, bool)
     masks, labels, ids = [], [], []
-    for label, thing in enumerate(classes.things):
-        mask = of_class[thing]
-        for track, pixels in zip(*np.unique(instance[mask], return_counts=True), strict=True):
-            own = mask & (instance == track)
-            if track == 0 or pixels < MIN_INSTANCE_PIXELS:
-                known &= ~own
-                continue
-            masks.append(share(own))
-            labels.append(label)
-            ids.append(int(track))
+    for label, track, pixels in _instances(semantic, instance, classes):
+        if rule == "share" and (track == 0 or pixels.sum() < MIN_INSTANCE_PIXELS):
+            known &= ~pixels
+            continue
+        masks.append(share(pixels))
+        labels.append(label)
+        ids.append(track if track else -1 - label)
     shares = np.concatenate([np.reshape(masks, (-1, *stuff_shares.shape[1:])), stuff_shares])
     valid = share(known)
     # a cell half road, half void is road as far as anybody knows
     goals = np.clip(shares / np.maximum(valid, 1e-6), 0, 1).astype(np.float32)
+    things, owner_of = len(masks), _largest if rule == "share" else _last_touch
+    semantic_goal = owner_of(class_shares, len(classes.things))
     return FrameTargets(
-        masks=torch.from_numpy(goals[: len(masks)]),
+        masks=torch.from_numpy(goals[:things]),
         classes=torch.tensor(labels, dtype=torch.int64),
         ids=torch.tensor(ids, dtype=torch.int64),
-        stuff_masks=torch.from_numpy(goals[len(masks) :]),
-        owners=torch.from_numpy(_largest(shares)),
-        semantic=torch.from_numpy(_largest(class_shares)),
+        stuff_masks=torch.from_numpy(goals[things:]),
+        owners=torch.from_numpy(owner_of(shares, things)),
+        semantic=torch.from_numpy(semantic_goal),
         valid=torch.from_numpy(valid),
     )
 
 
-def _largest(shares: NDArray) -> NDArray[np.int64]:
+def _instances(
+    semantic: NDArray[np.uint8], instance: NDArray[np.int32], classes: ClassTable
+) -> Iterator[tuple[int, int, NDArray[np.bool_]]]:
+    """Class column, id and pixels [H,W] of each instance, by class and id; id 0 = without one."""
+    for label, thing in enumerate(classes.things):
+        mask = semantic == thing
+        for track in np.unique(instance[mask]).tolist():
+            yield label, track, mask & (instance == track)
+
+
+def _largest(shares: NDArray, things: int) -> NDArray[np.int64]:
+    """[h,w] the row with the largest share, or `IGNORE`; which rows are `things` does not count."""
     return np.where(shares.max(0) < MIN_SHARE, IGNORE, shares.argmax(0))
+
+
+def _last_touch(shares: NDArray, things: int) -> NDArray[np.int64]:
+    """[h,w] the last row that touches a cell, things over stuff, or `IGNORE`."""
+    order = [*range(things, len(shares)), *range(things)]
+    touched = shares[order] > 0
+    last = len(order) - 1 - touched[::-1].argmax(0)
+    return np.where(touched.any(0), np.array(order)[last], IGNORE)

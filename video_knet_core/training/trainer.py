@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -27,12 +27,16 @@ from ..model.checkpoint import (
     save_model,
     save_tensors,
 )
-from ..model.kernels import PreviousKernels, StageOutput
-from ..model.video_knet import Prediction, VideoKNet
+from ..model.official import read_official, translate
+from ..model.video_knet import VideoKNet
 from ..types import ClassTable
 from .criterion import Criterion
+from .pair_step import pair_losses
 from .settings import TrainConfig, open_sources
 from .targets import FrameTargets, frame_targets
+
+CLASSIFIER = re.compile(r"\b(head\.classifier|class_head\.3)\.")
+"""Parameters whose shape is the number of classes."""
 
 Sample = tuple[Tensor, list[FrameTargets]]
 """Images u8 [2,3,H,W] (key, reference) and their targets."""
@@ -59,7 +63,9 @@ class PairDataset(Dataset):
         pair = source.sample(rng, self.config.height, self.config.width)
         images = torch.from_numpy(photometric(pair.images, rng)).permute(0, 3, 1, 2)
         targets = [
-            frame_targets(semantic, instance, self.classes, self.config.mask_stride)
+            frame_targets(
+                semantic, instance, self.classes, self.config.mask_stride, self.config.targets
+            )
             for semantic, instance in zip(pair.semantic, pair.instance, strict=True)
         ]
         return images, targets
@@ -124,10 +130,11 @@ class Trainer:
     ) -> dict[str, Tensor]:
         """One optimiser step on images [B,2,3,H,W] and targets [key, reference], B frames each."""
         self.model.train()
-        freeze(self.model, self.config.frozen_groups)
+        self.model.backbone.freeze(self.config.frozen_groups)
         for group in self.optimizer.param_groups:
             group["lr"] = group["base_lr"] * self._schedule()
-        losses = self._losses(images.to(self.device), targets)
+        on_device = [[t.to(self.device) for t in side] for side in targets]
+        losses, _ = pair_losses(self.model, self.criterion, images.to(self.device), on_device)
         total = torch.stack(list(losses.values())).sum()
         if not total.isfinite():
             raise FloatingPointError(f"loss is {total.item()} at step {self.step}: {losses}")
@@ -177,40 +184,21 @@ class Trainer:
         facts = {"steps": config.steps, "batch": config.batch, "seed": config.seed}
         return json.dumps({**facts, "model": to_dict(self.model.config)})
 
-    def _losses(
-        self, images: Tensor, targets: Sequence[Sequence[FrameTargets]]
-    ) -> dict[str, Tensor]:
-        """Reference frames look at nothing; key frames look at the references' kernels."""
-        batch = len(images)
-        key_targets, reference_targets = ([t.to(self.device) for t in side] for side in targets)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
-            both = images.transpose(0, 1).flatten(0, 1).float()
-            encoded = self.model.encode(both.contiguous(memory_format=torch.channels_last))
-            reference = self.model.decode(_images(encoded, slice(batch, None)), None)
-            valid = torch.ones(batch, dtype=torch.bool, device=self.device)
-            previous = PreviousKernels(reference.kernels, valid)
-            key = self.model.decode(_images(encoded, slice(batch)), previous)
-        prediction = Prediction(
-            encoded.head,
-            (*encoded.stages, _concatenate(key.stages[-1], reference.stages[-1])),
-            torch.cat((key.embeddings, reference.embeddings)),
-        )
-        losses, matches = self.criterion.frames(prediction, key_targets + reference_targets)
-        return losses | self.criterion.pairs(
-            (key.embeddings, matches[:batch], key_targets),
-            (reference.embeddings, matches[batch:], reference_targets),
-        )
-
     def _build_model(self, config_path: Path) -> VideoKNet:
         model_config = self.config.load_model_config(config_path)
         model = VideoKNet(model_config)
         if self.config.init is None:
             model.backbone.load_imagenet()
             return model
-        start = load_model(config_path.parent / self.config.init)
-        if start.config.classes != model_config.classes:
-            raise ConfigError(f"init {self.config.init} has other classes than {self.config.model}")
-        start_from(model, start.state_dict())
+        init = config_path.parent / self.config.init
+        if init.suffix == ".pth":
+            state, _ = translate(read_official(init))
+        else:
+            start = load_model(init)
+            if start.config.classes != model_config.classes:
+                raise ConfigError(f"init {init} has other classes than {self.config.model}")
+            state = start.state_dict()
+        start_from(model, state)
         return model
 
     def _trained(self) -> Iterator[tuple[str, nn.Parameter]]:
@@ -218,7 +206,7 @@ class Trainer:
 
     def _parameter_groups(self) -> list[dict]:
         """Four groups: backbone or not, decayed (matrices) or not (norms and biases)."""
-        freeze(self.model, self.config.frozen_groups)
+        self.model.backbone.freeze(self.config.frozen_groups)
         groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
         for name, parameter in self._trained():
             groups.setdefault((name.startswith("backbone."), parameter.dim() > 1), []).append(
@@ -260,38 +248,17 @@ class Trainer:
 def start_from(model: VideoKNet, state: dict[str, Tensor]) -> None:
     """Load the weights of an earlier model; what that one did not have keeps its first values.
 
+    So do the classifiers if their classes are others in number (pre-training on other data).
+
     Raises:
         ConfigError: a weight has no place in `model`, or another shape.
     """
     own = model.state_dict()
     strange = [k for k, v in state.items() if k not in own or own[k].shape != v.shape]
-    if strange:
-        raise ConfigError(f"init: the model has no place for {strange[:3]} of {len(strange)}")
-    model.load_state_dict(own | state)
-
-
-def freeze(model: VideoKNet, groups: int) -> None:
-    """Keep the stem and the first `groups` block groups of the backbone as they are, BN too."""
-    backbone = model.backbone
-    blocks = backbone.ends[groups - 1] + 1 if groups else 0
-    frozen = [backbone._conv_stem, backbone._bn0, *backbone._blocks[:blocks]] if groups else []
-    for module in frozen:
-        module.eval()
-        module.requires_grad_(False)
-
-
-def _images(parts: Any, which: slice) -> Any:
-    """The same nest of tuples with every tensor [B,...] cut to some of its images."""
-    if isinstance(parts, Tensor):
-        return parts[which]
-    if parts is None:
-        return None
-    cut = [_images(part, which) for part in parts]
-    return type(parts)(*cut) if hasattr(parts, "_fields") else tuple(cut)
-
-
-def _concatenate(first: StageOutput, second: StageOutput) -> StageOutput:
-    return StageOutput(*(torch.cat(pair) for pair in zip(first, second, strict=True)))
+    fatal = [k for k in strange if k not in own or not CLASSIFIER.search(k)]
+    if fatal:
+        raise ConfigError(f"init: the model has no place for {', '.join(fatal)}")
+    model.load_state_dict(own | {k: v for k, v in state.items() if k not in strange})
 
 
 def collate(samples: Sequence[Sample]) -> tuple[Tensor, list[list[FrameTargets]]]:

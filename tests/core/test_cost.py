@@ -1,0 +1,118 @@
+"""What a network costs, against the numbers measured on the authors' own code."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from golden import official_config, official_shapes
+from networks import small_config, small_network
+from torch import nn
+
+from video_knet_core.model.cost import model_cost
+from video_knet_core.model.kernels import PreviousKernels
+from video_knet_core.model.official import translate
+
+BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
+
+
+@pytest.fixture(scope="module")
+def official():
+    """Part -> cost of the published KITTI-STEP model at 384 x 1248."""
+    return {row.part: row for row in model_cost(official_config(), 384, 1248)}
+
+
+def test_the_rows_are_the_parts_in_order_and_their_sum(official):
+    assert list(official) == [
+        *("backbone", "neck (feature pyramid)", "neck (towers)", "kernel head"),
+        *("stage 0", "stage 1", "stage 2", "embedding", "total"),
+    ]
+    *parts, total = official.values()
+    assert total.parameters == sum(row.parameters for row in parts)
+    assert total.gflops == pytest.approx(sum(row.gflops for row in parts))
+
+
+def test_parameters_are_the_authors_without_what_they_never_use(official):
+    parameters = {k: s for k, s in official_shapes().items() if not k.endswith(BUFFERS)}
+    theirs = sum(map(math.prod, parameters.values()))
+    assert theirs / 1e6 == pytest.approx(41.694, abs=5e-4)
+    _, unused = translate({k: torch.empty(s, device="meta") for k, s in parameters.items()})
+    assert official["total"].parameters + sum(math.prod(parameters[k]) for k in unused) == theirs
+
+
+def test_the_unused_parameters_are_two_copies_of_the_link_modules(official):
+    link = official["stage 2"].parameters - official["stage 0"].parameters
+    assert link / 1e6 == pytest.approx(1.31, abs=0.01)
+    assert official["total"].parameters + 2 * link == pytest.approx(41.694e6, abs=500)
+
+
+@pytest.mark.parametrize(
+    ("parts", "multiply_adds"),
+    [
+        (["backbone"], 39.0),
+        (["neck (feature pyramid)"], 27.1),
+        (["neck (towers)", "kernel head"], 22.5),
+    ],
+)
+def test_operations_are_those_of_the_authors(official, parts, multiply_adds):
+    gflops = sum(official[part].gflops for part in parts)
+    assert gflops / 2 == pytest.approx(multiply_adds, rel=0.01)
+
+
+def test_stages_cost_less_than_the_authors_because_the_features_stay_as_they_are(official):
+    """Theirs are 3.5e9 multiply-adds, and that without linking."""
+    assert sum(official[f"stage {i}"].gflops for i in range(3)) / 2 < 0.7 * 3.5
+
+
+def test_linking_costs_in_the_last_stage_alone(official):
+    without = {row.part: row for row in model_cost(official_config(linking="none"), 384, 1248)}
+    dearer = [p for p in official if official[p].gflops > without[p].gflops]
+    assert dearer == ["stage 2", "total"]
+
+
+def test_a_lean_network_has_one_row_for_its_neck_and_one_for_its_stages():
+    rows = model_cost(small_config(), 64, 96)
+    names = [row.part for row in rows]
+    assert names == ["backbone", "neck", "kernel head", "stages", "embedding", "total"]
+    assert rows[-1].gflops == pytest.approx(sum(row.gflops for row in rows[:-1]))
+
+
+def test_a_network_counts_as_its_configuration_and_stays_as_it_is():
+    network = small_network(centers=False).train()
+    rows = model_cost(network, 64, 96)
+    assert rows == model_cost(network.config, 64, 96)
+    assert rows[-1].parameters == sum(p.numel() for p in network.parameters())
+    assert network.training and all(p.device.type == "cpu" for p in network.parameters())
+
+
+def test_what_only_losses_read_is_left_out():
+    assert model_cost(small_config(centers=True), 64, 96) == model_cost(
+        small_config(centers=False), 64, 96
+    )
+
+
+def test_a_model_without_embedding_pays_nothing_for_it():
+    row = model_cost(small_config(embedding=False), 64, 96)[-2]
+    assert (row.part, row.parameters, row.gflops) == ("embedding", 0, 0)
+
+
+def test_an_image_costs_what_its_padded_size_costs():
+    assert model_cost(small_config(), 50, 70) == model_cost(small_config(), 64, 96)
+
+
+def test_two_operations_per_multiply_add_in_a_convolution():
+    """Counted by hand from the shapes that a real forward sees."""
+    network, operations = small_network(centers=False), []
+
+    def count(layer, inputs, output):
+        kernel = math.prod(layer.weight.shape[1:])  # inputs per group x height x width
+        operations.append(2 * kernel * output.numel())
+
+    for layer in network.backbone.modules():
+        if isinstance(layer, nn.Conv2d):
+            layer.register_forward_hook(count)
+    previous = PreviousKernels(torch.zeros(1, 14, 32), torch.ones(1, dtype=torch.bool))
+    with torch.no_grad():
+        network(torch.zeros(1, 3, 64, 96), previous)
+    assert model_cost(network, 64, 96)[0].gflops == pytest.approx(sum(operations) / 1e9)

@@ -1,0 +1,67 @@
+"""The shipped model configurations: class tables of the data sets, settings of the authors."""
+
+from __future__ import annotations
+
+import pytest
+from networks import CONFIGS
+
+from video_knet_core.config import ModelConfig, from_dict, load_yaml, to_dict
+
+FILES = sorted((CONFIGS / "models").glob("*.yaml"))
+CLASSES = {"kitti_step": (2, 17), "cityscapes_vps": (8, 11), "vipseg": (58, 66), "street": (3, 8)}
+"""Things and stuff of each data set; the names of configurations start with that of theirs."""
+SIZES = {"kitti_step": (375, 1242), "cityscapes_vps": (1024, 2048), "vipseg": (720, 1280)}
+
+
+def model(name: str) -> ModelConfig:
+    return load_yaml(ModelConfig, CONFIGS / "models" / f"{name}.yaml")
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_every_configuration_has_the_things_and_stuff_of_its_data_set(path):
+    (counts,) = [counts for name, counts in CLASSES.items() if path.stem.startswith(name)]
+    classes = load_yaml(ModelConfig, path).classes
+    assert (len(classes.things), len(classes.stuff)) == counts
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_every_configuration_survives_the_way_into_a_checkpoint(path):
+    config = load_yaml(ModelConfig, path)
+    assert from_dict(ModelConfig, to_dict(config)) == config
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_the_authors_models_have_the_size_of_their_images_and_their_merge(path):
+    for name, size in SIZES.items():
+        if path.stem.startswith(name):
+            config = load_yaml(ModelConfig, path)
+            assert (config.height, config.width) == size
+            assert config.panoptic.merge == "reference" and config.kernels.pooling == "sum"
+
+
+def test_cityscapes_classes_are_the_train_ids_whichever_are_things():
+    step, vps = model("kitti_step_r50").classes, model("cityscapes_vps_r50").classes
+    assert [(c.name, c.color) for c in step] == [(c.name, c.color) for c in vps]
+    assert [step[i].name for i in step.things] == ["person", "car"]
+    assert vps.things == tuple(range(11, 19)) and vps.logit_class_ids[8:] == tuple(range(11))
+
+
+def test_vipseg_has_stuff_before_things_and_logits_the_other_way_round():
+    classes = model("vipseg_r50").classes
+    assert classes.stuff == tuple(range(66)) and classes.things == tuple(range(66, 124))
+    assert classes.logit_class_ids[0] == 66 and classes.logit_class_ids[58] == 0
+    ends = [classes[i].name for i in (0, 65, 66, 123)]
+    assert ends == ["wall", "food", "door", "train"]
+
+
+def test_only_the_swin_model_has_kernel_fusion():
+    """Section 7e of the specification: none of the published ResNet-50 configurations has it."""
+    settings = {
+        path.stem: (config.backbone.name, config.kernels.fusion, config.kernels.linking)
+        for path in FILES
+        if not path.stem.startswith("street")
+        for config in [load_yaml(ModelConfig, path)]
+    }
+    swin = settings.pop("kitti_step_swin_b")
+    assert swin == ("swin_b", "update_dynamic_cov", "update")
+    assert set(settings.values()) == {("resnet50", "none", "ffn")}

@@ -1,0 +1,98 @@
+"""What a network costs: parameters and floating point operations of each of its parts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from ..config import ModelConfig
+from .kernels import PreviousKernels
+from .neck import SemanticFPN
+from .video_knet import VideoKNet
+
+
+@dataclass(frozen=True)
+class PartCost:
+    """One part of a network, or all of it ("total")."""
+
+    part: str
+    parameters: int
+    """Numbers that training changes; the running statistics of batch norms are none."""
+    gflops: float
+    """1e9 floating point operations of one step. Only convolutions and matrix products count, and a
+    multiply-add counts as two."""
+
+
+def model_cost(model: VideoKNet | ModelConfig, height: int, width: int) -> tuple[PartCost, ...]:
+    """Cost of one step in the middle of a video, with previous kernels, of one image.
+
+    What only the losses read (the centres) is left out, as it is from an exported model.
+
+    Args:
+        model: a network, or the configuration of one.
+        height, width: image size in pixels; the network pads it to multiples of 32.
+
+    Returns:
+        A row per part in the order of the computation, then their total.
+
+    Raises:
+        ConfigError: a package that the backbone is made of is missing.
+    """
+    network = _weightless(model.config if isinstance(model, VideoKNet) else model)
+    operations = _operations(network, height, width)
+    rows = [
+        _cost(part, network.get_submodule(path), path, operations)
+        for part, path in _parts(network).items()
+    ]
+    return (*rows, _cost("total", network, "", operations))
+
+
+def _weightless(config: ModelConfig) -> VideoKNet:
+    """The network in eval mode, with shapes instead of numbers: nothing is computed or stored."""
+    config = replace(config, kernels=replace(config.kernels, centers=False))
+    with torch.device("meta"):
+        return VideoKNet(config).eval()
+
+
+@torch.no_grad()
+def _operations(network: VideoKNet, height: int, width: int) -> dict[str, int]:
+    """Floating point operations of one step in each module, by its path; "" is the network."""
+    config = network.config
+    slots = config.kernels.things + len(config.classes.stuff)
+    with torch.device("meta"), FlopCounterMode(display=False) as counter:
+        valid = torch.ones(1, dtype=torch.bool)
+        previous = PreviousKernels(torch.empty(1, slots, config.neck.channels), valid)
+        network(torch.empty(1, 3, height, width), previous)
+    root = type(network).__name__  # the counter's paths start with it
+    return {
+        path.removeprefix(root).removeprefix("."): sum(counts.values())
+        for path, counts in counter.get_flop_counts().items()
+    }
+
+
+def _parts(network: VideoKNet) -> dict[str, str]:
+    """Name of each part that gets a row -> path of its module."""
+    if not isinstance(network.neck, SemanticFPN):
+        necks, stages = {"neck": "neck"}, {"stages": "stages"}
+    else:
+        necks = {"neck (feature pyramid)": "neck.pyramid", "neck (towers)": "neck.towers"}
+        stages = {f"stage {i}": f"stages.{i}" for i in range(len(network.stages))}
+    head = {"kernel head": "head"}
+    return {"backbone": "backbone", **necks, **head, **stages, "embedding": "embedding"}
+
+
+def _cost(part: str, module: nn.Module, path: str, operations: Mapping[str, int]) -> PartCost:
+    parameters = sum(p.numel() for p in module.parameters())
+    return PartCost(part, parameters, _sum(module, path, operations) / 1e9)
+
+
+def _sum(module: nn.Module, path: str, operations: Mapping[str, int]) -> int:
+    """Operations of a module, or of those inside if it is a mere list, which nobody calls."""
+    if path in operations:
+        return operations[path]
+    children = module.named_children()
+    return sum(_sum(child, f"{path}.{name}", operations) for name, child in children)
