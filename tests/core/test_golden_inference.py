@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from golden import (
+    IMAGE_SIZE,
     golden,
     image,
     official_config,
@@ -17,12 +19,14 @@ from golden import (
     tensor,
 )
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from video_knet_core.config import TrackingConfig
 from video_knet_core.engine.torch_runtime import TorchRuntime
 from video_knet_core.model.kernels import PreviousKernels
 from video_knet_core.model.official import import_official
 from video_knet_core.model.video_knet import Prediction, VideoKNet
+from video_knet_core.panoptic import merge
 from video_knet_core.predictor import VideoPredictor
 from video_knet_core.types import Segments
 
@@ -154,20 +158,38 @@ def test_semantic_and_track_maps_equal_the_authors_in_every_pixel(name, frames):
 
 @pytest.mark.parametrize("frame", [0, 1, 2])
 def test_segments_of_the_reference_merge_are_the_authors(frame):
-    """Same pixels, same classes, same scores; theirs are numbered by descending score."""
+    """Same pixels, classes, scores and embeddings; theirs are numbered by descending score."""
     model = small_model()
     runtime, state = TorchRuntime(model), None
     for t in range(frame + 1):
         segments, state = runtime.step_pixels(image("small", t), state)
     theirs = golden("small")[f"f{frame}/pan/panoptic_seg"]
     rows = json.loads(str(golden("small")[f"f{frame}/pan/segments_info_json"].reshape(-1)[0]))
+    embeddings = iter(golden("small")[f"f{frame}/track/track_feats"])
     for row in rows:
         (slot,) = np.unique(segments.map[theirs == row["id"]])
         assert ((segments.map == slot) == (theirs == row["id"])).all()
         if row["isthing"]:
             assert segments.class_ids[slot - 1] == (PERSON, CAR)[row["category_id"]]
             assert segments.scores[slot - 1] == pytest.approx(row["score"], abs=1e-5)
+            np.testing.assert_allclose(segments.embeddings[slot - 1], next(embeddings), atol=1e-4)
     assert (segments.areas > 0).sum() == len(rows)
+
+
+@pytest.mark.parametrize("frame", [0, 1, 2])
+@torch.no_grad()
+def test_the_fast_merge_finds_the_segments_of_the_reference_merge(frame):
+    """At a quarter of the resolution: the same slots, and few pixels that differ."""
+    model = small_model()
+    prediction, _ = model(image("small", frame)[None])
+    logits = prediction.class_logits[0], prediction.mask_logits[0]
+    reference = model.config.panoptic
+    exact = merge(*logits, 2, reference, IMAGE_SIZE)
+    fast = merge(*logits, 2, replace(reference, merge="fast"), IMAGE_SIZE)
+    enlarged = interpolate(fast.segment_map[None, None].float(), size=IMAGE_SIZE)[0, 0]
+    assigned = exact.segment_map > 0
+    assert (enlarged == exact.segment_map)[assigned].float().mean() > 0.95
+    assert torch.equal(fast.areas[:20] > 0, exact.areas[:20] > 0)
 
 
 @pytest.mark.parametrize("frame", [0, 1])
