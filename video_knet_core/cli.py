@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .config import STRIDE, ConfigError, ModelConfig, load_yaml
+from .config import ASSOCIATIONS, STRIDE, ConfigError, ModelConfig, TrackingConfig, load_yaml
 from .data.frames import FrameError
 from .engine.runtime import BackendError, ModelError, default_model_path, open_runtime
 
@@ -78,6 +78,7 @@ def _add_track(commands: argparse._SubParsersAction) -> None:
     track.add_argument("--out", type=Path, required=True, metavar="DIR")
     track.add_argument("--max-frames", type=_positive, metavar="N", help="stop after N frames")
     _add_model(track)
+    _add_association(track)
     track.set_defaults(run=_track)
 
 
@@ -88,6 +89,7 @@ def _add_eval(commands: argparse._SubParsersAction) -> None:
     synthetic.add_argument("--clips", type=_positive, default=10, metavar="N")
     synthetic.add_argument("--frames", type=_positive, default=60, metavar="T")
     _add_model(synthetic)
+    _add_association(synthetic)
     synthetic.set_defaults(run=_eval_synthetic)
     camvid = data.add_parser("camvid", help="a CamVid clip with 11 classes: mIoU")
     camvid.add_argument(
@@ -157,8 +159,19 @@ def _add_import(commands: argparse._SubParsersAction) -> None:
 
 
 def _add_model(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--model", type=Path, metavar="ONNX", help="default: the shipped model")
+    command.add_argument(
+        "--model", type=Path, metavar="FILE", help=".onnx or .safetensors; default: the shipped one"
+    )
     command.add_argument("--threads", type=_positive, default=2, metavar="N", help="default: 2")
+
+
+def _add_association(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--association",
+        choices=ASSOCIATIONS,
+        default=TrackingConfig.association,
+        help="the tracker: ours (default), or the authors' (quasi_dense)",
+    )
 
 
 def _positive(text: str) -> int:
@@ -187,14 +200,18 @@ def _track(arguments: argparse.Namespace) -> None:
     from .recording import track_video
 
     source = open_frames(arguments.video)
-    summary = track_video(source, _runtime(arguments), arguments.out, arguments.max_frames)
+    tracking = TrackingConfig(association=arguments.association)
+    summary = track_video(
+        source, _runtime(arguments), arguments.out, arguments.max_frames, tracking
+    )
     print(summary)
 
 
 def _eval_synthetic(arguments: argparse.Namespace) -> None:
     from .evaluation import evaluate_synthetic
 
-    scores = evaluate_synthetic(_runtime(arguments), arguments.clips, arguments.frames)
+    tracking = TrackingConfig(association=arguments.association)
+    scores = evaluate_synthetic(_runtime(arguments), arguments.clips, arguments.frames, tracking)
     print(f"synthetic street, {arguments.clips} held-out clips of {arguments.frames} frames")
     print(f"  STQ {scores.stq:.3f}   AQ {scores.aq:.3f}   SQ {scores.sq:.3f}")
     print(f"  mIoU {scores.miou:.3f}")

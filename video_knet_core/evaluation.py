@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from .config import TrackingConfig
 from .data.camvid import CamVid
 from .data.synthetic_street import SyntheticStreet
 from .engine.runtime import ModelError, Runtime
@@ -84,13 +85,15 @@ class IdSwitches:
         return len(counted), sum(len(set(ids)) == 1 for ids in counted)
 
 
-def evaluate_synthetic(runtime: Runtime, clips: int, frames: int) -> SyntheticScores:
+def evaluate_synthetic(
+    runtime: Runtime, clips: int, frames: int, tracking: TrackingConfig | None = None
+) -> SyntheticScores:
     """Segmentation and tracking on `clips` held-out synthetic streets of `frames` frames each."""
     classes = _street_classes(runtime)
     quality = SegmentationTrackingQuality(len(classes), classes.things, ignore=NO_CLASS)
     iou, switches = MeanIoU(len(classes), ignore=NO_CLASS), IdSwitches()
     for seed in range(HELD_OUT_SEED, HELD_OUT_SEED + clips):
-        street, predictor = SyntheticStreet(seed), VideoPredictor(runtime)
+        street, predictor = SyntheticStreet(seed), VideoPredictor(runtime, tracking)
         for t in tqdm(range(frames), f"street {seed}", leave=False, disable=None):
             truth = street.frame(t)
             frame = predictor.step(truth.image, round(t * 1e9 / street.fps))

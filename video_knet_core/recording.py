@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from .config import TrackingConfig
 from .data.frames import FrameError, FrameSource
 from .engine.runtime import Runtime
 from .predictor import VideoPredictor
@@ -133,7 +134,11 @@ def _make_room(out: Path, labels: Path) -> None:
 
 
 def track_video(
-    source: FrameSource, runtime: Runtime, out: Path, max_frames: int | None = None
+    source: FrameSource,
+    runtime: Runtime,
+    out: Path,
+    max_frames: int | None = None,
+    tracking: TrackingConfig | None = None,
 ) -> Summary:
     """Track `source` and keep the results in `out`; Ctrl-C ends it early and keeps what there is.
 
@@ -141,7 +146,7 @@ def track_video(
         FrameError: a frame cannot be read or has another size; the frames before it are kept.
         OSError: `out` cannot be written.
     """
-    predictor, summary = VideoPredictor(runtime), Summary(out, runtime.name)
+    predictor, summary = VideoPredictor(runtime, tracking), Summary(out, runtime.name)
     total = min((n for n in (source.count, max_frames) if n is not None), default=None)
     start = time.perf_counter()
     with (

@@ -15,7 +15,7 @@ from rcl_interfaces.msg import (
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
-from video_knet_core.config import TrackingConfig
+from video_knet_core.config import ASSOCIATIONS, TrackingConfig
 
 
 class Change(Enum):
@@ -72,7 +72,7 @@ PARAMETERS: tuple[ParameterSpec, ...] = (
         "model",
         "",
         Change.UNCONFIGURED,
-        "Exported model file; empty = the street model that comes with the package.",
+        "Exported model, or checkpoint; empty = the street model that comes with the package.",
     ),
     ParameterSpec(
         "backend",
@@ -98,6 +98,13 @@ PARAMETERS: tuple[ParameterSpec, ...] = (
         "enabled", True, Change.ANY_TIME, "Off = unsubscribe from the images but stay active."
     ),
     ParameterSpec(
+        "association",
+        _TRACKING.association,
+        Change.UNCONFIGURED,
+        "Tracker: embedding, or quasi_dense, the authors', which the settings below do not touch.",
+        choices=ASSOCIATIONS,
+    ),
+    ParameterSpec(
         "match_threshold",
         _TRACKING.match_threshold,
         Change.ANY_TIME,
@@ -120,7 +127,7 @@ PARAMETERS: tuple[ParameterSpec, ...] = (
     ),
 )
 
-TRACKING_PARAMETERS = ("match_threshold", "birth_score", "max_coast_s")
+TRACKING_PARAMETERS = ("association", "match_threshold", "birth_score", "max_coast_s")
 """Parameters that are fields of `TrackingConfig`, with the same names."""
 
 _SPECS = {spec.name: spec for spec in PARAMETERS}
