@@ -8,10 +8,15 @@ The definition in its details is that of deeplab2's `SegmentationTrackingQuality
 - A tube is (class, id), but AQ compares tubes of any two thing classes.
 - Ground truth things with id 0 are crowd: they count for SQ, not for AQ. A predicted id 0 is a
   tube like any other.
-- Void ground truth does not count for SQ, but predicted tubes lose AQ for pixels there.
+- Void ground truth does not count for SQ, but predicted tubes lose AQ for pixels there, unless
+  void is dropped.
 - Void predicted on valid ground truth is one more class of IoU 0 in SQ, and so is a class that is
   only predicted.
-- AQ over several sequences weighs tubes equally; SQ comes from the summed confusion matrix.
+- AQ over several sequences weighs tubes equally; SQ comes from the summed confusion matrix. Both
+  differ from the mean over the sequences.
+
+KITTI-STEP has the things 11 and 13. The script of Video K-Net's authors (`eval_dstq_step.py`)
+takes 11..18 and drops void; its numbers are higher.
 """
 
 from __future__ import annotations
@@ -19,11 +24,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .vss import class_iou, confusion_matrix
+from .overlaps import Classes, Labels, Overlaps, count_overlaps
+from .vss import class_iou
+
+Tube = tuple[int, int]
+"""Class and id."""
 
 
 @dataclass(frozen=True)
@@ -51,12 +61,39 @@ class TrackingQuality:
 
 @dataclass
 class _Tubes:
-    """What is known of one sequence: sizes in pixels, tubes by (class, id)."""
+    """What is known of one sequence: pixels of its classes and tubes."""
 
     confusion: NDArray[np.int64]
-    truth: Counter[int] = field(default_factory=Counter)
-    predicted: Counter[int] = field(default_factory=Counter)
-    overlap: Counter[tuple[int, int]] = field(default_factory=Counter)
+    truth: Counter[Tube] = field(default_factory=Counter)
+    predicted: Counter[Tube] = field(default_factory=Counter)
+    overlap: Counter[tuple[Tube, Tube]] = field(default_factory=Counter)
+
+    def add(self, overlaps: Overlaps, classes: Classes) -> None:
+        """Add the pixels of a frame."""
+        rows, columns = overlaps.true_class, overlaps.predicted_class
+        valid = rows != classes.ignore
+        columns = np.where(columns == classes.ignore, classes.number, columns)
+        np.add.at(self.confusion, (rows[valid], columns[valid]), overlaps.pixels[valid])
+        things = classes.is_thing(rows)
+        crowd = things & (overlaps.true_id == 0)
+        self._add_tubes(overlaps, things & ~crowd, classes.is_thing(columns) & ~crowd)
+
+    def _add_tubes(
+        self, overlaps: Overlaps, is_true: NDArray[np.bool_], is_predicted: NDArray[np.bool_]
+    ) -> None:
+        some = is_true | is_predicted
+        table = (column.tolist() for column in overlaps.where(some).columns())
+        flags = is_true[some].tolist(), is_predicted[some].tolist()
+        for true_class, true_id, pred_class, pred_id, pixels, a, b in zip(
+            *table, *flags, strict=True
+        ):
+            truth, predicted = (true_class, true_id), (pred_class, pred_id)
+            if a:
+                self.truth[truth] += pixels
+            if b:
+                self.predicted[predicted] += pixels
+            if a and b:
+                self.overlap[truth, predicted] += pixels
 
     def association(self) -> float:
         """Sum over ground truth tubes of their association score, 0..1 each."""
@@ -71,29 +108,35 @@ class _Tubes:
 class SegmentationTrackingQuality:
     """Collects frames of any number of sequences, frame by frame or in blocks.
 
-    Memory grows with the number of tubes, not of frames.
+    Memory grows with the number of tubes, not of frames; counts are exact.
 
     Args:
         num_classes: classes are 0..num_classes - 1.
         things: the thing classes.
         ignore: void value of class maps.
+        void: "count" charges predicted tubes for their pixels on void ground truth, as KITTI-STEP
+            does; "drop" leaves those pixels out, as the script of Video K-Net's authors does.
     """
 
-    def __init__(self, num_classes: int, things: Sequence[int], ignore: int = 255):
-        unknown = [c for c in things if not 0 <= c < num_classes]
-        if unknown:
-            raise ValueError(f"thing classes must be 0..{num_classes - 1}, found {unknown}")
-        self.num_classes = num_classes
-        self.things = tuple(things)
-        self.ignore = ignore
+    def __init__(
+        self,
+        num_classes: int,
+        things: Sequence[int],
+        ignore: int = 255,
+        void: Literal["count", "drop"] = "count",
+    ):
+        if void not in ("count", "drop"):
+            raise ValueError(f"void must be 'count' or 'drop', found {void!r}")
+        self.classes = Classes(num_classes, tuple(things), ignore)
+        self.void = void
         self._sequences: dict[Hashable, _Tubes] = {}
 
     def update(
         self,
-        gt_semantic: NDArray[np.integer],
-        gt_instance: NDArray[np.integer],
-        pred_semantic: NDArray[np.integer],
-        pred_instance: NDArray[np.integer],
+        gt_semantic: Labels,
+        gt_instance: Labels,
+        pred_semantic: Labels,
+        pred_instance: Labels,
         sequence: Hashable = 0,
     ) -> None:
         """Add frames.
@@ -104,24 +147,23 @@ class SegmentationTrackingQuality:
             sequence: name of the video that the frames belong to.
 
         Raises:
-            ValueError: shapes differ or a class is unknown.
+            ValueError: see `count_overlaps`; nothing is added then.
         """
-        for name, ids in (("gt_instance", gt_instance), ("pred_instance", pred_instance)):
-            if ids.shape != gt_semantic.shape:
-                raise ValueError(f"{name} must be {gt_semantic.shape}, found {ids.shape}")
-        counts = confusion_matrix(gt_semantic, pred_semantic, self.num_classes, self.ignore)
-        tubes = self._sequences.setdefault(sequence, _Tubes(np.zeros_like(counts)))
-        tubes.confusion += counts
-        gt_thing = np.isin(gt_semantic, self.things)
-        crowd = gt_thing & (gt_instance == 0)
-        truth = _tube_keys(gt_semantic, gt_instance, gt_thing & ~crowd)
-        pred_thing = np.isin(pred_semantic, self.things) & ~crowd
-        predicted = _tube_keys(pred_semantic, pred_instance, pred_thing)
-        _count_pixels(tubes, truth, predicted)
+        maps = gt_semantic, gt_instance, pred_semantic, pred_instance
+        for overlaps in count_overlaps(*maps, self.classes):
+            self._add(overlaps, sequence)
+
+    def _add(self, overlaps: Overlaps, sequence: Hashable) -> None:
+        number = self.classes.number
+        if sequence not in self._sequences:
+            self._sequences[sequence] = _Tubes(np.zeros((number, number + 1), np.int64))
+        if self.void == "drop":
+            overlaps = overlaps.where(overlaps.true_class != self.classes.ignore)
+        self._sequences[sequence].add(overlaps, self.classes)
 
     def compute(self) -> TrackingQuality:
         """Quality of everything seen so far."""
-        confusion = np.zeros((self.num_classes, self.num_classes + 1), np.int64)
+        confusion = np.zeros((self.classes.number, self.classes.number + 1), np.int64)
         association, number = 0.0, 0
         per_sequence: dict[Hashable, SequenceQuality] = {}
         for name, tubes in self._sequences.items():
@@ -133,31 +175,6 @@ class SegmentationTrackingQuality:
         return TrackingQuality(
             total.stq, total.aq, total.sq, class_iou(confusion)[:-1], per_sequence
         )
-
-
-def _tube_keys(
-    semantic: NDArray[np.integer], instance: NDArray[np.integer], inside: NDArray[np.bool_]
-) -> NDArray[np.int64]:
-    """One number per (class, id), -1 outside; flat."""
-    keys = instance.astype(np.int64) * 256 + semantic
-    return np.where(inside, keys, -1).ravel()
-
-
-def _count_pixels(tubes: _Tubes, truth: NDArray[np.int64], predicted: NDArray[np.int64]) -> None:
-    """Add the sizes of all tubes and of their overlaps."""
-    some = (truth >= 0) | (predicted >= 0)
-    truth_keys, rows = np.unique(truth[some], return_inverse=True)
-    predicted_keys, columns = np.unique(predicted[some], return_inverse=True)
-    pairs, sizes = np.unique(rows * len(predicted_keys) + columns, return_counts=True)
-    for pair, size in zip(pairs.tolist(), sizes.tolist(), strict=True):
-        row, column = divmod(pair, len(predicted_keys))
-        a, b = int(truth_keys[row]), int(predicted_keys[column])
-        if a >= 0:
-            tubes.truth[a] += size
-        if b >= 0:
-            tubes.predicted[b] += size
-        if a >= 0 and b >= 0:
-            tubes.overlap[a, b] += size
 
 
 def _quality(association: float, tubes: int, confusion: NDArray[np.int64]) -> SequenceQuality:

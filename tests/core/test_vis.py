@@ -1,0 +1,448 @@
+"""AP of video instances: equal to YouTube-VIS's own program on golden cases, and as defined."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from dataclasses import asdict, astuple
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from video_knet_core.metrics.rle import RunLengths
+from video_knet_core.metrics.vis import (
+    PredictedTrack,
+    TrueTrack,
+    VideoInstanceAP,
+    VideoInstanceQuality,
+)
+
+FIXTURES = Path(__file__).parents[1] / "fixtures" / "metrics"
+GOLDEN = sorted(path.stem for path in FIXTURES.glob("vis_*.npz"))
+AREAS = {
+    ("vis_basic", 600, 1500): (
+        *(0.3883168316831683, 0.6040841584158416, 0.6061848184818482),
+        *(0.4, 0.7166666666666666, 0.7686666666666666),
+    ),
+    ("vis_crowd", 300, 900): (
+        *(0.0, 0.4166666666666667, 0.5138943894389438),
+        *(0.0, 0.5333333333333333, 0.55),
+    ),
+    ("vis_crowd", 600, 1500): (
+        *(0.3499999999999999, 0.22549504950495047, 0.6876237623762376),
+        *(0.4, 0.275, 0.7125),
+    ),
+    ("vis_ties_dups", 300, 900): (
+        *(0.39745874587458746, 0.7083333333333331, 0.641149516737388),
+        *(0.45, 0.7333333333333333, 0.76),
+    ),
+}
+"""Case and area limits -> APs, APm, APl, ARs, ARm, ARl of ytvoseval.py with these limits, run for
+this test, since all golden tracks are small by the official ones."""
+steady = settings(max_examples=30, deadline=None)
+
+
+class Video(NamedTuple):
+    truth: list[TrueTrack]
+    predicted: list[PredictedTrack]
+
+
+@cache
+def golden(name: str) -> dict[str, np.ndarray]:
+    with np.load(FIXTURES / f"{name}.npz", allow_pickle=False) as case:
+        return dict(case)
+
+
+@cache
+def entries(name: str) -> dict:
+    return json.loads(gzip.decompress((FIXTURES / f"{name}.json.gz").read_bytes()))
+
+
+def golden_videos(name: str) -> dict[int, Video]:
+    """The official files as they are, with compressed run lengths."""
+    gt, dt = entries(f"{name}_gt"), entries(f"{name}_dt")
+    found = {video["id"]: Video([], []) for video in gt["videos"]}
+    for a in gt["annotations"]:
+        track = TrueTrack(a["id"], a["category_id"], a["segmentations"], bool(a["iscrowd"]))
+        found[a["video_id"]].truth.append(track)
+    for i, d in enumerate(dt):
+        track = PredictedTrack(i, d["category_id"], d["segmentations"], d["score"])
+        found[d["video_id"]].predicted.append(track)
+    return found
+
+
+def golden_masks(name: str, kind: str) -> list[np.ndarray]:
+    """[T, H, W] of each track, "gt" or "dt", in the order of the files."""
+    case = golden(name)
+    length = dict(zip(case["video_ids"].tolist(), case["video_len"].tolist(), strict=True))
+    frames = [length[video] for video in case[f"{kind}_video"].tolist()]
+    pixels = np.unpackbits(case[f"{kind}_masks_packed"]).astype(bool)
+    masks = pixels[: sum(frames) * case["hw"].prod()].reshape(-1, *case["hw"])
+    return np.split(masks, np.cumsum(frames)[:-1])
+
+
+def measured(videos: dict[int, Video], by_frame: bool = False, **options) -> VideoInstanceQuality:
+    """What the metric says of the videos, given whole or frame after frame."""
+    metric = VideoInstanceAP(**options)
+    for name, (truth, predicted) in videos.items():
+        if not by_frame:
+            metric.update(truth, predicted, name)
+            continue
+        for t in range(len((truth + predicted)[0].masks) if truth + predicted else 0):
+            metric.update(
+                [TrueTrack(x.id, x.category, [x.masks[t]], x.crowd) for x in truth],
+                [PredictedTrack(x.id, x.category, [x.masks[t]], x.score) for x in predicted],
+                name,
+            )
+    return metric.compute()
+
+
+def twelve(quality: VideoInstanceQuality) -> tuple[float, ...]:
+    return astuple(quality)[:12]
+
+
+def box(left: int, right: int, frames: int = 2) -> np.ndarray:
+    """Columns left..right - 1 of an image of 1 x 10 pixels, in all frames."""
+    masks = np.zeros((frames, 1, 10), bool)
+    masks[..., left:right] = True
+    return masks
+
+
+def quality(truth: list, predicted: list, **options) -> VideoInstanceQuality:
+    """One video of (masks, [crowd]) and (masks, score), all of category 1, ids from 0."""
+    true_tracks = [TrueTrack(i, 1, *track) for i, track in enumerate(truth)]
+    guesses = [PredictedTrack(i, 1, *track) for i, track in enumerate(predicted)]
+    return measured({0: Video(true_tracks, guesses)}, **options)
+
+
+@st.composite
+def videos(draw: st.DrawFn) -> dict[int, Video]:
+    """A few small videos; some tracks are empty, some scores equal."""
+    found = {}
+    for name in range(draw(st.integers(0, 3))):
+        shape = tuple(draw(st.integers(1, limit)) for limit in (3, 3, 4))
+        masks = arrays(np.bool_, shape)
+        category = st.integers(1, 2)
+        truth = draw(st.lists(st.tuples(category, masks, st.booleans()), max_size=3))
+        guesses = st.tuples(category, masks, st.sampled_from([0.25, 0.5, 0.75]))
+        predicted = draw(st.lists(guesses, max_size=4))
+        found[name] = Video(
+            [TrueTrack(i, *track) for i, track in enumerate(truth)],
+            [PredictedTrack(i, *track) for i, track in enumerate(predicted)],
+        )
+    return found
+
+
+def test_all_golden_cases_are_there():
+    assert len(GOLDEN) == 10
+
+
+@pytest.mark.parametrize("by_frame", [True, False], ids=["frames", "video"])
+@pytest.mark.parametrize("name", GOLDEN)
+def test_the_twelve_numbers_equal_ytvoseval(name, by_frame):
+    found = twelve(measured(golden_videos(name), by_frame))
+    np.testing.assert_allclose(found, golden(name)["stats"], rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", ["vis_basic", "vis_crowd", "vis_sparse_cats", "vis_empty_videos"])
+def test_curves_of_each_class_equal_ytvoseval(name):
+    case, per_class = golden(name), measured(golden_videos(name)).per_class
+    present = case["recall"][0, :, 2] >= 0
+    assert sorted(per_class) == (np.flatnonzero(present) + 1).tolist()
+    for category, curve in per_class.items():
+        wanted = case["precision"][:, :, category - 1, 2]
+        np.testing.assert_allclose(curve.precision, wanted, atol=1e-6)  # stored as float32
+        np.testing.assert_allclose(curve.recall, case["recall"][:, category - 1, 2], atol=1e-6)
+        assert curve.ap == pytest.approx(curve.precision.mean())
+
+
+@pytest.mark.parametrize("name", ["vis_crowd", "vis_ties_dups", "vis_empty_videos"])
+def test_arrays_give_what_run_lengths_give(name):
+    masks = {kind: iter(golden_masks(name, kind)) for kind in ("gt", "dt")}
+    gt, dt = entries(f"{name}_gt")["annotations"], entries(f"{name}_dt")
+    found = {video["id"]: Video([], []) for video in entries(f"{name}_gt")["videos"]}
+    for a, track in zip(gt, masks["gt"], strict=True):
+        kind = (a["category_id"], track, bool(a["iscrowd"]))
+        found[a["video_id"]].truth.append(TrueTrack(a["id"], *kind))
+    for i, (d, track) in enumerate(zip(dt, masks["dt"], strict=True)):
+        kind = (d["category_id"], track, d["score"])
+        found[d["video_id"]].predicted.append(PredictedTrack(i, *kind))
+    assert asdict(measured(found))["ap"] == pytest.approx(golden(name)["stats"][0], abs=1e-9)
+
+
+@pytest.mark.parametrize("case", AREAS, ids=str)
+def test_numbers_by_area_equal_ytvoseval_with_other_limits(case):
+    name, low, high = case
+    found = measured(golden_videos(name), area_limits=(low, high))
+    by_area = twelve(found)[3:6] + twelve(found)[9:12]
+    np.testing.assert_allclose(by_area, AREAS[case], rtol=0, atol=1e-9)
+
+
+def test_iou_is_taken_over_all_frames_together():
+    # 9 of 12 common pixels, though the second frame alone has IoU 0.25.
+    truth = np.concatenate([box(0, 8, 1), box(0, 1, 1)])
+    predicted = np.concatenate([box(0, 8, 1), box(0, 4, 1)])
+    assert quality([(truth,)], [(predicted, 0.5)]).ap75 == 1.0
+    smaller = np.concatenate([box(0, 8, 1), box(1, 5, 1)])
+    assert quality([(truth,)], [(smaller, 0.5)]).ap75 == 0.0
+
+
+def test_ground_truth_of_id_zero_is_found():
+    assert quality([(box(0, 4),)], [(box(0, 4), 0.5)]).ap == 1.0
+
+
+def test_area_is_the_mean_over_frames_in_sight():
+    track = np.zeros((4, 200, 200), bool)
+    track[0, :150, :150] = True  # 22500 pixels once: medium, by the mean of all frames small
+    found = quality([(track,)], [(track, 0.5)])
+    assert (found.ap_small, found.ap_medium, found.ap_large) == (-1.0, 1.0, -1.0)
+    found = quality([(track,)], [(track, 0.5)], area_limits=(32**2, 96**2))
+    assert (found.ap_small, found.ap_medium, found.ap_large) == (-1.0, -1.0, 1.0)
+
+
+def test_a_track_at_a_limit_is_of_both_kinds():
+    found = quality([(box(0, 4),)], [(box(0, 4), 0.5)], area_limits=(4, 8))
+    assert (found.ap_small, found.ap_medium, found.ap_large) == (1.0, 1.0, -1.0)
+
+
+def test_an_unmatched_prediction_of_another_size_is_no_false_alarm():
+    predicted = [(box(5, 10), 0.9), (box(0, 2), 0.5)]
+    found = quality([(box(0, 2),)], predicted, area_limits=(4, 8))
+    assert (found.ap, found.ap_small) == (0.5, 1.0)
+
+
+def test_crowd_takes_any_number_of_predictions_and_is_no_miss():
+    truth = [(box(0, 4),), (box(5, 9), True)]
+    predicted = [(box(5, 9), 0.9), (box(5, 9), 0.8), (box(0, 4), 0.7)]
+    assert quality(truth, predicted).ap == 1.0
+    assert quality(truth, predicted[2:]).ar100 == 1.0
+
+
+def test_crowd_matches_by_plain_iou():
+    # COCO's own rule would divide by the prediction alone, which lies within the crowd.
+    truth, predicted = [(box(0, 1),), (box(2, 10), True)], [(box(2, 4), 0.9), (box(0, 1), 0.5)]
+    assert quality(truth, predicted).ap == 0.5
+
+
+def test_equal_scores_are_taken_in_the_order_of_the_tracks():
+    right, wrong = (box(0, 4), 0.5), (box(6, 9), 0.5)
+    assert quality([(box(0, 4),)], [right, wrong]).ap == 1.0
+    assert quality([(box(0, 4),)], [wrong, right]).ap == 0.5
+
+
+def test_of_equally_good_ground_truth_the_last_is_taken():
+    truth = [(box(0, 2),), (box(2, 4),)]
+    # IoU 0.5 with both: at threshold 0.5 only the first is left for the second prediction.
+    assert quality(truth, [(box(0, 4), 0.9), (box(0, 2), 0.5)]).ar100 == pytest.approx(0.55)
+    assert quality(truth, [(box(0, 4), 0.9), (box(2, 4), 0.5)]).ar100 == pytest.approx(0.5)
+
+
+@steady
+@given(videos())
+def test_missing_and_empty_masks_are_the_same(some):
+    def dropped(track):
+        return [mask if mask.any() else None for mask in track.masks]
+
+    without = {
+        name: Video(
+            [TrueTrack(t.id, t.category, dropped(t), t.crowd) for t in video.truth],
+            [PredictedTrack(t.id, t.category, dropped(t), t.score) for t in video.predicted],
+        )
+        for name, video in some.items()
+    }
+    np.testing.assert_equal(asdict(measured(without)), asdict(measured(some)))
+
+
+def test_a_track_without_pixels_still_counts():
+    found = quality([(box(0, 4),), (box(0, 0),)], [(box(0, 0), 0.9), (box(0, 4), 0.5)])
+    assert found.ar100 == 0.5
+    assert found.per_class[1].precision[0, 0] == 0.5
+
+
+def test_classes_without_ground_truth_do_not_count():
+    truth, crowd = TrueTrack(1, 1, box(0, 4)), TrueTrack(2, 2, box(5, 9), crowd=True)
+    guesses = [PredictedTrack(k, k, box(0, 4), 0.5) for k in (1, 2, 3)]
+    found = measured({0: Video([truth, crowd], guesses)})
+    assert found.ap == 1.0 and sorted(found.per_class) == [1]
+
+
+def test_nothing_to_find_is_minus_one_or_what_is_asked_for():
+    assert set(twelve(VideoInstanceAP().compute())) == {-1.0}
+    assert set(twelve(quality([(box(0, 4), True)], [(box(0, 4), 0.5)]))) == {-1.0}
+    assert np.isnan(quality([], [(box(0, 4), 0.5)], absent=np.nan).ap)
+
+
+def test_only_the_best_hundred_tracks_of_a_video_count():
+    def found(wrong: int) -> float:
+        predicted = [(box(6, 9), 0.9)] * wrong + [(box(0, 4), 0.5)]
+        return quality([(box(0, 4),)], predicted).ar100
+
+    assert (found(99), found(100)) == (1.0, 0.0)
+
+
+def test_recall_with_few_tracks():
+    truth = [(box(i, i + 1),) for i in range(10)]
+    found = quality(truth, [(track, 0.5) for (track,) in truth])
+    assert (found.ar1, found.ar10, found.ar100) == (0.1, 1.0, 1.0)
+
+
+def test_a_video_without_predictions_scores_zero():
+    found = quality([(box(0, 4),)], [])
+    assert (found.ap, found.ap50, found.ar100) == (0.0, 0.0, 0.0)
+
+
+def test_a_video_without_ground_truth_brings_false_alarms():
+    seen = Video([TrueTrack(1, 1, box(0, 4))], [PredictedTrack(1, 1, box(0, 4), 0.5)])
+    ghost = Video([], [PredictedTrack(1, 1, box(0, 4), 0.9)])
+    assert measured({"a": seen, "b": ghost}).ap == 0.5
+    assert measured({"a": seen, "b": Video([], [])}).ap == 1.0
+
+
+def test_an_object_of_one_pixel_is_found():
+    found = quality([(box(3, 4, frames=1),)], [(box(3, 4, frames=1), 0.5)])
+    assert (found.ap, found.ap_small) == (1.0, 1.0)
+
+
+@steady
+@given(videos())
+def test_a_perfect_prediction_scores_one(some):
+    perfect = {}
+    for name, video in some.items():
+        truth = [track for track in video.truth if track.masks.any() and not track.crowd]
+        guesses = [PredictedTrack(t.id, t.category, t.masks, 0.5) for t in truth]
+        perfect[name] = Video(truth, guesses)
+    found = measured(perfect)
+    wanted = 1.0 if any(video.truth for video in perfect.values()) else -1.0
+    assert (found.ap, found.ap50, found.ap75, found.ar100) == (wanted,) * 4
+
+
+@steady
+@given(videos())
+def test_frames_one_by_one_or_at_once_are_the_same(some):
+    np.testing.assert_equal(asdict(measured(some, by_frame=True)), asdict(measured(some)))
+
+
+@steady
+@given(videos(), st.permutations(range(10)))
+def test_names_of_tracks_do_not_matter(some, names):
+    renamed = {
+        name: Video(
+            [TrueTrack(f"object {names[t.id]}", t.category, t.masks, t.crowd) for t in v.truth],
+            [PredictedTrack(names[t.id], t.category, t.masks, t.score) for t in v.predicted],
+        )
+        for name, v in some.items()
+    }
+    np.testing.assert_equal(asdict(measured(renamed)), asdict(measured(some)))
+
+
+def test_tracks_that_are_out_of_sight_may_be_left_out():
+    metric = VideoInstanceAP()
+    mask = box(0, 4)[0]
+    metric.update([TrueTrack(1, 1, mask)], [PredictedTrack(7, 1, mask, 0.2)])
+    metric.update([], [])
+    metric.update([TrueTrack(1, 1, mask)], [])
+    metric.update([], [PredictedTrack(7, 1, box(0, 4), 0.9), PredictedTrack(8, 1, box(0, 0), 0.5)])
+    # 4 common pixels of 4 + 4 + 8, and the newest score, 0.9, is the one that counts.
+    assert metric.compute().ap50 == 0.0
+    metric.update([TrueTrack(1, 1, box(0, 4, 4))], [PredictedTrack(7, 1, box(0, 4, 4), 0.9)])
+    assert metric.compute().ap50 == 1.0
+
+
+def test_bad_tracks_are_named_and_change_nothing():
+    metric = VideoInstanceAP(categories=[1, 2])
+    good, guess = TrueTrack("a", 1, box(0, 4)), PredictedTrack(5, 1, box(0, 4), 0.5)
+    with pytest.raises(ValueError, match="ground-truth tracks must .* found 'a' twice"):
+        metric.update([good, good], [])
+    with pytest.raises(ValueError, match=r"track 5 has category 3, wanted one of \[1, 2\]"):
+        metric.update([], [PredictedTrack(5, 3, box(0, 4), 0.5)])
+    with pytest.raises(ValueError, match="track 5 must have a finite score, found nan"):
+        metric.update([], [PredictedTrack(5, 1, box(0, 4), np.nan)])
+    with pytest.raises(ValueError, match=r"as many frames as each other, found \[2, 3\]"):
+        metric.update([good], [PredictedTrack(5, 1, box(0, 4, 3), 0.5)])
+    with pytest.raises(ValueError, match=r"one size, found \[\(1, 10\), \(10, 1\)\]"):
+        metric.update([good], [PredictedTrack(5, 1, box(0, 4).transpose(0, 2, 1), 0.5)])
+    with pytest.raises(ValueError, match=r"found float64 \(1, 10\)"):
+        metric.update([TrueTrack("a", 1, box(0, 4) / 2)], [])
+    with pytest.raises(ValueError, match="masks must be .* found RunLengths"):
+        metric.update([TrueTrack("a", 1, RunLengths.from_mask(box(0, 4)[0]))], [])
+    assert set(twelve(metric.compute())) == {-1.0}
+    metric.update([good], [guess])
+    with pytest.raises(ValueError, match=r"track 5 must keep .* \(1, False\), found \(2, False\)"):
+        metric.update([], [PredictedTrack(5, 2, box(0, 4), 0.5)])
+    with pytest.raises(ValueError, match=r"'a' must keep .* \(1, False\), found \(1, True\)"):
+        metric.update([TrueTrack("a", 1, box(0, 4), crowd=True)], [])
+    with pytest.raises(ValueError, match=r"one size, found \[\(1, 10\), \(2, 10\)\]"):
+        metric.update([TrueTrack("a", 1, np.zeros((1, 2, 10), bool))], [])
+    assert metric.compute().ap == 1.0
+
+
+def test_bad_options_are_named():
+    with pytest.raises(ValueError, match=r"area_limits must be .* found \(9, 4\)"):
+        VideoInstanceAP(area_limits=(9, 4))
+
+
+@pytest.mark.parametrize("kind", ["gt", "dt"])
+@pytest.mark.parametrize("name", ["vis_basic", "vis_idswitch_return"])
+def test_compressed_run_lengths_are_those_of_pycocotools(name, kind):
+    tracks = entries(f"{name}_{kind}")
+    tracks = tracks["annotations"] if kind == "gt" else tracks
+    for track, masks in zip(tracks, golden_masks(name, kind), strict=True):
+        for entry, mask in zip(track["segmentations"], masks, strict=True):
+            if entry is None:
+                assert not mask.any()
+                continue
+            np.testing.assert_array_equal(RunLengths.from_coco(entry).mask(), mask)
+            assert RunLengths.from_mask(mask).to_coco() == entry
+
+
+@steady
+@given(arrays(np.bool_, st.tuples(st.integers(0, 6), st.integers(0, 6))))
+def test_run_lengths_give_the_mask_back(mask):
+    runs = RunLengths.from_mask(mask)
+    again = RunLengths.from_coco(json.loads(json.dumps(runs.to_coco())))
+    plain = RunLengths.from_coco({"size": mask.shape, "counts": runs.counts.tolist()})
+    assert runs.area == mask.sum()
+    for entry in (runs, again, plain):
+        np.testing.assert_array_equal(entry.mask(), mask)
+
+
+@steady
+@given(st.lists(st.integers(0, 1 << 40), max_size=9))
+def test_long_runs_are_compressed_exactly(counts):
+    runs = RunLengths((1, sum(counts)), np.array(counts, np.int64))
+    np.testing.assert_array_equal(RunLengths.from_coco(runs.to_coco()).counts, runs.counts)
+
+
+@steady
+@given(arrays(np.bool_, (2, 4, 5)))
+def test_common_pixels_are_counted_without_decoding(masks):
+    a, b = map(RunLengths.from_mask, masks)
+    assert a.intersection(b) == b.intersection(a) == (masks[0] & masks[1]).sum()
+
+
+def test_runs_of_no_pixels_are_allowed():
+    runs = RunLengths((1, 4), np.array([0, 1, 0, 2, 1, 0]))
+    other = RunLengths((1, 4), np.array([2, 0, 0, 2]))
+    np.testing.assert_array_equal(runs.mask(), [[True, True, True, False]])
+    assert (runs.area, runs.intersection(other)) == (3, 1)
+
+
+def test_bad_run_lengths_are_named():
+    with pytest.raises(ValueError, match="2 x 3 must add up to 6, found 5"):
+        RunLengths.from_coco({"size": [2, 3], "counts": [1, 4]})
+    with pytest.raises(ValueError, match="0 or more, found -1"):
+        RunLengths.from_coco({"size": [2, 3], "counts": [7, -1]})
+    with pytest.raises(ValueError, match=r"need size and counts, found \['counts'\]"):
+        RunLengths.from_coco({"counts": [6]})
+    for text in ("6!", "P", "6é", "P" * 20 + "0"):
+        with pytest.raises(ValueError, match="must be compressed run lengths"):
+            RunLengths.from_coco({"size": [2, 3], "counts": text})
+    a, b = (RunLengths.from_mask(np.zeros(shape, bool)) for shape in ((2, 3), (3, 2)))
+    with pytest.raises(ValueError, match=r"one size, found \(2, 3\) and \(3, 2\)"):
+        a.intersection(b)

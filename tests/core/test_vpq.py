@@ -1,0 +1,330 @@
+"""VPQ: equal to the reference programs on golden cases, as defined on small ones, and steady."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from label_videos import (
+    CITYSCAPES,
+    CLASSES,
+    KITTI,
+    NAMES,
+    THINGS,
+    Video,
+    golden,
+    golden_videos,
+    measured,
+    one_thing,
+    perfect,
+    renamed,
+    videos,
+)
+
+from video_knet_core.metrics.vpq import (
+    Crowd,
+    MeanVideoPanopticQuality,
+    PanopticQuality,
+    VideoPanopticQuality,
+)
+
+WINDOWS = (1, 2, 3, 4)
+VPS: dict[str, Crowd] = {"vps_crowd": "ignore", "vps_groupvoid": "void"}
+"""Prefix of the golden numbers of mcahny/vps -> what crowd is."""
+VPS_CASES = [
+    pytest.param(path, variant, id=f"{path.stem}-{variant}")
+    for path in KITTI + CITYSCAPES
+    for variant in VPS
+    if f"{variant}_mean__all_thing_stuff" in golden(path)
+]
+"""Cases without crowd have the first variant only."""
+
+
+def scores(quality) -> tuple[float, float, float]:
+    return quality.vpq, quality.things, quality.stuff
+
+
+def matches(quality: PanopticQuality) -> list[np.ndarray]:
+    """The rows iou, tp, fn, fp of the golden statistics."""
+    found = quality.matches
+    return [found.iou, found.matched, found.missed, found.wrong]
+
+
+def close(found, wanted) -> None:
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-9)
+
+
+def check(quality: PanopticQuality, case: dict[str, np.ndarray], prefix: str, own: str) -> None:
+    """Compare statistics, means and the numbers of each sequence with the golden ones."""
+    close(matches(quality), case[f"{prefix}__stats_iou_tp_fn_fp"])
+    close(scores(quality), case[f"{prefix}__{own}all_thing_stuff"])
+    each = [scores(sequence) for sequence in quality.per_sequence.values()]
+    close(each, case[f"{prefix}__{own}per_seq"])
+
+
+def vpq(*maps: np.ndarray, things: Sequence[int] = (1,), window: int = 1, **options):
+    """Quality of one video of three classes."""
+    return measured(VideoPanopticQuality(3, things, window, **options), [maps])
+
+
+def test_all_golden_cases_are_there():
+    assert (len(KITTI), len(CITYSCAPES), len(VPS_CASES)) == (10, 5, 18)
+
+
+@pytest.mark.parametrize("by_frame", [True, False], ids=["frames", "video"])
+@pytest.mark.parametrize("path", KITTI, ids=lambda p: p.stem)
+def test_vpq_equals_the_authors_script(path: Path, by_frame: bool):
+    case = golden(path)
+    options = {"absent": "zero", "crowd": "segment"}
+    metric = MeanVideoPanopticQuality(19, [11, 13], WINDOWS, **options)
+    results = measured(metric, golden_videos(case), by_frame).per_window
+    for window in WINDOWS:
+        check(results[window], case, f"vpq_k{window}", "vkn_")
+
+
+@pytest.mark.parametrize("path", KITTI, ids=lambda p: p.stem)
+def test_vpq_equals_deeplab2(path: Path):
+    case = golden(path)
+    metric = MeanVideoPanopticQuality(19, [11, 13], WINDOWS, crowd="segment")
+    results = measured(metric, golden_videos(case)).per_window
+    for window in WINDOWS:
+        prefix = f"vpq_k{window}__"
+        close(matches(results[window]), case[f"{prefix}dl2_stats_iou_tp_fn_fp"])
+        close(scores(results[window]), case[f"{prefix}present_all_thing_stuff"])
+
+
+@pytest.mark.parametrize("path, variant", VPS_CASES)
+def test_vpq_equals_the_cityscapes_vps_evaluation(path: Path, variant: str):
+    case = golden(path)
+    metric = MeanVideoPanopticQuality(19, case["things"].tolist(), WINDOWS, crowd=VPS[variant])
+    result = measured(metric, golden_videos(case))
+    close(scores(result), case[f"{variant}_mean__all_thing_stuff"])
+    for window in WINDOWS:
+        check(result.per_window[window], case, f"{variant}_n{window}", "")
+
+
+def test_an_id_switch_costs_the_window_that_sees_it():
+    video = (*one_thing([7, 7]), *one_thing([3, 4]))
+    assert vpq(*video, window=1).things == 1.0
+    split = vpq(*video, window=2)  # two tubes, each half of the true one: none is above 0.5
+    assert (split.things, split.stuff) == (0.0, 1.0)
+    assert [int(row[1]) for row in matches(split)] == [0, 0, 1, 2]
+
+
+@pytest.mark.parametrize("absent, score", [("skip", 1.0), ("zero", 2 / 3)])
+def test_v1_absent_classes(absent, score):
+    quality = vpq(*one_thing([7]), *one_thing([7]), absent=absent)
+    assert quality.vpq == pytest.approx(score)
+    np.testing.assert_array_equal(quality.per_class, [1, 1, np.nan if absent == "skip" else 0])
+
+
+@pytest.mark.parametrize(
+    "crowd, missed, wrong", [("ignore", 0, 0), ("void", 0, 0), ("segment", 1, 0)]
+)
+def test_v2_crowd_that_nobody_predicts(crowd, missed, wrong):
+    semantic, ids = one_thing([0])
+    found = vpq(semantic, ids, np.full_like(semantic, 255), ids, crowd=crowd).matches
+    assert (found.missed[1], found.wrong.sum()) == (missed, wrong)
+
+
+@pytest.mark.parametrize(
+    "crowd, matched, wrong", [("ignore", 0, 0), ("void", 0, 0), ("segment", 1, 0)]
+)
+def test_v2_predictions_on_crowd_are_forgiven(crowd, matched, wrong):
+    found = vpq(*one_thing([0]), *one_thing([5]), crowd=crowd).matches
+    assert (found.matched[1], found.wrong[1]) == (matched, wrong)
+
+
+@pytest.mark.parametrize("crowd, wrong", [("ignore", 1), ("void", 0), ("segment", 1)])
+def test_v2_crowd_forgives_only_its_own_class(crowd, wrong):
+    video = (*one_thing([0], 1), *one_thing([5], 2))
+    assert vpq(*video, things=(1, 2), crowd=crowd).matches.wrong[2] == wrong
+
+
+@pytest.mark.parametrize("crowd, iou", [("ignore", 4 / 6), ("void", 1.0)])
+def test_v2_crowd_stays_in_the_union_and_void_does_not(crowd, iou):
+    semantic, ids = np.ones((1, 1, 6), np.uint8), np.array([[[3, 3, 3, 3, 0, 0]]])
+    quality = vpq(semantic, ids, semantic, np.full_like(ids, 9), crowd=crowd)
+    assert quality.things == pytest.approx(iou)
+
+
+def test_v2_a_predicted_id_0_is_a_segment():
+    assert vpq(*one_thing([5]), *one_thing([0])).things == 1.0
+
+
+def test_v3_predicted_void_is_no_segment():
+    semantic, ids = one_thing([5])
+    found = vpq(semantic, ids, np.where(semantic == 1, 255, semantic), ids).matches
+    assert (found.missed.tolist(), found.wrong.sum()) == ([0, 1, 0], 0)
+
+
+@pytest.mark.parametrize("on_void, wrong", [(2, 1), (3, 0)])
+def test_v4_more_than_half_on_void_is_forgiven(on_void: int, wrong: int):
+    """With ids whose product with any offset is far beyond 2^31."""
+    gt = np.array([[[255] * on_void + [0] * (4 - on_void)]])
+    one, none = np.ones_like(gt), np.zeros_like(gt)
+    assert vpq(gt, none, one, one * (1 << 40)).matches.wrong[1] == wrong
+
+
+def test_v5_a_video_shorter_than_the_window_has_no_tubes():
+    short, long = ((*one_thing(ids), *one_thing(ids)) for ids in ([1], [1, 1]))
+    quality = measured(VideoPanopticQuality(2, [1], 2), [short, long])
+    assert quality.vpq == 1.0
+    assert np.isnan(scores(quality.per_sequence[0])).all()
+    assert quality.matches.matched.tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("absent, wanted", [("skip", np.nan), ("zero", 0.0)])
+def test_v5_no_thing_at_all(absent, wanted):
+    zeros = np.zeros((1, 2, 2), np.uint8)
+    quality = vpq(zeros, zeros, zeros, zeros, absent=absent)
+    np.testing.assert_array_equal([quality.things], [wanted])
+
+
+def test_v6_class_0_is_a_class():
+    zeros = np.zeros((1, 2, 2), np.uint8)
+    assert vpq(zeros, zeros, zeros, zeros).per_class[0] == 1.0
+
+
+def test_v6_a_track_that_changes_its_class_is_two_segments():
+    """The first of two frames of a track of 8 pixels is half of the true tube: no match."""
+    semantic, ids = one_thing([1, 1])
+    flipped = semantic.copy()
+    flipped[1][semantic[1] == 1] = 2
+    found = vpq(semantic, ids, flipped, ids, things=(1, 2), window=2).matches
+    assert (found.matched.tolist(), found.wrong.tolist()) == ([1, 0, 0], [0, 1, 1])
+
+
+@pytest.mark.parametrize("pixels, matched", [(2, 0), (3, 1)])
+def test_v6_an_iou_of_one_half_is_no_match(pixels: int, matched: int):
+    one, ids = np.ones((1, 1, 4), np.uint8), np.ones((1, 1, 4), np.uint8)
+    predicted = (np.arange(4) < pixels).astype(np.uint8)[None, None]
+    assert vpq(one, ids, predicted, ids).matches.matched[1] == matched
+
+
+def test_v7_windows_are_pooled_before_the_ratio():
+    """Three found of three, and none of one: 3/4, not the mean of 1 and 0."""
+    found = (*one_thing([1, 1, 1]), *one_thing([1, 1, 1]))
+    semantic, ids = one_thing([1])
+    lost = (semantic, ids, np.full_like(semantic, 255), ids)
+    quality = measured(VideoPanopticQuality(2, [1], 1), [found, lost])
+    assert quality.things == pytest.approx(3 / (3 + 0.5))
+    assert [q.things for q in quality.per_sequence.values()] == [1.0, 0.0]
+
+
+def test_sequences_may_take_turns():
+    semantic, ids = one_thing([1])
+    metric = VideoPanopticQuality(2, [1], 2)
+    for sequence in "abab":
+        other = ids * (1 if sequence == "a" else 2)
+        metric.update(semantic, other, semantic, other, sequence)
+    quality = metric.compute()
+    assert quality.vpq == 1.0
+    assert quality.matches.matched.tolist() == [2, 2]
+
+
+def test_only_the_window_is_kept():
+    metric = VideoPanopticQuality(2, [1], 3)
+    for t in range(50):
+        metric.update(*one_thing([t + 1]), *one_thing([t + 1]))
+    assert len(metric._videos[0].frames) == 3
+
+
+def test_seventy_thousand_ids():
+    ids = np.arange(1, 70_001, dtype=np.uint32).reshape(1, 280, 250)
+    ones = np.ones(ids.shape, np.uint8)
+    quality = vpq(ones, ids, ones, ids[:, ::-1, ::-1])
+    assert (quality.vpq, quality.matches.matched[1]) == (1.0, 70_000)
+
+
+def test_an_id_of_two_to_the_40():
+    assert vpq(*one_thing([7, 7]), *one_thing([1 << 40, 1 << 40]), window=2).vpq == 1.0
+
+
+def test_a_thing_of_one_pixel_weighs_as_much_as_any():
+    semantic, ids = one_thing([1])
+    ids[0, 0, 0] = 2
+    predicted = np.where(ids == 2, 255, semantic)
+    assert vpq(semantic, ids, predicted, ids).things == pytest.approx(1 / (1 + 0.5))
+
+
+def test_an_all_void_frame_has_no_tubes():
+    void, ones = np.full((1, 2, 2), 255), np.ones((1, 2, 2), int)
+    quality = vpq(void, ones, ones, ones)
+    assert np.isnan(quality.vpq)
+    assert not any(row.any() for row in matches(quality))
+
+
+def test_nothing_measured_is_nan():
+    assert np.isnan(scores(MeanVideoPanopticQuality(2, [1]).compute())).all()
+
+
+def test_the_mean_is_over_windows():
+    video = (*one_thing([7, 7]), *one_thing([3, 4]))
+    result = measured(MeanVideoPanopticQuality(2, [1], [1, 2]), [video])
+    assert {window: scores(q) for window, q in result.per_window.items()} == {
+        1: (1.0, 1.0, 1.0),
+        2: (0.5, 0.0, 1.0),
+    }
+    assert scores(result) == (0.75, 0.5, 1.0)
+
+
+@settings(deadline=None, max_examples=40)
+@given(videos(), st.integers(1, 4))
+def test_a_perfect_prediction_scores_one(video: Video, window: int):
+    quality = measured(VideoPanopticQuality(CLASSES, THINGS, window), [perfect(video)])
+    assert quality.vpq == 1.0 or not quality.matches.matched.any()
+    assert not (quality.matches.missed.any() or quality.matches.wrong.any())
+
+
+@settings(deadline=None, max_examples=40)
+@given(videos(), st.integers(1, 4), NAMES)
+def test_the_names_of_ids_do_not_matter(video: Video, window: int, names: list[int]):
+    a, b = (
+        measured(VideoPanopticQuality(CLASSES, THINGS, window), [each])
+        for each in (video, renamed(video, names))
+    )
+    np.testing.assert_allclose(matches(a), matches(b), rtol=0, atol=1e-12)
+
+
+@settings(deadline=None, max_examples=40)
+@given(videos(), st.integers(1, 4))
+def test_frames_one_by_one_are_the_video(video: Video, window: int):
+    a, b = (
+        measured(VideoPanopticQuality(CLASSES, THINGS, window), [video], by_frame)
+        for by_frame in (True, False)
+    )
+    np.testing.assert_array_equal(matches(a), matches(b))
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"window": 0}, "window must be at least 1 frame, found 0"),
+        ({"absent": "none"}, r"absent must be one of \('skip', 'zero'\), found 'none'"),
+        ({"crowd": "skip"}, r"crowd must be one of \('ignore', .*\), found 'skip'"),
+        ({"things": [5]}, r"thing classes must be 0..1, found \[5\]"),
+    ],
+)
+def test_options_are_checked(options: dict, message: str):
+    with pytest.raises(ValueError, match=message):
+        VideoPanopticQuality(**{"num_classes": 2, "things": [1], "window": 1, **options})
+
+
+def test_a_mean_needs_a_window():
+    with pytest.raises(ValueError, match="windows must name at least one length, found none"):
+        MeanVideoPanopticQuality(2, [1], [])
+
+
+def test_a_bad_block_adds_nothing():
+    metric = VideoPanopticQuality(2, [1], 1)
+    good = np.zeros((2, 2, 3), np.uint8)
+    bad = good.copy()
+    bad[1] = 9
+    with pytest.raises(ValueError, match="pred_semantic holds class 9"):
+        metric.update(good, good, bad, good)
+    assert metric.compute().per_sequence == {}

@@ -1,0 +1,293 @@
+"""mIoU and mVC: equal to VSPW's own programs on golden cases, as defined on small ones, steady."""
+
+from __future__ import annotations
+
+import tracemalloc
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from video_knet_core.metrics.vss import (
+    OTHERS,
+    VOID,
+    VideoSemanticConsistency,
+    VideoSemanticQuality,
+    confusion_matrix,
+    vspw_labels,
+)
+
+GOLDEN = sorted((Path(__file__).parents[1] / "fixtures" / "metrics").glob("vspw_*.npz"))
+CLASSES = 3
+golden_cases = pytest.mark.parametrize("path", GOLDEN, ids=lambda p: p.stem)
+steady = settings(max_examples=30, deadline=None)
+
+
+def golden(path: Path) -> dict[str, np.ndarray]:
+    with np.load(path, allow_pickle=False) as case:
+        return dict(case)
+
+
+def measured(metric, videos, by_frame: bool = False) -> VideoSemanticQuality:
+    """What the metric says of videos (ground truth, prediction), whole or frame after frame."""
+    for i, video in enumerate(videos):
+        for maps in zip(*video, strict=True) if by_frame else [video]:
+            metric.update(*maps, sequence=i)
+    return metric.compute()
+
+
+def golden_quality(case: dict, by_frame: bool = False, **options: bool) -> VideoSemanticQuality:
+    numbers = range(int(case["num_videos"]))
+    videos = [(vspw_labels(case[f"gt_raw_{i}"]), case[f"pred_{i}"]) for i in numbers]
+    return measured(VideoSemanticConsistency(124, **options), videos, by_frame)
+
+
+def small(gt: list, pred: list, **options) -> VideoSemanticQuality:
+    """Quality of one video of few pixels [T][W] and 3 classes."""
+    options.setdefault("windows", (2,))
+    video = [np.array(labels)[:, None] for labels in (gt, pred)]
+    return measured(VideoSemanticConsistency(CLASSES, **options), [video])
+
+
+def by_definition(gt, pred, window: int, last_window: bool = False) -> tuple[float, float]:
+    """mVC and correct mVC of one video from stacks of frames and sets of labelled pixels."""
+    loose, strict = [], []
+    for start in range(len(gt) - window + last_window):
+        g, p = gt[start : start + window], pred[start : start + window]
+        constant, kept = (g == g[0]).all(0), (p == p[0]).all(0)
+        labelled = constant & (g[0] < CLASSES)
+        if constant.any():
+            loose.append((constant & kept).sum() / constant.sum())
+        if labelled.any():
+            strict.append((labelled & kept & (g[0] == p[0])).sum() / labelled.sum())
+    return (np.mean(loose) if loose else np.nan), (np.mean(strict) if strict else np.nan)
+
+
+@st.composite
+def videos(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
+    """Small noisy videos with few classes, so that much stays constant by chance."""
+    shape = tuple(draw(st.integers(1, limit)) for limit in (8, 3, 4))
+    labels = arrays(np.uint8, shape, elements=st.sampled_from([0, 0, 0, 1, 2, OTHERS, VOID]))
+    return draw(labels), draw(labels)
+
+
+def test_all_golden_cases_are_there():
+    assert len(GOLDEN) == 8
+
+
+@pytest.mark.parametrize("by_frame", [True, False], ids=["frames", "video"])
+@golden_cases
+def test_miou_and_mvc_equal_the_vspw_baseline(path, by_frame):
+    case = golden(path)
+    quality = golden_quality(case, by_frame)
+    assert quality.miou == pytest.approx(float(case["miou"]), abs=1e-9)
+    for window in (8, 16):
+        assert quality.mvc[window] == pytest.approx(float(case[f"mvc{window}"]), abs=1e-9)
+        each = [video.mvc[window] for video in quality.per_sequence.values()]
+        np.testing.assert_allclose(each, case[f"mvc{window}_per_video"], rtol=0, atol=1e-9)
+
+
+@golden_cases
+def test_mvc_with_merged_void_equals_programs_that_convert_first(path):
+    case = golden(path)
+    quality = golden_quality(case, merge_void=True)
+    for window in (8, 16):
+        wanted = float(case[f"mvc{window}_gtconverted"])
+        assert quality.mvc[window] == pytest.approx(wanted, abs=1e-9)
+
+
+@golden_cases
+def test_confusion_equals_the_vspw_baseline(path):
+    case = golden(path)
+    counts = np.zeros((124, 125), np.int64)
+    for i in range(int(case["num_videos"])):
+        labels = np.where((raw := case[f"gt_raw_{i}"]) == 0, VOID, vspw_labels(raw))
+        counts += confusion_matrix(labels, case[f"pred_{i}"], 124, VOID)
+    rows, columns, wanted = case["confusion_nonzero"]
+    np.testing.assert_array_equal(counts[rows, columns], wanted)
+    assert counts.sum() == wanted.sum()
+
+
+def test_vspw_masks_keep_others_and_void_apart():
+    raw = np.array([0, 1, 124, 255], np.uint8)
+    np.testing.assert_array_equal(vspw_labels(raw), [OTHERS, 0, 123, VOID])
+
+
+def test_a_constant_wrong_prediction_is_consistent_but_not_correct():
+    quality = small([[0]] * 3, [[1]] * 3)
+    assert (quality.miou, quality.mvc[2], quality.correct_mvc[2]) == (0.0, 1.0, 0.0)
+
+
+def test_the_last_window_is_not_used_unless_asked_for():
+    gt, pred = [[0]] * 3, [[0], [0], [1]]
+    assert small(gt, pred).mvc[2] == 1.0
+    assert small(gt, pred, last_window=True).mvc[2] == 0.5
+
+
+def test_a_video_needs_a_frame_more_than_the_window():
+    assert np.isnan(small([[0]] * 2, [[0]] * 2).mvc[2])
+    assert small([[0]] * 2, [[0]] * 2, last_window=True).mvc[2] == 1.0
+    assert small([[0]] * 3, [[0]] * 3).mvc[2] == 1.0
+
+
+def test_videos_weigh_by_their_windows():
+    metric = VideoSemanticConsistency(CLASSES, windows=(2,))
+    still, flicker = np.zeros((5, 1, 1), int), np.array([0, 1, 0]).reshape(3, 1, 1)
+    quality = measured(metric, [(still, still), (still[:3], flicker)])
+    assert [video.mvc[2] for video in quality.per_sequence.values()] == [1.0, 0.0]
+    assert quality.mvc[2] == 3 / 4
+
+
+def test_void_counts_for_mvc_but_not_for_correct_mvc():
+    gt, pred = [[0, VOID]] * 3, [[0, 1], [0, 2], [0, 1]]
+    quality = small(gt, pred)
+    assert (quality.mvc[2], quality.correct_mvc[2]) == (0.5, 1.0)
+
+
+def test_others_and_void_differ_unless_merged():
+    gt, pred = [[0, OTHERS], [0, VOID], [0, OTHERS]], [[0, 1], [0, 2], [0, 1]]
+    assert small(gt, pred).mvc[2] == 1.0
+    assert small(gt, pred, merge_void=True).mvc[2] == 0.5
+
+
+def test_a_window_without_constant_ground_truth_is_left_out():
+    quality = small([[0], [1], [1], [1]], [[0], [1], [1], [0]])
+    assert quality.mvc[2] == 1.0
+    assert np.isnan(small([[0], [1], [0]], [[0]] * 3).mvc[2])
+
+
+def test_a_class_that_is_only_predicted_does_not_enter_miou():
+    quality = small([[0, 0, 0, 1]], [[0, 0, 2, 1]])
+    assert quality.miou == pytest.approx((2 / 3 + 1) / 2)
+    assert np.isnan(quality.per_class[2])
+
+
+def test_predicted_void_is_wrong_and_an_ordinary_label_for_consistency():
+    quality = small([[0, 0]] * 3, [[0, VOID]] * 3)
+    assert (quality.miou, quality.mvc[2], quality.correct_mvc[2]) == (0.5, 1.0, 0.5)
+
+
+@steady
+@given(videos(), st.integers(1, 4), st.booleans())
+def test_runs_of_frames_give_what_stacks_of_frames_give(video, window, last_window):
+    metric = VideoSemanticConsistency(CLASSES, windows=(window, 3), last_window=last_window)
+    quality = measured(metric, [video])
+    found = quality.mvc[window], quality.correct_mvc[window]
+    np.testing.assert_allclose(found, by_definition(*video, window, last_window), atol=1e-12)
+
+
+@steady
+@given(videos())
+def test_a_perfect_prediction_scores_one(video):
+    gt, _ = video
+    quality = measured(VideoSemanticConsistency(CLASSES, (1, 2)), [(gt, gt)])
+    scores = [quality.miou, *quality.mvc.values(), *quality.correct_mvc.values()]
+    assert all(np.isnan(score) or score == 1 for score in scores)
+
+
+@steady
+@given(st.lists(videos(), max_size=3))
+def test_frames_one_by_one_or_at_once_are_the_same(some):
+    pair = [measured(VideoSemanticConsistency(CLASSES, (2, 3)), some, f) for f in (True, False)]
+    np.testing.assert_equal(*map(asdict, pair))
+
+
+@steady
+@given(videos(), st.permutations(range(CLASSES)))
+def test_names_of_classes_do_not_matter(video, names):
+    table = np.arange(256)
+    table[:CLASSES] = names
+    plain, other = (
+        measured(VideoSemanticConsistency(CLASSES, (2, 3)), [pair])
+        for pair in (video, [table[labels] for labels in video])
+    )
+    np.testing.assert_allclose(other.miou, plain.miou)
+    np.testing.assert_equal((other.mvc, other.correct_mvc), (plain.mvc, plain.correct_mvc))
+
+
+def test_frames_of_different_videos_may_alternate():
+    frames = np.array([[[0]], [[1]]])
+    metric = VideoSemanticConsistency(CLASSES, windows=(2,))
+    for _ in range(3):
+        for name, frame in zip("ab", frames, strict=True):
+            metric.update(frame, frame, name)
+    quality = metric.compute()
+    assert quality.mvc[2] == 1.0
+    assert set(quality.per_sequence) == {"a", "b"}
+
+
+def test_frames_without_any_class():
+    void = [[VOID, VOID]] * 3
+    quality = small(void, [[0, 1]] * 3)
+    assert np.isnan(quality.miou) and np.isnan(quality.correct_mvc[2])
+    assert quality.mvc[2] == 1.0  # as released: void counts
+
+
+def test_an_object_of_one_pixel_counts():
+    gt = np.zeros((3, 4, 5), np.uint8)
+    gt[:, 1, 2] = 1
+    quality = measured(VideoSemanticConsistency(2, (2,)), [(gt, np.zeros_like(gt))])
+    np.testing.assert_allclose(quality.per_class, [19 / 20, 0])
+    assert quality.correct_mvc[2] == 19 / 20
+
+
+def test_nothing_measured_is_nan():
+    quality = VideoSemanticConsistency(CLASSES).compute()
+    assert np.isnan([quality.miou, quality.mvc[8], quality.correct_mvc[16]]).all()
+    assert quality.per_sequence == {}
+
+
+def test_memory_grows_neither_with_frames_nor_with_the_window():
+    metric = VideoSemanticConsistency(CLASSES, windows=(200,))
+    frame = np.zeros((100, 100), np.uint8)
+    tracemalloc.start()
+    for _ in range(50):
+        metric.update(frame, frame)
+    held, _ = tracemalloc.get_traced_memory()
+    metric.close(0)
+    closed, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert held < 8 * frame.nbytes
+    assert closed < frame.nbytes
+
+
+def test_a_closed_video_keeps_its_scores_but_takes_no_frames():
+    metric = VideoSemanticConsistency(CLASSES, windows=(2,))
+    frames = np.zeros((3, 1, 1), int)
+    metric.update(frames, frames, "a")
+    metric.close("a")
+    assert metric.compute().per_sequence["a"].mvc == {2: 1.0}
+    with pytest.raises(ValueError, match="sequence 'a' is closed"):
+        metric.update(frames, frames, "a")
+    with pytest.raises(ValueError, match=r"sequence 'b' is unknown, known are \['a'\]"):
+        metric.close("b")
+
+
+def test_bad_input_is_named_and_changes_nothing():
+    metric = VideoSemanticConsistency(CLASSES)
+    frame = np.zeros((2, 3), np.uint8)
+    with pytest.raises(ValueError, match=r"\(2, 3\) and \(3, 2\)"):
+        metric.update(frame, frame.T)
+    with pytest.raises(ValueError, match=r"\(6,\) and \(6,\)"):
+        metric.update(frame.ravel(), frame.ravel())
+    with pytest.raises(ValueError, match=r"ground truth holds class 9, wanted 0..2 or \(254, 255"):
+        metric.update(frame + 9, frame)
+    with pytest.raises(ValueError, match="prediction holds class -1"):
+        metric.update(frame, np.full((2, 3), -1))
+    with pytest.raises(ValueError, match="prediction must hold integers, found float64"):
+        metric.update(frame, frame / 2)
+    assert metric.compute().per_sequence == {}
+    metric.update(frame, frame, "a")
+    with pytest.raises(ValueError, match=r"sequence 'a' must be \(2, 3\), found \(3, 2\)"):
+        metric.update(frame.T, frame.T, "a")
+
+
+def test_bad_options_are_named():
+    with pytest.raises(ValueError, match=r"windows must be .* found \(0,\)"):
+        VideoSemanticConsistency(CLASSES, windows=(0,))
+    with pytest.raises(ValueError, match=r"classes 0..254, found \(254, 255\)"):
+        VideoSemanticConsistency(255)
