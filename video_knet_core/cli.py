@@ -20,6 +20,7 @@ from .engine.runtime import BackendError, ModelError, default_model_path, open_r
 if TYPE_CHECKING:
     from .engine.runtime import Runtime
 
+EXIT_FAULTS = 1
 EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 130
 LONGEST_MESSAGE = 2000
@@ -37,17 +38,16 @@ BAD_INPUT = (
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns the exit code: 0, or 2 for bad usage or input."""
+    """Run the command; returns the exit code: 0, 1 for faulty data, or 2 for bad usage or input."""
     arguments = _parser().parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
-        arguments.run(arguments)
+        return arguments.run(arguments) or 0
     except BAD_INPUT as error:
         print(f"video-knet {arguments.command}: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
-    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -61,6 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_train(commands)
     _add_export(commands)
     _add_import(commands)
+    _add_validate(commands)
     return parser
 
 
@@ -156,6 +157,21 @@ def _add_import(commands: argparse._SubParsersAction) -> None:
         help="what the weights are of: config/models/*.yaml",
     )
     importer.set_defaults(run=_import_checkpoint)
+
+
+def _add_validate(commands: argparse._SubParsersAction) -> None:
+    validate = commands.add_parser(
+        "validate-data",
+        help="read a labelled data set and name what is wrong with it",
+        description="Finds missing frames, sizes that differ, ids out of range and empty masks. "
+        "The exit code is 0 if there is no fault, 1 if there are some.",
+    )
+    validate.add_argument(
+        "dataset", help="kitti_step, cityscapes_vps, vipseg, vspw, youtube_vis_2019 or own"
+    )
+    validate.add_argument("root", type=Path, metavar="PATH", help="the folder of the data set")
+    validate.add_argument("--split", help="train, val (valid) or test; default: all there are")
+    validate.set_defaults(run=_validate)
 
 
 def _add_model(command: argparse.ArgumentParser) -> None:
@@ -334,6 +350,27 @@ def _import_checkpoint(arguments: argparse.Namespace) -> None:
     for pattern, count in _patterns(unused).items():
         print(f"{count:>5} {pattern}")
     print(arguments.out)
+
+
+def _validate(arguments: argparse.Namespace) -> int:
+    from .data.datasets import layout_of, splits_of
+    from .data.validation import validate
+
+    found = splits_of(arguments.dataset, arguments.root)
+    splits = [split for split in found if arguments.split in (None, split)]
+    if not splits:
+        wanted = [arguments.split] if arguments.split else layout_of(arguments.dataset).splits
+        raise UsageError(
+            f"{arguments.root} must have a split of {', '.join(wanted)} in the layout of "
+            f"{arguments.dataset}, found {', '.join(found) or 'none'}"
+        )
+    count = 0
+    for split in splits:
+        for fault in validate(arguments.dataset, arguments.root, split):
+            count += 1
+            print(f"{split}: {fault}", flush=True)
+    print(f"{', '.join(splits)}: {count} faults")
+    return EXIT_FAULTS if count else 0
 
 
 def _patterns(keys: Iterable[str]) -> Counter[str]:

@@ -1,0 +1,75 @@
+"""Cityscapes-VPS (Kim et al., "Video Panoptic Segmentation", 2020): six labelled frames a video.
+
+    panoptic_gt_SPLIT_city_vps.json, SPLIT/img/*.png, SPLIT/panoptic_video/*.png
+
+The index and `panoptic_video` are made by the authors' prepare_data/create_panoptic_video_labels.py
+(`--mode val`, or train). The order of the annotations in the index is the order of the frames; the
+first four characters of an image id name the video.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from itertools import groupby
+from pathlib import Path
+
+from .json_index import load_json, need
+from .label_png import label_file
+from .segment_json import Segments, keep_segment, parse_segments, read_segments
+from .sequences import first_folder, list_images, match_frames
+from .video import DatasetError, FrameFiles, Labels, Video, VideoList
+
+CLASS_COUNT = 19
+THINGS = frozenset(range(11, 19))
+"""person, rider, car, truck, bus, train, motorcycle, bicycle"""
+
+
+def open_cityscapes_vps(root: Path, split: str) -> VideoList:
+    """Open the labelled frames of a split, or all images of `test`, whose labels are not published.
+
+    Raises:
+        DatasetError: a folder, the index or a key in it is missing, or the split is empty.
+    """
+    images = first_folder(root / split / "img", root / split / "img_all")
+    index = root / f"panoptic_gt_{split}_city_vps.json"
+    if split == "test" and not index.is_file():
+        videos = _unlabelled(images)
+    else:
+        videos = _labelled(images, root / split / "panoptic_video", index)
+    return VideoList("cityscapes_vps", CLASS_COUNT, THINGS, videos)
+
+
+def _unlabelled(images: Path) -> list[Video]:
+    groups = groupby(list_images(images).items(), key=lambda item: item[0][:4])
+    return [Video(name, match_frames(dict(items), None)) for name, items in groups]
+
+
+def _labelled(images: Path, labels: Path, index: Path) -> list[Video]:
+    content = load_json(index, keep_segment)
+    names = _image_names(need(content, "images", list, str(index)), index)
+    videos: dict[str, list[FrameFiles]] = {}
+    segments: list[Segments] = []
+    for number, annotation in enumerate(need(content, "annotations", list, str(index))):
+        where = f"{index}: annotation {number}"
+        image_id = need(annotation, "image_id", str, where)
+        if image_id not in names:
+            raise DatasetError(f"{where}: image_id must be one of `images`, found {image_id!r}")
+        png = f"{labels}/{need(annotation, 'file_name', str, where)}"
+        frame = FrameFiles(image_id, f"{images}/{names[image_id]}", png, number)
+        videos.setdefault(image_id[:4], []).append(frame)
+        segments.append(parse_segments(annotation, CLASS_COUNT, where))
+    read = partial(_read, segments)
+    return [Video(name, tuple(frames), read) for name, frames in videos.items()]
+
+
+def _image_names(entries: list, index: Path) -> dict[str, str]:
+    """Image id -> file name."""
+    where = [f"{index}: image {number}" for number in range(len(entries))]
+    return {
+        need(entry, "id", str, here): need(entry, "file_name", str, here)
+        for entry, here in zip(entries, where, strict=True)
+    }
+
+
+def _read(segments: list[Segments], frame: FrameFiles) -> Labels:
+    return read_segments(label_file(frame), segments[frame.index], THINGS)

@@ -1,0 +1,93 @@
+"""Training pairs from any labelled data set: a frame and another shortly before or after it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .pairs import CropRange, FramePair, Rng, warp
+from .video import DatasetError, LabelledFrame, VideoDataset
+
+TWO_SIDED = (-2, -1, 1, 2)
+"""Where the authors' code takes the reference frame, relative to the key frame."""
+CAUSAL = (-2, -1)
+"""Only before it, as a running camera has it."""
+
+
+class ClipPairs:
+    """A `PairSource` of frames of one video.
+
+    The offset is drawn anew for every pair (the authors' code draws it once and keeps it), from
+    those that stay inside the video. Crop, scale and mirror are one draw for both frames; the
+    trainer adds its `photometric` to the pair.
+
+    Args:
+        dataset: where the frames are from; every frame is equally likely to be the key frame.
+        offsets: positions of the reference frame relative to the key frame, not 0.
+        crop: how crops are drawn.
+
+    Raises:
+        ValueError: no offset, or one of 0.
+        DatasetError: a video without frames, or no video that is long enough for an offset.
+    """
+
+    def __init__(
+        self,
+        dataset: VideoDataset,
+        offsets: Sequence[int] = TWO_SIDED,
+        crop: CropRange | None = None,
+    ) -> None:
+        if not offsets or 0 in offsets:
+            raise ValueError(f"offsets must be some numbers other than 0, found {list(offsets)}")
+        empty = [video.name for video in dataset if not len(video)]
+        if empty:
+            raise DatasetError(f"{dataset.name}: the video {empty[0]!r} has no frames")
+        self.dataset = dataset
+        self.offsets = tuple(offsets)
+        self.crop = crop or CropRange()
+        self._ends = np.cumsum([len(self._keys(len(video))) for video in dataset])
+        """How many key frames there are up to and with each video."""
+        if not self._ends[-1]:
+            raise DatasetError(f"{dataset.name}: no video has two frames {list(offsets)} apart")
+
+    def sample(self, rng: Rng, height: int, width: int) -> FramePair:
+        """A random pair of `height` x `width` pixels; DatasetError if a frame is faulty."""
+        position = int(rng.integers(self._ends[-1]))
+        number = int(np.searchsorted(self._ends, position, side="right"))
+        video = self.dataset[number]
+        keys = self._keys(len(video))
+        key = keys[position - int(self._ends[number]) + len(keys)]
+        reference = key + int(rng.choice(self._inside(key, len(video))))
+        frames = [video[key], video[reference]]
+        to_crop = self.crop.draw(rng, frames[0].image.shape, height, width)
+        instances = renumbered(frames)
+        warped = [
+            warp(frame.image, frame.semantic, instance, to_crop, height, width)
+            for frame, instance in zip(frames, instances, strict=True)
+        ]
+        images, semantics, maps = (np.stack(part) for part in zip(*warped, strict=True))
+        return FramePair(images, semantics, maps)
+
+    def _inside(self, key: int, length: int) -> list[int]:
+        return [offset for offset in self.offsets if 0 <= key + offset < length]
+
+    def _keys(self, length: int) -> list[int]:
+        """Frames that have a reference frame."""
+        return [key for key in range(length) if self._inside(key, length)]
+
+
+def renumbered(frames: Iterable[LabelledFrame]) -> list[NDArray[np.int32]]:
+    """Instance maps [H, W] with ids 1, 2, ... in place of the data set's.
+
+    An object is a class and an id together; ids may be too large for the float map of a warp.
+    """
+    numbers: dict[int, int] = {}
+    maps = []
+    for frame in frames:
+        objects = np.where(frame.instance > 0, frame.instance * 256 + frame.semantic, 0)
+        found, positions = np.unique(objects, return_inverse=True)
+        ids = [numbers.setdefault(k, len(numbers) + 1) if k else 0 for k in found.tolist()]
+        maps.append(np.array(ids, np.int32)[positions].reshape(objects.shape))
+    return maps

@@ -1,0 +1,141 @@
+"""Label images as files: values exactly as stored, and the codes that several data sets share."""
+
+from __future__ import annotations
+
+import zlib
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from ..types import NO_CLASS
+from .video import DatasetError, FrameFiles
+
+_GREYS = np.arange(256, dtype=np.uint8).repeat(3).tobytes()
+
+
+def label_file(frame: FrameFiles) -> str:
+    """The label file of a frame; DatasetError if it is missing."""
+    if frame.labels is None:
+        raise DatasetError(f"the image {frame.image} has no label image")
+    return frame.labels
+
+
+def read_values(path: str | Path) -> NDArray[np.uint8] | NDArray[np.uint16]:
+    """A label image of one value per pixel, [H, W], 8 or 16 bit.
+
+    Of an image with a palette the values are the positions in it, not the colours.
+
+    Raises:
+        DatasetError: no such file, no image, or an image of colours.
+    """
+    data = _bytes(path)
+    if _has_palette(data):
+        values = cv2.imdecode(_grey_palette(data), cv2.IMREAD_COLOR)
+        values = None if values is None else values[..., 0]
+    else:
+        values = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if values is None or values.ndim != 2 or values.dtype not in (np.uint8, np.uint16):
+        raise DatasetError(f"{path} is {_kind(values)}, wanted one value per pixel")
+    return values
+
+
+def read_rgb(path: str | Path) -> NDArray[np.uint8]:
+    """A label image of three 8-bit channels, [H, W, 3] in the order R, G, B.
+
+    Raises:
+        DatasetError: no such file, no image, or an image of another kind.
+    """
+    values = cv2.imdecode(np.frombuffer(_bytes(path), np.uint8), cv2.IMREAD_UNCHANGED)
+    if values is None or values.ndim != 3 or values.shape[2] != 3 or values.dtype != np.uint8:
+        raise DatasetError(f"{path} is {_kind(values)}, wanted three 8-bit channels")
+    return values[..., ::-1]
+
+
+def write_png(path: str | Path, values: NDArray) -> None:
+    """Write [H, W] u8 or u16, or RGB [H, W, 3] u8; makes folders. OSError if it cannot."""
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    if not cv2.imwrite(str(path), values[..., ::-1] if values.ndim == 3 else values):
+        raise OSError(f"cannot write {path}")
+
+
+def segment_ids(rgb: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """[H, W] of the COCO panoptic code R + 256 G + 65536 B; 0 = void."""
+    return rgb.astype(np.int64) @ np.array([1, 256, 65536])
+
+
+def segment_colors(ids: NDArray) -> NDArray[np.uint8]:
+    """[..., 3]; the inverse of `segment_ids`. ValueError for ids beyond 24 bits."""
+    if ids.size and not 0 <= ids.min() <= ids.max() < 1 << 24:
+        raise ValueError(f"segment ids must be 0..{(1 << 24) - 1}, found {ids.min()}..{ids.max()}")
+    return np.stack([ids & 255, ids >> 8 & 255, ids >> 16 & 255], axis=-1).astype(np.uint8)
+
+
+def as_classes(values: NDArray, class_count: int, path: str | Path) -> NDArray[np.uint8]:
+    """`values` [H, W] as class ids.
+
+    Raises:
+        DatasetError: a value is neither a class id nor `NO_CLASS`; names the file and the value.
+    """
+    wrong = (values != NO_CLASS) & ((values < 0) | (values >= class_count))
+    if wrong.any():
+        raise DatasetError(
+            f"{path}: class ids must be 0..{class_count - 1} or {NO_CLASS}, found "
+            f"{int(values[wrong][0])}"
+        )
+    return values.astype(np.uint8)
+
+
+def look_up(values: NDArray, table: NDArray, path: str | Path) -> NDArray:
+    """`table[values]`; DatasetError where `values` [H, W] go beyond the table or hit a -1 in it."""
+    inside = values < len(table)
+    found = table[np.where(inside, values, 0)]
+    wrong = ~inside | (found < 0)
+    if wrong.any():
+        raise DatasetError(
+            f"{path}: no class has the value {int(values[wrong][0])}, wanted one of "
+            f"{_ranges(np.flatnonzero(table >= 0))}"
+        )
+    return found
+
+
+def _ranges(values: NDArray) -> str:
+    """0..124, 255 for many numbers."""
+    runs = np.split(values, np.flatnonzero(np.diff(values) > 1) + 1)
+    return ", ".join(str(r[0]) if len(r) == 1 else f"{r[0]}..{r[-1]}" for r in runs)
+
+
+def _bytes(path: str | Path) -> bytes:
+    try:
+        data = Path(path).read_bytes()
+    except FileNotFoundError:
+        raise DatasetError(f"there is no label image {path}") from None
+    if not data:  # the first VSPW archive had some
+        raise DatasetError(f"{path} is an empty file, wanted a PNG")
+    return data
+
+
+def _kind(values: NDArray | None) -> str:
+    if values is None:
+        return "no image that OpenCV can read"
+    channels = 1 if values.ndim == 2 else values.shape[2]
+    return f"an image of {channels} channels of {values.dtype.itemsize * 8} bit"
+
+
+def _has_palette(data: bytes) -> bool:
+    """Colour type 3 in the header of a PNG (W3C recommendation, section 11.2.2)."""
+    return data[:8] == b"\x89PNG\r\n\x1a\n" and data[25:26] == b"\x03"
+
+
+def _grey_palette(data: bytes) -> NDArray[np.uint8]:
+    """The PNG with entry i of its palette made the grey (i, i, i).
+
+    OpenCV shows colours only; through this palette the colours are the positions themselves.
+    """
+    at = data.index(b"PLTE")
+    length = int.from_bytes(data[at - 4 : at], "big")
+    chunk = b"PLTE" + _GREYS[:length]
+    end = at + len(chunk)
+    checksum = zlib.crc32(chunk).to_bytes(4, "big")
+    return np.frombuffer(data[:at] + chunk + checksum + data[end + 4 :], np.uint8)

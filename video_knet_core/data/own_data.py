@@ -1,0 +1,87 @@
+"""Your own data: folders of images, 16-bit label images, and a table of classes.
+
+    classes.yaml, SPLIT/images/VIDEO/NAME.jpg (or .png, ...), SPLIT/panoptic/VIDEO/NAME.png
+
+A single video may lie in SPLIT/images and SPLIT/panoptic themselves. A label is class id *
+label_divisor + instance id, with instance 0 for stuff and crowds, and 65535 for "not labelled".
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from ..config import ConfigError, load_yaml
+from ..types import NO_CLASS, ClassTable
+from .label_png import as_classes, label_file, read_values
+from .sequences import first_folder, list_folders, list_images, match_frames
+from .video import DatasetError, FrameFiles, Labels, Video, VideoList
+
+VOID = 65535
+"""Label of pixels to ignore."""
+
+
+@dataclass(frozen=True)
+class OwnClasses:
+    """The content of classes.yaml; `classes` has the rows of a model configuration."""
+
+    classes: ClassTable
+    label_divisor: int = 1000
+    """Instance ids of one video are below this."""
+
+    def __post_init__(self) -> None:
+        largest = VOID // len(self.classes)
+        if not 1 <= self.label_divisor <= largest:
+            raise ConfigError(
+                f"label_divisor must be 1..{largest} for {len(self.classes)} classes in 16 bits, "
+                f"found {self.label_divisor}"
+            )
+
+
+def open_own_data(root: Path, split: str) -> VideoList:
+    """Open the videos of a split.
+
+    Raises:
+        DatasetError: a folder or classes.yaml is missing or unusable, or the split is empty.
+    """
+    classes = load_classes(root)
+    images, panoptic = first_folder(root / split / "images"), root / split / "panoptic"
+    labelled = split != "test" or panoptic.is_dir()
+    if labelled:
+        first_folder(panoptic)
+    names = ["."] if list_images(images) else list_folders(images)
+    videos = [
+        Video(
+            split if name == "." else name,
+            match_frames(
+                list_images(images / name), list_images(panoptic / name) if labelled else None
+            ),
+            partial(read_own, classes) if labelled else None,
+        )
+        for name in names
+    ]
+    things = frozenset(classes.classes.things)
+    return VideoList("own", len(classes.classes), things, videos)
+
+
+def load_classes(root: Path) -> OwnClasses:
+    """Read ROOT/classes.yaml; DatasetError names the key that is wrong."""
+    try:
+        return load_yaml(OwnClasses, root / "classes.yaml")
+    except ConfigError as error:
+        raise DatasetError(str(error)) from None
+
+
+def read_own(classes: OwnClasses, frame: FrameFiles) -> Labels:
+    """Labels of one frame; DatasetError if they are not 16 bit or beyond the table."""
+    path = label_file(frame)
+    values = read_values(path)
+    if values.dtype != np.uint16:
+        raise DatasetError(f"{path} is an image of 8 bit, wanted 16 bit")
+    void = values == VOID
+    semantic = np.where(void, NO_CLASS, values // classes.label_divisor)
+    instance = np.where(void, 0, values % classes.label_divisor).astype(np.int64)
+    return Labels(as_classes(semantic, len(classes.classes), path), instance)

@@ -1,0 +1,203 @@
+"""What every reader of a labelled data set gives: videos of frames that are read when asked for.
+
+    for video in open_dataset("kitti_step", root, "val"):      # see datasets.py
+        frame = video[0]                                        # reads two files
+        frame.image, frame.semantic, frame.instance
+
+Opening a data set lists folders and reads indices; no image is touched before it is wanted.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..types import NO_CLASS
+from .frames import FrameError, read_image
+
+
+class DatasetError(FrameError):
+    """A data set that is missing or faulty; the message names the thing, what was found and what
+    was wanted."""
+
+
+@dataclass(frozen=True)
+class InstanceMasks:
+    """Instances that may overlap, as YouTube-VIS has them; N in one frame."""
+
+    ids: NDArray[np.int64]
+    """[N] track ids."""
+    class_ids: NDArray[np.int64]
+    """[N]"""
+    masks: NDArray[np.bool_]
+    """[N, H, W], each with at least one pixel."""
+
+
+@dataclass(frozen=True)
+class Labels:
+    """The annotation of one frame.
+
+    An object is named by its class and its instance id together: KITTI-STEP counts the ids of
+    people and of cars apart.
+    """
+
+    semantic: NDArray[np.uint8]
+    """[H, W] class ids of the model configuration of the data set, `NO_CLASS` = ignore."""
+    instance: NDArray[np.int64]
+    """[H, W] ids of the data set, the same for one object in all frames; 0 = none or a crowd."""
+    masks: InstanceMasks | None = None
+    """Only where instances may overlap; `semantic` and `instance` then show the smaller on top."""
+    empty: tuple[int, ...] = ()
+    """Ids that the index lists for this frame and that have no pixel in it."""
+
+
+@dataclass(frozen=True)
+class LabelledFrame:
+    """One frame with its labels, all of one size H x W."""
+
+    video: str
+    name: str
+    image: NDArray[np.uint8]
+    """[H, W, 3] RGB."""
+    labels: Labels
+
+    @property
+    def semantic(self) -> NDArray[np.uint8]:
+        """[H, W] class ids; see `Labels`."""
+        return self.labels.semantic
+
+    @property
+    def instance(self) -> NDArray[np.int64]:
+        """[H, W] instance ids; see `Labels`."""
+        return self.labels.instance
+
+    @property
+    def masks(self) -> InstanceMasks | None:
+        """Overlapping instances, where the data set has them."""
+        return self.labels.masks
+
+
+@dataclass(frozen=True)
+class FrameFiles:
+    """Where one frame lies; None = a file that should be there and is not.
+
+    Plain strings, since a data set has hundreds of thousands of them.
+    """
+
+    name: str
+    image: str | None
+    labels: str | None = None
+    index: int = 0
+    """Position in the index file, where there is one."""
+
+
+LabelReader = Callable[[FrameFiles], Labels]
+"""Reads the labels of one frame; DatasetError if they are not what the data set promises."""
+
+
+@dataclass(frozen=True, eq=False)
+class Video:
+    """The frames of one sequence, in order; `video[i]` reads frame i."""
+
+    name: str
+    frames: Sequence[FrameFiles]
+    read: LabelReader | None = field(default=None, repr=False)
+    """None where the split is published without labels: everything is `NO_CLASS` then."""
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def __getitem__(self, index: int) -> LabelledFrame:
+        """Read one frame.
+
+        Raises:
+            IndexError: there is no such frame.
+            DatasetError: a file is missing or unreadable, its values are none of the data set's,
+                or labels and image differ in size.
+        """
+        frame = self.frames[index]
+        image = self.image(index)
+        labels = self._labels(frame, image.shape[:2])
+        if labels.semantic.shape != image.shape[:2]:
+            raise DatasetError(
+                f"{self.name}/{frame.name}: labels are {labels.semantic.shape}, "
+                f"the image is {image.shape[:2]}"
+            )
+        return LabelledFrame(self.name, frame.name, image, labels)
+
+    def __iter__(self) -> Iterator[LabelledFrame]:
+        return (self[index] for index in range(len(self)))
+
+    def image(self, index: int) -> NDArray[np.uint8]:
+        """[H, W, 3] RGB of one frame, without its labels."""
+        frame = self.frames[index]
+        if frame.image is None or not os.path.isfile(frame.image):
+            raise DatasetError(
+                f"{self.name}/{frame.name}: has no image {frame.image or ''}".strip()
+            )
+        return read_image(Path(frame.image))
+
+    def _labels(self, frame: FrameFiles, shape: tuple[int, ...]) -> Labels:
+        if self.read is None:
+            return Labels(np.full(shape, NO_CLASS, np.uint8), np.zeros(shape, np.int64))
+        return self.read(frame)
+
+
+class VideoDataset(Protocol):
+    """A sequence of videos, and what their labels mean."""
+
+    @property
+    def name(self) -> str:
+        """As `open_dataset` knows it."""
+        ...
+
+    @property
+    def class_count(self) -> int:
+        """Class ids are 0 .. this - 1."""
+        ...
+
+    @property
+    def things(self) -> frozenset[int]:
+        """Class ids whose pixels may have an instance."""
+        ...
+
+    @property
+    def consecutive(self) -> bool:
+        """Whether frames are numbered without gaps, so that a gap is a missing frame."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Video: ...
+
+    def __iter__(self) -> Iterator[Video]: ...
+
+
+@dataclass(frozen=True, eq=False)
+class VideoList:
+    """The `VideoDataset` that all readers here give."""
+
+    name: str
+    class_count: int
+    things: frozenset[int]
+    videos: Sequence[Video] = field(repr=False)
+    consecutive: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.videos:
+            raise DatasetError(f"{self.name}: the split is empty, wanted at least one video")
+
+    def __len__(self) -> int:
+        return len(self.videos)
+
+    def __getitem__(self, index: int, /) -> Video:
+        return self.videos[index]
+
+    def __iter__(self) -> Iterator[Video]:
+        return iter(self.videos)

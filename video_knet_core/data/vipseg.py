@@ -1,0 +1,74 @@
+"""VIPSeg (Miao et al., "Large-scale Video Panoptic Segmentation in the Wild", 2022).
+
+    SPLIT.txt, imgs/VIDEO/*.jpg (or images/), panomasks/VIDEO/*.png
+
+Mask values: 0 void; 1..124 = category; above, category * 100 + instance, instances from 0. Both the
+archive and its 720p version (change2_720p.py) have them; the RGB masks made later are not needed.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..types import NO_CLASS
+from .label_png import label_file, look_up, read_values
+from .sequences import first_folder, listed_videos
+from .video import FrameFiles, Labels, VideoList
+
+CLASS_COUNT = 124
+# fmt: off
+THING_CATEGORIES = (
+    3, 5, 9, 11, 42, 44, 45, 47, 48, 49, 50, 51, 52, 53, 55, 56, 57, 61, 62, 63, 64, 65, 66,
+    73, 75, 77, 78, 79, 80, 83, 84, 85, 86, 87, 88, 89, 90, 91, 92, 93, 96, 97, 98, 100, 101,
+    102, 103, 107, 108, 109, 110, 115, 116, 117, 118, 119, 123, 124,
+)
+# fmt: on
+"""Categories with instances, as panoVIPSeg_categories.json has them, counted from 1."""
+THINGS = frozenset(range(CLASS_COUNT - len(THING_CATEGORIES), CLASS_COUNT))
+VOID_VALUES = (0, 200)
+"""Void; the authors of Video K-Net take the stray value 200 as void too."""
+
+
+def _class_of_category() -> NDArray[np.int64]:
+    """[125] class id of each category: stuff, then things, as in config/models/vipseg_r50.yaml."""
+    stuff = [c for c in range(1, CLASS_COUNT + 1) if c not in THING_CATEGORIES]
+    table = np.full(CLASS_COUNT + 1, NO_CLASS, np.int64)
+    table[[*stuff, *THING_CATEGORIES]] = np.arange(CLASS_COUNT)
+    return table
+
+
+def _class_of_value() -> NDArray[np.int64]:
+    """[12500] class id of each mask value; -1 where there is none."""
+    classes = _class_of_category()
+    table = np.full((CLASS_COUNT + 1) * 100, -1, np.int64)
+    table[: CLASS_COUNT + 1] = classes
+    for category in THING_CATEGORIES:
+        table[category * 100 : category * 100 + 100] = classes[category]
+    table[list(VOID_VALUES)] = NO_CLASS
+    return table
+
+
+CLASS_OF_VALUE = _class_of_value()
+
+
+def open_vipseg(root: Path, split: str) -> VideoList:
+    """Open the videos that SPLIT.txt lists; those of `test` have no labels.
+
+    Raises:
+        DatasetError: the list or the image folder is missing, or the list is empty.
+    """
+    images = first_folder(root / "imgs", root / "images")
+    videos = listed_videos(root, split, f"{images.name}/{{}}", "panomasks/{}", read_vipseg)
+    return VideoList("vipseg", CLASS_COUNT, THINGS, videos)
+
+
+def read_vipseg(frame: FrameFiles) -> Labels:
+    """Labels of one frame; the id of an instance is its mask value, since theirs start at 0."""
+    path = label_file(frame)
+    values = read_values(path)
+    semantic = look_up(values, CLASS_OF_VALUE, path).astype(np.uint8)
+    objects = (values > CLASS_COUNT) & (semantic != NO_CLASS)
+    return Labels(semantic, np.where(objects, values, 0).astype(np.int64))

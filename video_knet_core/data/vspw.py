@@ -1,0 +1,42 @@
+"""VSPW (Miao et al., "VSPW: A Large-scale Dataset for Video Scene Parsing in the Wild", 2021).
+
+    SPLIT.txt, data/VIDEO/origin/*.jpg, data/VIDEO/mask/*.png
+
+Mask values: 0 others, 1..124 classes, 255 void. Class ids here are the value - 1, in the data
+set's own order, as its tools have them and as predictions are handed in; "others" is ignored.
+There are no instances.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from ..types import NO_CLASS
+from .label_png import label_file, look_up, read_values
+from .sequences import listed_videos
+from .video import FrameFiles, Labels, VideoList
+
+CLASS_COUNT = 124
+CLASS_OF_VALUE = np.full(256, -1, np.int64)
+CLASS_OF_VALUE[1 : CLASS_COUNT + 1] = np.arange(CLASS_COUNT)
+CLASS_OF_VALUE[[0, NO_CLASS]] = NO_CLASS
+
+
+def open_vspw(root: Path, split: str) -> VideoList:
+    """Open the videos that SPLIT.txt lists; those of `test` have no labels.
+
+    Raises:
+        DatasetError: the list is missing or empty.
+    """
+    videos = listed_videos(root, split, "data/{}/origin", "data/{}/mask", read_vspw)
+    return VideoList("vspw", CLASS_COUNT, frozenset(), videos)
+
+
+def read_vspw(frame: FrameFiles) -> Labels:
+    """Labels of one frame; DatasetError for values between 124 and 255."""
+    path = label_file(frame)
+    values = read_values(path)
+    semantic = look_up(values, CLASS_OF_VALUE, path).astype(np.uint8)
+    return Labels(semantic, np.zeros(semantic.shape, np.int64))
