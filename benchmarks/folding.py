@@ -61,9 +61,9 @@ def main() -> None:
     features = torch.randn(1, CHANNELS, 48, 156)
     kernels = torch.randn(1, THINGS + STUFF, CHANNELS)
     masks = torch.randn(1, THINGS + STUFF, 48, 156)
-    double = stage.double()
+    stage = stage.double()
     inputs = [x.double() for x in (features, kernels, masks)]
-    pairs = zip(unfolded(double, *inputs), folded(double, *inputs), strict=True)
+    pairs = zip(unfolded(stage, *inputs), folded(stage, *inputs), strict=True)
     for name, (plain, ours) in zip(("class", "mask"), pairs, strict=True):
         print(f"{name} logits, float64: largest difference {(plain - ours).abs().max():.1e}")
     stage = stage.float()

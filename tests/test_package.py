@@ -28,6 +28,7 @@ LEARNING_MODULES = (
     "video_knet_core.training",
     "video_knet_core.panoptic",
     "video_knet_core.engine.export",
+    "video_knet_core.engine.frame",
     "video_knet_core.engine.torch_runtime",
     "video_knet_core.data.copy_paste",
 )

@@ -284,8 +284,10 @@ def _description(config: ModelConfig) -> list[str]:
         f"input      {config.height} x {config.width} (height x width), RGB",
         f"backbone   {config.backbone.name}, neck {config.neck.name}, "
         f"{config.neck.channels} channels",
-        f"kernels    {kernels.things} things, {kernels.stages} stages, pooling {kernels.pooling}",
+        f"kernels    {kernels.things} things, {kernels.stages} stages, pooling {kernels.pooling}, "
+        f"position {_switch(kernels.position)}",
         f"video      {switches}",
+        f"merge      {config.panoptic.merge}",
     ]
 
 

@@ -105,6 +105,11 @@ class ModelConfig:
     kernels: KernelConfig = field(default_factory=KernelConfig)
     panoptic: PanopticConfig = field(default_factory=PanopticConfig)
 
+    @property
+    def slots(self) -> int:
+        """All kernels: those of things, then one for each stuff class."""
+        return self.kernels.things + len(self.classes.stuff)
+
     def __post_init__(self) -> None:
         for name in ("height", "width"):
             value = getattr(self, name)
@@ -115,6 +120,8 @@ class ModelConfig:
             "classes: things": len(self.classes.things),
             "kernels.things": kernels.things,
             "kernels.stages": kernels.stages,
+            "neck.channels": channels,
+            "backbone.width": self.backbone.width,
             "kernels.feedforward": kernels.feedforward,
             "kernels.attention_heads": kernels.attention_heads,
             "panoptic.upsample": self.panoptic.upsample,
@@ -127,9 +134,17 @@ class ModelConfig:
                 f"neck.channels must be a multiple of 4 and of kernels.attention_heads "
                 f"({kernels.attention_heads}), found {channels}"
             )
-        slots = kernels.things + len(self.classes.stuff)
-        if slots > 254:
-            raise ConfigError(f"at most 254 kernels fit an 8-bit segment map, found {slots}")
+        if self.neck.name == "semantic_fpn" and channels % 32:
+            raise ConfigError(
+                f"neck.channels must be a multiple of 32 for semantic_fpn, found {channels}"
+            )
+        if self.slots > 254:
+            raise ConfigError(f"at most 254 kernels fit an 8-bit segment map, found {self.slots}")
+        for name in ("score_threshold", "overlap_threshold"):
+            if not 0 <= getattr(self.panoptic, name) <= 1:
+                raise ConfigError(
+                    f"panoptic.{name} must be 0..1, found {getattr(self.panoptic, name)}"
+                )
         choices = {
             "backbone.name": (self.backbone.name, BACKBONES),
             "neck.name": (self.neck.name, ("lean", "semantic_fpn")),

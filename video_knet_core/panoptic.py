@@ -89,7 +89,7 @@ def _merge_fast(
         )
     )
     masks = masks[:, :height, :width]
-    kept = ~is_thing | (scores > config.score_threshold)
+    kept = ~is_thing | (scores >= config.score_threshold)
     weighted = masks.sigmoid() * (scores * kept)[:, None, None]
     own = _count(masks > 0)
     won = _slot_areas(weighted.argmax(0), len(scores))
@@ -136,7 +136,7 @@ def authors_boxes(
     logits [K,h,w] cover the padded input but are stretched to the image's size, as the authors do.
     A segment without such pixels has the box -1, -1, 10, 10.
     """
-    semantic = _resize(semantic_logits.sigmoid(), list(segment_map.shape)).argmax(0)
+    semantic = _resize(semantic_logits, list(segment_map.shape)).argmax(0)
     seen = torch.where(semantic < thing_classes, segment_map.to(torch.int64), 0)
     masks = seen == torch.arange(1, slots + 1, device=seen.device)[:, None, None]
     (left, right), (top, bottom) = _extent(masks.any(1)), _extent(masks.any(2))

@@ -122,7 +122,7 @@ class Segments:
     """[S, E] association embeddings, not normalised."""
     boxes: NDArray[np.int64] | None = None
     """[S, 4] xmin, ymin, xmax, ymax, inclusive, in pixels of `map`, where a tracker is to go by
-    others than the tight ones."""
+    others than the tight ones (torch with the reference merge; exported models have none)."""
 
 
 class TrackState(IntEnum):

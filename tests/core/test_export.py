@@ -86,6 +86,13 @@ def test_the_graph_is_static_and_of_opset_18(exported):
     assert not operators & {"NonZero", "ScatterND", "Loop", "If"}, operators
 
 
+def test_the_file_names_no_folder_of_the_machine_that_wrote_it(exported):
+    for path in (exported, MODELS / "street_lite0.onnx"):
+        content = path.read_bytes()
+        assert str(MODELS.parent).encode() not in content
+        assert b"site-packages" not in content
+
+
 def test_a_network_without_video_exports_with_the_same_face(tmp_path):
     network = small_network(fusion="none", linking="none", embedding=False)
     export_onnx(network, tmp_path / "image.onnx", "image")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from networks import CONFIGS
 
-from video_knet_core.config import ModelConfig, from_dict, load_yaml, to_dict
+from video_knet_core.config import ConfigError, ModelConfig, from_dict, load_yaml, to_dict
 
 FILES = sorted((CONFIGS / "models").glob("*.yaml"))
 CLASSES = {"kitti_step": (2, 17), "cityscapes_vps": (8, 11), "vipseg": (58, 66), "street": (3, 8)}
@@ -65,3 +65,23 @@ def test_only_the_swin_model_has_kernel_fusion():
     swin = settings.pop("kitti_step_swin_b")
     assert swin == ("swin_b", "update_dynamic_cov", "update")
     assert set(settings.values()) == {("resnet50", "none", "ffn")}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"neck": {"name": "semantic_fpn", "channels": 48}}, "multiple of 32 for semantic_fpn"),
+        ({"neck": {"channels": 0}}, "neck.channels must be at least 1, found 0"),
+        ({"backbone": {"name": "resnet50", "width": 0}}, "backbone.width must be at least 1"),
+        ({"backbone": {"name": "vgg"}}, r"backbone.name must be one of \[.*\], found 'vgg'"),
+        ({"kernels": {"fusion": "yes"}}, r"kernels.fusion must be one of \['none'"),
+        ({"kernels": {"things": 254}}, "at most 254 kernels fit"),
+        ({"panoptic": {"overlap_threshold": 7.0}}, "overlap_threshold must be 0..1, found 7.0"),
+        ({"panoptic": {"score_threshold": float("nan")}}, "score_threshold must be 0..1"),
+        ({"height": 31}, "height must be at least 32, found 31"),
+    ],
+)
+def test_a_configuration_that_cannot_be_built_is_named(change, message):
+    rows = load_yaml(ModelConfig, CONFIGS / "models" / "street_lite0.yaml").classes.to_rows()
+    with pytest.raises(ConfigError, match=message):
+        from_dict(ModelConfig, {"classes": rows} | change)

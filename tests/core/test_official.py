@@ -71,6 +71,28 @@ def test_a_pickle_payload_is_refused_by_name(tmp_path, capsys):
     assert "never" not in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("key", "shape"),
+    [
+        ("rpn_head.init_kernels.weight", (20, 16, 2, 2)),
+        ("rpn_head.init_kernels.weight", (20,)),
+        ("roi_head.mask_head.0.attention.attn.in_proj_weight", (2, 64)),
+        ("roi_head.mask_head.0.attention.attn.in_proj_bias", ()),
+        ("roi_head.mask_head.0.feat_transform.conv.weight", ()),
+    ],
+)
+def test_a_weight_that_cannot_be_converted_is_named(key, shape):
+    with pytest.raises(CheckpointError, match=key.replace(".", r"\.")):
+        translate({key: torch.zeros(shape)})
+
+
+def test_two_weights_for_one_place_are_an_error():
+    link = "roi_head.mask_head.2.attention_previous"
+    both = {f"{link}{kind}.attn.out_proj.bias": torch.zeros(64) for kind in ("", "_track")}
+    with pytest.raises(CheckpointError, match="one of two weights for stages.2.linking"):
+        translate(both)
+
+
 @pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"PK\x03\x04 cut off"])
 def test_a_file_that_is_no_checkpoint_is_named(tmp_path, content):
     (tmp_path / "broken.pth").write_bytes(content)

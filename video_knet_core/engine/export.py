@@ -15,7 +15,7 @@ from ..config import to_dict
 from ..model.checkpoint import load_model, sha256
 from ..model.kernels import PreviousKernels
 from ..model.video_knet import VideoKNet
-from ..panoptic import merge
+from .frame import segment_frame
 from .onnx_runtime import FORMAT, INPUTS, METADATA_KEY, OUTPUTS
 
 OPSET = 18
@@ -24,47 +24,24 @@ OPSET = 18
 class FrameGraph(nn.Module):
     """The deploy face of a network: tensors of one camera frame in and out, no batch."""
 
-    class_id_of_logit: Tensor
-
     def __init__(self, model: VideoKNet) -> None:
         super().__init__()
         self.model = model
-        self.thing_classes = len(model.config.classes.things)
-        ids = torch.tensor(model.config.classes.logit_class_ids)
-        self.register_buffer("class_id_of_logit", ids, persistent=False)
 
     def forward(
         self, image: Tensor, previous_kernels: Tensor, has_previous: Tensor
     ) -> tuple[Tensor, ...]:
         """image uint8 [H,W,3] RGB, previous_kernels [N,C], has_previous bool [1]; see `OUTPUTS`."""
-        pixels = image.permute(2, 0, 1)[None].float()
+        pixels = image.permute(2, 0, 1).float()
         previous = PreviousKernels(previous_kernels[None], has_previous)
-        prediction, state = self.model(pixels, previous)
-        result = merge(
-            prediction.class_logits[0],
-            prediction.mask_logits[0],
-            self.thing_classes,
-            self.model.config.panoptic,
-            (image.shape[0], image.shape[1]),
-        )
-        things, embeddings = self.model.thing_kernels, prediction.embeddings[0]
-        stuff = embeddings.new_zeros(len(result.scores) - things, embeddings.shape[1])
-        return (
-            result.segment_map,
-            self.class_id_of_logit.index_select(0, result.logit_classes),
-            result.scores,
-            result.areas,
-            torch.cat((embeddings, stuff)),
-            state.kernels[0],
-        )
+        return tuple(segment_frame(self.model, pixels, previous)[0])
 
 
 def example_inputs(model: VideoKNet) -> tuple[Tensor, Tensor, Tensor]:
     """Inputs of the right shapes: a grey image and a first frame."""
     config = model.config
-    slots = config.kernels.things + len(config.classes.stuff)
     image = torch.full((config.height, config.width, 3), 127, dtype=torch.uint8)
-    return image, torch.zeros(slots, config.neck.channels), torch.zeros(1, dtype=torch.bool)
+    return image, torch.zeros(config.slots, config.neck.channels), torch.zeros(1, dtype=torch.bool)
 
 
 def export_onnx(model: VideoKNet, out: str | Path, name: str, **facts: Any) -> None:
@@ -81,6 +58,7 @@ def export_onnx(model: VideoKNet, out: str | Path, name: str, **facts: Any) -> N
     )
     assert program is not None
     proto = program.model_proto
+    _forget_sources(proto.graph)
     metadata = {"format": FORMAT, "name": name, "config": to_dict(model.config), **facts}
     onnx.helper.set_model_props(proto, {METADATA_KEY: json.dumps(metadata)})
     onnx.checker.check_model(proto)
@@ -89,6 +67,13 @@ def export_onnx(model: VideoKNet, out: str | Path, name: str, **facts: Any) -> N
     partial = out.with_name(out.name + ".partial")
     onnx.save(proto, str(partial))
     os.replace(partial, out)
+
+
+def _forget_sources(graph: onnx.GraphProto) -> None:
+    """Drop the stack traces that torch writes into each node: they name this machine's folders."""
+    for part in (*graph.node, *graph.value_info, *graph.input, *graph.output, *graph.initializer):
+        part.ClearField("doc_string")
+        part.ClearField("metadata_props")
 
 
 def export_checkpoint(checkpoint: Path, out: Path) -> None:

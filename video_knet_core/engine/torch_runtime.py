@@ -10,12 +10,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..config import ConfigError
 from ..model.checkpoint import CheckpointError, load_model
 from ..model.kernels import PreviousKernels
 from ..model.video_knet import VideoKNet
-from ..panoptic import authors_boxes, merge
 from ..types import Segments
-from .runtime import ModelError, ModelInfo
+from .frame import segment_frame
+from .runtime import BackendError, ModelError, ModelInfo
 
 
 class TorchRuntime:
@@ -33,15 +34,22 @@ class TorchRuntime:
 
     @classmethod
     def open(cls, path: str | Path, threads: int = 2) -> TorchRuntime:
-        """Load a checkpoint of ours; ModelError if it is none."""
+        """Load a checkpoint of ours; ModelError if it is none, BackendError if a package lacks."""
         torch.set_num_threads(threads)
         try:
             return cls(load_model(path), Path(path).stem)
         except CheckpointError as error:
             raise ModelError(str(error)) from None
+        except ConfigError as error:  # a package that the backbone needs is missing
+            raise BackendError(str(error)) from None
 
     def step(self, image: NDArray[np.uint8], state: Any | None) -> tuple[Segments, Any]:
-        """Segment one frame; see `Runtime.step`."""
+        """Segment one frame; see `Runtime.step`.
+
+        Raises:
+            ValueError: the image has another shape or dtype than the model's input.
+            FloatingPointError: the model returned NaN or infinite values; the old state is intact.
+        """
         wanted = (self.info.height, self.info.width, 3)
         if image.shape != wanted or image.dtype != np.uint8:
             raise ValueError(f"image must be uint8 {wanted}, found {image.dtype} {image.shape}")
@@ -52,29 +60,18 @@ class TorchRuntime:
         self, pixels: Tensor, state: PreviousKernels | None
     ) -> tuple[Segments, PreviousKernels]:
         """The same for RGB pixels 0..255 as float32 [3,H,W] of any size."""
-        prediction, state = self.model(pixels[None], state)
-        config, things = self.model.config, len(self.info.classes.things)
-        size = (pixels.shape[1], pixels.shape[2])
-        result = merge(
-            prediction.class_logits[0], prediction.mask_logits[0], things, config.panoptic, size
-        )
-        class_ids = np.array(self.info.classes.logit_class_ids)
-        slots = len(result.scores)
-        boxes = None
-        if config.panoptic.merge == "reference":
-            semantic = prediction.head.semantic_logits[0]
-            boxes = authors_boxes(result.segment_map, semantic, slots, things).numpy()
-        embeddings = prediction.embeddings[0]
-        stuff = embeddings.new_zeros(slots - len(embeddings), embeddings.shape[1])
+        output, boxes = segment_frame(self.model, pixels, state)
+        if not (output.embeddings.isfinite().all() and output.kernels.isfinite().all()):
+            raise FloatingPointError(f"{self.info.name} returned kernels that are not finite")
         segments = Segments(
-            map=result.segment_map.numpy(),
-            class_ids=class_ids[result.logit_classes.numpy()],
-            scores=result.scores.numpy(),
-            areas=result.areas.numpy(),
-            embeddings=torch.cat((embeddings, stuff)).numpy(),
-            boxes=boxes,
+            map=output.segment_map.numpy(),
+            class_ids=output.class_ids.numpy(),
+            scores=output.scores.numpy(),
+            areas=output.areas.numpy(),
+            embeddings=output.embeddings.numpy(),
+            boxes=None if boxes is None else boxes.numpy(),
         )
-        return segments, state
+        return segments, PreviousKernels(output.kernels[None], torch.ones(1, dtype=torch.bool))
 
     def close(self) -> None:
         """Free the network; the runtime cannot be used after."""

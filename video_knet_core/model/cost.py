@@ -62,10 +62,9 @@ def _weightless(config: ModelConfig) -> VideoKNet:
 def _operations(network: VideoKNet, height: int, width: int) -> dict[str, int]:
     """Floating point operations of one step in each module, by its path; "" is the network."""
     config = network.config
-    slots = config.kernels.things + len(config.classes.stuff)
     with torch.device("meta"), FlopCounterMode(display=False) as counter:
         valid = torch.ones(1, dtype=torch.bool)
-        previous = PreviousKernels(torch.empty(1, slots, config.neck.channels), valid)
+        previous = PreviousKernels(torch.empty(1, config.slots, config.neck.channels), valid)
         network(torch.empty(1, 3, height, width), previous)
     root = type(network).__name__  # the counter's paths start with it
     return {

@@ -126,13 +126,13 @@ class KernelHead(nn.Module):
         if self.thing_places is not None:
             code = position_map(features)
             thing_masks = thing_masks + apply_kernels(self.thing_places[None], code)
-            features = torch.cat((features, code.expand(batch, -1, -1, -1)), 1)
         group, _ = assemble_group_features(thing_masks, features, self.pooling)
-        group = group[..., : thing_kernels.shape[-1]]
+        if self.thing_places is not None:
+            features = torch.cat((features, code.expand(batch, -1, -1, -1)), 1)
         stuff_kernels = self.classifier.weight[self.thing_classes :, :, 0, 0].expand(batch, -1, -1)
         return HeadOutput(
             features=features,
-            kernels=torch.cat((thing_kernels + group, stuff_kernels), 1),
+            kernels=torch.cat((thing_kernels + group.to(x.dtype), stuff_kernels), 1),
             mask_logits=torch.cat((thing_masks, semantic_logits[:, self.thing_classes :]), 1),
             semantic_logits=semantic_logits,
             centers=self.centers(features) if self.centers is not None else None,
@@ -291,10 +291,10 @@ class UpdateStage(nn.Module):
         previous: PreviousKernels | None = None,
         classify: bool = True,
     ) -> StageOutput:
-        """Features [B,C,h,w], kernels [B,N,C] and their masks [B,N,h,w] -> all refined."""
+        """Features (see `HeadOutput`), kernels [B,N,C] and their masks [B,N,h,w] -> all refined."""
         weight, bias = self.feature_transform.weight, self.feature_transform.bias
         group, count = assemble_group_features(mask_logits, features, self.pooling)
-        group = group @ weight.T.to(group.dtype) + count * bias
+        group = (group @ weight.T.to(group.dtype) + count * bias).to(kernels.dtype)
         if self.fusion is not None and previous is not None:
             kernels = self.fusion(kernels, previous, group)
         kernels = self.update(group, kernels)

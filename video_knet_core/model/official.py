@@ -149,10 +149,11 @@ def translate(state: Mapping[str, Tensor]) -> tuple[State, list[str]]:
     for key, value in state.items():
         if _NEVER_USED.match(key):
             unused.append(key)
-        elif key == "rpn_head.init_kernels.weight":
-            ours["head.thing_kernels"] = value.flatten(1)
         elif name := _our_name(key):
-            ours |= _fitted(name, value)
+            fitted = _fitted(key, name, value)
+            if twice := fitted.keys() & ours.keys():
+                raise CheckpointError(f"{key} is one of two weights for {', '.join(sorted(twice))}")
+            ours |= fitted
         else:
             unknown.append(key)
     if unknown:
@@ -193,6 +194,8 @@ def _refusal(error: Exception) -> str:
 def _our_name(key: str) -> str | None:
     if key.startswith("backbone."):
         return key
+    if key == "rpn_head.init_kernels.weight":
+        return "head.thing_kernels"
     module, _, kind = key.rpartition(".")
     if kind.startswith("in_proj_"):  # the fused projection of torch's attention
         module, kind = f"{module}.in_proj", kind.removeprefix("in_proj_")
@@ -202,11 +205,15 @@ def _our_name(key: str) -> str | None:
     return None
 
 
-def _fitted(name: str, value: Tensor) -> State:
+def _fitted(key: str, name: str, value: Tensor) -> State:
     """One tensor of theirs as ours: a fused projection becomes three, a 1x1 map a matrix."""
     if ".in_proj." in name:
+        if not value.dim() or len(value) % 3:
+            raise CheckpointError(f"{key} must hold three equal parts, found {tuple(value.shape)}")
         parts = zip(("query", "key", "value"), value.chunk(3), strict=True)
         return {name.replace("in_proj", part): chunk for part, chunk in parts}
-    if name.endswith("feature_transform.weight"):
+    if name == "head.thing_kernels" or name.endswith("feature_transform.weight"):
+        if value.dim() != 4 or value.shape[2:] != (1, 1):
+            raise CheckpointError(f"{key} must be (N, C, 1, 1), found {tuple(value.shape)}")
         value = value.flatten(1)
     return {name: value}

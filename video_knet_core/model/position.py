@@ -16,7 +16,7 @@ CODE_SIZE = 4 * len(CYCLES)
 def position_code(y: Tensor, x: Tensor) -> Tensor:
     """Places [...] as fractions 0..1 of height and width -> [..., `CODE_SIZE`].
 
-    The dot product of two codes depends on the distance of the places alone and is largest where
+    The dot product of two codes depends on the way between the places alone and is largest where
     they are one, so a linear map can pick a place out (Tancik et al., "Fourier Features", 2020).
     """
     cycles = torch.tensor(CYCLES, device=y.device, dtype=y.dtype)

@@ -115,8 +115,8 @@ class VideoKNet(nn.Module):
         """Segment one frame of each of B videos.
 
         Args:
-            image: [B,3,H,W] RGB, 0..255 in any float type. Sizes that 32 does not divide are padded
-                with zeros on the right and at the bottom; masks are of the padded size.
+            image: [B,3,H,W] RGB, 0..255 in the type of the weights. Sizes that 32 does not divide
+                are padded on the right and at the bottom; masks are of the padded size.
             previous: what this returned for the frame before; None on first frames.
         """
         prediction = self.decode(self.encode(image), previous)

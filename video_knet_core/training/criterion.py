@@ -29,7 +29,7 @@ class LossWeights:
     semantic: float = 1.0
     balance: float = 0.0
     """How far small segments count more in rank and semantic losses: 0 not at all, 1 fully."""
-    center: float = 4.0
+    center: float = 2.0
     """Not in the paper: see `KernelConfig.centers`."""
     track: float = 0.25
     track_aux: float = 1.0

@@ -49,7 +49,7 @@ class TrainConfig:
     warmup_steps: int = 200
     clip_norm: float = 1.0
     frozen_groups: int = 2
-    """The stem and this many block groups of the backbone keep their ImageNet weights."""
+    """The stem and this many block groups of the backbone keep the weights that they start with."""
     workers: int = 1
     checkpoint_every: int = 250
     threads: int = 2

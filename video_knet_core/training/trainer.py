@@ -181,7 +181,8 @@ class Trainer:
     def _identity(self) -> str:
         """What must not change between the parts of one run."""
         config = self.config
-        facts = {"steps": config.steps, "batch": config.batch, "seed": config.seed}
+        facts = {name: getattr(config, name) for name in ("steps", "batch", "seed", "targets")}
+        facts["losses"] = to_dict(config.losses)
         return json.dumps({**facts, "model": to_dict(self.model.config)})
 
     def _build_model(self, config_path: Path) -> VideoKNet:
