@@ -98,6 +98,24 @@ def _add_eval(commands: argparse._SubParsersAction) -> None:
     )
     _add_model(camvid)
     camvid.set_defaults(run=_eval_camvid)
+    _add_eval_dataset(data)
+
+
+def _add_eval_dataset(data: argparse._SubParsersAction) -> None:
+    dataset = data.add_parser(
+        "dataset",
+        help="a panoptic data set (docs/data.md): STQ, VPQ and the IoU of the classes",
+        description="Of a model, or with --predictions of maps on disk: DIR/VIDEO/FRAME.png with "
+        "R = class, G * 256 + B = instance.",
+    )
+    dataset.add_argument("name", help="kitti_step, cityscapes_vps, vipseg or own")
+    dataset.add_argument("root", type=Path, metavar="PATH", help="the folder of the data set")
+    dataset.add_argument("--split", default="val", help="default: val")
+    dataset.add_argument("--predictions", type=Path, metavar="DIR", help="score maps, run no model")
+    dataset.add_argument("--json", type=Path, metavar="FILE", help="write all figures there too")
+    _add_model(dataset)
+    _add_association(dataset)
+    dataset.set_defaults(run=_eval_dataset)
 
 
 def _add_info(commands: argparse._SubParsersAction) -> None:
@@ -248,6 +266,24 @@ def _eval_camvid(arguments: argparse.Namespace) -> None:
     for info, iou in zip(runtime.info.classes, scores.per_class, strict=True):
         print(f"  {info.name:<12} {iou:.3f}")
     print(f"mIoU {scores.miou:.3f}")
+
+
+def _eval_dataset(arguments: argparse.Namespace) -> None:
+    from .data.datasets import open_dataset
+    from .dataset_evaluation import PANOPTIC, by_files, by_model, evaluate_dataset
+
+    if arguments.name not in PANOPTIC:
+        raise UsageError(f"the data set must be one of {list(PANOPTIC)}, found {arguments.name!r}")
+    dataset = open_dataset(arguments.name, arguments.root, arguments.split)
+    if arguments.predictions:
+        predictor = by_files(arguments.predictions)
+    else:
+        tracking = TrackingConfig(association=arguments.association)
+        predictor = by_model(_runtime(arguments), dataset, tracking)
+    scores = evaluate_dataset(dataset, predictor)
+    print("\n".join(scores.table()))
+    if arguments.json:
+        arguments.json.write_text(scores.to_json())
 
 
 def _info(arguments: argparse.Namespace) -> None:
