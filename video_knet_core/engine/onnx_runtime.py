@@ -62,15 +62,8 @@ class OnnxRuntime:
         self._no_kernels = np.zeros(_shape(session, "previous_kernels"), np.float32)
 
     def step(self, image: NDArray[np.uint8], state: Any | None) -> tuple[Segments, Any]:
-        """Segment one frame; see `Runtime.step`.
-
-        Raises:
-            ValueError: the image has another shape or dtype than the model's input.
-            FloatingPointError: the model returned NaN or infinite values; the old state is intact.
-        """
-        wanted = (self.info.height, self.info.width, 3)
-        if image.shape != wanted or image.dtype != np.uint8:
-            raise ValueError(f"image must be uint8 {wanted}, found {image.dtype} {image.shape}")
+        """Segment one frame; see `Runtime.step`."""
+        self.info.check_image(image)
         inputs = {
             "image": image,
             "previous_kernels": self._no_kernels if state is None else state,
@@ -78,8 +71,7 @@ class OnnxRuntime:
         }
         outputs = dict(zip(OUTPUTS, self._session.run(list(OUTPUTS), inputs), strict=True))
         embeddings, kernels = outputs["embeddings"], outputs["kernels"]
-        if not (np.isfinite(embeddings).all() and np.isfinite(kernels).all()):
-            raise FloatingPointError(f"{self.info.name} returned kernels that are not finite")
+        self.info.check_kernels(embeddings, kernels)
         segments = Segments(
             map=outputs["segment_map"],
             class_ids=outputs["class_ids"],

@@ -40,6 +40,17 @@ class ModelInfo:
     """Input size in pixels; the caller resizes."""
     width: int
 
+    def check_image(self, image: NDArray[np.uint8]) -> None:
+        """ValueError unless `image` is uint8 [height, width, 3]."""
+        wanted = (self.height, self.width, 3)
+        if image.shape != wanted or image.dtype != np.uint8:
+            raise ValueError(f"image must be uint8 {wanted}, found {image.dtype} {image.shape}")
+
+    def check_kernels(self, *results: NDArray[np.floating]) -> None:
+        """FloatingPointError if the model returned NaN or infinite values."""
+        if not all(np.isfinite(result).all() for result in results):
+            raise FloatingPointError(f"{self.name} returned kernels that are not finite")
+
 
 class Runtime(Protocol):
     """An engine with a model in it. State goes in and comes out: one engine serves many cameras."""
@@ -60,6 +71,7 @@ class Runtime(Protocol):
 
         Raises:
             ValueError: the image has another shape or dtype.
+            FloatingPointError: the model returned NaN or infinite values; the old state is intact.
         """
         ...
 

@@ -44,15 +44,8 @@ class TorchRuntime:
             raise BackendError(str(error)) from None
 
     def step(self, image: NDArray[np.uint8], state: Any | None) -> tuple[Segments, Any]:
-        """Segment one frame; see `Runtime.step`.
-
-        Raises:
-            ValueError: the image has another shape or dtype than the model's input.
-            FloatingPointError: the model returned NaN or infinite values; the old state is intact.
-        """
-        wanted = (self.info.height, self.info.width, 3)
-        if image.shape != wanted or image.dtype != np.uint8:
-            raise ValueError(f"image must be uint8 {wanted}, found {image.dtype} {image.shape}")
+        """Segment one frame; see `Runtime.step`."""
+        self.info.check_image(image)
         return self.step_pixels(torch.from_numpy(image).permute(2, 0, 1).float(), state)
 
     @torch.no_grad()
@@ -61,8 +54,7 @@ class TorchRuntime:
     ) -> tuple[Segments, PreviousKernels]:
         """The same for RGB pixels 0..255 as float32 [3,H,W] of any size."""
         output, boxes = segment_frame(self.model, pixels, state)
-        if not (output.embeddings.isfinite().all() and output.kernels.isfinite().all()):
-            raise FloatingPointError(f"{self.info.name} returned kernels that are not finite")
+        self.info.check_kernels(output.embeddings.numpy(), output.kernels.numpy())
         segments = Segments(
             map=output.segment_map.numpy(),
             class_ids=output.class_ids.numpy(),
