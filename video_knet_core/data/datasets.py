@@ -24,6 +24,11 @@ class Layout:
     marks: tuple[str, ...]
     """Paths below the root, of which a split has one; {} stands for its name."""
 
+    @property
+    def validation(self) -> str:
+        """The split that models are compared on."""
+        return self.splits[1]
+
 
 _SPLITS = ("train", "val", "test")
 

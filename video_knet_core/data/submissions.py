@@ -1,8 +1,9 @@
-"""Results in the form that the evaluation servers of the data sets take."""
+"""Results in the form that the evaluation servers and programs of the data sets take."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from ..metrics.rle import RunLengths
 from ..types import NO_CLASS
+from . import vipseg, vspw
 from .label_png import segment_colors, write_png
 
 STEP_IDS = 1 << 16
@@ -43,6 +45,23 @@ def write_step(
     return path
 
 
+def write_vspw(out: Path, video: str, frame: str, semantic: NDArray[np.uint8]) -> Path:
+    """Write OUT/VIDEO/FRAME.png of class ids [H, W], 0..123 (mask value - 1); returns the path.
+
+    Raises:
+        ValueError: a value is no class. 255 is none either: the released evaluation would book it
+            under some other class.
+        OSError: the file cannot be written.
+    """
+    if semantic.size and semantic.max() >= vspw.CLASS_COUNT:
+        raise ValueError(
+            f"class ids must be 0..{vspw.CLASS_COUNT - 1} everywhere, found {semantic.max()}"
+        )
+    path = out / video / f"{frame}.png"
+    write_png(path, semantic.astype(np.uint8))
+    return path
+
+
 class CityscapesVpsWriter:
     """OUT/pan_pred/IMAGE.png and OUT/pred.json, one annotation for each frame in the order given.
 
@@ -54,7 +73,7 @@ class CityscapesVpsWriter:
         self.out = out
         self._annotations: list[dict[str, Any]] = []
         self._video: str | None = None
-        self._segments: dict[tuple[int, int], int] = {}
+        self._segments = _SegmentIds()
 
     def add(
         self, video: str, image_id: str, semantic: NDArray[np.uint8], instance: NDArray
@@ -67,40 +86,73 @@ class CityscapesVpsWriter:
             semantic: [H, W] class ids, 255 = void.
             instance: [H, W] ids, 0 for stuff; those of a void pixel do not count.
         """
-        _check_sizes(semantic, instance)
         if video != self._video:
-            self._video, self._segments = video, {}
-        ids, infos = self._numbered(semantic, instance)
-        write_png(self.out / "pan_pred" / f"{image_id}.png", segment_colors(ids))
-        self._annotations.append(
-            {"image_id": image_id, "file_name": f"{image_id}.png", "segments_info": infos}
-        )
+            self._video, self._segments = video, _SegmentIds()
+        png = f"{image_id}.png"
+        infos = self._segments.write(self.out / "pan_pred" / png, semantic, instance)
+        self._annotations.append({"image_id": image_id, "file_name": png, "segments_info": infos})
 
     def close(self) -> Path:
         """Write pred.json; returns its path."""
-        path = self.out / "pred.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps({"annotations": self._annotations}))
-        return path
+        return _write_json(self.out / "pred.json", {"annotations": self._annotations})
 
-    def _numbered(self, semantic: NDArray, instance: NDArray) -> tuple[NDArray, list[dict]]:
-        """[H, W] segment ids, 0 = void, and a row for each segment."""
+
+class VipsegWriter:
+    """OUT/pan_pred/VIDEO/FRAME.png and OUT/pred.json, as VIPSeg's eval_vpq_vspw.py reads them.
+
+    Categories are the data set's own, 0..123, not the class ids of its reader here.
+    """
+
+    def __init__(self, out: Path) -> None:
+        self.out = out
+        self._annotations: dict[str, list[dict[str, Any]]] = {}
+        self._segments = _SegmentIds()
+
+    def add(self, video: str, frame: str, semantic: NDArray[np.uint8], instance: NDArray) -> None:
+        """Write the PNG of one frame; see `CityscapesVpsWriter.add`. Videos come one by one."""
+        if video not in self._annotations:
+            self._annotations[video], self._segments = [], _SegmentIds()
+        png = f"{frame}.png"
+        infos = self._segments.write(self.out / "pan_pred" / video / png, semantic, instance)
+        for info in infos:
+            info["category_id"] = int(vipseg.CATEGORY_OF_CLASS[info["category_id"]]) - 1
+        entry = {"image_id": frame, "file_name": png, "segments_info": infos}
+        self._annotations[video].append(entry)
+
+    def close(self) -> Path:
+        """Write pred.json; returns its path."""
+        videos = [
+            {"video_id": name, "annotations": entries}
+            for name, entries in self._annotations.items()
+        ]
+        return _write_json(self.out / "pred.json", {"annotations": videos})
+
+
+class _SegmentIds:
+    """Numbers the segments of one video: a class and an instance id together keep their number."""
+
+    def __init__(self) -> None:
+        self._ids: dict[tuple[int, int], int] = {}
+
+    def write(self, path: Path, semantic: NDArray, instance: NDArray) -> list[dict[str, Any]]:
+        """Write the PNG of segment ids, 0 = void; returns a row for each segment."""
+        _check_sizes(semantic, instance)
         joint = np.where(semantic == NO_CLASS, -1, instance.astype(np.int64) * 256 + semantic)
         found, positions = np.unique(joint, return_inverse=True)
         ids = np.array([self._id_of(int(value)) for value in found], np.int64)
         id_map = ids[positions].reshape(joint.shape)
-        infos = [
+        write_png(path, segment_colors(id_map))
+        return [
             _segment_row(int(i), int(value) % 256, id_map == i)
             for i, value in zip(ids, found, strict=True)
             if i
         ]
-        return id_map, infos
 
     def _id_of(self, joint: int) -> int:
         if joint < 0:
             return 0
         segment = (joint % 256, joint // 256)
-        return self._segments.setdefault(segment, len(self._segments) + 1)
+        return self._ids.setdefault(segment, len(self._ids) + 1)
 
 
 class YoutubeVisWriter:
@@ -111,17 +163,26 @@ class YoutubeVisWriter:
         self.compressed = compressed
         self._tracks: list[dict[str, Any]] = []
 
-    def add(self, video_id: int, class_id: int, score: float, masks: NDArray[np.bool_]) -> None:
+    def add(
+        self,
+        video_id: int,
+        class_id: int,
+        score: float,
+        masks: NDArray[np.bool_] | Sequence[RunLengths | None],
+    ) -> None:
         """Add one track.
 
         Args:
             video_id: `id` of the video in the official index.
             class_id: 0..39; written as category 1..40.
             score: 0..1.
-            masks: [T, H, W], all frames of the video; one without pixels is written as null.
+            masks: [T, H, W], or run lengths of all frames of the video; one without pixels is
+                written as null.
         """
-        if masks.ndim != 3:
-            raise ValueError(f"masks must be [T, H, W], found {masks.shape}")
+        if isinstance(masks, np.ndarray):
+            if masks.ndim != 3:
+                raise ValueError(f"masks must be [T, H, W], found {masks.shape}")
+            masks = [RunLengths.from_mask(mask) for mask in masks]
         self._tracks.append(
             {
                 "video_id": video_id,
@@ -133,14 +194,11 @@ class YoutubeVisWriter:
 
     def close(self) -> Path:
         """Write the file; returns its path."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.path.write_text(json.dumps(self._tracks))
-        return self.path
+        return _write_json(self.path, self._tracks)
 
-    def _entry(self, mask: NDArray[np.bool_]) -> dict[str, Any] | None:
-        if not mask.any():
+    def _entry(self, runs: RunLengths | None) -> dict[str, Any] | None:
+        if runs is None or not runs.area:
             return None
-        runs = RunLengths.from_mask(mask)
         if self.compressed:
             return runs.to_coco()
         return {"size": list(runs.size), "counts": runs.counts.tolist()}
@@ -159,3 +217,9 @@ def _check_sizes(semantic: NDArray, instance: NDArray) -> None:
         raise ValueError(
             f"semantic and instance must both be [H, W], found {semantic.shape}, {instance.shape}"
         )
+
+
+def _write_json(path: Path, content: Any) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content))
+    return path

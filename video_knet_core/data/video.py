@@ -55,6 +55,8 @@ class Labels:
     """Only where instances may overlap; `semantic` and `instance` then show the smaller on top."""
     empty: tuple[int, ...] = ()
     """Ids that the index lists for this frame and that have no pixel in it."""
+    raw: NDArray[np.uint8] | None = None
+    """[H, W] the values as stored, where they tell more: VSPW has two kinds of `NO_CLASS`."""
 
 
 @dataclass(frozen=True)

@@ -30,23 +30,20 @@ THING_CATEGORIES = (
 THINGS = frozenset(range(CLASS_COUNT - len(THING_CATEGORIES), CLASS_COUNT))
 VOID_VALUES = (0, 200)
 """Void; the authors of Video K-Net take the stray value 200 as void too."""
-
-
-def _class_of_category() -> NDArray[np.int64]:
-    """[125] class id of each category: stuff, then things, as in config/models/vipseg_r50.yaml."""
-    stuff = [c for c in range(1, CLASS_COUNT + 1) if c not in THING_CATEGORIES]
-    table = np.full(CLASS_COUNT + 1, NO_CLASS, np.int64)
-    table[[*stuff, *THING_CATEGORIES]] = np.arange(CLASS_COUNT)
-    return table
+STUFF_CATEGORIES = tuple(c for c in range(1, CLASS_COUNT + 1) if c not in THING_CATEGORIES)
+CATEGORY_OF_CLASS = np.array(STUFF_CATEGORIES + THING_CATEGORIES, np.int64)
+"""[124] category of each class id: stuff, then things, as in config/models/vipseg_r50.yaml."""
+CLASS_OF_CATEGORY = np.full(CLASS_COUNT + 1, NO_CLASS, np.int64)
+CLASS_OF_CATEGORY[CATEGORY_OF_CLASS] = np.arange(CLASS_COUNT)
+"""[125] class id of each category; 0 is void."""
 
 
 def _class_of_value() -> NDArray[np.int64]:
     """[12500] class id of each mask value; -1 where there is none."""
-    classes = _class_of_category()
     table = np.full((CLASS_COUNT + 1) * 100, -1, np.int64)
-    table[: CLASS_COUNT + 1] = classes
+    table[: CLASS_COUNT + 1] = CLASS_OF_CATEGORY
     for category in THING_CATEGORIES:
-        table[category * 100 : category * 100 + 100] = classes[category]
+        table[category * 100 : category * 100 + 100] = CLASS_OF_CATEGORY[category]
     table[list(VOID_VALUES)] = NO_CLASS
     return table
 

@@ -4,7 +4,8 @@
 
 Mask values: 0 others, 1..124 classes, 255 void. Class ids here are the value - 1, in the data
 set's own order, as its tools have them and as predictions are handed in; "others" is ignored.
-There are no instances.
+There are no instances. `Labels.raw` has the mask values themselves, since the released mVC tells
+"others" and void apart.
 """
 
 from __future__ import annotations
@@ -39,4 +40,5 @@ def read_vspw(frame: FrameFiles) -> Labels:
     path = label_file(frame)
     values = read_values(path)
     semantic = look_up(values, CLASS_OF_VALUE, path).astype(np.uint8)
-    return Labels(semantic, np.zeros(semantic.shape, np.int64))
+    none = np.zeros(semantic.shape, np.int64)
+    return Labels(semantic, none, raw=values.astype(np.uint8))

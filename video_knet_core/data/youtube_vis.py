@@ -9,7 +9,7 @@ frame, or null. Valid and test are published without tracks.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,18 +28,35 @@ CLASS_COUNT = 40
 
 
 @dataclass(frozen=True)
-class _Track:
-    """One object of a video; `masks` has an entry of the index, or None, for every frame."""
+class TrackAnnotation:
+    """One object of a video, as the index has it."""
 
     id: int
     class_id: int
     crowd: bool
-    masks: Sequence[dict | None]
+    entries: Sequence[dict | None]
+    """Run lengths, or None where the object is out of sight, for every frame."""
     where: str
+
+    def run_lengths(self, position: int, size: tuple[int, int]) -> RunLengths | None:
+        """The mask in one frame of `size`; DatasetError if it is malformed or of another size."""
+        return run_lengths(self.entries[position], size, f"{self.where}, frame {position}")
+
+
+@dataclass(frozen=True, eq=False)
+class YoutubeVisVideo(Video):
+    """A video with what the official files know it by."""
+
+    id: int = 0
+    """Its `id` in the index, and `video_id` of results."""
+    size: tuple[int, int] = (0, 0)
+    """Height and width of its masks in pixels."""
+    tracks: Sequence[TrackAnnotation] = field(default=(), repr=False)
+    """All objects, crowds too; none where they are not published."""
 
 
 def open_youtube_vis(root: Path, split: str) -> VideoList:
-    """Open a split of the official layout.
+    """Open a split of the official layout; videos come by ascending id, as the official tools go.
 
     Raises:
         DatasetError: the index, a key in it or the image folder is missing, or there is no video.
@@ -58,6 +75,7 @@ def open_youtube_vis(root: Path, split: str) -> VideoList:
         _video(entry, images, of_video if labelled else None, f"{index}: video {number}")
         for number, entry in enumerate(entries)
     ]
+    videos.sort(key=lambda video: video.id)
     return VideoList("youtube_vis_2019", CLASS_COUNT, frozenset(range(CLASS_COUNT)), videos)
 
 
@@ -79,14 +97,14 @@ def _compact(counts: list) -> list | NDArray[np.int32]:
     return numbers.astype(np.int32) if numbers.dtype.kind == "i" else counts
 
 
-def _tracks_of_videos(entries: list, index: Path) -> dict[int, list[_Track]]:
-    videos: dict[int, list[_Track]] = {}
+def _tracks_of_videos(entries: list, index: Path) -> dict[int, list[TrackAnnotation]]:
+    videos: dict[int, list[TrackAnnotation]] = {}
     for number, entry in enumerate(entries):
         where = f"{index}: annotation {number}"
         category = need(entry, "category_id", int, where)
         if not 1 <= category <= CLASS_COUNT:
             raise DatasetError(f"{where}: category_id must be 1..{CLASS_COUNT}, found {category}")
-        track = _Track(
+        track = TrackAnnotation(
             need(entry, "id", int, where),
             category - 1,
             bool(entry.get("iscrowd", 0)),
@@ -97,7 +115,9 @@ def _tracks_of_videos(entries: list, index: Path) -> dict[int, list[_Track]]:
     return videos
 
 
-def _video(entry: Any, images: Path, tracks: dict[int, list[_Track]] | None, where: str) -> Video:
+def _video(
+    entry: Any, images: Path, tracks: dict[int, list[TrackAnnotation]] | None, where: str
+) -> YoutubeVisVideo:
     names = need(entry, "file_names", list, where)
     height, width = (need(entry, key, int, where) for key in ("height", "width"))
     frames = tuple(
@@ -106,21 +126,23 @@ def _video(entry: Any, images: Path, tracks: dict[int, list[_Track]] | None, whe
     )
     video_id = need(entry, "id", int, where)
     name = names[0].partition("/")[0] if names else str(video_id)
+    size = (height, width)
     if tracks is None:
-        return Video(name, frames)
+        return YoutubeVisVideo(name, frames, None, video_id, size)
     own = tracks.get(video_id, [])
     for track in own:
-        if len(track.masks) != len(names):
+        if len(track.entries) != len(names):
             raise DatasetError(
                 f"{track.where}: segmentations must be one for each of the {len(names)} frames, "
-                f"found {len(track.masks)}"
+                f"found {len(track.entries)}"
             )
-    return Video(name, frames, partial(_read, own, (height, width)))
+    return YoutubeVisVideo(name, frames, partial(_read, own, size), video_id, size, own)
 
 
-def _read(tracks: list[_Track], size: tuple[int, int], frame: FrameFiles) -> Labels:
+def _read(tracks: list[TrackAnnotation], size: tuple[int, int], frame: FrameFiles) -> Labels:
     """Labels of one frame; a crowd has its class in `semantic` and is no instance."""
-    decoded = [(t, mask) for t in tracks if (mask := _mask(t, frame.index, size)) is not None]
+    found = [(track, track.run_lengths(frame.index, size)) for track in tracks]
+    decoded = [(track, runs.mask()) for track, runs in found if runs is not None]
     shown = [(track, mask) for track, mask in decoded if mask.any()]
     semantic, instance = np.full(size, NO_CLASS, np.uint8), np.zeros(size, np.int64)
     for track, mask in sorted(shown, key=lambda pair: (not pair[0].crowd, -pair[1].sum())):
@@ -136,11 +158,14 @@ def _read(tracks: list[_Track], size: tuple[int, int], frame: FrameFiles) -> Lab
     return Labels(semantic, instance, masks, empty)
 
 
-def _mask(track: _Track, position: int, size: tuple[int, int]) -> NDArray[np.bool_] | None:
-    entry = track.masks[position]
+def run_lengths(entry: Any, size: tuple[int, int], where: str) -> RunLengths | None:
+    """A mask from its entry in an official file, where null is None.
+
+    Raises:
+        DatasetError: it is malformed, or not of `size`; `where` tells which entry it is.
+    """
     if entry is None:
         return None
-    where = f"{track.where}, frame {position}"
     if not isinstance(entry, dict):
         raise DatasetError(f"{where}: wanted run lengths or null, found {entry!r:.80}")
     try:
@@ -149,4 +174,4 @@ def _mask(track: _Track, position: int, size: tuple[int, int]) -> NDArray[np.boo
         raise DatasetError(f"{where}: {error}") from None
     if runs.size != size:
         raise DatasetError(f"{where}: a mask must be {size} as its video, found {runs.size}")
-    return runs.mask()
+    return runs

@@ -71,6 +71,17 @@ class Overlaps:
         """Some of the pairs: those at `rows`, bool [N]."""
         return Overlaps(*(column[rows] for column in self.columns()))
 
+    def of_things(self, classes: Classes) -> Overlaps:
+        """With id 0 for all that is no thing of `classes`: what counting with those gives, but that
+        a pair may be there more than once until `sum_overlaps` puts it together."""
+        return Overlaps(
+            self.true_class,
+            np.where(classes.is_thing(self.true_class), self.true_id, 0),
+            self.predicted_class,
+            np.where(classes.is_thing(self.predicted_class), self.predicted_id, 0),
+            self.pixels,
+        )
+
 
 def count_overlaps(
     gt_semantic: Labels,

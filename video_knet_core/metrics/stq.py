@@ -151,9 +151,10 @@ class SegmentationTrackingQuality:
         """
         maps = gt_semantic, gt_instance, pred_semantic, pred_instance
         for overlaps in count_overlaps(*maps, self.classes):
-            self._add(overlaps, sequence)
+            self.add(overlaps, sequence)
 
-    def _add(self, overlaps: Overlaps, sequence: Hashable) -> None:
+    def add(self, overlaps: Overlaps, sequence: Hashable = 0) -> None:
+        """Add a frame, its pixels being counted already, with at least the things of `classes`."""
         number = self.classes.number
         if sequence not in self._sequences:
             self._sequences[sequence] = _Tubes(np.zeros((number, number + 1), np.int64))

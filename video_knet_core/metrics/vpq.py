@@ -243,8 +243,12 @@ class MeanVideoPanopticQuality:
         """Add the next frames of a sequence; see `VideoPanopticQuality.update`."""
         maps = gt_semantic, gt_instance, pred_semantic, pred_instance
         for overlaps in count_overlaps(*maps, self.classes):
-            for metric in self._metrics.values():
-                metric.add(overlaps, sequence)
+            self.add(overlaps, sequence)
+
+    def add(self, overlaps: Overlaps, sequence: Hashable = 0) -> None:
+        """Add the next frame of a sequence, its pixels being counted already."""
+        for metric in self._metrics.values():
+            metric.add(overlaps, sequence)
 
     def compute(self) -> MeanPanopticQuality:
         """Quality of all windows finished so far."""
