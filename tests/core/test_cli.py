@@ -382,8 +382,15 @@ def test_tracking_imports_no_torch_and_no_ros():
     """In a fresh interpreter, because this one may hold them already."""
     code = (
         "import sys, video_knet_core.cli, video_knet_core.recording, video_knet_core.evaluation,"
-        "video_knet_core.engine.onnx_runtime;"
+        "video_knet_core.evaluate.tasks, video_knet_core.engine.onnx_runtime;"
         "print(sorted({'torch', 'rclpy', 'onnx'} & set(sys.modules)))"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.stdout.strip() == "[]", result.stderr
+
+
+def test_the_command_is_a_module_too():
+    command = [sys.executable, "-m", "video_knet_core.cli", "info", "none.txt"]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 2
+    assert result.stderr.startswith("video-knet info: a model file ends in .yaml")

@@ -1,0 +1,189 @@
+"""`evaluate_model`: a model over the videos of a data set, scored, and saved to be handed in."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import cv2
+import numpy as np
+import pytest
+from dataset_fixtures import FIXTURES, put
+
+from video_knet_core.cli import main
+from video_knet_core.data.clip_pairs import ClipPairs
+from video_knet_core.data.datasets import open_dataset
+from video_knet_core.data.video import DatasetError
+from video_knet_core.data.vipseg import THINGS as VIPSEG_THINGS
+from video_knet_core.engine.runtime import ModelError, ModelInfo
+from video_knet_core.evaluate.instances import Instance, TrackCollector
+from video_knet_core.evaluate.tasks import evaluate_model, evaluate_predictions
+from video_knet_core.metrics.rle import RunLengths
+from video_knet_core.types import ClassInfo, ClassTable, Segments
+
+HEIGHT, WIDTH = 48, 64
+
+
+class Stripes:
+    """Four upright stripes: the second a thing, the others stuff if there is any.
+
+    A pixel that is nearly black is of no segment.
+    """
+
+    name = "stripes"
+
+    def __init__(self, class_count, things):
+        rows = (ClassInfo(i, f"class {i}", i in things, (i, i, i)) for i in range(class_count))
+        self.info = ModelInfo("stripes", ClassTable(tuple(rows)), HEIGHT, WIDTH)
+        stuff = sorted(set(range(class_count)) - set(things)) or sorted(things)
+        self.class_ids = np.array([stuff[0], min(things), stuff[1], stuff[2]])
+
+    def step(self, image, state):
+        columns = np.arange(WIDTH) * 4 // WIDTH + 1
+        slots = np.where(image.max(axis=2) > 20, columns, 0).astype(np.uint8)
+        areas = np.bincount(slots.ravel(), minlength=5)[1:]
+        scores = np.array([0.9, 0.8, 0.7, 0.6], np.float32)
+        embeddings = np.eye(4, 8, dtype=np.float32)
+        return Segments(slots, self.class_ids, scores, areas, embeddings), None
+
+    def close(self):
+        pass
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """Layout -> its root, each written once."""
+    roots = {}
+    for name, fixture in FIXTURES.items():
+        roots[name] = tmp_path_factory.mktemp(name)
+        fixture.write(roots[name])
+    return roots
+
+
+def opened(layout, root):
+    return open_dataset(FIXTURES[layout].dataset, root, FIXTURES[layout].split)
+
+
+def stripes_for(dataset):
+    return Stripes(dataset.class_count, dataset.things or {3})
+
+
+@pytest.mark.parametrize("layout", FIXTURES)
+def test_any_data_set_trains_is_scored_and_is_handed_in(layout, written, tmp_path):
+    dataset = opened(layout, written[layout])
+    pair = ClipPairs(dataset).sample(np.random.default_rng(0), 32, 64)
+    assert pair.images.shape == (2, 32, 64, 3)
+    scores = evaluate_model(dataset, stripes_for(dataset), save=tmp_path)
+    assert scores is not None and scores.figures["frames"] == 6
+    again = evaluate_predictions(dataset, tmp_path)
+    assert again.to_json() == scores.to_json()
+
+
+def test_stripes_are_scored_as_they_lie(tmp_path):
+    """The labels of one class: what they get is the share of the stripes of this class."""
+    put(tmp_path / "data/v/origin/0.png", np.full((HEIGHT, WIDTH, 3), 200, np.uint8))
+    put(tmp_path / "data/v/mask/0.png", np.full((HEIGHT, WIDTH), 1, np.uint8))
+    (tmp_path / "val.txt").write_text("v")
+    scores = evaluate_model(open_dataset("vspw", tmp_path, "val"), Stripes(124, {3}))
+    assert scores.figures["total"]["miou"] == 0.25
+
+
+def test_pixels_without_a_segment_get_a_class_in_vspw(tmp_path):
+    image = np.full((HEIGHT, WIDTH, 3), 200, np.uint8)
+    image[:24] = 0
+    put(tmp_path / "data/v/origin/0.png", image)
+    put(tmp_path / "data/v/mask/0.png", np.full((HEIGHT, WIDTH), 1, np.uint8))
+    (tmp_path / "val.txt").write_text("v")
+    dataset = open_dataset("vspw", tmp_path, "val")
+    evaluate_model(dataset, Stripes(124, {3}), save=tmp_path / "out")
+    saved = cv2.imread(str(tmp_path / "out/v/0.png"), cv2.IMREAD_UNCHANGED)
+    assert (
+        saved.dtype == np.uint8
+        and (saved[:24] == 0).all()
+        and set(np.unique(saved)) < set(range(5))
+    )
+
+
+def test_the_classes_of_vspw_are_not_those_of_vipseg(written):
+    dataset = opened("vspw", written["vspw"])
+    with pytest.raises(ModelError, match="must be in its own order .* found the order of vipseg"):
+        evaluate_model(dataset, Stripes(124, VIPSEG_THINGS))
+    with pytest.raises(ModelError, match="vspw has 124 classes .* found 123"):
+        evaluate_model(dataset, Stripes(123, {3}))
+
+
+def test_a_split_without_labels_is_only_saved(written, tmp_path):
+    root = tmp_path / "data"
+    shutil.copytree(written["youtube_vis_2019"], root)
+    path = root / "annotations/valid.json"
+    index = json.loads(path.read_text())
+    del index["annotations"]
+    path.write_text(json.dumps(index))
+    dataset = opened("youtube_vis_2019", root)
+    runtime = stripes_for(dataset)
+    with pytest.raises(DatasetError, match="published without labels"):
+        evaluate_model(dataset, runtime)
+    assert evaluate_model(dataset, runtime, save=tmp_path / "out") is None
+    tracks = json.loads((tmp_path / "out/results.json").read_text())
+    assert {track["video_id"] for track in tracks} == {1, 2}
+    assert all(len(track["segmentations"]) == 3 for track in tracks)
+
+
+def test_of_cityscapes_vps_test_only_every_fifth_frame_is_handed_in(tmp_path):
+    image = np.full((HEIGHT, WIDTH, 3), 200, np.uint8)
+    names = [f"0005_{25 + t // 5:04d}_ulm_000000_{t:06d}" for t in range(10)]
+    for t, name in enumerate(names):
+        end = "leftImg8bit" if t == 4 else "newImg8bit"
+        put(tmp_path / f"test/img_all/{name}_{end}.png", image)
+    dataset = open_dataset("cityscapes_vps", tmp_path, "test")
+    evaluate_model(dataset, stripes_for(dataset), save=tmp_path / "out")
+    annotations = json.loads((tmp_path / "out/pred.json").read_text())["annotations"]
+    assert [entry["image_id"] for entry in annotations] == [names[4], names[9]]
+
+
+def mask(*columns):
+    pixels = np.zeros((2, 6), bool)
+    pixels[:, list(columns)] = True
+    return RunLengths.from_mask(pixels)
+
+
+def test_tracks_are_put_together_from_frames():
+    collector = TrackCollector()
+    collector.add([Instance(4, 7, 0.5, mask(0)), Instance(9, 2, 0.6, mask(1))])
+    collector.add([Instance(4, 1, 0.8, mask(2))])
+    collector.add([Instance(4, 7, 0.2, mask(3)), Instance(5, 3, 0.1, mask(4))])
+    assert list(collector.tracks) == [4, 9, 5]
+    first, second, third = collector.tracks.values()
+    assert [runs and runs.area for runs in second.masks] == [2, None, None]
+    assert [runs and runs.area for runs in third.masks] == [None, None, 2]
+    assert first.score == pytest.approx(0.5) and first.class_id == 1  # 0.8 against 0.5 + 0.2
+
+
+def test_equal_scores_of_a_track_have_exactly_that_mean():
+    """Or ties between tracks would be lost."""
+    collector = TrackCollector()
+    for _ in range(3):
+        collector.add([Instance(1, 0, 0.1, None)])
+    assert collector.tracks[1].score == 0.1
+
+
+def test_a_track_is_in_a_frame_once():
+    with pytest.raises(ValueError, match="the track 4 must be there once"):
+        TrackCollector().add([Instance(4, 0, 0.5, mask(0)), Instance(4, 0, 0.5, mask(1))])
+
+
+def test_a_foreign_model_is_named(written, capsys):
+    command = ["eval", "dataset", "vipseg", str(written["vipseg"]), "--split", "val"]
+    assert main(command) == 2
+    assert "street_lite0: vipseg has 124 classes with things" in capsys.readouterr().err
+
+
+def test_the_command_runs_a_model_and_each_video_starts_anew(written, tmp_path, capsys):
+    """The shipped model on streets of a thumbnail's size: it sees something, if not much."""
+    command = ["eval", "dataset", "own", str(written["own"])]
+    assert main([*command, "--json", str(tmp_path / "one.json"), "--save", str(tmp_path)]) == 0
+    assert main([*command, "--json", str(tmp_path / "two.json")]) == 0
+    scores = json.loads((tmp_path / "one.json").read_text())
+    assert scores == json.loads((tmp_path / "two.json").read_text())
+    assert 0.1 < scores["total"]["sq"] < 1
+    assert len(list(tmp_path.glob("drive_*/*.png"))) == 6

@@ -1,0 +1,46 @@
+"""The `video-knet` command, a file for each group of subcommands.
+
+Each subcommand imports what it needs when it runs: tracking needs no torch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+
+from .data import add_validate
+from .errors import BAD_INPUT, EXIT_BAD_INPUT, EXIT_INTERRUPTED
+from .evaluate import add_evaluate
+from .models import add_export, add_import, add_info
+from .track import add_track
+from .training import add_train
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit code: 0, 1 for faulty data, or 2 for bad usage or input."""
+    arguments = _parser().parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    try:
+        return arguments.run(arguments) or 0
+    except BAD_INPUT as error:
+        print(f"video-knet {arguments.command}: {error}", file=sys.stderr)
+        return EXIT_BAD_INPUT
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="video-knet", description="Online video panoptic segmentation with ids that stay."
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    add_track(commands)
+    add_evaluate(commands)
+    add_info(commands)
+    add_train(commands)
+    add_export(commands)
+    add_import(commands)
+    add_validate(commands)
+    return parser

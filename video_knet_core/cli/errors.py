@@ -1,0 +1,47 @@
+"""Exit codes, and errors that end a command with one line."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from ..config import ConfigError
+from ..data.frames import FrameError
+from ..engine.runtime import BackendError, ModelError
+
+EXIT_FAULTS = 1
+EXIT_BAD_INPUT = 2
+EXIT_INTERRUPTED = 130
+LONGEST_MESSAGE = 2000
+"""Characters. Weights of another network miss every key there is, too many to read."""
+
+
+class UsageError(Exception):
+    """What the user asked for cannot be done; the message says why."""
+
+
+BAD_INPUT = (
+    *(UsageError, ModelError, BackendError, ConfigError, FrameError),
+    *(OSError, FloatingPointError),
+)
+
+
+@contextmanager
+def needs_torch(extra: str) -> Iterator[None]:
+    """Turn a missing package and an unusable checkpoint into a UsageError."""
+    try:
+        from ..model.checkpoint import CheckpointError
+    except ModuleNotFoundError as error:
+        raise _lacks(error, extra) from None
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise _lacks(error, extra) from None
+    except CheckpointError as error:
+        message = textwrap.shorten(str(error), LONGEST_MESSAGE, placeholder=" ...")
+        raise UsageError(message) from None
+
+
+def _lacks(error: ModuleNotFoundError, extra: str) -> UsageError:
+    return UsageError(f"needs {error.name}: pip install 'video_knet_ros[{extra}]'")

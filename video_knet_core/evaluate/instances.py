@@ -1,0 +1,176 @@
+"""AP of tracks of instances, as YouTube-VIS is scored."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ..data.video import LabelledFrame, Video, VideoDataset
+from ..data.youtube_vis import YoutubeVisVideo
+from ..metrics.rle import RunLengths
+from ..metrics.vis import PredictedTrack, TrueTrack, VideoInstanceAP, VideoInstanceQuality
+from ..types import PanopticFrame
+from .scores import Scores
+
+COLUMNS = {
+    **{"ap": "AP", "ap50": "AP50", "ap75": "AP75"},
+    **{"ap_small": "APs", "ap_medium": "APm", "ap_large": "APl"},
+    **{"ar1": "AR1", "ar10": "AR10", "ar100": "AR100"},
+    **{"ar_small": "ARs", "ar_medium": "ARm", "ar_large": "ARl"},
+}
+"""Field of `VideoInstanceQuality` -> name in the table."""
+
+
+@dataclass(frozen=True)
+class Instance:
+    """One track in one frame."""
+
+    track_id: int
+    class_id: int
+    score: float
+    """0..1, in this frame."""
+    mask: RunLengths | None
+    """None where it has no pixels."""
+
+
+Instances = Sequence[Instance]
+"""The prediction of one frame."""
+
+
+def instances(frame: PanopticFrame) -> list[Instance]:
+    """What the predictor sees of tracks in one frame; things without a track are left out."""
+    return [
+        Instance(
+            track.track_id,
+            track.class_id,
+            track.score,
+            RunLengths.from_mask(frame.labels == track.label),
+        )
+        for track in frame.tracks
+        if track.label and track.track_id
+    ]
+
+
+@dataclass
+class CollectedTrack:
+    """One track of a video so far. Run lengths are kept, no masks."""
+
+    masks: list[RunLengths | None]
+    """One for every frame so far."""
+    score: float = 0.0
+    """Mean of its scores in frames."""
+    frames: int = 0
+    votes: dict[int, float] = field(default_factory=dict)
+    """Summed score of each class."""
+
+    @property
+    def class_id(self) -> int:
+        """The class with the largest sum of scores, of equal ones the first."""
+        return max(self.votes, key=lambda class_id: self.votes[class_id])
+
+    def add(self, instance: Instance) -> None:
+        """Add the next frame."""
+        self.masks.append(instance.mask)
+        votes = self.votes.get(instance.class_id, 0.0) + instance.score
+        self.votes[instance.class_id] = votes
+        self.frames += 1
+        self.score += (instance.score - self.score) / self.frames  # exact for equal scores
+
+
+class TrackCollector:
+    """Puts the tracks of one video together, frame after frame."""
+
+    def __init__(self) -> None:
+        self.tracks: dict[int, CollectedTrack] = {}
+        """By track id, in the order in which they came."""
+        self._frames = 0
+
+    def add(self, found: Instances) -> None:
+        """Add the next frame; ValueError if a track is there twice."""
+        for instance in found:
+            track = self.tracks.setdefault(instance.track_id, CollectedTrack([None] * self._frames))
+            if len(track.masks) > self._frames:
+                raise ValueError(
+                    f"the track {instance.track_id} must be there once, found two masks"
+                )
+            track.add(instance)
+        self._frames += 1
+        for track in self.tracks.values():
+            track.masks += [None] * (self._frames - len(track.masks))
+
+
+class InstanceEvaluator:
+    """The twelve numbers of YouTube-VIS; NaN where the official program has -1."""
+
+    def __init__(self, dataset: VideoDataset) -> None:
+        self._categories = range(dataset.class_count)
+        self._quality = self._metric()
+        self._per_sequence: dict[str, dict[str, float]] = {}
+        self._collector = TrackCollector()
+        self._frames = 0
+
+    def update(self, video: Video, frame: LabelledFrame, prediction: Instances) -> None:
+        """Add a frame; ValueError if a track is there twice."""
+        self._collector.add(prediction)
+        self._frames += 1
+
+    def end_video(self, video: Video) -> None:
+        """Compare the tracks; ValueError if a mask has not the size of the video."""
+        truth, predicted = _true_tracks(youtube_vis(video)), _predicted_tracks(self._collector)
+        self._collector = TrackCollector()
+        alone = self._metric()
+        for metric in (self._quality, alone):
+            metric.update(truth, predicted, video.name)
+        self._per_sequence[video.name] = _row(alone.compute())
+
+    def compute(self) -> Scores:
+        """Rows of each video by itself and of all."""
+        quality = self._quality.compute()
+        total = _row(quality)
+        rows = {**self._per_sequence, f"all ({self._frames} frames)": total}
+        class_ap = {category: curve.ap for category, curve in quality.per_class.items()}
+        return Scores(
+            columns={"": list(COLUMNS.values())},
+            rows={name: list(row.values()) for name, row in rows.items()},
+            figures={
+                "frames": self._frames,
+                "total": total,
+                "per_sequence": self._per_sequence,
+                "class_ap": [class_ap.get(category, np.nan) for category in self._categories],
+            },
+        )
+
+    def _metric(self) -> VideoInstanceAP:
+        return VideoInstanceAP(self._categories, absent=np.nan)
+
+
+def youtube_vis(video: Video) -> YoutubeVisVideo:
+    """`video` itself; TypeError if its data set has no tracks."""
+    if not isinstance(video, YoutubeVisVideo):
+        raise TypeError(f"video must be a YoutubeVisVideo, found {type(video).__name__}")
+    return video
+
+
+def _true_tracks(video: YoutubeVisVideo) -> list[TrueTrack]:
+    return [
+        TrueTrack(
+            track.id,
+            track.class_id,
+            [track.run_lengths(t, video.size) for t in range(len(video))],
+            track.crowd,
+        )
+        for track in video.tracks
+    ]
+
+
+def _predicted_tracks(collector: TrackCollector) -> list[PredictedTrack]:
+    return [
+        PredictedTrack(track_id, track.class_id, track.masks, track.score)
+        for track_id, track in collector.tracks.items()
+    ]
+
+
+def _row(quality: VideoInstanceQuality) -> dict[str, float]:
+    return {name: getattr(quality, name) for name in COLUMNS}

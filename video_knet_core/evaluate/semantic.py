@@ -1,0 +1,84 @@
+"""mIoU and mVC of class maps, as VSPW is scored."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..data.video import LabelledFrame, Video, VideoDataset
+from ..metrics.vss import (
+    MeanIoU,
+    SequenceConsistency,
+    VideoSemanticConsistency,
+    VideoSemanticQuality,
+    vspw_labels,
+)
+from ..types import PanopticFrame
+from .scores import Scores
+
+ClassMap = NDArray[np.integer]
+"""Class ids [H, W] of one frame."""
+UNCLAIMED = 0
+"""Class of pixels that no segment has, as in the authors' code: every pixel must have one."""
+
+
+def class_map(frame: PanopticFrame) -> ClassMap:
+    """The class map of one frame of the predictor."""
+    return frame.semantic_map(UNCLAIMED)
+
+
+class SemanticEvaluator:
+    """mIoU, mVC8 and mVC16 as released, from the masks as stored, and the mVC of right pixels."""
+
+    def __init__(self, dataset: VideoDataset) -> None:
+        self._quality = VideoSemanticConsistency(dataset.class_count)
+        self._classes = dataset.class_count
+        self._video_iou = MeanIoU(dataset.class_count)
+        self._miou: dict[str, float] = {}
+        self._frames = 0
+
+    def update(self, video: Video, frame: LabelledFrame, prediction: ClassMap) -> None:
+        """Add a frame; ValueError if sizes differ, a class is unknown or there is no raw mask."""
+        raw = frame.labels.raw
+        if raw is None:
+            raise ValueError("mVC needs the mask values as stored, found class ids only")
+        self._quality.update(vspw_labels(raw), prediction, video.name)
+        self._video_iou.update(frame.semantic, prediction)
+        self._frames += 1
+
+    def end_video(self, video: Video) -> None:
+        """Free what windows need."""
+        if len(video):
+            self._quality.close(video.name)
+        self._miou[video.name] = self._video_iou.compute().miou
+        self._video_iou = MeanIoU(self._classes)
+
+    def compute(self) -> Scores:
+        """Rows of each video and of all; mVC is the mean over the windows of all videos."""
+        quality = self._quality.compute()
+        per_sequence = {
+            str(name): _row(self._miou[str(name)], row)
+            for name, row in quality.per_sequence.items()
+        }
+        total = _row(quality.miou, quality)
+        windows = [f"mVC{window}" for window in quality.mvc]
+        rows = {**per_sequence, f"all ({self._frames} frames)": total}
+        return Scores(
+            columns={"as released": ["mIoU", *windows], "right pixels": windows},
+            rows={name: list(row.values()) for name, row in rows.items()},
+            figures={
+                "frames": self._frames,
+                "total": total,
+                "per_sequence": per_sequence,
+                "class_iou": quality.per_class.tolist(),
+            },
+        )
+
+
+def _row(miou: float, quality: SequenceConsistency | VideoSemanticQuality) -> dict[str, float]:
+    """miou, mvc8, mvc16, correct_mvc8, correct_mvc16."""
+    return {
+        "miou": miou,
+        **{f"mvc{window}": value for window, value in quality.mvc.items()},
+        **{f"correct_mvc{window}": value for window, value in quality.correct_mvc.items()},
+    }
