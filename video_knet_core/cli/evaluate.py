@@ -58,7 +58,7 @@ def _add_eval_dataset(data: argparse._SubParsersAction) -> None:
 
 
 def _eval_synthetic(arguments: argparse.Namespace) -> None:
-    from ..evaluation import evaluate_synthetic
+    from ..evaluate.street import evaluate_synthetic
 
     tracking = TrackingConfig(association=arguments.association)
     scores = evaluate_synthetic(runtime_of(arguments), arguments.clips, arguments.frames, tracking)
@@ -75,7 +75,7 @@ def _eval_synthetic(arguments: argparse.Namespace) -> None:
 
 
 def _eval_camvid(arguments: argparse.Namespace) -> None:
-    from ..evaluation import evaluate_camvid
+    from ..evaluate.street import evaluate_camvid
 
     runtime = runtime_of(arguments)
     scores = evaluate_camvid(runtime, arguments.root)

@@ -5,7 +5,7 @@ import pytest
 
 from video_knet_core.data.synthetic_street import SyntheticStreet
 from video_knet_core.engine.runtime import ModelError, ModelInfo
-from video_knet_core.evaluation import (
+from video_knet_core.evaluate.street import (
     HELD_OUT_SEED,
     STREET_CLASSES,
     IdSwitches,

@@ -9,14 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from .config import TrackingConfig
-from .data.camvid import CamVid
-from .data.synthetic_street import SyntheticStreet
-from .engine.runtime import ModelError, Runtime
-from .metrics.stq import SegmentationTrackingQuality
-from .metrics.vss import MeanIoU
-from .predictor import VideoPredictor
-from .types import NO_CLASS, ClassTable
+from ..config import TrackingConfig
+from ..data.camvid import CamVid
+from ..data.synthetic_street import SyntheticStreet
+from ..engine.runtime import ModelError, Runtime
+from ..metrics.stq import SegmentationTrackingQuality
+from ..metrics.vss import MeanIoU
+from ..predictor import VideoPredictor
+from ..types import NO_CLASS, ClassTable
 
 HELD_OUT_SEED = 1_000_000
 """First seed of the synthetic clips for evaluation; training uses lower ones."""
