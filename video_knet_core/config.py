@@ -73,7 +73,11 @@ class KernelConfig:
     """Append a position code to the features that kernels are multiplied with: then a kernel is a
     place as well as a look, and far cars side by side are easy to part."""
     centers: bool = False
-    """Train the features to tell the centre of the instance they are of (costs nothing later)."""
+    """Train the features to tell the centre of the instance they are of."""
+    seeds: bool = False
+    """Start the thing kernels on the image's own instances, at cells that look like the centre of
+    one, instead of learning them. Slot i then is another object in each frame, so fusion must be
+    "link_atten" and linking "ffn" (or "none"): the others pair kernels by slot."""
     embedding: bool = True
     """Association embedding; off = raw kernels are the embeddings (the paper's toy experiment)."""
 
@@ -145,6 +149,8 @@ class ModelConfig:
                 raise ConfigError(
                     f"panoptic.{name} must be 0..1, found {getattr(self.panoptic, name)}"
                 )
+        if kernels.seeds:
+            self._check_seeds()
         choices = {
             "backbone.name": (self.backbone.name, BACKBONES),
             "neck.name": (self.neck.name, ("lean", "semantic_fpn")),
@@ -156,6 +162,18 @@ class ModelConfig:
         for name, (found, known) in choices.items():
             if found not in known:
                 raise ConfigError(f"{name} must be one of {list(known)}, found {found!r}")
+
+    def _check_seeds(self) -> None:
+        for name, wanted in {
+            "position": (True,),
+            "centers": (True,),
+            "fusion": ("none", "link_atten"),
+            "linking": ("none", "ffn"),
+        }.items():
+            found = getattr(self.kernels, name)
+            if found not in wanted:
+                options = " or ".join(map(repr, wanted))
+                raise ConfigError(f"kernels.seeds needs kernels.{name} {options}, found {found!r}")
 
 
 @dataclass(frozen=True)

@@ -42,11 +42,11 @@ def rewrite(path, change) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda t: t.pop("head.thing_kernels"), "Missing key.*head.thing_kernels"),
+        (lambda t: t.pop("head.classifier.bias"), "Missing key.*head.classifier.bias"),
         (lambda t: t.update(stranger=torch.zeros(1)), "Unexpected key.*stranger"),
         (
-            lambda t: t.update({"head.thing_kernels": torch.zeros(3, 32)}),
-            "size mismatch for head.thing_kernels",
+            lambda t: t.update({"head.classifier.bias": torch.zeros(3)}),
+            "size mismatch for head.classifier.bias",
         ),
     ],
 )

@@ -38,13 +38,18 @@ def test_outputs_have_the_shapes_of_the_contract(image):
     assert state.valid.all()
 
 
-@pytest.fixture(params=["street", "reference"])
-def network(request) -> VideoKNet:
-    """A small street model, and a small one of the authors' architecture, with random weights."""
-    if request.param == "street":
-        return small_network()
+def built(kind: str) -> VideoKNet:
+    """A small street model, with seeds or without, or one of the authors' architecture."""
+    if kind != "reference":
+        return small_network(seeds=kind == "street")
     torch.manual_seed(0)
     return VideoKNet(reference_config(fusion="link_atten")).eval()
+
+
+@pytest.fixture(params=["street", "unseeded", "reference"])
+def network(request) -> VideoKNet:
+    """Of each kind, with random weights."""
+    return built(request.param)
 
 
 @torch.no_grad()
@@ -80,7 +85,7 @@ def test_a_first_frame_ignores_the_previous_kernels(image, network):
 def test_fusion_changes_masks_and_linking_only_embeddings(
     image, switches, masks_change, embeddings_change
 ):
-    network = small_network(**switches)
+    network = small_network(seeds=False, **switches)
     first, state = network(image)
     second, _ = network(image, state)
     assert torch.equal(first.mask_logits, second.mask_logits) != masks_change
@@ -93,8 +98,10 @@ def test_without_embedding_layers_the_kernels_are_the_embeddings(image):
     assert torch.equal(prediction.embeddings, prediction.kernels[:, :THINGS])
 
 
+@pytest.mark.parametrize("kind", ["unseeded", "reference"])
 @torch.no_grad()
-def test_permuting_thing_kernels_permutes_the_segments(image, network):
+def test_permuting_thing_kernels_permutes_the_segments(image, kind):
+    network = built(kind)
     before, _ = network(image)
     things = network.thing_kernels
     order = torch.randperm(things, generator=torch.Generator().manual_seed(2))
@@ -140,7 +147,7 @@ def test_group_features_of_a_full_image_survive_float16(pooling):
 @torch.no_grad()
 def test_masks_of_an_image_that_32_does_not_divide_are_of_the_padded_size(network):
     image = torch.rand(1, 3, 50, 90) * 255
-    stride = 4 if network.head.thing_places is not None else 8
+    stride = 8 if network.config.neck.name == "semantic_fpn" else 4
     assert network(image)[0].mask_logits.shape[-2:] == (64 // stride, 96 // stride)
 
 

@@ -30,7 +30,8 @@ class PartCost:
 def model_cost(model: VideoKNet | ModelConfig, height: int, width: int) -> tuple[PartCost, ...]:
     """Cost of one step in the middle of a video, with previous kernels, of one image.
 
-    What only the losses read (the centres) is left out, as it is from an exported model.
+    What only the losses read (centres, where no seeds need them) is left out, as it is from an
+    exported model.
 
     Args:
         model: a network, or the configuration of one.
@@ -53,7 +54,8 @@ def model_cost(model: VideoKNet | ModelConfig, height: int, width: int) -> tuple
 
 def _weightless(config: ModelConfig) -> VideoKNet:
     """The network in eval mode, with shapes instead of numbers: nothing is computed or stored."""
-    config = replace(config, kernels=replace(config.kernels, centers=False))
+    kernels = replace(config.kernels, centers=config.kernels.seeds)
+    config = replace(config, kernels=kernels)
     with torch.device("meta"):
         return VideoKNet(config).eval()
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import relu
 
 from .position import CODE_SIZE, position_map, scattered_places
+from .seeds import InstanceSeeds, Seeds
 
 
 class PreviousKernels(NamedTuple):
@@ -40,6 +41,8 @@ class HeadOutput(NamedTuple):
     """[B,K,h,w]"""
     centers: Tensor | None = None
     """[B,`CODE_SIZE`,h,w] position code of the centre of each cell's instance, if it is learned."""
+    seeds: Seeds | None = None
+    """What the thing kernels started from, if they are not learned."""
 
 
 class StageOutput(NamedTuple):
@@ -84,9 +87,10 @@ def assemble_group_features(
 
 
 class KernelHead(nn.Module):
-    """First guess: learned thing kernels, and rows of a semantic classifier as stuff kernels.
+    """First guess: thing kernels, and rows of a semantic classifier as stuff kernels.
 
-    `localization` and `semantic` are the two branches on the neck's map, C to C channels.
+    `localization` and `semantic` are the two branches on the neck's map, C to C channels. Thing
+    kernels are learned (the paper), learned with a place each (`position`), or seeded in the image.
     """
 
     def __init__(
@@ -100,17 +104,24 @@ class KernelHead(nn.Module):
         pooling: str,
         position: bool = False,
         centers: bool = False,
+        seeds: bool = False,
     ) -> None:
         super().__init__()
         self.thing_classes = thing_classes
         self.pooling = pooling
+        self.position = position
         self.localization, self.semantic = localization, semantic
-        self.thing_kernels = nn.Parameter(torch.randn(things, channels) / math.sqrt(channels))
-        self.thing_places = nn.Parameter(scattered_places(things)) if position else None
+        wide = channels + CODE_SIZE * position
+        self.seeds = InstanceSeeds(wide, things) if seeds else None
+        self.thing_kernels: nn.Parameter | None = None
+        self.thing_places: nn.Parameter | None = None
+        if not seeds:
+            self.thing_kernels = nn.Parameter(torch.randn(things, channels) / math.sqrt(channels))
+            if position:
+                self.thing_places = nn.Parameter(scattered_places(things))
         self.classifier = nn.Conv2d(channels, thing_classes + stuff_classes, 1)
         nn.init.normal_(self.classifier.weight, std=0.01)
         nn.init.zeros_(self.classifier.bias)  # type: ignore[arg-type]
-        wide = channels + CODE_SIZE * position
         self.centers = nn.Conv2d(wide, CODE_SIZE, 1) if centers else None
         if self.centers is not None:
             nn.init.zeros_(self.centers.weight)
@@ -119,24 +130,40 @@ class KernelHead(nn.Module):
         """[B,C,h,w] -> proposals of all N kernels."""
         batch = x.shape[0]
         located, semantic = self.localization(x), self.semantic(x)
-        thing_kernels = self.thing_kernels.expand(batch, -1, -1)
-        thing_masks = apply_kernels(thing_kernels, located)
         semantic_logits = self.classifier(semantic)
-        features = semantic + located
-        if self.thing_places is not None:
-            code = position_map(features)
-            thing_masks = thing_masks + apply_kernels(self.thing_places[None], code)
-        group, _ = assemble_group_features(thing_masks, features, self.pooling)
-        if self.thing_places is not None:
-            features = torch.cat((features, code.expand(batch, -1, -1, -1)), 1)
+        look = semantic + located
+        code = position_map(look)
+        features = look
+        if self.position:
+            features = torch.cat((look, code.expand(batch, -1, -1, -1)), 1)
+        centers = self.centers(features) if self.centers is not None else None
+        seeds: Seeds | None = None
+        if self.seeds is not None:
+            assert centers is not None, "seeds need centers"
+            seeds = self.seeds(features, code, centers)
+            thing_kernels = seeds.kernels[..., : x.shape[1]]
+            thing_masks = apply_kernels(seeds.kernels, features)
+        else:
+            thing_kernels, thing_masks = self._learned(located, code)
+        group, _ = assemble_group_features(thing_masks, look, self.pooling)
         stuff_kernels = self.classifier.weight[self.thing_classes :, :, 0, 0].expand(batch, -1, -1)
         return HeadOutput(
             features=features,
             kernels=torch.cat((thing_kernels + group.to(x.dtype), stuff_kernels), 1),
             mask_logits=torch.cat((thing_masks, semantic_logits[:, self.thing_classes :]), 1),
             semantic_logits=semantic_logits,
-            centers=self.centers(features) if self.centers is not None else None,
+            centers=centers,
+            seeds=seeds,
         )
+
+    def _learned(self, located: Tensor, code: Tensor) -> tuple[Tensor, Tensor]:
+        """The kernels [B,P,C] that are the same for every image, and their masks [B,P,h,w]."""
+        assert self.thing_kernels is not None
+        kernels = self.thing_kernels.expand(len(located), -1, -1)
+        masks = apply_kernels(kernels, located)
+        if self.thing_places is not None:
+            masks = masks + apply_kernels(self.thing_places[None], code)
+        return kernels, masks
 
 
 class KernelUpdate(nn.Module):

@@ -92,6 +92,7 @@ class VideoKNet(nn.Module):
             pooling=kernels.pooling,
             position=kernels.position,
             centers=kernels.centers,
+            seeds=kernels.seeds,
         )
         self.stages = nn.ModuleList(
             UpdateStage(

@@ -30,7 +30,9 @@ class LossWeights:
     balance: float = 0.0
     """How far small segments count more in rank and semantic losses: 0 not at all, 1 fully."""
     center: float = 2.0
-    """Not in the paper: see `KernelConfig.centers`."""
+    """Not in the paper: see `KernelConfig.centers` ..."""
+    heat: float = 1.0
+    """... and `KernelConfig.seeds`."""
     track: float = 0.25
     track_aux: float = 1.0
 
@@ -50,15 +52,20 @@ class Criterion:
         Stage i learns with the assignment that the masks before it gave; the association embedding
         with that of the last stage.
         """
-        size = targets[0].valid.shape
+        size = targets[0].owners.shape
         things = prediction.embeddings.shape[1]
         masks = _resize(prediction.head.mask_logits, size)[:, :things]
-        matches = {"head": self._match(masks, None, targets)}
+        seeds = prediction.head.seeds
+        # a hot seed goes first, as a sure class does in the stages
+        sure = None if seeds is None else seeds.logits[..., None].expand(-1, -1, self.thing_classes)
+        matches = {"head": self._match(masks, sure, targets)}
         current = matches["head"]
         semantic = _resize(prediction.head.semantic_logits, size)
         out = _prefixed("head", self._head(masks, semantic, targets, current))
         if prediction.head.centers is not None:
             out["head_center"] = self._centers(_resize(prediction.head.centers, size), targets)
+        if seeds is not None:
+            out["head_heat"] = self._heat(seeds.heat[:, 0].float(), targets)
         for i, stage in enumerate(prediction.stages):
             masks = _resize(stage.mask_logits, size)
             assert stage.class_logits is not None, "a network in training classifies in each stage"
@@ -87,16 +94,16 @@ class Criterion:
     def _match(
         self, masks: Tensor, class_logits: Tensor | None, targets: Sequence[FrameTargets]
     ) -> list[Match]:
-        things = masks.shape[1]
+        things, size = masks.shape[1], masks.shape[-2:]
         if not masks.isfinite().all():
             raise FloatingPointError("the network's mask logits are not finite: training diverged")
         return [
             match_instances(
                 masks[i],
                 None if class_logits is None else class_logits[i, :things, : self.thing_classes],
-                t.masks,
+                _shrink(t.masks, size),
                 t.classes,
-                t.valid,
+                _shrink(t.valid[None], size)[0],
             )
             for i, t in enumerate(targets)
         ]
@@ -126,6 +133,14 @@ class Criterion:
             for code, t in zip(codes, targets, strict=True)
         ]
         return self.weights.center * torch.stack(each).mean()
+
+    def _heat(self, logits: Tensor, targets: Sequence[FrameTargets]) -> Tensor:
+        height, width = logits.shape[1:]
+        each = [
+            losses.heat_loss(heat, t.heat(height, width))
+            for heat, t in zip(logits, targets, strict=True)
+        ]
+        return self.weights.heat * torch.stack(each).mean()
 
     def _stage(
         self,
@@ -158,6 +173,7 @@ class Criterion:
     ) -> dict[str, Tensor]:
         valid = torch.cat([t.valid.expand_as(w) for t, w in zip(targets, wanted, strict=True)])
         goals = torch.cat(wanted)
+        predicted = _resize(predicted[None], goals.shape[-2:])[0]
         return {
             "mask": self.weights.mask * losses.mask_loss(predicted, goals, valid),
             "dice": self.weights.dice * losses.dice_loss(predicted, goals, valid),
@@ -194,6 +210,13 @@ def _prefixed(prefix: str, values: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def _resize(logits: Tensor, size: torch.Size) -> Tensor:
     logits = logits.float()
-    if logits.shape[-2:] == size:
+    if logits.shape[-2:] == size or not logits.numel():
         return logits
     return interpolate(logits, size=size, mode="bilinear", align_corners=False)
+
+
+def _shrink(shares: Tensor, size: torch.Size) -> Tensor:
+    """Shares of cells [M,h,w] of a grid as shares of the larger cells of another."""
+    if shares.shape[-2:] == size or not shares.numel():
+        return shares
+    return interpolate(shares[None], size=size, mode="area")[0]

@@ -8,7 +8,12 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, normalize
+from torch.nn.functional import (
+    binary_cross_entropy_with_logits,
+    cross_entropy,
+    logsigmoid,
+    normalize,
+)
 
 from .targets import IGNORE
 
@@ -73,6 +78,19 @@ def center_loss(codes: Tensor, goals: Tensor, owners: Tensor, balance: float = 0
     weights = rows.bincount(minlength=len(goals)).clamp(min=1).to(codes.dtype)[rows] ** -balance
     errors = (codes[:, inside].T - goals[rows]).square().mean(1)
     return (errors * weights).sum() / weights.sum()
+
+
+def heat_loss(logits: Tensor, goals: Tensor) -> Tensor:
+    """Focal loss of a map of centres [h,w], per centre.
+
+    `goals` [h,w] is 1 at centres and falls off around them, where a miss is forgiven by the fourth
+    power. Source: Law and Deng, "CornerNet", 2018, equation 1 (alpha 2, beta 4).
+    """
+    p = logits.sigmoid()
+    centers = goals == 1
+    hit = -(1 - p).square() * logsigmoid(logits)
+    miss = -((1 - goals) ** 4) * p.square() * logsigmoid(-logits)
+    return torch.where(centers, hit, miss).sum() / centers.sum().clamp(min=1)
 
 
 def class_loss(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -25,10 +25,14 @@ TARGET_RULES = ("share", "touch")
 MIN_SHARE = 0.25
 """Least share of a cell that makes a segment its owner."""
 
+SEED_SIGMA, SEED_SPREAD = 0.5, 0.1
+"""Width in cells of the heat around a seed: so much, and this share of the instance's size."""
+
 
 @dataclass(frozen=True)
 class FrameTargets:
-    """Labels of one frame at the resolution of the mask losses, h x w.
+    """Labels of one frame: masks on the grid of the mask losses, h x w, and who owns each cell on
+    that of the rank and semantic losses, i x j.
 
     T thing and S stuff classes; class columns are in logit order (things first).
     """
@@ -42,10 +46,10 @@ class FrameTargets:
     stuff_masks: Tensor
     """[S,h,w] float in 0..1."""
     owners: Tensor
-    """[h,w] int64, the segment with the largest share of each cell: 0..G-1 instances, G.. stuff;
+    """[i,j] int64, the segment with the largest share of each cell: 0..G-1 instances, G.. stuff;
     `IGNORE` where no known segment covers a quarter of the cell."""
     semantic: Tensor
-    """[h,w] int64, the class (logit order) with the largest share of each cell, or `IGNORE`. Things
+    """[i,j] int64, the class (logit order) with the largest share of each cell, or `IGNORE`. Things
     without identity count here, and nowhere else."""
     valid: Tensor
     """[h,w] float in 0..1, the share of each cell that is labelled."""
@@ -66,6 +70,28 @@ class FrameTargets:
         x = (self.masks.sum(1) @ columns) / total / width
         return y, x
 
+    def heat(self, height: int, width: int) -> Tensor:
+        """[height,width] 1 at the seed of each instance, falling off around it with its size.
+
+        The seed is the cell of the instance that is nearest to its centre: of a car behind a post,
+        never the post.
+        """
+        heat = torch.zeros(height, width, device=self.masks.device)
+        rows, columns = (
+            (torch.arange(n, device=heat.device) + 0.5) / n for n in self.masks.shape[1:]
+        )
+        for mask, y, x in zip(self.masks, *self.centers, strict=True):
+            cost = torch.hypot(rows[:, None] - y, columns - x) + (1 - mask)
+            at = int(cost.argmin())
+            row = int(rows[at // len(columns)] * height)
+            column = int(columns[at % len(columns)] * width)
+            sigma = SEED_SIGMA + SEED_SPREAD * (mask.mean() * height * width).sqrt()
+            dy = torch.arange(height, device=heat.device) - row
+            dx = torch.arange(width, device=heat.device) - column
+            around = (-(dy[:, None].square() + dx.square()) / (2 * sigma.square())).exp()
+            heat = torch.maximum(heat, around)
+        return heat
+
     def to(self, device: torch.device) -> FrameTargets:
         """The same on another device."""
         return FrameTargets(*(getattr(self, f).to(device) for f in self.__dataclass_fields__))
@@ -77,42 +103,47 @@ def frame_targets(
     classes: ClassTable,
     stride: int,
     rule: str = "share",
+    rank_stride: int | None = None,
 ) -> FrameTargets:
-    """Targets of a frame [H,W]; `rule` is `TrainConfig.targets`.
+    """Targets of a frame [H,W], masks at `stride`, owners at `rank_stride` (as `stride` if None);
+    `rule` is `TrainConfig.targets`.
 
     By the rule "share", thing pixels without instance and tiny instances give no masks.
     """
-    size = (semantic.shape[1] // stride, semantic.shape[0] // stride)
-
-    def share(mask: NDArray) -> NDArray:
-        return cv2.resize(mask.astype(np.float32), size, interpolation=cv2.INTER_AREA)
-
-    class_shares = np.stack([share(semantic == c) for c in classes.logit_class_ids])
-    stuff_shares = class_shares[len(classes.things) :]
     known = semantic != NO_CLASS if rule == "share" else np.ones(semantic.shape, bool)
-    masks, labels, ids = [], [], []
+    regions, labels, ids = [], [], []
     for label, track, pixels in _instances(semantic, instance, classes):
         if rule == "share" and (track == 0 or pixels.sum() < MIN_INSTANCE_PIXELS):
             known &= ~pixels
             continue
-        masks.append(share(pixels))
+        regions.append(pixels)
         labels.append(label)
         ids.append(track if track else -1 - label)
-    shares = np.concatenate([np.reshape(masks, (-1, *stuff_shares.shape[1:])), stuff_shares])
-    valid = share(known)
+    by_class = [semantic == c for c in classes.logit_class_ids]
+    segments = regions + by_class[len(classes.things) :]
+    valid = _shares([known], stride)[0]
     # a cell half road, half void is road as far as anybody knows
-    goals = np.clip(shares / np.maximum(valid, 1e-6), 0, 1).astype(np.float32)
-    things, owner_of = len(masks), _largest if rule == "share" else _last_touch
-    semantic_goal = owner_of(class_shares, len(classes.things))
+    goals = np.clip(_shares(segments, stride) / np.maximum(valid, 1e-6), 0, 1).astype(np.float32)
+    things, owner_of = len(regions), _largest if rule == "share" else _last_touch
+    owners = owner_of(_shares(segments, rank_stride or stride), things)
+    semantic_goal = owner_of(_shares(by_class, rank_stride or stride), len(classes.things))
     return FrameTargets(
         masks=torch.from_numpy(goals[:things]),
         classes=torch.tensor(labels, dtype=torch.int64),
         ids=torch.tensor(ids, dtype=torch.int64),
         stuff_masks=torch.from_numpy(goals[things:]),
-        owners=torch.from_numpy(owner_of(shares, things)),
+        owners=torch.from_numpy(owners),
         semantic=torch.from_numpy(semantic_goal),
         valid=torch.from_numpy(valid),
     )
+
+
+def _shares(masks: Sequence[NDArray[np.bool_]], stride: int) -> NDArray[np.float32]:
+    """[M,H/stride,W/stride] the share of each cell that each mask [H,W] covers."""
+    height, width = masks[0].shape
+    size = (width // stride, height // stride)
+    cells = [cv2.resize(m.astype(np.float32), size, interpolation=cv2.INTER_AREA) for m in masks]
+    return np.stack(cells)
 
 
 def _instances(

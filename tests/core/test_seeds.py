@@ -1,0 +1,110 @@
+"""Thing kernels that start on the instances of the image."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from networks import small_config, small_network
+
+from video_knet_core.config import ConfigError
+from video_knet_core.model.position import CODE_SIZE
+from video_knet_core.model.seeds import InstanceSeeds
+from video_knet_core.training.losses import heat_loss
+from video_knet_core.training.targets import frame_targets
+
+ROAD, POLE, VEHICLE = 0, 4, 10
+
+
+class FirstChannel(torch.nn.Module):
+    """Heat by definition."""
+
+    def forward(self, clues: torch.Tensor) -> torch.Tensor:
+        return clues[:, :1]
+
+
+def seeds_of_first_channel(count: int) -> InstanceSeeds:
+    """Seeds whose heat is the first channel and whose kernels are the two features."""
+    seeds = InstanceSeeds(2, count)
+    seeds.heat = FirstChannel()
+    with torch.no_grad():
+        seeds.kernel.weight.copy_(torch.eye(2, seeds.kernel.in_features))
+        seeds.kernel.bias.zero_()
+    return seeds
+
+
+@torch.no_grad()
+def test_kernels_are_the_features_of_the_peaks_the_hottest_first():
+    features = torch.zeros(1, 2, 6, 8)
+    features[0, 1] = torch.arange(48).reshape(6, 8)
+    features[0, 0, 1, 1], features[0, 0, 1, 2], features[0, 0, 4, 6] = 5, 4, 3  # one peak is wide
+    code = torch.zeros(1, CODE_SIZE, 6, 8)
+    seeds = seeds_of_first_channel(2)(features, code, code)
+    assert seeds.kernels[0, :, 1].tolist() == [1 * 8 + 1, 4 * 8 + 6]
+    assert seeds.logits.tolist() == [[5, 3]]
+
+
+@torch.no_grad()
+def test_where_peaks_are_few_the_other_seeds_are_the_next_hottest_cells():
+    features = torch.zeros(1, 2, 6, 8)
+    features[0, 0] = -torch.arange(48).reshape(6, 8)  # one peak, in the corner
+    features[0, 1] = torch.arange(48).reshape(6, 8)
+    code = torch.zeros(1, CODE_SIZE, 6, 8)
+    seeds = seeds_of_first_channel(3)(features, code, code)
+    assert seeds.kernels[0, :, 1].tolist() == [0, 1, 2]
+    assert seeds.logits.tolist() == [[0, -1, -2]]
+
+
+@torch.no_grad()
+def test_a_seeded_network_has_a_heat_map_and_no_learned_kernels():
+    network = small_network(seeds=True, fusion="link_atten")
+    prediction, _ = network(torch.rand(1, 3, 64, 96) * 255)
+    assert prediction.head.seeds.heat.shape == (1, 1, 16, 24)
+    assert prediction.head.seeds.logits.shape == (1, 6)
+    assert prediction.mask_logits.shape == (1, 6 + 8, 16, 24)
+    assert not [name for name, _ in network.named_parameters() if "thing_" in name]
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"centers": False}, "kernels.centers True, found False"),
+        ({"position": False}, "kernels.position True, found False"),
+        ({"fusion": "update_dynamic_cov"}, "kernels.fusion 'none' or 'link_atten', found 'update_"),
+        ({"linking": "update_obj"}, "kernels.linking 'none' or 'ffn', found 'update_obj'"),
+    ],
+)
+def test_what_pairs_kernels_by_slot_does_not_go_with_seeds(setting, message):
+    with pytest.raises(ConfigError, match=message):
+        small_config(**{"seeds": True, "fusion": "link_atten"} | setting)
+
+
+def test_heat_is_one_on_the_instance_even_if_its_middle_is_hidden():
+    semantic, instance = np.full((32, 64), ROAD, np.uint8), np.zeros((32, 64), np.int32)
+    semantic[8:24, 8:40], instance[8:24, 8:40] = VEHICLE, 3
+    semantic[:, 20:28], instance[:, 20:28] = POLE, 0
+    heat = frame_targets(semantic, instance, small_config().classes, stride=4).heat(8, 16)
+    rows, columns = torch.nonzero(heat == 1).T.tolist()
+    assert rows in ([3], [4])
+    assert columns in ([4], [7])
+    assert 0 < heat[rows[0], columns[0] + 1] < 1
+    assert heat[0, 15] < 0.01
+
+
+def test_heat_may_be_of_another_grid_than_the_masks():
+    semantic, instance = np.full((32, 64), ROAD, np.uint8), np.zeros((32, 64), np.int32)
+    semantic[8:16, 32:40], instance[8:16, 32:40] = VEHICLE, 3
+    targets = frame_targets(semantic, instance, small_config().classes, stride=2)
+    assert torch.nonzero(targets.heat(4, 8) == 1).tolist() == [[1, 4]]
+
+
+def test_the_heat_loss_is_per_centre_and_forgives_the_cells_next_to_one():
+    goals = torch.tensor([[1.0, 0.5, 0.0, 0.0]])
+    perfect = torch.tensor([[20.0, -20.0, -20.0, -20.0]])
+    beside, far = perfect.clone(), perfect.clone()
+    beside[0, 1] = far[0, 3] = 2.0
+    assert heat_loss(perfect, goals) == pytest.approx(0, abs=1e-6)
+    assert heat_loss(beside, goals) == pytest.approx(heat_loss(far, goals).item() / 16, rel=1e-4)
+    assert heat_loss(torch.zeros(1, 4), torch.zeros(1, 4)) == pytest.approx(4 * np.log(2) / 4)
+    twice = torch.cat((goals, goals)), torch.cat((far, far))
+    assert heat_loss(twice[1], twice[0]) == pytest.approx(heat_loss(far, goals).item(), rel=1e-4)
