@@ -7,23 +7,70 @@ from pathlib import Path
 
 from ..config import ConfigError, ModelConfig, load_yaml
 from ..data.camvid import CamVid
+from ..data.clip_pairs import TWO_SIDED, ClipPairs
 from ..data.copy_paste import CopyPaste, load_sprites
-from ..data.pairs import PairSource
+from ..data.datasets import open_dataset
+from ..data.pairs import CropRange, PairSource
 from ..data.street_pairs import StreetPairs
 from .criterion import LossWeights
 from .targets import TARGET_RULES
 
 
 @dataclass(frozen=True)
+class ClipConfig:
+    """Pairs of frames from a labelled data set; see `docs/data.md` for the names and layouts."""
+
+    dataset: str
+    path: str
+    """Folder of the data set, relative to the data root."""
+    split: str = "train"
+    share: float = 1.0
+    """Share of all pairs of the run."""
+    offsets: tuple[int, ...] = TWO_SIDED
+    """Places of the reference frame, counted from the key frame."""
+    scale: tuple[float, ...] = CropRange().scale
+    """Smallest and largest enlargement of a crop; see `CropRange`."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.share <= 1:
+            raise ConfigError(f"data.clips: share must be above 0, up to 1, found {self.share}")
+        if not self.offsets or 0 in self.offsets:
+            raise ConfigError(
+                f"data.clips: offsets must be numbers other than 0, found {list(self.offsets)}"
+            )
+        if len(self.scale) != 2 or not 0 < self.scale[0] <= self.scale[1]:
+            raise ConfigError(
+                f"data.clips: scale must be two rising numbers, found {list(self.scale)}"
+            )
+
+
+@dataclass(frozen=True)
 class DataConfig:
     """Sources of training pairs; paths are relative to the data root given on the command line."""
 
+    clips: tuple[ClipConfig, ...] = ()
+    """Labelled data sets. What their shares leave is for the two sources below."""
     copy_paste_share: float = 0.65
-    """Share of pairs from real stills; the others come from the synthetic street."""
+    """Share of the rest from real stills; what remains comes from the synthetic street."""
     stills: str = "camvid/train"
     sprites: str = "sprites"
     synthetic_seeds: int = 200
     """Streets 0 .. this - 1 are for training; evaluation uses seeds from 1,000,000 on."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.copy_paste_share <= 1:
+            raise ConfigError(
+                f"data.copy_paste_share must lie in 0..1, found {self.copy_paste_share}"
+            )
+        if self.rest < 0:
+            shares = [clip.share for clip in self.clips]
+            raise ConfigError(f"the shares of data.clips must sum up to at most 1, found {shares}")
+
+    @property
+    def rest(self) -> float:
+        """Share of all pairs that no clips give."""
+        rest = 1 - sum(clip.share for clip in self.clips)
+        return 0.0 if abs(rest) < 1e-9 else rest
 
 
 @dataclass(frozen=True)
@@ -38,7 +85,9 @@ class TrainConfig:
     height: int = 256
     width: int = 352
     mask_stride: int = 4
-    """Resolution of the mask losses."""
+    """Resolution of the mask losses ..."""
+    rank_stride: int = 4
+    """... and of matching, rank and semantic losses, which compare all kernels."""
     targets: str = "share"
     """Who owns a cell: the segment with the largest "share", or, as the authors have it, the last
     that "touch"es it; then things without id are one instance, and no cell is ignored in masks."""
@@ -60,15 +109,16 @@ class TrainConfig:
     data: DataConfig = field(default_factory=DataConfig)
 
     def __post_init__(self) -> None:
-        least = dict.fromkeys(("steps", "batch", "mask_stride", "checkpoint_every", "threads"), 1)
+        positive = ("steps", "batch", "mask_stride", "rank_stride", "checkpoint_every", "threads")
+        least = dict.fromkeys(positive, 1)
         for name, value in (least | {"workers": 0, "warmup_steps": 0, "seed": 0}).items():
             if getattr(self, name) < value:
                 raise ConfigError(f"{name} must be at least {value}, found {getattr(self, name)}")
         for name in ("height", "width"):
             value = getattr(self, name)
-            if value < 32 or value % 32 or value % self.mask_stride:
+            if value < 32 or value % 32 or value % self.mask_stride or value % self.rank_stride:
                 raise ConfigError(
-                    f"{name} must be a multiple of 32 and of mask_stride, found {value}"
+                    f"{name} must be a multiple of 32, mask_stride and rank_stride, found {value}"
                 )
         if self.targets not in TARGET_RULES:
             raise ConfigError(f"targets must be one of {TARGET_RULES}, found {self.targets!r}")
@@ -86,18 +136,38 @@ def open_sources(
     """The pair sources with their shares; drawn streets are kept in the folder `cache`.
 
     Raises:
-        ConfigError: real data is asked for and no data root is given, or the share is no share.
+        ConfigError: real data is asked for and no data root is given, or a data set has other
+            classes than the model.
+        DatasetError: a data set is missing or faulty.
     """
-    sources: list[tuple[float, PairSource]] = []
-    share = config.copy_paste_share
-    if not 0 <= share <= 1:
-        raise ConfigError(f"data.copy_paste_share must lie in 0..1, found {share}")
+    sources: list[tuple[float, PairSource]] = [
+        (clip.share, _clip_pairs(clip, model, _root(data_root, f"data.clips: {clip.dataset}")))
+        for clip in config.clips
+    ]
+    share = config.rest * config.copy_paste_share
     if share > 0:
-        if data_root is None:
-            raise ConfigError(f"data.copy_paste_share is {share}: a data root is needed (--data)")
-        stills = CamVid(data_root / config.stills)
-        sprites = load_sprites(data_root / config.sprites, model.classes)
+        root = _root(data_root, f"data.copy_paste_share {config.copy_paste_share}")
+        sprites = load_sprites(root / config.sprites, model.classes)
+        stills = CamVid(root / config.stills)
         sources.append((share, CopyPaste(stills, sprites, model.classes.things)))
-    if share < 1:
-        sources.append((1 - share, StreetPairs(config.synthetic_seeds, cache)))
+    if config.rest > share:
+        sources.append((config.rest - share, StreetPairs(config.synthetic_seeds, cache)))
     return sources
+
+
+def _clip_pairs(config: ClipConfig, model: ModelConfig, root: Path) -> ClipPairs:
+    dataset = open_dataset(config.dataset, root / config.path, config.split)
+    found, things = len(model.classes), sorted(model.classes.things)
+    if (found, things) != (dataset.class_count, sorted(dataset.things)):
+        raise ConfigError(
+            f"data.clips: {config.dataset} has {dataset.class_count} classes with things "
+            f"{sorted(dataset.things)}, the model has {found} with {things}"
+        )
+    crop = CropRange(scale=(config.scale[0], config.scale[1]))
+    return ClipPairs(dataset, config.offsets, crop)
+
+
+def _root(data_root: Path | None, asked_by: str) -> Path:
+    if data_root is None:
+        raise ConfigError(f"{asked_by}: a data root is needed (--data)")
+    return data_root

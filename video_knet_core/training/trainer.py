@@ -64,7 +64,12 @@ class PairDataset(Dataset):
         images = torch.from_numpy(photometric(pair.images, rng)).permute(0, 3, 1, 2)
         targets = [
             frame_targets(
-                semantic, instance, self.classes, self.config.mask_stride, self.config.targets
+                semantic,
+                instance,
+                self.classes,
+                self.config.mask_stride,
+                self.config.targets,
+                self.config.rank_stride,
             )
             for semantic, instance in zip(pair.semantic, pair.instance, strict=True)
         ]
