@@ -164,6 +164,13 @@ class ModelConfig:
                 raise ConfigError(f"{name} must be one of {list(known)}, found {found!r}")
 
     def _check_seeds(self) -> None:
+        stride = 8 if self.neck.name == "semantic_fpn" else 4
+        rows, columns = ((n + -n % STRIDE) // stride for n in (self.height, self.width))
+        if self.kernels.things > rows * columns:
+            raise ConfigError(
+                f"kernels.things must be at most the {rows} x {columns} cells that seeds come "
+                f"from, found {self.kernels.things}"
+            )
         for name, wanted in {
             "position": (True,),
             "centers": (True,),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -77,6 +79,12 @@ def test_a_seeded_network_has_a_heat_map_and_no_learned_kernels():
 def test_what_pairs_kernels_by_slot_does_not_go_with_seeds(setting, message):
     with pytest.raises(ConfigError, match=message):
         small_config(**{"seeds": True, "fusion": "link_atten"} | setting)
+
+
+def test_there_cannot_be_more_seeds_than_cells():
+    config = small_config(seeds=True, things=64)
+    with pytest.raises(ConfigError, match="at most the 8 x 8 cells that seeds come from, found 65"):
+        replace(config, width=32, height=32, kernels=replace(config.kernels, things=65))
 
 
 def test_heat_is_one_on_the_instance_even_if_its_middle_is_hidden():

@@ -101,7 +101,7 @@ def _description(config: ModelConfig) -> list[str]:
         f"backbone   {config.backbone.name}, neck {config.neck.name}, "
         f"{config.neck.channels} channels",
         f"kernels    {kernels.things} things, {kernels.stages} stages, pooling {kernels.pooling}, "
-        f"position {_switch(kernels.position)}",
+        f"position {_switch(kernels.position)}, seeds {_switch(kernels.seeds)}",
         f"video      {switches}",
         f"merge      {config.panoptic.merge}",
     ]
