@@ -27,16 +27,6 @@ from video_knet_core.metrics.rle import RunLengths
 PANOPTIC = ("kitti_step", "kitti_step_flat", "cityscapes_vps", "vipseg", "own")
 
 
-@pytest.fixture(scope="module")
-def written(tmp_path_factory):
-    """Layout -> its root, each written once."""
-    roots = {}
-    for name, fixture in FIXTURES.items():
-        roots[name] = tmp_path_factory.mktemp(name)
-        fixture.write(roots[name])
-    return roots
-
-
 def opened(layout: str, root: Path):
     return open_dataset(FIXTURES[layout].dataset, root, FIXTURES[layout].split)
 

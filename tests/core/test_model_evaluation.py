@@ -50,16 +50,6 @@ class Stripes:
         pass
 
 
-@pytest.fixture(scope="module")
-def written(tmp_path_factory):
-    """Layout -> its root, each written once."""
-    roots = {}
-    for name, fixture in FIXTURES.items():
-        roots[name] = tmp_path_factory.mktemp(name)
-        fixture.write(roots[name])
-    return roots
-
-
 def opened(layout, root):
     return open_dataset(FIXTURES[layout].dataset, root, FIXTURES[layout].split)
 

@@ -18,15 +18,6 @@ SMALL = np.zeros((24, 64, 3), np.uint8)
 WRONG_RGB = np.full((48, 64, 3), (42, 0, 0), np.uint8)
 
 
-@pytest.fixture(scope="module")
-def written(tmp_path_factory):
-    roots = {}
-    for name, fixture in FIXTURES.items():
-        roots[name] = tmp_path_factory.mktemp(name)
-        fixture.write(roots[name])
-    return roots
-
-
 @pytest.fixture
 def copy(written, tmp_path):
     """A function that gives a data set of its own, to be damaged."""
