@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,12 +14,14 @@ from safetensors.torch import load_file
 
 from video_knet_core.config import ConfigError, load_yaml, to_dict
 from video_knet_core.model.checkpoint import CheckpointError, save_model
+from video_knet_core.model.video_knet import VideoKNet
 from video_knet_core.training import losses
 from video_knet_core.training.criterion import Criterion, LossWeights
 from video_knet_core.training.matching import match_instances
 from video_knet_core.training.settings import TrainConfig, open_sources
 from video_knet_core.training.targets import IGNORE, frame_targets
 from video_knet_core.training.trainer import Trainer, train_from_config
+from video_knet_core.types import ClassTable
 
 PERSON, CYCLIST, VEHICLE, ROAD, SKY, VOID = 8, 9, 10, 0, 7, 255
 
@@ -49,6 +52,19 @@ def test_targets_hold_the_share_of_each_cell(classes):
     assert targets.valid[0].tolist() == [1] * 7 + [0]
     assert targets.owners[0].tolist() == [1 + 7] * 7 + [IGNORE]
     assert targets.owners[1, 1] == 0
+
+
+def test_a_frame_without_any_segment_of_a_network_without_stuff(classes):
+    """As in video instance segmentation: only things are labelled, and there may be none."""
+    rows = [{**row, "is_thing": True} for row in classes.to_rows()]
+    config = replace(small_config(), classes=ClassTable.from_rows(rows))
+    empty = np.full((64, 96), VOID, np.uint8), np.zeros((64, 96), np.int32)
+    targets = [frame_targets(*empty, config.classes, stride=2, rank_stride=4)]
+    assert targets[0].masks.shape == targets[0].stuff_masks.shape == (0, 32, 48)
+    assert (targets[0].owners == IGNORE).all()
+    prediction, _ = VideoKNet(config).train()(torch.rand(1, 3, 64, 96) * 255)
+    found, _ = Criterion(LossWeights(), len(rows)).frames(prediction, targets)
+    assert all(value.isfinite() for value in found.values())
 
 
 def test_masks_may_be_finer_than_owners(classes):

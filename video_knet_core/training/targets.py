@@ -120,18 +120,21 @@ def frame_targets(
         labels.append(label)
         ids.append(track if track else -1 - label)
     by_class = [semantic == c for c in classes.logit_class_ids]
-    segments = regions + by_class[len(classes.things) :]
+    nothing = np.zeros(semantic.shape, bool)
+    segments = [*regions, *by_class[len(classes.things) :], nothing]
+    owner_stride = rank_stride or stride
     valid = _shares([known], stride)[0]
+    # the last row is empty: a network without stuff has frames without any segment
     # a cell half road, half void is road as far as anybody knows
     goals = np.clip(_shares(segments, stride) / np.maximum(valid, 1e-6), 0, 1).astype(np.float32)
     things, owner_of = len(regions), _largest if rule == "share" else _last_touch
-    owners = owner_of(_shares(segments, rank_stride or stride), things)
-    semantic_goal = owner_of(_shares(by_class, rank_stride or stride), len(classes.things))
+    owners = owner_of(_shares(segments, owner_stride), things)
+    semantic_goal = owner_of(_shares(by_class, owner_stride), len(classes.things))
     return FrameTargets(
         masks=torch.from_numpy(goals[:things]),
         classes=torch.tensor(labels, dtype=torch.int64),
         ids=torch.tensor(ids, dtype=torch.int64),
-        stuff_masks=torch.from_numpy(goals[things:]),
+        stuff_masks=torch.from_numpy(goals[things:-1]),
         owners=torch.from_numpy(owners),
         semantic=torch.from_numpy(semantic_goal),
         valid=torch.from_numpy(valid),

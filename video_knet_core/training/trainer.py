@@ -186,7 +186,8 @@ class Trainer:
     def _identity(self) -> str:
         """What must not change between the parts of one run."""
         config = self.config
-        facts = {name: getattr(config, name) for name in ("steps", "batch", "seed", "targets")}
+        names = ("steps", "batch", "seed", "targets", "mask_stride", "rank_stride")
+        facts = {name: getattr(config, name) for name in names}
         facts["losses"] = to_dict(config.losses)
         return json.dumps({**facts, "model": to_dict(self.model.config)})
 
