@@ -47,8 +47,14 @@ class NeckConfig:
     """Pyramid to one feature map."""
 
     name: str = "lean"
-    """"lean": separable convolutions, stride 4; "semantic_fpn": the authors', stride 8."""
+    """"lean": separable convolutions; "semantic_fpn": the authors'."""
     channels: int = 128
+    stride: int = 4
+    """Of the feature map, lean neck only: 4 or 8; the authors' has 8."""
+
+    def __post_init__(self) -> None:
+        if self.stride not in (4, 8):
+            raise ConfigError(f"neck.stride must be 4 or 8, found {self.stride}")
 
 
 @dataclass(frozen=True)
@@ -164,7 +170,7 @@ class ModelConfig:
                 raise ConfigError(f"{name} must be one of {list(known)}, found {found!r}")
 
     def _check_seeds(self) -> None:
-        stride = 8 if self.neck.name == "semantic_fpn" else 4
+        stride = 8 if self.neck.name == "semantic_fpn" else self.neck.stride
         rows, columns = ((n + -n % STRIDE) // stride for n in (self.height, self.width))
         if self.kernels.things > rows * columns:
             raise ConfigError(

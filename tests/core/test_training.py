@@ -16,6 +16,7 @@ from video_knet_core.config import ConfigError, load_yaml, to_dict
 from video_knet_core.model.checkpoint import CheckpointError, save_model
 from video_knet_core.model.video_knet import VideoKNet
 from video_knet_core.training import losses
+from video_knet_core.training.batches import batches
 from video_knet_core.training.criterion import Criterion, LossWeights
 from video_knet_core.training.matching import match_instances
 from video_knet_core.training.settings import TrainConfig, open_sources
@@ -193,15 +194,21 @@ def run(tmp_path):
     return path
 
 
+def take_steps(trainer: Trainer, count: int) -> dict[str, torch.Tensor]:
+    """The losses of the last of `count` steps."""
+    ahead = batches(trainer.dataset, trainer.progress.step)
+    for _ in range(count):
+        values = trainer.train_step(next(ahead))
+        trainer.progress.step += 1
+    return values
+
+
 @pytest.mark.parametrize("frozen_groups", [0, 2])
 def test_a_resumed_run_gives_the_weights_of_an_unbroken_one(run, tmp_path, frozen_groups):
     run.write_text(run.read_text() + f"frozen_groups: {frozen_groups}\n")
     train_from_config(run, tmp_path / "whole", device="cpu")
     broken = Trainer(run, tmp_path / "broken", device="cpu")
-    batches = broken._batches()
-    for _ in range(2):
-        broken.train_step(*next(batches))
-        broken.step += 1
+    take_steps(broken, 2)
     broken.save()
     train_from_config(run, tmp_path / "broken", resume=True, device="cpu")
     whole = load_file(tmp_path / "whole" / "last.safetensors")
@@ -215,7 +222,7 @@ def test_a_resumed_run_gives_the_weights_of_an_unbroken_one(run, tmp_path, froze
 
 def test_runs_are_not_mixed_up(run, tmp_path):
     trainer = Trainer(run, tmp_path / "out", device="cpu")
-    trainer.train_step(*next(trainer._batches()))
+    take_steps(trainer, 1)
     trainer.save()
     with pytest.raises(ConfigError, match="holds a run already"):
         train_from_config(run, tmp_path / "out", device="cpu")
@@ -226,7 +233,7 @@ def test_runs_are_not_mixed_up(run, tmp_path):
 
 def test_a_training_step_reaches_every_unfrozen_parameter(run, tmp_path):
     trainer = Trainer(run, tmp_path / "out", device="cpu")
-    values = trainer.train_step(*next(trainer._batches()))
+    values = take_steps(trainer, 1)
     assert {"total", "track", "track_aux", "key_head_semantic", "reference_stage2_dice"} <= set(
         values
     )
@@ -246,11 +253,11 @@ def test_real_data_without_a_root_is_a_clear_error(classes, tmp_path):
 def test_training_learns_one_clip(run, tmp_path):
     """The loss falls within a few steps on a fixed batch: gradients point the right way."""
     trainer = Trainer(run, tmp_path / "out", device="cpu")
-    batch = next(trainer._batches())
-    first = trainer.train_step(*batch)["total"].item()
-    trainer.step = 2  # past the warm-up
+    batch = next(batches(trainer.dataset, 0))
+    first = trainer.train_step(batch)["total"].item()
+    trainer.progress.step = 2  # past the warm-up
     for _ in range(12):
-        last = trainer.train_step(*batch)["total"].item()
+        last = trainer.train_step(batch)["total"].item()
     assert last < 0.9 * first
 
 

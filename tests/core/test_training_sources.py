@@ -11,8 +11,8 @@ from video_knet_core.config import ConfigError, from_dict
 from video_knet_core.data.clip_pairs import ClipPairs
 from video_knet_core.data.street_pairs import StreetPairs
 from video_knet_core.data.video import DatasetError
-from video_knet_core.training.settings import DataConfig, open_sources
-from video_knet_core.training.trainer import PairDataset, TrainConfig
+from video_knet_core.training.batches import PairDataset
+from video_knet_core.training.settings import DataConfig, TrainConfig, open_sources
 
 OWN = {"dataset": "own", "path": "mine", "split": "val"}
 

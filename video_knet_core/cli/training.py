@@ -10,7 +10,11 @@ from .errors import needs_torch
 
 def add_train(commands: argparse._SubParsersAction) -> None:
     """Add `train`."""
-    train = commands.add_parser("train", help="train a model (needs torch)")
+    train = commands.add_parser(
+        "train",
+        help="train a model (needs torch)",
+        description="On many GPUs: torchrun --nproc-per-node N -m video_knet_core.cli train ...",
+    )
     train.add_argument("config", type=Path, help="config/train/*.yaml")
     train.add_argument("--out", type=Path, required=True, metavar="DIR")
     train.add_argument("--data", type=Path, metavar="DIR", help="root of the data sets")

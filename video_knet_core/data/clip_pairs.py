@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from .pairs import CropRange, FramePair, Rng, warp
+from .pairs import CropRange, FramePair, Rng, camera_motion, warp
 from .video import DatasetError, LabelledFrame, VideoDataset
 
 TWO_SIDED = (-2, -1, 1, 2)
@@ -76,6 +76,41 @@ class ClipPairs:
     def _keys(self, length: int) -> list[int]:
         """Frames that have a reference frame."""
         return [key for key in range(length) if self._inside(key, length)]
+
+
+class StillPairs:
+    """A `PairSource` of single labelled frames: the second of a pair is the first, moved a little.
+
+    For data sets of stills, such as Cityscapes in the form of KITTI-STEP, whose frames next to each
+    other show other places. An image network's tracking starts from them, as the authors' does.
+
+    Args:
+        dataset: where the frames are from; every frame is equally likely.
+        crop: how crops are drawn.
+
+    Raises:
+        DatasetError: there is no frame.
+    """
+
+    def __init__(self, dataset: VideoDataset, crop: CropRange | None = None) -> None:
+        self.dataset, self.crop = dataset, crop or CropRange()
+        self._ends = np.cumsum([len(video) for video in dataset])
+        if not self._ends[-1]:
+            raise DatasetError(f"{dataset.name}: there is no frame")
+
+    def sample(self, rng: Rng, height: int, width: int) -> FramePair:
+        """A random pair of `height` x `width` pixels; DatasetError if the frame is faulty."""
+        position = int(rng.integers(self._ends[-1]))
+        number = int(np.searchsorted(self._ends, position, side="right"))
+        video = self.dataset[number]
+        frame = video[position - int(self._ends[number]) + len(video)]
+        to_crop = self.crop.draw(rng, frame.image.shape, height, width)
+        motion = camera_motion(rng, height, width, strength=rng.uniform(0, 1))
+        moved = motion[:2] @ np.vstack((to_crop, [0, 0, 1]))
+        labels = frame.semantic, renumbered([frame])[0]
+        warped = [warp(frame.image, *labels, matrix, height, width) for matrix in (to_crop, moved)]
+        images, semantics, maps = (np.stack(part) for part in zip(*warped, strict=True))
+        return FramePair(images, semantics, maps)
 
 
 def renumbered(frames: Iterable[LabelledFrame]) -> list[NDArray[np.int32]]:

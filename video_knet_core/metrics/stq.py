@@ -59,6 +59,21 @@ class TrackingQuality:
     per_sequence: dict[Hashable, SequenceQuality]
 
 
+@dataclass(frozen=True)
+class QualitySums:
+    """What STQ of all sequences comes from; sums of several parts of a data set may be added."""
+
+    association: float
+    """Sum over the tubes of the ground truth."""
+    tubes: int
+    confusion: NDArray[np.int64]
+    """[K, K + 1] pixels by true and predicted class; the last column is void."""
+
+    def quality(self) -> SequenceQuality:
+        """The quality of all that is summed up."""
+        return _quality(self.association, self.tubes, self.confusion)
+
+
 @dataclass
 class _Tubes:
     """What is known of one sequence: pixels of its classes and tubes."""
@@ -164,18 +179,24 @@ class SegmentationTrackingQuality:
 
     def compute(self) -> TrackingQuality:
         """Quality of everything seen so far."""
-        confusion = np.zeros((self.classes.number, self.classes.number + 1), np.int64)
-        association, number = 0.0, 0
-        per_sequence: dict[Hashable, SequenceQuality] = {}
-        for name, tubes in self._sequences.items():
-            score = tubes.association()
-            per_sequence[name] = _quality(score, len(tubes.truth), tubes.confusion)
-            association, number = association + score, number + len(tubes.truth)
-            confusion += tubes.confusion
-        total = _quality(association, number, confusion)
+        per_sequence: dict[Hashable, SequenceQuality] = {
+            name: _quality(tubes.association(), len(tubes.truth), tubes.confusion)
+            for name, tubes in self._sequences.items()
+        }
+        sums = self.sums()
+        total = sums.quality()
         return TrackingQuality(
-            total.stq, total.aq, total.sq, class_iou(confusion)[:-1], per_sequence
+            total.stq, total.aq, total.sq, class_iou(sums.confusion)[:-1], per_sequence
         )
+
+    def sums(self) -> QualitySums:
+        """What can be added to that of other sequences."""
+        confusion = np.zeros((self.classes.number, self.classes.number + 1), np.int64)
+        for tubes in self._sequences.values():
+            confusion += tubes.confusion
+        association = sum(tubes.association() for tubes in self._sequences.values())
+        number = sum(len(tubes.truth) for tubes in self._sequences.values())
+        return QualitySums(association, number, confusion)
 
 
 def _quality(association: float, tubes: int, confusion: NDArray[np.int64]) -> SequenceQuality:

@@ -82,6 +82,8 @@ def save_tensors(tensors: dict[str, Tensor], path: str | Path, metadata: dict[st
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
     save_file({k: v.contiguous() for k, v in tensors.items()}, partial, metadata)
+    with partial.open("rb") as file:
+        os.fsync(file.fileno())  # or a power cut could leave the new name with nothing in it
     os.replace(partial, path)
 
 

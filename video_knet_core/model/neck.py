@@ -47,23 +47,26 @@ def conv_gn(channels: int, kernel: int = 1, stride: int = 1) -> nn.Sequential:
 
 
 class LeanNeck(nn.Module):
-    """A feature pyramid of separable convolutions, merged at stride 4.
+    """A feature pyramid of separable convolutions, merged at `stride` 4 or 8.
 
     Position enters at stride 32 (sine encoding, as in the authors' semantic FPN, where kernels need
     it to tell two equal cars apart); context from the image mean enters there too.
-    [B,Ci,H/s,W/s] for s in 4, 8, 16, 32 -> [B,C,H/4,W/4].
+    [B,Ci,H/s,W/s] for s in 4, 8, 16, 32 -> [B,C,H/stride,W/stride].
     """
 
-    def __init__(self, inputs: Sequence[int], channels: int) -> None:
+    def __init__(self, inputs: Sequence[int], channels: int, stride: int) -> None:
         super().__init__()
+        self.finest = 0 if stride == 4 else 1
+        inputs = inputs[self.finest :]
         self.laterals = nn.ModuleList(conv_bn(c, channels) for c in inputs)
         self.context = nn.Linear(inputs[-1], channels)
         self.smooth = nn.ModuleList(
-            SeparableConv(channels, kernel) for kernel in (3, 3, 3, 5)[: len(inputs)]
+            SeparableConv(channels, kernel) for kernel in (3, 3, 3, 5)[self.finest :]
         )
         self.merge = SeparableConv(channels)
 
     def forward(self, pyramid: Sequence[Tensor]) -> Tensor:
+        pyramid = pyramid[self.finest :]
         levels = [lateral(x) for lateral, x in zip(self.laterals, pyramid, strict=True)]
         context = self.context(pyramid[-1].mean(dim=(2, 3)))[:, :, None, None]
         x = levels[-1] + context + sine_position(levels[-1])
@@ -134,7 +137,7 @@ def build_neck(config: NeckConfig, inputs: Sequence[int]) -> LeanNeck | Semantic
     """The neck of `config` on a pyramid with `inputs` channels."""
     if config.name == "semantic_fpn":
         return SemanticFPN(inputs, config.channels)
-    return LeanNeck(inputs, config.channels)
+    return LeanNeck(inputs, config.channels, config.stride)
 
 
 def build_head_branch(config: NeckConfig) -> nn.Module:

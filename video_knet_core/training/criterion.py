@@ -210,8 +210,10 @@ def _prefixed(prefix: str, values: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def _resize(logits: Tensor, size: torch.Size) -> Tensor:
     logits = logits.float()
-    if logits.shape[-2:] == size or not logits.numel():
+    if logits.shape[-2:] == size:
         return logits
+    if not logits.numel():
+        return logits.new_zeros(*logits.shape[:-2], *size) + logits.sum()
     return interpolate(logits, size=size, mode="bilinear", align_corners=False)
 
 

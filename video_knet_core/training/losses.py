@@ -1,7 +1,7 @@
 """Every loss of Video K-Net, unweighted (kernel head, update stages and track head of the authors).
 
 Cells that are not labelled count in no mask or rank loss; with `valid` all ones the formulas are
-the authors'.
+the authors'. Means over masks, positives and cells of a class are over all processes' batches.
 """
 
 from __future__ import annotations
@@ -15,24 +15,22 @@ from torch.nn.functional import (
     normalize,
 )
 
+from . import processes
 from .targets import IGNORE
 
 
 def mask_loss(logits: Tensor, targets: Tensor, valid: Tensor) -> Tensor:
     """Cross-entropy per cell, mean over all [M,h,w]; `valid` is [M,h,w]. Zero without masks."""
-    if not len(logits):
-        return logits.sum() * 0
-    return binary_cross_entropy_with_logits(logits, targets, weight=valid)
+    errors = binary_cross_entropy_with_logits(logits, targets, weight=valid, reduction="sum")
+    return errors / _share_of(len(logits), logits) / (logits.shape[1] * logits.shape[2])
 
 
 def dice_loss(logits: Tensor, targets: Tensor, valid: Tensor, eps: float = 1e-3) -> Tensor:
     """1 - dice overlap of each mask, mean over [M,h,w]. Zero without masks."""
-    if not len(logits):
-        return logits.sum() * 0
     p = (logits.sigmoid() * valid).flatten(1)
     g = (targets * valid).flatten(1)
     squares = p.square().sum(1) + eps + g.square().sum(1) + eps
-    return (1 - 2 * (p * g).sum(1) / squares).mean()
+    return (1 - 2 * (p * g).sum(1) / squares).sum() / _share_of(len(logits), logits)
 
 
 def rank_loss(logits: Tensor, owners: Tensor, balance: float = 0.0) -> Tensor:
@@ -55,9 +53,9 @@ def _cell_loss(logits: Tensor, goals: Tensor, balance: float) -> Tensor:
     that road does not drown the poles; 0 is the authors' loss.
     """
     known = goals != IGNORE
-    counts = goals[known].bincount(minlength=logits.shape[1]).to(logits.dtype)
+    counts = processes.total(goals[known].bincount(minlength=logits.shape[1]).to(logits.dtype))
     weights = counts.clamp(min=1) ** -balance
-    mean = (weights * counts).sum() / known.sum().clamp(min=1)
+    mean = (weights * counts).sum() / counts.sum().clamp(min=1)
     loss = cross_entropy(logits, goals, weights, ignore_index=IGNORE, reduction="sum")
     return loss / mean.clamp(min=1e-12) / goals.numel()
 
@@ -106,7 +104,7 @@ def class_loss(
     wrong = (1 - p) * targets + p * (1 - targets)
     balance = alpha * targets + (1 - alpha) * (1 - targets)
     cross = binary_cross_entropy_with_logits(logits, targets, reduction="none")
-    return (balance * wrong**gamma * cross * weights).sum() / max(positives, 1)
+    return (balance * wrong**gamma * cross * weights).sum() / _share_of(positives, logits)
 
 
 def track_loss(key: Tensor, reference: Tensor, same: Tensor) -> Tensor:
@@ -146,3 +144,8 @@ def track_aux_loss(
         negatives = negatives.topk(negatives_per_positive * len(positives)).values
     kept = len(positives) + len(negatives)
     return (positives.sum() + negatives.sum()) / max(kept, 1)
+
+
+def _share_of(number: int, like: Tensor) -> Tensor:
+    """See `processes.share`; `like` has the device of the result."""
+    return processes.share(torch.tensor(float(number), device=like.device))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..model.kernels import PreviousKernels
 from ..model.video_knet import VideoKNet
@@ -16,6 +16,21 @@ from .targets import FrameTargets
 
 Matches = dict[str, list[Match]]
 """Who is responsible for what: "head", "stage0" .. and "track" of each side."""
+
+
+class PairLosses(nn.Module):
+    """The network and all its losses as one module, which is what processes share the work of."""
+
+    def __init__(self, model: VideoKNet, criterion: Criterion, bfloat16: bool = False) -> None:
+        super().__init__()
+        self.model, self.criterion, self.bfloat16 = model, criterion, bfloat16
+
+    def forward(
+        self, images: Tensor, targets: Sequence[Sequence[FrameTargets]]
+    ) -> dict[str, Tensor]:
+        """Every weighted loss of B pairs by name; see `pair_losses`."""
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=self.bfloat16):
+            return pair_losses(self.model, self.criterion, images, targets)[0]
 
 
 def pair_losses(
@@ -34,13 +49,12 @@ def pair_losses(
         targets: key and reference side, B frames each.
     """
     batch = len(images)
-    with torch.autocast(images.device.type, torch.bfloat16, enabled=images.device.type == "cuda"):
-        both = images.transpose(0, 1).flatten(0, 1).float()
-        encoded = model.encode(both.contiguous(memory_format=torch.channels_last))
-        reference = model.decode(_images(encoded, slice(batch, None)), None)
-        valid = torch.ones(batch, dtype=torch.bool, device=images.device)
-        previous = PreviousKernels(reference.kernels, valid)
-        key = model.decode(_images(encoded, slice(batch)), previous)
+    both = images.transpose(0, 1).flatten(0, 1).float()
+    encoded = model.encode(both.contiguous(memory_format=torch.channels_last))
+    reference = model.decode(_images(encoded, slice(batch, None)), None)
+    valid = torch.ones(batch, dtype=torch.bool, device=images.device)
+    previous = PreviousKernels(reference.kernels, valid)
+    key = model.decode(_images(encoded, slice(batch)), previous)
     found: dict[str, Tensor] = {}
     matches: dict[str, Matches] = {}
     sides = (("key", key, targets[0]), ("reference", reference, targets[1]))

@@ -7,11 +7,12 @@ from pathlib import Path
 
 from ..config import ConfigError, ModelConfig, load_yaml
 from ..data.camvid import CamVid
-from ..data.clip_pairs import TWO_SIDED, ClipPairs
+from ..data.clip_pairs import TWO_SIDED, ClipPairs, StillPairs
 from ..data.copy_paste import CopyPaste, load_sprites
 from ..data.datasets import open_dataset
 from ..data.pairs import CropRange, PairSource
 from ..data.street_pairs import StreetPairs
+from ..data.video import VideoDataset
 from .criterion import LossWeights
 from .targets import TARGET_RULES
 
@@ -28,8 +29,11 @@ class ClipConfig:
     """Share of all pairs of the run."""
     offsets: tuple[int, ...] = TWO_SIDED
     """Places of the reference frame, counted from the key frame."""
+    stills: bool = False
+    """Its frames are single pictures: a pair is one of them, moved a little; no offsets then."""
     scale: tuple[float, ...] = CropRange().scale
     """Smallest and largest enlargement of a crop; see `CropRange`."""
+    aspect: tuple[float, ...] = CropRange().aspect
 
     def __post_init__(self) -> None:
         if not 0 < self.share <= 1:
@@ -38,10 +42,12 @@ class ClipConfig:
             raise ConfigError(
                 f"data.clips: offsets must be numbers other than 0, found {list(self.offsets)}"
             )
-        if len(self.scale) != 2 or not 0 < self.scale[0] <= self.scale[1]:
-            raise ConfigError(
-                f"data.clips: scale must be two rising numbers, found {list(self.scale)}"
-            )
+        for name in ("scale", "aspect"):
+            values = getattr(self, name)
+            if len(values) != 2 or not 0 < values[0] <= values[1]:
+                raise ConfigError(
+                    f"data.clips: {name} must be two rising numbers, found {list(values)}"
+                )
 
 
 @dataclass(frozen=True)
@@ -74,6 +80,34 @@ class DataConfig:
 
 
 @dataclass(frozen=True)
+class ValidationConfig:
+    """What is measured on the way; the model with the best STQ is kept as best.safetensors."""
+
+    every: int = 0
+    """Steps between two validations, 0 = none."""
+    dataset: str = "synthetic"
+    """The synthetic street, on seeds that neither training nor `eval` uses, or a data set."""
+    path: str = ""
+    """Folder of the data set, relative to the data root ..."""
+    split: str = "val"
+    clips: int = 4
+    """... and how many of its videos, or how many streets."""
+    frames: int = 30
+    """At most this many of each."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("every", 0), ("clips", 1), ("frames", 1)):
+            if getattr(self, name) < least:
+                raise ConfigError(
+                    f"validation.{name} must be at least {least}, found {getattr(self, name)}"
+                )
+
+
+PRECISIONS = ("auto", "bfloat16", "float32")
+SCHEDULES = ("cosine", "step")
+
+
+@dataclass(frozen=True)
 class TrainConfig:
     """One training run. Sizes are pixels, learning rates are AdamW's."""
 
@@ -81,7 +115,9 @@ class TrainConfig:
     """Model config, relative to this file."""
     steps: int = 5000
     batch: int = 4
-    """Pairs per step (twice as many images)."""
+    """Pairs (twice as many images) that a process takes at once ..."""
+    accumulate: int = 1
+    """... and how often before the optimiser steps; its gradients are their mean."""
     height: int = 256
     width: int = 352
     mask_stride: int = 4
@@ -95,8 +131,19 @@ class TrainConfig:
     learning_rate: float = 7e-4
     backbone_learning_rate: float = 2e-4
     weight_decay: float = 0.02
+    decay_everything: bool = False
+    """Weight decay on norms and biases too, as the authors have it."""
     warmup_steps: int = 200
+    schedule: str = "cosine"
+    """After the warm-up the rates fall along half a "cosine", or to a tenth at each "step" ..."""
+    decay_at: tuple[float, ...] = (0.75, 0.9166)
+    """... after these parts of the run."""
     clip_norm: float = 1.0
+    average: float = 0.0
+    """Share that a step leaves of the moving average of the weights, such as 0.998. Above 0 the
+    average is what is validated and kept as the model."""
+    precision: str = "auto"
+    """"bfloat16" (mixed), "float32", or "auto": bfloat16 on a GPU."""
     frozen_groups: int = 2
     """The stem and this many block groups of the backbone keep the weights that they start with."""
     workers: int = 1
@@ -107,10 +154,11 @@ class TrainConfig:
     a `.pth` of the authors' Video K-Net or K-Net or of torchvision's ResNet."""
     losses: LossWeights = field(default_factory=LossWeights)
     data: DataConfig = field(default_factory=DataConfig)
+    validation: ValidationConfig = field(default_factory=ValidationConfig)
 
     def __post_init__(self) -> None:
-        positive = ("steps", "batch", "mask_stride", "rank_stride", "checkpoint_every", "threads")
-        least = dict.fromkeys(positive, 1)
+        positive = ("steps", "batch", "accumulate", "mask_stride", "rank_stride")
+        least = dict.fromkeys((*positive, "checkpoint_every", "threads"), 1)
         for name, value in (least | {"workers": 0, "warmup_steps": 0, "seed": 0}).items():
             if getattr(self, name) < value:
                 raise ConfigError(f"{name} must be at least {value}, found {getattr(self, name)}")
@@ -120,8 +168,12 @@ class TrainConfig:
                 raise ConfigError(
                     f"{name} must be a multiple of 32, mask_stride and rank_stride, found {value}"
                 )
-        if self.targets not in TARGET_RULES:
-            raise ConfigError(f"targets must be one of {TARGET_RULES}, found {self.targets!r}")
+        words = {"targets": TARGET_RULES, "precision": PRECISIONS, "schedule": SCHEDULES}
+        for name, known in words.items():
+            if getattr(self, name) not in known:
+                raise ConfigError(f"{name} must be one of {known}, found {getattr(self, name)!r}")
+        if not 0 <= self.average < 1:
+            raise ConfigError(f"average must be 0 or more and below 1, found {self.average}")
         if not 0 <= self.frozen_groups <= 7:
             raise ConfigError(f"frozen_groups must be 0..7, found {self.frozen_groups}")
 
@@ -141,12 +193,12 @@ def open_sources(
         DatasetError: a data set is missing or faulty.
     """
     sources: list[tuple[float, PairSource]] = [
-        (clip.share, _clip_pairs(clip, model, _root(data_root, f"data.clips: {clip.dataset}")))
+        (clip.share, _clip_pairs(clip, model, data_path(data_root, f"data.clips: {clip.dataset}")))
         for clip in config.clips
     ]
     share = config.rest * config.copy_paste_share
     if share > 0:
-        root = _root(data_root, f"data.copy_paste_share {config.copy_paste_share}")
+        root = data_path(data_root, f"data.copy_paste_share {config.copy_paste_share}")
         sprites = load_sprites(root / config.sprites, model.classes)
         stills = CamVid(root / config.stills)
         sources.append((share, CopyPaste(stills, sprites, model.classes.things)))
@@ -155,19 +207,30 @@ def open_sources(
     return sources
 
 
-def _clip_pairs(config: ClipConfig, model: ModelConfig, root: Path) -> ClipPairs:
-    dataset = open_dataset(config.dataset, root / config.path, config.split)
-    found, things = len(model.classes), sorted(model.classes.things)
-    if (found, things) != (dataset.class_count, sorted(dataset.things)):
-        raise ConfigError(
-            f"data.clips: {config.dataset} has {dataset.class_count} classes with things "
-            f"{sorted(dataset.things)}, the model has {found} with {things}"
-        )
-    crop = CropRange(scale=(config.scale[0], config.scale[1]))
+def _clip_pairs(config: ClipConfig, model: ModelConfig, root: Path) -> PairSource:
+    dataset = open_labelled(config.dataset, root / config.path, config.split, model, "data.clips")
+    crop = CropRange((config.scale[0], config.scale[1]), (config.aspect[0], config.aspect[1]))
+    if config.stills:
+        return StillPairs(dataset, crop)
     return ClipPairs(dataset, config.offsets, crop)
 
 
-def _root(data_root: Path | None, asked_by: str) -> Path:
+def open_labelled(
+    name: str, path: Path, split: str, model: ModelConfig, asked_by: str
+) -> VideoDataset:
+    """A data set with the classes of the model; ConfigError says who asked if they differ."""
+    dataset = open_dataset(name, path, split)
+    found, things = len(model.classes), sorted(model.classes.things)
+    if (found, things) != (dataset.class_count, sorted(dataset.things)):
+        raise ConfigError(
+            f"{asked_by}: {name} has {dataset.class_count} classes with things "
+            f"{sorted(dataset.things)}, the model has {found} with {things}"
+        )
+    return dataset
+
+
+def data_path(data_root: Path | None, asked_by: str) -> Path:
+    """The data root; ConfigError says who asked for one if there is none."""
     if data_root is None:
         raise ConfigError(f"{asked_by}: a data root is needed (--data)")
     return data_root

@@ -1,162 +1,116 @@
-"""The training loop: pairs in, a checkpoint out; killed and resumed, it gives the same weights.
-
-Sample n of a run depends on (seed, n) alone, so a resumed run sees what an unbroken one would have.
-"""
+"""The training loop: pairs in, a checkpoint out; killed and resumed, it gives the same weights."""
 
 from __future__ import annotations
 
-import json
-import math
 import re
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
-from torch.utils.tensorboard import SummaryWriter
-from tqdm import tqdm
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from ..config import ConfigError, load_yaml, to_dict
-from ..data.pairs import PairSource, photometric
-from ..model.checkpoint import (
-    CheckpointError,
-    load_model,
-    load_tensors,
-    save_model,
-    save_tensors,
-)
+from ..config import ConfigError, load_yaml
+from ..model.checkpoint import load_model
 from ..model.official import read_official, translate
 from ..model.video_knet import VideoKNet
-from ..types import ClassTable
+from . import processes
+from .batches import Batch, PairDataset, batches
+from .checkpoints import Progress, RunFiles, identity
 from .criterion import Criterion
-from .pair_step import pair_losses
+from .monitor import Monitor
+from .optimization import build_optimizer, set_rate
+from .pair_step import PairLosses
 from .settings import TrainConfig, open_sources
-from .targets import FrameTargets, frame_targets
+from .validation import Validation
 
 CLASSIFIER = re.compile(r"\b(head\.classifier|class_head\.3)\.")
 """Parameters whose shape is the number of classes."""
 
-Sample = tuple[Tensor, list[FrameTargets]]
-"""Images u8 [2,3,H,W] (key, reference) and their targets."""
-
-
-class PairDataset(Dataset):
-    """Sample n of a run: which source, which clip, which crop all follow from (seed, n)."""
-
-    def __init__(
-        self,
-        sources: Sequence[tuple[float, PairSource]],
-        classes: ClassTable,
-        config: TrainConfig,
-    ) -> None:
-        self.sources, self.classes, self.config = sources, classes, config
-
-    def __len__(self) -> int:
-        return self.config.steps * self.config.batch
-
-    def __getitem__(self, index: int) -> Sample:
-        rng = np.random.default_rng((self.config.seed, index))
-        shares = [share for share, _ in self.sources]
-        _, source = self.sources[int(rng.choice(len(shares), p=shares))]
-        pair = source.sample(rng, self.config.height, self.config.width)
-        images = torch.from_numpy(photometric(pair.images, rng)).permute(0, 3, 1, 2)
-        targets = [
-            frame_targets(
-                semantic,
-                instance,
-                self.classes,
-                self.config.mask_stride,
-                self.config.targets,
-                self.config.rank_stride,
-            )
-            for semantic, instance in zip(pair.semantic, pair.instance, strict=True)
-        ]
-        return images, targets
-
 
 class Trainer:
-    """One run of `config`, with its files in `out`."""
+    """One run of `config`, with its files in `out`; in many processes, each has one."""
 
     def __init__(
         self, config_path: Path, out: Path, data_root: Path | None = None, device: str = "auto"
     ) -> None:
         self.config = config = load_yaml(TrainConfig, config_path)
+        self.device = find_device(device)
+        self.out, self.files, self.progress = out, RunFiles(out), Progress()
         torch.manual_seed(config.seed)
         torch.set_num_threads(config.threads)
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-        try:
-            self.device = torch.device(device)
-        except RuntimeError as error:
-            raise ConfigError(f"device must be auto, cpu or cuda, found {device!r}") from error
-        self.out = out
-        self.model = self._build_model(config_path).to(self.device)
-        for parameter in self.model.parameters():
-            if parameter.dim() == 4:  # faster convolutions, on CPUs too
-                parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
-        model_config = self.model.config
-        sources = open_sources(config.data, model_config, data_root, out / "streets")
-        self.dataset = PairDataset(sources, model_config.classes, config)
-        self.criterion = Criterion(config.losses, len(model_config.classes.things))
-        self.optimizer = torch.optim.AdamW(self._parameter_groups(), fused=True)
-        self.step = 0
+        self.model = _in_channels_last(build_model(config, config_path).to(self.device))
+        classes = self.model.config.classes
+        sources = open_sources(config.data, self.model.config, data_root, out / "streets")
+        self.dataset = PairDataset(sources, classes, config)
+        self.validation = Validation(config.validation, self.model.config, data_root)
+        self.average = _average(self.model, config.average) if config.average else None
+        self.optimizer = build_optimizer(self.model, config)
+        bfloat16 = config.precision == "bfloat16"
+        bfloat16 |= config.precision == "auto" and self.device.type == "cuda"
+        criterion = Criterion(config.losses, len(classes.things))
+        self.losses = _shared(PairLosses(self.model, criterion, bfloat16))
 
     @property
-    def checkpoint(self) -> Path:
-        """The model as of the last save."""
-        return self.out / "last.safetensors"
-
-    @property
-    def state(self) -> Path:
-        """All that a resumed run needs, in one file, so that it is never half of two steps."""
-        return self.out / "last.state.safetensors"
+    def result(self) -> VideoKNet:
+        """The model to use: the average of the weights if there is one."""
+        return self.average.module if self.average else self.model
 
     def run(self) -> None:
-        """Train from `self.step` to the end, with progress, TensorBoard and checkpoints."""
-        config = self.config
-        batches = self._batches()
-        with (
-            SummaryWriter(str(self.out / "tensorboard"), purge_step=self.step) as writer,
-            tqdm(total=config.steps, initial=self.step, unit="step", dynamic_ncols=True) as bar,
-        ):
-            while self.step < config.steps:
-                losses = self.train_step(*next(batches))
-                self.step += 1
-                bar.update()
-                if self.step % 10 == 0 or self.step == config.steps:
-                    self._report(losses, writer, bar)
-                if self.step % config.checkpoint_every == 0 or self.step == config.steps:
+        """Train from where the run is to the end."""
+        first, main = self.progress.step, processes.number() == 0
+        with Monitor(self.out, self.config.steps, first, silent=not main) as monitor:
+            for step_batches in batches(self.dataset, first):
+                losses = self.train_step(step_batches)
+                self.progress.step += 1
+                rate = self.optimizer.param_groups[0]["lr"]
+                monitor.step(self.progress.step, losses, rate)
+                if self._due(self.config.validation.every):
+                    self.validate(monitor)
+                if self._due(self.config.checkpoint_every):
                     self.save()
 
-    def train_step(
-        self, images: Tensor, targets: Sequence[Sequence[FrameTargets]]
-    ) -> dict[str, Tensor]:
-        """One optimiser step on images [B,2,3,H,W] and targets [key, reference], B frames each."""
+    def train_step(self, step_batches: Sequence[Batch]) -> dict[str, Tensor]:
+        """One optimiser step; returns the mean losses of this process."""
+        step = self.progress.step
+        torch.manual_seed((self.config.seed << 32) + step)  # of layers that draw, if there are some
         self.model.train()
         self.model.backbone.freeze(self.config.frozen_groups)
-        for group in self.optimizer.param_groups:
-            group["lr"] = group["base_lr"] * self._schedule()
-        on_device = [[t.to(self.device) for t in side] for side in targets]
-        losses, _ = pair_losses(self.model, self.criterion, images.to(self.device), on_device)
-        total = torch.stack(list(losses.values())).sum()
-        if not total.isfinite():
-            raise FloatingPointError(f"loss is {total.item()} at step {self.step}: {losses}")
+        set_rate(self.optimizer, self.config, step)
         self.optimizer.zero_grad()
-        total.backward()
+        means: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), device=self.device))
+        for number, batch in enumerate(step_batches, start=1):
+            with self._gradients_stay_here(number < len(step_batches)):
+                for name, loss in self._backward(batch, len(step_batches)).items():
+                    means[name] = means[name] + loss
         nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm)
         self.optimizer.step()
-        return {"total": total, **losses}
+        if self.average:
+            self.average.update_parameters(self.model)
+        return {"total": torch.stack(list(means.values())).sum(), **means}
+
+    def validate(self, monitor: Monitor) -> None:
+        """Measure the model, and keep it if it is the best so far."""
+        quality, progress = self.validation(self.result), self.progress
+        scores = {name: getattr(quality, name) for name in ("stq", "aq", "sq")}
+        progress.metrics = {"step": progress.step, **scores}
+        monitor.validated(progress.step, quality)
+        if quality.stq > progress.best_stq:
+            progress.best_stq = quality.stq
+            if processes.number() == 0:
+                seed = self.config.seed
+                self.files.save_model(self.files.best, self.result, progress, seed)
 
     def save(self) -> None:
-        """Write the state of the run, then the model alone."""
-        tensors = {f"model/{key}": value for key, value in self.model.state_dict().items()}
-        for name, parameter in self._trained():
-            for key, value in self.optimizer.state[parameter].items():
-                tensors[f"optimizer/{name}/{key}"] = value
-        save_tensors(tensors, self.state, {"step": str(self.step), "run": self._identity()})
-        save_model(self.model, self.checkpoint, step=self.step, seed=self.config.seed)
+        """Write the state of the run, then the model alone; the first process does."""
+        if processes.number() == 0:
+            run = identity(self.config, self.model)
+            self.files.save_state(self._modules(), self.optimizer, self.progress, run)
+            self.files.save_model(self.files.last, self.result, self.progress, self.config.seed)
+        processes.wait()
 
     def resume(self) -> None:
         """Continue from the state in `out`.
@@ -164,92 +118,55 @@ class Trainer:
         Raises:
             CheckpointError: there is none, or it is of another run.
         """
-        tensors, metadata = load_tensors(self.state)
-        if metadata.get("run") != self._identity():
-            raise CheckpointError(
-                f"{self.state} is of another run: found {metadata.get('run')}, "
-                f"wanted {self._identity()}"
+        run = identity(self.config, self.model)
+        self.progress = self.files.load_state(self._modules(), self.optimizer, run)
+
+    def _backward(self, batch: Batch, parts: int) -> dict[str, Tensor]:
+        """Add the gradients of one of `parts` batches; returns its part of the losses."""
+        images, targets = batch
+        on_device = [[t.to(self.device) for t in side] for side in targets]
+        losses = self.losses(images.to(self.device), on_device)
+        total = torch.stack(list(losses.values())).sum() / parts
+        if not total.isfinite():
+            raise FloatingPointError(
+                f"loss is {total.item()} at step {self.progress.step}: {losses}"
             )
-        try:
-            self.step = int(metadata["step"])
-            self.model.load_state_dict({k: tensors[f"model/{k}"] for k in self.model.state_dict()})
-            for name, parameter in self._trained():
-                # copied into the parameter's own memory layout, which a fused optimiser relies on
-                self.optimizer.state[parameter] = {
-                    key: torch.empty_like(parameter if value.dim() else value).copy_(value)
-                    for key in ("step", "exp_avg", "exp_avg_sq")
-                    for value in (tensors[f"optimizer/{name}/{key}"],)
-                }
-        except (KeyError, RuntimeError) as error:
-            raise CheckpointError(f"{self.state} is not the state of this run: {error}") from None
+        total.backward()
+        return {name: loss.detach() / parts for name, loss in losses.items()}
 
-    def _identity(self) -> str:
-        """What must not change between the parts of one run."""
-        config = self.config
-        names = ("steps", "batch", "seed", "targets", "mask_stride", "rank_stride")
-        facts = {name: getattr(config, name) for name in names}
-        facts["losses"] = to_dict(config.losses)
-        return json.dumps({**facts, "model": to_dict(self.model.config)})
+    def _gradients_stay_here(self, more_to_come: bool) -> AbstractContextManager:
+        """Processes exchange gradients once per step, with the last batch."""
+        if more_to_come and isinstance(self.losses, DistributedDataParallel):
+            return self.losses.no_sync()
+        return nullcontext()
 
-    def _build_model(self, config_path: Path) -> VideoKNet:
-        model_config = self.config.load_model_config(config_path)
-        model = VideoKNet(model_config)
-        if self.config.init is None:
-            model.backbone.load_imagenet()
-            return model
-        init = config_path.parent / self.config.init
+    def _due(self, every: int) -> bool:
+        step = self.progress.step
+        return every > 0 and (step % every == 0 or step == self.config.steps)
+
+    def _modules(self) -> dict[str, nn.Module]:
+        modules: dict[str, nn.Module] = {"model": self.model}
+        return modules | ({"average": self.average} if self.average else {})
+
+
+def build_model(config: TrainConfig, config_path: Path) -> VideoKNet:
+    """The network with the weights that it starts from, its lower backbone frozen."""
+    model_config = config.load_model_config(config_path)
+    model = VideoKNet(model_config)
+    if config.init is None:
+        model.backbone.load_imagenet()
+    else:
+        init = config_path.parent / config.init
         if init.suffix == ".pth":
             state, _ = translate(read_official(init))
         else:
             start = load_model(init)
             if start.config.classes != model_config.classes:
-                raise ConfigError(f"init {init} has other classes than {self.config.model}")
+                raise ConfigError(f"init {init} has other classes than {config.model}")
             state = start.state_dict()
         start_from(model, state)
-        return model
-
-    def _trained(self) -> Iterator[tuple[str, nn.Parameter]]:
-        return ((n, p) for n, p in self.model.named_parameters() if p.requires_grad)
-
-    def _parameter_groups(self) -> list[dict]:
-        """Four groups: backbone or not, decayed (matrices) or not (norms and biases)."""
-        self.model.backbone.freeze(self.config.frozen_groups)
-        groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
-        for name, parameter in self._trained():
-            groups.setdefault((name.startswith("backbone."), parameter.dim() > 1), []).append(
-                parameter
-            )
-        rate = {True: self.config.backbone_learning_rate, False: self.config.learning_rate}
-        decay = {True: self.config.weight_decay, False: 0.0}
-        return [
-            {"params": p, "base_lr": rate[backbone], "weight_decay": decay[matrix]}
-            for (backbone, matrix), p in groups.items()
-        ]
-
-    def _schedule(self) -> float:
-        """Linear warm-up, then half a cosine down to 1 % of the base rate."""
-        config = self.config
-        warm = min(1.0, (self.step + 1) / max(config.warmup_steps, 1))
-        return warm * (0.505 + 0.495 * math.cos(math.pi * self.step / config.steps))
-
-    def _batches(self) -> Iterator[tuple[Tensor, list[list[FrameTargets]]]]:
-        first = self.step * self.config.batch
-        return iter(
-            DataLoader(
-                self.dataset,
-                batch_size=self.config.batch,
-                sampler=range(first, len(self.dataset)),
-                num_workers=self.config.workers,
-                collate_fn=collate,
-                prefetch_factor=4 if self.config.workers else None,
-            )
-        )
-
-    def _report(self, losses: dict[str, Tensor], writer: SummaryWriter, bar: tqdm) -> None:
-        for name, loss in losses.items():
-            writer.add_scalar(f"loss/{name}", loss.item(), self.step)
-        writer.add_scalar("learning_rate", self.optimizer.param_groups[0]["lr"], self.step)
-        bar.set_postfix(loss=f"{losses['total'].item():.2f}", track=f"{losses['track'].item():.3f}")
+    model.backbone.freeze(config.frozen_groups)
+    return model
 
 
 def start_from(model: VideoKNet, state: dict[str, Tensor]) -> None:
@@ -268,12 +185,6 @@ def start_from(model: VideoKNet, state: dict[str, Tensor]) -> None:
     model.load_state_dict(own | {k: v for k, v in state.items() if k not in strange})
 
 
-def collate(samples: Sequence[Sample]) -> tuple[Tensor, list[list[FrameTargets]]]:
-    """Images [B,2,3,H,W]; targets as [key of each sample, reference of each sample]."""
-    images = torch.stack([images for images, _ in samples])
-    return images, [[targets[side] for _, targets in samples] for side in (0, 1)]
-
-
 def train_from_config(
     config_path: Path,
     out: Path,
@@ -287,9 +198,46 @@ def train_from_config(
         ConfigError: the configuration cannot be used, or `out` holds a run and `resume` is off.
         CheckpointError: there is nothing to resume, or it is of another run.
     """
-    trainer = Trainer(config_path, out, data_root, device)
-    if resume:
-        trainer.resume()
-    elif trainer.state.exists():
-        raise ConfigError(f"{out} holds a run already: resume it, or choose another folder")
-    trainer.run()
+    with processes.joined(find_device(device)) as own_device:
+        trainer = Trainer(config_path, out, data_root, str(own_device))
+        if resume:
+            trainer.resume()
+        elif trainer.files.state.exists():
+            raise ConfigError(f"{out} holds a run already: resume it, or choose another folder")
+        processes.wait()
+        trainer.run()
+
+
+def find_device(name: str) -> torch.device:
+    """The device called `name`, or with "auto" a GPU if there is one; ConfigError if unknown."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        return torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"device must be auto, cpu or cuda, found {name!r}") from error
+
+
+def _in_channels_last(model: VideoKNet) -> VideoKNet:
+    """Faster convolutions, on CPUs too."""
+    for parameter in model.parameters():
+        if parameter.dim() == 4:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+    return model
+
+
+def _average(model: VideoKNet, decay: float) -> AveragedModel:
+    """The moving average of the weights, batch norm statistics included."""
+    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
+
+
+def _shared(losses: PairLosses) -> nn.Module:
+    """With several processes, the module that averages their gradients.
+
+    On GPUs batch norms see the images of all processes; for CPUs torch has no such layer.
+    """
+    if processes.count() == 1:
+        return losses
+    if next(losses.parameters()).is_cuda:
+        nn.SyncBatchNorm.convert_sync_batchnorm(losses)
+    return DistributedDataParallel(losses)

@@ -1,0 +1,228 @@
+"""The trainer as a whole: what survives a fault, and what several processes make of a run."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import golden
+import pytest
+import torch
+import yaml
+from networks import CONFIGS, small_config, small_network
+from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from video_knet_core.config import ConfigError, load_yaml, to_dict
+from video_knet_core.model import checkpoint
+from video_knet_core.model.checkpoint import load_model, read_metadata, save_model
+from video_knet_core.model.video_knet import VideoKNet
+from video_knet_core.training.batches import batches
+from video_knet_core.training.optimization import set_rate
+from video_knet_core.training.settings import TrainConfig
+from video_knet_core.training.trainer import Trainer, train_from_config
+
+
+def write_run(folder: Path, model: VideoKNet, **settings: object) -> Path:
+    """A tiny run on the synthetic street alone, from the weights of `model`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "model.yaml").write_text(yaml.safe_dump(to_dict(model.config)))
+    save_model(model, folder / "start.safetensors")
+    run = {
+        "model": "model.yaml",
+        "init": "start.safetensors",
+        **{"steps": 2, "batch": 1, "height": 64, "width": 96, "warmup_steps": 0},
+        **{"workers": 0, "threads": 1, "checkpoint_every": 1},
+        "data": {"copy_paste_share": 0.0, "synthetic_seeds": 1},
+    }
+    path = folder / "run.yaml"
+    path.write_text(yaml.safe_dump(run | settings))
+    return path
+
+
+@pytest.fixture
+def run(tmp_path):
+    return write_run(tmp_path, small_network())
+
+
+def reference_network() -> VideoKNet:
+    """The authors' layers, small, for the street: no batch norm of it learns its statistics."""
+    torch.manual_seed(0)
+    config = golden.small_config()
+    return VideoKNet(replace(config, classes=small_config().classes, height=64, width=96))
+
+
+def assert_same_weights(a: Path, b: Path) -> None:
+    other = load_file(b)
+    for key, value in load_file(a).items():
+        torch.testing.assert_close(other[key], value, rtol=0, atol=2e-6, msg=key)
+
+
+@pytest.fixture(scope="module")
+def of_two_processes(tmp_path_factory):
+    """A run by two processes of one pair each, accumulated twice, and how it is configured."""
+    folder = tmp_path_factory.mktemp("two")
+    settings = {"accumulate": 2, "learning_rate": 1e-4, "losses": {"balance": 0.5, "rank": 0.3}}
+    settings["validation"] = {"every": 2, "clips": 3, "frames": 2}
+    path = write_run(folder, reference_network(), **settings)
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command = ["-m", "video_knet_core.cli", "train", path, "--out", folder / "out"]
+    subprocess.run(
+        [*launcher, "--nproc-per-node", "2", *map(str, command), "--device", "cpu"],
+        check=True,
+        timeout=600,
+        cwd=CONFIGS.parent,
+    )
+    return folder / "out", settings
+
+
+def test_two_processes_give_the_weights_of_one_with_twice_the_batch(of_two_processes, tmp_path):
+    two, settings = of_two_processes
+    train_from_config(
+        write_run(tmp_path, reference_network(), **settings, batch=2),
+        tmp_path / "one",
+        None,
+        False,
+        "cpu",
+    )
+    start = load_file(tmp_path / "start.safetensors")
+    one = load_file(tmp_path / "one" / "last.safetensors")
+    assert not torch.equal(start["head.classifier.weight"], one["head.classifier.weight"])
+    assert_same_weights(two / "last.safetensors", tmp_path / "one" / "last.safetensors")
+    expected = read_metadata(tmp_path / "one" / "best.safetensors")["metrics"]
+    assert read_metadata(two / "best.safetensors")["metrics"] == pytest.approx(expected, abs=1e-6)
+
+
+def test_what_two_processes_began_one_may_end(of_two_processes, tmp_path):
+    two, settings = of_two_processes
+    path = write_run(tmp_path, reference_network(), **settings, batch=2)
+    trainer = Trainer(path, two, device="cpu")
+    trainer.resume()
+    assert trainer.progress.step == 2
+    other = Trainer(write_run(tmp_path, reference_network(), **settings), two, device="cpu")
+    with pytest.raises(checkpoint.CheckpointError, match="of another run"):
+        other.resume()
+
+
+def test_a_fault_while_a_checkpoint_is_written_loses_nothing(run, tmp_path, monkeypatch):
+    """The disk fills up in step 2; resumed, the run ends as one without a fault."""
+    train_from_config(run, tmp_path / "whole", device="cpu")
+    write, states = checkpoint.save_file, []
+
+    def fails_in_step_2(tensors, path, metadata):
+        if str(path).endswith(".state.safetensors.partial"):
+            states.append(path)
+            if len(states) == 2:
+                Path(path).write_bytes(b"half a file")
+                raise OSError("No space left on device")
+        write(tensors, path, metadata)
+
+    monkeypatch.setattr(checkpoint, "save_file", fails_in_step_2)
+    with pytest.raises(OSError, match="No space"):
+        train_from_config(run, tmp_path / "broken", device="cpu")
+    assert read_metadata(tmp_path / "broken" / "last.safetensors")["step"] == 1
+    monkeypatch.undo()
+    train_from_config(run, tmp_path / "broken", resume=True, device="cpu")
+    assert_same_weights(*(tmp_path / name / "last.safetensors" for name in ("whole", "broken")))
+
+
+def test_accumulated_batches_give_the_mean_of_their_gradients(tmp_path):
+    path = write_run(tmp_path, reference_network(), clip_norm=1e9)
+    dataset = Trainer(path, tmp_path / "out", device="cpu").dataset
+    (first,), (second,) = batches(dataset, 0)
+    gradients = []
+    for step in ([first], [second], [first, second]):
+        trainer = Trainer(path, tmp_path / "out", device="cpu")
+        trainer.train_step(step)
+        gradients.append(trainer.model.head.classifier.weight.grad)
+    mean = (gradients[0] + gradients[1]) / 2
+    torch.testing.assert_close(gradients[2], mean, rtol=1e-4, atol=1e-7)
+
+
+def test_the_average_is_the_model_that_is_kept(tmp_path):
+    """One of the last two models and half of the mean before them, at a share of a half."""
+    path = write_run(tmp_path, small_network(), average=0.5)
+    trainer = Trainer(path, tmp_path / "out", device="cpu")
+    seen = []
+    for step in batches(trainer.dataset, 0):
+        trainer.train_step(step)
+        seen.append(trainer.model.head.classifier.weight.detach().clone())
+    trainer.save()
+    kept = load_model(tmp_path / "out" / "last.safetensors").head.classifier.weight
+    torch.testing.assert_close(kept.detach(), (seen[0] + seen[1]) / 2)
+
+
+def test_a_resumed_run_goes_on_with_its_average(tmp_path):
+    path = write_run(tmp_path, small_network(), average=0.5)
+    train_from_config(path, tmp_path / "whole", device="cpu")
+    trainer = Trainer(path, tmp_path / "broken", device="cpu")
+    trainer.train_step(next(batches(trainer.dataset, 0)))
+    trainer.progress.step = 1
+    trainer.save()
+    train_from_config(path, tmp_path / "broken", resume=True, device="cpu")
+    assert_same_weights(*(tmp_path / name / "last.safetensors" for name in ("whole", "broken")))
+
+
+def test_the_best_model_has_its_metric_inside_and_pictures_are_logged(tmp_path):
+    validation = {"every": 1, "clips": 1, "frames": 1}
+    path = write_run(tmp_path, small_network(), validation=validation)
+    trainer = Trainer(path, tmp_path / "out", device="cpu")
+    scores = iter([0.5, 0.4])
+    measure = trainer.validation
+    trainer.validation = lambda model: replace(measure(model), stq=next(scores))
+    trainer.run()
+    best = read_metadata(tmp_path / "out" / "best.safetensors")
+    assert (best["step"], best["metrics"]["stq"]) == (1, 0.5)
+    last = read_metadata(tmp_path / "out" / "last.safetensors")
+    assert (last["step"], last["metrics"]["stq"]) == (2, 0.4)
+    events = EventAccumulator(str(tmp_path / "out" / "tensorboard")).Reload()
+    assert [e.value for e in events.Scalars("validation/stq")] == pytest.approx([0.5, 0.4])
+    picture = events.Images("clip 0")[0]
+    assert (picture.height, picture.width) == (288, 480)
+
+
+def test_mixed_precision_trains_too(tmp_path):
+    path = write_run(tmp_path, small_network(), precision="bfloat16", steps=1)
+    train_from_config(path, tmp_path / "out", device="cpu")
+    start, end = (
+        load_file(tmp_path / name) for name in ("start.safetensors", "out/last.safetensors")
+    )
+    assert not torch.equal(start["head.classifier.weight"], end["head.classifier.weight"])
+    assert end["head.classifier.weight"].dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("step", "schedule", "rate"),
+    [(0, "step", 0.25), (4, "step", 1.0), (6, "step", 0.1), (9, "step", 0.01), (0, "cosine", 0.25)],
+)
+def test_the_rate_over_a_run(step, schedule, rate):
+    config = TrainConfig(
+        "model.yaml", steps=10, warmup_steps=4, schedule=schedule, decay_at=(0.6, 0.9)
+    )
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)])
+    optimizer.param_groups[0]["base_lr"] = 2.0
+    set_rate(optimizer, config, step)
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(2 * rate)
+
+
+@pytest.mark.parametrize("name", sorted(p.stem for p in (CONFIGS / "train").glob("*.yaml")))
+def test_the_shipped_runs_fit_their_models(name):
+    path = CONFIGS / "train" / f"{name}.yaml"
+    config = load_yaml(TrainConfig, path)
+    assert len(config.load_model_config(path).classes) > 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"average": 1.0}, "average must be 0 or more and below 1, found 1.0"),
+        ({"schedule": "linear"}, r"schedule must be one of \('cosine', 'step'\), found 'linear'"),
+        ({"precision": "half"}, "precision must be one of .*, found 'half'"),
+        ({"accumulate": 0}, "accumulate must be at least 1, found 0"),
+    ],
+)
+def test_settings_that_cannot_be(settings, message):
+    with pytest.raises(ConfigError, match=message):
+        TrainConfig("model.yaml", **settings)

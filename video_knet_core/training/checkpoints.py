@@ -1,0 +1,124 @@
+"""The files of a run: all that a resumed run needs, and the models to use."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..config import to_dict
+from ..model.checkpoint import CheckpointError, load_tensors, save_model, save_tensors
+from ..model.video_knet import VideoKNet
+from . import processes
+from .optimization import trained
+from .settings import TrainConfig
+
+OPTIMIZER_STATE = ("step", "exp_avg", "exp_avg_sq")
+
+
+@dataclass
+class Progress:
+    """How far a run is."""
+
+    step: int = 0
+    best_stq: float = -1.0
+    """Of all validations."""
+    metrics: dict[str, Any] = field(default_factory=dict)
+    """The last validation, with its step."""
+
+
+@dataclass(frozen=True)
+class RunFiles:
+    """The files of one run in `folder`. Each is replaced at once, or left as it was."""
+
+    folder: Path
+
+    @property
+    def state(self) -> Path:
+        """All that a resumed run needs, in one file, so that it is never half of two steps."""
+        return self.folder / "last.state.safetensors"
+
+    @property
+    def last(self) -> Path:
+        """The model as of the last save."""
+        return self.folder / "last.safetensors"
+
+    @property
+    def best(self) -> Path:
+        """The model with the best validation."""
+        return self.folder / "best.safetensors"
+
+    def save_model(self, path: Path, model: VideoKNet, progress: Progress, seed: int) -> None:
+        """Write a model to use, with its step and its last validation inside."""
+        facts = {"step": progress.step, "seed": seed, "metrics": progress.metrics}
+        save_model(model, path, **facts)
+
+    def save_state(
+        self,
+        modules: Mapping[str, nn.Module],
+        optimizer: torch.optim.Optimizer,
+        progress: Progress,
+        run: str,
+    ) -> None:
+        """Write what `load_state` reads; `run` says which run it is of."""
+        tensors = {
+            f"{name}/{key}": value
+            for name, module in modules.items()
+            for key, value in module.state_dict().items()
+        }
+        model = modules["model"]
+        assert isinstance(model, VideoKNet)
+        for name, parameter in trained(model):
+            for key in OPTIMIZER_STATE:
+                tensors[f"optimizer/{name}/{key}"] = optimizer.state[parameter][key]
+        facts = {"run": run, "progress": json.dumps(to_dict(progress))}
+        save_tensors(tensors, self.state, facts)
+
+    def load_state(
+        self, modules: Mapping[str, nn.Module], optimizer: torch.optim.Optimizer, run: str
+    ) -> Progress:
+        """Read the state of a run into its modules and optimiser.
+
+        Raises:
+            CheckpointError: there is none, or it is of another run.
+        """
+        tensors, metadata = load_tensors(self.state)
+        if metadata.get("run") != run:
+            raise CheckpointError(
+                f"{self.state} is of another run: found {metadata.get('run')}, wanted {run}"
+            )
+        try:
+            for name, module in modules.items():
+                module.load_state_dict({k: tensors[f"{name}/{k}"] for k in module.state_dict()})
+            model = modules["model"]
+            assert isinstance(model, VideoKNet)
+            for name, parameter in trained(model):
+                values = {k: tensors[f"optimizer/{name}/{k}"] for k in OPTIMIZER_STATE}
+                optimizer.state[parameter] = _in_layout_of(parameter, values)
+            return Progress(**json.loads(metadata["progress"]))
+        except (KeyError, RuntimeError, TypeError) as error:
+            raise CheckpointError(f"{self.state} is not the state of this run: {error}") from None
+
+
+def identity(config: TrainConfig, model: VideoKNet) -> str:
+    """What must not change between the parts of one run; how many processes share it may."""
+    names = ("steps", "accumulate", "seed", "targets", "mask_stride", "rank_stride", "average")
+    facts = {name: getattr(config, name) for name in names}
+    facts["pairs"] = config.batch * processes.count()
+    facts["losses"] = to_dict(config.losses)
+    return json.dumps({**facts, "model": to_dict(model.config)})
+
+
+def _in_layout_of(parameter: nn.Parameter, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The values in the parameter's own memory layout, which a fused optimiser relies on."""
+    return {
+        key: torch.empty_like(parameter if value.dim() else value, device=parameter.device).copy_(
+            value
+        )
+        for key, value in values.items()
+    }

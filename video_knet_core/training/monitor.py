@@ -1,0 +1,61 @@
+"""What a person sees of a run: a bar with the time left, and TensorBoard."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+from .validation import Quality
+
+REPORT_EVERY = 10
+"""Steps."""
+
+
+class Monitor:
+    """Shows one run; a silent one is for processes beside the first."""
+
+    def __init__(self, out: Path, steps: int, first: int, silent: bool) -> None:
+        self._steps = steps
+        folder = str(out / "tensorboard")
+        self._writer = None if silent else SummaryWriter(folder, purge_step=first)
+        self._bar = tqdm(
+            total=steps, initial=first, unit="step", dynamic_ncols=True, disable=silent
+        )
+
+    def __enter__(self) -> Monitor:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType
+    ) -> None:
+        self._bar.close()
+        if self._writer:
+            self._writer.close()
+
+    def step(self, step: int, losses: Mapping[str, Tensor], rate: float) -> None:
+        """After step number `step` (from 1)."""
+        self._bar.update()
+        if self._writer is None or (step % REPORT_EVERY and step != self._steps):
+            return
+        for name, loss in losses.items():
+            self._writer.add_scalar(f"loss/{name}", loss.item(), step)
+        self._writer.add_scalar("learning_rate", rate, step)
+        total, track = losses["total"].item(), losses["track"].item()
+        self._bar.set_postfix(loss=f"{total:.2f}", track=f"{track:.3f}")
+
+    def validated(self, step: int, quality: Quality) -> None:
+        """After a validation: its scores, and pictures of what the model predicts."""
+        if self._writer is None:
+            return
+        for name in ("stq", "aq", "sq"):
+            self._writer.add_scalar(f"validation/{name}", getattr(quality, name), step)
+        for number, picture in enumerate(quality.pictures):
+            self._writer.add_image(f"clip {number}", picture, step, dataformats="HWC")
+        self._bar.write(
+            f"step {step}: STQ {quality.stq:.3f}  AQ {quality.aq:.3f}  SQ {quality.sq:.3f}"
+        )

@@ -1,0 +1,45 @@
+"""Which weights learn how fast, and how the rate goes over the run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import nn
+
+from ..model.video_knet import VideoKNet
+from .settings import TrainConfig
+
+
+def build_optimizer(model: VideoKNet, config: TrainConfig) -> torch.optim.AdamW:
+    """AdamW with up to four groups: backbone or not, decayed (matrices) or not (norms, biases)."""
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    for name, parameter in trained(model):
+        decayed = config.decay_everything or parameter.dim() > 1
+        groups.setdefault((name.startswith("backbone."), decayed), []).append(parameter)
+    rate = {True: config.backbone_learning_rate, False: config.learning_rate}
+    decay = {True: config.weight_decay, False: 0.0}
+    return torch.optim.AdamW(
+        [
+            {"params": parameters, "base_lr": rate[backbone], "weight_decay": decay[decayed]}
+            for (backbone, decayed), parameters in groups.items()
+        ],
+        fused=True,
+    )
+
+
+def trained(model: VideoKNet) -> Iterator[tuple[str, nn.Parameter]]:
+    """The parameters that are not frozen, by name."""
+    return ((n, p) for n, p in model.named_parameters() if p.requires_grad)
+
+
+def set_rate(optimizer: torch.optim.Optimizer, config: TrainConfig, step: int) -> None:
+    """The learning rates of step `step` (from 0): a linear warm-up, then `config.schedule`."""
+    warm = min(1.0, (step + 1) / max(config.warmup_steps, 1))
+    if config.schedule == "cosine":  # half of one, down to 1 % of the base rate
+        after = 0.505 + 0.495 * math.cos(math.pi * step / config.steps)
+    else:
+        after = 0.1 ** sum(step >= part * config.steps for part in config.decay_at)
+    for group in optimizer.param_groups:
+        group["lr"] = group["base_lr"] * warm * after
