@@ -1,72 +1,210 @@
+"""Segmentation and tracking on clips whose tracks are known, through the whole predictor."""
+
 from __future__ import annotations
 
 import numpy as np
 import pytest
+from street_fixtures import HEIGHT, WIDTH, Oracle, street_table, write_camvid, write_sprites
 
+from video_knet_core.cli import main
+from video_knet_core.config import TrackingConfig
+from video_knet_core.data.camvid import CamVid
 from video_knet_core.data.synthetic_street import SyntheticStreet
 from video_knet_core.engine.runtime import ModelError, ModelInfo
+from video_knet_core.evaluate.shared_runtime import SharedRuntime
 from video_knet_core.evaluate.street import (
     HELD_OUT_SEED,
-    STREET_CLASSES,
     IdSwitches,
+    evaluate_camvid,
+    evaluate_clips,
     evaluate_synthetic,
+    pasted_clips,
+    synthetic_streets,
 )
-from video_knet_core.types import ClassInfo, ClassTable, Segments
+from video_knet_core.metrics.vpq import MeanVideoPanopticQuality
+from video_knet_core.metrics.vss import VideoSemanticConsistency
+from video_knet_core.predictor import VideoPredictor
+from video_knet_core.types import Segments
 
-THINGS = ("person", "cyclist", "vehicle")
-SLOTS = 200
-
-
-def table(names):
-    return ClassTable(tuple(ClassInfo(i, n, n in THINGS, (0, 0, 0)) for i, n in enumerate(names)))
+TRACKINGS = {name: TrackingConfig(association=name) for name in ("embedding", "quasi_dense")}
 
 
-class Oracle:
-    """An engine that knows the street; `swap` gives each object another look in every frame."""
-
-    name = "oracle"
-
-    def __init__(self, swap=False, names=STREET_CLASSES):
-        self.info = ModelInfo("oracle", table(names), 288, 480)
-        self._street = SyntheticStreet(HELD_OUT_SEED)
-        self._swap = swap
-
-    def step(self, image, state):
-        t = 0 if state is None else state
-        truth = self._street.frame(t)
-        np.testing.assert_array_equal(image, truth.image)
-        keys, slots = np.unique(
-            truth.semantic.astype(np.int64) * 2**16 + truth.instance, return_inverse=True
-        )
-        slot_map = slots.reshape(truth.semantic.shape).astype(np.uint8) + 1
-        slot_map[truth.semantic == 255] = 0
-        looks = [
-            np.random.default_rng([key, t if self._swap else 0]).normal(size=64) for key in keys
-        ]
-        areas = np.bincount(slot_map.ravel(), minlength=len(keys) + 1)[1:]
-        scores = np.ones(len(keys), np.float32)
-        return Segments(slot_map, keys // 2**16, scores, areas, np.array(looks)), t + 1
-
-    def close(self):
-        pass
+@pytest.fixture(scope="module")
+def street():
+    return SyntheticStreet(HELD_OUT_SEED)
 
 
-def test_a_perfect_engine_scores_1():
-    scores = evaluate_synthetic(Oracle(), clips=1, frames=8)
+@pytest.fixture(scope="module")
+def data_root(tmp_path_factory):
+    """A data root of training, but that its images are tiny."""
+    root = tmp_path_factory.mktemp("data")
+    write_camvid(root / "camvid/val_clip", frames=9)
+    write_sprites(root / "sprites")
+    return root
+
+
+@pytest.fixture(scope="module")
+def pasted(data_root):
+    (clip,) = pasted_clips(data_root, street_table(), 1)
+    return clip
+
+
+def test_a_perfect_engine_scores_1(street):
+    scores = evaluate_synthetic(Oracle(street), clips=1, frames=8)
     assert scores.sq == pytest.approx(1) and scores.miou == pytest.approx(1)
     assert scores.aq > 0.95 and scores.steady == 1 and scores.switches == 0
-    assert scores.stays > 0
+    assert scores.vpq > 0.95 and scores.stays > 0
 
 
-def test_without_recognisable_embeddings_only_the_tracking_suffers():
-    scores = evaluate_synthetic(Oracle(swap=True), clips=1, frames=8)
+def test_without_recognisable_embeddings_only_the_tracking_suffers(street):
+    scores = evaluate_synthetic(Oracle(street, swap=True), clips=1, frames=8)
     assert scores.sq == pytest.approx(1)
     assert scores.aq < 0.5 and scores.steady < 0.2 and scores.switches > scores.stays
+    assert scores.vpq < 0.95
 
 
-def test_a_model_with_other_classes_is_refused():
+def test_a_model_with_other_classes_is_refused(street):
     with pytest.raises(ModelError, match="found .*'tram'"):
-        evaluate_synthetic(Oracle(names=["road", "tram"]), clips=1, frames=1)
+        evaluate_synthetic(Oracle(street, names=["road", "tram"]), clips=1, frames=1)
+
+
+def test_the_streets_are_those_that_training_never_sees():
+    seeds = [street.seed for street in synthetic_streets(2)]
+    assert seeds == [HELD_OUT_SEED, HELD_OUT_SEED + 1]
+
+
+def test_pasted_clips_are_measured_as_streets_are(pasted):
+    scores = evaluate_clips(Oracle(pasted), [pasted], 12, TRACKINGS)["embedding"]
+    assert scores.sq == pytest.approx(1) and scores.miou == pytest.approx(1)
+    assert scores.steady == 1 and scores.stays >= len(pasted.objects) - 1
+
+
+def test_each_pasted_clip_has_its_seed(data_root):
+    clips = pasted_clips(data_root, street_table(), 3, "all")
+    assert [clip.seed for clip in clips] == [0, 1, 2]
+
+
+def test_vpq_is_that_of_the_metric(pasted):
+    classes = street_table()
+    wanted = MeanVideoPanopticQuality(len(classes), classes.things)
+    predictor = VideoPredictor(Oracle(pasted, swap=True))
+    for t in range(6):
+        truth = pasted.frame(t)
+        frame = predictor.step(truth.image, round(t * 1e9 / pasted.fps))
+        maps = frame.semantic_map(), frame.track_id_map()
+        wanted.update(truth.semantic, truth.instance, *maps)
+    found = evaluate_clips(Oracle(pasted, swap=True), [pasted], 6, TRACKINGS)
+    assert found["embedding"].vpq == wanted.compute().vpq
+
+
+def test_several_trackers_share_the_steps_of_the_network(pasted):
+    engine = Oracle(pasted, swap=True)
+    together = evaluate_clips(engine, [pasted, pasted], 5, TRACKINGS)
+    assert engine.steps == 2 * 5
+    assert list(together) == list(TRACKINGS)
+    for name, tracking in TRACKINGS.items():
+        alone = evaluate_clips(engine, [pasted, pasted], 5, {name: tracking})
+        assert together[name] == alone[name]
+
+
+def test_a_shared_engine_steps_again_for_another_image_or_state(pasted):
+    engine = Oracle(pasted)
+    shared = SharedRuntime(engine)
+    first, second = pasted.frame(0).image, pasted.frame(1).image
+    segments, state = shared.step(first, None)
+    assert shared.step(first.copy(), None)[0] is segments and engine.steps == 1
+    shared.step(second, state)
+    assert shared.step(first, None)[0] is not segments and engine.steps == 3
+
+
+class Blink:
+    """An engine that sees road in the lower half, and above it sky in every other frame."""
+
+    name = "blink"
+    info = ModelInfo("blink", street_table(), HEIGHT, WIDTH)
+
+    def step(self, image, state):
+        t = state or 0
+        slots = np.ones((HEIGHT, WIDTH), np.uint8)
+        slots[: HEIGHT // 2] = 2 if t % 2 else 0
+        areas = np.bincount(slots.ravel(), minlength=3)[1:]
+        classes = np.array([0, 7])
+        return Segments(slots, classes, np.ones(2, np.float32), areas, np.ones((2, 4))), t + 1
+
+
+def test_camvid_is_measured_by_miou_and_by_mvc8_as_released(tmp_path):
+    root = write_camvid(tmp_path, frames=10, car=(slice(0, 8), slice(0, 8)))
+    scores = evaluate_camvid(Blink(), root)
+    assert scores.per_class[0] == 1 and scores.per_class[10] == 0  # road, vehicle
+    assert scores.mvc8 == pytest.approx(0.5)
+    wanted, predictor = VideoSemanticConsistency(11, (8,), void=(255,)), VideoPredictor(Blink())
+    for t, (image, labels) in enumerate(CamVid(root)):
+        wanted.update(labels, predictor.step(image, t).semantic_map())
+    assert scores.mvc8 == wanted.compute().mvc[8] and scores.miou == wanted.compute().miou
+
+
+def test_mvc8_needs_nine_frames(tmp_path):
+    assert np.isnan(evaluate_camvid(Blink(), write_camvid(tmp_path, frames=8)).mvc8)
+
+
+@pytest.fixture
+def run(monkeypatch, pasted, data_root, capsys):
+    """Run `eval pasted` on four frames, with an engine that knows the clip."""
+    engine = Oracle(pasted)
+    monkeypatch.setattr("video_knet_core.cli.evaluate.runtime_of", lambda arguments: engine)
+
+    def run(*options):
+        arguments = ["--root", str(data_root), "--clips", "1", "--frames", "4", *options]
+        code = main(["eval", "pasted", *arguments])
+        return code, capsys.readouterr()
+
+    return run
+
+
+def test_the_command_tells_of_one_tracker(run):
+    code, output = run()
+    assert code == 0
+    head, scores, miou, stays = output.out.splitlines()
+    assert head.startswith("1 pasted clips of 4 frames, sprites: held_out")
+    assert "SQ 1.000" in scores and "VPQ " in scores and "mIoU 1.000" in miou
+    assert "100.0% of" in stays and "(0 switches)" in stays
+
+
+@pytest.mark.parametrize(
+    ("names", "rows"),
+    [
+        ("embedding", ["embedding"]),
+        ("quasi_dense,embedding,quasi_dense", ["quasi_dense", "embedding"]),
+        ("all", ["embedding", "quasi_dense"]),
+    ],
+)
+def test_the_command_compares_trackers_in_a_table(names, rows, run, monkeypatch):
+    monkeypatch.setattr("video_knet_core.cli.evaluate.ASSOCIATIONS", tuple(TRACKINGS))
+    code, output = run("--trackers", names)
+    _, columns, *table = output.out.splitlines()
+    assert code == 0 and columns.split()[:5] == ["tracker", "STQ", "AQ", "SQ", "VPQ"]
+    assert [line.split()[0] for line in table] == rows
+
+
+def test_a_tracker_that_is_none_is_a_usage_error(run, capsys):
+    with pytest.raises(SystemExit) as stop:
+        run("--trackers", "embedding,magic")
+    assert stop.value.code == 2
+    assert "--trackers: must be names of embedding" in capsys.readouterr().err
+
+
+def test_sprites_of_the_users_own_are_never_held_out(run, tmp_path):
+    write_camvid(tmp_path / "camvid/val_clip")
+    write_sprites(tmp_path / "sprites", ["walker"])
+    code, output = run("--root", str(tmp_path))
+    assert code == 2
+    (line,) = output.err.splitlines()
+    assert line.startswith("video-knet eval: ") and "none of the held-out sprites" in line
+
+
+def test_a_data_root_without_a_clip_is_one_line(run, tmp_path):
+    code, output = run("--root", str(tmp_path))
+    assert code == 2 and "CamVid needs the folder" in output.err
 
 
 def ids(*values):

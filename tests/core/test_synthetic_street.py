@@ -19,7 +19,8 @@ from video_knet_core.data.street.layout import (
     VEGETATION,
     VEHICLE,
 )
-from video_knet_core.data.synthetic_street import SPECK, StreetFrame, SyntheticStreet
+from video_knet_core.data.street_frame import SPECK, StreetFrame
+from video_knet_core.data.synthetic_street import SyntheticStreet
 from video_knet_core.types import NO_CLASS
 
 SIZE = (96, 160)

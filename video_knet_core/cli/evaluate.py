@@ -3,35 +3,80 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
-from ..config import TrackingConfig
+from ..config import ASSOCIATIONS, TrackingConfig
+from ..data.copy_paste import SpriteSplit
 from .arguments import add_association, add_model, positive, runtime_of
 from .errors import UsageError
 
 if TYPE_CHECKING:
     from ..data.video import VideoDataset
     from ..evaluate.scores import Scores
+    from ..evaluate.street import StreetScores
 
 
 def add_evaluate(commands: argparse._SubParsersAction) -> None:
-    """Add `eval` of synthetic streets, CamVid and data sets."""
+    """Add `eval` of synthetic streets, pasted clips, CamVid and data sets."""
     evaluate = commands.add_parser("eval", help="measure a model on labelled data")
     data = evaluate.add_subparsers(dest="data", required=True, metavar="DATA")
-    synthetic = data.add_parser("synthetic", help="held-out synthetic streets: STQ and id switches")
-    synthetic.add_argument("--clips", type=positive, default=10, metavar="N")
-    synthetic.add_argument("--frames", type=positive, default=60, metavar="T")
-    add_model(synthetic)
-    add_association(synthetic)
+    synthetic = data.add_parser(
+        "synthetic", help="held-out synthetic streets: STQ, VPQ and id switches"
+    )
+    _add_clips(synthetic)
     synthetic.set_defaults(run=_eval_synthetic)
-    camvid = data.add_parser("camvid", help="a CamVid clip with 11 classes: mIoU")
+    pasted = data.add_parser(
+        "pasted", help="a real clip with moving objects pasted on it: STQ, VPQ and id switches"
+    )
+    pasted.add_argument(
+        "--root",
+        type=Path,
+        required=True,
+        metavar="DATA",
+        help="the data root of training; holds camvid/val_clip/ and sprites/",
+    )
+    pasted.add_argument(
+        "--sprites",
+        choices=get_args(SpriteSplit),
+        default="held_out",
+        help="which objects are pasted; default: those that training never sees",
+    )
+    _add_clips(pasted)
+    pasted.set_defaults(run=_eval_pasted)
+    camvid = data.add_parser("camvid", help="a CamVid clip with 11 classes: mIoU and mVC8")
     camvid.add_argument(
         "--root", type=Path, required=True, metavar="DIR", help="holds images/ and labels/"
     )
     add_model(camvid)
     camvid.set_defaults(run=_eval_camvid)
     _add_eval_dataset(data)
+
+
+def _add_clips(command: argparse.ArgumentParser) -> None:
+    """How many frames of clips with tracks, and by which trackers."""
+    command.add_argument("--clips", type=positive, default=10, metavar="N", help="default: 10")
+    command.add_argument("--frames", type=positive, default=60, metavar="T", help="default: 60")
+    add_model(command)
+    add_association(command)
+    command.add_argument(
+        "--trackers",
+        type=_trackers,
+        metavar="NAME,NAME,...|all",
+        help="instead of --association: compare several on the same segments; known are "
+        + ", ".join(ASSOCIATIONS),
+    )
+
+
+def _trackers(text: str) -> tuple[str, ...]:
+    """Names of associations, each once, in the order given."""
+    names = ASSOCIATIONS if text == "all" else tuple(dict.fromkeys(text.split(",")))
+    for name in names:
+        if name not in ASSOCIATIONS:
+            known = ", ".join(ASSOCIATIONS)
+            raise argparse.ArgumentTypeError(f"must be names of {known} or all, found {name!r}")
+    return names
 
 
 def _add_eval_dataset(data: argparse._SubParsersAction) -> None:
@@ -58,20 +103,65 @@ def _add_eval_dataset(data: argparse._SubParsersAction) -> None:
 
 
 def _eval_synthetic(arguments: argparse.Namespace) -> None:
-    from ..evaluate.street import evaluate_synthetic
+    from ..evaluate.street import evaluate_clips, synthetic_streets
 
-    tracking = TrackingConfig(association=arguments.association)
-    scores = evaluate_synthetic(runtime_of(arguments), arguments.clips, arguments.frames, tracking)
+    clips = synthetic_streets(arguments.clips)
+    scores = evaluate_clips(runtime_of(arguments), clips, arguments.frames, _trackings(arguments))
     print(f"synthetic street, {arguments.clips} held-out clips of {arguments.frames} frames")
-    print(f"  STQ {scores.stq:.3f}   AQ {scores.aq:.3f}   SQ {scores.sq:.3f}")
-    print(f"  mIoU {scores.miou:.3f}")
-    if not scores.stays:
-        print("  no object was found in two frames")
-        return
+    _print_scores(scores, arguments)
+
+
+def _eval_pasted(arguments: argparse.Namespace) -> None:
+    from ..evaluate.street import evaluate_clips, pasted_clips, street_classes
+
+    runtime = runtime_of(arguments)
+    classes = street_classes(runtime)
+    clips = pasted_clips(arguments.root, classes, arguments.clips, arguments.sprites)
+    scores = evaluate_clips(runtime, clips, arguments.frames, _trackings(arguments))
     print(
-        f"  {scores.steady:.1%} of {scores.stays} object stays without an id switch "
-        f"({scores.switches} switches)"
+        f"{arguments.clips} pasted clips of {arguments.frames} frames, "
+        f"sprites: {arguments.sprites}; the clip's own things are void"
     )
+    _print_scores(scores, arguments)
+
+
+def _trackings(arguments: argparse.Namespace) -> dict[str, TrackingConfig]:
+    """The trackers asked for, by their names."""
+    names = arguments.trackers or (arguments.association,)
+    return {name: TrackingConfig(association=name) for name in names}
+
+
+def _print_scores(scores: Mapping[str, StreetScores], arguments: argparse.Namespace) -> None:
+    if arguments.trackers:
+        print("\n".join(_table(scores)))
+    else:
+        print("\n".join(_report(scores[arguments.association])))
+
+
+def _report(scores: StreetScores) -> list[str]:
+    """Lines about one tracker."""
+    lines = [
+        f"  STQ {scores.stq:.3f}   AQ {scores.aq:.3f}   SQ {scores.sq:.3f}   VPQ {scores.vpq:.3f}",
+        f"  mIoU {scores.miou:.3f}",
+    ]
+    if not scores.stays:
+        return [*lines, "  no object was found in two frames"]
+    return [
+        *lines,
+        f"  {scores.steady:.1%} of {scores.stays} object stays without an id switch "
+        f"({scores.switches} switches)",
+    ]
+
+
+def _table(scores: Mapping[str, StreetScores]) -> list[str]:
+    """A row for each tracker."""
+    width = max(len("tracker"), *map(len, scores))
+    lines = [f"{'tracker':<{width}}    STQ     AQ     SQ    VPQ   stays without switch  switches"]
+    for name, row in scores.items():
+        figures = "".join(f"{value:7.3f}" for value in (row.stq, row.aq, row.sq, row.vpq))
+        stays = f"{row.steady:.1%} of {row.stays}" if row.stays else "none"
+        lines.append(f"{name:<{width}}{figures}{stays:>23}{row.switches:>10}")
+    return lines
 
 
 def _eval_camvid(arguments: argparse.Namespace) -> None:
@@ -81,7 +171,7 @@ def _eval_camvid(arguments: argparse.Namespace) -> None:
     scores = evaluate_camvid(runtime, arguments.root)
     for info, iou in zip(runtime.info.classes, scores.per_class, strict=True):
         print(f"  {info.name:<12} {iou:.3f}")
-    print(f"mIoU {scores.miou:.3f}")
+    print(f"mIoU {scores.miou:.3f}   mVC8 {scores.mvc8:.3f} (as released with VSPW)")
 
 
 def _eval_dataset(arguments: argparse.Namespace) -> None:

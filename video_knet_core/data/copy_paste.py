@@ -11,6 +11,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal, get_args
 
 import cv2
 import numpy as np
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 
 from ..types import ClassTable
 from .camvid import CamVid
+from .frames import FrameError
 from .pairs import CropRange, FramePair, Rng, camera_motion, warp
 
 STREET_CLASS_OF_SPRITE = {
@@ -26,6 +28,11 @@ STREET_CLASS_OF_SPRITE = {
     "rider": "cyclist",
     "person": "person",
 }
+SPRITE_METRES = {"car": 1.45, "bus": 3.0, "rider": 1.7, "person": 1.7}
+"""How high such objects are."""
+HELD_OUT_SPRITES = ("car-turn", "drift-straight", "lucia", "rollerblade", "scooter-black")
+"""Sequences for evaluation, kept out of training: two vehicles, two persons and a cyclist."""
+SpriteSplit = Literal["train", "held_out", "all"]
 MIN_INSTANCE_PIXELS = 60
 MAX_ASPECT = 1.5
 """Width over height of a region that may be one object, a car seen from behind."""
@@ -44,28 +51,73 @@ class Sprite:
     cutouts: tuple[tuple[NDArray, NDArray], ...]
     centres: NDArray[np.float64]
     """[T,2] x, y in cut-out pixels."""
+    scales: NDArray[np.float64]
+    """[T] cut-out pixels per pixel of the source frame; may differ from frame to frame."""
+    whole: NDArray[np.bool_]
+    """[T] False where the border of the source frame cuts the object off."""
+    metres: float
+    """Height of such objects."""
 
 
-def load_sprites(root: str | Path, classes: ClassTable) -> list[Sprite]:
-    """Read `index.json` and the cut-outs beside it; sequences of other classes are left out."""
+def load_sprites(
+    root: str | Path, classes: ClassTable, split: SpriteSplit = "train"
+) -> list[Sprite]:
+    """Read `index.json` and the cut-outs beside it; sequences of other classes are left out.
+
+    Args:
+        split: "held_out" are the sequences named in `HELD_OUT_SPRITES`, "train" the others.
+
+    Raises:
+        ValueError: there is no such split.
+        FrameError: the split is "held_out" and the folder has none of those.
+        FileNotFoundError: a cut-out is missing or unreadable.
+    """
+    if split not in get_args(SpriteSplit):
+        raise ValueError(f"split must be one of {get_args(SpriteSplit)}, found {split!r}")
     root = Path(root)
-    sprites = []
-    for name, entry in json.loads((root / "index.json").read_text()).items():
-        if entry["class"] not in STREET_CLASS_OF_SPRITE:
-            continue
-        cutouts, centres = [], []
-        for frame in entry["frames"]:
-            stem = f"{frame['frame']:05d}"
-            image = cv2.imread(str(root / name / f"{stem}.jpg"))
-            mask = cv2.imread(str(root / name / f"{stem}.png"), cv2.IMREAD_GRAYSCALE)
-            if image is None or mask is None:
-                raise FileNotFoundError(f"{root / name}: cut-out {stem} is missing or unreadable")
-            cutouts.append((cv2.cvtColor(image, cv2.COLOR_BGR2RGB), (mask > 0).astype(np.uint8)))
-            x0, y0, x1, y1 = frame["bbox"]
-            centres.append(((x0 + x1) / 2 * frame["scale"], (y0 + y1) / 2 * frame["scale"]))
-        class_id = classes.id_of(STREET_CLASS_OF_SPRITE[entry["class"]])
-        sprites.append(Sprite(class_id, tuple(cutouts), np.array(centres)))
-    return sprites
+    index = json.loads((root / "index.json").read_text())
+    held_out = index.keys() & set(HELD_OUT_SPRITES)
+    if split == "held_out" and not held_out:
+        names = ", ".join(HELD_OUT_SPRITES)
+        raise FrameError(f"{root} has none of the held-out sprites ({names}), found {list(index)}")
+    return [
+        _read_sprite(root / name, entry, classes)
+        for name, entry in index.items()
+        if entry["class"] in STREET_CLASS_OF_SPRITE
+        and split in ("all", "held_out" if name in held_out else "train")
+    ]
+
+
+def _read_sprite(folder: Path, entry: dict[str, Any], classes: ClassTable) -> Sprite:
+    """The sequence of one entry of `index.json`."""
+    frames, kind = entry["frames"], entry["class"]
+    boxes = np.array([frame["bbox"] for frame in frames], np.float64)
+    scales = np.array([frame["scale"] for frame in frames], np.float64)
+    return Sprite(
+        class_id=classes.id_of(STREET_CLASS_OF_SPRITE[kind]),
+        cutouts=tuple(_read_cutout(folder, frame["frame"]) for frame in frames),
+        centres=(boxes[:, :2] + boxes[:, 2:]) / 2 * scales[:, None],
+        scales=scales,
+        whole=np.array([_is_whole(frame) for frame in frames]),
+        metres=SPRITE_METRES[kind],
+    )
+
+
+def _read_cutout(folder: Path, number: int) -> tuple[NDArray, NDArray]:
+    stem = f"{number:05d}"
+    image = cv2.imread(str(folder / f"{stem}.jpg"))
+    mask = cv2.imread(str(folder / f"{stem}.png"), cv2.IMREAD_GRAYSCALE)
+    if image is None or mask is None:
+        raise FileNotFoundError(f"{folder}: cut-out {stem} is missing or unreadable")
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB), (mask > 0).astype(np.uint8)
+
+
+def _is_whole(frame: dict[str, Any]) -> bool:
+    """Whether the box keeps off the border of the source frame; its size need not be known."""
+    if "source_size" not in frame:
+        return True
+    (x0, y0, x1, y1), (width, height) = frame["bbox"], frame["source_size"]
+    return min(x0, y0) > 1 and x1 < width - 2 and y1 < height - 2
 
 
 class CopyPaste:
@@ -125,8 +177,8 @@ class CopyPaste:
             if frame is frames[1]:
                 place = motion[:2, :2] @ place + motion[:2, 2]
                 size = scale * float(np.hypot(*motion[:2, 0]))
-            matrix = _placement(cutout.shape, size, place, mirror)
-            _blend(frame, cutout, mask, matrix, brightness, sprite.class_id, track)
+            matrix = placement(cutout.shape, size, place, mirror)
+            blend(frame, cutout, mask, matrix, brightness, sprite.class_id, track)
 
 
 def instances_of_regions(semantic: NDArray, things: Sequence[int]) -> NDArray[np.int32]:
@@ -155,14 +207,14 @@ def _looks_single(width: int, height: int, area: int) -> bool:
     return large and width <= MAX_ASPECT * height and area >= fill * width * height
 
 
-def _placement(shape: tuple[int, ...], scale: float, foot: NDArray, mirror: bool) -> NDArray:
+def placement(shape: tuple[int, ...], scale: float, foot: NDArray, mirror: bool) -> NDArray:
     """2x3 map of a cut-out of `shape` (h, w, ...) whose bottom centre comes to `foot` (x, y)."""
     height, width = shape[:2]
     sx = -scale if mirror else scale
     return np.array([[sx, 0, foot[0] - sx * width / 2], [0, scale, foot[1] - scale * height]])
 
 
-def _blend(
+def blend(
     frame: tuple[NDArray, NDArray, NDArray],
     cutout: NDArray,
     mask: NDArray,

@@ -13,7 +13,6 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ..types import NO_CLASS
 from .street import textures
 from .street.canvas import (
     SHIFT,
@@ -31,27 +30,12 @@ from .street.light import Light
 from .street.roadside import Library, RoadsideBuilder
 from .street.scenery import Drawable
 from .street.traffic import Traffic
+from .street_frame import StreetFrame, without_specks
 
-SPECK = 3e-4
-"""Share of the frame (41 pixels of 480 x 288) below which the visible part of an object is labelled
-as void, as annotators of real data do with what they cannot make out."""
 _FAR = 160.0
 """Metres of street that are painted."""
 _SHADOWS = 70.0
 """Metres within which shadows are; beyond they are flatter than a pixel."""
-
-
-@dataclass(frozen=True)
-class StreetFrame:
-    """One frame and its truth; H, W as asked for."""
-
-    image: NDArray[np.uint8]
-    """[H, W, 3] RGB."""
-    semantic: NDArray[np.uint8]
-    """[H, W] class id of the street model (0 road .. 10 vehicle); `NO_CLASS` on specks."""
-    instance: NDArray[np.uint16]
-    """[H, W] track id of person, cyclist or vehicle; 0 for stuff. An object keeps its id for life,
-    also while it is out of sight."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +105,7 @@ class SyntheticStreet:
         self._ground.finish(canvas, self._shadows(canvas, items))
         for item in sorted(items, key=lambda item: -item.order):
             item.draw(canvas, self._weather.light)
-        semantic, instance = _without_specks(*canvas.labels())
+        semantic, instance = without_specks(*canvas.labels())
         return StreetFrame(self._expose(canvas.image, t), semantic, instance)
 
     def _camera(self, seconds: float) -> Camera:
@@ -235,18 +219,6 @@ class SyntheticStreet:
         y, x = rng.integers(0, 64, 2)
         grain = self._noise[y : y + self.height, x : x + self.width]
         return cv2.addWeighted(exposed, 1.0, grain, weather.noise, 0.0, dtype=cv2.CV_8U)
-
-
-def _without_specks(
-    semantic: NDArray[np.uint8], instance: NDArray[np.uint16]
-) -> tuple[NDArray[np.uint8], NDArray[np.uint16]]:
-    """The labels with objects of fewer visible pixels than `SPECK` made void."""
-    sizes = np.bincount(instance.ravel())
-    small = sizes < SPECK * instance.size
-    small[0] = False
-    specks = small[instance]
-    semantic[specks], instance[specks] = NO_CLASS, 0
-    return semantic, instance
 
 
 def _random_weather(rng: np.random.Generator) -> _Weather:

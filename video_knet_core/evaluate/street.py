@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,12 +12,18 @@ from tqdm import tqdm
 
 from ..config import TrackingConfig
 from ..data.camvid import CamVid
+from ..data.copy_paste import SpriteSplit, load_sprites
+from ..data.pasted_clips import PastedClip
+from ..data.street_frame import StreetClip, StreetFrame
 from ..data.synthetic_street import SyntheticStreet
 from ..engine.runtime import ModelError, Runtime
+from ..metrics.overlaps import Classes, count_overlaps
 from ..metrics.stq import SegmentationTrackingQuality
-from ..metrics.vss import MeanIoU
+from ..metrics.vpq import MeanVideoPanopticQuality
+from ..metrics.vss import MeanIoU, VideoSemanticConsistency
 from ..predictor import VideoPredictor
-from ..types import NO_CLASS, ClassTable
+from ..types import NO_CLASS, ClassTable, PanopticFrame
+from .shared_runtime import SharedRuntime
 
 HELD_OUT_SEED = 1_000_000
 """First seed of the synthetic clips for evaluation; training uses lower ones."""
@@ -28,27 +35,35 @@ STREET_CLASSES = [
 
 
 @dataclass(frozen=True)
-class SyntheticScores:
-    """Scores 0..1 on synthetic clips."""
+class StreetScores:
+    """Scores 0..1 on clips with exact tracks."""
 
     stq: float
     aq: float
     sq: float
+    vpq: float
+    """VPQ as Cityscapes-VPS reports it: the windows of all clips are pooled for each length of 1,
+    2, 3 and 4 consecutive frames, then the four are averaged. NaN if the clips are shorter."""
     miou: float
     stays: int
     """Appearances of objects that were found in at least two frames; see `IdSwitches`."""
     steady: float
-    """Share of the stays with one id from start to end."""
+    """Share of the stays with one id from start to end; NaN without stays."""
     switches: int
     """Changes of id within the stays."""
 
 
 @dataclass(frozen=True)
 class ClassScores:
-    """Mean IoU 0..1 and the IoU of each class, by class id; NaN for a class that never occurs."""
+    """Fractions 0..1; NaN where nothing was measured."""
 
     miou: float
+    """Mean IoU of the classes that occur."""
     per_class: tuple[float, ...]
+    """IoU of each class, by class id."""
+    mvc8: float
+    """mVC over windows of 8 frames as released with VSPW (`metrics/vss.py`): void is a label like
+    any other, the last window is not used, and so a clip needs 9 frames."""
 
 
 class IdSwitches:
@@ -85,46 +100,83 @@ class IdSwitches:
         return len(counted), sum(len(set(ids)) == 1 for ids in counted)
 
 
+def evaluate_clips(
+    runtime: Runtime,
+    clips: Iterable[StreetClip],
+    frames: int,
+    trackings: Mapping[str, TrackingConfig],
+) -> dict[str, StreetScores]:
+    """Segmentation and tracking on the first `frames` frames of each clip.
+
+    Args:
+        trackings: the trackers to compare, by a name of yours. The network runs once for each
+            frame, so all of them see the same segments.
+
+    Returns:
+        Scores by the same names.
+
+    Raises:
+        ModelError: the model has other classes than the street's.
+    """
+    classes, shared = street_classes(runtime), SharedRuntime(runtime)
+    measured = {name: _Measured(classes) for name in trackings}
+    for number, clip in enumerate(clips):
+        predictors = {name: VideoPredictor(shared, config) for name, config in trackings.items()}
+        for t in tqdm(range(frames), f"clip {number + 1}", leave=False, disable=None):
+            truth = clip.frame(t)
+            for name, predictor in predictors.items():
+                frame = predictor.step(truth.image, round(t * 1e9 / clip.fps))
+                measured[name].update(truth, frame, number)
+        for scores in measured.values():
+            scores.end_clip()
+    return {name: scores.compute() for name, scores in measured.items()}
+
+
 def evaluate_synthetic(
     runtime: Runtime, clips: int, frames: int, tracking: TrackingConfig | None = None
-) -> SyntheticScores:
-    """Segmentation and tracking on `clips` held-out synthetic streets of `frames` frames each."""
-    classes = _street_classes(runtime)
-    quality = SegmentationTrackingQuality(len(classes), classes.things, ignore=NO_CLASS)
-    iou, switches = MeanIoU(len(classes), ignore=NO_CLASS), IdSwitches()
-    for seed in range(HELD_OUT_SEED, HELD_OUT_SEED + clips):
-        street, predictor = SyntheticStreet(seed), VideoPredictor(runtime, tracking)
-        for t in tqdm(range(frames), f"street {seed}", leave=False, disable=None):
-            truth = street.frame(t)
-            frame = predictor.step(truth.image, round(t * 1e9 / street.fps))
-            semantic, ids = frame.semantic_map(), frame.track_id_map()
-            quality.update(truth.semantic, truth.instance, semantic, ids, seed)
-            iou.update(truth.semantic, semantic)
-            switches.update(truth.instance, ids)
-        switches.end_clip()
-    result, (stays, steady) = quality.compute(), switches.stays()
-    return SyntheticScores(
-        stq=result.stq,
-        aq=result.aq,
-        sq=result.sq,
-        miou=iou.compute().miou,
-        stays=stays,
-        steady=steady / stays if stays else float("nan"),
-        switches=switches.switches,
-    )
+) -> StreetScores:
+    """One tracker on `clips` held-out synthetic streets of `frames` frames each."""
+    trackings = {"": tracking or TrackingConfig()}
+    return evaluate_clips(runtime, synthetic_streets(clips), frames, trackings)[""]
+
+
+def synthetic_streets(count: int) -> Iterator[SyntheticStreet]:
+    """The held-out streets, each made when it is asked for."""
+    return map(SyntheticStreet, range(HELD_OUT_SEED, HELD_OUT_SEED + count))
+
+
+def pasted_clips(
+    root: Path, classes: ClassTable, count: int, split: SpriteSplit = "held_out"
+) -> list[PastedClip]:
+    """Clips with the seeds 0 .. `count` - 1 from a data root of training.
+
+    Args:
+        root: holds `camvid/val_clip` and `sprites`.
+        split: see `load_sprites`.
+
+    Raises:
+        FrameError: the clip is missing or faulty, or there is no sprite to paste.
+        FileNotFoundError: the list of sprites or one of its cut-outs is missing.
+    """
+    clip = CamVid(root / "camvid" / "val_clip")
+    sprites = load_sprites(root / "sprites", classes, split)
+    return [PastedClip(clip, sprites, classes.things, seed) for seed in range(count)]
 
 
 def evaluate_camvid(runtime: Runtime, root: Path, fps: float = 15.0) -> ClassScores:
     """Semantic segmentation of a CamVid clip, its frames taken as one video of `fps`."""
+    number = len(street_classes(runtime))
+    quality = VideoSemanticConsistency(number, windows=(8,), void=(NO_CLASS,))
     clip, predictor = CamVid(root), VideoPredictor(runtime)
-    iou = MeanIoU(len(_street_classes(runtime)), ignore=NO_CLASS)
     for t, (image, truth) in enumerate(tqdm(clip, leave=False, disable=None)):
-        iou.update(truth, predictor.step(image, round(t * 1e9 / fps)).semantic_map())
-    result = iou.compute()
-    return ClassScores(result.miou, tuple(float(value) for value in result.per_class))
+        quality.update(truth, predictor.step(image, round(t * 1e9 / fps)).semantic_map())
+    result = quality.compute()
+    return ClassScores(
+        result.miou, tuple(float(value) for value in result.per_class), result.mvc[8]
+    )
 
 
-def _street_classes(runtime: Runtime) -> ClassTable:
+def street_classes(runtime: Runtime) -> ClassTable:
     """The classes of the model; ModelError if they are not those of the data."""
     names = [info.name for info in runtime.info.classes]
     if names != STREET_CLASSES:
@@ -132,6 +184,46 @@ def _street_classes(runtime: Runtime) -> ClassTable:
             f"{runtime.info.name}: its classes must be {STREET_CLASSES}, found {names}"
         )
     return runtime.info.classes
+
+
+class _Measured:
+    """All that is counted of one tracker."""
+
+    def __init__(self, classes: ClassTable) -> None:
+        number, things = len(classes), classes.things
+        self._classes = Classes(number, things, NO_CLASS)
+        self._quality = SegmentationTrackingQuality(number, things, ignore=NO_CLASS)
+        self._panoptic = MeanVideoPanopticQuality(number, things, ignore=NO_CLASS)
+        self._iou = MeanIoU(number, ignore=NO_CLASS)
+        self._switches = IdSwitches()
+
+    def update(self, truth: StreetFrame, frame: PanopticFrame, clip: int) -> None:
+        """Add the next frame of clip number `clip`."""
+        semantic, ids = frame.semantic_map(), frame.track_id_map()
+        maps = truth.semantic, truth.instance, semantic, ids
+        for overlaps in count_overlaps(*maps, self._classes):
+            self._quality.add(overlaps, clip)
+            self._panoptic.add(overlaps, clip)
+        self._iou.update(truth.semantic, semantic)
+        self._switches.update(truth.instance, ids)
+
+    def end_clip(self) -> None:
+        """The next frame belongs to another clip."""
+        self._switches.end_clip()
+
+    def compute(self) -> StreetScores:
+        """Scores of everything seen so far."""
+        result, (stays, steady) = self._quality.compute(), self._switches.stays()
+        return StreetScores(
+            stq=result.stq,
+            aq=result.aq,
+            sq=result.sq,
+            vpq=self._panoptic.compute().vpq,
+            miou=self._iou.compute().miou,
+            stays=stays,
+            steady=steady / stays if stays else float("nan"),
+            switches=self._switches.switches,
+        )
 
 
 def _owners(truth: NDArray[np.integer], predicted: NDArray[np.integer]) -> dict[int, int]:

@@ -1,0 +1,268 @@
+"""Tracks on real pixels: moving cut-out objects pasted on a real video of a street.
+
+The clip brings scenery, light and camera motion, the sprites bring objects whose tracks are known
+exactly. The clip's own people and vehicles are labelled, but nobody knows their tracks: they are
+void, neither wanted nor wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from ..types import NO_CLASS
+from .camvid import CamVid
+from .copy_paste import Sprite, blend, placement
+from .frames import FrameError
+from .street_frame import StreetFrame, without_specks
+
+HORIZON = 0.49
+"""Row of the horizon over image height, and ..."""
+CAMERA_METRES = 1.4
+"""... height of the camera, as objects of known size in CamVid's sequence 0016E5 tell."""
+NEAREST, FARTHEST = 0.5, 0.08
+"""Rows from the horizon to the feet over image height: a car fills the width, a person has 35 of
+360 rows."""
+STREET_METRES = 4.5
+"""Objects start at most this far to either side of the image's centre line."""
+SMOOTHING = 15
+"""Cut-outs over which the size of an object is averaged: less would take a pose for a distance."""
+LEAST_CUTOUTS = 10
+"""A sprite with a shorter run of whole cut-outs is not pasted."""
+
+
+class PastedClip:
+    """An endless clip: `clip` played forward and backward, with 3 to 6 objects on the street.
+
+    Args:
+        clip: consecutive frames with stuff labels, shown from a frame on that the seed draws.
+        sprites: what is pasted; each is used once before one is used again.
+        things: class ids that are void where the clip has them.
+        seed: which objects, where and how they move; >= 0.
+        fps: frames per second of the clip.
+
+    Raises:
+        ValueError: a seed or rate that cannot be.
+        FrameError: no sprite has enough whole cut-outs.
+    """
+
+    def __init__(
+        self,
+        clip: CamVid,
+        sprites: Sequence[Sprite],
+        things: Sequence[int],
+        seed: int,
+        fps: float = 15.0,
+    ) -> None:
+        if seed < 0:
+            raise ValueError(f"seed must be >= 0, found {seed}")
+        if not fps > 0:
+            raise ValueError(f"fps must be positive, found {fps}")
+        usable = [s for s in sprites if _longest_run(s.whole)[1] >= LEAST_CUTOUTS]
+        if not usable:
+            raise FrameError(
+                f"none of {len(sprites)} sprites shows its object whole in {LEAST_CUTOUTS} "
+                "consecutive cut-outs"
+            )
+        self.clip, self.things, self.seed, self.fps = clip, tuple(things), seed, fps
+        rng = np.random.default_rng(seed)
+        self._first = int(rng.integers(len(clip)))
+        order, count = rng.permutation(len(usable)), int(rng.integers(3, 7))
+        aspect = clip[0][0].shape[1] / clip[0][0].shape[0]
+        self.objects = [
+            _random_object(usable[order[k % len(usable)]], aspect, np.random.default_rng([seed, k]))
+            for k in range(count)
+        ]
+        """Track k + 1 is object k."""
+
+    def frame(self, t: int) -> StreetFrame:
+        """Frame number t >= 0; the same arguments give the same pixels."""
+        if t < 0:
+            raise ValueError(f"frame number must be >= 0, found {t}")
+        image, semantic = self.clip[there_and_back(self._first + t, len(self.clip))]
+        own = np.isin(semantic, self.things)
+        views = [item.view(t, t / self.fps, k) for k, item in enumerate(self.objects, start=1)]
+        void = np.where(own, np.uint8(NO_CLASS), semantic)
+        frame = image.copy(), void, np.zeros(own.shape, np.uint16)
+        parts: list[_View | _Cover] = [*_covers(image, own), *views]
+        for part in sorted(parts, key=lambda part: part.nearness):
+            part.draw(*frame)
+        return StreetFrame(frame[0], *without_specks(*frame[1:]))
+
+
+def there_and_back(t: int, count: int) -> int:
+    """Index of frame t of a sequence played forward, backward, forward, ...; ends show once."""
+    if count == 1:
+        return 0
+    t %= 2 * (count - 1)
+    return min(t, 2 * (count - 1) - t)
+
+
+@dataclass(frozen=True)
+class _View:
+    """An object as it is seen in one frame."""
+
+    cutout: NDArray[np.uint8]
+    mask: NDArray[np.uint8]
+    class_id: int
+    track: int
+    nearness: float
+    """Rows from the horizon to the feet over image height: nearer objects stand lower."""
+    metres: float
+    """Where the feet are to the right of the image's centre line."""
+    scale: float
+    """Metres per pixel of the cut-out."""
+    mirror: bool
+    brightness: float
+
+    def draw(self, image: NDArray, semantic: NDArray, instance: NDArray) -> None:
+        """Draw it over the image and the label maps."""
+        height, width = semantic.shape
+        pixels_per_metre = self.nearness * height / CAMERA_METRES
+        foot = np.array(
+            [width / 2 + self.metres * pixels_per_metre, (HORIZON + self.nearness) * height]
+        )
+        cutout, mask, scale = _shrunk(self.cutout, self.mask, self.scale * pixels_per_metre)
+        matrix = placement(cutout.shape, scale, foot, self.mirror)
+        frame = image, semantic, instance
+        blend(frame, cutout, mask, matrix, self.brightness, self.class_id, self.track)
+
+
+@dataclass(frozen=True)
+class _Cover:
+    """A thing of the clip itself: it hides what is pasted farther away."""
+
+    image: NDArray[np.uint8]
+    """[H, W, 3] of the clip."""
+    pixels: tuple[slice, slice]
+    mask: NDArray[np.bool_]
+    """Where it is within `pixels`."""
+    nearness: float
+    """As that of a view."""
+
+    def draw(self, image: NDArray, semantic: NDArray, instance: NDArray) -> None:
+        """Bring its pixels back; they stay void."""
+        image[self.pixels][self.mask] = self.image[self.pixels][self.mask]
+        semantic[self.pixels][self.mask] = NO_CLASS
+        instance[self.pixels][self.mask] = 0
+
+
+def _covers(image: NDArray[np.uint8], things: NDArray[np.bool_]) -> list[_Cover]:
+    """The connected regions of `things` [H, W]."""
+    _, regions, stats, _ = cv2.connectedComponentsWithStats(things.astype(np.uint8))
+    covers = []
+    for region, (x, y, width, height, _) in enumerate(stats[1:].tolist(), start=1):
+        pixels = slice(y, y + height), slice(x, x + width)
+        nearness = (y + height) / len(things) - HORIZON
+        covers.append(_Cover(image, pixels, regions[pixels] == region, nearness))
+    return covers
+
+
+@dataclass(frozen=True)
+class _Sway:
+    """A smooth motion back and forth, 0 at the start."""
+
+    reach: float
+    seconds: float
+    phase: float
+
+    def at(self, seconds: float) -> float:
+        """Where it is, within 2 * `reach` of the start."""
+        angle = 2 * np.pi * seconds / self.seconds + self.phase
+        return float(self.reach * (np.sin(angle) - np.sin(self.phase)))
+
+    @classmethod
+    def random(cls, rng: np.random.Generator, low: float, high: float) -> _Sway:
+        return cls(rng.uniform(low, high), rng.uniform(5, 12), rng.uniform(0, 2 * np.pi))
+
+
+@dataclass(frozen=True)
+class _Object:
+    """A sprite with a place on the street. It moves as in its own video, and drifts besides."""
+
+    sprite: Sprite
+    first: int
+    """The cut-out of frame 0, counted within the whole ones."""
+    nearness: float
+    metres: float
+    aside: _Sway
+    """In metres."""
+    nearer: _Sway
+    """Of the logarithm of `nearness`."""
+    size: float
+    """How much larger than the usual one of its kind."""
+    mirror: bool
+    brightness: float
+
+    def view(self, t: int, seconds: float, track: int) -> _View:
+        """The object in frame t, which is so many seconds after frame 0, as number `track`."""
+        start, count = _longest_run(self.sprite.whole)
+        begin, now = (start + there_and_back(self.first + n, count) for n in (0, t))
+        heights = _smooth_heights(self.sprite)
+        centres = self.sprite.centres[:, 0] / self.sprite.scales
+        metre = heights / (self.sprite.metres * self.size)  # [T] source pixels
+        nearness = self.nearness * np.exp(self.nearer.at(seconds)) * metre[now] / metre[begin]
+        own = (centres[now] - centres[begin]) / metre[now]
+        return _View(
+            *self.sprite.cutouts[now],
+            class_id=self.sprite.class_id,
+            track=track,
+            nearness=float(np.clip(nearness, FARTHEST, NEAREST)),
+            metres=self.metres + self.aside.at(seconds) + (-own if self.mirror else own),
+            scale=1 / (metre[now] * self.sprite.scales[now]),
+            mirror=self.mirror,
+            brightness=self.brightness,
+        )
+
+
+def _random_object(sprite: Sprite, aspect: float, rng: np.random.Generator) -> _Object:
+    """`aspect`: width over height of the image. At the start, the feet are within its width."""
+    nearness = np.exp(rng.uniform(*np.log((0.1, 0.4))))
+    reach = min(0.45 * aspect * CAMERA_METRES / nearness, STREET_METRES)
+    return _Object(
+        sprite=sprite,
+        first=int(rng.integers(2 * len(sprite.cutouts))),
+        nearness=nearness,
+        metres=rng.uniform(-reach, reach),
+        aside=_Sway.random(rng, 0.3, 2.0),
+        nearer=_Sway.random(rng, 0.0, 0.3),
+        size=rng.uniform(0.9, 1.1),
+        mirror=bool(rng.random() < 0.5),
+        brightness=rng.uniform(0.6, 1.1),
+    )
+
+
+def _longest_run(flags: NDArray[np.bool_]) -> tuple[int, int]:
+    """Start and length of the longest run of True in flags [T]; length 0 if there is none."""
+    edges = np.flatnonzero(np.diff(np.concatenate(([0], flags.astype(np.int8), [0]))))
+    starts, ends = edges[::2], edges[1::2]
+    if not len(starts):
+        return 0, 0
+    longest = int((ends - starts).argmax())
+    return int(starts[longest]), int(ends[longest] - starts[longest])
+
+
+def _smooth_heights(sprite: Sprite) -> NDArray[np.float64]:
+    """[T] height in pixels of the source frame, averaged over `SMOOTHING` cut-outs."""
+    heights = np.array([mask.shape[0] for _, mask in sprite.cutouts]) / sprite.scales
+    padded = np.pad(heights, SMOOTHING // 2, mode="edge")
+    return np.convolve(padded, np.full(SMOOTHING, 1 / SMOOTHING), mode="valid")
+
+
+def _shrunk(cutout: NDArray, mask: NDArray, scale: float) -> tuple[NDArray, NDArray, float]:
+    """Cut-out and mask at the size they are drawn at, and the scale that is left to do.
+
+    Averaged: a map that skips pixels makes small objects flicker.
+    """
+    if scale >= 1:
+        return cutout, mask, scale
+    height, width = (max(round(n * scale), 1) for n in mask.shape)
+    small, soft = (
+        cv2.resize(part, (width, height), interpolation=cv2.INTER_AREA)
+        for part in (cutout, mask.astype(np.float32))
+    )
+    return small, soft, scale * mask.shape[0] / height
