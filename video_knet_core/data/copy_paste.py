@@ -137,7 +137,9 @@ class CopyPaste:
         things: Sequence[int],
         max_sprites: int = 4,
         crop: CropRange | None = None,
+        causal: bool = False,
     ) -> None:
+        self.causal = causal
         self.stills = stills
         self.sprites = sprites
         self.things = tuple(things)
@@ -162,7 +164,9 @@ class CopyPaste:
         """Put one sprite into both frames, in place; it stands on the ground, nearer = larger."""
         sprite = self.sprites[int(rng.integers(len(self.sprites)))]
         first = int(rng.integers(len(sprite.cutouts)))
-        second = int(np.clip(first + rng.integers(-3, 4), 0, len(sprite.cutouts) - 1))
+        later = rng.integers(-3, 4)
+        later = -abs(later) if self.causal else later
+        second = int(np.clip(first + later, 0, len(sprite.cutouts) - 1))
         height, width = frames[0][1].shape
         tall = np.clip(foot_y / height - 0.35, 0.1, None) * height * rng.uniform(0.5, 1.2)
         scale = min(tall / sprite.cutouts[first][0].shape[0], 1.5)

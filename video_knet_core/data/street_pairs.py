@@ -24,14 +24,18 @@ class StreetPairs:
     kept in `cache` (about 2 MB each).
     """
 
-    def __init__(self, seeds: int, cache: Path, crop: CropRange | None = None) -> None:
-        self.seeds = seeds
+    def __init__(
+        self, seeds: int, cache: Path, crop: CropRange | None = None, causal: bool = False
+    ) -> None:
+        self.seeds, self.causal = seeds, causal
         self.cache = cache
         self.crop = crop or CropRange(scale=(1.0, 1.7), aspect=(0.8, 1.2))
 
     def sample(self, rng: Rng, height: int, width: int) -> FramePair:
         clip = self._clip(int(rng.integers(self.seeds)), int(rng.choice(MOMENTS)))
         first, second = rng.choice(len(OFFSETS), 2, replace=False)
+        if self.causal:
+            first, second = max(first, second), min(first, second)
         frames = [clip[first], clip[second]]
         to_crop = self.crop.draw(rng, frames[0].semantic.shape, height, width)
         warped = [warp(f.image, f.semantic, f.instance, to_crop, height, width) for f in frames]

@@ -60,8 +60,12 @@ class DataConfig:
     """Share of the rest from real stills; what remains comes from the synthetic street."""
     stills: str = "camvid/train"
     sprites: str = "sprites"
+    causal: bool = False
+    """Of these two sources: the key frame is the later one of a pair, as for a running camera."""
     synthetic_seeds: int = 200
     """Streets 0 .. this - 1 are for training; evaluation uses seeds from 1,000,000 on."""
+    street_cache: str = ""
+    """Folder of drawn streets, for several runs to share; by default in that of the run."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.copy_paste_share <= 1:
@@ -183,9 +187,9 @@ class TrainConfig:
 
 
 def open_sources(
-    config: DataConfig, model: ModelConfig, data_root: Path | None, cache: Path
+    config: DataConfig, model: ModelConfig, data_root: Path | None, out: Path
 ) -> list[tuple[float, PairSource]]:
-    """The pair sources with their shares; drawn streets are kept in the folder `cache`.
+    """The pair sources with their shares; drawn streets are kept in `street_cache`, or in `out`.
 
     Raises:
         ConfigError: real data is asked for and no data root is given, or a data set has other
@@ -201,9 +205,13 @@ def open_sources(
         root = data_path(data_root, f"data.copy_paste_share {config.copy_paste_share}")
         sprites = load_sprites(root / config.sprites, model.classes)
         stills = CamVid(root / config.stills)
-        sources.append((share, CopyPaste(stills, sprites, model.classes.things)))
+        sources.append(
+            (share, CopyPaste(stills, sprites, model.classes.things, causal=config.causal))
+        )
     if config.rest > share:
-        sources.append((config.rest - share, StreetPairs(config.synthetic_seeds, cache)))
+        cache = Path(config.street_cache) if config.street_cache else out / "streets"
+        streets = StreetPairs(config.synthetic_seeds, cache, causal=config.causal)
+        sources.append((config.rest - share, streets))
     return sources
 
 

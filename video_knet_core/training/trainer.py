@@ -44,7 +44,7 @@ class Trainer:
         torch.set_num_threads(config.threads)
         self.model = _in_channels_last(build_model(config, config_path).to(self.device))
         classes = self.model.config.classes
-        sources = open_sources(config.data, self.model.config, data_root, out / "streets")
+        sources = open_sources(config.data, self.model.config, data_root, out)
         self.dataset = PairDataset(sources, classes, config)
         self.validation = Validation(config.validation, self.model.config, data_root)
         self.average = _average(self.model, config.average) if config.average else None
