@@ -62,6 +62,7 @@ class TorchRuntime:
             areas=output.areas.numpy(),
             embeddings=output.embeddings.numpy(),
             boxes=None if boxes is None else boxes.numpy(),
+            kernels=output.kernels.numpy(),
         )
         return segments, PreviousKernels(output.kernels[None], torch.ones(1, dtype=torch.bool))
 
