@@ -25,7 +25,10 @@ STRIDE = 32
 BACKBONES = ("efficientnet_lite0", "resnet50", "resnet101", "swin_b")
 FUSIONS = ("none", "link_atten", "update_dynamic_cov")
 LINKINGS = ("none", "ffn", "update", "update_obj")
-ASSOCIATIONS = ("embedding", "quasi_dense")
+ASSOCIATIONS = (
+    *("embedding", "quasi_dense"),
+    *("kernels", "iou", "sort", "mask_propagation", "appearance"),
+)
 
 
 class ConfigError(ValueError):
@@ -194,8 +197,14 @@ class TrackingConfig:
     """Life of an id. Times are seconds, so that they hold at any frame rate."""
 
     association: str = "embedding"
-    """Match with "embedding", our tracker, or "quasi_dense", the authors' with its own constants:
-    of the other settings it knows only positional_ids and reset_gap_s."""
+    """What tells a track again, one of `ASSOCIATIONS`.
+
+    "embedding": our tracker. "quasi_dense": the authors', with its own constants; of the other
+    settings it knows only positional_ids and reset_gap_s. To compare with, in our tracker but with
+    constants of their own in place of match_threshold, least_cosine, overlap_weight and
+    embedding_momentum: "kernels" (raw kernels), "iou" (the last mask), "sort" (boxes where a Kalman
+    filter expects them), "mask_propagation" (masks carried by optical flow) and "appearance"
+    (features of an ImageNet network; needs torch)."""
     positional_ids: bool = False
     """Quasi-dense only: give ids to the wrong segments after a duplicate, as the authors do."""
     match_threshold: float = 0.5

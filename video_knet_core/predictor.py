@@ -17,11 +17,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from .config import TrackingConfig
+from .config import ConfigError, TrackingConfig
 from .engine.runtime import Runtime
 from .geometry import NearestUpsampling, Regions
 from .tracking import build_tracker
-from .tracking.detections import Detections
+from .tracking.baselines import ImageFeatures
+from .tracking.detections import Detections, Pixels
 from .tracking.history import Tracked
 from .types import ClassTable, PanopticFrame, Segments, Track, TrackState
 
@@ -29,14 +30,23 @@ _log = logging.getLogger(__name__)
 
 
 class VideoPredictor:
-    """Online panoptic segmentation and tracking of one camera."""
+    """Online panoptic segmentation and tracking of one camera.
+
+    Args:
+        runtime: the engine.
+        tracking: settings of the tracker.
+        first_epoch: number of the first epoch.
+
+    Raises:
+        ConfigError: the association needs a package that is missing.
+    """
 
     def __init__(
         self, runtime: Runtime, tracking: TrackingConfig | None = None, first_epoch: int = 0
     ) -> None:
         self.classes: ClassTable = runtime.info.classes
         self._runtime = runtime
-        self._tracker = build_tracker(tracking, first_epoch)
+        self._tracker = build_tracker(tracking, first_epoch, _imagenet_features)
         self._upsampling: NearestUpsampling | None = None
         self._state: Any | None = None
         self._size: tuple[int, ...] | None = None
@@ -78,6 +88,7 @@ class VideoPredictor:
 
         Raises:
             ValueError: the image is not a uint8 RGB image with pixels.
+            ConfigError: the association needs what the engine does not give.
         """
         check_image(image)
         reason = self._discontinuity(image, stamp)
@@ -88,9 +99,10 @@ class VideoPredictor:
         if reason:
             _log.info("tracker reset: %s", reason)
             self.reset()
+        size = (image.shape[0], image.shape[1])
+        labels, tracks, tracked = self._track(segments, resized, size, stamp)
         self._state = state
         self._size, self._stamp = image.shape, stamp
-        labels, tracks, tracked = self._track(segments, (image.shape[0], image.shape[1]), stamp)
         return PanopticFrame(
             stamp, labels, tracks, tracked.born, tracked.ended, self.epoch, inference_ms
         )
@@ -109,7 +121,7 @@ class VideoPredictor:
         return ""
 
     def _track(
-        self, segments: Segments, size: tuple[int, int], stamp: int
+        self, segments: Segments, image: NDArray[np.uint8], size: tuple[int, int], stamp: int
     ) -> tuple[NDArray[np.uint16], tuple[Track, ...], Tracked]:
         """Slots to regions, regions to tracks, tracks to labels: stuff first, then things."""
         if self._upsampling is None or self._upsampling.target != size:
@@ -119,17 +131,9 @@ class VideoPredictor:
         regions = self._upsampling.measure(grouped.map, len(grouped.class_ids))
         present = np.flatnonzero(regions.areas)
         stuff, things = np.split(present, [np.searchsorted(present, grouped.first_thing)])
-        tracked = self._tracker.update(
-            Detections(
-                grouped.class_ids[things],
-                grouped.scores[things],
-                segments.embeddings[things - grouped.first_thing],
-                regions.take(things),
-                None if segments.boxes is None else segments.boxes[things - grouped.first_thing],
-            ),
-            stamp,
-            first_label=1 + len(stuff),
-        )
+        slots = things - grouped.first_thing
+        detections = _detections(segments, slots, regions.take(things), image)
+        tracked = self._tracker.update(detections, stamp, first_label=1 + len(stuff))
         order = np.concatenate([stuff, things[tracked.detection_of]])
         label_of = np.zeros(len(grouped.class_ids) + 1, np.uint16)
         label_of[1 + order] = np.arange(1, len(order) + 1)
@@ -202,6 +206,33 @@ def _stuff_row(grouped: _Grouped, regions: Regions, i: int, label: int, stamp: i
         area=int(regions.areas[i]),
         truncated=bool(regions.truncated[i]),
     )
+
+
+def _detections(
+    segments: Segments, slots: NDArray[np.int64], regions: Regions, image: NDArray[np.uint8]
+) -> Detections:
+    """What the tracker is given of N slots: `regions` are theirs, `image` is the engine's."""
+    return Detections(
+        segments.class_ids[slots],
+        segments.scores[slots],
+        segments.embeddings[slots],
+        regions,
+        None if segments.boxes is None else segments.boxes[slots],
+        None if segments.kernels is None else segments.kernels[slots],
+        Pixels(image, segments.map, slots),
+    )
+
+
+def _imagenet_features() -> ImageFeatures:
+    """The image network of association `appearance`."""
+    try:
+        from .model.image_features import imagenet_features
+
+        return imagenet_features()
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"association 'appearance' needs {error.name}: pip install 'video_knet_ros[train]'"
+        ) from None
 
 
 def _resize(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:

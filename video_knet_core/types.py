@@ -123,6 +123,8 @@ class Segments:
     boxes: NDArray[np.int64] | None = None
     """[S, 4] xmin, ymin, xmax, ymax, inclusive, in pixels of `map`, where a tracker is to go by
     others than the tight ones (torch with the reference merge; exported models have none)."""
+    kernels: NDArray[np.float32] | None = None
+    """[S, C] final kernels of the network, before linking; None if the engine does not tell."""
 
 
 class TrackState(IntEnum):

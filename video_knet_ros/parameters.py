@@ -101,7 +101,9 @@ PARAMETERS: tuple[ParameterSpec, ...] = (
         "association",
         _TRACKING.association,
         Change.UNCONFIGURED,
-        "Tracker: embedding, or quasi_dense, the authors', which the settings below do not touch.",
+        "Tracker: embedding, ours; quasi_dense, the authors', which the settings below do not "
+        "touch; the others, to compare with, heed birth_score and max_coast_s. appearance needs "
+        "torch.",
         choices=ASSOCIATIONS,
     ),
     ParameterSpec(

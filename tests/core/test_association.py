@@ -8,6 +8,7 @@ from video_knet_core.tracking.association import (
     box_overlap,
     cosine,
     embedding_similarity,
+    mask_overlap,
     match_greedily,
 )
 
@@ -53,6 +54,14 @@ def test_box_overlap_of_known_boxes():
     a = np.array([[0, 0, 4, 4], [10, 10, 2, 2]])
     b = np.array([[2, 0, 4, 4], [0, 0, 4, 4], [4, 0, 4, 4], [0, 0, 0, 0]])
     np.testing.assert_allclose(box_overlap(a, b), [[8 / 24, 1, 0, 0], [0, 0, 0, 0]])
+
+
+def test_mask_overlap_of_known_masks():
+    numbers = np.array([[1, 1, 0], [2, 1, 0]], np.uint8)
+    masks = [np.array([[1, 0, 0], [1, 0, 0]], bool), np.zeros((2, 3), bool), numbers == 1]
+    wanted = [[1 / 4, 0, 1], [1 / 2, 0, 0], [0, 0, 0]]
+    np.testing.assert_allclose(mask_overlap(numbers, 3, masks), wanted)
+    assert mask_overlap(numbers, 3, []).shape == (3, 0)
 
 
 def test_the_best_pair_goes_first_and_each_is_used_once():

@@ -53,6 +53,11 @@ def test_the_state_goes_out_and_comes_back_in(tiny):
     assert counts == [1, 2, 3] and fresh[0, 0] == 1
 
 
+def test_the_segments_tell_their_kernels(tiny):
+    segments, state = OnnxRuntime(tiny).step(image(), None)
+    np.testing.assert_array_equal(segments.kernels, state)
+
+
 @pytest.mark.parametrize(
     "bad", [np.zeros((HEIGHT, WIDTH), np.uint8), np.zeros((HEIGHT, WIDTH, 3), np.float32)]
 )

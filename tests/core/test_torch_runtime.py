@@ -37,6 +37,7 @@ def test_a_checkpoint_gives_what_its_export_gives(checkpoint):
         theirs, other = onnx_runtime.step(image, other)
         assert (ours.map != theirs.map).mean() <= 1e-3
         np.testing.assert_allclose(ours.embeddings, theirs.embeddings, atol=1e-3)
+        np.testing.assert_allclose(ours.kernels, theirs.kernels, atol=1e-3)
         assert (ours.class_ids == theirs.class_ids).all()
 
 

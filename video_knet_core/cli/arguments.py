@@ -24,7 +24,9 @@ def add_association(command: argparse.ArgumentParser) -> None:
         "--association",
         choices=ASSOCIATIONS,
         default=TrackingConfig.association,
-        help="the tracker: ours (default), or the authors' (quasi_dense)",
+        help="what tells a track again: embedding (default), ours; quasi_dense, the authors' "
+        "tracker; or, to compare with: raw kernels, iou of masks, sort, mask_propagation by "
+        "optical flow, appearance to an ImageNet network (needs torch)",
     )
 
 

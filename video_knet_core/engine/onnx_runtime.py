@@ -78,6 +78,7 @@ class OnnxRuntime:
             scores=outputs["scores"],
             areas=outputs["areas"],
             embeddings=embeddings,
+            kernels=kernels,
         )
         return segments, kernels
 

@@ -1,4 +1,7 @@
-"""Runs a checkpoint with torch: for evaluation and for comparison with the exported graph."""
+"""Runs a checkpoint with torch: for evaluation and for comparison with the exported graph.
+
+It runs where the network is: on a GPU if that is on one.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from ..model.checkpoint import CheckpointError, load_model
 from ..model.kernels import PreviousKernels
 from ..model.video_knet import VideoKNet
 from ..types import Segments
-from .frame import segment_frame
+from .frame import FrameOutput, segment_frame
 from .runtime import BackendError, ModelError, ModelInfo
 
 
@@ -53,17 +56,20 @@ class TorchRuntime:
         self, pixels: Tensor, state: PreviousKernels | None
     ) -> tuple[Segments, PreviousKernels]:
         """The same for RGB pixels 0..255 as float32 [3,H,W] of any size."""
-        output, boxes = segment_frame(self.model, pixels, state)
-        self.info.check_kernels(output.embeddings.numpy(), output.kernels.numpy())
+        output, boxes = segment_frame(self.model, pixels.to(self.model.mean.device), state)
+        found = FrameOutput(*(part.cpu() for part in output))
+        self.info.check_kernels(found.embeddings.numpy(), found.kernels.numpy())
         segments = Segments(
-            map=output.segment_map.numpy(),
-            class_ids=output.class_ids.numpy(),
-            scores=output.scores.numpy(),
-            areas=output.areas.numpy(),
-            embeddings=output.embeddings.numpy(),
-            boxes=None if boxes is None else boxes.numpy(),
+            map=found.segment_map.numpy(),
+            class_ids=found.class_ids.numpy(),
+            scores=found.scores.numpy(),
+            areas=found.areas.numpy(),
+            embeddings=found.embeddings.numpy(),
+            boxes=None if boxes is None else boxes.cpu().numpy(),
+            kernels=found.kernels.numpy(),
         )
-        return segments, PreviousKernels(output.kernels[None], torch.ones(1, dtype=torch.bool))
+        valid = torch.ones(1, dtype=torch.bool, device=output.kernels.device)
+        return segments, PreviousKernels(output.kernels[None], valid)
 
     def close(self) -> None:
         """Free the network; the runtime cannot be used after."""

@@ -2,16 +2,51 @@
 
 from __future__ import annotations
 
-from ..config import TrackingConfig
+from collections.abc import Callable
+
+from ..config import ConfigError, TrackingConfig
+from .baselines import (
+    AppearanceAssociation,
+    ImageFeatures,
+    KernelAssociation,
+    MaskOverlap,
+    MaskPropagation,
+)
 from .quasi_dense import QuasiDenseTracker
+from .sort import SortAssociation
+from .strategy import Association, EmbeddingAssociation
 from .tracker import Tracker
+
+_ASSOCIATIONS: dict[str, Callable[[], Association]] = {
+    "embedding": EmbeddingAssociation,
+    "kernels": KernelAssociation,
+    "iou": MaskOverlap,
+    "sort": SortAssociation,
+    "mask_propagation": MaskPropagation,
+}
+"""Those that need nothing to be built."""
 
 
 def build_tracker(
-    config: TrackingConfig | None = None, first_epoch: int = 0
+    config: TrackingConfig | None = None,
+    first_epoch: int = 0,
+    image_features: Callable[[], ImageFeatures] | None = None,
 ) -> Tracker | QuasiDenseTracker:
-    """The tracker of `config.association`; its first epoch is `first_epoch`."""
+    """The tracker of `config.association`.
+
+    Args:
+        config: settings.
+        first_epoch: number of the first epoch.
+        image_features: opens the image network of "appearance"; the others do not call it.
+
+    Raises:
+        ConfigError: "appearance" without `image_features`.
+    """
     config = config or TrackingConfig()
     if config.association == "quasi_dense":
         return QuasiDenseTracker(config, first_epoch)
-    return Tracker(config, first_epoch)
+    if config.association != "appearance":
+        return Tracker(config, first_epoch, _ASSOCIATIONS[config.association]())
+    if image_features is None:
+        raise ConfigError("association 'appearance' needs an image network: give image_features")
+    return Tracker(config, first_epoch, AppearanceAssociation(image_features()))

@@ -9,6 +9,8 @@ towards 1 for one object and below 0.1 for two. So `embedding_similarity` is the
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -44,6 +46,23 @@ def box_overlap(a: Numbers, b: Numbers) -> Float:
     )
     shared = np.clip(lower_right - upper_left, 0, None).prod(axis=-1)
     union = a[:, None, 2:].prod(axis=-1) + b[None, :, 2:].prod(axis=-1) - shared
+    return np.divide(shared, union, out=np.zeros(shared.shape), where=union > 0)
+
+
+def mask_overlap(
+    numbers: NDArray[np.integer], count: int, masks: Sequence[NDArray[np.bool_]]
+) -> Float:
+    """Intersection over union of masks: [N, M].
+
+    Args:
+        numbers: [h, w] the N = `count` masks that exclude each other: 0 = none, i + 1 = mask i.
+        masks: the M others, [h, w] each.
+    """
+    areas = np.bincount(numbers.ravel(), minlength=count + 1)[1:]
+    shared = np.zeros((count, len(masks)))
+    for j, mask in enumerate(masks):
+        shared[:, j] = np.bincount(numbers[mask], minlength=count + 1)[1:]
+    union = areas[:, None] + np.array([mask.sum() for mask in masks]) - shared
     return np.divide(shared, union, out=np.zeros(shared.shape), where=union > 0)
 
 

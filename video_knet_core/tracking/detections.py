@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +26,10 @@ class Detections:
     boxes: NDArray[np.floating | np.integer] | None = None
     """[N, 4] x0, y0, x1, y1 (first and last pixel) that the quasi-dense tracker compares instead
     of those of the regions."""
+    kernels: NDArray[np.float32] | None = None
+    """[N, C] the network's own kernels, if the engine gives them."""
+    pixels: Pixels | None = None
+    """For trackers that look at pixels."""
 
     def __len__(self) -> int:
         return len(self.class_ids)
@@ -42,7 +47,6 @@ class Detections:
         columns = (
             self.class_ids.tolist(),
             self.scores.tolist(),
-            self.embeddings,
             self.regions.areas.tolist(),
             map(tuple, self.regions.boxes.tolist()),
             map(tuple, self.regions.centroids.tolist()),
@@ -52,13 +56,37 @@ class Detections:
 
 
 @dataclass(frozen=True)
+class Pixels:
+    """The image of a frame and which of its pixels belong to which of the N detections.
+
+    It only refers to what the engine saw and gave: trackers that look at no pixels pay nothing.
+    """
+
+    image: NDArray[np.uint8]
+    """[H, W, 3] RGB at the size of the engine's input."""
+    slot_map: NDArray[np.uint8]
+    """[h, w], all of the image but smaller; 0 = no segment, s + 1 = slot s."""
+    slots: NDArray[np.int64]
+    """[N] the slot of each detection."""
+
+    @cached_property
+    def numbers(self) -> NDArray[np.uint8]:
+        """[h, w]; 0 = no detection, i + 1 = detection i."""
+        number_of = np.zeros(256, np.uint8)
+        number_of[1 + self.slots] = 1 + np.arange(len(self.slots))
+        return number_of[self.slot_map]
+
+    def mask(self, i: int) -> NDArray[np.bool_]:
+        """[h, w] the pixels of detection i."""
+        return self.numbers == i + 1
+
+
+@dataclass(frozen=True)
 class Segment:
     """One detection, as plain numbers."""
 
     class_id: int
     score: float
-    embedding: NDArray[np.float32]
-    """[E]"""
     area: int
     box: tuple[int, int, int, int]
     """x, y, width, height."""

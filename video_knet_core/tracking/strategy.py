@@ -1,0 +1,121 @@
+"""How a tracker knows an object again: what it remembers of a track, and which segment is like it.
+
+`Tracker` owns the life of ids, and one `Association` tells it which segment could be which track.
+Ours is here; the trackers to compare with are in `baselines.py`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..config import TrackingConfig
+from .association import Float, embedding_similarity
+from .detections import Detections
+
+Cue = TypeVar("Cue")
+"""What an association remembers of a track: an embedding, a mask, the state of a filter."""
+
+
+@dataclass(frozen=True)
+class Expected:
+    """The M tracks that may go on, where they should be if their motion went on."""
+
+    ids: Sequence[int]
+    """[M] track ids."""
+    boxes: NDArray[np.float64]
+    """[M, 4] x, y, width, height in image pixels."""
+    overlap: NDArray[np.floating]
+    """[N, M] intersection over union of the boxes of the N detections with them."""
+
+
+class Association(ABC, Generic[Cue]):
+    """Tells which detection could be which track. One per tracker; `cues` is its memory."""
+
+    def __init__(self, config: TrackingConfig | None = None) -> None:
+        self.config = config or TrackingConfig()
+        """The tracker's settings, kept up to date by it."""
+        self.cues: dict[int, Cue] = {}
+        """What is remembered of each living track, by id."""
+
+    def observe(self, detections: Detections) -> None:
+        """Bring memory to a new frame. Called once for each frame, also for one without things.
+
+        Raises:
+            ConfigError: the engine does not give what this association compares.
+        """
+
+    @abstractmethod
+    def compare(
+        self, detections: Detections, expected: Expected
+    ) -> tuple[Float, NDArray[np.bool_]]:
+        """Rank [N, M] of each pair, about 0..1 and higher is better, and whether it may be made.
+
+        There is at least one detection and one track.
+        """
+
+    @abstractmethod
+    def remember(self, track_id: int, detections: Detections, i: int) -> None:
+        """Take detection i of the observed frame into the memory of a track, or start with it."""
+
+    def forget(self, track_ids: Iterable[int]) -> None:
+        """Drop tracks that have ended."""
+        for track_id in track_ids:
+            del self.cues[track_id]
+
+    def reset(self) -> None:
+        """Forget everything: the next frame is a first one."""
+        self.cues = {}
+
+
+class VectorAssociation(Association[Float]):
+    """An association that remembers a running mean of a vector per segment."""
+
+    @property
+    @abstractmethod
+    def momentum(self) -> float:
+        """Weight of the new vector in the memory of a track, 0..1."""
+
+    @abstractmethod
+    def vectors(self, detections: Detections) -> Float:
+        """[N, E] the vectors of the observed frame."""
+
+    def remembered(self, expected: Expected) -> Float:
+        """[M, E] the vectors of the tracks."""
+        return np.stack([self.cues[track_id] for track_id in expected.ids])
+
+    def remember(self, track_id: int, detections: Detections, i: int) -> None:
+        """Mix the vector of detection i into the mean."""
+        vector, new = self.vectors(detections)[i], self.momentum
+        if track_id in self.cues:
+            vector = new * vector + (1 - new) * self.cues[track_id]
+        self.cues[track_id] = vector
+
+
+class EmbeddingAssociation(VectorAssociation):
+    """Ours: association embeddings, and a little of the place where a track should be."""
+
+    @property
+    def momentum(self) -> float:
+        """As configured."""
+        return self.config.embedding_momentum
+
+    def vectors(self, detections: Detections) -> Float:
+        """The association embeddings."""
+        return detections.embeddings
+
+    def compare(
+        self, detections: Detections, expected: Expected
+    ) -> tuple[Float, NDArray[np.bool_]]:
+        """Embeddings make and forbid matches; the overlap only orders them."""
+        config = self.config
+        similarity = embedding_similarity(
+            detections.embeddings, self.remembered(expected), config.least_cosine
+        )
+        alike = (similarity > 0) & (similarity >= config.match_threshold)
+        return similarity + config.overlap_weight * expected.overlap, alike
