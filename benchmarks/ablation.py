@@ -65,7 +65,8 @@ PAPER = {
     "+ KF": Variant(FULL),
 }
 DESIGN = {
-    "causal": Variant(FULL, train={"data": {"causal": True}}),
+    "causal pairs": Variant(FULL, train={"data": {"causal": True}}),
+    "one kernel set": Variant(FULL | {"linking": "none"}),
     "stride 8": Variant(FULL, {"neck": {"stride": 8}, "panoptic": {"upsample": 4}}),
     "twice the kernels": Variant(FULL, {"kernels": {"things": 80}}),
     "learned + centres": Variant(FULL, {"kernels": {"centers": True}}),
