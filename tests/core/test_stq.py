@@ -22,7 +22,11 @@ from label_videos import (
     videos,
 )
 
-from video_knet_core.metrics.stq import SegmentationTrackingQuality, TrackingQuality
+from video_knet_core.metrics.stq import (
+    QualitySums,
+    SegmentationTrackingQuality,
+    TrackingQuality,
+)
 
 VARIANTS = {
     "stq_dl2": ([11, 13], "count"),
@@ -152,6 +156,27 @@ def test_s6_association_weighs_tubes_equally():
     quality = measured(SegmentationTrackingQuality(2, [1]), [first, (one, one, one, one)])
     assert [q.aq for q in quality.per_sequence.values()] == pytest.approx([1 / 3, 1.0])
     assert quality.aq == pytest.approx(0.5)
+
+
+def test_sums_of_parts_add_up_to_the_whole():
+    """As processes that share the sequences of a validation add theirs."""
+    whole = SegmentationTrackingQuality(4, [2, 3])
+    parts = [SegmentationTrackingQuality(4, [2, 3]) for _ in range(3)]
+    rng = np.random.default_rng(0)
+    for name, part in enumerate(parts):
+        maps = rng.integers(0, 4, (4, 2, 8, 8))
+        whole.update(*maps, name)
+        part.update(*maps, name)
+    sums = [part.sums() for part in parts]
+    total = QualitySums(
+        sum(s.association for s in sums),
+        sum(s.tubes for s in sums),
+        np.sum([s.confusion for s in sums], axis=0),
+    ).quality()
+    expected = whole.compute()
+    found = total.stq, total.aq, total.sq
+    assert found == pytest.approx((expected.stq, expected.aq, expected.sq), abs=1e-12)
+    assert 0 < total.aq < 1
 
 
 def test_s6_a_sequence_of_void_is_nan():

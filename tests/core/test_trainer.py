@@ -11,6 +11,7 @@ import golden
 import pytest
 import torch
 import yaml
+from dataset_fixtures import FIXTURES
 from networks import CONFIGS, small_config, small_network
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -181,6 +182,18 @@ def test_the_best_model_has_its_metric_inside_and_pictures_are_logged(tmp_path):
     assert [e.value for e in events.Scalars("validation/stq")] == pytest.approx([0.5, 0.4])
     picture = events.Images("clip 0")[0]
     assert (picture.height, picture.width) == (288, 480)
+
+
+def test_a_data_set_may_be_the_validation(tmp_path):
+    FIXTURES["own"].write(tmp_path / "data" / "mine")
+    validation = {"every": 1, "dataset": "own", "path": "mine", "clips": 1, "frames": 2}
+    path = write_run(tmp_path, small_network(), validation=validation, steps=1)
+    train_from_config(path, tmp_path / "out", tmp_path / "data", device="cpu")
+    metrics = read_metadata(tmp_path / "out" / "best.safetensors")["metrics"]
+    assert metrics["step"] == 1
+    assert 0 <= metrics["stq"] < 1
+    with pytest.raises(ConfigError, match="validation: own: a data root is needed"):
+        train_from_config(path, tmp_path / "other", device="cpu")
 
 
 def test_mixed_precision_trains_too(tmp_path):

@@ -8,8 +8,9 @@ from dataset_fixtures import FIXTURES
 from networks import small_config
 
 from video_knet_core.config import ConfigError, from_dict
-from video_knet_core.data.clip_pairs import ClipPairs
-from video_knet_core.data.street_pairs import StreetPairs
+from video_knet_core.data.clip_pairs import ClipPairs, StillPairs
+from video_knet_core.data.street_frame import StreetFrame
+from video_knet_core.data.street_pairs import OFFSETS, StreetPairs
 from video_knet_core.data.video import DatasetError
 from video_knet_core.training.batches import PairDataset
 from video_knet_core.training.settings import DataConfig, TrainConfig, open_sources
@@ -53,6 +54,45 @@ def test_a_run_draws_labelled_samples_from_it(root, tmp_path):
     assert np.array_equal(images, dataset[1][0])
 
 
+def test_stills_make_pairs_that_move_a_little(root, tmp_path):
+    """A data set of pictures that have nothing to do with each other."""
+    sources = open_sources(data({**OWN, "stills": True}), small_config(), root, tmp_path)
+    ((_, source),) = sources
+    assert isinstance(source, StillPairs)
+    moved = 0
+    for seed in range(6):
+        pair = source.sample(np.random.default_rng(seed), 64, 96)
+        again = source.sample(np.random.default_rng(seed), 64, 96)
+        assert np.array_equal(pair.images, again.images)
+        ids = [set(np.unique(instance)) for instance in pair.instance]
+        assert ids[0] & ids[1] - {0}, "the same objects are in both"
+        moved += not np.array_equal(pair.instance[0], pair.instance[1])
+    assert moved
+
+
+def test_causal_pairs_have_the_later_frame_first(tmp_path):
+    """A running camera has seen only what was before."""
+    pairs = StreetPairs(1, tmp_path, causal=True)
+    clip = [
+        StreetFrame(np.full((32, 48, 3), t, np.uint8), *np.zeros((2, 32, 48), np.uint8))
+        for t in OFFSETS
+    ]
+    pairs._clip = lambda seed, moment: clip
+    for seed in range(10):
+        images = pairs.sample(np.random.default_rng(seed), 32, 48).images
+        assert images[0].max() > images[1].max()
+
+
+def test_runs_may_share_their_drawn_streets(tmp_path):
+    config = data(copy_paste_share=0.0, street_cache=str(tmp_path / "shared"))
+    ((_, source),) = open_sources(config, small_config(), None, tmp_path / "out")
+    assert source.cache == tmp_path / "shared"
+    ((_, source),) = open_sources(
+        data(copy_paste_share=0.0), small_config(), None, tmp_path / "out"
+    )
+    assert source.cache == tmp_path / "out" / "streets"
+
+
 @pytest.mark.parametrize(
     ("clips", "message"),
     [
@@ -60,6 +100,7 @@ def test_a_run_draws_labelled_samples_from_it(root, tmp_path):
         ([{**OWN, "share": 0.7}] * 2, r"must sum up to at most 1, found \[0.7, 0.7\]"),
         ([{**OWN, "offsets": [0]}], r"offsets must be numbers other than 0, found \[0\]"),
         ([{**OWN, "scale": [2.0, 1.0]}], r"scale must be two rising numbers, found \[2.0, 1.0\]"),
+        ([{**OWN, "aspect": [0.0, 1.0]}], r"aspect must be two rising numbers, found \[0.0, 1.0\]"),
         ([{"path": "mine"}], "dataset"),
     ],
 )

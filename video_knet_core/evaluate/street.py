@@ -80,10 +80,10 @@ class IdSwitches:
 
     def update(self, truth: NDArray[np.integer], predicted: NDArray[np.integer]) -> None:
         """Add the next frame: [H, W] true and predicted ids, 0 = no object."""
-        owners = _owners(truth, predicted)
-        for left in self._ids.keys() - owners.keys():
+        found = owners(truth, predicted)
+        for left in self._ids.keys() - found.keys():
             self._finished.append(self._ids.pop(left))
-        for true_id, track_id in owners.items():
+        for true_id, track_id in found.items():
             ids = self._ids.setdefault(true_id, [])
             self.switches += bool(ids and track_id and ids[-1] != track_id)
             if track_id:
@@ -226,7 +226,7 @@ class _Measured:
         )
 
 
-def _owners(truth: NDArray[np.integer], predicted: NDArray[np.integer]) -> dict[int, int]:
+def owners(truth: NDArray[np.integer], predicted: NDArray[np.integer]) -> dict[int, int]:
     """Track id of each true object in the frame; 0 where no track has an IoU above 0.5."""
     true_ids, true_areas = np.unique(truth, return_counts=True)
     track_ids, track_areas = np.unique(predicted, return_counts=True)
