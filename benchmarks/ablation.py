@@ -31,6 +31,8 @@ from video_knet_core.config import ModelConfig, TrackingConfig, load_yaml, to_di
 from video_knet_core.data.street_frame import StreetClip, StreetFrame
 from video_knet_core.engine.torch_runtime import TorchRuntime
 from video_knet_core.evaluate.street import evaluate_clips, pasted_clips, synthetic_streets
+from video_knet_core.model.checkpoint import read_metadata
+from video_knet_core.training.checkpoints import RunFiles
 from video_knet_core.training.trainer import Trainer
 
 STREET = Path(__file__).parents[1] / "config" / "models" / "street_lite0.yaml"
@@ -112,7 +114,9 @@ class Job:
         if self.result.exists():
             return
         self.train(self.result.parent, self.size.video_steps, self.variant.kernels, self.image())
-        self.result.write_text(json.dumps(self.scores(self.result.parent / "last.safetensors")))
+        partial = self.result.with_suffix(".partial")
+        partial.write_text(json.dumps(self.scores(self.result.parent / "last.safetensors")))
+        partial.replace(self.result)
 
     def image(self) -> Path:
         """The image network that the variant starts from, trained if it is not yet."""
@@ -127,6 +131,9 @@ class Job:
         self, folder: Path, steps: int, kernels: Mapping[str, Any], init: Path | None
     ) -> None:
         """A run in `folder`, begun, continued, or done already."""
+        last = RunFiles(folder).last
+        if last.exists() and read_metadata(last)["step"] == steps:
+            return
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "model.yaml").write_text(yaml.safe_dump(to_dict(self.model(kernels))))
         settings = self.settings(steps, init)

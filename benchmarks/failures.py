@@ -77,7 +77,8 @@ def main() -> None:
     failures = [worst_frame(runtime, clip, args.frames) for clip in clips]
     failures.sort(key=lambda failure: -failure.pixels)
     rows = np.vstack([failure.picture for failure in failures[: args.pictures]])
-    cv2.imwrite(str(args.out), cv2.cvtColor(rows, cv2.COLOR_RGB2BGR))
+    if not cv2.imwrite(str(args.out), cv2.cvtColor(rows, cv2.COLOR_RGB2BGR)):
+        raise SystemExit(f"cannot write {args.out}")
 
 
 if __name__ == "__main__":

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import golden
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -15,15 +18,21 @@ from dataset_fixtures import FIXTURES
 from networks import CONFIGS, small_config, small_network
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import nn
 
 from video_knet_core.config import ConfigError, load_yaml, to_dict
+from video_knet_core.data.pairs import CropRange
+from video_knet_core.data.video import DatasetError
 from video_knet_core.model import checkpoint
 from video_knet_core.model.checkpoint import load_model, read_metadata, save_model
 from video_knet_core.model.video_knet import VideoKNet
+from video_knet_core.training import losses, processes
 from video_knet_core.training.batches import batches
 from video_knet_core.training.optimization import set_rate
-from video_knet_core.training.settings import TrainConfig
+from video_knet_core.training.settings import TrainConfig, ValidationConfig
+from video_knet_core.training.targets import IGNORE
 from video_knet_core.training.trainer import Trainer, train_from_config
+from video_knet_core.training.validation import Validation
 
 
 def write_run(folder: Path, model: VideoKNet, **settings: object) -> Path:
@@ -107,6 +116,66 @@ def test_what_two_processes_began_one_may_end(of_two_processes, tmp_path):
         other.resume()
 
 
+@pytest.mark.parametrize(
+    "change", [{"learning_rate": 1e-3}, {"schedule": "step"}, {"height": 96}, {"seed": 5}]
+)
+def test_another_run_is_not_resumed(run, tmp_path, change):
+    trainer = Trainer(run, tmp_path / "out", device="cpu")
+    trainer.train_step(next(batches(trainer.dataset, 0)))
+    trainer.save()
+    other = Trainer(write_run(tmp_path, small_network(), **change), tmp_path / "out", device="cpu")
+    with pytest.raises(checkpoint.CheckpointError, match="of another run"):
+        other.resume()
+
+
+def test_losses_of_two_processes_add_up_when_one_sees_nothing(monkeypatch):
+    """The second has no masks, no positives and no known cell; both ask for the same sums."""
+    barrier, found = threading.Barrier(2, timeout=60), {}
+
+    def total(values):
+        found[threading.get_ident()] = values
+        barrier.wait()
+        result = torch.stack(list(found.values())).sum(0)
+        barrier.wait()
+        return result
+
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(5, 8, 8, generator=generator)
+    goals, valid = (logits > 0.3).float(), torch.ones(5, 8, 8)
+    owners = torch.stack((goals[:3].argmax(0), torch.full((8, 8), IGNORE)))
+    positives = torch.zeros(2, 5, 3)
+    positives[0, :3, 1] = 1
+
+    def gradient(masks: slice, images: slice, count: int) -> torch.Tensor:
+        weight = torch.ones((), requires_grad=True)
+        kernels = (weight * logits).expand(2, -1, -1, -1)[images]
+        scores = kernels.mean((2, 3))[..., None].expand(-1, -1, 3)
+        values = [
+            losses.mask_loss(weight * logits[masks], goals[masks], valid[masks]),
+            losses.dice_loss(weight * logits[masks], goals[masks], valid[masks]),
+            losses.rank_loss(kernels, owners[images], balance=0.5),
+            losses.class_loss(scores, positives[images], torch.ones_like(scores), count),
+        ]
+        return torch.autograd.grad(torch.stack(values).sum(), weight)[0]
+
+    whole = gradient(slice(5), slice(2), 3)
+    monkeypatch.setattr(processes, "total", total)
+    monkeypatch.setattr(processes, "count", lambda: 2)
+    with ThreadPoolExecutor(2) as pool:
+        shards = (slice(5), slice(0)), (slice(1), slice(1, 2)), (3, 0)
+        parts = list(pool.map(gradient, *shards))
+    assert not torch.isclose(parts[0], parts[1])
+    # the mean over the cells of a batch is that of half as many in each
+    torch.testing.assert_close(sum(parts) / 2, whole)
+
+
+def test_norms_that_do_not_learn_do_not_on_several_gpus_either():
+    network = nn.SyncBatchNorm.convert_sync_batchnorm(reference_network()).train()
+    norms = [m for m in network.backbone.modules() if isinstance(m, nn.SyncBatchNorm)]
+    assert len(norms) > 10
+    assert not any(norm.training for norm in norms)
+
+
 def test_a_fault_while_a_checkpoint_is_written_loses_nothing(run, tmp_path, monkeypatch):
     """The disk fills up in step 2; resumed, the run ends as one without a fault."""
     train_from_config(run, tmp_path / "whole", device="cpu")
@@ -123,8 +192,10 @@ def test_a_fault_while_a_checkpoint_is_written_loses_nothing(run, tmp_path, monk
     monkeypatch.setattr(checkpoint, "save_file", fails_in_step_2)
     with pytest.raises(OSError, match="No space"):
         train_from_config(run, tmp_path / "broken", device="cpu")
-    assert read_metadata(tmp_path / "broken" / "last.safetensors")["step"] == 1
     monkeypatch.undo()
+    broken = Trainer(run, tmp_path / "broken", device="cpu")
+    broken.resume()
+    assert broken.progress.step == 1
     train_from_config(run, tmp_path / "broken", resume=True, device="cpu")
     assert_same_weights(*(tmp_path / name / "last.safetensors" for name in ("whole", "broken")))
 
@@ -196,6 +267,20 @@ def test_a_data_set_may_be_the_validation(tmp_path):
         train_from_config(path, tmp_path / "other", device="cpu")
 
 
+def test_a_run_without_validation_needs_no_street():
+    classes = golden.small_config().classes
+    assert classes != small_config().classes
+    Validation(ValidationConfig(), replace(small_config(), classes=classes), None)
+
+
+@pytest.mark.parametrize("settings", [{"path": "nowhere"}, {"split": "train"}])
+def test_a_validation_that_cannot_be_is_an_error_at_once(settings, tmp_path):
+    FIXTURES["own"].write(tmp_path / "mine")
+    config = ValidationConfig(**{"every": 1, "dataset": "own", "path": "mine"} | settings)
+    with pytest.raises(DatasetError, match="nowhere|has no split 'train'"):
+        Validation(config, small_config(), tmp_path)
+
+
 def test_mixed_precision_trains_too(tmp_path):
     path = write_run(tmp_path, small_network(), precision="bfloat16", steps=1)
     train_from_config(path, tmp_path / "out", device="cpu")
@@ -221,10 +306,25 @@ def test_the_rate_over_a_run(step, schedule, rate):
 
 
 @pytest.mark.parametrize("name", sorted(p.stem for p in (CONFIGS / "train").glob("*.yaml")))
-def test_the_shipped_runs_fit_their_models(name):
+def test_the_shipped_runs_can_draw_their_crops(name):
     path = CONFIGS / "train" / f"{name}.yaml"
     config = load_yaml(TrainConfig, path)
     assert len(config.load_model_config(path).classes) > 1
+    rng = np.random.default_rng(0)
+    for clip in config.data.clips:
+        crop = CropRange(clip.scale, clip.aspect)
+        for _ in range(50):
+            matrix = crop.draw(rng, (375, 1242), config.height, config.width)
+            assert np.isfinite(matrix).all()
+
+
+def test_a_smaller_source_keeps_its_shape_in_the_crops_corner():
+    crop = CropRange((0.5, 0.5), (1.0, 1.0))
+    for seed in range(4):
+        matrix = crop.draw(np.random.default_rng(seed), (100, 400), 120, 400)
+        assert abs(matrix[0, 0]) == pytest.approx(0.5)
+        assert matrix[1, 1] == pytest.approx(0.5)
+        assert (matrix[0, 2], matrix[1, 2]) in ((0, 0), (399, 0))
 
 
 @pytest.mark.parametrize(
@@ -233,6 +333,7 @@ def test_the_shipped_runs_fit_their_models(name):
         ({"average": 1.0}, "average must be 0 or more and below 1, found 1.0"),
         ({"schedule": "linear"}, r"schedule must be one of \('cosine', 'step'\), found 'linear'"),
         ({"precision": "half"}, "precision must be one of .*, found 'half'"),
+        ({"seed": 2**31}, "seed must be below 2.31, found 2147483648"),
         ({"accumulate": 0}, "accumulate must be at least 1, found 0"),
     ],
 )

@@ -9,6 +9,8 @@ from networks import small_config
 
 from video_knet_core.config import ConfigError, from_dict
 from video_knet_core.data.clip_pairs import ClipPairs, StillPairs
+from video_knet_core.data.datasets import open_dataset
+from video_knet_core.data.pairs import CropRange
 from video_knet_core.data.street_frame import StreetFrame
 from video_knet_core.data.street_pairs import OFFSETS, StreetPairs
 from video_knet_core.data.video import DatasetError
@@ -52,6 +54,19 @@ def test_a_run_draws_labelled_samples_from_it(root, tmp_path):
     assert images.shape == (2, 3, 64, 96)
     assert key.masks.shape[1:] == reference.owners.shape == (16, 24)
     assert np.array_equal(images, dataset[1][0])
+
+
+def test_pairs_may_be_asked_to_have_an_object_in_common(root):
+    """Crops of a quarter of the width, of which some show no object in both frames."""
+    dataset = open_dataset("own", root / "mine", "val")
+    crop = CropRange((4.0, 4.0))
+    common = {True: 0, False: 0}
+    for tracked in common:
+        pairs = ClipPairs(dataset, (1, -1), crop, tracked)
+        for seed in range(12):
+            pair = pairs.sample(np.random.default_rng(seed), 64, 96)
+            common[tracked] += bool(np.intersect1d(*pair.instance).any())
+    assert common[False] < common[True] == 12
 
 
 def test_stills_make_pairs_that_move_a_little(root, tmp_path):

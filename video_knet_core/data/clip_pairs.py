@@ -12,6 +12,7 @@ from .video import DatasetError, LabelledFrame, VideoDataset
 
 TWO_SIDED = (-2, -1, 1, 2)
 """Where the authors' code takes the reference frame, relative to the key frame."""
+TRIES = 20
 CAUSAL = (-2, -1)
 """Only before it, as a running camera has it."""
 
@@ -27,6 +28,7 @@ class ClipPairs:
         dataset: where the frames are from; every frame is equally likely to be the key frame.
         offsets: positions of the reference frame relative to the key frame, not 0.
         crop: how crops are drawn.
+        tracked: draw again, `TRIES` times at most, until an object is in both crops.
 
     Raises:
         ValueError: no offset, or one of 0.
@@ -38,6 +40,7 @@ class ClipPairs:
         dataset: VideoDataset,
         offsets: Sequence[int] = TWO_SIDED,
         crop: CropRange | None = None,
+        tracked: bool = False,
     ) -> None:
         if not offsets or 0 in offsets:
             raise ValueError(f"offsets must be some numbers other than 0, found {list(offsets)}")
@@ -47,6 +50,7 @@ class ClipPairs:
         self.dataset = dataset
         self.offsets = tuple(offsets)
         self.crop = crop or CropRange()
+        self.tracked = tracked
         self._ends = np.cumsum([len(self._keys(len(video))) for video in dataset])
         """How many key frames there are up to and with each video."""
         if not self._ends[-1]:
@@ -54,6 +58,13 @@ class ClipPairs:
 
     def sample(self, rng: Rng, height: int, width: int) -> FramePair:
         """A random pair of `height` x `width` pixels; DatasetError if a frame is faulty."""
+        for _ in range(TRIES if self.tracked else 1):
+            pair = self._draw(rng, height, width)
+            if np.intersect1d(*pair.instance).any():  # 0, no object, is none
+                break
+        return pair
+
+    def _draw(self, rng: Rng, height: int, width: int) -> FramePair:
         position = int(rng.integers(self._ends[-1]))
         number = int(np.searchsorted(self._ends, position, side="right"))
         video = self.dataset[number]

@@ -42,8 +42,9 @@ class CropRange:
     """How training crops are drawn from a frame.
 
     `scale` is horizontal pixels of the crop per pixel of the source, relative to the scale at which
-    the whole source fills the crop's width; `aspect` is vertical scale over horizontal scale, since
-    a robot's 4:3, 16:9 or wider image is squeezed into one native size.
+    the whole source fills the crop's width; below 1 the source lies in the crop's upper left.
+    `aspect` is vertical scale over horizontal scale, since a robot's 4:3, 16:9 or wider image is
+    squeezed into one native size.
     """
 
     scale: tuple[float, float] = (1.0, 2.0)
@@ -52,10 +53,16 @@ class CropRange:
     def draw(self, rng: Rng, source: tuple[int, ...], height: int, width: int) -> NDArray:
         """A 2x3 affine map from source pixels to crop pixels; `source` is its shape."""
         source_height, source_width = source[:2]
-        sx = width / source_width * np.exp(rng.uniform(*np.log(self.scale)))
-        sy = max(sx * rng.uniform(*self.aspect), height / source_height)
-        free_x, free_y = width - sx * source_width, height - sy * source_height
-        matrix = np.array([[sx, 0, rng.uniform(free_x, 0)], [0, sy, rng.uniform(free_y, 0)]])
+        enlarged = np.exp(rng.uniform(*np.log(self.scale)))
+        sx = width / source_width * enlarged
+        sy = sx * rng.uniform(*self.aspect)
+        if enlarged >= 1:
+            sy = max(sy, height / source_height)
+        x, y = (
+            rng.uniform(min(free, 0), 0)
+            for free in (width - sx * source_width, height - sy * source_height)
+        )
+        matrix = np.array([[sx, 0, x], [0, sy, y]])
         if rng.random() < 0.5:  # mirror the crop
             matrix[0] = [-matrix[0, 0], 0, width - 1 - matrix[0, 2]]
         return matrix

@@ -61,4 +61,6 @@ class StreetPairs:
                 semantic=np.stack([f.semantic for f in frames]),
                 instance=np.stack([f.instance for f in frames]),
             )
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(file.name, path)

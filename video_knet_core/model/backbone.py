@@ -179,7 +179,7 @@ class ResNet(nn.Module):
         """As every module, but batch norms keep their running statistics (batches are small)."""
         super().train(mode)
         for module in self.modules():
-            if isinstance(module, nn.BatchNorm2d):
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):  # of several GPUs too
                 module.eval()
         return self
 
@@ -189,7 +189,7 @@ class ResNet(nn.Module):
             module.requires_grad_(False)
 
     def load_imagenet(self) -> None:
-        """No package carries these weights: `import_resnet` reads torchvision's file."""
+        """No package carries these weights: `model/official.py` reads torchvision's."""
         raise ConfigError("a ResNet has no weights to start from by itself: set `init`")
 
 

@@ -61,7 +61,7 @@ class InstanceSeeds(nn.Module):
                 Their product with `code` is largest where a cell thinks that it is the centre.
         """
         clues = torch.cat((features, centers * code), 1)
-        heat = self.heat(clues)
+        heat = self.heat(clues).float()  # in half precision many cells would be equal, and peaks
         is_peak = heat == max_pool2d(heat, 3, stride=1, padding=1)
         ranked = torch.where(is_peak, heat, heat - PEAK_BONUS).flatten(1)
         cells = ranked.topk(self.count).indices

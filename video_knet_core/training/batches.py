@@ -41,7 +41,8 @@ class PairDataset(Dataset):
         shares = [share for share, _ in self.sources]
         _, source = self.sources[int(rng.choice(len(shares), p=shares))]
         pair = source.sample(rng, self.config.height, self.config.width)
-        images = torch.from_numpy(photometric(pair.images, rng)).permute(0, 3, 1, 2)
+        pixels = photometric(pair.images, rng) if self.config.photometric else pair.images
+        images = torch.from_numpy(pixels).permute(0, 3, 1, 2)
         targets = [
             frame_targets(
                 semantic,

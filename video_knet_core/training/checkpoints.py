@@ -18,6 +18,8 @@ from . import processes
 from .optimization import trained
 from .settings import TrainConfig
 
+MAY_CHANGE = ("init", "batch", "workers", "threads", "checkpoint_every", "validation")
+"""Settings of a run that do not change its weights, or are told otherwise."""
 OPTIMIZER_STATE = ("step", "exp_avg", "exp_avg_sq")
 
 
@@ -107,11 +109,10 @@ class RunFiles:
 
 def identity(config: TrainConfig, model: VideoKNet) -> str:
     """What must not change between the parts of one run; how many processes share it may."""
-    names = ("steps", "accumulate", "seed", "targets", "mask_stride", "rank_stride", "average")
-    facts = {name: getattr(config, name) for name in names}
-    facts["pairs"] = config.batch * processes.count()
-    facts["losses"] = to_dict(config.losses)
-    return json.dumps({**facts, "model": to_dict(model.config)})
+    facts = {key: value for key, value in to_dict(config).items() if key not in MAY_CHANGE}
+    facts["data"] = {k: v for k, v in facts["data"].items() if k != "street_cache"}
+    pairs = config.batch * processes.count()
+    return json.dumps({**facts, "pairs": pairs, "model": to_dict(model.config)})
 
 
 def _in_layout_of(parameter: nn.Parameter, values: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -29,8 +29,7 @@ class PairLosses(nn.Module):
         self, images: Tensor, targets: Sequence[Sequence[FrameTargets]]
     ) -> dict[str, Tensor]:
         """Every weighted loss of B pairs by name; see `pair_losses`."""
-        with torch.autocast(images.device.type, torch.bfloat16, enabled=self.bfloat16):
-            return pair_losses(self.model, self.criterion, images, targets)[0]
+        return pair_losses(self.model, self.criterion, images, targets, self.bfloat16)[0]
 
 
 def pair_losses(
@@ -38,6 +37,7 @@ def pair_losses(
     criterion: Criterion,
     images: Tensor,
     targets: Sequence[Sequence[FrameTargets]],
+    bfloat16: bool = False,
 ) -> tuple[dict[str, Tensor], dict[str, Matches]]:
     """Every weighted loss of B pairs by name, and the matches of each side.
 
@@ -47,14 +47,16 @@ def pair_losses(
     Args:
         images: [B,2,3,H,W] RGB 0..255, key and reference.
         targets: key and reference side, B frames each.
+        bfloat16: mixed precision, of the network alone: losses and matching are float32.
     """
     batch = len(images)
-    both = images.transpose(0, 1).flatten(0, 1).float()
-    encoded = model.encode(both.contiguous(memory_format=torch.channels_last))
-    reference = model.decode(_images(encoded, slice(batch, None)), None)
-    valid = torch.ones(batch, dtype=torch.bool, device=images.device)
-    previous = PreviousKernels(reference.kernels, valid)
-    key = model.decode(_images(encoded, slice(batch)), previous)
+    with torch.autocast(images.device.type, torch.bfloat16, enabled=bfloat16):
+        both = images.transpose(0, 1).flatten(0, 1).float()
+        encoded = model.encode(both.contiguous(memory_format=torch.channels_last))
+        reference = model.decode(_images(encoded, slice(batch, None)), None)
+        valid = torch.ones(batch, dtype=torch.bool, device=images.device)
+        previous = PreviousKernels(reference.kernels, valid)
+        key = model.decode(_images(encoded, slice(batch)), previous)
     found: dict[str, Tensor] = {}
     matches: dict[str, Matches] = {}
     sides = (("key", key, targets[0]), ("reference", reference, targets[1]))

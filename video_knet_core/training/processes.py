@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import Tensor, distributed
+from torch import Tensor, distributed, nn
 
 
 def number() -> int:
@@ -43,6 +43,13 @@ def share(values: Tensor) -> Tensor:
     return total(values).clamp(min=1) / count()
 
 
+def agree(module: nn.Module) -> None:
+    """All processes get what only the first keeps right: batch norm statistics, and averages."""
+    if count() > 1:
+        for value in module.state_dict().values():
+            distributed.broadcast(value, 0)
+
+
 def wait() -> None:
     """Until all processes are here."""
     if count() > 1:
@@ -63,7 +70,6 @@ def joined(device: torch.device) -> Iterator[torch.device]:
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(device)
     distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    try:
-        yield device
-    finally:
-        distributed.destroy_process_group()
+    yield device
+    # not after a fault: the others would be waited for, and the reason not be told
+    distributed.destroy_process_group()

@@ -29,6 +29,8 @@ class ClipConfig:
     """Share of all pairs of the run."""
     offsets: tuple[int, ...] = TWO_SIDED
     """Places of the reference frame, counted from the key frame."""
+    tracked: bool = False
+    """Only pairs with an object that is in both crops, as the authors have it."""
     stills: bool = False
     """Its frames are single pictures: a pair is one of them, moved a little; no offsets then."""
     scale: tuple[float, ...] = CropRange().scale
@@ -131,6 +133,8 @@ class TrainConfig:
     targets: str = "share"
     """Who owns a cell: the segment with the largest "share", or, as the authors have it, the last
     that "touch"es it; then things without id are one instance, and no cell is ignored in masks."""
+    photometric: bool = True
+    """Change colour, contrast, blur and noise at random; the authors do not."""
     seed: int = 0
     learning_rate: float = 7e-4
     backbone_learning_rate: float = 2e-4
@@ -176,6 +180,8 @@ class TrainConfig:
         for name, known in words.items():
             if getattr(self, name) not in known:
                 raise ConfigError(f"{name} must be one of {known}, found {getattr(self, name)!r}")
+        if self.seed >= 2**31:
+            raise ConfigError(f"seed must be below 2^31, found {self.seed}")
         if not 0 <= self.average < 1:
             raise ConfigError(f"average must be 0 or more and below 1, found {self.average}")
         if not 0 <= self.frozen_groups <= 7:
@@ -220,7 +226,7 @@ def _clip_pairs(config: ClipConfig, model: ModelConfig, root: Path) -> PairSourc
     crop = CropRange((config.scale[0], config.scale[1]), (config.aspect[0], config.aspect[1]))
     if config.stills:
         return StillPairs(dataset, crop)
-    return ClipPairs(dataset, config.offsets, crop)
+    return ClipPairs(dataset, config.offsets, crop, config.tracked)
 
 
 def open_labelled(

@@ -66,7 +66,7 @@ class Trainer:
             for step_batches in batches(self.dataset, first):
                 losses = self.train_step(step_batches)
                 self.progress.step += 1
-                rate = self.optimizer.param_groups[0]["lr"]
+                rate = max(group["lr"] for group in self.optimizer.param_groups)
                 monitor.step(self.progress.step, losses, rate)
                 if self._due(self.config.validation.every):
                     self.validate(monitor)
@@ -86,7 +86,8 @@ class Trainer:
             with self._gradients_stay_here(number < len(step_batches)):
                 for name, loss in self._backward(batch, len(step_batches)).items():
                     means[name] = means[name] + loss
-        nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm)
+        limit = self.config.clip_norm
+        nn.utils.clip_grad_norm_(self.model.parameters(), limit, error_if_nonfinite=True)
         self.optimizer.step()
         if self.average:
             self.average.update_parameters(self.model)
@@ -105,11 +106,12 @@ class Trainer:
                 self.files.save_model(self.files.best, self.result, progress, seed)
 
     def save(self) -> None:
-        """Write the state of the run, then the model alone; the first process does."""
+        """Write the model, then the state of the run; the first process does."""
         if processes.number() == 0:
             run = identity(self.config, self.model)
-            self.files.save_state(self._modules(), self.optimizer, self.progress, run)
+            # the state last: a run that has it is done up to there
             self.files.save_model(self.files.last, self.result, self.progress, self.config.seed)
+            self.files.save_state(self._modules(), self.optimizer, self.progress, run)
         processes.wait()
 
     def resume(self) -> None:

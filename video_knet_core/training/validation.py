@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from ..config import ConfigError, ModelConfig
 from ..data.synthetic_street import SyntheticStreet
+from ..data.video import DatasetError
 from ..engine.torch_runtime import TorchRuntime
 from ..evaluate.street import STREET_CLASSES
 from ..metrics.stq import QualitySums, SegmentationTrackingQuality
@@ -52,21 +53,22 @@ class Quality:
 
 
 class Validation:
-    """The clips of `config`, shared by the processes.
+    """The clips of `config`, shared by the processes; none if it is never due.
 
     Raises:
         ConfigError: the data root is missing, or the classes are not those of the model.
-        DatasetError: the data set is missing or faulty.
+        DatasetError: the data set is missing or faulty, or a video has no frames.
     """
 
     def __init__(
         self, config: ValidationConfig, model: ModelConfig, data_root: Path | None
     ) -> None:
         self._frames = config.frames
-        self._clips = _open_clips(config, model, data_root)
+        self._clips = _open_clips(config, model, data_root) if config.every else []
 
     def __call__(self, model: VideoKNet) -> Quality:
         """Run `model`, which is left in eval mode, on all clips."""
+        processes.agree(model)
         runtime = TorchRuntime(model)
         classes = runtime.info.classes
         metric = SegmentationTrackingQuality(len(classes), classes.things, ignore=NO_CLASS)
@@ -93,7 +95,11 @@ def _open_clips(
         return [SyntheticStreet(FIRST_SEED + n) for n in range(config.clips)]
     root = data_path(data_root, f"validation: {config.dataset}") / config.path
     dataset = open_labelled(config.dataset, root, config.split, model, "validation")
-    return [dataset[n] for n in range(min(config.clips, len(dataset)))]
+    videos = [dataset[n] for n in range(min(config.clips, len(dataset)))]
+    for video in videos:
+        if not len(video):
+            raise DatasetError(f"validation: the video {video.name!r} has no frames")
+    return videos
 
 
 def _of_all_processes(sums: QualitySums, device: torch.device) -> QualitySums:
