@@ -82,6 +82,18 @@ def test_a_stranger_alone_with_one_track_gets_a_new_id():
     assert ids(tracker.update(seen(Thing(b)), FRAME)) == [2]
 
 
+@pytest.mark.parametrize(("cosine", "x", "track"), [(0.7, 110, 1), (0.7, 300, 2), (0.9, 300, 1)])
+def test_the_farther_off_the_more_alike(cosine, x, track):
+    """A car like one that went out of sight is that one if it is where that should be."""
+    tracker, (a, b) = Tracker(), looks(2)
+    a, b = a / np.linalg.norm(a), b / np.linalg.norm(b)
+    b -= (a @ b) * a
+    alike = cosine * a + np.sqrt(1 - cosine**2) * b / np.linalg.norm(b)
+    for t in range(2):
+        tracker.update(seen(Thing(8 * a)), t * FRAME)
+    assert ids(tracker.update(seen(Thing(8 * alike, at=(x, 100))), 2 * FRAME)) == [track]
+
+
 def test_a_track_is_known_again_after_an_occlusion():
     tracker, (a, b) = Tracker(), looks(2)
     for t in range(3):

@@ -155,7 +155,7 @@ class AppearanceAssociation(VectorAssociation):
     def compare(self, detections: Detections, expected: Expected) -> tuple[Float, Mask]:
         """Near and alike; the overlap orders them."""
         alike = cosine(self._vectors, self.remembered(expected))
-        near = _distance(detections.regions.boxes, expected.boxes) <= APPEARANCE_REACH
+        near = expected.distance(detections.regions.boxes) <= APPEARANCE_REACH
         rank = alike + APPEARANCE_OVERLAP_WEIGHT * expected.overlap
         return rank, near & (alike >= LEAST_APPEARANCE)
 
@@ -202,10 +202,3 @@ def _pooled(features: NDArray[np.float32], pixels: Pixels) -> NDArray[np.float32
     weights = np.stack(shares).reshape(-1, height * width)
     weights /= weights.sum(axis=1, keepdims=True)
     return weights @ features.reshape(channels, -1).T
-
-
-def _distance(boxes: NDArray, expected: NDArray) -> Float:
-    """[N, M] between the centres of boxes [N, 4] and [M, 4], in diagonals of the latter."""
-    centres, wanted = (b[:, :2] + b[:, 2:] / 2 for b in (boxes, expected))
-    away = np.linalg.norm(centres[:, None] - wanted, axis=-1)
-    return away / np.linalg.norm(expected[:, 2:], axis=-1)

@@ -15,8 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..config import TrackingConfig
-from .association import Float, embedding_similarity
+from .association import Float, cosine, embedding_similarity
 from .detections import Detections
+
+NEAR = 1.0
+"""Diagonals of a track's box that an object may be off its place."""
+FAR_COSINE = 0.8
+"""Least cosine of an object that is farther off."""
 
 Cue = TypeVar("Cue")
 """What an association remembers of a track: an embedding, a mask, the state of a filter."""
@@ -32,6 +37,12 @@ class Expected:
     """[M, 4] x, y, width, height in image pixels."""
     overlap: NDArray[np.floating]
     """[N, M] intersection over union of the boxes of the N detections with them."""
+
+    def distance(self, boxes: NDArray) -> Float:
+        """[N, M] from the centres of boxes [N, 4] to the expected ones, in diagonals of these."""
+        centres, wanted = (b[:, :2] + b[:, 2:] / 2 for b in (boxes, self.boxes))
+        away = np.linalg.norm(centres[:, None] - wanted, axis=-1)
+        return away / np.linalg.norm(self.boxes[:, 2:], axis=-1)
 
 
 class Association(ABC, Generic[Cue]):
@@ -98,7 +109,11 @@ class VectorAssociation(Association[Float]):
 
 
 class EmbeddingAssociation(VectorAssociation):
-    """Ours: association embeddings, and a little of the place where a track should be."""
+    """Ours: association embeddings, and the place where a track should be.
+
+    Embeddings alone give the id of a track that is out of sight to a look-alike across the street.
+    So who is not near the place where a track should be must be very much like it.
+    """
 
     @property
     def momentum(self) -> float:
@@ -112,10 +127,10 @@ class EmbeddingAssociation(VectorAssociation):
     def compare(
         self, detections: Detections, expected: Expected
     ) -> tuple[Float, NDArray[np.bool_]]:
-        """Embeddings make and forbid matches; the overlap only orders them."""
-        config = self.config
-        similarity = embedding_similarity(
-            detections.embeddings, self.remembered(expected), config.least_cosine
-        )
+        """Alike and near, or very much alike; the overlap orders them."""
+        config, remembered = self.config, self.remembered(expected)
+        similarity = embedding_similarity(detections.embeddings, remembered, config.least_cosine)
         alike = (similarity > 0) & (similarity >= config.match_threshold)
-        return similarity + config.overlap_weight * expected.overlap, alike
+        near = expected.distance(detections.regions.boxes) <= NEAR
+        near |= cosine(detections.embeddings, remembered) >= FAR_COSINE
+        return similarity + config.overlap_weight * expected.overlap, alike & near

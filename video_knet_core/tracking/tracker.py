@@ -6,10 +6,11 @@ from behind another, until the track ends by age. Ids count up and are never giv
 
 An `Association` (strategy.py) tells which segment is like which track: ours by embeddings, as in
 the paper. Three additions to the paper:
-- Confirmed tracks outrank tentative ones, and in our association overlap with the place where a
-  track should be now outranks a little similarity. Both only order candidates; neither makes or
-  forbids a match. Two halves of one object, or two identical cars, look the same in each frame:
-  without this they would swap ids at random.
+- Confirmed tracks outrank tentative ones, and overlap with the place where a track should be now
+  outranks a little similarity. Two halves of one object, or two identical cars, look the same in
+  each frame: without this they would swap ids at random. And who is far from that place must be
+  very much alike (`EmbeddingAssociation`): else an object out of sight passes its id on to a
+  look-alike across the street.
 - The class is a vote over the life of the track, not part of its identity: a confirmed track also
   takes a segment of another thing class if it is alike, overlaps its place and nothing of its own
   class was left. So a rider who is a person in one frame and a cyclist in the next keeps one id.
