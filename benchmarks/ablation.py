@@ -301,18 +301,19 @@ def main() -> None:
     size, folder = SIZES[args.size], args.out / args.size
     folder.mkdir(parents=True, exist_ok=True)
     variants = PAPER | DESIGN
-    jobs = [
-        Job(name, variants[name], seed, size, args.data, folder)
+    every = [
+        Job(name, variant, seed, size, args.data, folder)
         for seed in range(size.seeds)
-        for name in args.only or variants
+        for name, variant in variants.items()
     ]
     if not args.report:
+        jobs = [job for job in every if not args.only or job.name in args.only]
         shared = {job.seed: job for job in jobs if not job.variant.model}
         with ProcessPoolExecutor(args.jobs, get_context("spawn")) as pool:
             # the image networks that several start from first, or two would train the same
             list(pool.map(Job.image, shared.values()))
             list(pool.map(Job.run, jobs))
-    report(jobs, folder)
+    report(every, folder)
 
 
 if __name__ == "__main__":
