@@ -30,7 +30,6 @@ LEARNING_MODULES = (
     "video_knet_core.engine.export",
     "video_knet_core.engine.frame",
     "video_knet_core.engine.torch_runtime",
-    "video_knet_core.data.copy_paste",
 )
 """The modules, with all below them, that may need those libraries."""
 
