@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Can the reference network (the authors', ResNet-50) learn one clip by heart? STQ on that clip.
 
-    python benchmarks/overfit.py [--steps 300] [--frames 6] [--threads 2] [--goal 0.95]
+    python benchmarks/overfit.py [--steps 400] [--frames 6] [--threads 2] [--goal 0.95]
 
 The clip is a close view of a synthetic street, three times enlarged: masks at stride 8, as this
 network has them, cannot show what is thinner. ImageNet weights of ResNet-50 come with no package,
@@ -112,7 +112,7 @@ def train(model: VideoKNet, clip: Sequence[StreetFrame], steps: int, goal: float
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--frames", type=int, default=6)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--goal", type=float, default=0.95, help="stop at this STQ")
