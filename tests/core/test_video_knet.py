@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
 from golden import small_config as reference_config
-from networks import small_network
+from networks import small_config, small_network
 from torch import Tensor
 
 from video_knet_core.config import BackboneConfig, ConfigError
@@ -181,3 +182,11 @@ def test_a_frozen_resnet_keeps_its_stem_and_first_stage_and_every_running_mean()
 
 def close(a: Tensor, b: Tensor) -> None:
     torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+
+
+def test_a_lean_neck_at_stride_8_gives_maps_half_as_large():
+    config = small_config()
+    coarse = VideoKNet(replace(config, neck=replace(config.neck, stride=8))).eval()
+    assert coarse(torch.zeros(1, 3, 64, 96))[0].mask_logits.shape[-2:] == (8, 12)
+    with pytest.raises(ConfigError, match="neck.stride must be 4 or 8, found 16"):
+        replace(config.neck, stride=16)

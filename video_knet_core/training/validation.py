@@ -16,6 +16,7 @@ from ..config import ConfigError, ModelConfig
 from ..data.synthetic_street import SyntheticStreet
 from ..data.video import DatasetError
 from ..engine.torch_runtime import TorchRuntime
+from ..evaluate.by_model import FRAMES_PER_SECOND
 from ..evaluate.street import STREET_CLASSES
 from ..metrics.stq import QualitySums, SegmentationTrackingQuality
 from ..model.video_knet import VideoKNet
@@ -27,7 +28,6 @@ from .settings import ValidationConfig, data_path, open_labelled
 
 FIRST_SEED = 2_000_000
 """First street of a validation; `eval` has those from 1,000,000, training those from 0."""
-FRAMES_PER_SECOND = 10.0
 
 
 class Frame(Protocol):
