@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 
 from .data import add_validate
+from .engine import add_build_engine
 from .errors import BAD_INPUT, EXIT_BAD_INPUT, EXIT_INTERRUPTED
 from .evaluate import add_evaluate
 from .models import add_export, add_import, add_info
@@ -41,6 +42,7 @@ def _parser() -> argparse.ArgumentParser:
     add_info(commands)
     add_train(commands)
     add_export(commands)
+    add_build_engine(commands)
     add_import(commands)
     add_validate(commands)
     return parser
