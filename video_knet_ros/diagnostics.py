@@ -50,6 +50,9 @@ class NodeStatus:
     state: str
     model: str
     engine: str
+    """The backend that serves now."""
+    engine_build: str
+    """How far a better one is, or what came of it; empty if none is built."""
     configure_error: str
     subscription: str
     """Topic and reliability; empty when there is no subscription."""
@@ -78,6 +81,7 @@ class Reporter:
             "state": status.state,
             "model": status.model,
             "engine": status.engine,
+            "engine_build": status.engine_build,
             "subscription": status.subscription,
             "fps_in": f"{received / elapsed:.1f}",
             "fps_out": f"{processed / elapsed:.1f}",

@@ -70,8 +70,11 @@ class PaintedRuntime:
                 areas=np.array([(painted == s + 1).sum() for s in slots], np.int64),
                 embeddings=np.eye(len(slots), dtype=np.float32),
             ),
-            (state or 0) + 1,
+            (0 if state is None else state) + 1,
         )
+
+    def portable_state(self, state: Any) -> np.ndarray:
+        return np.array([state], np.float32)
 
     def close(self) -> None:
         self.threads.add(threading.current_thread().name)

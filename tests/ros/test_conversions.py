@@ -11,7 +11,7 @@ import pytest
 from harness import CLASSES, image_message, street
 from sensor_msgs.msg import CompressedImage, Image
 
-from video_knet_core.types import PanopticFrame
+from video_knet_core.types import PanopticFrame, StageTimes
 from video_knet_ros import conversions
 from video_knet_ros.conversions import ImageError, to_rgb
 
@@ -169,7 +169,7 @@ def test_labels_travel_as_little_endian_16uc1():
 
 
 def panoptic_frame(labels: np.ndarray) -> PanopticFrame:
-    return PanopticFrame(1, labels, (), (), (), 0, 1.0)
+    return PanopticFrame(1, labels, (), (), (), 0, StageTimes(1.0, 2.0, 3.0, 4.0))
 
 
 def test_an_image_survives_the_round_trip():

@@ -10,6 +10,7 @@ import logging
 import sys
 from collections.abc import Sequence
 
+from .bench import add_bench
 from .data import add_validate
 from .engine import add_build_engine
 from .errors import BAD_INPUT, EXIT_BAD_INPUT, EXIT_INTERRUPTED
@@ -39,6 +40,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     add_track(commands)
     add_evaluate(commands)
+    add_bench(commands)
     add_info(commands)
     add_train(commands)
     add_export(commands)
