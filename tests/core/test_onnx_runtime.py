@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -113,6 +116,15 @@ def test_foreign_outputs(tmp_path):
         ModelError, match=r"m\.onnx: its outputs must be .*kernels.* found .*queries"
     ):
         OnnxRuntime(path)
+
+
+def test_opening_a_model_leaves_nothing_in_the_home_folder(tiny, tmp_path):
+    """ONNX Runtime by itself writes an identifier there and sends usage events."""
+    code = f"from video_knet_core.engine.runtime import open_runtime; open_runtime({str(tiny)!r})"
+    environment = os.environ | {"HOME": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}
+    environment.pop("ORT_DISABLE_TELEMETRY", None)
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True)
+    assert not list(tmp_path.iterdir())
 
 
 def test_auto_takes_what_works_and_says_why(tiny, caplog):

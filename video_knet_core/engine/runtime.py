@@ -134,6 +134,12 @@ def _open_onnx(path: Path, threads: int, cuda: bool) -> Runtime:
     return OnnxRuntime(path, threads, cuda)
 
 
+def _open_openvino(path: Path, threads: int) -> Runtime:
+    from .openvino_runtime import OpenVINORuntime
+
+    return OpenVINORuntime(path, threads)
+
+
 def _open_torch(path: Path, threads: int) -> Runtime:
     try:
         from .torch_runtime import TorchRuntime
@@ -145,6 +151,7 @@ def _open_torch(path: Path, threads: int) -> Runtime:
 BACKENDS: dict[str, Callable[[Path, int], Runtime]] = {
     "onnxruntime-cuda": partial(_open_onnx, cuda=True),
     "onnxruntime-cpu": partial(_open_onnx, cuda=False),
+    "openvino": _open_openvino,
     "torch": _open_torch,
 }
 """Best first; an opener raises BackendError where its backend cannot run. Torch runs checkpoints,
