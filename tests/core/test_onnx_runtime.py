@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -115,3 +118,12 @@ def test_foreign_outputs(tmp_path):
         ModelError, match=r"m\.onnx: its outputs must be .*kernels.* found .*queries"
     ):
         OnnxRuntime(path)
+
+
+def test_opening_a_model_leaves_nothing_in_the_home_folder(tiny, tmp_path):
+    """ONNX Runtime by itself writes an identifier there and sends usage events."""
+    code = f"from video_knet_core.engine.runtime import open_runtime; open_runtime({str(tiny)!r})"
+    environment = os.environ | {"HOME": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}
+    environment.pop("ORT_DISABLE_TELEMETRY", None)
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True)
+    assert not list(tmp_path.iterdir())

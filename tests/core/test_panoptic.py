@@ -1,9 +1,17 @@
 from __future__ import annotations
 
+import pytest
 import torch
+from torch.nn.functional import interpolate
 
 from video_knet_core.config import PanopticConfig
-from video_knet_core.panoptic import authors_boxes, merge
+from video_knet_core.panoptic import (
+    _enlarge_slots_last,
+    _slot_areas,
+    authors_boxes,
+    merge,
+    slot_classes,
+)
 
 # two things (of two thing classes) and two stuff classes on a 4 x 8 map
 SURE, UNSURE, OUT, IN = 4.0, -4.0, -8.0, 8.0
@@ -94,3 +102,51 @@ def test_boxes_of_the_authors_are_tight_inclusive_and_see_only_thing_pixels():
     semantic[0, :, :6] = 5
     boxes = authors_boxes(segment_map, semantic, slots=3, thing_classes=2)
     assert boxes.tolist() == [[-1, -1, 10, 10], [2, 1, 5, 4], [-1, -1, 10, 10]]
+
+
+@pytest.mark.parametrize("slots", [1, 2, 4, 58, 64, 254])
+def test_slot_areas_are_counts(slots):
+    generator = torch.Generator().manual_seed(slots)
+    winner = torch.randint(-1, slots, (37, 53), generator=generator)
+    expected = torch.bincount(winner.flatten() + 1, minlength=slots + 1)[1:]
+    assert torch.equal(_slot_areas(winner, slots), expected.float())
+
+
+@pytest.mark.parametrize("factor", [1, 2, 3])
+def test_enlarging_with_slots_last_is_bilinear_resizing(factor):
+    maps = torch.randn(5, 6, 7, generator=torch.Generator().manual_seed(0))
+    plain = interpolate(maps[None], scale_factor=factor, mode="bilinear", align_corners=False)[0]
+    torch.testing.assert_close(_enlarge_slots_last(maps, factor).permute(2, 0, 1), plain)
+
+
+def merged_pixel_by_pixel(classes, masks, thing_classes, config) -> torch.Tensor:
+    """The map of the fast merge as its docstring defines it, with loops over slots."""
+    things = len(classes) - (classes.shape[1] - thing_classes)
+    scores, _ = slot_classes(classes, things, thing_classes)
+    scale = config.upsample
+    large = interpolate(masks[None], scale_factor=scale, mode="bilinear", align_corners=False)[0]
+    weighted = large.sigmoid() * scores[:, None, None]
+    alive = [n >= things or scores[n] >= config.score_threshold for n in range(len(scores))]
+    nothing = torch.zeros_like(weighted[0])
+    winner = torch.stack([w if a else nothing for w, a in zip(weighted, alive, strict=True)])
+    winner = winner.argmax(0)
+    for n in range(len(scores)):
+        won, own = int((winner == n).sum()), int((large[n] > 0).sum())
+        if won == 0 or (n < things and won < config.overlap_threshold * own):
+            alive[n] = False
+    left = torch.stack([w if a else nothing for w, a in zip(weighted, alive, strict=True)])
+    return torch.where(left.amax(0) > 0, left.argmax(0) + 1, 0).to(torch.uint8)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_fast_merge_is_what_it_says(seed):
+    generator = torch.Generator().manual_seed(seed)
+    classes = 2 * torch.randn(20, 8, generator=generator)
+    classes[-5:] -= 1.0  # stuff, which wins what no thing is sure of
+    masks = interpolate(3 * torch.randn(1, 20, 4, 6, generator=generator), size=(16, 24))[0]
+    config = PanopticConfig(upsample=2, overlap_threshold=0.15)
+    result = merge(classes, masks, 3, config, image_size=(64, 96))
+    expected = merged_pixel_by_pixel(classes, masks, 3, config)
+    assert torch.equal(result.segment_map, expected)
+    stay = (result.areas[:15] > 0).sum()
+    assert 0 < stay < (result.scores[:15] >= config.score_threshold).sum()

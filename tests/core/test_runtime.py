@@ -50,7 +50,7 @@ def backends(monkeypatch):
 def test_the_ladder_from_best_to_last():
     assert list(BACKENDS) == [
         *("tensorrt", "tensorrt-rtx", "onnxruntime-cuda"),
-        *("openvino", "onnxruntime-cpu", "torch"),
+        *("onnxruntime-cpu", "openvino", "torch"),
     ]
 
 
@@ -100,7 +100,6 @@ def test_a_bad_model_is_not_tried_with_the_next_backend(tmp_path):
     [
         ("tensorrt", "tensorrt", "tensorrt"),
         ("tensorrt-rtx", "tensorrt", "tensorrt"),
-        ("openvino", "openvino_runtime", "pip install openvino"),
         ("onnxruntime-cpu", "onnx_runtime", "pip install onnxruntime"),
         ("torch", "torch_runtime", "pip install"),
     ],

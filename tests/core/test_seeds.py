@@ -11,7 +11,7 @@ from networks import small_config, small_network
 
 from video_knet_core.config import ConfigError
 from video_knet_core.model.position import CODE_SIZE
-from video_knet_core.model.seeds import InstanceSeeds
+from video_knet_core.model.seeds import InstanceSeeds, convolve_parts
 from video_knet_core.training.losses import heat_loss
 from video_knet_core.training.targets import frame_targets
 
@@ -21,18 +21,51 @@ ROAD, POLE, VEHICLE = 0, 4, 10
 class FirstChannel(torch.nn.Module):
     """Heat by definition."""
 
-    def forward(self, clues: torch.Tensor) -> torch.Tensor:
-        return clues[:, :1]
+    def forward(self, look: torch.Tensor, *other_clues: torch.Tensor) -> torch.Tensor:
+        return look[:, :1]
 
 
 def seeds_of_first_channel(count: int) -> InstanceSeeds:
     """Seeds whose heat is the first channel and whose kernels are the two features."""
-    seeds = InstanceSeeds(2, count)
+    seeds = InstanceSeeds(2 + CODE_SIZE, count)
     seeds.heat = FirstChannel()
     with torch.no_grad():
-        seeds.kernel.weight.copy_(torch.eye(2, seeds.kernel.in_features))
+        seeds.kernel.weight.copy_(torch.eye(*seeds.kernel.weight.shape))
         seeds.kernel.bias.zero_()
     return seeds
+
+
+def test_convolving_parts_is_convolving_their_concatenation():
+    """Also where a part is the same for all images; and gradients reach the weights."""
+    torch.manual_seed(0)
+    convolution = torch.nn.Conv2d(9, 5, 1).double()
+    first, code, last = (torch.randn(b, c, 4, 6).double() for b, c in ((2, 3), (1, 4), (2, 2)))
+    plain = convolution(torch.cat((first, code.expand(2, -1, -1, -1), last), 1))
+    ours = convolve_parts(convolution, first, code, last)
+    torch.testing.assert_close(ours, plain)
+    expected = torch.autograd.grad(plain.square().sum(), convolution.weight)
+    found = torch.autograd.grad(ours.square().sum(), convolution.weight)
+    torch.testing.assert_close(found, expected)
+
+
+@torch.no_grad()
+def test_seeds_see_the_features_with_the_position_code():
+    """Against the definition: the clues of all parts together, cell by cell."""
+    torch.manual_seed(1)
+    seeds = InstanceSeeds(6 + CODE_SIZE, 5).double()
+    look, code, centers = (
+        torch.randn(b, c, 5, 7).double() for b, c in ((2, 6), (1, CODE_SIZE), (2, CODE_SIZE))
+    )
+    found = seeds(look, code, centers)
+    clues = torch.cat((look, code.expand(2, -1, -1, -1), centers * code), 1)
+    heat = torch.nn.Sequential(*seeds.heat)(clues)
+    torch.testing.assert_close(found.heat, heat.float())
+    all_kernels = seeds.kernel(torch.cat((clues, heat), 1).flatten(2).transpose(1, 2))
+    for kernels, logits, candidates, row in zip(
+        found.kernels, found.logits, all_kernels, heat.flatten(1), strict=True
+    ):
+        cells = [int((row.float() - logit).abs().argmin()) for logit in logits]
+        torch.testing.assert_close(kernels, candidates[cells], rtol=1e-5, atol=1e-6)
 
 
 @torch.no_grad()

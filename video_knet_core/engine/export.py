@@ -15,6 +15,7 @@ from ..config import to_dict
 from ..model.checkpoint import load_model, sha256
 from ..model.kernels import PreviousKernels
 from ..model.video_knet import VideoKNet
+from .channels_last import resize_channels_last
 from .frame import segment_frame
 from .onnx_runtime import FORMAT, INPUTS, METADATA_KEY, OUTPUTS
 
@@ -32,7 +33,7 @@ class FrameGraph(nn.Module):
         self, image: Tensor, previous_kernels: Tensor, has_previous: Tensor
     ) -> tuple[Tensor, ...]:
         """image uint8 [H,W,3] RGB, previous_kernels [N,C], has_previous bool [1]; see `OUTPUTS`."""
-        pixels = image.permute(2, 0, 1).float()
+        pixels = image.float().permute(2, 0, 1)  # TensorRT takes uint8 for a cast alone
         previous = PreviousKernels(previous_kernels[None], has_previous)
         return tuple(segment_frame(self.model, pixels, previous)[0])
 
@@ -59,6 +60,7 @@ def export_onnx(model: VideoKNet, out: str | Path, name: str, **facts: Any) -> N
     assert program is not None
     proto = program.model_proto
     _forget_sources(proto.graph)
+    resize_channels_last(proto.graph)
     metadata = {"format": FORMAT, "name": name, "config": to_dict(model.config), **facts}
     onnx.helper.set_model_props(proto, {METADATA_KEY: json.dumps(metadata)})
     onnx.checker.check_model(proto)

@@ -40,14 +40,15 @@ def segment_frame(
     config = model.config
     things = len(config.classes.things)
     size = (pixels.shape[1], pixels.shape[2])
-    logits = prediction.class_logits[0], prediction.mask_logits[0]
+    # squeezing is free, an index would copy in the exported graph
+    logits = prediction.class_logits.squeeze(0), prediction.mask_logits.squeeze(0)
     result = merge(*logits, things, config.panoptic, size)
-    embeddings = prediction.embeddings[0]
+    embeddings = prediction.embeddings.squeeze(0)
     stuff = embeddings.new_zeros(len(result.scores) - len(embeddings), embeddings.shape[1])
     ids = torch.tensor(config.classes.logit_class_ids, device=pixels.device)
     boxes = None
     if config.panoptic.merge == "reference":
-        semantic = prediction.head.semantic_logits[0]
+        semantic = prediction.head.semantic_logits.squeeze(0)
         boxes = authors_boxes(result.segment_map, semantic, len(result.scores), things)
     output = FrameOutput(
         result.segment_map,
@@ -55,6 +56,6 @@ def segment_frame(
         result.scores,
         result.areas,
         torch.cat((embeddings, stuff)),
-        state.kernels[0],
+        state.kernels.squeeze(0),
     )
     return output, boxes

@@ -240,11 +240,9 @@ def _open_onnx(path: Path, threads: int, progress: Progress | None, cuda: bool) 
 
 
 def _open_openvino(path: Path, threads: int, progress: Progress | None) -> Runtime:
-    try:
-        from .openvino_runtime import OpenVinoRuntime
-    except ImportError as error:
-        raise BackendError(f"cannot be imported ({error}): pip install openvino") from None
-    return OpenVinoRuntime(path, threads)
+    from .openvino_runtime import OpenVINORuntime
+
+    return OpenVINORuntime(path, threads)
 
 
 def _open_torch(path: Path, threads: int, progress: Progress | None) -> Runtime:
@@ -263,8 +261,8 @@ BACKENDS: dict[str, Backend] = {
     "tensorrt": _tensorrt("tensorrt"),
     "tensorrt-rtx": _tensorrt("tensorrt-rtx"),
     "onnxruntime-cuda": Backend(partial(_open_onnx, cuda=True)),
-    "openvino": Backend(_open_openvino),
     "onnxruntime-cpu": Backend(partial(_open_onnx, cuda=False)),
+    "openvino": Backend(_open_openvino),
     "torch": Backend(_open_torch),
 }
 """Best first. Torch runs checkpoints, the others exported models."""

@@ -12,10 +12,10 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import relu
+from torch.nn.functional import conv2d, relu
 
 from .position import CODE_SIZE, position_map, scattered_places
-from .seeds import InstanceSeeds, Seeds
+from .seeds import InstanceSeeds, Seeds, convolve_parts
 
 
 class PreviousKernels(NamedTuple):
@@ -78,7 +78,8 @@ def assemble_group_features(
     """
     scale = 1.0 / math.sqrt(mask_logits.shape[-2] * mask_logits.shape[-1])
     mask = ((mask_logits > 0).to(features.dtype) * scale).flatten(2)  # [B,N,hw]
-    group = mask @ features.flatten(2).transpose(1, 2)
+    # features first: with so many rows the product is faster than the other way round
+    group = (features.flatten(2) @ mask.transpose(1, 2)).transpose(1, 2)
     area = mask.sum(2, keepdim=True)
     if pooling == "mean":
         return group / area.clamp(min=scale), (area > 0).to(area.dtype)
@@ -130,17 +131,17 @@ class KernelHead(nn.Module):
         """[B,C,h,w] -> proposals of all N kernels."""
         batch = x.shape[0]
         located, semantic = self.localization(x), self.semantic(x)
-        semantic_logits = self.classifier(semantic)
+        thing_logits, stuff_logits = self._classify(semantic)
         look = semantic + located
         code = position_map(look)
         features = look
         if self.position:
             features = torch.cat((look, code.expand(batch, -1, -1, -1)), 1)
-        centers = self.centers(features) if self.centers is not None else None
+        centers = convolve_parts(self.centers, look, code) if self.centers is not None else None
         seeds: Seeds | None = None
         if self.seeds is not None:
             assert centers is not None, "seeds need centers"
-            seeds = self.seeds(features, code, centers)
+            seeds = self.seeds(look, code, centers)
             thing_kernels = seeds.kernels[..., : x.shape[1]]
             thing_masks = apply_kernels(seeds.kernels, features)
         else:
@@ -150,11 +151,19 @@ class KernelHead(nn.Module):
         return HeadOutput(
             features=features,
             kernels=torch.cat((thing_kernels + group.to(x.dtype), stuff_kernels), 1),
-            mask_logits=torch.cat((thing_masks, semantic_logits[:, self.thing_classes :]), 1),
-            semantic_logits=semantic_logits,
+            mask_logits=torch.cat((thing_masks, stuff_logits), 1),
+            semantic_logits=torch.cat((thing_logits, stuff_logits), 1),
             centers=centers,
             seeds=seeds,
         )
+
+    def _classify(self, semantic: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits of thing and of stuff classes, apart: without losses nobody wants the first."""
+        bias = self.classifier.bias
+        assert bias is not None
+        rows = [self.thing_classes, len(bias) - self.thing_classes]
+        things, stuff = zip(self.classifier.weight.split(rows), bias.split(rows), strict=True)
+        return conv2d(semantic, *things), conv2d(semantic, *stuff)
 
     def _learned(self, located: Tensor, code: Tensor) -> tuple[Tensor, Tensor]:
         """The kernels [B,P,C] that are the same for every image, and their masks [B,P,h,w]."""

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import max_pool2d
+from torch.nn.functional import conv2d, max_pool2d
 
 from .position import CODE_SIZE
 
@@ -34,6 +34,31 @@ class Seeds(NamedTuple):
     """[B,P,C] of the chosen cells."""
 
 
+def convolve_parts(convolution: nn.Conv2d, *parts: Tensor) -> Tensor:
+    """A 1x1 convolution of the channels of all `parts` together, without copying them together.
+
+    A part may have batch size 1 for all images; if it is constant, so is its share of the result,
+    and an exported graph holds that instead of computing it.
+    """
+    weights = convolution.weight.split([part.shape[1] for part in parts], 1)
+    shares = (conv2d(x, weight) for x, weight in zip(parts[1:], weights[1:], strict=True))
+    return sum(shares, conv2d(parts[0], weights[0], convolution.bias))
+
+
+class HeatMap(nn.Sequential):
+    """Clues, in parts [B,Ci,h,w], to the logit of being the centre of an instance [B,1,h,w]."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(
+            nn.Conv2d(channels, HIDDEN, 1), nn.ReLU(), nn.Conv2d(HIDDEN, 1, 3, padding=1)
+        )
+        nn.init.constant_(self[-1].bias, -math.log(99))
+
+    def forward(self, *clues: Tensor) -> Tensor:
+        mix, activation, last = self
+        return last(activation(convolve_parts(mix, *clues)))
+
+
 class InstanceSeeds(nn.Module):
     """Features to `count` thing kernels.
 
@@ -43,29 +68,29 @@ class InstanceSeeds(nn.Module):
     def __init__(self, channels: int, count: int) -> None:
         super().__init__()
         self.count = count
-        self.heat = nn.Sequential(
-            nn.Conv2d(channels + CODE_SIZE, HIDDEN, 1),
-            nn.ReLU(),
-            nn.Conv2d(HIDDEN, 1, 3, padding=1),
-        )
+        self.heat = HeatMap(channels + CODE_SIZE)
         self.kernel = nn.Linear(channels + CODE_SIZE + 1, channels)
-        nn.init.constant_(self.heat[-1].bias, -math.log(99))
 
-    def forward(self, features: Tensor, code: Tensor, centers: Tensor) -> Seeds:
+    def forward(self, look: Tensor, code: Tensor, centers: Tensor) -> Seeds:
         """Seeds of B images.
 
         Args:
-            features: [B,C,h,w], position code included.
+            look: [B,C - `CODE_SIZE`,h,w] features without the position code.
             code: [1,`CODE_SIZE`,h,w] the place of each cell.
             centers: [B,`CODE_SIZE`,h,w] where each cell takes the centre of its instance to be.
                 Their product with `code` is largest where a cell thinks that it is the centre.
         """
-        clues = torch.cat((features, centers * code), 1)
-        heat = self.heat(clues).float()  # in half precision many cells would be equal, and peaks
+        clues = look, code, centers * code
+        heat = self.heat(*clues).float()  # in half precision many cells would be equal, and peaks
         is_peak = heat == max_pool2d(heat, 3, stride=1, padding=1)
         ranked = torch.where(is_peak, heat, heat - PEAK_BONUS).flatten(1)
         cells = ranked.topk(self.count).indices
         # the kernel also gets the heat, so that of two seeds on one object one can give way
-        clues = torch.cat((clues, heat), 1).flatten(2)
-        chosen = clues.gather(2, cells[:, None].expand(-1, clues.shape[1], -1)).transpose(1, 2)
+        chosen = torch.cat([_columns(clue, cells) for clue in (*clues, heat)], 2)
         return Seeds(heat, heat.flatten(1).gather(1, cells), self.kernel(chosen))
+
+
+def _columns(x: Tensor, cells: Tensor) -> Tensor:
+    """[B or 1,C,h,w] at cells [B,P], numbered row by row -> [B,P,C]."""
+    flat = x.flatten(2).expand(len(cells), -1, -1)
+    return flat.gather(2, cells[:, None].expand(-1, x.shape[1], -1)).transpose(1, 2)
