@@ -40,7 +40,7 @@ def segment_frame(
     config = model.config
     things = len(config.classes.things)
     size = (pixels.shape[1], pixels.shape[2])
-    logits = prediction.class_logits[0], prediction.mask_logits[0]
+    logits = prediction.class_logits[0], prediction.mask_logits[0].to(pixels.dtype)
     result = merge(*logits, things, config.panoptic, size)
     embeddings = prediction.embeddings[0]
     stuff = embeddings.new_zeros(len(result.scores) - len(embeddings), embeddings.shape[1])

@@ -61,11 +61,14 @@ class InstanceSeeds(nn.Module):
                 Their product with `code` is largest where a cell thinks that it is the centre.
         """
         clues = torch.cat((features, centers * code), 1)
-        heat = self.heat(clues).float()  # in half precision many cells would be equal, and peaks
+        # in half precision many cells would be equal, and peaks
+        last = self.heat[-1]
+        heat = last(self.heat[:-1](clues).to(last.weight.dtype)).float()
         is_peak = heat == max_pool2d(heat, 3, stride=1, padding=1)
         ranked = torch.where(is_peak, heat, heat - PEAK_BONUS).flatten(1)
         cells = ranked.topk(self.count).indices
+        chosen = clues.flatten(2).gather(2, cells[:, None].expand(-1, clues.shape[1], -1))
+        logits = heat.flatten(1).gather(1, cells)
         # the kernel also gets the heat, so that of two seeds on one object one can give way
-        clues = torch.cat((clues, heat), 1).flatten(2)
-        chosen = clues.gather(2, cells[:, None].expand(-1, clues.shape[1], -1)).transpose(1, 2)
-        return Seeds(heat, heat.flatten(1).gather(1, cells), self.kernel(chosen))
+        chosen = torch.cat((chosen.to(heat.dtype), logits[:, None]), 1).transpose(1, 2)
+        return Seeds(heat, logits, self.kernel(chosen))
