@@ -28,7 +28,7 @@ from rclpy.serialization import deserialize_message, serialize_message
 from sensor_msgs.msg import Image
 
 from video_knet_core.config import ModelConfig
-from video_knet_core.engine.onnx_runtime import OnnxRuntime
+from video_knet_core.engine.model_file import ModelFile
 from video_knet_core.engine.runtime import BACKENDS, default_model_path
 from video_knet_core.evaluate.bench import Stages, Step, bench
 from video_knet_core.model.checkpoint import checkpoint_config
@@ -94,23 +94,25 @@ def bandwidth(device: str) -> float:
     return 2 * COPY_BYTES / best_s(lambda: target.copy_(source), device)
 
 
-def config_of(model: Path) -> ModelConfig:
-    """Configuration of a checkpoint or of an exported model."""
+def config_of(model: Path) -> tuple[ModelConfig, str]:
+    """Configuration and precision of a checkpoint or of an exported model."""
     if model.suffix == ".safetensors":
-        return checkpoint_config(model)
-    return OnnxRuntime(model).config
+        return checkpoint_config(model), "fp32"
+    found = ModelFile.read(model)
+    return found.config, found.precision
 
 
 def add_roofline(rows: Sequence[dict[str, Any]], args: argparse.Namespace) -> dict[str, float]:
     """Put the least milliseconds of a step into each row; returns the machine's peaks."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.set_num_threads(args.threads)
-    tflops = args.peak_tflops or peak_operations(device, args.precision) / 1e12
+    found = [config_of(model) for model in args.models]
+    fastest = min((precision for _, precision in found), key=ELEMENT_BYTES.__getitem__)
+    tflops = args.peak_tflops or peak_operations(device, fastest) / 1e12
     gb_per_s = args.bandwidth or bandwidth(device) / 1e9
-    for model in args.models:
-        config = config_of(model)
+    for model, (config, precision) in zip(args.models, found, strict=True):
         steps = layers(config, config.height, config.width)
-        size = ELEMENT_BYTES[args.precision]
+        size = ELEMENT_BYTES[precision]
         seconds = roofline_s(steps, size, tflops * 1e12, gb_per_s * 1e9)
         cost = {
             "gflop": sum(layer.operations for layer in steps) / 1e9,
@@ -172,9 +174,6 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--frames", type=int, default=100)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument(
-        "--precision", choices=ELEMENT_BYTES, default="fp32", help="of the roofline"
-    )
     parser.add_argument("--peak-tflops", type=float, help="default: that of a matrix product here")
     parser.add_argument("--bandwidth", type=float, help="GB/s; default: that of a copy here")
     parser.add_argument("--json", type=Path, metavar="FILE")

@@ -64,7 +64,9 @@ def merge(
     else:
         segment_map = _merge_fast(scores, mask_logits, is_thing, config, image_size)
     areas = _slot_areas(segment_map - 1, len(scores))
-    return PanopticMap(segment_map.to(torch.uint8), classes, scores, areas.to(torch.int64))
+    # TensorRT makes 8-bit outputs from floating point alone
+    pixels = segment_map.to(torch.float32).to(torch.uint8)
+    return PanopticMap(pixels, classes, scores, areas.to(torch.int64))
 
 
 def _merge_fast(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -20,3 +22,31 @@ def written(tmp_path_factory) -> dict[str, Path]:
         roots[name] = tmp_path_factory.mktemp(name)
         fixture.write(roots[name])
     return roots
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory) -> Callable[..., Path]:
+    """Small versions of config/models as ONNX: (name, precision, form) -> file, made once.
+
+    The checkpoint of each is beside it, as NAME.safetensors.
+    """
+    from networks import shrink_swin, small_version
+
+    from video_knet_core.cli import main
+    from video_knet_core.model.checkpoint import save_model
+
+    folder = tmp_path_factory.mktemp("exported")
+
+    @cache
+    def export(name: str, precision: str = "fp32", form: str = "deploy") -> Path:
+        checkpoint = folder / f"{name}.safetensors"
+        out = folder / f"{name}_{precision}_{form}.onnx"
+        with pytest.MonkeyPatch.context() as patch:
+            shrink_swin(patch)
+            if not checkpoint.exists():
+                save_model(small_version(name), checkpoint)
+            options = ["--precision", precision, *(["--raw"] if form == "raw" else [])]
+            assert main(["export", str(checkpoint), str(out), *options]) == 0
+        return out
+
+    return export

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 import torch
 
 from video_knet_core.config import ModelConfig, load_yaml
+from video_knet_core.model.backbone import Swin
 from video_knet_core.model.video_knet import VideoKNet
 
 CONFIGS = Path(__file__).parents[2] / "config"
@@ -28,3 +30,29 @@ def small_config(**kernels: object) -> ModelConfig:
 def small_network(seed: int = 0, **kernels: object) -> VideoKNet:
     torch.manual_seed(seed)
     return VideoKNet(small_config(**kernels)).eval()
+
+
+def small_version(name: str) -> VideoKNet:
+    """A configuration of config/models with random weights, made small but of the same operators.
+
+    A Swin-B has shallower and narrower stages, which a caller must ask for: `shrink_swin`.
+    """
+    config = load_yaml(ModelConfig, CONFIGS / "models" / f"{name}.yaml")
+    kernels = {"things": 10, "stages": 2, "attention_heads": 2, "feedforward": 64}
+    small = replace(
+        config,
+        height=75,  # as 375 and 1242 of KITTI, not multiples of 32
+        width=122,
+        neck=replace(config.neck, channels=32),
+        backbone=replace(config.backbone, width=8),
+        kernels=replace(config.kernels, **kernels),
+    )
+    torch.manual_seed(0)
+    return VideoKNet(small).eval()
+
+
+def shrink_swin(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make every Swin-B that is built in this test a small one."""
+    monkeypatch.setattr(Swin, "channels", (32, 64, 128, 256))
+    monkeypatch.setattr(Swin, "depths", (2, 1, 1, 1))
+    monkeypatch.setattr(Swin, "heads", (1, 2, 4, 8))

@@ -7,14 +7,19 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 from networks import small_network
+from tiny_onnx import metadata, write_model
 
 from video_knet_core.data.synthetic_street import SyntheticStreet
-from video_knet_core.engine.export import FrameGraph, export_checkpoint, export_onnx
-from video_knet_core.engine.onnx_runtime import OUTPUTS, OnnxRuntime
-from video_knet_core.model.checkpoint import load_model, save_model, sha256
+from video_knet_core.engine.export import FrameGraph, export_onnx
+from video_knet_core.engine.model_file import FORMS, RAW_OUTPUTS, ModelFile
+from video_knet_core.engine.onnx_runtime import OnnxRuntime
+from video_knet_core.engine.runtime import ModelError
+from video_knet_core.model.checkpoint import load_model, sha256
+from video_knet_core.model.precision import with_half_maps
 
 MODELS = Path(__file__).parents[2] / "models"
 STEPS = 30
@@ -25,8 +30,8 @@ FLIPS = 1e-3
 @torch.no_grad()
 def compare(graph: FrameGraph, runtime: OnnxRuntime, steps: int) -> float:
     """Largest share of differing map pixels over a recurrent run on the synthetic street."""
-    info, slots = runtime.info, graph.model.config.kernels.things + 8
-    kernels = torch.zeros(slots, graph.model.config.neck.channels)
+    info = runtime.info
+    kernels = torch.zeros(graph.model.config.slots, graph.model.config.neck.channels)
     state, worst = None, 0.0
     street = SyntheticStreet(1001, info.height, info.width)
     for t in range(steps):
@@ -42,16 +47,114 @@ def compare(graph: FrameGraph, runtime: OnnxRuntime, steps: int) -> float:
 
 
 @pytest.fixture(scope="module")
-def exported(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("export")
-    save_model(small_network(), folder / "small.safetensors")
-    export_checkpoint(folder / "small.safetensors", folder / "small.onnx")
-    return folder / "small.onnx"
+def model(exported) -> Path:
+    return exported("street_lite0")
 
 
-def test_a_fresh_export_agrees_with_torch(exported):
-    graph = FrameGraph(load_model(exported.with_suffix(".safetensors")))
-    assert compare(graph, OnnxRuntime(exported, threads=1), steps=5) <= FLIPS
+def checkpoint_of(path: Path) -> Path:
+    return path.with_name("street_lite0.safetensors")
+
+
+def test_a_fresh_export_agrees_with_torch(model):
+    graph = FrameGraph(load_model(checkpoint_of(model)))
+    assert compare(graph, OnnxRuntime(model, threads=1), steps=5) <= FLIPS
+
+
+def test_a_half_precision_export_agrees_with_torch_in_half_precision(exported):
+    """Convolutions of the two round at other places, so more pixels are on an edge."""
+    path = exported("street_lite0", "fp16")
+    graph = FrameGraph(with_half_maps(load_model(checkpoint_of(path))))
+    assert compare(graph, OnnxRuntime(path, threads=1), steps=5) <= 10 * FLIPS
+
+
+@torch.no_grad()
+def test_the_raw_form_is_what_the_network_says(exported):
+    """On a second frame, to a thousandth of the largest number."""
+    path = exported("street_lite0", "fp32", "raw")
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    network = load_model(checkpoint_of(path))
+    config = network.config
+    images = [SyntheticStreet(1001, config.height, config.width).frame(t).image for t in (0, 1)]
+    first, second = (torch.from_numpy(i).float().permute(2, 0, 1)[None] for i in images)
+    _, state = network(first)
+    prediction, after = network(second, state)
+    found = session.run(
+        list(RAW_OUTPUTS),
+        {
+            "image": images[1],
+            "previous_kernels": state.kernels[0].numpy(),
+            "has_previous": np.array([True]),
+        },
+    )
+    wanted = (
+        prediction.class_logits,
+        prediction.mask_logits,
+        after.kernels,
+        prediction.embeddings,
+    )
+    for name, array, tensor in zip(RAW_OUTPUTS, found, wanted, strict=True):
+        assert array.dtype == np.float32, name
+        error = np.abs(array - tensor[0].numpy()).max()
+        assert error <= 1e-3 * float(tensor.abs().max()), name
+
+
+def test_a_runtime_refuses_the_raw_form_and_says_what_to_do(exported):
+    with pytest.raises(ModelError, match=r"raw form, .*without --raw: video-knet export"):
+        OnnxRuntime(exported("street_lite0", "fp32", "raw"))
+
+
+@pytest.mark.parametrize(
+    ("precision", "form"), [("fp32", "deploy"), ("fp16", "deploy"), ("fp32", "raw")]
+)
+def test_a_model_file_tells_what_it_is(precision, form, exported):
+    path = exported("street_lite0", precision, form)
+    file = ModelFile.read(path)
+    assert (file.path, file.name) == (path, path.stem)
+    assert (file.precision, file.form) == (precision, form)
+    assert file.checkpoint_sha256 == sha256(checkpoint_of(path))
+    assert file.config == load_model(checkpoint_of(path)).config
+    assert file.state_shape == (18, 32)
+    assert (file.info.name, file.info.height, file.info.width) == (path.stem, 75, 122)
+
+
+def test_an_older_file_is_of_the_deploy_form_in_fp32(tmp_path):
+    path = write_model(tmp_path / "old.onnx", json.dumps(metadata()))
+    file = ModelFile.read(path, form="deploy")
+    assert (file.precision, file.form, file.checkpoint_sha256) == ("fp32", "deploy", "0")
+
+
+def test_the_form_that_is_needed_is_asked_for(tmp_path):
+    path = write_model(tmp_path / "m.onnx", json.dumps(metadata()))
+    with pytest.raises(ModelError, match=r"m\.onnx: it is of the deploy form, .*with --raw"):
+        ModelFile.read(path, form="raw")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"precision": "int8"}, r"precision must be one of .*fp16.*found 'int8'"),
+        ({"form": "cooked"}, r"form must be one of .*raw.*found 'cooked'"),
+        ({"form": "raw"}, r"outputs must be .*class_logits.* found .*segment_map"),
+    ],
+)
+def test_another_precision_or_form_is_refused(tmp_path, change, message):
+    path = write_model(tmp_path / "m.onnx", json.dumps(metadata(**change)))
+    with pytest.raises(ModelError, match=message):
+        ModelFile.read(path)
+
+
+def test_kernels_of_another_shape_than_the_configuration_says(tmp_path):
+    config = metadata()["config"] | {"kernels": {"things": 7}}
+    path = write_model(tmp_path / "m.onnx", json.dumps(metadata(config=config)))
+    with pytest.raises(ModelError, match=r"previous_kernels must be \(8, 4\), found \(3, 4\)"):
+        ModelFile.read(path)
+
+
+@pytest.mark.parametrize("choice", [{"precision": "int8"}, {"form": "cooked"}])
+def test_an_export_of_another_precision_or_form_is_an_error(choice, tmp_path):
+    with pytest.raises(ValueError, match=r"must be one of .* found '(int8|cooked)'"):
+        export_onnx(small_network(), tmp_path / "m.onnx", "m", **choice)
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_shipped_model_agrees_with_its_checkpoint():
@@ -61,13 +164,15 @@ def test_the_shipped_model_agrees_with_its_checkpoint():
     assert compare(graph, OnnxRuntime(MODELS / "street_lite0.onnx"), STEPS) <= FLIPS
 
 
-def test_metadata_name_classes_size_and_checkpoint(exported):
-    properties = {p.key: p.value for p in onnx.load(exported).metadata_props}
+def test_metadata_classes_size_thresholds_preprocessing_and_checkpoint(model):
+    properties = {p.key: p.value for p in onnx.load(model).metadata_props}
     facts = json.loads(properties["video_knet"])
-    assert facts["checkpoint_sha256"] == sha256(exported.with_suffix(".safetensors"))
-    assert facts["name"] == "small"
+    assert facts["checkpoint_sha256"] == sha256(checkpoint_of(model))
+    assert (facts["precision"], facts["form"]) == ("fp32", "deploy")
+    assert facts["preprocessing"] == {"layout": "HWC uint8 RGB", "normalised": "inside the graph"}
     assert [c["name"] for c in facts["config"]["classes"]][-1] == "vehicle"
-    assert OnnxRuntime(exported, threads=1).info.height == facts["config"]["height"] == 64
+    assert (facts["config"]["height"], facts["config"]["width"]) == (75, 122)
+    assert facts["config"]["panoptic"]["score_threshold"] == 0.3
 
 
 def test_the_shipped_model_was_exported_from_the_shipped_checkpoint():
@@ -76,18 +181,19 @@ def test_the_shipped_model_was_exported_from_the_shipped_checkpoint():
     assert facts["checkpoint_sha256"] == sha256(MODELS / "street_lite0.safetensors")
 
 
-def test_the_graph_is_static_and_of_opset_18(exported):
-    model = onnx.load(exported)
+@pytest.mark.parametrize("form", list(FORMS))
+def test_the_graph_is_static_and_of_opset_18(form, exported):
+    model = onnx.load(exported("street_lite0", "fp32", form))
     assert {o.domain: o.version for o in model.opset_import}[""] == 18
-    assert {o.name for o in model.graph.output} == set(OUTPUTS)
+    assert {o.name for o in model.graph.output} == set(FORMS[form])
     for value in (*model.graph.input, *model.graph.output):
         assert all(d.dim_value > 0 for d in value.type.tensor_type.shape.dim), value.name
     operators = {node.op_type for node in model.graph.node}
     assert not operators & {"NonZero", "ScatterND", "Loop", "If"}, operators
 
 
-def test_the_file_names_no_folder_of_the_machine_that_wrote_it(exported):
-    for path in (exported, MODELS / "street_lite0.onnx"):
+def test_the_file_names_no_folder_of_the_machine_that_wrote_it(model):
+    for path in (model, MODELS / "street_lite0.onnx"):
         content = path.read_bytes()
         assert str(MODELS.parent).encode() not in content
         assert b"site-packages" not in content

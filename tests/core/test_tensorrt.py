@@ -512,9 +512,9 @@ def test_a_missing_file(gpu, tmp_path):
         TensorRTRuntime(tmp_path / "none.onnx")
 
 
-def test_the_raw_form_is_refused(gpu, tmp_path):
+def test_a_file_that_says_it_is_raw_is_refused(gpu, tmp_path):
     path = write_recurrent_model(tmp_path / "raw.onnx", form="raw")
-    with pytest.raises(ModelError, match="form 'deploy' to be run, found 'raw'"):
+    with pytest.raises(ModelError, match=r"raw\.onnx: its outputs must be .*class_logits"):
         TensorRTRuntime(path)
 
 

@@ -34,7 +34,13 @@ OUTPUTS = [
 
 
 def metadata(**changes):
-    config = {"height": HEIGHT, "width": WIDTH, "classes": CLASSES}
+    config = {
+        "height": HEIGHT,
+        "width": WIDTH,
+        "classes": CLASSES,
+        "neck": {"channels": CHANNELS},
+        "kernels": {"things": SLOTS - 1},
+    }
     return {"format": 1, "name": "tiny", "config": config, "checkpoint_sha256": "0"} | changes
 
 

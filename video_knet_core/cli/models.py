@@ -44,6 +44,18 @@ def add_export(commands: argparse._SubParsersAction) -> None:
     export = commands.add_parser("export", help="write a checkpoint as ONNX (needs torch)")
     export.add_argument("checkpoint", type=Path, help="*.safetensors")
     export.add_argument("out", type=Path, help="*.onnx")
+    export.add_argument(
+        "--precision",
+        choices=("fp32", "fp16"),
+        default="fp32",
+        help="fp16: half precision for maps, for GPUs; kernels stay float32. Default: fp32",
+    )
+    export.add_argument(
+        "--raw",
+        action="store_true",
+        help="put out class logits, mask logits, kernels and embeddings, for evaluation; "
+        "such a file cannot track",
+    )
     export.set_defaults(run=_export)
 
 
@@ -78,9 +90,9 @@ def _info(arguments: argparse.Namespace) -> None:
 def _config_of(path: Path) -> ModelConfig:
     """The model configuration that is, or is inside, a file of any of the three kinds."""
     if path.suffix == ".onnx":
-        from ..engine.onnx_runtime import OnnxRuntime
+        from ..engine.model_file import ModelFile
 
-        return OnnxRuntime(path).config
+        return ModelFile.read(path).config
     if path.suffix == ".yaml":
         return load_yaml(ModelConfig, path)
     if path.suffix == ".safetensors":
@@ -140,7 +152,8 @@ def _export(arguments: argparse.Namespace) -> None:
     with needs_torch("export"):
         from ..engine.export import export_checkpoint
 
-        export_checkpoint(arguments.checkpoint, arguments.out)
+        form = "raw" if arguments.raw else "deploy"
+        export_checkpoint(arguments.checkpoint, arguments.out, arguments.precision, form)
     print(arguments.out)
 
 

@@ -1,9 +1,14 @@
-"""VideoKNet -> ONNX: one static graph, from a uint8 image to a segment map and a table."""
+"""VideoKNet -> ONNX: one static graph, from a uint8 image to a segment map and a table.
+
+Or, in the raw form, to what the network says before its masks are merged. TensorRT must be able to
+build every graph: see the comments on types here and in `panoptic.merge`.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +19,15 @@ from torch import Tensor, nn
 from ..config import to_dict
 from ..model.checkpoint import load_model, sha256
 from ..model.kernels import PreviousKernels
+from ..model.precision import with_half_maps
 from ..model.video_knet import VideoKNet
 from .channels_last import resize_channels_last
 from .frame import segment_frame
-from .onnx_runtime import FORMAT, INPUTS, METADATA_KEY, OUTPUTS
+from .model_file import FORMAT, FORMS, INPUTS, METADATA_KEY, PRECISIONS
 
 OPSET = 18
+PREPROCESSING = {"layout": "HWC uint8 RGB", "normalised": "inside the graph"}
+"""What the metadata says about the image."""
 
 
 class FrameGraph(nn.Module):
@@ -33,9 +41,33 @@ class FrameGraph(nn.Module):
         self, image: Tensor, previous_kernels: Tensor, has_previous: Tensor
     ) -> tuple[Tensor, ...]:
         """image uint8 [H,W,3] RGB, previous_kernels [N,C], has_previous bool [1]; see `OUTPUTS`."""
-        pixels = image.float().permute(2, 0, 1)  # TensorRT takes uint8 for a cast alone
         previous = PreviousKernels(previous_kernels[None], has_previous)
-        return tuple(segment_frame(self.model, pixels, previous)[0])
+        return tuple(segment_frame(self.model, _pixels(image), previous)[0])
+
+
+class RawGraph(FrameGraph):
+    """The face for evaluation; see `RAW_OUTPUTS`."""
+
+    def forward(
+        self, image: Tensor, previous_kernels: Tensor, has_previous: Tensor
+    ) -> tuple[Tensor, ...]:
+        """class_logits [N,K], mask_logits [N,h,w], kernels [N,C], embeddings [P,E], all float32."""
+        previous = PreviousKernels(previous_kernels[None], has_previous)
+        prediction, state = self.model(_pixels(image)[None], previous)
+        return (
+            prediction.class_logits[0],
+            prediction.mask_logits[0].float(),
+            state.kernels[0],
+            prediction.embeddings[0],
+        )
+
+
+GRAPHS = {"deploy": FrameGraph, "raw": RawGraph}
+
+
+def _pixels(image: Tensor) -> Tensor:
+    """[H,W,3] uint8 -> [3,H,W] float32, cast first: all that TensorRT does with 8-bit inputs."""
+    return image.float().permute(2, 0, 1)
 
 
 def example_inputs(model: VideoKNet) -> tuple[Tensor, Tensor, Tensor]:
@@ -45,14 +77,34 @@ def example_inputs(model: VideoKNet) -> tuple[Tensor, Tensor, Tensor]:
     return image, torch.zeros(config.slots, config.neck.channels), torch.zeros(1, dtype=torch.bool)
 
 
-def export_onnx(model: VideoKNet, out: str | Path, name: str, **facts: Any) -> None:
-    """Write `model` as ONNX (opset 18, static shapes) with its configuration in the metadata."""
-    graph = FrameGraph(model).eval()
+def export_onnx(
+    model: VideoKNet,
+    out: str | Path,
+    name: str,
+    precision: str = "fp32",
+    form: str = "deploy",
+    **facts: Any,
+) -> None:
+    """Write `model` as ONNX (opset 18, static shapes) with its configuration in the metadata.
+
+    Args:
+        model: a float32 network.
+        precision: "fp32", or "fp16" for maps in half precision (`model/precision.py`); inputs and
+            outputs are the same.
+        form: "deploy", which a `Runtime` runs, or "raw", for evaluation.
+        facts: more metadata, such as `checkpoint_sha256`.
+
+    Raises:
+        ValueError: there is no such precision or form.
+    """
+    _check_choice("precision", precision, PRECISIONS)
+    _check_choice("form", form, FORMS)
+    graph = GRAPHS[form](with_half_maps(model) if precision == "fp16" else model).eval()
     program = torch.onnx.export(
         graph,
         example_inputs(model),
         input_names=list(INPUTS),
-        output_names=list(OUTPUTS),
+        output_names=list(FORMS[form]),
         opset_version=OPSET,
         dynamo=True,
         verbose=False,
@@ -61,10 +113,35 @@ def export_onnx(model: VideoKNet, out: str | Path, name: str, **facts: Any) -> N
     proto = program.model_proto
     _forget_sources(proto.graph)
     resize_channels_last(proto.graph)
-    metadata = {"format": FORMAT, "name": name, "config": to_dict(model.config), **facts}
+    metadata = {
+        "format": FORMAT,
+        "name": name,
+        "precision": precision,
+        "form": form,
+        "preprocessing": PREPROCESSING,
+        "config": to_dict(model.config),
+        **facts,
+    }
     onnx.helper.set_model_props(proto, {METADATA_KEY: json.dumps(metadata)})
     onnx.checker.check_model(proto)
-    out = Path(out)
+    _save(proto, Path(out))
+
+
+def export_checkpoint(
+    checkpoint: Path, out: Path, precision: str = "fp32", form: str = "deploy"
+) -> None:
+    """Export a checkpoint of ours; its hash goes into the metadata."""
+    digest = sha256(checkpoint)
+    export_onnx(load_model(checkpoint), out, out.stem, precision, form, checkpoint_sha256=digest)
+
+
+def _check_choice(name: str, value: str, known: Iterable[str]) -> None:
+    if value not in known:
+        raise ValueError(f"{name} must be one of {list(known)}, found {value!r}")
+
+
+def _save(proto: onnx.ModelProto, out: Path) -> None:
+    """Write the file so that a fault in the middle leaves an old one as it was."""
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = out.with_name(out.name + ".partial")
     onnx.save(proto, str(partial))
@@ -76,8 +153,3 @@ def _forget_sources(graph: onnx.GraphProto) -> None:
     for part in (*graph.node, *graph.value_info, *graph.input, *graph.output, *graph.initializer):
         part.ClearField("doc_string")
         part.ClearField("metadata_props")
-
-
-def export_checkpoint(checkpoint: Path, out: Path) -> None:
-    """Export a checkpoint of ours; its hash goes into the metadata."""
-    export_onnx(load_model(checkpoint), out, name=out.stem, checkpoint_sha256=sha256(checkpoint))

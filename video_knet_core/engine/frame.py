@@ -41,7 +41,8 @@ def segment_frame(
     things = len(config.classes.things)
     size = (pixels.shape[1], pixels.shape[2])
     # squeezing is free, an index would copy in the exported graph
-    logits = prediction.class_logits.squeeze(0), prediction.mask_logits.squeeze(0)
+    masks = prediction.mask_logits.squeeze(0).to(pixels.dtype)
+    logits = prediction.class_logits.squeeze(0), masks
     result = merge(*logits, things, config.panoptic, size)
     embeddings = prediction.embeddings.squeeze(0)
     stuff = embeddings.new_zeros(len(result.scores) - len(embeddings), embeddings.shape[1])

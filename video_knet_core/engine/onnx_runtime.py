@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,27 +9,9 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from ..config import ConfigError, ModelConfig, from_dict
 from ..types import Segments
-from .runtime import BackendError, ModelError, ModelInfo
-
-FORMAT = 1
-"""The version of the file's interface that this code speaks."""
-METADATA_KEY = "video_knet"
-INPUTS = {
-    "image": ("tensor(uint8)", 3),
-    "previous_kernels": ("tensor(float)", 2),
-    "has_previous": ("tensor(bool)", 1),
-}
-OUTPUTS = {
-    "segment_map": ("tensor(uint8)", 2),
-    "class_ids": ("tensor(int64)", 1),
-    "scores": ("tensor(float)", 1),
-    "areas": ("tensor(int64)", 1),
-    "embeddings": ("tensor(float)", 2),
-    "kernels": ("tensor(float)", 2),
-}
-"""Type and number of dimensions of each tensor of the file."""
+from .model_file import OUTPUTS, ModelFile
+from .runtime import BackendError, ModelError
 
 
 class OnnxRuntime:
@@ -47,19 +28,11 @@ class OnnxRuntime:
     """
 
     def __init__(self, path: str | Path, threads: int = 2, cuda: bool = False) -> None:
-        path = Path(path)
-        if not path.is_file():
-            raise ModelError(f"no model file {path}")
+        model = ModelFile.read(path, form="deploy")
         self.name = "onnxruntime-cuda" if cuda else "onnxruntime-cpu"
-        session = _open_session(path, threads, cuda)
-        try:
-            name, self.config = _read_metadata(session)
-            _check_tensors(session, self.config)
-        except ValueError as error:
-            raise ModelError(f"{path}: {error}") from None
-        self.info = ModelInfo(name, self.config.classes, self.config.height, self.config.width)
-        self._session = session
-        self._no_kernels = np.zeros(_shape(session, "previous_kernels"), np.float32)
+        self.info = model.info
+        self._session = _open_session(model.path, threads, cuda)
+        self._no_kernels = np.zeros(model.state_shape, np.float32)
 
     def step(self, image: NDArray[np.uint8], state: Any | None) -> tuple[Segments, Any]:
         """Segment one frame; see `Runtime.step`."""
@@ -111,39 +84,3 @@ def _open_session(path: Path, threads: int, cuda: bool) -> onnxruntime.Inference
     if provider not in session.get_providers():  # it falls back to the CPU without an error
         raise BackendError(f"ONNX Runtime could not start its {provider}")
     return session
-
-
-def _read_metadata(session: onnxruntime.InferenceSession) -> tuple[str, ModelConfig]:
-    """Name and configuration that the exporter wrote into the file."""
-    text = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
-    if text is None:
-        raise ValueError("an ONNX file, but not of this project: it has no metadata 'video_knet'")
-    try:
-        data = json.loads(text)
-        version, name, config = data["format"], data["name"], data["config"]
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise ValueError(f"its metadata 'video_knet' is damaged ({error!r})") from None
-    if version != FORMAT:
-        raise ValueError(f"its format is {version}, this version reads format {FORMAT}")
-    try:
-        return name, from_dict(ModelConfig, config)
-    except ConfigError as error:
-        raise ValueError(f"its configuration does not fit this version: {error}") from None
-
-
-def _check_tensors(session: onnxruntime.InferenceSession, config: ModelConfig) -> None:
-    """Names, types and dimensions of every input and output are those of the format."""
-    for kind, wanted, nodes in (
-        ("inputs", INPUTS, session.get_inputs()),
-        ("outputs", OUTPUTS, session.get_outputs()),
-    ):
-        found = {node.name: (node.type, len(node.shape)) for node in nodes}
-        if found != wanted:
-            raise ValueError(f"its {kind} must be {wanted}, found {found}")
-    image = (config.height, config.width, 3)
-    if _shape(session, "image") != image:
-        raise ValueError(f"its image must be {image}, found {_shape(session, 'image')}")
-
-
-def _shape(session: onnxruntime.InferenceSession, name: str) -> tuple[int, ...]:
-    return next(tuple(node.shape) for node in session.get_inputs() if node.name == name)

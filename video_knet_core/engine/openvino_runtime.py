@@ -12,8 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..types import Segments
-from .model_file import ModelFile
-from .onnx_runtime import OUTPUTS
+from .model_file import OUTPUTS, ModelFile
 from .runtime import BackendError
 
 

@@ -49,7 +49,7 @@ from .engine_cache import (
 )
 from .model_file import ModelFile
 from .owner_thread import OwnerThread
-from .runtime import BackendError, ModelError
+from .runtime import BackendError
 from .tensorrt_build import Library, Progress, build_from_bytes, load_library
 from .tensorrt_build import build_plan as build_plan
 
@@ -172,9 +172,7 @@ def _identify(
     path: str | Path, library: Library, gpu: cuda.Gpu
 ) -> tuple[ModelFile, bytes, PlanKey]:
     """The model, its bytes, and the key of its plan on this GPU."""
-    model = ModelFile.read(path)
-    if model.form != "deploy":
-        raise ModelError(f"{path}: must have the form 'deploy' to be run, found {model.form!r}")
+    model = ModelFile.read(path, form="deploy")
     onnx = model.path.read_bytes()
     return model, onnx, plan_key(model, onnx, library, gpu.name, (gpu.target,))
 

@@ -198,6 +198,9 @@ class Swin(nn.Module):
 
     mean, std = ResNet.mean, ResNet.std
     channels = (128, 256, 512, 1024)
+    depths = (2, 2, 18, 2)
+    heads = (4, 8, 16, 32)
+    """Blocks and attention heads of each stage."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -209,11 +212,12 @@ class Swin(nn.Module):
             ) from None
         config = SwinConfig(
             embed_dim=self.channels[0],
-            depths=[2, 2, 18, 2],
-            num_heads=[4, 8, 16, 32],
+            depths=list(self.depths),
+            num_heads=list(self.heads),
             window_size=7,
             drop_path_rate=0.3,
             out_features=["stage1", "stage2", "stage3", "stage4"],
+            attn_implementation="eager",  # the others cannot be exported
         )
         self.swin = SwinBackbone(config)
 

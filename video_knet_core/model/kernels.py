@@ -59,9 +59,9 @@ class StageOutput(NamedTuple):
 
 
 def apply_kernels(kernels: Tensor, features: Tensor) -> Tensor:
-    """[B,N,C] x [B,C,h,w] -> [B,N,h,w]: a 1x1 convolution per image."""
+    """[B,N,C] x [B,C,h,w] -> [B,N,h,w] in the features' type: a 1x1 convolution per image."""
     height, width = features.shape[-2:]
-    return (kernels @ features.flatten(2)).unflatten(2, (height, width))
+    return (kernels.to(features.dtype) @ features.flatten(2)).unflatten(2, (height, width))
 
 
 def assemble_group_features(
@@ -71,20 +71,23 @@ def assemble_group_features(
 
     Returns:
         group [B,N,C], the "sum" or "mean" over the mask, and weight [B,N,1], how often a constant
-        feature of 1 would count in it (the area in pixels, or 1 / 0), for folding a bias.
+        feature of 1 would count in it (the area in pixels, or 1 / 0), for folding a bias. Both are
+        float32, or wider if the features are.
 
     Both sums are scaled by 1/sqrt(h*w) before anything is added up, so that a mask over a whole
-    1024x2048 image stays inside the range of float16.
+    1024x2048 image stays inside the range of float16. They are added up in float32: the area of
+    that mask has more digits than a float16.
     """
+    wide = torch.promote_types(features.dtype, torch.float32)
     scale = 1.0 / math.sqrt(mask_logits.shape[-2] * mask_logits.shape[-1])
     mask = ((mask_logits > 0).to(features.dtype) * scale).flatten(2)  # [B,N,hw]
+    mask = mask.to(wide)
     # features first: with so many rows the product is faster than the other way round
-    group = (features.flatten(2) @ mask.transpose(1, 2)).transpose(1, 2)
+    group = (features.flatten(2).to(wide) @ mask.transpose(1, 2)).transpose(1, 2)
     area = mask.sum(2, keepdim=True)
     if pooling == "mean":
         return group / area.clamp(min=scale), (area > 0).to(area.dtype)
-    wide = torch.promote_types(features.dtype, torch.float32)
-    return group.to(wide) / scale, area.to(wide) / scale
+    return group / scale, area / scale
 
 
 class KernelHead(nn.Module):
@@ -147,10 +150,11 @@ class KernelHead(nn.Module):
         else:
             thing_kernels, thing_masks = self._learned(located, code)
         group, _ = assemble_group_features(thing_masks, look, self.pooling)
+        thing_kernels = thing_kernels + group.to(thing_kernels.dtype)
         stuff_kernels = self.classifier.weight[self.thing_classes :, :, 0, 0].expand(batch, -1, -1)
         return HeadOutput(
             features=features,
-            kernels=torch.cat((thing_kernels + group.to(x.dtype), stuff_kernels), 1),
+            kernels=torch.cat((thing_kernels, stuff_kernels.to(thing_kernels.dtype)), 1),
             mask_logits=torch.cat((thing_masks, stuff_logits), 1),
             semantic_logits=torch.cat((thing_logits, stuff_logits), 1),
             centers=centers,
@@ -340,7 +344,7 @@ class UpdateStage(nn.Module):
             linked = self.linking(linked, previous, kernels if self.links_kernels else group)
         mask_kernels = self.mask_head(kernels)
         masks = apply_kernels(mask_kernels @ weight, features)
-        masks = masks + (mask_kernels @ bias)[..., None, None]
+        masks = masks + (mask_kernels @ bias).to(masks.dtype)[..., None, None]
         return StageOutput(kernels, linked, self.class_head(kernels) if classify else None, masks)
 
 

@@ -68,8 +68,8 @@ class LeanNeck(nn.Module):
     def forward(self, pyramid: Sequence[Tensor]) -> Tensor:
         pyramid = pyramid[self.finest :]
         levels = [lateral(x) for lateral, x in zip(self.laterals, pyramid, strict=True)]
-        context = self.context(pyramid[-1].mean(dim=(2, 3)))[:, :, None, None]
-        x = levels[-1] + context + sine_position(levels[-1])
+        context = self.context(pyramid[-1].to(self.context.weight.dtype).mean(dim=(2, 3)))
+        x = levels[-1] + context.to(levels[-1].dtype)[:, :, None, None] + sine_position(levels[-1])
         smoothed = []
         for i in reversed(range(len(levels))):
             x = self.smooth[i](x)

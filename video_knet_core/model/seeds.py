@@ -56,7 +56,8 @@ class HeatMap(nn.Sequential):
 
     def forward(self, *clues: Tensor) -> Tensor:
         mix, activation, last = self
-        return last(activation(convolve_parts(mix, *clues)))
+        # the last layer may be wider than the rest: in half precision many cells would be equal
+        return last(activation(convolve_parts(mix, *clues)).to(last.weight.dtype))
 
 
 class InstanceSeeds(nn.Module):
@@ -81,13 +82,13 @@ class InstanceSeeds(nn.Module):
                 Their product with `code` is largest where a cell thinks that it is the centre.
         """
         clues = look, code, centers * code
-        heat = self.heat(*clues).float()  # in half precision many cells would be equal, and peaks
+        heat = self.heat(*clues).float()
         is_peak = heat == max_pool2d(heat, 3, stride=1, padding=1)
         ranked = torch.where(is_peak, heat, heat - PEAK_BONUS).flatten(1)
         cells = ranked.topk(self.count).indices
         # the kernel also gets the heat, so that of two seeds on one object one can give way
-        chosen = torch.cat([_columns(clue, cells) for clue in (*clues, heat)], 2)
-        return Seeds(heat, heat.flatten(1).gather(1, cells), self.kernel(chosen))
+        chosen = [_columns(clue, cells).to(self.kernel.weight.dtype) for clue in (*clues, heat)]
+        return Seeds(heat, heat.flatten(1).gather(1, cells), self.kernel(torch.cat(chosen, 2)))
 
 
 def _columns(x: Tensor, cells: Tensor) -> Tensor:

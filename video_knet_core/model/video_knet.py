@@ -116,7 +116,7 @@ class VideoKNet(nn.Module):
         """Segment one frame of each of B videos.
 
         Args:
-            image: [B,3,H,W] RGB, 0..255 in the type of the weights. Sizes that 32 does not divide
+            image: [B,3,H,W] RGB, 0..255 in the type of the kernels. Sizes that 32 does not divide
                 are padded on the right and at the bottom; masks are of the padded size.
             previous: what this returned for the frame before; None on first frames.
         """
@@ -124,11 +124,17 @@ class VideoKNet(nn.Module):
         valid = torch.ones(len(image), dtype=torch.bool, device=image.device)
         return prediction, PreviousKernels(prediction.kernels, valid)
 
+    @property
+    def map_dtype(self) -> torch.dtype:
+        """What the backbone and all other maps are computed in; see `precision`."""
+        return next(self.backbone.parameters()).dtype
+
     def encode(self, image: Tensor) -> Encoded:
         """The part that knows no time: image [B,3,H,W] -> proposals and all stages but the last."""
         normalized = (image - self.mean[:, None, None]) / self.std[:, None, None]
         below, right = (-size % STRIDE for size in image.shape[-2:])
-        head = self.head(self.neck(self.backbone(pad(normalized, (0, right, 0, below)))))
+        padded = pad(normalized.to(self.map_dtype), (0, right, 0, below))
+        head = self.head(self.neck(self.backbone(padded)))
         kernels, masks = head.kernels, head.mask_logits
         stages = []
         for stage in self.stages[:-1]:
