@@ -145,7 +145,12 @@ def semantic_image(header: Header, frame: PanopticFrame) -> Image:
 
 
 def instance_array(
-    header: Header, frame: PanopticFrame, classes: ClassTable, sequence: int, skipped: int
+    header: Header,
+    frame: PanopticFrame,
+    classes: ClassTable,
+    sequence: int,
+    skipped: int,
+    rle: bool = False,
 ) -> TrackedInstanceArray:
     """Table of a frame, one row per track; `latency_ms` is left unknown until it is published."""
     height, width = frame.labels.shape

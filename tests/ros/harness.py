@@ -164,10 +164,10 @@ class World:
         return got
 
     def listeners(self, topic: str) -> int:
-        """Readers of an output, as its publisher in this process sees them."""
-        publishers = [p for each in self.executor.get_nodes() for p in each.publishers]
-        found = [p for p in publishers if p.topic_name == f"/video_knet/{topic}"]
-        return sum(p.get_subscription_count() for p in found)
+        """Readers of an output, as the camera node knows of them."""
+        name = topic.removesuffix("/image")
+        cameras = [n for n in self.executor.get_nodes() if isinstance(n, node.CameraNode)]
+        return sum(camera.readers.get(name, 0) for camera in cameras)
 
     def tables(self) -> list[TrackedInstanceArray]:
         """`collect` for the instances."""
@@ -203,11 +203,21 @@ class World:
         request.transition.label = label
         return self.call(ChangeState, "change_state", request).success
 
-    def report(self, condition: Callable[[dict], Any]) -> tuple[bytes, str, dict]:
-        """The next diagnostics whose values fulfil `condition`."""
+    def now(self) -> float:
+        """Seconds on the clock of the nodes."""
+        return self.tester.get_clock().now().nanoseconds / 1e9
+
+    def report(
+        self, condition: Callable[[dict], Any], level: bytes | None = None, words: str = ""
+    ) -> tuple[bytes, str, dict]:
+        """The next diagnostics of which `condition` holds, of that level and with those words."""
         del self.diagnostics[:]
-        self.wait(lambda: any(condition(d[2]) for d in self.diagnostics), "diagnostics")
-        return next(d for d in self.diagnostics if condition(d[2]))
+
+        def fits(found: tuple[bytes, str, dict]) -> bool:
+            return level in (None, found[0]) and words in found[1] and condition(found[2])
+
+        self.wait(lambda: any(map(fits, self.diagnostics)), f"diagnostics {level} {words}")
+        return next(filter(fits, self.diagnostics))
 
     def close(self) -> None:
         for runtime in self.runtimes:

@@ -69,7 +69,7 @@ def test_a_corrupt_model_leaves_the_node_alive_and_a_good_one_mends_it(world, tm
         return open_runtime(path, **options) if path == corrupt else world.open_painted(path)
 
     world.camera_node(open_runtime=open_, model=str(corrupt))
-    lines = [line for line in capfd.readouterr().err.splitlines() if "cannot configure" in line]
+    lines = [line for line in capfd.readouterr().err.splitlines() if "not configured" in line]
     assert len(lines) == 1 and str(corrupt) in lines[0]
     level, message, values = world.report(lambda v: v["state"] == "unconfigured")
     assert level == DiagnosticStatus.ERROR and str(corrupt) in message
