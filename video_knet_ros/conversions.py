@@ -39,16 +39,6 @@ def image_message(header: Header, encoding: str, pixels: NDArray) -> Image:
     )
 
 
-def panoptic_image(header: Header, frame: PanopticFrame) -> Image:
-    """Label image, 16UC1 (mono16 would be rescaled by image tools)."""
-    return image_message(header, "16UC1", frame.labels)
-
-
-def semantic_image(header: Header, frame: PanopticFrame) -> Image:
-    """Class image, mono8; 255 where there is no segment."""
-    return image_message(header, "mono8", frame.semantic_map())
-
-
 def instance_array(
     header: Header,
     frame: PanopticFrame,
@@ -59,13 +49,14 @@ def instance_array(
 ) -> TrackedInstanceArray:
     """Table of a frame, one row per track; `latency_ms` is left unknown until it is published.
 
-    With `rle` the rows carry their masks.
+    With `rle` the rows of things carry their masks; stuff is in the label image for less.
     """
     height, width = frame.labels.shape
     instances = [_instance(track, classes) for track in frame.tracks]
     if rle:
         for instance, track in zip(instances, frame.tracks, strict=True):
-            instance.rle = instance_rle(frame.labels, track)
+            if track.is_thing:
+                instance.rle = instance_rle(frame.labels, track)
     return TrackedInstanceArray(
         header=header,
         tracker_epoch=frame.epoch,

@@ -20,6 +20,11 @@ from video_knet_core.types import ClassTable, PanopticFrame
 from . import conversions, qos
 from .msg import ClassMap, TrackedInstanceArray
 
+try:
+    from . import vision_messages
+except ImportError:  # vision_msgs is not installed: no topics of its types
+    vision_messages = None  # type: ignore[assignment]
+
 
 @dataclass(frozen=True)
 class OutputSettings:
@@ -102,6 +107,7 @@ class Outputs:
         self._semantic = ImageTopic(node, "~/semantic/image", "mono8")
         self._overlay = ImageTopic(node, "~/overlay/image", "rgb8")
         self._class_map = Topic(node, ClassMap, "~/class_map", qos.LATCHED)
+        self._detections = self._label_info = None
         self._topics: dict[str, Topic] = {
             "instances": self._instances,
             "panoptic": self._panoptic,
@@ -109,6 +115,10 @@ class Outputs:
             "overlay": self._overlay,
             "class_map": self._class_map,
         }
+        if vision_messages is not None:
+            self._detections = Topic(node, vision_messages.Detection2DArray, "~/detections")
+            self._label_info = Topic(node, vision_messages.LabelInfo, "~/label_info", qos.LATCHED)
+            self._topics |= {"detections": self._detections, "label_info": self._label_info}
 
     @property
     def made(self) -> dict[str, int]:
@@ -123,6 +133,9 @@ class Outputs:
     def publish_classes(self) -> None:
         """Latch the class table; the publishers must be active."""
         self._class_map.publish(conversions.class_map(self.classes))
+        if self._label_info is not None:
+            now = Header(stamp=self._node.get_clock().now().to_msg())
+            self._label_info.publish(vision_messages.label_info(now, self.classes, 0.0))
 
     def publish(
         self,
@@ -153,6 +166,8 @@ class Outputs:
             )
             table.latency_ms = latency
             self._instances.publish(table)
+        if self._detections is not None and self._detections.wanted:
+            self._detections.publish(vision_messages.detections(header, frame))
         if self._panoptic.wanted:
             self._panoptic.publish_pixels(header, frame.labels)
         if self._semantic.wanted:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
@@ -182,6 +183,13 @@ PARAMETERS: tuple[ParameterSpec, ...] = (
 TRACKING_PARAMETERS = ("association", "match_threshold", "birth_score", "max_coast_s")
 """Parameters that are fields of `TrackingConfig`, with the same names."""
 
+_REFERENCE_HEAD = """# Parameters of the camera node
+
+Written by `python -m video_knet_ros.parameters`; `ros2 param describe /video_knet NAME` says the
+same. Defaults are in `config/camera.yaml`. What is out of range, or may not change now, is refused
+with a reason.
+"""
+
 _SPECS = {spec.name: spec for spec in PARAMETERS}
 
 
@@ -217,3 +225,20 @@ def limits(node: Node) -> Limits:
     """When diagnostics warn of a delay and when they call it an error."""
     names = ("warn_after_s", "error_after_s")
     return Limits(*(node.get_parameter(name).value for name in names))
+
+
+def reference() -> str:
+    """docs/parameters.md."""
+    rows = ["| name | default | values | may change | meaning |", "|---|---|---|---|---|"]
+    for spec in PARAMETERS:
+        values = "{:.9g} to {:.9g}".format(*spec.range) if spec.range else ", ".join(spec.choices)
+        default = f"`{json.dumps(spec.default)}`"
+        cells = (f"`{spec.name}`", default, values, spec.change.value, spec.description)
+        rows.append(f"| {' | '.join(cells)} |")
+    return f"""{_REFERENCE_HEAD}
+{chr(10).join(rows)}
+"""
+
+
+if __name__ == "__main__":
+    print(reference(), end="")

@@ -9,22 +9,17 @@ import pytest
 from harness import CLASSES, image_message
 from sensor_msgs.msg import Image
 
-from video_knet_core.types import PanopticFrame
 from video_knet_ros import conversions
 from video_knet_ros.image_decoding import to_rgb
 
 RGB = np.random.default_rng(0).integers(0, 256, (6, 8, 3), np.uint8)
 
 
-def test_labels_travel_as_little_endian_16uc1():
+def test_labels_travel_little_endian():
     labels = np.array([[0, 1, 2], [255, 256, 65535]], np.uint16)
-    message = conversions.panoptic_image(Image().header, panoptic_frame(labels))
+    message = conversions.image_message(Image().header, "16UC1", labels)
     assert (message.encoding, message.step, message.is_bigendian) == ("16UC1", 6, 0)
     assert bytes(message.data) == bytes([0, 0, 1, 0, 2, 0, 255, 0, 0, 1, 255, 255])
-
-
-def panoptic_frame(labels: np.ndarray) -> PanopticFrame:
-    return PanopticFrame(1, labels, (), (), (), 0, 1.0)
 
 
 def test_an_image_survives_the_round_trip():

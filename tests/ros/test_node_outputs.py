@@ -24,6 +24,8 @@ from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import Image
 from video_knet_ros.msg import ClassMap, TrackedInstance, TrackedInstanceArray
 
+from video_knet_ros.rle import mask_from_rle
+
 
 @pytest.fixture
 def camera(world):
@@ -149,8 +151,7 @@ def test_masks_come_as_run_lengths_when_asked_for(world, camera):
         roi = row.roi
         y, x = roi.y_offset, roi.x_offset
         inside = labels[y : y + roi.height, x : x + roi.width] == row.label
-        values = np.arange(len(row.rle)) % 2 == 1
-        assert np.array_equal(np.repeat(values, row.rle), inside.ravel())
+        assert np.array_equal(mask_from_rle(row), inside & row.is_thing)
 
 
 def test_the_opacity_of_the_overlay_follows_its_parameter(world, camera):
@@ -249,3 +250,17 @@ def test_an_image_without_a_stamp_has_no_latency_but_is_tracked(world, camera):
     assert all(math.isnan(t.latency_ms) for t in tables)
     assert stamps(tables) == [0, 0, 0]
     assert {r.age for r in tables[-1].instances if r.is_thing} == {3}
+
+
+def test_detections_and_their_labels_come_where_vision_msgs_is_installed(world, camera):
+    vision = pytest.importorskip("vision_msgs.msg", reason="vision_msgs is not installed")
+    tables, found = world.tables(), world.collect(vision.Detection2DArray, "detections")
+    message, table = world.send(world.publisher(), tables, street(1))
+    (detections,) = world.wait(lambda: found, "detections")
+    assert detections.header == message.header
+    things = [row for row in table.instances if row.is_thing and row.label]
+    assert [d.id for d in detections.detections] == [str(row.track_id) for row in things]
+    latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    labels = world.collect(vision.LabelInfo, "label_info", latched)
+    (info,) = world.wait(lambda: labels, "the labels")
+    assert [c.class_name for c in info.class_map] == [c.name for c in CLASSES]
