@@ -4,7 +4,7 @@
     source scripts/env.sh && python benchmarks/soak.py [--minutes 20] [--video FILE ...]
 
 The node runs as users run it, in a process of its own. A camera sends images at 30 Hz, from the
-synthetic street and from the videos by turns; every minute it goes and comes back with other
+synthetic street and from the videos by turns; every 20 s it goes and comes back with other
 reliability and from another source, so the image size changes too. Readers of random outputs come
 and go, and parameters change. Fails if the node ends, grows by more than 10 MB after the first
 minute, gives an id twice within an epoch, or if a frame is neither published nor counted.
@@ -40,6 +40,8 @@ RATE = 30.0
 FRAMES = 90
 """Kept of each source."""
 GROWTH_MB = 10.0
+CAMERA_S = 20.0
+"""Life of a camera; all sources have their turn within the first minute."""
 CHANGES = (
     ("max_rate", (0.0, 5.0, 15.0)),
     ("max_age_ms", (0.0, 500.0)),
@@ -99,7 +101,7 @@ class Tester(Node):
         self._parameters = self.create_client(SetParameters, "/video_knet/set_parameters")
         self.restart_camera()
         self.create_timer(1 / RATE, self._send)
-        self.create_timer(60.0, self.restart_camera)
+        self.create_timer(CAMERA_S, self.restart_camera)
         self.create_timer(7.0, self._change_reader)
         self.create_timer(3.0, self._change_parameter)
 

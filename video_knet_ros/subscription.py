@@ -22,11 +22,13 @@ class ImageSubscription:
         self._callback = callback
         self._subscription: Subscription | None = None
         self._profile: QoSProfile | None = None
+        self._follows = False
         self.incompatible = ""
         """Why images of a publisher cannot come, in words; empty if all can."""
 
     def follow(self, kind: type, topic: str, reliability: str) -> None:
         """Be subscribed as "auto", "reliable" or "best_effort"; cheap when nothing has changed."""
+        self._follows = reliability == "auto"
         publishers = self._node.get_publishers_info_by_topic(topic)
         offered = [publisher.qos_profile.reliability for publisher in publishers]
         wanted = qos.newest_image(qos.reliability_to_request(reliability, offered))
@@ -56,6 +58,8 @@ class ImageSubscription:
         return f"{self._subscription.topic_name} ({self._profile.reliability.name.lower()})"
 
     def _on_incompatible(self, event: QoSRequestedIncompatibleQoSInfo) -> None:
+        if self._follows and event.last_policy_kind == QoSPolicyKind.RELIABILITY:
+            return  # the next `follow` mends it
         policy = qos_policy_name_from_kind(event.last_policy_kind).lower()
         self.incompatible = f"a publisher offers another {policy} than is asked for"
         if event.last_policy_kind == QoSPolicyKind.RELIABILITY:
