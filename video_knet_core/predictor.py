@@ -24,7 +24,7 @@ from .tracking import build_tracker
 from .tracking.baselines import ImageFeatures
 from .tracking.detections import Detections, Pixels
 from .tracking.history import Tracked
-from .types import ClassTable, PanopticFrame, Segments, Track, TrackState
+from .types import ClassTable, PanopticFrame, Segments, StageTimes, Track, TrackState
 
 _log = logging.getLogger(__name__)
 
@@ -92,20 +92,20 @@ class VideoPredictor:
         """
         check_image(image)
         reason = self._discontinuity(image, stamp)
+        watch = _Stopwatch()
         resized = _resize(image, self._runtime.info.height, self._runtime.info.width)
-        start = time.perf_counter()
+        watch.lap("preprocess")
         segments, state = self._runtime.step(resized, None if reason else self._state)
-        inference_ms = (time.perf_counter() - start) * 1e3
+        watch.lap("step")
         if reason:
             _log.info("tracker reset: %s", reason)
             self.reset()
         size = (image.shape[0], image.shape[1])
-        labels, tracks, tracked = self._track(segments, resized, size, stamp)
+        labels, tracks, tracked = self._track(segments, resized, size, stamp, watch)
         self._state = state
         self._size, self._stamp = image.shape, stamp
-        return PanopticFrame(
-            stamp, labels, tracks, tracked.born, tracked.ended, self.epoch, inference_ms
-        )
+        times = StageTimes(**watch.laps)
+        return PanopticFrame(stamp, labels, tracks, tracked.born, tracked.ended, self.epoch, times)
 
     def _discontinuity(self, image: NDArray[np.uint8], stamp: int) -> str:
         """Why this frame cannot follow the last one; empty if it can."""
@@ -121,7 +121,12 @@ class VideoPredictor:
         return ""
 
     def _track(
-        self, segments: Segments, image: NDArray[np.uint8], size: tuple[int, int], stamp: int
+        self,
+        segments: Segments,
+        image: NDArray[np.uint8],
+        size: tuple[int, int],
+        stamp: int,
+        watch: _Stopwatch,
     ) -> tuple[NDArray[np.uint16], tuple[Track, ...], Tracked]:
         """Slots to regions, regions to tracks, tracks to labels: stuff first, then things."""
         if self._upsampling is None or self._upsampling.target != size:
@@ -133,7 +138,9 @@ class VideoPredictor:
         stuff, things = np.split(present, [np.searchsorted(present, grouped.first_thing)])
         slots = things - grouped.first_thing
         detections = _detections(segments, slots, regions.take(things), image)
+        watch.lap("merge")
         tracked = self._tracker.update(detections, stamp, first_label=1 + len(stuff))
+        watch.lap("track")
         order = np.concatenate([stuff, things[tracked.detection_of]])
         label_of = np.zeros(len(grouped.class_ids) + 1, np.uint16)
         label_of[1 + order] = np.arange(1, len(order) + 1)
@@ -142,7 +149,22 @@ class VideoPredictor:
             _stuff_row(grouped, regions, region, label, stamp)
             for label, region in enumerate(stuff.tolist(), start=1)
         ]
+        watch.lap("merge")
         return labels, (*rows, *tracked.visible, *tracked.coasted), tracked
+
+
+class _Stopwatch:
+    """Milliseconds of each stage; one that is done in several parts has their sum."""
+
+    def __init__(self) -> None:
+        self.laps: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, stage: str) -> None:
+        """End a stage, or a part of it, that began with the end of the last one."""
+        now = time.perf_counter()
+        self.laps[stage] = self.laps.get(stage, 0.0) + (now - self._last) * 1e3
+        self._last = now
 
 
 def check_image(image: NDArray[np.uint8]) -> None:

@@ -40,7 +40,7 @@ class Summary:
 
     def add(self, frame: PanopticFrame, classes: ClassTable) -> None:
         """Count one frame."""
-        self.inference_ms.append(frame.inference_ms)
+        self.inference_ms.append(frame.times.step)
         for track in frame.tracks:
             if track.is_thing and track.state == TrackState.CONFIRMED:
                 self.confirmed[frame.epoch, track.track_id] = classes[track.class_id].name
@@ -105,7 +105,7 @@ class Recording:
             "frame": self._count,
             "stamp": frame.stamp,
             "epoch": frame.epoch,
-            "inference_ms": round(frame.inference_ms, 3),
+            "inference_ms": round(frame.times.step, 3),
             "born": frame.born,
             "ended": frame.ended,
             "tracks": [table_row(track, self._classes) for track in frame.tracks],

@@ -171,6 +171,20 @@ class Track:
 
 
 @dataclass(frozen=True)
+class StageTimes:
+    """Milliseconds that each stage of one frame took, on the clock of the wall."""
+
+    preprocess: float
+    """Resizing the image to the engine's size."""
+    step: float
+    """The engine: network and merge of the masks."""
+    merge: float
+    """Regions of the segments, and the label map at image size."""
+    track: float
+    """Matching the segments with the tracks."""
+
+
+@dataclass(frozen=True)
 class PanopticFrame:
     """The result for one image: a label map, and a table with a row per label and coasted track."""
 
@@ -186,8 +200,7 @@ class PanopticFrame:
     """Track ids that ended with this frame; they never come back. A reset names none."""
     epoch: int
     """Counts tracker resets; ids of different epochs have nothing to do with each other."""
-    inference_ms: float
-    """Time of the engine step."""
+    times: StageTimes
 
     def semantic_map(self, unassigned: int = NO_CLASS) -> NDArray[np.uint8]:
         """[H, W] class id of each pixel, `unassigned` where there is no segment.

@@ -68,7 +68,7 @@ def instance_array(
         born=array("Q", frame.born),
         ended=array("Q", frame.ended),
         latency_ms=math.nan,
-        inference_ms=float(frame.inference_ms),
+        inference_ms=float(frame.times.step),
     )
 
 

@@ -64,6 +64,9 @@ class NodeStatus:
     state: str
     model: str
     engine: str
+    """The backend that serves now."""
+    engine_build: str
+    """How far a better one is, or what came of it; empty if none is built."""
     fault: str
     """Why the last transition failed; empty if it did not."""
     subscription: str
@@ -125,6 +128,7 @@ def _values(
         "state": status.state,
         "model": status.model,
         "engine": status.engine,
+        "engine_build": status.engine_build,
         "subscription": status.subscription,
         **rates,
         "received": counts.received,

@@ -79,7 +79,7 @@ class CameraNode(LifecycleNode):
         self._last: Snapshot | None = None
         self._state = "unconfigured"
         self._fault = ""
-        self._model, self._engine = "", ""
+        self._model, self._engine, self._build = "", "", ""
         self._next_epoch = 0  # of the next configuration: ids of two must not be mixed up
         self.counts = diagnostics.FrameCounts()
         self._reporter = diagnostics.Reporter()
@@ -152,7 +152,8 @@ class CameraNode(LifecycleNode):
 
     def _open(self, settings: dict[str, Any], tracking: TrackingConfig) -> Engine:
         path = Path(settings["model"]) if settings["model"] else default_model_path()
-        runtime = self._open_runtime(path, **{name: settings[name] for name in ENGINE_OPTIONS})
+        options = {name: settings[name] for name in ENGINE_OPTIONS}
+        runtime = self._open_runtime(path, **options, background=True, progress=self._on_build)
         return Engine(runtime, VideoPredictor(runtime, tracking, self._next_epoch))
 
     def _describe(self, engine: Engine) -> ModelInfo:
@@ -160,6 +161,10 @@ class CameraNode(LifecycleNode):
         self._model, self._engine = info.name, engine.runtime.name
         self.get_logger().info(f"{info.name}, {info.width} x {info.height}, on {self._engine}")
         return info
+
+    def _on_build(self, what: str, share: float) -> None:
+        """Keep for the diagnostics how far the engine is; the thread that builds it calls this."""
+        self._build = f"{what} {share:.0%}" if share < 1 else what
 
     def _note_fault(self, what: str, error: Exception) -> None:
         """Keep the reason for /diagnostics, and log it unless the process is ending."""
@@ -170,11 +175,11 @@ class CameraNode(LifecycleNode):
     def _release(self) -> None:
         """Go back to unconfigured, from any state."""
         self._state = "unconfigured"
-        self._model, self._engine = "", ""
         self._follow_publishers()
         if self._worker is not None:
             self._worker.close()
             self._worker = None
+        self._model, self._engine, self._build = "", "", ""  # after the last frame, which sets them
         if self._outputs is not None:
             self._outputs.destroy()
             self._outputs = None
@@ -255,7 +260,8 @@ class CameraNode(LifecycleNode):
             return
         self._next_epoch = frame.epoch + 1
         self._last = Snapshot(message.header, image, frame)
-        counts.inference_ms = frame.inference_ms
+        counts.inference_ms = frame.times.step
+        self._engine = engine.runtime.name  # a better one takes over when it is built
         number = counts.next_frame(dropped)
         counts.latency_ms = self._outputs.publish(message.header, image, frame, *number)
 
@@ -316,6 +322,7 @@ class CameraNode(LifecycleNode):
             state=self._state,
             model=self._model,
             engine=self._engine,
+            engine_build=self._build,
             fault=self._fault,
             subscription=str(self._subscription),
             incompatible=self._subscription.incompatible,

@@ -82,7 +82,8 @@ PARAMETERS: tuple[ParameterSpec, ...] = (
         "backend",
         "auto",
         Change.UNCONFIGURED,
-        "Engine to run the model with; auto = the fastest that works here.",
+        "Engine to run the model with; auto = the fastest that works here, and while that is built "
+        "(minutes, once) the next one.",
     ),
     ParameterSpec("threads", 2, Change.UNCONFIGURED, "CPU threads of the engine.", range=(1, 256)),
     ParameterSpec(

@@ -10,7 +10,7 @@ from golden import official_config, official_shapes
 from networks import small_config, small_network
 from torch import nn
 
-from video_knet_core.model.cost import model_cost
+from video_knet_core.model.cost import Layer, layers, model_cost, roofline_s
 from video_knet_core.model.kernels import PreviousKernels
 from video_knet_core.model.official import translate
 
@@ -116,3 +116,24 @@ def test_two_operations_per_multiply_add_in_a_convolution():
     with torch.no_grad():
         network(torch.zeros(1, 3, 64, 96), previous)
     assert model_cost(network, 64, 96)[0].gflops == pytest.approx(sum(operations) / 1e9)
+
+
+# --- layers and roofline
+
+
+def test_the_operations_of_the_layers_are_those_of_the_network(official):
+    found = layers(official_config(), 384, 1248)
+    assert sum(layer.operations for layer in found) / 1e9 == pytest.approx(official["total"].gflops)
+
+
+def test_a_layer_touches_its_input_its_weights_and_its_result():
+    """The first convolution: 3 to 32 channels, 3 x 3, every second pixel."""
+    first = layers(small_config(), 64, 96)[0]
+    result = 32 * 32 * 48
+    assert first == Layer(2 * 3 * 9 * result, 3 * 64 * 96 + 32 * 3 * 9 + result)
+
+
+def test_each_layer_is_bound_by_operations_or_by_memory():
+    wide, long = Layer(operations=100, elements=2), Layer(operations=10, elements=50)
+    seconds = roofline_s([wide, long], element_bytes=4, operations_per_s=10, bytes_per_s=100)
+    assert seconds == pytest.approx(100 / 10 + 50 * 4 / 100)

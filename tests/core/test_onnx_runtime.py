@@ -1,20 +1,13 @@
 from __future__ import annotations
 
 import json
-import logging
 
 import numpy as np
 import pytest
 from tiny_onnx import CHANNELS, HEIGHT, SLOTS, WIDTH, metadata, write_model, write_tiny_model
 
-from video_knet_core.engine import runtime as runtime_module
 from video_knet_core.engine.onnx_runtime import OnnxRuntime
-from video_knet_core.engine.runtime import (
-    BackendError,
-    ModelError,
-    default_model_path,
-    open_runtime,
-)
+from video_knet_core.engine.runtime import ModelError
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +44,15 @@ def test_the_state_goes_out_and_comes_back_in(tiny):
         counts.append(float(state[0, 0]))
     _, fresh = runtime.step(image(), None)
     assert counts == [1, 2, 3] and fresh[0, 0] == 1
+
+
+def test_the_portable_state_is_the_kernels_and_goes_in_like_the_state(tiny):
+    runtime = OnnxRuntime(tiny)
+    segments, state = runtime.step(image(), None)
+    portable = runtime.portable_state(state)
+    assert portable.dtype == np.float32
+    np.testing.assert_array_equal(portable, segments.kernels)
+    assert runtime.step(image(), portable)[1][0, 0] == 2
 
 
 def test_the_segments_tell_their_kernels(tiny):
@@ -113,43 +115,3 @@ def test_foreign_outputs(tmp_path):
         ModelError, match=r"m\.onnx: its outputs must be .*kernels.* found .*queries"
     ):
         OnnxRuntime(path)
-
-
-def test_auto_takes_what_works_and_says_why(tiny, caplog):
-    with caplog.at_level(logging.INFO):
-        runtime = open_runtime(tiny)
-    assert runtime.name in caplog.text
-    if runtime.name == "onnxruntime-cpu":
-        assert "not onnxruntime-cuda: this ONNX Runtime has no CUDAExecutionProvider" in caplog.text
-
-
-def test_auto_goes_down_the_ladder(tiny, monkeypatch):
-    def broken(path, threads):
-        raise BackendError("no driver")
-
-    backends = {"fast": broken, "onnxruntime-cpu": OnnxRuntime}
-    monkeypatch.setattr(runtime_module, "BACKENDS", backends)
-    assert open_runtime(tiny).name == "onnxruntime-cpu"
-    with pytest.raises(BackendError, match="fast: no driver"):
-        open_runtime(tiny, backend="fast")
-
-
-def test_an_unknown_backend(tiny):
-    with pytest.raises(ValueError, match="'onnxruntime-cpu'.*found 'tpu'"):
-        open_runtime(tiny, backend="tpu")
-
-
-def test_a_bad_model_is_not_tried_with_the_next_backend(tmp_path):
-    with pytest.raises(ModelError, match="no model file"):
-        open_runtime(tmp_path / "none.onnx")
-
-
-def test_the_shipped_model_is_found_in_a_ros_overlay(tmp_path, monkeypatch):
-    overlay = tmp_path / "overlay/share/video_knet_ros/models"
-    overlay.mkdir(parents=True)
-    monkeypatch.setattr(runtime_module, "DEFAULT_MODEL", "only_there.onnx")
-    monkeypatch.setenv("AMENT_PREFIX_PATH", f"{tmp_path / 'other'}:{tmp_path / 'overlay'}")
-    with pytest.raises(ModelError, match=r"only_there\.onnx is in none of: .*overlay"):
-        default_model_path()
-    (overlay / "only_there.onnx").touch()
-    assert default_model_path() == overlay / "only_there.onnx"

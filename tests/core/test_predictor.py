@@ -7,6 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+from video_knet_core import predictor as predictor_module
 from video_knet_core.engine.runtime import ModelInfo
 from video_knet_core.predictor import VideoPredictor
 from video_knet_core.types import ClassInfo, ClassTable, Segments, TrackState
@@ -193,6 +194,29 @@ def test_a_break_in_the_stream_resets(second, stamp):
     assert stream._runtime.states == [None, None]
     old, new = ({t.track_id for t in f.tracks} - {0} for f in (before, after))
     assert old and new and not old & new
+
+
+def test_the_stages_of_a_frame_are_timed(monkeypatch):
+    """A clock that a resize, a step and an update of the tracker advance by known amounts."""
+    now = [0.0]
+
+    def slow(function, seconds):
+        def run(*args, **kwargs):
+            now[0] += seconds
+            return function(*args, **kwargs)
+
+        return run
+
+    stream = predictor()
+    monkeypatch.setattr("video_knet_core.predictor.time.perf_counter", lambda: now[0])
+    monkeypatch.setattr("video_knet_core.predictor._resize", slow(predictor_module._resize, 0.001))
+    monkeypatch.setattr("video_knet_core.predictor._group", slow(predictor_module._group, 0.004))
+    monkeypatch.setattr(stream._runtime, "step", slow(stream._runtime.step, 0.002))
+    monkeypatch.setattr(stream._tracker, "update", slow(stream._tracker.update, 0.008))
+    row = slow(predictor_module._stuff_row, 0.016)  # ROAD and SKY, after the tracker
+    monkeypatch.setattr("video_knet_core.predictor._stuff_row", row)
+    times = stream.step(image(), 0).times
+    assert dataclasses.astuple(times) == pytest.approx((1, 2, 4 + 2 * 16, 8))
 
 
 def test_reset_starts_a_new_epoch():

@@ -41,6 +41,18 @@ def test_a_checkpoint_gives_what_its_export_gives(checkpoint):
         assert (ours.class_ids == theirs.class_ids).all()
 
 
+def test_the_portable_state_of_a_stream_goes_on_as_the_state_does(checkpoint):
+    runtime = open_runtime(checkpoint)
+    first, second = images(2)
+    _, state = runtime.step(first, None)
+    portable = runtime.portable_state(state)
+    assert isinstance(portable, np.ndarray) and portable.dtype == np.float32
+    wanted, found = (runtime.step(second, each)[0] for each in (state, portable))
+    np.testing.assert_array_equal(found.map, wanted.map)
+    np.testing.assert_array_equal(found.kernels, wanted.kernels)
+    assert (runtime.step(second, None)[0].kernels != wanted.kernels).any()
+
+
 def test_the_predictor_takes_it_as_any_engine(checkpoint):
     predictor = VideoPredictor(open_runtime(checkpoint))
     frame = predictor.step(np.zeros((48, 80, 3), np.uint8), 0)

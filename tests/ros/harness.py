@@ -70,8 +70,11 @@ class PaintedRuntime:
                 areas=np.array([(painted == s + 1).sum() for s in slots], np.int64),
                 embeddings=np.eye(len(slots), dtype=np.float32),
             ),
-            (state or 0) + 1,
+            (0 if state is None else state) + 1,
         )
+
+    def portable_state(self, state: Any) -> np.ndarray:
+        return np.array([state], np.float32)
 
     def close(self) -> None:
         self.threads.add(threading.current_thread().name)
@@ -112,7 +115,8 @@ class World:
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         (status,) = message.status
         values = {entry.key: entry.value for entry in status.values}
-        self.diagnostics.append((status.level, status.message, values))
+        node_name = status.name.removesuffix(": frames")
+        self.diagnostics.append((status.level, status.message, values, node_name))
 
     def add(self, new: Any) -> Any:
         """Let `new` take part; it is destroyed with the world."""
@@ -208,16 +212,21 @@ class World:
         return self.tester.get_clock().now().nanoseconds / 1e9
 
     def report(
-        self, condition: Callable[[dict], Any], level: bytes | None = None, words: str = ""
+        self,
+        condition: Callable[[dict], Any],
+        level: bytes | None = None,
+        words: str = "",
+        name: str = "/video_knet",
     ) -> tuple[bytes, str, dict]:
-        """The next diagnostics of which `condition` holds, of that level and with those words."""
+        """Level, words and values of the next diagnostics of a node that fit what is given."""
         del self.diagnostics[:]
 
-        def fits(found: tuple[bytes, str, dict]) -> bool:
-            return level in (None, found[0]) and words in found[1] and condition(found[2])
+        def fits(found: tuple[bytes, str, dict, str]) -> bool:
+            right = level in (None, found[0]) and words in found[1] and name == found[3]
+            return right and condition(found[2])
 
         self.wait(lambda: any(map(fits, self.diagnostics)), f"diagnostics {level} {words}")
-        return next(filter(fits, self.diagnostics))
+        return next(filter(fits, self.diagnostics))[:3]
 
     def close(self) -> None:
         for runtime in self.runtimes:

@@ -18,9 +18,9 @@ class Rig:
 
     def __init__(self, world, *names: str) -> None:
         self.world, self.thread = world, InferenceThread()
+        self.progress: list = []
         made = cameras.create_cameras(names, self.thread, self.open)
         self.nodes = {camera.get_name(): world.add(camera) for camera in made}
-        self.paths: list = []
         for camera in made:
             node.start(camera)
         self.tables: dict[str, list] = {name: [] for name in names}
@@ -41,7 +41,8 @@ class Rig:
         found = self.world.tester.get_subscriptions_info_by_topic(f"/{name}/image")
         return [s.qos_profile.reliability for s in found] == [ReliabilityPolicy.RELIABLE]
 
-    def open(self, path, **options) -> PaintedRuntime:
+    def open(self, path, progress, **options) -> PaintedRuntime:
+        self.progress.append(progress)
         return self.world.open_painted(path, **options)
 
     def send(self, name: str, pixels, stamp: float) -> TrackedInstanceArray:
@@ -75,6 +76,14 @@ def test_cameras_share_an_engine_and_have_tracks_of_their_own(world, rig):
     assert {r.age for r in rear.instances if r.is_thing} == {1}
     assert front.sequence == 2 and rear.sequence == 0
     assert len(world.runtimes[0].threads) == 1, "the engine lives in one thread"
+
+
+def test_all_cameras_hear_of_the_build_of_their_engine(world, rig):
+    (progress,) = rig.progress
+    progress("tensorrt: building", 0.4)
+    for name in ("front", "rear"):
+        words = world.report(lambda v: v["engine_build"], name=f"/{name}")[2]["engine_build"]
+        assert words == "tensorrt: building 40%"
 
 
 def test_the_engine_stays_open_until_its_last_camera_is_cleaned_up(world, rig):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValu
 from std_srvs.srv import SetBool, Trigger
 
 from video_knet_core.config import TrackingConfig
+from video_knet_core.engine.background import SwappingRuntime
 from video_knet_core.engine.runtime import open_runtime
 from video_knet_ros import parameters
 
@@ -101,7 +103,41 @@ def test_the_engine_gets_its_parameters(world):
         return world.open_painted(path)
 
     world.camera_node(open_runtime=open_, model="some.onnx", backend="painted", threads=3)
-    assert asked == [(Path("some.onnx"), {"backend": "painted", "threads": 3})]
+    ((path, options),) = asked
+    assert path == Path("some.onnx")
+    assert (options["backend"], options["threads"]) == ("painted", 3)
+
+
+def test_an_engine_that_is_built_meanwhile_takes_over(world):
+    go_on = threading.Event()
+
+    def build(progress):
+        progress("tensorrt: building", 0.4)
+        assert go_on.wait(20)
+        better = world.open_painted("some.onnx")
+        better.name = "tensorrt"
+        return better
+
+    def open_(path, background, progress, **options):
+        assert background
+        return SwappingRuntime(world.open_painted(path), build, progress)
+
+    world.camera_node(open_runtime=open_)
+    tables = world.tables()
+    camera_topic = world.publisher()
+    _, before = world.send(camera_topic, tables, street(1))
+    _, _, values = world.report(lambda v: v["engine_build"])
+    assert (values["engine"], values["engine_build"]) == ("painted", "tensorrt: building 40%")
+    go_on.set()
+    world.wait(lambda: len(world.runtimes) == 2, "the build")
+    while not world.runtimes[1].seen:
+        _, after = world.send(camera_topic, tables, street(2))
+    _, _, values = world.report(lambda v: v["engine"] == "tensorrt")
+    assert values["engine_build"] == "tensorrt serves"
+    assert world.runtimes[0].closed
+    assert after.tracker_epoch == before.tracker_epoch
+    ids = [[row.track_id for row in table.instances] for table in (before, after)]
+    assert ids[0] == ids[1] and max(ids[0]) > 0
 
 
 def test_set_enabled_unsubscribes_and_keeps_the_tracks(world):

@@ -220,8 +220,8 @@ def test_the_rate_can_be_limited_and_what_is_left_out_is_counted(world):
     assert camera.counts.limited == 3
     assert world.set_parameter("max_rate", 0.0).successful
     world.wait(lambda: len(tables) == 2, "the first image under the limit")
-    _, table = world.send(camera_topic, tables, street(5), step=200)
-    assert table.skipped == 3
+    world.send(camera_topic, tables, street(5), step=200)
+    assert sum(table.skipped for table in tables) == 3
 
 
 def test_a_rate_limit_takes_evenly_spaced_images():

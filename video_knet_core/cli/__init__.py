@@ -10,7 +10,9 @@ import logging
 import sys
 from collections.abc import Sequence
 
+from .bench import add_bench
 from .data import add_validate
+from .engine import add_build_engine
 from .errors import BAD_INPUT, EXIT_BAD_INPUT, EXIT_INTERRUPTED
 from .evaluate import add_evaluate
 from .models import add_export, add_import, add_info
@@ -38,9 +40,11 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     add_track(commands)
     add_evaluate(commands)
+    add_bench(commands)
     add_info(commands)
     add_train(commands)
     add_export(commands)
+    add_build_engine(commands)
     add_import(commands)
     add_validate(commands)
     return parser

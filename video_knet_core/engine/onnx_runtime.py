@@ -82,6 +82,10 @@ class OnnxRuntime:
         )
         return segments, kernels
 
+    def portable_state(self, state: Any) -> NDArray[np.float32]:
+        """The state itself: it is kernels [N, C] already."""
+        return np.asarray(state, np.float32)
+
     def close(self) -> None:
         """Free the session; the runtime cannot be used after."""
         del self._session

@@ -6,7 +6,7 @@ import logging
 import os
 import site
 import sysconfig
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,6 +20,10 @@ from ..types import ClassTable, Segments
 DEFAULT_MODEL = "street_lite0.onnx"
 
 _log = logging.getLogger(__name__)
+
+
+Progress = Callable[[str, float], None]
+"""Hears of long work: what is being done, and the share of it that is finished, 0..1."""
 
 
 class ModelError(ValueError):
@@ -55,16 +59,20 @@ class ModelInfo:
 class Runtime(Protocol):
     """An engine with a model in it. State goes in and comes out: one engine serves many cameras."""
 
-    name: str
-    """The backend, as a user would name it, for example "onnxruntime-cpu"."""
     info: ModelInfo
+
+    @property
+    def name(self) -> str:
+        """The backend, as a user would name it, for example "onnxruntime-cpu"."""
+        ...
 
     def step(self, image: NDArray[np.uint8], state: Any | None) -> tuple[Segments, Any]:
         """Segment one frame.
 
         Args:
             image: uint8 [height, width, 3], RGB, exactly `info.height` x `info.width`.
-            state: what the last step of this camera returned; None on its first frame.
+            state: what the last step of this camera returned, or the same in the portable form (see
+                `portable_state`) from any backend; None on its first frame.
 
         Returns:
             The segments and the new state, which belongs to the caller and is opaque to it.
@@ -75,18 +83,43 @@ class Runtime(Protocol):
         """
         ...
 
+    def portable_state(self, state: Any) -> NDArray[np.float32]:
+        """A state that `step` returned, as kernels [N, C] that every backend takes."""
+        ...
+
     def close(self) -> None:
         """Free the engine; it cannot be used after."""
         ...
 
 
-def open_runtime(path: str | Path, backend: str = "auto", threads: int = 2) -> Runtime:
+@dataclass(frozen=True)
+class Backend:
+    """How models are opened by one backend."""
+
+    open: Callable[[Path, int, Progress | None], Runtime]
+    """Takes a model file, the CPU threads of one step, and who hears of a long build. Raises
+    BackendError where the backend cannot run."""
+    is_quick: Callable[[Path], bool] = lambda path: True
+    """False if `open` has to build an engine for this file first, which takes minutes. It may raise
+    BackendError too."""
+
+
+def open_runtime(
+    path: str | Path,
+    backend: str = "auto",
+    threads: int = 2,
+    background: bool = False,
+    progress: Progress | None = None,
+) -> Runtime:
     """Open a model with the named backend, or with the best that works here.
 
     Args:
         path: an exported model, or a checkpoint (.safetensors), which only "torch" can run.
         backend: "auto" or one of `BACKENDS`.
         threads: CPU threads of one step.
+        background: with "auto", do not wait for an engine that must be built first: the best
+            backend that is at hand serves until then; see `SwappingRuntime`.
+        progress: hears of such a build, in the thread that does it.
 
     Raises:
         ModelError: the file is missing or not a model of this project.
@@ -95,18 +128,74 @@ def open_runtime(path: str | Path, backend: str = "auto", threads: int = 2) -> R
     """
     if backend != "auto" and backend not in BACKENDS:
         raise ValueError(f"backend must be 'auto' or one of {list(BACKENDS)}, found {backend!r}")
-    failures = []
+    ladder = _Ladder(Path(path), threads)
+    if backend != "auto":
+        return ladder.open_first([backend], progress)
+    names = backends_for(path)
+    if not background:
+        return ladder.open_first(names, progress)
+    return ladder.open_in_background(names, progress)
+
+
+def backends_for(path: str | Path) -> list[str]:
+    """The backends that "auto" tries for a file, best first."""
     is_checkpoint = Path(path).suffix == ".safetensors"
-    automatic = [name for name in BACKENDS if (name == "torch") == is_checkpoint]
-    for name in automatic if backend == "auto" else [backend]:
+    return [name for name in BACKENDS if (name == "torch") == is_checkpoint]
+
+
+class _Ladder:
+    """Tries one backend after the other, and remembers why those that do not work do not."""
+
+    def __init__(self, path: Path, threads: int) -> None:
+        self._path = path
+        self._threads = threads
+        self._failures: list[str] = []
+
+    def open_first(self, names: Sequence[str], progress: Progress | None) -> Runtime:
+        """By the first of `names` that works, which may take minutes; BackendError if none does."""
+        for name in names:
+            if runtime := self._open(name, progress):
+                self._tell(name)
+                return runtime
+        raise BackendError(f"cannot run {self._path}: " + "; ".join(self._failures))
+
+    def open_in_background(self, names: Sequence[str], progress: Progress | None) -> Runtime:
+        """By the first that is quick; those before it follow in a thread of their own."""
+        slow = []
+        for name in names:
+            if not self._is_quick(name):
+                slow.append(name)
+            elif runtime := self._open(name, progress):
+                self._tell(name, slow)
+                return self._swapping(runtime, slow, progress) if slow else runtime
+        return self.open_first(slow, progress)
+
+    def _swapping(
+        self, present: Runtime, slow: Sequence[str], progress: Progress | None
+    ) -> Runtime:
+        from .background import SwappingRuntime
+
+        later = _Ladder(self._path, self._threads)
+        return SwappingRuntime(present, partial(later.open_first, slow), progress)
+
+    def _is_quick(self, name: str) -> bool:
         try:
-            runtime = BACKENDS[name](Path(path), threads)
+            return BACKENDS[name].is_quick(self._path)
+        except BackendError:
+            return True  # opening it tells the reason, and soon
+
+    def _open(self, name: str, progress: Progress | None) -> Runtime | None:
+        named = progress and (lambda what, share: progress(f"{name}: {what}", share))
+        try:
+            return BACKENDS[name].open(self._path, self._threads, named)
         except BackendError as error:
-            failures.append(f"{name}: {error}")
-            continue
-        _log.info("%s runs on %s%s", path, name, "".join(f"; not {f}" for f in failures))
-        return runtime
-    raise BackendError(f"nothing can run {path}: " + "; ".join(failures))
+            self._failures.append(f"{name}: {error}")
+            return None
+
+    def _tell(self, name: str, slow: Sequence[str] = ()) -> None:
+        meanwhile = f", while {' or '.join(slow)} is prepared" if slow else ""
+        failures = "".join(f"; not {failure}" for failure in self._failures)
+        _log.info("%s runs on %s%s%s", self._path, name, meanwhile, failures)
 
 
 def default_model_path() -> Path:
@@ -126,7 +215,23 @@ def default_model_path() -> Path:
     raise ModelError(f"the shipped model {DEFAULT_MODEL} is in none of: {places}")
 
 
-def _open_onnx(path: Path, threads: int, cuda: bool) -> Runtime:
+def _open_tensorrt(path: Path, threads: int, progress: Progress | None, flavour: str) -> Runtime:
+    try:
+        from .tensorrt import TensorRTRuntime
+    except ImportError as error:
+        raise BackendError(f"cannot be imported ({error})") from None
+    return TensorRTRuntime(path, flavour, progress)
+
+
+def _has_engine(path: Path, flavour: str) -> bool:
+    try:
+        from .tensorrt import engine_is_cached
+    except ImportError as error:
+        raise BackendError(f"cannot be imported ({error})") from None
+    return engine_is_cached(path, flavour)
+
+
+def _open_onnx(path: Path, threads: int, progress: Progress | None, cuda: bool) -> Runtime:
     try:
         from .onnx_runtime import OnnxRuntime
     except ImportError as error:
@@ -134,7 +239,15 @@ def _open_onnx(path: Path, threads: int, cuda: bool) -> Runtime:
     return OnnxRuntime(path, threads, cuda)
 
 
-def _open_torch(path: Path, threads: int) -> Runtime:
+def _open_openvino(path: Path, threads: int, progress: Progress | None) -> Runtime:
+    try:
+        from .openvino_runtime import OpenVinoRuntime
+    except ImportError as error:
+        raise BackendError(f"cannot be imported ({error}): pip install openvino") from None
+    return OpenVinoRuntime(path, threads)
+
+
+def _open_torch(path: Path, threads: int, progress: Progress | None) -> Runtime:
     try:
         from .torch_runtime import TorchRuntime
     except ImportError as error:
@@ -142,10 +255,16 @@ def _open_torch(path: Path, threads: int) -> Runtime:
     return TorchRuntime.open(path, threads)
 
 
-BACKENDS: dict[str, Callable[[Path, int], Runtime]] = {
-    "onnxruntime-cuda": partial(_open_onnx, cuda=True),
-    "onnxruntime-cpu": partial(_open_onnx, cuda=False),
-    "torch": _open_torch,
+def _tensorrt(flavour: str) -> Backend:
+    return Backend(partial(_open_tensorrt, flavour=flavour), partial(_has_engine, flavour=flavour))
+
+
+BACKENDS: dict[str, Backend] = {
+    "tensorrt": _tensorrt("tensorrt"),
+    "tensorrt-rtx": _tensorrt("tensorrt-rtx"),
+    "onnxruntime-cuda": Backend(partial(_open_onnx, cuda=True)),
+    "openvino": Backend(_open_openvino),
+    "onnxruntime-cpu": Backend(partial(_open_onnx, cuda=False)),
+    "torch": Backend(_open_torch),
 }
-"""Best first; an opener raises BackendError where its backend cannot run. Torch runs checkpoints,
-the others exported models."""
+"""Best first. Torch runs checkpoints, the others exported models."""

@@ -49,6 +49,8 @@ class TorchRuntime:
     def step(self, image: NDArray[np.uint8], state: Any | None) -> tuple[Segments, Any]:
         """Segment one frame; see `Runtime.step`."""
         self.info.check_image(image)
+        if isinstance(state, np.ndarray):
+            state = self._state_of(torch.from_numpy(state))
         return self.step_pixels(torch.from_numpy(image).permute(2, 0, 1).float(), state)
 
     @torch.no_grad()
@@ -68,8 +70,17 @@ class TorchRuntime:
             boxes=None if boxes is None else boxes.cpu().numpy(),
             kernels=found.kernels.numpy(),
         )
-        valid = torch.ones(1, dtype=torch.bool, device=output.kernels.device)
-        return segments, PreviousKernels(output.kernels[None], valid)
+        return segments, self._state_of(output.kernels)
+
+    def portable_state(self, state: PreviousKernels) -> NDArray[np.float32]:
+        """Kernels [N, C] of a state of this runtime."""
+        return state.kernels[0].float().cpu().numpy()
+
+    def _state_of(self, kernels: Tensor) -> PreviousKernels:
+        """The state that holds kernels [N, C]."""
+        mean = self.model.mean
+        valid = torch.ones(1, dtype=torch.bool, device=mean.device)
+        return PreviousKernels(kernels[None].to(mean), valid)
 
     def close(self) -> None:
         """Free the network; the runtime cannot be used after."""

@@ -31,6 +31,10 @@ class SharedRuntime:
             self._asked = image, state
         return self._answer
 
+    def portable_state(self, state: Any) -> NDArray[np.float32]:
+        """Kernels of a state; see `Runtime.portable_state`."""
+        return self._runtime.portable_state(state)
+
     def close(self) -> None:
         """Free the engine."""
         self._runtime.close()

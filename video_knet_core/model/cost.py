@@ -1,13 +1,14 @@
-"""What a network costs: parameters and floating point operations of each of its parts."""
+"""What a network costs: parameters and operations of its parts, and the memory it must touch."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 import torch
-from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
 from ..config import ModelConfig
 from .kernels import PreviousKernels
@@ -60,14 +61,69 @@ def _weightless(config: ModelConfig) -> VideoKNet:
         return VideoKNet(config).eval()
 
 
-@torch.no_grad()
-def _operations(network: VideoKNet, height: int, width: int) -> dict[str, int]:
-    """Floating point operations of one step in each module, by its path; "" is the network."""
+@dataclass(frozen=True)
+class Layer:
+    """One convolution or matrix product."""
+
+    operations: int
+    """A multiply-add counts as two."""
+    elements: int
+    """Numbers that it reads (inputs and weights) or writes."""
+
+
+def layers(config: ModelConfig, height: int, width: int) -> tuple[Layer, ...]:
+    """The layers that one step of `model_cost` runs, in order.
+
+    Whatever lies between them (activations, normalisation, resizing, merge) is left out, as if it
+    cost nothing: what a machine needs for the layers is a bound that no engine can go below.
+    """
+    with _LayerCounter() as counter, torch.no_grad():
+        _step(_weightless(config), height, width)
+    return tuple(counter.layers)
+
+
+def roofline_s(
+    layers: Iterable[Layer], element_bytes: int, operations_per_s: float, bytes_per_s: float
+) -> float:
+    """Seconds that the layers take at least on such a machine: each is bound by its operations or
+    by its memory traffic (Williams et al., Roofline, 2009)."""
+    return sum(
+        max(layer.operations / operations_per_s, layer.elements * element_bytes / bytes_per_s)
+        for layer in layers
+    )
+
+
+class _LayerCounter(TorchDispatchMode):
+    """Notes every operation that torch knows how to count."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers: list[Layer] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        count = flop_registry.get(func._overloadpacket)
+        if count is not None:
+            tensors = [value for value in (*args, result) if isinstance(value, Tensor)]
+            operations = count(*args, **(kwargs or {}), out_val=result)
+            self.layers.append(Layer(operations, sum(tensor.numel() for tensor in tensors)))
+        return result
+
+
+def _step(network: VideoKNet, height: int, width: int) -> None:
+    """One step in the middle of a video."""
     config = network.config
-    with torch.device("meta"), FlopCounterMode(display=False) as counter:
+    with torch.device("meta"):
         valid = torch.ones(1, dtype=torch.bool)
         previous = PreviousKernels(torch.empty(1, config.slots, config.neck.channels), valid)
         network(torch.empty(1, 3, height, width), previous)
+
+
+@torch.no_grad()
+def _operations(network: VideoKNet, height: int, width: int) -> dict[str, int]:
+    """Floating point operations of one step in each module, by its path; "" is the network."""
+    with FlopCounterMode(display=False) as counter:
+        _step(network, height, width)
     root = type(network).__name__  # the counter's paths start with it
     return {
         path.removeprefix(root).removeprefix("."): sum(counts.values())

@@ -1,0 +1,444 @@
+"""A better engine takes over in mid-stream: nothing is lost, whatever goes wrong on the way."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from tiny_onnx import HEIGHT, WIDTH, write_tiny_model
+
+from video_knet_core.data.synthetic_street import SyntheticStreet
+from video_knet_core.engine import runtime as runtime_module
+from video_knet_core.engine.background import BuildCancelled, SwappingRuntime
+from video_knet_core.engine.onnx_runtime import OnnxRuntime
+from video_knet_core.engine.runtime import Backend, BackendError, default_model_path, open_runtime
+from video_knet_core.predictor import VideoPredictor
+
+TIMEOUT_S = 20.0
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    return write_tiny_model(tmp_path_factory.mktemp("model") / "tiny.onnx")
+
+
+class DeviceState:
+    """Kernels that only the engine which made them can read, as on a GPU."""
+
+    def __init__(self, kernels):
+        self.kernels = kernels
+
+
+class DeviceRuntime:
+    """ONNX Runtime in the clothes of an engine that is slow to build: its states are opaque to
+    others, and it may be used in the thread that opened it and in no other."""
+
+    name = "tensorrt"
+
+    def __init__(self, path):
+        self._onnx = OnnxRuntime(path)
+        self.info = self._onnx.info
+        self.thread = threading.get_ident()
+        self.steps = 0
+        self.failure: Exception | None = None
+        self.closed = False
+
+    def step(self, image, state):
+        assert threading.get_ident() == self.thread and not self.closed
+        if self.failure:
+            raise self.failure
+        self.steps += 1
+        kernels = state.kernels if isinstance(state, DeviceState) else state
+        segments, kernels = self._onnx.step(image, kernels)
+        return segments, DeviceState(kernels)
+
+    def portable_state(self, state):
+        assert threading.get_ident() == self.thread and not self.closed
+        return state.kernels.copy()
+
+    def close(self):
+        assert threading.get_ident() == self.thread and not self.closed
+        self.closed = True
+        self._onnx.close()
+
+
+class Present(OnnxRuntime):
+    """The engine at hand; tells whether it is closed, and may be held in a step by `gate`."""
+
+    def __init__(self, path):
+        super().__init__(path, threads=1)
+        self.closed = False
+        self.stepping = threading.Event()
+        self.gate = threading.Event()
+        self.gate.set()
+
+    def step(self, image, state):
+        assert not self.closed
+        self.stepping.set()
+        assert self.gate.wait(TIMEOUT_S)
+        return super().step(image, state)
+
+    def portable_state(self, state):
+        assert not self.closed
+        return super().portable_state(state)
+
+    def close(self):
+        assert not self.closed
+        self.closed = True
+        super().close()
+
+
+class Build:
+    """Opens a `DeviceRuntime` once `finish` is called; `fail` lets it raise instead."""
+
+    def __init__(self, path):
+        self.path = path
+        self.failure: Exception | None = None
+        self.built: DeviceRuntime | None = None
+        self.ask = threading.Event()
+        self.progress = None
+
+    def __call__(self, progress):
+        self.progress = progress
+        progress("building", 0.25)
+        assert self.ask.wait(TIMEOUT_S)
+        if self.failure:
+            raise self.failure
+        progress("building", 0.75)
+        self.built = DeviceRuntime(self.path)
+        return self.built
+
+
+def wait(condition, what="condition"):
+    end = time.monotonic() + TIMEOUT_S
+    while not condition():
+        assert time.monotonic() < end, f"waited {TIMEOUT_S:g} s for {what}"
+        time.sleep(0.001)
+
+
+class Swap:
+    """A swapping runtime, its parts, and what its progress callback heard."""
+
+    def __init__(self, path):
+        self.present, self.build, self.heard = Present(path), Build(path), []
+        self.runtime = SwappingRuntime(
+            self.present, self.build, lambda *what: self.heard.append(what)
+        )
+        wait(lambda: self.heard, "the build to begin")
+
+    def finish_build(self):
+        """Let the build end, and wait until what came of it is known to the runtime."""
+        self.build.ask.set()
+        wait(lambda: self.runtime._better or self.heard[-1][1] == 1, "the build")
+
+
+@pytest.fixture
+def swap(tiny):
+    swap = Swap(tiny)
+    yield swap
+    swap.build.ask.set()
+
+
+def picture(red=255):
+    image = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+    image[..., 0] = red
+    return image
+
+
+def kernel(runtime, state):
+    """The first number of the kernels: the frames since the start of the stream."""
+    return float(runtime.portable_state(state)[0, 0])
+
+
+# --- the stream goes on
+
+
+def test_ids_and_label_maps_continue_over_the_swap(monkeypatch):
+    """The shipped model on a street: the same, pixel by pixel, as without a swap."""
+    path = default_model_path()
+    images = [SyntheticStreet(5, 288, 480).frame(t).image for t in range(10)]
+    build = Build(path)
+    slow = Backend(lambda path, threads, progress: build(progress), is_quick=lambda path: False)
+    quick = Backend(lambda path, threads, progress: OnnxRuntime(path, threads))
+    monkeypatch.setattr(runtime_module, "BACKENDS", {"tensorrt": slow, "onnxruntime-cpu": quick})
+    runtime = open_runtime(path, background=True)
+    alone, swapped = VideoPredictor(OnnxRuntime(path)), VideoPredictor(runtime)
+    names = []
+    for t, image in enumerate(images):
+        if t == 5:
+            build.ask.set()
+            wait(lambda: runtime._better, "the build")
+        wanted, found = (p.step(image, t * 100_000_000) for p in (alone, swapped))
+        np.testing.assert_array_equal(found.labels, wanted.labels)
+        assert repr(found.tracks) == repr(wanted.tracks)  # a NaN equals no NaN
+        assert (found.born, found.ended, found.epoch) == (wanted.born, wanted.ended, 0)
+        names.append(runtime.name)
+    assert names == ["onnxruntime-cpu"] * 5 + ["tensorrt"] * 5
+    assert sum(t.track_id > 0 and t.first_seen < 400_000_000 for t in found.tracks) >= 2
+    runtime.close()
+
+
+def test_the_kernels_are_carried_over(swap):
+    runtime, state = swap.runtime, None
+    for _ in range(3):
+        _, state = runtime.step(picture(), state)
+    swap.finish_build()
+    assert runtime.name == "onnxruntime-cpu"
+    for _ in range(2):
+        _, state = runtime.step(picture(), state)
+    assert (runtime.name, swap.build.built.steps, kernel(runtime, state)) == ("tensorrt", 2, 5)
+
+
+def test_every_camera_is_carried_over_when_its_next_frame_comes(swap):
+    runtime = swap.runtime
+    _, left = runtime.step(picture(), None)
+    _, right = runtime.step(picture(), None)
+    _, right = runtime.step(picture(), right)
+    swap.finish_build()
+    _, left = runtime.step(picture(), left)
+    assert swap.present.closed, "nobody needs it, although a camera has a state of it"
+    assert kernel(runtime, right) == 2
+    _, right = runtime.step(picture(), right)
+    assert (kernel(runtime, left), kernel(runtime, right)) == (2, 3)
+
+
+def test_a_state_in_the_portable_form_is_taken_before_and_after(swap):
+    portable = np.full((3, 4), 7, np.float32)
+    assert kernel(swap.runtime, swap.runtime.step(picture(), portable)[1]) == 8
+    swap.finish_build()
+    assert kernel(swap.runtime, swap.runtime.step(picture(), portable)[1]) == 8
+    assert swap.runtime.name == "tensorrt"
+
+
+def test_a_step_that_runs_is_finished_by_the_engine_that_began_it(swap):
+    runtime = swap.runtime
+    _, state = runtime.step(picture(), None)
+    swap.present.gate.clear(), swap.present.stepping.clear()
+    with ThreadPoolExecutor(1) as thread:
+        late = thread.submit(runtime.step, picture(), state)
+        assert swap.present.stepping.wait(TIMEOUT_S)
+        swap.finish_build()
+        runtime.step(picture(), None)
+        assert runtime.name == "tensorrt" and not swap.present.closed
+        swap.present.gate.set()
+        _, state = late.result(TIMEOUT_S)
+    assert swap.present.closed
+    assert kernel(runtime, state) == 2
+    assert kernel(runtime, runtime.step(picture(), state)[1]) == 3
+
+
+def test_cameras_step_from_threads_of_their_own(swap):
+    swapped = threading.Event()
+
+    def camera():
+        state, steps = None, 0
+        while not swapped.is_set() or steps < 200:
+            _, state = swap.runtime.step(picture(), state)
+            steps += 1
+        return steps, kernel(swap.runtime, state)
+
+    with ThreadPoolExecutor(4) as threads:
+        cameras = [threads.submit(camera) for _ in range(4)]
+        wait(swap.present.stepping.is_set)
+        swap.finish_build()
+        wait(lambda: swap.present.closed, "the swap")
+        swapped.set()
+        results = [camera.result(TIMEOUT_S) for camera in cameras]
+    assert all(steps == count for steps, count in results)
+    assert swap.runtime.name == "tensorrt" and swap.build.built.steps > 0
+
+
+# --- what is told
+
+
+def test_progress_and_the_swap_are_told(swap, caplog):
+    with caplog.at_level(logging.INFO):
+        swap.runtime.step(picture(), None)
+        swap.finish_build()
+        swap.runtime.step(picture(), None)
+    assert swap.heard == [("building", 0.25), ("building", 0.75), ("tensorrt serves", 1.0)]
+    assert "tensorrt takes over from onnxruntime-cpu" in caplog.text
+
+
+def test_a_long_build_says_so_in_the_log_now_and_then(tiny, caplog, monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr("video_knet_core.engine.background.time.monotonic", lambda: clock[0])
+
+    def build(progress):
+        for second in range(26):
+            clock[0] = float(second)
+            progress("tensorrt: building", second / 100)
+        raise BackendError("never mind")
+
+    with caplog.at_level(logging.INFO):
+        SwappingRuntime(Present(tiny), build)._owner.thread.join(TIMEOUT_S)
+    lines = [r.getMessage() for r in caplog.records if "building" in r.getMessage()]
+    assert lines == ["tensorrt: building 10 %", "tensorrt: building 20 %"]
+
+
+# --- what goes wrong
+
+
+def test_a_build_that_fails_is_told_once_and_the_present_engine_stays(swap, caplog):
+    swap.build.failure = BackendError("tensorrt: out of memory")
+    swap.finish_build()
+    state = None
+    for _ in range(3):
+        _, state = swap.runtime.step(picture(), state)
+    assert (swap.runtime.name, kernel(swap.runtime, state)) == ("onnxruntime-cpu", 3)
+    (line,) = [r.getMessage() for r in caplog.records]
+    assert line == "onnxruntime-cpu stays: no better engine: tensorrt: out of memory"
+    assert swap.heard[-1] == ("no better engine: tensorrt: out of memory", 1.0)
+    wait(lambda: not swap.runtime._owner.thread.is_alive(), "the thread to end")
+
+
+def test_a_first_step_that_fails_is_done_by_the_present_engine(swap, caplog):
+    _, state = swap.runtime.step(picture(), None)
+    swap.finish_build()
+    swap.build.built.failure = FloatingPointError("kernels that are not finite")
+    for _ in range(2):
+        _, state = swap.runtime.step(picture(), state)
+    assert (swap.runtime.name, kernel(swap.runtime, state)) == ("onnxruntime-cpu", 3)
+    assert swap.build.built.closed and not swap.present.closed
+    (line,) = [r.getMessage() for r in caplog.records]
+    assert line == (
+        "onnxruntime-cpu stays: the first step of tensorrt failed: kernels that are not finite"
+    )
+
+
+def test_a_frame_that_no_engine_can_do_does_not_count_against_the_new_one(swap, monkeypatch):
+    swap.finish_build()
+    bad = swap.build.built.failure = RuntimeError("both broke")
+    with monkeypatch.context() as context:
+        context.setattr(OnnxRuntime, "step", lambda *a: (_ for _ in ()).throw(bad))
+        with pytest.raises(RuntimeError, match="both broke"):
+            swap.runtime.step(picture(), None)
+    with pytest.raises(ValueError, match="image must be uint8"):
+        swap.runtime.step(picture()[:4], None)
+    swap.build.built.failure = None
+    swap.runtime.step(picture(), None)
+    assert swap.runtime.name == "tensorrt"
+
+
+def test_an_error_of_the_new_engine_after_its_first_step_is_the_callers(swap):
+    swap.finish_build()
+    _, state = swap.runtime.step(picture(), None)
+    swap.build.built.failure = FloatingPointError("not finite")
+    with pytest.raises(FloatingPointError, match="not finite"):
+        swap.runtime.step(picture(), state)
+    swap.build.built.failure = None
+    assert kernel(swap.runtime, swap.runtime.step(picture(), state)[1]) == 2
+
+
+def test_closing_during_a_build_does_not_wait_and_leaves_nothing_open(swap):
+    swap.runtime.close()
+    assert swap.present.closed and swap.build.built is None
+    swap.build.ask.set()
+    wait(lambda: not swap.runtime._owner.thread.is_alive(), "the thread to end")
+    assert swap.heard == [("building", 0.25)]
+
+
+def test_a_build_can_stop_early_when_it_is_not_wanted_any_more(swap):
+    swap.runtime.close()
+    with pytest.raises(BuildCancelled):
+        swap.build.progress("building", 0.5)
+
+
+def test_an_engine_that_comes_after_the_close_is_closed(tiny):
+    started, ask, built = threading.Event(), threading.Event(), []
+
+    def deaf(progress):
+        started.set()
+        assert ask.wait(TIMEOUT_S)
+        built.append(DeviceRuntime(tiny))
+        return built[0]
+
+    runtime = SwappingRuntime(Present(tiny), deaf)
+    assert started.wait(TIMEOUT_S)
+    runtime.close()
+    ask.set()
+    runtime._owner.thread.join(TIMEOUT_S)
+    assert built[0].closed and not runtime._owner.thread.is_alive()
+
+
+@pytest.mark.parametrize("steps", [0, 1, 2])
+def test_close_ends_both_engines_and_the_thread(swap, steps):
+    swap.finish_build()
+    for _ in range(steps):
+        swap.runtime.step(picture(), None)
+    swap.runtime.close()
+    assert swap.present.closed and swap.build.built.closed
+    assert not swap.runtime._owner.thread.is_alive()
+
+
+# --- nothing is left behind
+
+
+def handles():
+    """Threads, those of libraries included, and file descriptors of this process."""
+    return len(os.listdir("/proc/self/task")), len(os.listdir("/proc/self/fd"))
+
+
+def plain(path):
+    runtime = OnnxRuntime(path, threads=2)
+    runtime.step(picture(), None)
+    runtime.close()
+
+
+def swapping(path):
+    swap = Swap(path)
+    _, state = swap.runtime.step(picture(), None)
+    swap.finish_build()
+    swap.runtime.step(picture(), state)
+    assert swap.runtime.name == "tensorrt"
+    swap.runtime.close()
+
+
+def closed_during_the_build(path):
+    swap = Swap(path)
+    swap.runtime.step(picture(), None)
+    swap.runtime.close()
+    swap.build.ask.set()
+    swap.runtime._owner.thread.join(TIMEOUT_S)
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="needs Linux's /proc")
+@pytest.mark.parametrize("use", [plain, swapping, closed_during_the_build])
+def test_200_runtimes_leave_no_threads_and_no_files_open(tiny, use):
+    for _ in range(3):
+        use(tiny)
+    gc.collect()
+    before = handles()
+    for _ in range(200):
+        use(tiny)
+    gc.collect()
+    assert handles() == before
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+def test_10_000_steps_need_no_more_memory(tiny, swapped):
+    from video_knet_core.evaluate.machine import resident_bytes
+
+    if resident_bytes() is None:
+        pytest.skip("needs Linux's /proc")
+    runtime = OnnxRuntime(tiny, threads=1)
+    if swapped:
+        runtime = SwappingRuntime(runtime, lambda progress: DeviceRuntime(tiny))
+        wait(lambda: runtime._better, "the build")
+    predictor, images = VideoPredictor(runtime), [picture(red) for red in (0, 255, 255, 255)]
+
+    def steps(numbers):
+        for t in numbers:
+            predictor.step(images[t % 4], t * 30_000_000)
+        gc.collect()
+        return resident_bytes()
+
+    before = steps(range(1000))
+    assert steps(range(1000, 11_000)) - before < 5e6
+    runtime.close()

@@ -1,0 +1,182 @@
+"""`video-knet bench`: what it measures, and what it says where it cannot."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from tiny_onnx import HEIGHT, WIDTH, metadata, write_model, write_tiny_model
+
+from video_knet_core.cli import main
+from video_knet_core.engine.onnx_runtime import OnnxRuntime
+from video_knet_core.engine.runtime import BACKENDS, BackendError
+from video_knet_core.evaluate.bench import (
+    Engine,
+    Percentiles,
+    Run,
+    bench,
+    forth_and_back,
+    predictor_step,
+)
+from video_knet_core.evaluate.energy import JetsonMeter, NoMeter, ProcessorMeter, open_meter
+from video_knet_core.evaluate.machine import machine_facts, peak_resident_bytes, resident_bytes
+from video_knet_core.predictor import VideoPredictor
+
+STAGES = ["preprocess", "step", "merge", "track", "total"]
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    return write_tiny_model(tmp_path_factory.mktemp("model") / "tiny.onnx")
+
+
+def test_percentiles_of_known_times():
+    found = Percentiles.of([float(n) for n in range(101)])
+    assert (found.mean, found.p50, found.p99, found.max) == (50, 50, 99, 100)
+    assert Percentiles.of([3.0]) == Percentiles(3, 3, 3, 3)
+
+
+def test_the_clip_is_played_forth_and_back_without_a_jump():
+    assert [forth_and_back(t, 4) for t in range(9)] == [0, 1, 2, 3, 2, 1, 0, 1, 2]
+    assert [forth_and_back(t, 1) for t in range(3)] == [0, 0, 0]
+
+
+def test_the_json_holds_every_stage_of_every_run(tiny, tmp_path, capsys):
+    out = tmp_path / "bench.json"
+    options = ["--frames", "6", "--size", "64x96", "50x70", "--json", str(out)]
+    assert main(["bench", str(tiny), *options]) == 0
+    found = json.loads(out.read_text())
+    assert found["format"] == 1 and found["threads"] == 2
+    assert found["machine"]["versions"]["numpy"] == np.__version__
+    assert found["energy_meter"] or "not measured" in found["energy_note"]
+    assert [run["image"] for run in found["runs"]] == [[64, 96], [50, 70]]
+    for run in found["runs"]:
+        assert (run["model"], run["frames"]) == ("tiny.onnx", 6)
+        assert list(run["stages_ms"]) == STAGES
+        for stage in run["stages_ms"].values():
+            assert 0 < stage["p50"] <= stage["p99"] <= stage["max"]
+        parts = [run["stages_ms"][stage]["mean"] for stage in STAGES[:-1]]
+        assert run["stages_ms"]["total"]["mean"] == pytest.approx(sum(parts))
+        assert run["fps"] == pytest.approx(1000 / sum(parts))
+        assert run["different_class"] == run["different_track"] == 0
+    table = capsys.readouterr().out
+    assert "tiny.onnx onnxruntime-cpu" in table or "tiny.onnx openvino" in table
+    assert "64x96" in table and "50x70" in table
+
+
+def test_a_model_is_measured_at_its_own_size_unless_told_otherwise(tiny):
+    (row,) = bench([tiny], frames=2).rows
+    assert row["image"] == [HEIGHT, WIDTH]
+
+
+def test_all_backends_are_those_that_work_and_the_others_are_named_with_the_reason(tiny):
+    report = bench([tiny], ["all"], frames=2)
+    names = [row["backend"] for row in report.rows]
+    assert "onnxruntime-cpu" in names and len(set(names)) == len(names)
+    assert len(names) + len(report.skipped) == 5
+    for reason in report.skipped:
+        assert any(f"cannot run {tiny}: {name}: " in reason for name in BACKENDS)
+    assert all(row["different_class"] == 0 for row in report.rows)
+
+
+def test_a_named_backend_that_does_not_work_is_an_error(tiny, capsys):
+    assert main(["bench", str(tiny), "--backend", "tensorrt"]) == 2
+    assert "tensorrt" in capsys.readouterr().err
+    with pytest.raises(BackendError):
+        bench([tiny], ["tensorrt"], frames=1)
+
+
+def test_several_models_take_turns(tiny, tmp_path):
+    other = write_model(tmp_path / "other.onnx", json.dumps(metadata(name="other")))
+    rows = bench([tiny, other], frames=3, sizes=[(64, 96), (32, 48)]).rows
+    found = [(row["model"], row["image"][0]) for row in rows]
+    assert found == [("tiny.onnx", 64), ("tiny.onnx", 32), ("other.onnx", 64), ("other.onnx", 32)]
+
+
+def test_what_differs_is_counted_by_the_pixel(tiny):
+    """The lower half of a red image is a vehicle, that of a black one is nothing."""
+    runtime = OnnxRuntime(tiny)
+    black, red = np.zeros((HEIGHT, WIDTH, 3), np.uint8), np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+    red[..., 0] = 255
+    frames = [VideoPredictor(runtime).step(image, 0) for image in (red, black, red)]
+    step = predictor_step(VideoPredictor(runtime))
+    run = Run(Engine(tiny, runtime, 0.0, None), (HEIGHT, WIDTH), step)
+    for frame in frames:
+        run.compare(frame, frames[0])
+    assert run.different_class == run.different_track == [0.0, 0.5, 0.0]
+
+
+# --- the machine
+
+
+def test_facts_are_read_from_the_system(tmp_path):
+    gpu = tmp_path / "proc/driver/nvidia/gpus/0000:01:00.0"
+    gpu.mkdir(parents=True)
+    (gpu / "information").write_text("Model: \t NVIDIA RTX 4090\nIRQ: 1\n")
+    (tmp_path / "proc/cpuinfo").write_text("processor : 0\nmodel name\t: Some CPU @ 3 GHz\n")
+    (tmp_path / "proc/device-tree").mkdir()
+    (tmp_path / "proc/device-tree/model").write_text("NVIDIA Jetson AGX Orin\0")
+    facts = machine_facts(tmp_path)
+    assert facts["gpu"] == ["NVIDIA RTX 4090"] and facts["cpu"] == "Some CPU @ 3 GHz"
+    assert facts["board"] == "NVIDIA Jetson AGX Orin" and facts["cores"] >= 1
+    assert machine_facts(tmp_path / "none")["gpu"] == []
+
+
+def test_memory_is_that_of_this_process():
+    before = resident_bytes()
+    if before is None:
+        pytest.skip("needs Linux's /proc")
+    block = np.ones(50_000_000, np.uint8)
+    assert resident_bytes() - before == pytest.approx(len(block), rel=0.1)
+    del block
+    assert peak_resident_bytes() > resident_bytes() + 40_000_000
+
+
+def write(path, text):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(str(text))
+
+
+def test_the_processors_meter_adds_its_packages_and_survives_an_overflow(tmp_path):
+    rapl = tmp_path / "class/powercap"
+    for package, part in (("intel-rapl:0", 500), ("intel-rapl:1", 900), ("intel-rapl:0:0", 1)):
+        write(rapl / package / "energy_uj", part)
+        write(rapl / package / "max_energy_range_uj", 1000)
+    meter = ProcessorMeter(tmp_path)
+    write(rapl / "intel-rapl:0/energy_uj", 700)
+    write(rapl / "intel-rapl:1/energy_uj", 100)
+    assert meter.joules() == pytest.approx((200 + 200) * 1e-6)
+    assert meter.joules() == pytest.approx(400e-6)
+
+
+@pytest.mark.parametrize(
+    ("labels", "watts"), [(("VDD_IN", "VDD_CPU"), 10.0), (("VDD_GPU", "VDD_CPU"), 12.0)]
+)
+def test_a_jetsons_power_is_that_of_its_supply_or_of_all_its_parts(tmp_path, labels, watts):
+    hwmon = tmp_path / "class/hwmon/hwmon3"
+    write(hwmon / "name", "ina3221\n")
+    for channel, (label, milliamperes) in enumerate(zip(labels, (2000, 400), strict=True), 1):
+        write(hwmon / f"in{channel}_label", label)
+        write(hwmon / f"in{channel}_input", 5000)
+        write(hwmon / f"curr{channel}_input", milliamperes)
+    write(hwmon / "in7_label", "sum of shunt voltages")
+    clock = iter([0.0, 2.0, 2.5])
+    meter = JetsonMeter(tmp_path, lambda: next(clock))
+    assert meter.joules() == pytest.approx(2 * watts)
+    assert meter.joules() == pytest.approx(2.5 * watts)
+
+
+def test_a_machine_that_does_not_tell_says_why(tmp_path):
+    for meter in (ProcessorMeter, JetsonMeter):
+        with pytest.raises(NoMeter, match="no (RAPL|INA3221)"):
+            meter(tmp_path)
+
+
+def test_the_jetsons_meter_comes_first(tmp_path):
+    hwmon = tmp_path / "class/hwmon/hwmon0"
+    write(hwmon / "name", "ina3221")
+    write(hwmon / "in1_label", "VDD_IN")
+    write(hwmon / "in1_input", 5000)
+    write(hwmon / "curr1_input", 1000)
+    assert isinstance(open_meter(tmp_path), JetsonMeter)

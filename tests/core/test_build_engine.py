@@ -1,0 +1,216 @@
+"""Plans that the real TensorRT-RTX builds, on a machine that needs no GPU, and `build-engine`."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+from recurrent_onnx import write_recurrent_model
+from tiny_onnx import CHANNELS, INPUTS, OUTPUTS, SLOTS, metadata
+
+from video_knet_core.cli import main
+from video_knet_core.engine import cuda
+from video_knet_core.engine.cuda import Gpu
+from video_knet_core.engine.engine_cache import EngineCache, read_plan
+from video_knet_core.engine.model_file import ModelFile
+from video_knet_core.engine.runtime import BackendError, ModelError
+from video_knet_core.engine.tensorrt import build_plan, engine_is_cached, plan_key
+from video_knet_core.engine.tensorrt_build import load_library
+
+pytest.importorskip("tensorrt_rtx_bindings", reason="needs TensorRT-RTX")
+
+RTX = "tensorrt-rtx"
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    path = tmp_path_factory.mktemp("model") / "recurrent.onnx"
+    return ModelFile.read(write_recurrent_model(path))
+
+
+@pytest.fixture(autouse=True)
+def cache(monkeypatch, tmp_path):
+    monkeypatch.setenv("VIDEO_KNET_CACHE", str(tmp_path / "cache"))
+    return EngineCache()
+
+
+def write_unsupported(path):
+    """A model of the right form with an operator that TensorRT does not have."""
+    graph = helper.make_graph(
+        [
+            helper.make_node("Det", ["square"], ["determinant"], name="/head/Det"),
+            *(
+                helper.make_node("ConstantOfShape", [f"{name}_shape"], [name], value=zero(kind))
+                for name, kind, _ in OUTPUTS
+            ),
+        ],
+        "unsupported",
+        [helper.make_tensor_value_info(*spec) for spec in INPUTS],
+        [helper.make_tensor_value_info(*spec) for spec in OUTPUTS],
+        [
+            helper.make_tensor(f"{name}_shape", TensorProto.INT64, [len(shape)], shape)
+            for name, _, shape in OUTPUTS
+        ]
+        + [helper.make_tensor("square", TensorProto.FLOAT, [2, 2], [1, 0, 0, 1])],
+    )
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+    helper.set_model_props(proto, {"video_knet": json.dumps(metadata(name="unsupported"))})
+    onnx.save(proto, str(path))
+    return path
+
+
+def zero(kind):
+    return helper.make_tensor("", kind, [1], [0])
+
+
+# --- plans --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("targets", [("sm86",), ("sm89",), ("sm120",), ("sm86", "sm89")])
+def test_a_plan_is_built_without_a_gpu(model, targets):
+    plan = build_plan(model, RTX, targets)
+    assert plan[:4] == b"vtrt" and len(plan) > 10_000
+
+
+def test_the_targets_matter(model):
+    assert build_plan(model, RTX, ("sm86",)) != build_plan(model, RTX, ("sm120",))
+
+
+def test_progress_is_told(model):
+    told = []
+    build_plan(model, RTX, ("sm86",), lambda phase, part: told.append((phase, part)))
+    phases = {phase for phase, _ in told}
+    assert len(phases) > 1 and all(0 <= part <= 1 for _, part in told)
+    assert {(phase, 1.0) for phase in phases} <= set(told)
+
+
+def test_a_listener_that_raises_stops_the_build(model):
+    count = 0
+
+    def stop(phase, part):
+        nonlocal count
+        count += 1
+        raise ZeroDivisionError("enough")
+
+    with pytest.raises(ZeroDivisionError, match="enough"):
+        build_plan(model, RTX, ("sm86",), stop)
+    assert count == 1
+
+
+def test_a_limit_for_scratch_memory(model):
+    assert build_plan(model, RTX, ("sm86",), workspace_mib=64)
+
+
+def test_an_unknown_target_lists_the_known(model):
+    with pytest.raises(BackendError, match=r"builds for .*sm86, sm89, .*sm120.*, found 'sm42'"):
+        build_plan(model, RTX, ("sm86", "sm42"))
+
+
+def test_an_unsupported_operator_is_named(tmp_path):
+    model = ModelFile.read(write_unsupported(tmp_path / "unsupported.onnx"))
+    with pytest.raises(ModelError, match=r"Det '/head/Det': .+") as caught:
+        build_plan(model, RTX, ("sm86",))
+    assert isinstance(caught.value, BackendError)  # another backend may run it: `auto` goes on
+
+
+def test_a_build_for_the_gpu_at_hand_says_that_there_is_none(model):
+    try:
+        cuda.find_gpu()
+    except BackendError:
+        pass
+    else:
+        pytest.skip("there is a GPU")
+    with pytest.raises(BackendError, match=r"CUDA_ERROR|libcuda|NVIDIA|driver"):
+        engine_is_cached(model.path, RTX)
+
+
+# --- the command --------------------------------------------------------------------------------
+
+
+def test_the_command_fills_the_cache(model, cache, capsys):
+    assert main(["build-engine", str(model.path), "--target", "SM89,sm86"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    (path,) = cache.folder.glob("*.plan")
+    assert lines[0] == str(path)
+    assert lines[1].startswith("recurrent fp32 64 x 96, tensorrt-rtx 1.")
+    assert "for sm86, sm89: " in lines[1] and lines[1].endswith(" s") and " MB in " in lines[1]
+
+
+def test_the_run_path_finds_what_was_built_ahead(model, monkeypatch):
+    main(["build-engine", str(model.path), "--target", "sm86,sm89"])
+    for capability, cached in (((8, 6), True), ((8, 9), True), ((12, 0), False)):
+        monkeypatch.setattr(cuda, "find_gpu", lambda c=capability: Gpu("Some GPU", c))
+        assert engine_is_cached(model.path, RTX) == cached
+
+
+def test_a_second_build_is_none(model, capsys, caplog):
+    command = ["build-engine", str(model.path), "--target", "sm89"]
+    with caplog.at_level(logging.INFO):
+        assert main(command) == main(command) == 0
+    assert caplog.text.count("building an engine for recurrent") == 1
+    first, second = capsys.readouterr().out.splitlines()[::2]
+    assert first == second
+
+
+def test_the_engine_can_be_written_elsewhere(model, cache, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "for_the_robot.plan"
+    assert main(["build-engine", str(model.path), "--target", "sm89", "--out", str(out)]) == 0
+    assert str(out) in capsys.readouterr().out and not list(cache.folder.glob("*.plan"))
+    monkeypatch.setattr(cuda, "find_gpu", lambda: Gpu("Some GPU", (8, 9)))
+    assert not engine_is_cached(model.path, RTX)
+    cache.folder.mkdir(exist_ok=True)
+    out.rename(cache.folder / out.name)
+    assert engine_is_cached(model.path, RTX)
+
+
+def test_the_key_of_a_plan_is_that_of_the_model(model, tmp_path):
+    out = tmp_path / "a.plan"
+    main(["build-engine", str(model.path), "--target", "sm89", "--out", str(out)])
+    library = load_library(RTX)
+    wanted = plan_key(model, model.path.read_bytes(), library, "ignored", ("sm89",))
+    assert read_plan(out)[0] == wanted and wanted.gpu == ""
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--target", "sm42"], r"builds for .*sm89.*, found 'sm42'"),
+        (["--target", "sm89", "--flavour", "tensorrt"], "tensorrt cannot be imported"),
+        (["--target", "sm89", "--out", "/no/such/folder/a.plan"], "No such file"),
+    ],
+)
+def test_what_cannot_be_done_is_told(model, capsys, options, message):
+    assert main(["build-engine", str(model.path), *options]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert re.search(message, captured.err), captured.err
+
+
+def test_a_model_that_is_missing(tmp_path, capsys):
+    assert main(["build-engine", str(tmp_path / "no.onnx"), "--target", "sm89"]) == 2
+    assert "no model file" in capsys.readouterr().err
+
+
+def test_without_a_gpu_the_command_names_the_targets(model, capsys, monkeypatch):
+    def none():
+        raise cuda.CudaError("cuInit: CUDA_ERROR_NO_DEVICE")
+
+    monkeypatch.setattr(cuda, "find_gpu", none)
+    assert main(["build-engine", str(model.path), "--flavour", RTX]) == 2
+    assert "CUDA_ERROR_NO_DEVICE; without a GPU name --target, of sm75" in capsys.readouterr().err
+
+
+def test_a_cache_that_cannot_be_written(model, capsys, monkeypatch, tmp_path):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("VIDEO_KNET_CACHE", str(tmp_path / "file" / "cache"))
+    assert main(["build-engine", str(model.path), "--target", "sm89"]) == 2
+    assert "could not be kept" in capsys.readouterr().err
+
+
+def test_a_state_has_the_shape_of_the_model(model):
+    assert tuple(model.state_shape) == (SLOTS, CHANNELS) == np.zeros(model.state_shape).shape

@@ -1,0 +1,335 @@
+"""The calls of the CUDA driver: cuda-bindings as it is installed, on a driver of the host."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import types
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from video_knet_core.engine import cuda
+from video_knet_core.engine.runtime import BackendError
+
+HERE = Path(__file__).parent
+
+PREPARE = """
+import ctypes, sys
+import numpy as np
+driver = ctypes.CDLL(sys.argv[1], mode=ctypes.RTLD_GLOBAL)  # found by its soname from now on
+from video_knet_core.engine import cuda
+
+def fail(name):
+    ctypes.CDLL(None).setenv(b"HOST_CUDA_FAIL", name.encode(), 1)
+
+def raised(job, *arguments):
+    try:
+        job(*arguments)
+    except cuda.CudaError as error:
+        return str(error)
+"""
+
+
+@pytest.fixture(scope="module")
+def driver(tmp_path_factory):
+    """The library, compiled."""
+    pytest.importorskip("cuda.bindings", reason="needs cuda-bindings")
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    if compiler is None:
+        pytest.skip("needs a C compiler")
+    out = tmp_path_factory.mktemp("driver") / "libcuda.so.1"
+    flags = ["-shared", "-fPIC", "-Wall", "-Werror", "-Wl,-soname,libcuda.so.1"]
+    subprocess.run([compiler, *flags, "-o", out, HERE / "host_cuda.c", "-ldl"], check=True)
+    return out
+
+
+def run(driver, code):
+    """Run code in a process of its own, where the driver does not reach other tests."""
+    environment = os.environ | {"PYTHONPATH": str(HERE.parents[1])}
+    command = [sys.executable, "-c", PREPARE + code, str(driver)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def test_the_gpu_tells_its_name_and_capability(driver):
+    run(
+        driver,
+        """
+gpu = cuda.find_gpu()
+assert (gpu.name, gpu.capability, gpu.target) == ("Host GPU", (8, 9), "sm89"), gpu
+assert driver.host_cuda_live() == 0
+""",
+    )
+
+
+def test_bytes_go_to_the_device_and_back(driver):
+    run(
+        driver,
+        """
+device = cuda.open_device()
+assert device.library == "cuda-bindings" and device.can_capture
+memory, pinned, stream = device.allocate(1000), device.pinned(1000), device.stream()
+assert memory.address % 256 == 0 and stream.handle != 0
+sent = np.arange(1000).astype(np.uint8)
+pinned.array[:] = sent
+device.upload(memory.address, pinned.array, stream)
+pinned.array[:] = 0
+device.download(pinned.array[300:500], memory.address + 300, stream)
+device.synchronize(stream)
+assert (pinned.array[300:500] == sent[300:500]).all()
+assert not pinned.array[:300].any() and not pinned.array[500:].any()
+""",
+    )
+
+
+def test_a_graph_does_what_was_captured(driver):
+    run(
+        driver,
+        """
+device = cuda.open_device()
+memory, pinned, stream = device.allocate(8), device.pinned(16), device.stream()
+
+def work():
+    device.upload(memory.address, pinned.array[:8], stream)
+    device.download(pinned.array[8:], memory.address, stream)
+
+pinned.array[:] = 1
+graph = device.capture(stream, work)
+for number in (2, 3):
+    pinned.array[:8] = number
+    assert (pinned.array[8:] == number - 1).all()  # nothing ran while it was captured
+    device.launch(graph, stream)
+    device.synchronize(stream)
+    assert (pinned.array[8:] == number).all()
+""",
+    )
+
+
+def test_a_capture_that_fails_ends(driver):
+    run(
+        driver,
+        """
+device = cuda.open_device()
+stream = device.stream()
+live = driver.host_cuda_live()
+
+def fails():
+    raise ZeroDivisionError
+
+try:
+    device.capture(stream, fails)
+except ZeroDivisionError:
+    pass
+assert driver.host_cuda_live() == live
+device.synchronize(stream)  # fails while a stream captures
+fail("cuGraphInstantiateWithFlags")
+message = raised(device.capture, stream, lambda: None)
+assert message == "cuGraphInstantiate: CUDA_ERROR_OUT_OF_MEMORY", message
+assert driver.host_cuda_live() == live
+""",
+    )
+
+
+def test_close_frees_all_that_is_left(driver):
+    run(
+        driver,
+        """
+device = cuda.open_device()
+memory, pinned, stream = device.allocate(8), device.pinned(8), device.stream()
+graph = device.capture(stream, lambda: device.upload(memory.address, pinned.array, stream))
+assert driver.host_cuda_live() == 5  # with the context
+device.free(memory)
+device.free(memory, graph)
+assert driver.host_cuda_live() == 3
+device.close()
+assert driver.host_cuda_live() == 0
+""",
+    )
+
+
+@pytest.mark.parametrize(
+    ("failing", "told"),
+    [
+        ("cuInit", "cuInit"),
+        ("cuDeviceGet", "cuDeviceGet"),
+        ("cuDevicePrimaryCtxRetain", "cuDevicePrimaryCtxRetain"),
+        ("cuCtxPushCurrent_v2", "cuCtxPushCurrent"),
+    ],
+)
+def test_an_opening_that_fails_gives_the_context_back(driver, failing, told):
+    run(
+        driver,
+        f"""
+fail({failing!r})
+message = raised(cuda.open_device)
+assert message == "{told}: CUDA_ERROR_OUT_OF_MEMORY", message
+assert driver.host_cuda_live() == 0
+""",
+    )
+
+
+@pytest.mark.parametrize(
+    ("failing", "method"),
+    [
+        ("cuMemAlloc_v2", "allocate(8)"),
+        ("cuMemHostAlloc", "pinned(8)"),
+        ("cuStreamCreate", "stream()"),
+    ],
+)
+def test_an_error_has_the_name_of_the_call_and_of_cuda(driver, failing, method):
+    run(
+        driver,
+        f"""
+device = cuda.open_device()
+fail({failing!r})
+message = raised(lambda: device.{method})
+assert message == "{failing.removesuffix("_v2")}: CUDA_ERROR_OUT_OF_MEMORY", message
+device.close()
+assert driver.host_cuda_live() == 0
+""",
+    )
+
+
+def test_what_cannot_be_freed_does_not_keep_the_rest(driver):
+    done = run(
+        driver,
+        """
+device = cuda.open_device()
+device.allocate(8), device.pinned(8), device.stream()
+fail("cuMemFreeHost")
+device.close()
+assert driver.host_cuda_live() == 1
+""",
+    )
+    assert "a PinnedMemory could not be freed: cuMemFreeHost: CUDA_ERROR_OUT_OF_M" in done.stderr
+
+
+class FakePyCuda:
+    """What of `pycuda.driver` is used, as its source declares it, on the host's memory."""
+
+    class Error(Exception):
+        pass
+
+    class LogicError(Error):
+        pass
+
+    def __init__(self):
+        self.contexts = 0
+        self.freed = []
+        self.memory = {}
+        self.failing = False
+        driver = self
+
+        class Context:
+            def push(self):
+                driver.contexts += 1
+
+            @staticmethod
+            def pop():
+                driver.contexts -= 1
+
+        class Device:
+            def __init__(self, ordinal):
+                assert ordinal == 0
+
+            def name(self):
+                return "Fake GPU"
+
+            def compute_capability(self):
+                return (8, 7)
+
+            def retain_primary_context(self):
+                return Context()
+
+        self.Device = Device
+
+    def init(self):
+        if self.failing:
+            raise self.LogicError("cuInit failed: no CUDA-capable device is detected")
+
+    def mem_alloc(self, size):
+        driver = self
+
+        class DeviceAllocation:
+            def __int__(self):
+                return 4096
+
+            def free(self):
+                driver.freed.append("device")
+
+        self.memory[4096] = np.zeros(size, np.uint8)
+        return DeviceAllocation()
+
+    def pagelocked_empty(self, size, dtype):
+        driver = self
+
+        class PagelockedHostAllocation:
+            memory = np.zeros(size, dtype)
+            __array_interface__ = memory.__array_interface__
+
+            def free(self):
+                driver.freed.append("host")
+
+        return np.asarray(PagelockedHostAllocation())  # whose base that is
+
+    def Stream(self, flags):
+        assert flags == 1
+        return types.SimpleNamespace(handle=7, synchronize=lambda: None)
+
+    def memcpy_htod_async(self, dest, src, stream):
+        assert stream.handle == 7
+        self.memory[4096][dest - 4096 :][: len(src)] = src
+
+    def memcpy_dtoh_async(self, dest, src, stream):
+        dest[:] = self.memory[4096][src - 4096 :][: len(dest)]
+
+
+@pytest.fixture
+def pycuda(monkeypatch):
+    package = types.ModuleType("pycuda")
+    package.__spec__ = ModuleSpec("pycuda", None)
+    package.driver = driver = FakePyCuda()
+    monkeypatch.setitem(sys.modules, "pycuda", package)
+    monkeypatch.setitem(sys.modules, "pycuda.driver", driver)
+    return driver
+
+
+def test_pycuda_comes_first_where_it_is_installed(pycuda):
+    assert cuda.find_gpu() == cuda.Gpu("Fake GPU", (8, 7))
+    device = cuda.open_device()
+    assert device.library == "PyCUDA" and not device.can_capture and pycuda.contexts == 1
+    memory, pinned, stream = device.allocate(8), device.pinned(8), device.stream()
+    pinned.array[:] = np.arange(8)
+    device.upload(memory.address, pinned.array, stream)
+    device.download(pinned.array[:4], memory.address + 4, stream)
+    device.synchronize(stream)
+    assert stream.handle == 7 and pinned.array.tolist() == [4, 5, 6, 7, 4, 5, 6, 7]
+    device.close()
+    assert pycuda.freed == ["host", "device"] and pycuda.contexts == 0 and stream.raw is None
+
+
+def test_errors_of_pycuda_are_told(pycuda):
+    pycuda.failing = True
+    with pytest.raises(BackendError, match="LogicError: cuInit failed: no CUDA-capable device"):
+        cuda.open_device()
+
+
+def test_no_driver():
+    pytest.importorskip("cuda.bindings", reason="needs cuda-bindings")
+    if Path("/dev/nvidiactl").exists():
+        pytest.skip("there is a GPU")
+    for job in (cuda.find_gpu, cuda.open_device):
+        with pytest.raises(BackendError, match="cuInit: "):
+            job()
+
+
+def test_no_library(monkeypatch):
+    monkeypatch.setattr(cuda.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(BackendError, match="needs PyCUDA or cuda-bindings"):
+        cuda.find_gpu()

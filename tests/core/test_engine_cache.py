@@ -1,0 +1,474 @@
+"""Plans in files: what makes one stale, what damages it, and who builds it."""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import os
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import fields, replace
+from pathlib import Path
+
+import pytest
+
+from video_knet_core.engine import engine_cache
+from video_knet_core.engine.engine_cache import (
+    KEPT_PLANS,
+    MAGIC,
+    EngineCache,
+    PlanError,
+    PlanKey,
+    default_folder,
+    kernels_file,
+    read_plan,
+    write_plan,
+)
+
+KEY = PlanKey(
+    model="street",
+    onnx_sha256="0" * 64,
+    flavour="tensorrt",
+    version="10.3.0",
+    gpu="Orin",
+    targets=("sm87",),
+    precision="fp16",
+    shape=(384, 1248, 3),
+)
+CHANGES = {
+    "model": "road",
+    "onnx_sha256": "1" * 64,
+    "flavour": "tensorrt-rtx",
+    "version": "10.7.0",
+    "gpu": "Xavier",
+    "targets": ("sm72",),
+    "precision": "fp32",
+    "shape": (288, 480, 3),
+}
+PLAN = b"a plan" * 1000
+
+
+@pytest.fixture
+def cache(tmp_path):
+    return EngineCache(tmp_path / "cache")
+
+
+def fill(cache, key=KEY, plan=PLAN):
+    """Put a plan there as a build does."""
+    path = cache.obtain(key, lambda: plan, bytes)[1]
+    assert path is not None
+    return path
+
+
+def never():
+    raise AssertionError("was built again")
+
+
+def files(cache):
+    return sorted(path.name for path in cache.folder.iterdir() if path.suffix != ".lock")
+
+
+# --- keys ---------------------------------------------------------------------------------------
+
+
+def test_a_plan_is_built_once(cache):
+    fill(cache)
+    assert cache.holds(KEY)
+    assert cache.obtain(KEY, never, bytes)[0] == PLAN
+
+
+def test_the_list_of_changes_has_every_field():
+    assert set(CHANGES) == {field.name for field in fields(PlanKey)}
+
+
+@pytest.mark.parametrize("field", CHANGES)
+def test_each_field_of_the_key_counts(cache, field):
+    fill(cache)
+    other = replace(KEY, **{field: CHANGES[field]})
+    assert not cache.holds(other) and cache.find(other) is None
+    assert cache.obtain(other, lambda: b"another", bytes)[0] == b"another"
+    assert cache.obtain(KEY, never, bytes)[0] == PLAN
+
+
+def test_a_plan_for_more_targets_serves_one_of_them(cache):
+    many = replace(KEY, flavour="tensorrt-rtx", gpu="", targets=("sm86", "sm89"))
+    path = fill(cache, many)
+    for target in many.targets:
+        wanted = replace(many, targets=(target,))
+        assert cache.holds(wanted) and cache.find(wanted) == path
+        assert cache.obtain(wanted, never, bytes) == (PLAN, path)
+    assert not cache.holds(replace(many, targets=("sm120",)))
+    assert not cache.holds(replace(many, targets=("sm120", "sm89")))
+
+
+def test_a_plan_may_be_copied_in_under_any_name(cache, tmp_path):
+    path = tmp_path / "from_elsewhere.plan"
+    write_plan(path, KEY, PLAN)
+    cache.folder.mkdir()
+    path.rename(cache.folder / path.name)
+    assert cache.obtain(KEY, never, bytes)[0] == PLAN
+
+
+def test_a_strange_model_name_stays_in_the_folder(cache):
+    path = fill(cache, replace(KEY, model="../../a b/ä"))
+    assert path.parent == cache.folder and path.is_file()
+
+
+@pytest.mark.parametrize(
+    ("variables", "wanted"),
+    [
+        ({"VIDEO_KNET_CACHE": "/a/b", "XDG_CACHE_HOME": "/c"}, "/a/b"),
+        ({"XDG_CACHE_HOME": "/c"}, "/c/video_knet"),
+        ({"HOME": "/home/me"}, "/home/me/.cache/video_knet"),
+    ],
+)
+def test_the_folder(monkeypatch, variables, wanted):
+    for name in ("VIDEO_KNET_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert default_folder() == Path(wanted)
+
+
+# --- stale and damaged --------------------------------------------------------------------------
+
+
+def test_a_stale_plan_is_told_in_one_line(cache, caplog):
+    fill(cache)
+    with caplog.at_level(logging.INFO):
+        fill(cache, replace(KEY, version="10.7.0", onnx_sha256="1" * 64))
+    lines = [record.message for record in caplog.records]
+    assert len(lines) == 1
+    assert "version 10.3.0, wanted 10.7.0" in lines[0]
+    assert "onnx_sha256 000" in lines[0]
+
+
+def cut(data):
+    return data[:-1]
+
+
+def grown(data):
+    return data + b"x"
+
+
+def flipped(data):
+    return data[:-100] + bytes([data[-100] ^ 1]) + data[-99:]
+
+
+def other_magic(data):
+    return b"x" + data[1:]
+
+
+def other_header(data):
+    return data[: len(MAGIC) + 4] + b"}" + data[len(MAGIC) + 5 :]
+
+
+def huge_header(data):
+    return MAGIC + struct.pack("<I", 1 << 31) + data[len(MAGIC) + 4 :]
+
+
+def with_header(change):
+    """Write the header anew with a change; the plan stays."""
+
+    def damage(data):
+        start = len(MAGIC) + 4
+        (size,) = struct.unpack("<I", data[len(MAGIC) : start])
+        header = json.loads(data[start : start + size])
+        change(header)
+        text = json.dumps(header).encode()
+        return MAGIC + struct.pack("<I", len(text)) + text + data[start + size :]
+
+    return damage
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (cut, "its plan has 5999 bytes of 6000"),
+        (grown, "its plan has 6001 bytes of 6000"),
+        (flipped, "its plan is not the one that was written"),
+        (other_magic, "it does not start as a plan"),
+        (lambda data: b"", "it does not start as a plan"),
+        (other_header, "its header cannot be read"),
+        (huge_header, "its header claims 2147483648 bytes"),
+        (with_header(lambda h: h.pop("sha256")), "its header cannot be read"),
+        (with_header(lambda h: h["key"].pop("gpu")), "its header cannot be read"),
+        (with_header(lambda h: h.update(format=2)), "has format 2, this version reads format 1"),
+        (with_header(lambda h: h["key"].update(gpu="Thor")), "is of gpu Thor, wanted Orin"),
+    ],
+)
+def test_a_damaged_plan_is_built_anew_and_told_in_one_line(cache, caplog, damage, reason):
+    path = fill(cache)
+    path.write_bytes(damage(path.read_bytes()))
+    built = []
+    with caplog.at_level(logging.INFO):
+        opened, _ = cache.obtain(KEY, lambda: built.append(1) or b"new", bytes)
+    assert (opened, built) == (b"new", [1])
+    lines = [record.message for record in caplog.records]
+    assert len(lines) == 1 and str(path) in lines[0] and reason in lines[0]
+    assert cache.obtain(KEY, never, bytes)[0] == b"new"
+
+
+def test_a_plan_that_cannot_be_opened_is_built_anew(cache, caplog):
+    fill(cache)
+
+    def open_plan(plan):
+        if plan == PLAN:
+            raise PlanError("is not accepted")
+        return plan
+
+    with caplog.at_level(logging.INFO):
+        assert cache.obtain(KEY, lambda: b"new", open_plan)[0] == b"new"
+    assert caplog.text.count("is not accepted") == 1
+
+
+def test_a_new_plan_that_cannot_be_opened_is_an_error(cache):
+    def refuse(plan):
+        raise PlanError("is not accepted")
+
+    with pytest.raises(PlanError, match="is not accepted"):
+        cache.obtain(KEY, lambda: PLAN, refuse)
+
+
+def test_what_others_could_have_written_is_not_read(cache, caplog):
+    path = fill(cache)
+    path.chmod(0o622)
+    assert not cache.holds(KEY)
+    with caplog.at_level(logging.INFO):
+        assert cache.obtain(KEY, lambda: b"new", bytes)[0] == b"new"
+    assert "is not trusted" in caplog.text and "622" in caplog.text
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_old_plans_are_cleared_away(cache, caplog):
+    versions = [replace(KEY, version=f"10.{n}") for n in range(KEPT_PLANS + 2)]
+    other = fill(cache, replace(KEY, model="road"))
+    foreign = cache.folder / "notes.plan"
+    foreign.write_text("mine")
+    paths = []
+    for age, key in enumerate(versions):
+        paths.append(fill(cache, key))
+        kernels_file(paths[-1]).write_bytes(b"")
+        os.utime(paths[-1], (1000 + age, 1000 + age))
+    with caplog.at_level(logging.INFO):
+        newest = fill(cache, replace(KEY, version="11"))
+    kept = [path for path in paths if path.exists()]
+    assert kept == paths[-(KEPT_PLANS - 1) :] and newest.exists()
+    assert [kernels_file(path).exists() for path in paths] == [path in kept for path in paths]
+    assert other.exists() and foreign.exists()
+    assert f"kept {KEPT_PLANS}" in caplog.text
+
+
+def test_a_plan_in_use_is_not_old(cache):
+    first = fill(cache)
+    os.utime(first, (1, 1))
+    for n in range(KEPT_PLANS - 1):
+        path = fill(cache, replace(KEY, version=f"11.{n}"))
+        os.utime(path, (1000 + n, 1000 + n))
+    cache.obtain(KEY, never, bytes)
+    fill(cache, replace(KEY, version="12"))
+    assert first.exists()
+
+
+# --- files --------------------------------------------------------------------------------------
+
+
+def test_only_the_user_can_read_them(cache):
+    previous = os.umask(0)
+    try:
+        path = fill(cache)
+    finally:
+        os.umask(previous)
+    assert cache.folder.stat().st_mode & 0o777 == 0o700
+    modes = {entry.name: entry.stat().st_mode & 0o777 for entry in cache.folder.iterdir()}
+    assert len(modes) == 2 and set(modes.values()) == {0o600} and path.name in modes
+
+
+def test_a_full_disk_costs_the_file_and_is_told_once(cache, caplog, monkeypatch):
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(engine_cache.os, "fsync", full)
+    for key in (KEY, replace(KEY, version="11")):
+        assert cache.obtain(key, lambda: PLAN, bytes) == (PLAN, None)
+    assert files(cache) == []
+    warnings = [r.message for r in caplog.records if r.levelno == logging.WARNING]
+    assert len(warnings) == 1 and "No space left on device" in warnings[0]
+
+
+LIMITED = """
+import logging, resource, sys
+from pathlib import Path
+from test_engine_cache import KEY
+from video_knet_core.engine.engine_cache import EngineCache
+logging.basicConfig(level=logging.INFO, format="%(message)s")
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+plan = bytes(100_000)
+assert EngineCache(Path(sys.argv[1])).obtain(KEY, lambda: plan, bytes) == (plan, None)
+"""
+
+
+def run(code, *arguments, **options):
+    """Start Python with this folder in its path."""
+    paths = [str(Path(__file__).parent), str(Path(__file__).parents[2])]
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        **options,
+    )
+
+
+def test_a_write_that_the_system_cuts_short_leaves_no_file(cache):
+    process = run(LIMITED, cache.folder)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors
+    assert errors.count("File too large") == 1
+    assert files(cache) == []
+
+
+def test_a_folder_that_cannot_be_made(tmp_path, caplog):
+    blocked = tmp_path / "a_file"
+    blocked.touch()
+    for _ in range(2):
+        cache = EngineCache(blocked / "cache")
+        assert not cache.holds(KEY)
+        assert cache.obtain(KEY, lambda: PLAN, bytes) == (PLAN, None)
+    warnings = [r.message for r in caplog.records if r.levelno == logging.WARNING]
+    assert len(warnings) == 2 and "Not a directory" in warnings[0]  # one for each cache
+
+
+ANOTHER_USER = """
+import logging, os, sys
+from pathlib import Path
+from test_engine_cache import KEY, PLAN
+from video_knet_core.engine.engine_cache import EngineCache
+logging.basicConfig(level=logging.INFO, format="%(message)s")
+if os.geteuid() == 0:
+    os.seteuid(65534)  # root may write anywhere
+assert EngineCache(Path(sys.argv[1])).obtain(KEY, lambda: PLAN, bytes) == (PLAN, None)
+"""
+
+
+def test_a_folder_that_cannot_be_written():
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o555)
+        process = run(ANOTHER_USER, folder)
+        _, errors = process.communicate(timeout=60)
+        assert process.returncode == 0, errors
+        assert errors.count("Permission denied") == 1 and not os.listdir(folder)
+
+
+def test_what_a_dead_process_left_is_cleared_away(cache):
+    cache.folder.mkdir()
+    partial = cache.folder / f".{KEY.file_name}.0123.partial"
+    other = cache.folder / f".{replace(KEY, model='road').file_name}.0123.partial"
+    for path in (partial, other):
+        path.write_bytes(b"half")
+    fill(cache)
+    assert not partial.exists() and other.exists()
+
+
+def test_a_build_that_fails_leaves_nothing_and_frees_the_lock(cache):
+    def fail():
+        raise RuntimeError("no memory")
+
+    with pytest.raises(RuntimeError, match="no memory"):
+        cache.obtain(KEY, fail, bytes)
+    assert files(cache) == []
+    fill(cache)
+
+
+def test_no_descriptor_stays_open(cache):
+    fill(cache)
+    before = len(os.listdir("/proc/self/fd"))
+    for n in range(10):
+        cache.obtain(KEY, never, bytes)
+        fill(cache, replace(KEY, version=str(n)))
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+# --- two processes ------------------------------------------------------------------------------
+
+BUILDER = """
+import logging, sys, time
+from pathlib import Path
+from test_engine_cache import KEY, PLAN
+from video_knet_core.engine.engine_cache import EngineCache
+logging.basicConfig(level=logging.INFO, format="%(message)s")
+folder, go, started, waiting = map(Path, sys.argv[1:])
+def build():
+    with started.open("a") as file:
+        file.write("built\\n")
+    while not go.exists():
+        time.sleep(0.02)
+    return PLAN
+assert EngineCache(folder).obtain(KEY, build, bytes, waiting.touch)[0] == PLAN
+"""
+
+
+def wait_for(condition, seconds=60):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.02)
+
+
+class Builders:
+    """Processes that all want the same plan, and whose build ends when it is let."""
+
+    def __init__(self, cache, folder):
+        self.go, self.started, self.waiting = (folder / name for name in ("go", "started", "wait"))
+        self._cache = cache
+
+    def start(self):
+        return run(BUILDER, self._cache.folder, self.go, self.started, self.waiting)
+
+
+@pytest.fixture
+def builders(cache, tmp_path):
+    return Builders(cache, tmp_path)
+
+
+def test_two_processes_build_once(cache, builders):
+    processes = [builders.start() for _ in range(2)]
+    wait_for(builders.started.exists)
+    wait_for(builders.waiting.exists)
+    builders.go.touch()
+    told = [process.communicate(timeout=60)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], told
+    assert builders.started.read_text() == "built\n"
+    assert "".join(told).count("another process builds the engine for street: waiting") == 1
+    assert read_plan(cache.find(KEY))[1] == PLAN
+
+
+def test_the_builder_dies_and_the_one_who_waits_builds(cache, builders):
+    process = builders.start()
+    wait_for(builders.started.exists)
+
+    def kill():
+        process.kill()
+        process.wait(timeout=60)
+
+    assert cache.obtain(KEY, lambda: b"ours", bytes, kill)[0] == b"ours"
+    process.communicate()
+
+
+def test_who_waits_may_give_up(cache, builders):
+    process = builders.start()
+    wait_for(builders.started.exists)
+
+    def give_up():
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        cache.obtain(KEY, never, bytes, give_up)
+    builders.go.touch()
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors

@@ -1,0 +1,199 @@
+"""The ladder of backends: which is taken, why others are not, and what a named one does."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from types import ModuleType
+
+import pytest
+from tiny_onnx import write_tiny_model
+
+from video_knet_core.engine import runtime as runtime_module
+from video_knet_core.engine.background import SwappingRuntime
+from video_knet_core.engine.onnx_runtime import OnnxRuntime
+from video_knet_core.engine.runtime import (
+    BACKENDS,
+    Backend,
+    BackendError,
+    ModelError,
+    backends_for,
+    default_model_path,
+    open_runtime,
+)
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    return write_tiny_model(tmp_path_factory.mktemp("model") / "tiny.onnx")
+
+
+def works(path, threads, progress):
+    return OnnxRuntime(path, threads)
+
+
+def broken(path, threads, progress):
+    raise BackendError("no driver")
+
+
+@pytest.fixture
+def backends(monkeypatch):
+    """Set the ladder, best first."""
+
+    def set_backends(**backends):
+        found = {name.replace("_", "-"): backend for name, backend in backends.items()}
+        monkeypatch.setattr(runtime_module, "BACKENDS", found)
+
+    return set_backends
+
+
+def test_the_ladder_from_best_to_last():
+    assert list(BACKENDS) == [
+        *("tensorrt", "tensorrt-rtx", "onnxruntime-cuda"),
+        *("openvino", "onnxruntime-cpu", "torch"),
+    ]
+
+
+def test_torch_runs_checkpoints_and_the_others_exported_models():
+    assert backends_for("model.safetensors") == ["torch"]
+    assert "torch" not in backends_for("model.onnx")
+
+
+def test_auto_says_in_one_line_what_it_took_and_why_not_the_ones_before(tiny, caplog):
+    with caplog.at_level(logging.INFO):
+        runtime = open_runtime(tiny)
+    (line,) = [r.getMessage() for r in caplog.records if "runs on" in r.getMessage()]
+    assert f"{tiny} runs on {runtime.name}" in line
+    names = backends_for(tiny)
+    assert names[: names.index(runtime.name)] == [
+        part.split(":")[0] for part in line.split("; not ")[1:]
+    ]
+
+
+def test_auto_goes_down_the_ladder(tiny, backends):
+    backends(fast=Backend(broken), slow=Backend(works))
+    assert open_runtime(tiny).name == "onnxruntime-cpu"
+    with pytest.raises(BackendError, match="fast: no driver"):
+        open_runtime(tiny, backend="fast")
+
+
+def test_all_reasons_are_told_if_nothing_works(tiny, backends):
+    backends(fast=Backend(broken), slow=Backend(broken))
+    with pytest.raises(BackendError, match="fast: no driver; slow: no driver"):
+        open_runtime(tiny)
+    with pytest.raises(BackendError, match="fast: no driver; slow: no driver"):
+        open_runtime(tiny, background=True)
+
+
+def test_an_unknown_backend(tiny):
+    with pytest.raises(ValueError, match="'onnxruntime-cpu'.*found 'tpu'"):
+        open_runtime(tiny, backend="tpu")
+
+
+def test_a_bad_model_is_not_tried_with_the_next_backend(tmp_path):
+    with pytest.raises(ModelError, match="no model file"):
+        open_runtime(tmp_path / "none.onnx")
+
+
+@pytest.mark.parametrize(
+    ("backend", "module", "remedy"),
+    [
+        ("tensorrt", "tensorrt", "tensorrt"),
+        ("tensorrt-rtx", "tensorrt", "tensorrt"),
+        ("openvino", "openvino_runtime", "pip install openvino"),
+        ("onnxruntime-cpu", "onnx_runtime", "pip install onnxruntime"),
+        ("torch", "torch_runtime", "pip install"),
+    ],
+)
+def test_a_backend_that_cannot_be_imported_is_named(tiny, monkeypatch, backend, module, remedy):
+    monkeypatch.setitem(sys.modules, f"video_knet_core.engine.{module}", None)
+    with pytest.raises(BackendError, match=f"{backend}: .*{remedy}"):
+        open_runtime(tiny, backend=backend)
+
+
+# --- engines that have to be built
+
+
+@pytest.fixture
+def tensorrt(monkeypatch):
+    """A module in place of `engine.tensorrt`, whose engine is ONNX Runtime's; `cached` is a set of
+    the flavours that need not be built, `calls` is what was opened."""
+    fake = ModuleType("video_knet_core.engine.tensorrt")
+    fake.cached, fake.calls = set(), []
+
+    class TensorRTRuntime(OnnxRuntime):
+        def __init__(self, path, flavour="tensorrt", progress=None):
+            fake.calls.append(flavour)
+            if progress:
+                progress("building", 0.5)
+            super().__init__(path)
+            self.name = flavour
+
+    fake.TensorRTRuntime = TensorRTRuntime
+    fake.engine_is_cached = lambda path, flavour: flavour in fake.cached
+    monkeypatch.setitem(sys.modules, fake.__name__, fake)
+    return fake
+
+
+def test_tensorrt_is_the_first_choice_and_in_the_foreground_its_build_is_waited_for(tiny, tensorrt):
+    heard = []
+    runtime = open_runtime(tiny, progress=lambda *what: heard.append(what))
+    assert isinstance(runtime, tensorrt.TensorRTRuntime)
+    assert (runtime.name, heard) == ("tensorrt", [("tensorrt: building", 0.5)])
+
+
+@pytest.mark.parametrize("flavour", ["tensorrt", "tensorrt-rtx"])
+def test_each_flavour_can_be_named_and_is_waited_for(tiny, tensorrt, flavour):
+    assert open_runtime(tiny, flavour, background=True).name == flavour
+    assert tensorrt.calls == [flavour]
+
+
+def test_a_cached_engine_is_opened_at_once(tiny, tensorrt):
+    tensorrt.cached.add("tensorrt")
+    runtime = open_runtime(tiny, background=True)
+    assert isinstance(runtime, tensorrt.TensorRTRuntime)
+
+
+def test_an_engine_that_must_be_built_is_left_to_the_background(tiny, tensorrt, caplog):
+    with caplog.at_level(logging.INFO):
+        runtime = open_runtime(tiny, background=True)
+    assert isinstance(runtime, SwappingRuntime)
+    assert runtime.name in ("openvino", "onnxruntime-cpu", "onnxruntime-cuda")
+    assert "while tensorrt or tensorrt-rtx is prepared" in caplog.text
+    runtime.close()
+
+
+def test_no_worse_engine_is_built_than_the_one_that_serves(tiny, tensorrt):
+    tensorrt.cached.add("tensorrt")
+    open_runtime(tiny, background=True)
+    assert tensorrt.calls == ["tensorrt"]
+
+
+def test_a_backend_that_only_a_build_can_tell_is_waited_for_if_nothing_else_works(tiny, backends):
+    backends(fast=Backend(works, is_quick=lambda path: False), slow=Backend(broken))
+    assert isinstance(open_runtime(tiny, background=True), OnnxRuntime)
+
+
+def test_whether_an_engine_is_cached_may_be_unknowable(tiny, tensorrt, caplog):
+    def unknowable(path, flavour):
+        raise BackendError("no GPU")
+
+    def no_gpu(path, flavour, progress):
+        raise BackendError("no GPU here")
+
+    tensorrt.engine_is_cached, tensorrt.TensorRTRuntime = unknowable, no_gpu
+    with caplog.at_level(logging.INFO):
+        runtime = open_runtime(tiny, background=True)
+    assert not isinstance(runtime, SwappingRuntime)
+    assert "not tensorrt: no GPU here; not tensorrt-rtx: no GPU here" in caplog.text
+
+
+def test_the_shipped_model_is_found_in_a_ros_overlay(tmp_path, monkeypatch):
+    overlay = tmp_path / "overlay/share/video_knet_ros/models"
+    overlay.mkdir(parents=True)
+    monkeypatch.setattr(runtime_module, "DEFAULT_MODEL", "only_there.onnx")
+    monkeypatch.setenv("AMENT_PREFIX_PATH", f"{tmp_path / 'other'}:{tmp_path / 'overlay'}")
+    with pytest.raises(ModelError, match=r"only_there\.onnx is in none of: .*overlay"):
+        default_model_path()
+    (overlay / "only_there.onnx").touch()
+    assert default_model_path() == overlay / "only_there.onnx"

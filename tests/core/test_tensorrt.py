@@ -1,0 +1,614 @@
+"""The run path of TensorRT, on a GPU and a TensorRT that compute on the host (`host_gpu`)."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import sys
+import threading
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from host_gpu import PLAN, BuilderFlag, HostEngine, HostGpu, MemoryPoolType
+from recurrent_onnx import WHITE, write_recurrent_model
+from tiny_onnx import CHANNELS, HEIGHT, SLOTS, WIDTH, write_model
+
+from video_knet_core.engine import cuda
+from video_knet_core.engine.buffer_plan import ALIGNMENT, BufferPlan
+from video_knet_core.engine.onnx_runtime import OnnxRuntime
+from video_knet_core.engine.runtime import BackendError, ModelError
+from video_knet_core.engine.tensorrt import (
+    TensorRTRuntime,
+    TensorRTState,
+    engine_is_cached,
+)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return write_recurrent_model(tmp_path_factory.mktemp("model") / "recurrent.onnx")
+
+
+@pytest.fixture
+def gpu(monkeypatch, tmp_path):
+    monkeypatch.setenv("VIDEO_KNET_CACHE", str(tmp_path / "cache"))
+    return HostGpu(monkeypatch)
+
+
+@pytest.fixture
+def runtime(gpu, model):
+    runtime = TensorRTRuntime(model)
+    yield runtime
+    runtime.close()
+
+
+@pytest.fixture(scope="module")
+def reference(model):
+    return OnnxRuntime(model, threads=1)
+
+
+def frames(count, seed=0):
+    random = np.random.default_rng(seed)
+    return random.integers(0, 256, (count, HEIGHT, WIDTH, 3), dtype=np.uint8)
+
+
+def assert_same(segments, wanted):
+    for name in ("map", "class_ids", "scores", "areas", "embeddings", "kernels"):
+        found, expected = getattr(segments, name), getattr(wanted, name)
+        assert found.dtype == expected.dtype, name
+        np.testing.assert_array_equal(found, expected, err_msg=name)
+
+
+def collect(runtime):
+    """Let the last states go, and the owner thread do what their finalizers gave it."""
+    gc.collect()
+    runtime._owner.call(lambda: None)
+
+
+# --- what a step gives ----------------------------------------------------------------------------
+
+
+def test_ten_recurrent_steps_are_those_of_onnx_runtime(runtime, reference):
+    state = wanted_state = None
+    for image in frames(10):
+        segments, state = runtime.step(image, state)
+        wanted, wanted_state = reference.step(image, wanted_state)
+        assert_same(segments, wanted)
+
+
+def test_two_cameras_share_an_engine(runtime, reference):
+    states, wanted_states = [None, None], [None, None]
+    for number in range(12):
+        camera = number % 3 % 2  # one is twice as fast as the other
+        image = frames(1, seed=number)[0]
+        segments, states[camera] = runtime.step(image, states[camera])
+        wanted, wanted_states[camera] = reference.step(image, wanted_states[camera])
+        assert_same(segments, wanted)
+
+
+def test_the_results_are_the_callers_own(runtime):
+    first, state = runtime.step(frames(1)[0], None)
+    before = first.map.copy(), first.kernels.copy()
+    runtime.step(frames(1, seed=9)[0], state)
+    np.testing.assert_array_equal(first.map, before[0])
+    np.testing.assert_array_equal(first.kernels, before[1])
+
+
+def test_an_image_that_is_not_contiguous(runtime, reference):
+    mirrored = frames(1)[0][:, ::-1]
+    assert_same(runtime.step(mirrored, None)[0], reference.step(mirrored, None)[0])
+
+
+def test_another_image_is_refused(runtime):
+    with pytest.raises(ValueError, match=rf"uint8 \({HEIGHT}, {WIDTH}, 3\), found float32"):
+        runtime.step(np.zeros((HEIGHT, WIDTH, 3), np.float32), None)
+
+
+def test_many_threads_may_step(runtime, reference):
+    images = frames(8)
+    wanted = [reference.step(image, None)[0] for image in images]
+    found = [None] * len(images)
+
+    def step(index):
+        found[index] = runtime.step(images[index], None)[0]
+
+    threads = [threading.Thread(target=step, args=(i,)) for i in range(len(images))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for segments, expected in zip(found, wanted, strict=True):
+        assert_same(segments, expected)
+
+
+# --- states -------------------------------------------------------------------------------------
+
+
+def test_states_can_be_used_in_any_order(runtime, reference):
+    """Also when their bank on the device has been overwritten."""
+    states = [(None, None)]
+    for choice, image in zip(np.random.default_rng(1).random(60), frames(60), strict=True):
+        state, wanted_state = states[int(choice * len(states))]
+        segments, after = runtime.step(image, state)
+        wanted, wanted_after = reference.step(image, wanted_state)
+        assert_same(segments, wanted)
+        states.append((after, wanted_after))
+
+
+def test_the_state_of_another_backend_goes_on_here(runtime, reference):
+    images = frames(4)
+    _, state = reference.step(images[0], None)
+    wanted_state = state
+    for image in images[1:]:
+        segments, state = runtime.step(image, state)
+        wanted, wanted_state = reference.step(image, wanted_state)
+        assert_same(segments, wanted)
+
+
+def test_a_state_goes_on_in_another_backend(runtime, reference):
+    images = frames(3)
+    state = wanted_state = None
+    for image in images[:2]:
+        _, state = runtime.step(image, state)
+        _, wanted_state = reference.step(image, wanted_state)
+    portable = runtime.portable_state(state)
+    assert (portable.dtype, portable.shape) == (np.float32, (SLOTS, CHANNELS))
+    assert_same(reference.step(images[2], portable)[0], reference.step(images[2], wanted_state)[0])
+    portable[:] = 0  # a copy
+    assert_same(runtime.step(images[2], state)[0], reference.step(images[2], wanted_state)[0])
+
+
+def test_a_state_of_another_runtime_goes_on_here(gpu, model, reference):
+    images = frames(2)
+    first, second = TensorRTRuntime(model), TensorRTRuntime(model)
+    _, state = first.step(images[0], None)
+    first.close()
+    segments, _ = second.step(images[1], state)
+    wanted = reference.step(images[1], reference.step(images[0], None)[1])[0]
+    assert_same(segments, wanted)
+    second.close()
+
+
+@pytest.mark.parametrize(
+    ("state", "found"),
+    [
+        (np.zeros((SLOTS, CHANNELS)), "float64"),
+        (np.zeros((SLOTS, 1), np.float32), r"\(3, 1\)"),
+        ("kernels", "str"),
+    ],
+)
+def test_what_is_no_state_is_refused(runtime, state, found):
+    with pytest.raises(ValueError, match=rf"float32 \({SLOTS}, {CHANNELS}\), found .*{found}"):
+        runtime.step(frames(1)[0], state)
+
+
+# --- failures -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("before", "failing"), [(1, "enqueue"), (1, "upload"), (3, "launch")])
+def test_a_step_that_fails_leaves_the_state(gpu, runtime, reference, before, failing):
+    images = frames(before + 3)
+    state = wanted_state = None
+    for image in images[:before]:
+        _, state = runtime.step(image, state)
+        _, wanted_state = reference.step(image, wanted_state)
+    gpu.failing.add(failing)
+    with pytest.raises(BackendError, match=rf"{failing}: CUDA_ERROR|the step failed"):
+        runtime.step(images[before], state)
+    gpu.failing.clear()
+    for image in images[before + 1 :]:
+        segments, state = runtime.step(image, state)
+        wanted, wanted_state = reference.step(image, wanted_state)
+        assert_same(segments, wanted)
+
+
+def test_a_step_that_fails_does_not_change_an_older_state(gpu, runtime, reference):
+    """Its kernels were in the bank that the failed step has overwritten."""
+    images = frames(4)
+    _, older = runtime.step(images[0], None)
+    _, wanted_older = reference.step(images[0], None)
+    _, state = runtime.step(images[1], older)
+    gpu.failing.add("synchronize")
+    with pytest.raises(BackendError, match="synchronize: CUDA_ERROR"):
+        runtime.step(images[2], state)
+    gpu.failing.clear()
+    assert_same(runtime.step(images[3], older)[0], reference.step(images[3], wanted_older)[0])
+
+
+def test_kernels_that_are_not_finite_leave_the_state(gpu, tmp_path):
+    path = write_recurrent_model(tmp_path / "nan.onnx", nan_at_white=True)
+    runtime, reference = TensorRTRuntime(path), OnnxRuntime(path, threads=1)
+    images = frames(6)
+    state = wanted_state = None
+    for image in images:
+        with pytest.raises(FloatingPointError, match="recurrent returned kernels"):
+            runtime.step(WHITE, state)
+        segments, state = runtime.step(image, state)
+        wanted, wanted_state = reference.step(image, wanted_state)
+        assert_same(segments, wanted)
+    runtime.close()
+
+
+@pytest.mark.parametrize("failing", ["allocate", "context"])
+def test_a_camera_that_cannot_be_made_leaves_nothing(gpu, runtime, reference, failing):
+    before = gpu.device.live
+    gpu.failing.add(failing)
+    with pytest.raises(BackendError, match=r"CUDA_ERROR_OUT_OF_MEMORY|no execution context"):
+        runtime.step(frames(1)[0], None)
+    collect(runtime)
+    assert gpu.device.live == before
+    gpu.failing.clear()
+    image = frames(1)[0]
+    assert_same(runtime.step(image, None)[0], reference.step(image, None)[0])
+
+
+def test_an_opening_that_fails_gives_all_back(gpu, model):
+    gpu.failing.add("allocate")  # the scratch memory, when the engine is there
+    with pytest.raises(BackendError, match="allocate: CUDA_ERROR_OUT_OF_MEMORY"):
+        TensorRTRuntime(model)
+    assert gpu.device.left and gpu.device.live == 0
+    assert not [t for t in threading.enumerate() if t.name.startswith("tensorrt ")]
+
+
+# --- graphs -------------------------------------------------------------------------------------
+
+
+def test_a_graph_is_captured_after_the_first_run_of_each_bank(gpu, runtime):
+    state = None
+    for image in frames(5):
+        _, state = runtime.step(image, state)
+    direct = ["enqueue", "capture", "enqueue"]
+    assert gpu.log == direct * 2 + ["launch"] * 3
+
+
+def test_a_device_without_graphs_runs_directly(gpu, model, reference, monkeypatch, caplog):
+    monkeypatch.setattr("host_gpu.HostDevice.can_capture", False)
+    with caplog.at_level(logging.INFO):
+        runtime = TensorRTRuntime(model)
+        state = wanted_state = None
+        for image in frames(4):
+            segments, state = runtime.step(image, state)
+            wanted, wanted_state = reference.step(image, wanted_state)
+            assert_same(segments, wanted)
+    assert set(gpu.log) == {"enqueue"}
+    assert caplog.text.count("has no CUDA graphs") == 1
+    runtime.close()
+
+
+def test_a_capture_that_fails_costs_only_the_graph(gpu, runtime, reference, caplog):
+    gpu.failing.add("capture")
+    state = wanted_state = None
+    for image in frames(4):
+        segments, state = runtime.step(image, state)
+        wanted, wanted_state = reference.step(image, wanted_state)
+        assert_same(segments, wanted)
+    assert set(gpu.log) == {"enqueue"}
+    assert caplog.text.count("no CUDA graphs") == 1
+
+
+# --- freeing ------------------------------------------------------------------------------------
+
+
+def test_a_camera_is_freed_with_its_last_state(gpu, runtime):
+    before = gpu.device.live
+    _, kept = runtime.step(frames(1)[0], None)
+    one_camera = gpu.device.live
+    for _ in range(20):
+        _, state = runtime.step(frames(1)[0], None)
+        _, state = runtime.step(frames(1)[0], state)
+    del state
+    collect(runtime)
+    assert before < one_camera == gpu.device.live
+    del kept
+    collect(runtime)
+    assert gpu.device.live == before
+
+
+def test_steps_hold_no_more_and_more(gpu, runtime):
+    state = None
+    for image in frames(3):
+        _, state = runtime.step(image, state)
+    live = gpu.device.live
+    for image in frames(50):
+        _, state = runtime.step(image, state)
+    assert gpu.device.live == live
+
+
+def test_close_frees_all_and_may_be_repeated(gpu, model):
+    runtime = TensorRTRuntime(model)
+    segments, state = runtime.step(frames(1)[0], None)
+    runtime.close()
+    runtime.close()
+    assert gpu.device.left and gpu.device.live == 0
+    assert np.isfinite(segments.kernels).all()
+    np.testing.assert_array_equal(runtime.portable_state(state), segments.kernels)
+    with pytest.raises(RuntimeError, match="tensorrt recurrent is closed"):
+        runtime.step(frames(1)[0], state)
+
+
+def test_a_runtime_that_is_dropped_frees_all(gpu, model):
+    runtime = TensorRTRuntime(model)
+    _, state = runtime.step(frames(1)[0], None)
+    del runtime
+    gc.collect()
+    assert gpu.device.left and gpu.device.live == 0
+    del state
+
+
+def test_threads_end_when_runtimes_are_closed(gpu, model):
+    before = threading.active_count()
+    for _ in range(20):
+        runtime = TensorRTRuntime(model)
+        runtime.step(frames(1)[0], None)
+        runtime.close()
+    assert threading.active_count() == before
+
+
+# --- memory -------------------------------------------------------------------------------------
+
+SHAPES = {
+    "image": (7, 5, 3),
+    "previous_kernels": (3, 4),
+    "has_previous": (1,),
+    "segment_map": (3, 3),
+    "class_ids": (3,),
+    "scores": (3,),
+    "areas": (3,),
+    "embeddings": (3, 2),
+    "kernels": (3, 4),
+}
+
+
+def test_tensors_are_aligned_and_apart():
+    plan = BufferPlan.of(SHAPES)
+    places = sorted(plan.places.values(), key=lambda place: place.offset)
+    assert len(places) == 9 and places[0].offset == 0
+    assert all(place.offset % ALIGNMENT == 0 for place in places)
+    assert all(a.end <= b.offset for a, b in zip(places, places[1:], strict=False))
+    assert places[-1].end <= plan.size
+
+
+def test_the_banks_are_swapped():
+    plan = BufferPlan.of(SHAPES)
+    first, second = plan.addresses(1 << 20, 0), plan.addresses(1 << 20, 1)
+    assert first["kernels"] == second["previous_kernels"]
+    assert second["kernels"] == first["previous_kernels"]
+    assert first["kernels"] != second["kernels"]
+    same = set(first) - {"kernels", "previous_kernels"}
+    assert {n: first[n] for n in same} == {n: second[n] for n in same}
+    assert set(first) == set(SHAPES)
+
+
+@pytest.mark.parametrize("bank", [0, 1])
+def test_a_step_copies_its_results_and_no_input(bank):
+    plan = BufferPlan.of(SHAPES)
+    copied = plan.results(bank)
+    wanted = {"segment_map", "class_ids", "scores", "areas", "embeddings", f"bank {bank}"}
+    inside = {
+        name
+        for name, place in plan.places.items()
+        if copied.start <= place.offset and place.end <= copied.stop
+    }
+    assert inside == wanted
+
+
+# --- opening ------------------------------------------------------------------------------------
+
+
+def test_the_name_is_the_flavour(runtime):
+    assert (runtime.name, runtime.info.name, runtime.info.height) == ("tensorrt", "recurrent", 64)
+
+
+def test_the_second_opening_takes_the_plan_from_the_cache(gpu, model):
+    assert not engine_is_cached(model)
+    TensorRTRuntime(model).close()
+    assert engine_is_cached(model)
+    TensorRTRuntime(model).close()
+    assert gpu.builds == 1
+
+
+def test_another_version_builds_anew(gpu, model, caplog):
+    TensorRTRuntime(model).close()
+    gpu.trt.__version__ = "10.7.0"
+    assert not engine_is_cached(model)
+    with caplog.at_level(logging.INFO):
+        TensorRTRuntime(model).close()
+    assert gpu.builds == 2
+    assert "version 10.3.0, wanted 10.7.0" in caplog.text
+
+
+def test_a_plan_that_tensorrt_refuses_is_built_anew(gpu, model, caplog, monkeypatch):
+    build = gpu.trt.Builder.build_serialized_network
+    monkeypatch.setattr(
+        gpu.trt.Builder, "build_serialized_network", lambda *_: b"of another driver"
+    )
+    with pytest.raises(BackendError, match="the plan just built is not accepted: magic tag"):
+        TensorRTRuntime(model)
+    assert gpu.device.left
+    monkeypatch.setattr(gpu.trt.Builder, "build_serialized_network", build)
+    with caplog.at_level(logging.INFO):
+        TensorRTRuntime(model).close()
+    reasons = [r.message for r in caplog.records if r.message.startswith("building an engine")]
+    assert len(reasons) == 1 and reasons[0].endswith("is not accepted: magic tag")
+
+
+def test_a_plan_of_another_model_is_not_run(gpu, model, tmp_path, monkeypatch):
+    wrong = write_model(tmp_path / "wrong.onnx", rename=("kernels", "queries"))
+    monkeypatch.setattr(
+        gpu.trt.Builder, "build_serialized_network", lambda *_: PLAN + wrong.read_bytes()
+    )
+    with pytest.raises(BackendError, match="must have the tensors .*'kernels'.* found .*'queries'"):
+        TensorRTRuntime(model)
+
+
+def test_the_build_keeps_the_precision_of_the_model(gpu, model):
+    TensorRTRuntime(model, workspace_mib=512).close()
+    strongly_typed = 1 << int(gpu.trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
+    assert gpu.network_flags == strongly_typed
+    assert BuilderFlag.FP16 not in gpu.config.flags and BuilderFlag.TF32 not in gpu.config.flags
+    assert gpu.config.limits == {MemoryPoolType.WORKSPACE: 512 << 20}
+
+
+def test_a_version_without_the_flag_for_strong_typing(gpu, model):
+    gpu.trt.__version__ = "12.0.0"
+    gpu.trt.NetworkDefinitionCreationFlag = SimpleNamespace()
+    TensorRTRuntime(model).close()
+    assert gpu.network_flags == 0
+
+
+def test_the_progress_of_a_build_is_told(gpu, model):
+    told = []
+    TensorRTRuntime(model, progress=lambda phase, part: told.append((phase, part))).close()
+    assert told == [("building", part) for part in (0.0, 0.5, 1.0, 1.0)]
+
+
+def test_a_listener_can_stop_the_build(gpu, model):
+    def stop(phase, part):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        TensorRTRuntime(model, progress=stop)
+    assert gpu.device.left and not engine_is_cached(model)
+
+
+def test_a_build_that_fails_tells_why(gpu, model):
+    gpu.failing.add("build")
+    with pytest.raises(BackendError, match=r"TensorRT 10\.3\.0 cannot build recurrent: the "):
+        TensorRTRuntime(model)
+
+
+def test_an_old_tensorrt_is_refused(monkeypatch, model):
+    gpu = HostGpu(monkeypatch, version="8.6.2")
+    with pytest.raises(BackendError, match=r"must be 10 or newer, found 8\.6\.2"):
+        TensorRTRuntime(model)
+    assert not gpu.devices
+
+
+def test_no_tensorrt(monkeypatch, model):
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    with pytest.raises(BackendError, match="tensorrt cannot be imported"):
+        TensorRTRuntime(model)
+
+
+def test_no_gpu_is_told_before_the_model_is_read(gpu, model, monkeypatch):
+    def none():
+        raise cuda.CudaError("cuInit: CUDA_ERROR_NO_DEVICE")
+
+    monkeypatch.setattr(cuda, "find_gpu", none)
+    for use in (TensorRTRuntime, engine_is_cached):
+        with pytest.raises(BackendError, match="CUDA_ERROR_NO_DEVICE"):
+            use(model)
+    assert gpu.builds == 0
+
+
+def test_an_unknown_flavour(model):
+    with pytest.raises(ValueError, match="'tensorrt-rtx'.*found 'openvino'"):
+        TensorRTRuntime(model, "openvino")
+
+
+def test_a_missing_file(gpu, tmp_path):
+    with pytest.raises(ModelError, match=r"no model file .*none\.onnx"):
+        TensorRTRuntime(tmp_path / "none.onnx")
+
+
+def test_the_raw_form_is_refused(gpu, tmp_path):
+    path = write_recurrent_model(tmp_path / "raw.onnx", form="raw")
+    with pytest.raises(ModelError, match="form 'deploy' to be run, found 'raw'"):
+        TensorRTRuntime(path)
+
+
+def test_contexts_have_their_own_memory_where_it_cannot_be_shared(gpu, model, monkeypatch):
+    """TensorRT 10.0 has no `set_device_memory`."""
+    monkeypatch.delattr(HostEngine, "device_memory_size_v2")
+    strategies = []
+
+    def create(engine, strategy):
+        strategies.append(strategy.name)
+
+    monkeypatch.setattr(HostEngine, "create_execution_context", create)
+    runtime = TensorRTRuntime(model)
+    with pytest.raises(BackendError, match="no execution context"):
+        runtime.step(frames(1)[0], None)
+    assert strategies == ["STATIC"]
+    runtime.close()
+
+
+# --- the kernels that TensorRT-RTX compiles -----------------------------------------------------
+
+
+class HostKernelCache:
+    """Stands for IRuntimeCache: compiles "k" at the first use."""
+
+    def __init__(self, log):
+        self.log, self.content = log, b""
+
+    def deserialize(self, blob):
+        self.log.append(f"restored {blob.decode()}")
+        self.content = blob if blob == b"k" else b""
+        return blob == b"k"
+
+    def serialize(self):
+        return b"k"
+
+
+@pytest.fixture
+def rtx(monkeypatch, tmp_path, gpu):
+    """TensorRT-RTX on the host, which has a cache of kernels."""
+    rtx = HostGpu(monkeypatch, "tensorrt-rtx", "1.7.1")
+    create = HostEngine.create_execution_context
+
+    class RuntimeConfig:
+        def __init__(self):
+            self.cache = None
+
+        def create_runtime_cache(self):
+            return HostKernelCache(rtx.log)
+
+        def set_runtime_cache(self, cache):
+            self.cache = cache
+
+        def set_execution_context_allocation_strategy(self, strategy):
+            self.strategy = strategy
+
+    def create_with(engine, config):
+        assert config.cache is not None
+        return create(engine, config.strategy)
+
+    monkeypatch.setattr(HostEngine, "create_execution_context", create_with)
+    monkeypatch.setattr(
+        HostEngine, "create_runtime_config", lambda _: RuntimeConfig(), raising=False
+    )
+    return rtx
+
+
+def test_compiled_kernels_are_kept_beside_the_plan(rtx, model, reference, tmp_path):
+    image = frames(1)[0]
+    for _ in range(2):
+        runtime = TensorRTRuntime(model, "tensorrt-rtx")
+        assert_same(runtime.step(image, None)[0], reference.step(image, None)[0])
+        runtime.close()
+    assert [line for line in rtx.log if line.startswith("restored")] == ["restored k"]
+    (kernels,) = (tmp_path / "cache").glob("*.kernels")
+    assert kernels.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("content", [b"", b"not ours"])
+def test_damaged_kernels_are_compiled_anew(rtx, model, tmp_path, caplog, content):
+    for _ in range(2):
+        runtime = TensorRTRuntime(model, "tensorrt-rtx")
+        runtime.step(frames(1)[0], None)
+        runtime.close()
+        (kernels,) = (tmp_path / "cache").glob("*.kernels")
+        kernels.write_bytes(content)
+        caplog.clear()
+        caplog.set_level(logging.INFO)
+    runtime = TensorRTRuntime(model, "tensorrt-rtx")
+    assert "compiling kernels anew" in caplog.text and "restored" not in "".join(rtx.log)
+    runtime.close()
+
+
+def test_a_state_names_its_kernels(runtime):
+    segments, state = runtime.step(frames(1)[0], None)
+    assert isinstance(state, TensorRTState)
+    np.testing.assert_array_equal(state.kernels, segments.kernels)

@@ -1,0 +1,303 @@
+"""From an exported model to a TensorRT plan, with TensorRT 10 and 11 and TensorRT-RTX alike.
+
+Precision is that of the ONNX file and nothing else: every network is strongly typed. TensorRT 10
+must be told so, and refuses the builder's FP16 flag then; TensorRT 11 and TensorRT-RTX know no
+other way and have no such flag. A version before 10 would choose the precision of each layer by
+itself, also of those that the exporter keeps in float32 for accuracy, and has no int64 tensors,
+so that it is refused. TF32 is off: a float32 layer computes in float32.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from .model_file import ModelFile
+from .runtime import BackendError, ModelError
+
+MODULES = {
+    "tensorrt": ("tensorrt",),
+    "tensorrt-rtx": ("tensorrt_rtx", "tensorrt_rtx_bindings"),
+}
+"""Flavour -> names under which its Python package is found."""
+OLDEST = 10
+"""Major version of TensorRT that keeps the precision of the model."""
+LOG_EVERY_S = 5.0
+"""Between two log lines about the progress of a build."""
+
+Progress = Callable[[str, float], None]
+"""Called with the phase of a build and how much of that is done, 0..1, from any thread. A phase may
+hold others. An exception from it stops the build and reaches the caller of the build."""
+
+_log = logging.getLogger(__name__)
+
+
+class UnsupportedModelError(ModelError, BackendError):
+    """TensorRT cannot build this model. Both a model's fault and a backend's: others may run it."""
+
+
+@dataclass(frozen=True)
+class Library:
+    """One TensorRT, loaded."""
+
+    flavour: str
+    trt: Any
+    """The module."""
+    logger: Any
+    """What every object of TensorRT is made with: it keeps the last errors."""
+
+    @property
+    def version(self) -> str:
+        return str(self.trt.__version__)
+
+    @property
+    def title(self) -> str:
+        """Name and version for a person."""
+        name = "TensorRT" if self.flavour == "tensorrt" else "TensorRT-RTX"
+        return f"{name} {self.version}"
+
+    @property
+    def known_targets(self) -> list[str]:
+        """Compute capabilities that it builds for ahead of time, as "sm86"."""
+        names = getattr(getattr(self.trt, "ComputeCapability", None), "__members__", {})
+        return [name.lower() for name in names if name.startswith("SM")]
+
+    def last_errors(self) -> str:
+        """What it complained of since this was last asked."""
+        found = []
+        while self.logger.errors:
+            found.append(self.logger.errors.popleft())
+        return "; ".join(dict.fromkeys(found)) or "it says no reason"
+
+
+def load_library(flavour: str) -> Library:
+    """Import a TensorRT.
+
+    Raises:
+        BackendError: it is not installed, cannot be loaded or is too old.
+        ValueError: there is no such flavour.
+    """
+    if flavour not in MODULES:
+        raise ValueError(f"flavour must be one of {list(MODULES)}, found {flavour!r}")
+    trt = _import(flavour)
+    if flavour == "tensorrt" and int(trt.__version__.split(".")[0]) < OLDEST:
+        raise BackendError(
+            f"TensorRT must be {OLDEST} or newer, found {trt.__version__}, which would not keep "
+            "the precision of the model"
+        )
+    return Library(flavour, trt, _logger(trt))
+
+
+def _import(flavour: str) -> Any:
+    reasons = []
+    for name in MODULES[flavour]:
+        try:
+            return importlib.import_module(name)
+        except (ImportError, OSError, RuntimeError) as error:  # not there, or its libraries are not
+            reasons.append(f"{name} cannot be imported: {error}")
+    raise BackendError(f"{'; '.join(reasons)} (docs/engine.md says how to install it)")
+
+
+@cache
+def _logger(trt: Any) -> Any:
+    """One logger a process and library: TensorRT keeps the first that it sees."""
+    levels = {
+        trt.ILogger.INTERNAL_ERROR: logging.ERROR,
+        trt.ILogger.ERROR: logging.ERROR,
+        trt.ILogger.WARNING: logging.INFO,  # about what we mean to do, as int64 outputs
+    }
+
+    class Logger(trt.ILogger):
+        """To our log; errors are kept too, because TensorRT's calls only return None or False."""
+
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+            self.errors: deque[str] = deque(maxlen=5)
+
+        def log(self, severity: Any, message: str) -> None:
+            level = levels.get(severity, logging.DEBUG)
+            if level == logging.ERROR:
+                self.errors.append(message)
+            _log.log(level, "%s: %s", trt.__name__, message)
+
+    return Logger()
+
+
+def build_plan(
+    model: ModelFile,
+    flavour: str,
+    targets: Sequence[str] = (),
+    progress: Progress | None = None,
+    workspace_mib: int | None = None,
+) -> bytes:
+    """Build a plan, which takes seconds to minutes.
+
+    Args:
+        model: an exported model.
+        flavour: "tensorrt", which needs the GPU that the plan is for, or "tensorrt-rtx".
+        targets: compute capabilities, as ("sm86", "sm89"), that TensorRT-RTX builds for, with no
+            need of a GPU. With none: for the GPU at hand.
+        progress: see `Progress`.
+        workspace_mib: most scratch memory of a layer in MiB; default: TensorRT's own.
+
+    Raises:
+        BackendError: TensorRT or its GPU is missing, a target is unknown, or the build failed.
+        UnsupportedModelError: TensorRT does not know an operator of the model.
+    """
+    library = load_library(flavour)
+    return build_from_bytes(
+        library, model.name, model.path.read_bytes(), targets, progress, workspace_mib
+    )
+
+
+def build_from_bytes(
+    library: Library,
+    name: str,
+    onnx: bytes,
+    targets: Sequence[str] = (),
+    progress: Progress | None = None,
+    workspace_mib: int | None = None,
+) -> bytes:
+    """As `build_plan`, of the content of a model file."""
+    capabilities = [_capability(library, target) for target in targets]
+    library.last_errors()
+    try:
+        builder = library.trt.Builder(library.logger)
+    except (TypeError, RuntimeError):  # pybind's word for a null pointer
+        raise BackendError(f"{library.title} does not start: {library.last_errors()}") from None
+    network = builder.create_network(_network_flags(library.trt))
+    parser = _parse(library, network, name, onnx)
+    config = builder.create_builder_config()
+    config.clear_flag(library.trt.BuilderFlag.TF32)
+    if workspace_mib is not None:
+        config.set_memory_pool_limit(library.trt.MemoryPoolType.WORKSPACE, workspace_mib << 20)
+    if capabilities:
+        config.num_compute_capabilities = len(capabilities)
+        for index, capability in enumerate(capabilities):
+            config.set_compute_capability(capability, index)
+    reporter = BuildProgress(f"building {name} with {library.title}", progress)
+    monitor = _monitor(library.trt, reporter)
+    if monitor is not None:
+        config.progress_monitor = monitor
+    plan = builder.build_serialized_network(network, config)
+    del parser  # it owns weights that the network points to
+    if reporter.failure is not None:
+        raise reporter.failure
+    if plan is None:
+        raise BackendError(f"{library.title} cannot build {name}: {library.last_errors()}")
+    return bytes(plan)
+
+
+def _capability(library: Library, target: str) -> Any:
+    known = library.known_targets
+    if not known:
+        raise BackendError(
+            f"{library.title} builds for the GPU at hand alone, found target {target!r}; "
+            "tensorrt-rtx builds ahead of time"
+        )
+    if target not in known:
+        raise BackendError(f"{library.title} builds for {', '.join(known)}, found {target!r}")
+    return getattr(library.trt.ComputeCapability, target.upper())
+
+
+def _network_flags(trt: Any) -> int:
+    strong = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
+    return 0 if strong is None else 1 << int(strong)
+
+
+def _parse(library: Library, network: Any, name: str, onnx: bytes) -> Any:
+    """Read the ONNX into the network; the parser, which must live as long as the network."""
+    parser = library.trt.OnnxParser(network, library.logger)
+    if parser.parse(onnx):
+        return parser
+    errors = [parser.get_error(i) for i in range(parser.num_errors)]
+    reasons = dict.fromkeys(_reason(error) for error in errors)
+    raise UnsupportedModelError(
+        f"{library.title} cannot read the model {name}: "
+        + ("; ".join(reasons) or library.last_errors())
+    )
+
+
+def _reason(error: Any) -> str:
+    """What an error of the parser is about, and what it says."""
+    operator, node = error.node_operator(), error.node_name()
+    where = f"{operator or 'graph'} {node!r}" if node else operator or "graph"
+    return f"{where}: {error.desc()}"
+
+
+class BuildProgress:
+    """Passes the progress of a build on, to the caller and now and then to the log.
+
+    TensorRT calls it from several threads, and an exception must not reach TensorRT: it is kept in
+    `failure`, and the build is told to stop.
+    """
+
+    def __init__(self, title: str, progress: Progress | None) -> None:
+        self.failure: BaseException | None = None
+        self._title = title
+        self._progress = progress
+        self._lock = threading.Lock()
+        self._steps: dict[str, int] = {}
+        self._logged = time.monotonic()
+
+    def start(self, phase: str, steps: int) -> None:
+        """A phase of so many steps begins."""
+        with self._lock:
+            self._steps[phase] = max(steps, 1)
+        self._report(phase, 0.0)
+
+    def step(self, phase: str, step: int) -> bool:
+        """A step, counted from 0, is done; False if the build is to stop."""
+        self._report(phase, min(1.0, (step + 1) / self._steps.get(phase, 1)))
+        return self.failure is None
+
+    def finish(self, phase: str) -> None:
+        """The phase is over."""
+        with self._lock:
+            self._steps.pop(phase, None)
+        self._report(phase, 1.0)
+
+    def _report(self, phase: str, fraction: float) -> None:
+        with self._lock:
+            if self.failure is not None:
+                return
+            try:
+                self._log_sometimes(phase, fraction)
+                if self._progress is not None:
+                    self._progress(phase, fraction)
+            except BaseException as error:  # Ctrl-C too
+                self.failure = error
+
+    def _log_sometimes(self, phase: str, fraction: float) -> None:
+        now = time.monotonic()
+        if now - self._logged >= LOG_EVERY_S:
+            self._logged = now
+            _log.info("%s: %s %.0f %%", self._title, phase, 100 * fraction)
+
+
+def _monitor(trt: Any, reporter: BuildProgress) -> Any:
+    """What TensorRT reports its progress to; None where it does not."""
+    if not hasattr(trt, "IProgressMonitor"):
+        return None
+
+    class Monitor(trt.IProgressMonitor):
+        def __init__(self) -> None:
+            trt.IProgressMonitor.__init__(self)
+
+        def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
+            reporter.start(phase_name, num_steps)
+
+        def step_complete(self, phase_name: str, step: int) -> bool:
+            return reporter.step(phase_name, step)
+
+        def phase_finish(self, phase_name: str) -> None:
+            reporter.finish(phase_name)
+
+    return Monitor()
