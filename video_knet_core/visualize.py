@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from .geometry import LabelMap
 from .types import ClassTable, PanopticFrame, Track
 
 OPACITY = 0.5
@@ -54,11 +55,11 @@ def overlay(
     Raises:
         ValueError: the image is not of the size of the label map.
     """
-    if image.shape != (*frame.labels.shape, 3) or image.dtype != np.uint8:
-        wanted = (*frame.labels.shape, 3)
+    wanted = (*frame.label_map.size, 3)
+    if image.shape != wanted or image.dtype != np.uint8:
         raise ValueError(f"image must be uint8 {wanted}, found {image.dtype} {image.shape}")
     visible = [track for track in frame.tracks if track.label]
-    picture = _tint(image, frame.labels, visible, classes, opacity)
+    picture = _tint(image, frame.label_map, visible, classes, opacity)
     _draw_contours(picture, frame.labels, visible)
     things = [track for track in visible if track.is_thing]
     for track in sorted(things, key=lambda track: track.area):
@@ -132,19 +133,15 @@ class OverlayVideo:
 
 
 def _tint(
-    image: Image,
-    labels: NDArray[np.uint16],
-    tracks: list[Track],
-    classes: ClassTable,
-    opacity: float,
+    image: Image, label_map: LabelMap, tracks: list[Track], classes: ClassTable, opacity: float
 ) -> Image:
     """Mix the colours of the segments into a copy of the image."""
     colors = np.zeros((_rows(tracks), 3), np.uint8)
     for track in tracks:
         own = track_color(track.track_id) if track.is_thing else classes[track.class_id].color
         colors[track.label] = own
-    mixed = cv2.addWeighted(image, 1 - opacity, np.take(colors, labels, 0), opacity, 0)
-    cv2.copyTo(image, (labels == 0).view(np.uint8), mixed)
+    mixed = cv2.addWeighted(image, 1 - opacity, label_map.look_up(colors), opacity, 0)
+    cv2.copyTo(image, label_map.look_up(np.arange(len(colors)) == 0).view(np.uint8), mixed)
     return mixed
 
 

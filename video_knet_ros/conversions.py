@@ -51,7 +51,7 @@ def instance_array(
 
     With `rle` the rows of things carry their masks; stuff is in the label image for less.
     """
-    height, width = frame.labels.shape
+    height, width = frame.label_map.size
     instances = [_instance(track, classes) for track in frame.tracks]
     if rle:
         for instance, track in zip(instances, frame.tracks, strict=True):

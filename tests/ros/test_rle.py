@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from sensor_msgs.msg import Image, RegionOfInterest
 from video_knet_ros.msg import TrackedInstance
 
-from video_knet_core.types import PanopticFrame, Track, TrackState
+from video_knet_core.geometry import LabelMap
+from video_knet_core.types import PanopticFrame, StageTimes, Track, TrackState
 from video_knet_ros.conversions import instance_array
 from video_knet_ros.rle import instance_rle, mask_from_rle
 
@@ -106,12 +107,12 @@ def test_the_table_has_masks_only_when_asked():
     labels[1:3, 1:4] = LABEL
     frame = PanopticFrame(
         stamp=1,
-        labels=labels,
+        label_map=LabelMap.of(labels),
         tracks=(track((1, 1, 3, 2)), track((0, 0, 4, 4), label=0)),
         born=(),
         ended=(),
         epoch=0,
-        inference_ms=1.0,
+        times=StageTimes(0.0, 1.0, 0.0, 0.0),
     )
     header = Image().header
     without = instance_array(header, frame, CLASSES, 0, 0)
