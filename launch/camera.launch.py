@@ -12,13 +12,11 @@ from launch_ros.actions import Node
 
 from video_knet_ros import launching
 
-SOURCES = "video file, image folder, webcam index, synthetic or synthetic:SEED"
 ARGUMENTS: tuple[launching.Argument, ...] = (
     ("image", "camera/image_raw", "Image topic; with compressed, IMAGE/compressed is used", None),
     *launching.ENGINE_ARGUMENTS,
-    ("video", "", f"Also play this as a camera: {SOURCES}; empty = no", None),
-    ("rate", "0.0", "Images per second of the video; 0 = its own", None),
-    ("loop", "true", "Begin the video again when it ends", launching.BOOL),
+    ("video", "", f"Also play this as a camera: {launching.SOURCES}; empty = no", None),
+    *launching.VIDEO_ARGUMENTS,
     *launching.COMMON_ARGUMENTS,
     ("rviz", "false", "Start RViz with the outputs in view", launching.BOOL),
 )
@@ -34,7 +32,9 @@ def _processes(context: LaunchContext) -> list[Node]:
     args = context.launch_configurations
     processes = [_camera_node(args)]
     if args["video"]:
-        processes.append(_video_source(args))
+        processes.append(
+            launching.video_source(args, args["video"], args["image"], "video_source", "camera")
+        )
     if args["rviz"] == "true":
         processes.append(_rviz(args))
     return processes
@@ -50,21 +50,6 @@ def _camera_node(args: dict[str, str]) -> Node:
             ("~/image", args["image"]),
             ("~/image/compressed", f"{args['image']}/compressed"),
         ],
-    )
-
-
-def _video_source(args: dict[str, str]) -> Node:
-    parameters = {
-        "source": launching.text(args["video"]),
-        "rate": float(args["rate"]),
-        "loop": args["loop"] == "true",
-    }
-    return launching.node(
-        args,
-        executable="video_source",
-        name="video_source",
-        parameters=[parameters],
-        remappings=[("camera/image_raw", args["image"])],
     )
 
 

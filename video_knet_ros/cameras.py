@@ -40,7 +40,11 @@ def main(args: Sequence[str] | None = None) -> int:
     """The `cameras_node` executable; see `process.run` for exit codes."""
     parser = argparse.ArgumentParser(prog="cameras_node", description=__doc__.split("\n\n")[0])
     parser.add_argument("names", nargs="+", metavar="NAME", help="of a camera, and of its node")
-    names = parser.parse_args(remove_ros_args(args if args is not None else sys.argv)[1:]).names
+    try:
+        own = remove_ros_args(args if args is not None else sys.argv)[1:]
+    except RuntimeError as error:  # what rclpy raises for ROS arguments shares no base but this
+        parser.error(process.one_line(error))
+    names = parser.parse_args(own).names
     if len(set(names)) < len(names):
         parser.error(f"the names of the cameras must differ, found {' '.join(names)}")
     thread = InferenceThread()

@@ -150,7 +150,8 @@ def _verdict(
     """Level and one-line message: the worst of what is wrong."""
     if status.fault:
         return DiagnosticStatus.ERROR, status.fault
-    found = [(DiagnosticStatus.OK, status.state)]
+    idle = status.state == "active" and not status.subscription
+    found = [(DiagnosticStatus.OK, "active, but disabled" if idle else status.state)]
     if failed:
         found.append((DiagnosticStatus.WARN, f"{failed} frames failed: {counts.last_failure}"))
     if status.subscription:

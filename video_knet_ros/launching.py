@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ament_index_python.packages import get_package_share_directory
+from ament_index_python.packages import get_package_prefix, get_package_share_directory
 from launch.actions import DeclareLaunchArgument
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
@@ -26,6 +27,12 @@ ENGINE_ARGUMENTS: tuple[Argument, ...] = (
     ("compressed", "", "Use compressed images; empty = as in params_file", ["", *BOOL]),
 )
 """For the parameters of camera nodes; see `camera_parameters`."""
+SOURCES = "video file, image folder, webcam index, synthetic or synthetic:SEED"
+VIDEO_ARGUMENTS: tuple[Argument, ...] = (
+    ("rate", "0.0", "Images per second of the video; 0 = its own", None),
+    ("loop", "true", "Begin the video again when it ends", BOOL),
+)
+"""For `video_source`."""
 COMMON_ARGUMENTS: tuple[Argument, ...] = (
     ("namespace", "", "Namespace of all nodes and relative topics", None),
     (
@@ -55,12 +62,62 @@ def camera_parameters(args: dict[str, str]) -> list[Any]:
     return [args["params_file"], overrides]
 
 
+def camera_names(value: str) -> list[str]:
+    """The names of the argument `cameras`; ValueError unless they differ and can name nodes."""
+    names = [name.strip() for name in value.split(",")]
+    valid = all(re.fullmatch(r"[A-Za-z_]\w*", name, re.ASCII) for name in names)
+    if not valid or len(set(names)) < len(names):
+        raise ValueError(
+            "cameras must be different names of letters, digits and _, with commas between, "
+            f"found {value!r}"
+        )
+    return names
+
+
+def video_for_each(value: str, cameras: Sequence[str]) -> list[str]:
+    """The sources of the argument `video`, one for each camera; ValueError if they are too few."""
+    sources = [source.strip() for source in value.split(",")]
+    if len(sources) == 1:
+        sources *= len(cameras)
+    if len(sources) != len(cameras):
+        raise ValueError(
+            f"video must be one source for all cameras, or one for each of {', '.join(cameras)} "
+            f"with commas between, found {value!r}"
+        )
+    return sources
+
+
+def video_source(args: dict[str, str], source: str, topic: str, name: str, frame_id: str) -> Node:
+    """A process that plays `source` as the camera on `topic`; ValueError for an unusable rate."""
+    try:
+        rate = float(args["rate"])
+    except ValueError:
+        raise ValueError(
+            f"rate must be a number of images per second, found {args['rate']!r}"
+        ) from None
+    parameters = {
+        "source": text(source),
+        "rate": rate,
+        "loop": args["loop"] == "true",
+        "frame_id": text(frame_id),
+    }
+    return node(
+        args,
+        executable="video_source",
+        name=name,
+        parameters=[parameters],
+        remappings=[("camera/image_raw", topic)],
+    )
+
+
 def node(args: dict[str, str], **options: Any) -> Node:
-    """A node with what all of them share."""
+    """A node with what all of them share; PackageNotFoundError if its package is not installed."""
+    package = options.pop("package", PACKAGE)
+    get_package_prefix(package)  # launch finds out later, when other processes run, and leaves them
     parameters = [*options.pop("parameters", []), {"use_sim_time": args["use_sim_time"] == "true"}]
     arguments = [*options.pop("arguments", []), "--ros-args", "--log-level", args["log_level"]]
     return Node(
-        package=options.pop("package", PACKAGE),
+        package=package,
         namespace=args["namespace"],
         parameters=parameters,
         arguments=arguments,

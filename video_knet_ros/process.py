@@ -39,11 +39,15 @@ def run(
     """Create nodes, start each, spin them until a signal comes or a callback raises SystemExit.
 
     Returns:
-        The exit code: 0 after a signal, 1 if a node cannot be created, with the reason logged in
-        one line; else that of the SystemExit.
+        The exit code: 0 after a signal, 1 if the arguments cannot be used or a node cannot be
+        created, with the reason logged in one line; else that of the SystemExit.
     """
-    rclpy.init(args=args)
     log = get_logger("video_knet_ros")
+    try:
+        rclpy.init(args=args)
+    except RuntimeError as error:  # what rclpy raises for arguments shares no base but this
+        log.fatal(one_line(error))
+        return 1
     _forward_python_logging(log)
     nodes: Sequence[AnyNode] = ()
     try:

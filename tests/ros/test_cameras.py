@@ -149,8 +149,11 @@ def test_a_name_that_cannot_be_one_is_refused(world):
     thread.close()
 
 
-@pytest.mark.parametrize("names", [[], ["front", "front"]])
-def test_the_executable_wants_names_that_differ(names, capsys):
+BAD_ARGUMENTS = [[], ["front", "front"], ["front", "--ros-args", "-r", "image:=bad//topic"]]
+
+
+@pytest.mark.parametrize("names", BAD_ARGUMENTS)
+def test_the_executable_wants_names_that_differ_and_ros_arguments_that_hold(names, capsys):
     with pytest.raises(SystemExit) as end:
         cameras.main(["cameras_node", *names])
     assert end.value.code == 2

@@ -167,7 +167,8 @@ def test_a_camera_that_stops_is_told_and_one_that_returns_is_well(world):
 def test_a_disabled_node_misses_no_images(world):
     world.camera_node(enabled=False, warn_after_s=0.0)
     for _ in range(2):
-        assert world.report(lambda v: v["state"] == "active")[0] == DiagnosticStatus.OK
+        level, words, _ = world.report(lambda v: v["state"] == "active")
+        assert (level, words) == (DiagnosticStatus.OK, "active, but disabled")
 
 
 def test_late_results_are_told(world):

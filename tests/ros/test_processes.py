@@ -149,3 +149,11 @@ def test_a_video_that_ends_ends_its_process(world, processes, video):
     assert process.returncode == 0
     assert "the video has ended" in processes.log(SOURCE).read_text()
     assert len(images) <= 8
+
+
+@pytest.mark.parametrize("module", [NODE, SOURCE])
+def test_a_ros_argument_that_cannot_be_read_ends_the_process_in_one_line(processes, module):
+    process = processes.start(module, "-r", "image:=bad//topic")
+    assert process.wait(60) == 1
+    log = processes.log(module).read_text()
+    assert "Couldn't parse remap rule: '-r image:=bad//topic'" in log and "Traceback" not in log
