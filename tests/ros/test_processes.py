@@ -112,13 +112,13 @@ def test_a_corrupt_model_and_an_impossible_transition_leave_the_process_alive(
     request.transition.id = 3  # activate: impossible while unconfigured
     client = world.tester.create_client(ChangeState, "/lonely/change_state")
     log = processes.log(NODE)
-    world.wait(lambda: "cannot configure" in log.read_text(), "the start", timeout=60)
+    world.wait(lambda: "not configured" in log.read_text(), "the start", timeout=60)
     world.wait(client.service_is_ready, "the service")
     client.call_async(request)
     world.wait(lambda: "a callback failed: RCLError" in log.read_text(), "the report")
     assert world.call(Trigger, "/lonely/reset_tracker", Trigger.Request()).success is False
     assert process.poll() is None
-    (line,) = [line for line in log.read_text().splitlines() if "cannot configure" in line]
+    (line,) = [line for line in log.read_text().splitlines() if "not configured" in line]
     assert str(corrupt) in line
     assert "Traceback" not in log.read_text()
     process.send_signal(signal.SIGTERM)
