@@ -1,16 +1,18 @@
 #!/usr/bin/env python3
-"""The camera node's own time per frame: receive, convert, track, publish, without the engine.
+"""The camera node's own time per frame, without inference, and what each output adds.
 
-    source scripts/env.sh && python benchmarks/node_overhead.py [--frames 60]
+    source scripts/env.sh && python benchmarks/node_overhead.py [--frames 100] [--size 2048x1024]
 
-The real node and the real model run in one process with a camera and a listener, over real DDS.
-A frame's overhead is the time from just before it is published to the arrival of its last output,
-less the engine's step. Image sizes take turns within one run.
+From the entry of the image callback to the return of the last publish, less the engine's step. The
+real node and model run here over real DDS; a second process reads all outputs. Sets of outputs take
+turns frame by frame, so that a noisy machine is noisy to all of them.
 """
 
 from __future__ import annotations
 
 import argparse
+import subprocess
+import sys
 import time
 from collections import defaultdict
 
@@ -28,85 +30,118 @@ from video_knet_core.data.synthetic_street import SyntheticStreet
 from video_knet_ros import conversions
 from video_knet_ros.node import CameraNode, start
 
-SIZES = ((360, 480), (375, 1242), (1024, 2048))
-WARM_UP = 2
+ALL = ("instances", "panoptic", "semantic")
+SETS = {
+    "no output": (),
+    "instances": ("instances",),
+    "instances with rle": ("instances", "rle"),
+    "panoptic image": ("panoptic",),
+    "semantic image": ("semantic",),
+    "overlay": ("overlay",),
+    "instances, panoptic, semantic": ALL,
+    "all of them and the overlay": (*ALL, "overlay"),
+}
+WARM_UP = 3
 TIMEOUT_S = 20.0
 
 
-class Listener(Node):
-    """Sends images, and notes when the outputs of each stamp have all come."""
+class TimedNode(CameraNode):
+    """Notes what each frame took, and publishes only the outputs that are asked for."""
 
-    def __init__(self, overlay: bool) -> None:
-        super().__init__("listener")
-        qos = QoSProfile(depth=5)
-        self.camera = self.create_publisher(Image, "camera", qos)
-        images = ["panoptic/image", "semantic/image"] + ["overlay/image"] * overlay
-        self.outputs = 1 + len(images)
-        self.arrived: dict[int, list[float]] = defaultdict(list)
-        self.inference_ms: dict[int, float] = {}
-        for name in images:
-            self.create_subscription(Image, f"/video_knet/{name}", self._note, qos)
-        self.create_subscription(TrackedInstanceArray, "/video_knet/instances", self._table, qos)
+    entered, own_ms = 0.0, 0.0
+    done = False
 
-    def _note(self, message: Image | TrackedInstanceArray) -> None:
-        self.arrived[conversions.nanoseconds(message.header.stamp)].append(time.perf_counter())
+    def ask_for(self, outputs: tuple[str, ...]) -> None:
+        """As if only these had readers."""
+        for name, topic in self._outputs._topics.items():
+            topic.readers = int(name in outputs)
+        self.set_parameters([Parameter("rle", value="rle" in outputs)])
 
-    def _table(self, message: TrackedInstanceArray) -> None:
-        self.inference_ms[conversions.nanoseconds(message.header.stamp)] = message.inference_ms
-        self._note(message)
+    def _on_image(self, message: Image) -> None:
+        self.entered = time.perf_counter()
+        super()._on_image(message)
 
-
-def overhead_ms(
-    listener: Listener, executor: SingleThreadedExecutor, image: np.ndarray, stamp: int
-) -> float:
-    """Send one image and wait for all of its outputs."""
-    message = conversions.image_message(Image().header, "rgb8", image)
-    message.header.stamp = conversions.time_message(stamp)
-    sent = time.perf_counter()
-    listener.camera.publish(message)
-    while len(listener.arrived[stamp]) < listener.outputs:
-        executor.spin_once(timeout_sec=0.1)
-        if time.perf_counter() - sent > TIMEOUT_S:
-            raise TimeoutError(f"outputs of stamp {stamp} did not come within {TIMEOUT_S:g} s")
-    return (listener.arrived[stamp][-1] - sent) * 1e3 - listener.inference_ms[stamp]
+    def _process(self, message, counts, engine) -> None:
+        super()._process(message, counts, engine)
+        total = (time.perf_counter() - self.entered) * 1e3
+        self.own_ms = total - counts.inference_ms
+        self.done = True
 
 
-def measure(frames: int, overlay: bool) -> dict[tuple[int, int], list[float]]:
-    """Overhead in milliseconds of each frame, by image size (height, width)."""
-    node = CameraNode(
-        cli_args=["--ros-args", "-r", "~/image:=/camera"],
-        parameter_overrides=[Parameter("autostart", value=True)],
-    )
-    listener, executor = Listener(overlay), SingleThreadedExecutor()
-    for member in (node, listener):
+class Reader(Node):
+    """Subscribes to all outputs; what comes is thrown away."""
+
+    def __init__(self) -> None:
+        super().__init__("reader")
+        qos = QoSProfile(depth=2)
+        for name in ("panoptic", "semantic", "overlay"):
+            topic = f"/video_knet/{name}/image"
+            self.create_subscription(Image, topic, lambda message: None, qos)
+        table = "/video_knet/instances"
+        self.create_subscription(TrackedInstanceArray, table, lambda message: None, qos)
+
+
+def measure(frames: int, size: tuple[int, int]) -> dict[str, list[float]]:
+    """Own time in milliseconds of each frame of `size` (width, height), by set of outputs."""
+    node = TimedNode(cli_args=["--ros-args", "-r", "~/image:=/camera"])
+    camera, executor = Node("camera"), SingleThreadedExecutor()
+    publisher = camera.create_publisher(Image, "/camera", QoSProfile(depth=2))
+    for member in (node, camera):
         executor.add_node(member)
     start(node)
-    deadline = time.monotonic() + TIMEOUT_S
-    while not listener.camera.get_subscription_count() and time.monotonic() < deadline:
-        executor.spin_once(timeout_sec=0.1)
+    spin_until(executor, lambda: all(node.readers[name] for name in (*ALL, "overlay")))
+    spin_until(executor, publisher.get_subscription_count)
     street, times = SyntheticStreet(7, 288, 480), defaultdict(list)
+    stamp = 1_000_000_000
     for t in range(frames + WARM_UP):
-        picture = street.frame(t).image
-        for i, size in enumerate(SIZES):
-            image = cv2.resize(picture, size[::-1])
-            stamp = 1_000_000_000 + (t * len(SIZES) + i) * 30_000_000
-            times[size].append(overhead_ms(listener, executor, image, stamp))
+        message = conversions.image_message(
+            Image().header, "rgb8", cv2.resize(street.frame(t).image, size)
+        )
+        for name, outputs in SETS.items():
+            stamp += 10_000_000
+            message.header.stamp = conversions.time_message(stamp)
+            node.ask_for(outputs)
+            node.done = False
+            publisher.publish(message)
+            spin_until(executor, lambda: node.done)
+            times[name].append(node.own_ms)
     executor.shutdown()
     node.destroy_node()
-    listener.destroy_node()
-    return {size: values[WARM_UP:] for size, values in times.items()}
+    return {name: values[WARM_UP:] for name, values in times.items()}
+
+
+def spin_until(executor: SingleThreadedExecutor, condition) -> None:
+    """TimeoutError if it takes too long."""
+    end = time.monotonic() + TIMEOUT_S
+    while not condition():
+        executor.spin_once(timeout_sec=0.05)
+        if time.monotonic() > end:
+            raise TimeoutError(f"waited {TIMEOUT_S:g} s")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--frames", type=int, default=40)
+    parser.add_argument("--frames", type=int, default=100)
+    parser.add_argument("--size", default="2048x1024", help="width x height; default 2048x1024")
+    parser.add_argument("--read", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
+    cv2.setNumThreads(1)
     rclpy.init()
-    for overlay in (False, True):
-        print("with overlay" if overlay else "instances, panoptic and semantic image")
-        for (height, width), values in measure(args.frames, overlay).items():
-            p50, p90 = np.percentile(values, (50, 90))
-            print(f"  {f'{width}x{height}':>10}  p50 {p50:6.1f} ms   p90 {p90:6.1f} ms")
+    if args.read:
+        rclpy.spin(Reader())
+        return
+    reader = subprocess.Popen([sys.executable, __file__, "--read"])
+    try:
+        width, height = map(int, args.size.split("x"))
+        results = measure(args.frames, (width, height))
+    finally:
+        reader.kill()
+        reader.wait()
+    print(f"{args.size}, own time in ms{'p50':>26} {'p99':>8} {'more than none':>16}")
+    base = np.median(results["no output"])
+    for name, values in results.items():
+        p50, p99 = np.percentile(values, (50, 99))
+        print(f"  {name:36} {p50:8.2f} {p99:8.2f} {p50 - base:16.2f}")
     rclpy.try_shutdown()
 
 

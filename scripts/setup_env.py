@@ -30,7 +30,17 @@ TORCH = "torch==2.13.0"
 
 REQUIREMENTS = [SCRIPTS / "requirements_ros.txt", REPO / "pyproject.toml", REPO / "package.xml"]
 
-INSTALLED = ("config", "launch", "models", "msg", "rviz", "video_knet_core", "video_knet_ros")
+INSTALLED = (
+    "config",
+    "examples",
+    "foxglove",
+    "launch",
+    "models",
+    "msg",
+    "rviz",
+    "video_knet_core",
+    "video_knet_ros",
+)
 """The folders that CMakeLists.txt installs or generates from."""
 
 ADVICE = (

@@ -80,6 +80,35 @@ class NearestUpsampling:
         return touches & (wide > 0)
 
 
+@dataclass(frozen=True)
+class LabelMap:
+    """A label for each pixel of an image, kept at the size of the engine's map."""
+
+    small: NDArray[np.uint16]
+    """[h, w]"""
+    upsampling: NearestUpsampling
+    """From there to the image, [H, W]."""
+
+    @classmethod
+    def of(cls, labels: NDArray[np.uint16]) -> LabelMap:
+        """From labels [H, W] of the image's own size."""
+        size = (labels.shape[0], labels.shape[1])
+        return cls(labels, NearestUpsampling(size, size))
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the image."""
+        return self.upsampling.target
+
+    def enlarge(self) -> NDArray[np.uint16]:
+        """[H, W] labels."""
+        return self.upsampling.enlarge(self.small)
+
+    def look_up(self, table: NDArray) -> NDArray:
+        """[H, W, ...] what `table` [labels, ...] has for each pixel, for the price of the small."""
+        return self.upsampling.enlarge(table[self.small])
+
+
 class _Axis:
     """One axis of the upsampling: which image positions come from which map position."""
 

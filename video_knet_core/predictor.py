@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from .config import ConfigError, TrackingConfig
 from .engine.runtime import Runtime
-from .geometry import NearestUpsampling, Regions
+from .geometry import LabelMap, NearestUpsampling, Regions
 from .tracking import build_tracker
 from .tracking.baselines import ImageFeatures
 from .tracking.detections import Detections, Pixels
@@ -101,11 +101,11 @@ class VideoPredictor:
             _log.info("tracker reset: %s", reason)
             self.reset()
         size = (image.shape[0], image.shape[1])
-        labels, tracks, tracked = self._track(segments, resized, size, stamp, watch)
+        label_map, tracks, tracked = self._track(segments, resized, size, stamp, watch)
         self._state = state
         self._size, self._stamp = image.shape, stamp
-        times = StageTimes(**watch.laps)
-        return PanopticFrame(stamp, labels, tracks, tracked.born, tracked.ended, self.epoch, times)
+        ids = tracked.born, tracked.ended, self.epoch
+        return PanopticFrame(stamp, label_map, tracks, *ids, StageTimes(**watch.laps))
 
     def _discontinuity(self, image: NDArray[np.uint8], stamp: int) -> str:
         """Why this frame cannot follow the last one; empty if it can."""
@@ -127,7 +127,7 @@ class VideoPredictor:
         size: tuple[int, int],
         stamp: int,
         watch: _Stopwatch,
-    ) -> tuple[NDArray[np.uint16], tuple[Track, ...], Tracked]:
+    ) -> tuple[LabelMap, tuple[Track, ...], Tracked]:
         """Slots to regions, regions to tracks, tracks to labels: stuff first, then things."""
         if self._upsampling is None or self._upsampling.target != size:
             height, width = segments.map.shape
@@ -144,13 +144,13 @@ class VideoPredictor:
         order = np.concatenate([stuff, things[tracked.detection_of]])
         label_of = np.zeros(len(grouped.class_ids) + 1, np.uint16)
         label_of[1 + order] = np.arange(1, len(order) + 1)
-        labels = self._upsampling.enlarge(label_of[grouped.map])
+        label_map = LabelMap(label_of[grouped.map], self._upsampling)
         rows = [
             _stuff_row(grouped, regions, region, label, stamp)
             for label, region in enumerate(stuff.tolist(), start=1)
         ]
         watch.lap("merge")
-        return labels, (*rows, *tracked.visible, *tracked.coasted), tracked
+        return label_map, (*rows, *tracked.visible, *tracked.coasted), tracked
 
 
 class _Stopwatch:
@@ -258,13 +258,17 @@ def _imagenet_features() -> ImageFeatures:
 
 
 def _resize(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
-    """To the engine's size: averaged along each axis that shrinks, or it would alias.
+    """To the engine's size by linear interpolation in steps that at most halve an axis.
 
-    In two steps, because OpenCV averages only if both axes shrink.
+    In one step, thin things between the pixels that it looks at would be lost; half the size is the
+    mean of two pixels. That is several times faster than OpenCV's INTER_AREA.
     """
-    smaller = (min(width, image.shape[1]), min(height, image.shape[0]))
-    image = np.asarray(cv2.resize(image, smaller, interpolation=cv2.INTER_AREA), np.uint8)
-    if smaller != (width, height):
-        resized = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
-        image = np.asarray(resized, np.uint8)
-    return image
+    while image.shape[:2] != (height, width):
+        step = _toward(image.shape[1], width), _toward(image.shape[0], height)
+        image = np.asarray(cv2.resize(image, step, interpolation=cv2.INTER_LINEAR), np.uint8)
+    return np.ascontiguousarray(image)
+
+
+def _toward(length: int, wanted: int) -> int:
+    """Half of a length, or what is wanted if that is no less."""
+    return max(length // 2, wanted) if length > wanted else wanted

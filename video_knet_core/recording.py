@@ -108,16 +108,18 @@ class Recording:
             "inference_ms": round(frame.times.step, 3),
             "born": frame.born,
             "ended": frame.ended,
-            "tracks": [self._row(track) for track in frame.tracks],
+            "tracks": [table_row(track, self._classes) for track in frame.tracks],
         }
 
-    def _row(self, track: Track) -> dict[str, Any]:
-        row = dataclasses.asdict(track)
-        unknown = any(math.isnan(v) for v in track.velocity)  # JSON has no NaN
-        row["velocity"] = None if unknown else track.velocity
-        row["state"] = track.state.name.lower()
-        row["class_name"] = self._classes[track.class_id].name
-        return row
+
+def table_row(track: Track, classes: ClassTable) -> dict[str, Any]:
+    """A row of a frame's table, for JSON."""
+    row = dataclasses.asdict(track)
+    unknown = any(math.isnan(v) for v in track.velocity)  # JSON has no NaN
+    row["velocity"] = None if unknown else track.velocity
+    row["state"] = track.state.name.lower()
+    row["class_name"] = classes[track.class_id].name
+    return row
 
 
 def _make_room(out: Path, labels: Path) -> None:

@@ -10,9 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
+
+from .geometry import LabelMap
 
 NO_CLASS = 255
 """Class value of pixels that belong to no segment (also "ignore" in ground truth)."""
@@ -190,8 +193,8 @@ class PanopticFrame:
 
     stamp: int
     """Nanoseconds; the stamp given to `VideoPredictor.step`."""
-    labels: NDArray[np.uint16]
-    """[H, W] at the size of the input image; 0 = no segment."""
+    label_map: LabelMap
+    """Label of each pixel of the input image; 0 = no segment."""
     tracks: tuple[Track, ...]
     """Labels 1..n in order, then coasted tracks (label 0)."""
     born: tuple[int, ...]
@@ -202,21 +205,31 @@ class PanopticFrame:
     """Counts tracker resets; ids of different epochs have nothing to do with each other."""
     times: StageTimes
 
+    @cached_property
+    def labels(self) -> NDArray[np.uint16]:
+        """[H, W] the label map at the size of the input image, made when it is first asked for."""
+        return self.label_map.enlarge()
+
     def semantic_map(self, unassigned: int = NO_CLASS) -> NDArray[np.uint8]:
         """[H, W] class id of each pixel, `unassigned` where there is no segment.
 
         The authors' code has 0, so that what nobody claims becomes road.
         """
-        lut = np.full(max((t.label for t in self.tracks), default=0) + 1, unassigned, np.uint8)
+        classes = np.full(self._rows, unassigned, np.uint8)
         for track in self.tracks:
             if track.label:
-                lut[track.label] = track.class_id
-        return lut[self.labels]
+                classes[track.label] = track.class_id
+        return self.label_map.look_up(classes)
 
     def track_id_map(self) -> NDArray[np.int64]:
         """[H, W] track id of each pixel; 0 for stuff and for no segment."""
-        lut = np.zeros(max((t.label for t in self.tracks), default=0) + 1, np.int64)
+        ids = np.zeros(self._rows, np.int64)
         for track in self.tracks:
             if track.label:
-                lut[track.label] = track.track_id
-        return lut[self.labels]
+                ids[track.label] = track.track_id
+        return self.label_map.look_up(ids)
+
+    @property
+    def _rows(self) -> int:
+        """Length of a table of labels."""
+        return 1 + max((track.label for track in self.tracks), default=0)

@@ -12,9 +12,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from .geometry import LabelMap
 from .types import ClassTable, PanopticFrame, Track
 
-_OPACITY = 0.5
+OPACITY = 0.5
+"""Of the colours over the image, unless another is asked for."""
 _GOLDEN = 0.618033988749895
 """Steps of this share of a turn keep hues of neighbouring ids far apart, for any number of ids."""
 _CODEC = "mp4v"
@@ -33,7 +35,9 @@ def track_color(track_id: int) -> Color:
     return round(255 * r), round(255 * g), round(255 * b)
 
 
-def overlay(image: NDArray[np.uint8], frame: PanopticFrame, classes: ClassTable) -> Image:
+def overlay(
+    image: NDArray[np.uint8], frame: PanopticFrame, classes: ClassTable, opacity: float = OPACITY
+) -> Image:
     """Draw a result over its image.
 
     Stuff is tinted in its class colour, things in their track's colour, with contours and names.
@@ -43,6 +47,7 @@ def overlay(image: NDArray[np.uint8], frame: PanopticFrame, classes: ClassTable)
         image: uint8 [H, W, 3] RGB; left as it is.
         frame: the result for this image.
         classes: the class table of the model.
+        opacity: of the colours, 0..1.
 
     Returns:
         uint8 [H, W, 3] RGB.
@@ -50,11 +55,11 @@ def overlay(image: NDArray[np.uint8], frame: PanopticFrame, classes: ClassTable)
     Raises:
         ValueError: the image is not of the size of the label map.
     """
-    if image.shape != (*frame.labels.shape, 3) or image.dtype != np.uint8:
-        wanted = (*frame.labels.shape, 3)
+    wanted = (*frame.label_map.size, 3)
+    if image.shape != wanted or image.dtype != np.uint8:
         raise ValueError(f"image must be uint8 {wanted}, found {image.dtype} {image.shape}")
     visible = [track for track in frame.tracks if track.label]
-    picture = _tint(image, frame.labels, visible, classes)
+    picture = _tint(image, frame.label_map, visible, classes, opacity)
     _draw_contours(picture, frame.labels, visible)
     things = [track for track in visible if track.is_thing]
     for track in sorted(things, key=lambda track: track.area):
@@ -128,15 +133,15 @@ class OverlayVideo:
 
 
 def _tint(
-    image: Image, labels: NDArray[np.uint16], tracks: list[Track], classes: ClassTable
+    image: Image, label_map: LabelMap, tracks: list[Track], classes: ClassTable, opacity: float
 ) -> Image:
     """Mix the colours of the segments into a copy of the image."""
     colors = np.zeros((_rows(tracks), 3), np.uint8)
     for track in tracks:
         own = track_color(track.track_id) if track.is_thing else classes[track.class_id].color
         colors[track.label] = own
-    mixed = cv2.addWeighted(image, 1 - _OPACITY, np.take(colors, labels, 0), _OPACITY, 0)
-    cv2.copyTo(image, (labels == 0).view(np.uint8), mixed)
+    mixed = cv2.addWeighted(image, 1 - opacity, label_map.look_up(colors), opacity, 0)
+    cv2.copyTo(image, label_map.look_up(np.arange(len(colors)) == 0).view(np.uint8), mixed)
     return mixed
 
 

@@ -8,6 +8,7 @@ reads are not made.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -27,8 +28,9 @@ from video_knet_core.predictor import VideoPredictor
 
 from . import conversions, diagnostics, parameters, process
 from .outputs import Outputs
-from .subscription import ImageSubscription
-from .worker import Worker
+from .snapshot import Snapshot
+from .subscription import ImageSubscription, RateLimit
+from .worker import InferenceThread, Worker
 
 GRAPH_PERIOD_S = 0.5
 """How often the QoS of the image publishers is looked at."""
@@ -44,21 +46,39 @@ class Engine(NamedTuple):
 
 
 class CameraNode(LifecycleNode):
-    """Lifecycle: configure opens the model, activate subscribes, deactivate unsubscribes and keeps
-    the model, cleanup frees it. A configure that fails leaves the node alive and unconfigured."""
+    """One camera.
 
-    def __init__(self, open_runtime: Callable[..., Runtime] = open_runtime, **kwargs) -> None:
-        """`open_runtime` makes the engine, `kwargs` go to the rclpy node.
+    Lifecycle: configure opens the model, activate subscribes, deactivate unsubscribes and keeps the
+    model, cleanup frees it. A configure that fails leaves the node alive and unconfigured.
 
-        Raises rclpy's InvalidParameter... exceptions for parameter overrides that cannot be used.
-        """
-        super().__init__("video_knet", **kwargs)
+    Args:
+        open_runtime: makes the engine.
+        name: of the node.
+        thread: the inference thread that it shares with other cameras; None = one of its own.
+        kwargs: go to the rclpy node.
+
+    Raises:
+        InvalidParameterTypeException, InvalidParameterValueException: by rclpy, for parameter
+            overrides that cannot be used.
+    """
+
+    def __init__(
+        self,
+        open_runtime: Callable[..., Runtime] = open_runtime,
+        name: str = "video_knet",
+        thread: InferenceThread | None = None,
+        **kwargs,
+    ) -> None:
+        super().__init__(name, **kwargs)
         self._open_runtime = open_runtime
+        self._thread = thread
         self._worker: Worker[Engine] | None = None
         self._outputs: Outputs | None = None
         self._subscription = ImageSubscription(self, self._on_image)
+        self._rate_limit = RateLimit()
+        self._last: Snapshot | None = None
         self._state = "unconfigured"
-        self._configure_error = ""
+        self._fault = ""
         self._model, self._engine, self._build = "", "", ""
         self._next_epoch = 0  # of the next configuration: ids of two must not be mixed up
         self.counts = diagnostics.FrameCounts()
@@ -69,6 +89,7 @@ class CameraNode(LifecycleNode):
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self.create_service(SetBool, "~/set_enabled", self._set_enabled)
         self.create_service(Trigger, "~/reset_tracker", self._reset_tracker)
+        self.create_service(Trigger, "~/save_snapshot", self._save_snapshot)
         steady = Clock(clock_type=ClockType.STEADY_TIME)  # simulated time may stand still
         self.create_timer(GRAPH_PERIOD_S, self._follow_publishers, clock=steady)
         self.create_timer(diagnostics.PERIOD_S, self._publish_diagnostics, clock=steady)
@@ -79,26 +100,29 @@ class CameraNode(LifecycleNode):
         settings = {name: self.get_parameter(name).value for name in ("model", *ENGINE_OPTIONS)}
         tracking = parameters.tracking_config(self)
         try:
-            self._worker = Worker(partial(self._open, settings, tracking), _close)
+            self._worker = Worker(partial(self._open, settings, tracking), _close, self._thread)
             info = self._worker.call(self._describe).result()
             self._outputs = Outputs(self, info.classes)
+            self._outputs.settings = parameters.output_settings(self)
         except Exception as error:
-            self._configure_error = process.one_line(error)
-            if self.context.ok():  # else the process is ending
-                self.get_logger().error(f"cannot configure: {self._configure_error}")
+            self._note_fault("not configured", error)
             self._release()
             return TransitionCallbackReturn.FAILURE
-        self._configure_error = ""
+        self._fault = ""
         self._state = "inactive"
         return super().on_configure(state)
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        self.counts = diagnostics.FrameCounts()
-        result = super().on_activate(state)
         assert self._outputs is not None
-        self._outputs.publish_classes()
-        self._state = "active"
-        self._follow_publishers()
+        self.counts = diagnostics.FrameCounts()
+        try:
+            result = super().on_activate(state)
+            self._outputs.publish_classes()
+            self._state = "active"
+            self._follow_publishers()
+        except Exception as error:
+            self._note_fault("not activated", error)
+            return TransitionCallbackReturn.ERROR
         return result
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -116,7 +140,9 @@ class CameraNode(LifecycleNode):
         return super().on_shutdown(state)
 
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
-        self.get_logger().error(f"a transition from {state.label} failed; the node is unconfigured")
+        """Clean up after a transition that failed; the node is unconfigured then."""
+        self._fault = self._fault or f"a transition from {state.label} failed"
+        self.get_logger().error(f"{self._fault}; the node is unconfigured")
         self._release()
         return TransitionCallbackReturn.SUCCESS
 
@@ -140,6 +166,12 @@ class CameraNode(LifecycleNode):
         """Keep for the diagnostics how far the engine is; the thread that builds it calls this."""
         self._build = f"{what} {share:.0%}" if share < 1 else what
 
+    def _note_fault(self, what: str, error: Exception) -> None:
+        """Keep the reason for /diagnostics, and log it unless the process is ending."""
+        self._fault = f"{what}: {process.one_line(error)}"
+        if self.context.ok():
+            self.get_logger().error(self._fault)
+
     def _release(self) -> None:
         """Go back to unconfigured, from any state."""
         self._state = "unconfigured"
@@ -151,18 +183,31 @@ class CameraNode(LifecycleNode):
         if self._outputs is not None:
             self._outputs.destroy()
             self._outputs = None
+        self._last = None
 
     # --- images
+
+    @property
+    def readers(self) -> dict[str, int]:
+        """Subscribers of each output; empty while unconfigured."""
+        return self._outputs.readers if self._outputs is not None else {}
+
+    @property
+    def made(self) -> dict[str, int]:
+        """Messages made of each output since configure; empty while unconfigured."""
+        return self._outputs.made if self._outputs is not None else {}
 
     def _follow_publishers(self) -> None:
         """Be subscribed as state, parameters and the publishers on the topic call for, or not."""
         value = {name: self.get_parameter(name).value for name in ("enabled", "reliability")}
         if self._state == "active" and value["enabled"]:
+            if not self._subscription:
+                self.counts.arrived = time.monotonic()  # the watchdog counts from now
             self._subscription.follow(*self._input(), value["reliability"])
         else:
             self._subscription.drop()
-            if self._worker is not None:
-                self._worker.withdraw()
+            if self._worker is not None and self._worker.withdraw():
+                self.counts.skipped += 1
 
     def _input(self) -> tuple[type, str]:
         if self.get_parameter("compressed").value:
@@ -173,29 +218,52 @@ class CameraNode(LifecycleNode):
         if self._worker is None:  # taken off the wire before, delivered after a cleanup
             return
         self.counts.received += 1
-        if self._worker.offer(partial(self._process, message, self.counts)):
+        self.counts.arrived = time.monotonic()
+        if not self._rate_limit.admits(self.get_parameter("max_rate").value):
+            self.counts.limited += 1
+        elif self._worker.offer(partial(self._process, message, self.counts)):
             self.counts.skipped += 1
 
     def _process(
         self, message: Image | CompressedImage, counts: diagnostics.FrameCounts, engine: Engine
     ) -> None:
         """One frame, in the inference thread; a frame that fails is counted and reported."""
-        assert self._outputs is not None
-        skipped = counts.skipped
-        stamp = conversions.nanoseconds(message.header.stamp)
+        counts.begun = time.monotonic()
         try:
-            image = conversions.to_rgb(message)
-            frame = engine.predictor.step(image, stamp or self.get_clock().now().nanoseconds)
-            if counts is not self.counts:  # the node was deactivated and activated meanwhile
-                return
-            self._next_epoch = frame.epoch + 1
-            counts.inference_ms = frame.times.step
-            self._engine = engine.runtime.name  # a better one takes over when it is built
-            number = counts.next_frame(skipped)
-            counts.latency_ms = self._outputs.publish(message.header, image, frame, *number)
+            if self._is_too_old(message):
+                counts.expired += 1
+            else:
+                self._segment(message, counts, engine)
         except Exception as error:
             if self.context.ok():  # else the process is ending, and publishing cannot work
                 self._report(error, counts)
+        finally:
+            counts.begun = 0.0
+
+    def _is_too_old(self, message: Image | CompressedImage) -> bool:
+        limit, stamp = self.get_parameter("max_age_ms").value, message.header.stamp
+        age = conversions.latency_ms(
+            conversions.nanoseconds(stamp), self.get_clock().now().nanoseconds
+        )
+        return limit > 0 and age > limit
+
+    def _segment(
+        self, message: Image | CompressedImage, counts: diagnostics.FrameCounts, engine: Engine
+    ) -> None:
+        """Image to outputs."""
+        assert self._outputs is not None
+        dropped = counts.dropped
+        stamp = conversions.nanoseconds(message.header.stamp)
+        image = conversions.to_rgb(message)
+        frame = engine.predictor.step(image, stamp or self.get_clock().now().nanoseconds)
+        if counts is not self.counts:  # the node was deactivated and activated meanwhile
+            return
+        self._next_epoch = frame.epoch + 1
+        self._last = Snapshot(message.header, image, frame)
+        counts.inference_ms = frame.times.step
+        self._engine = engine.runtime.name  # a better one takes over when it is built
+        number = counts.next_frame(dropped)
+        counts.latency_ms = self._outputs.publish(message.header, image, frame, *number)
 
     def _report(self, error: Exception, counts: diagnostics.FrameCounts) -> None:
         counts.failed += 1
@@ -210,6 +278,8 @@ class CameraNode(LifecycleNode):
 
     def _apply(self, changes: list[Parameter]) -> None:
         self._follow_publishers()
+        if self._outputs is not None:
+            self._outputs.settings = parameters.output_settings(self)
         if self._worker and any(p.name in parameters.TRACKING_PARAMETERS for p in changes):
             self._worker.call(partial(_set_tracking, parameters.tracking_config(self)))
 
@@ -230,6 +300,22 @@ class CameraNode(LifecycleNode):
             response.message = f"tracker epoch {self._worker.call(_reset).result()}"
         return response
 
+    def _save_snapshot(
+        self, request: Trigger.Request, response: Trigger.Response
+    ) -> Trigger.Response:
+        if self._worker is None or self._outputs is None or self._last is None:
+            response.message = "no image has been processed yet"
+            return response
+        folder = Path(self.get_parameter("snapshot_folder").value).expanduser()
+        try:
+            saved = self._last.save(folder, self._outputs.classes)
+        except OSError as error:
+            response.message = f"cannot save into {folder}: {process.one_line(error)}"
+            self.get_logger().error(response.message)
+            return response
+        response.success, response.message = True, str(saved)
+        return response
+
     def _publish_diagnostics(self) -> None:
         status = diagnostics.NodeStatus(
             name=self.get_fully_qualified_name(),
@@ -237,11 +323,14 @@ class CameraNode(LifecycleNode):
             model=self._model,
             engine=self._engine,
             engine_build=self._build,
-            configure_error=self._configure_error,
+            fault=self._fault,
             subscription=str(self._subscription),
+            incompatible=self._subscription.incompatible,
+            made=self.made,
         )
         stamp = self.get_clock().now().to_msg()
-        self._diagnostics.publish(self._reporter.report(stamp, status, self.counts))
+        report = self._reporter.report(stamp, status, self.counts, parameters.limits(self))
+        self._diagnostics.publish(report)
 
 
 def _close(engine: Engine) -> None:
@@ -259,7 +348,7 @@ def _set_tracking(config: TrackingConfig, engine: Engine) -> None:
 
 def main(args: list[str] | None = None) -> int:
     """The `camera_node` executable; see `process.run` for exit codes."""
-    return process.run(CameraNode, start, args)
+    return process.run(lambda: [CameraNode()], start, args)
 
 
 def start(node: CameraNode) -> None:

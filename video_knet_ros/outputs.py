@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from array import array
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rclpy.lifecycle import LifecycleNode, LifecyclePublisher
+from rclpy.event_handler import PublisherEventCallbacks, QoSPublisherMatchedInfo
+from rclpy.lifecycle import LifecycleNode
+from rclpy.qos import QoSProfile
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
@@ -16,23 +20,122 @@ from video_knet_core.types import ClassTable, PanopticFrame
 from . import conversions, qos
 from .msg import ClassMap, TrackedInstanceArray
 
+try:
+    from . import vision_messages
+except ImportError:  # vision_msgs is not installed: no topics of its types
+    vision_messages = None  # type: ignore[assignment]
+
+
+@dataclass(frozen=True)
+class OutputSettings:
+    """What of the outputs may change while the node runs."""
+
+    rle: bool = False
+    """Fill `TrackedInstance.rle`."""
+    opacity: float = visualize.OPACITY
+    """Of the colours in the overlay, 0..1."""
+
+
+class Topic:
+    """A publisher that knows whether it has readers: the middleware tells it when that changes."""
+
+    def __init__(
+        self, node: LifecycleNode, kind: type, name: str, profile: QoSProfile = qos.OUTPUT
+    ) -> None:
+        self._node = node
+        self.readers = 0
+        self.made = 0
+        """Messages made so far."""
+        events = PublisherEventCallbacks(matched=self._on_matched)
+        self._publisher = node.create_lifecycle_publisher(
+            kind, name, profile, event_callbacks=events
+        )
+
+    @property
+    def wanted(self) -> bool:
+        """Whether a message would reach anybody."""
+        return self._publisher.is_activated and self.readers > 0
+
+    def publish(self, message: Any) -> None:
+        """Send a message."""
+        self.made += 1
+        self._publisher.publish(message)
+
+    def destroy(self) -> None:
+        """Take the topic off the graph."""
+        self._node.destroy_lifecycle_publisher(self._publisher)
+
+    def _on_matched(self, event: QoSPublisherMatchedInfo) -> None:
+        self.readers = event.current_count
+
+
+class ImageTopic(Topic):
+    """A topic of images: one message is made and filled again for each frame of the same size."""
+
+    def __init__(self, node: LifecycleNode, name: str, encoding: str) -> None:
+        super().__init__(node, Image, name)
+        self._message = Image(encoding=encoding)
+        self._pixels: NDArray = np.zeros(0, np.uint8)
+
+    def publish_pixels(self, header: Header, pixels: NDArray) -> None:
+        """Send `pixels` [H, W] or [H, W, C]; 16-bit values go little-endian."""
+        if self._pixels.shape != pixels.shape:
+            self._resize(pixels)
+        self._message.header = header
+        np.copyto(self._pixels, pixels)
+        self.publish(self._message)
+
+    def _resize(self, pixels: NDArray) -> None:
+        height, width = pixels.shape[:2]
+        # rclpy takes an array as it is; an ndarray it would check byte by byte
+        self._message.data = array("B", bytes(pixels.nbytes))
+        self._message.height, self._message.width = height, width
+        self._message.step = pixels.nbytes // height
+        stored = pixels.dtype.newbyteorder("<")
+        self._pixels = np.frombuffer(self._message.data, stored).reshape(pixels.shape)
+
 
 class Outputs:
     """Publishers of one configured node, from configure to cleanup."""
 
     def __init__(self, node: LifecycleNode, classes: ClassTable) -> None:
         self._node = node
-        self._classes = classes
-        create = node.create_lifecycle_publisher
-        self._instances = create(TrackedInstanceArray, "~/instances", qos.OUTPUT)
-        self._panoptic = create(Image, "~/panoptic/image", qos.OUTPUT)
-        self._semantic = create(Image, "~/semantic/image", qos.OUTPUT)
-        self._overlay = create(Image, "~/overlay/image", qos.OUTPUT)
-        self._class_map = create(ClassMap, "~/class_map", qos.LATCHED)
+        self.classes = classes
+        self.settings = OutputSettings()
+        self._instances = Topic(node, TrackedInstanceArray, "~/instances")
+        self._panoptic = ImageTopic(node, "~/panoptic/image", "16UC1")
+        self._semantic = ImageTopic(node, "~/semantic/image", "mono8")
+        self._overlay = ImageTopic(node, "~/overlay/image", "rgb8")
+        self._class_map = Topic(node, ClassMap, "~/class_map", qos.LATCHED)
+        self._detections = self._label_info = None
+        self._topics: dict[str, Topic] = {
+            "instances": self._instances,
+            "panoptic": self._panoptic,
+            "semantic": self._semantic,
+            "overlay": self._overlay,
+            "class_map": self._class_map,
+        }
+        if vision_messages is not None:
+            self._detections = Topic(node, vision_messages.Detection2DArray, "~/detections")
+            self._label_info = Topic(node, vision_messages.LabelInfo, "~/label_info", qos.LATCHED)
+            self._topics |= {"detections": self._detections, "label_info": self._label_info}
+
+    @property
+    def made(self) -> dict[str, int]:
+        """Messages made since configure, by output."""
+        return {name: topic.made for name, topic in self._topics.items()}
+
+    @property
+    def readers(self) -> dict[str, int]:
+        """Subscribers now, by output."""
+        return {name: topic.readers for name, topic in self._topics.items()}
 
     def publish_classes(self) -> None:
         """Latch the class table; the publishers must be active."""
-        self._class_map.publish(conversions.class_map(self._classes))
+        self._class_map.publish(conversions.class_map(self.classes))
+        if self._label_info is not None:
+            now = Header(stamp=self._node.get_clock().now().to_msg())
+            self._label_info.publish(vision_messages.label_info(now, self.classes, 0.0))
 
     def publish(
         self,
@@ -56,34 +159,25 @@ class Outputs:
         """
         stamp = conversions.nanoseconds(header.stamp)
         latency = conversions.latency_ms(stamp, self._node.get_clock().now().nanoseconds)
-
-        def table() -> TrackedInstanceArray:
-            message = conversions.instance_array(header, frame, self._classes, sequence, skipped)
-            message.latency_ms = latency
-            return message
-
-        def overlay() -> Image:
-            drawn = visualize.overlay(image, frame, self._classes)
-            return conversions.image_message(header, "rgb8", drawn)
-
-        _publish(self._instances, table)
-        _publish(self._panoptic, lambda: conversions.panoptic_image(header, frame))
-        _publish(self._semantic, lambda: conversions.semantic_image(header, frame))
-        _publish(self._overlay, overlay)
+        settings = self.settings
+        if self._instances.wanted:
+            table = conversions.instance_array(
+                header, frame, self.classes, sequence, skipped, settings.rle
+            )
+            table.latency_ms = latency
+            self._instances.publish(table)
+        if self._detections is not None and self._detections.wanted:
+            self._detections.publish(vision_messages.detections(header, frame))
+        if self._panoptic.wanted:
+            self._panoptic.publish_pixels(header, frame.labels)
+        if self._semantic.wanted:
+            self._semantic.publish_pixels(header, frame.semantic_map())
+        if self._overlay.wanted:
+            drawn = visualize.overlay(image, frame, self.classes, settings.opacity)
+            self._overlay.publish_pixels(header, drawn)
         return latency
 
     def destroy(self) -> None:
         """Take the topics off the graph."""
-        for publisher in (
-            self._instances,
-            self._panoptic,
-            self._semantic,
-            self._overlay,
-            self._class_map,
-        ):
-            self._node.destroy_lifecycle_publisher(publisher)
-
-
-def _publish(publisher: LifecyclePublisher, make: Callable[[], object]) -> None:
-    if publisher.is_activated and publisher.get_subscription_count():
-        publisher.publish(make())
+        for topic in self._topics.values():
+            topic.destroy()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
@@ -16,6 +17,9 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from video_knet_core.config import ASSOCIATIONS, TrackingConfig
+
+from .diagnostics import Limits
+from .outputs import OutputSettings
 
 
 class Change(Enum):
@@ -99,6 +103,53 @@ PARAMETERS: tuple[ParameterSpec, ...] = (
         "enabled", True, Change.ANY_TIME, "Off = unsubscribe from the images but stay active."
     ),
     ParameterSpec(
+        "max_rate",
+        0.0,
+        Change.ANY_TIME,
+        "Images per second that are processed at most; 0 = as many as the engine can.",
+        range=(0.0, 1000.0),
+    ),
+    ParameterSpec(
+        "max_age_ms",
+        0.0,
+        Change.ANY_TIME,
+        "Milliseconds from its stamp after which an image is too old to be processed; 0 = never.",
+        range=(0.0, 3.6e6),
+    ),
+    ParameterSpec(
+        "warn_after_s",
+        1.0,
+        Change.ANY_TIME,
+        "Seconds without images, or of latency, after which diagnostics warn.",
+        range=(0.0, 3600.0),
+    ),
+    ParameterSpec(
+        "error_after_s",
+        5.0,
+        Change.ANY_TIME,
+        "Seconds without images, or of latency, that diagnostics call an error.",
+        range=(0.0, 3600.0),
+    ),
+    ParameterSpec(
+        "rle",
+        False,
+        Change.ANY_TIME,
+        "Also put the mask of each instance into its row, as run lengths.",
+    ),
+    ParameterSpec(
+        "overlay_opacity",
+        OutputSettings().opacity,
+        Change.ANY_TIME,
+        "Opacity of the colours in the overlay.",
+        range=(0.0, 1.0),
+    ),
+    ParameterSpec(
+        "snapshot_folder",
+        "~/.ros/video_knet",
+        Change.ANY_TIME,
+        "Folder in which save_snapshot makes a folder for each snapshot.",
+    ),
+    ParameterSpec(
         "association",
         _TRACKING.association,
         Change.UNCONFIGURED,
@@ -133,6 +184,13 @@ PARAMETERS: tuple[ParameterSpec, ...] = (
 TRACKING_PARAMETERS = ("association", "match_threshold", "birth_score", "max_coast_s")
 """Parameters that are fields of `TrackingConfig`, with the same names."""
 
+_REFERENCE_HEAD = """# Parameters of the camera node
+
+Written by `python -m video_knet_ros.parameters`; `ros2 param describe /video_knet NAME` says the
+same. Defaults are in `config/camera.yaml`. What is out of range, or may not change now, is refused
+with a reason.
+"""
+
 _SPECS = {spec.name: spec for spec in PARAMETERS}
 
 
@@ -155,3 +213,33 @@ def validate(changes: Iterable[Parameter], configured: bool) -> SetParametersRes
 def tracking_config(node: Node) -> TrackingConfig:
     """The tracker's settings as the node's parameters have them now."""
     return TrackingConfig(**{name: node.get_parameter(name).value for name in TRACKING_PARAMETERS})
+
+
+def output_settings(node: Node) -> OutputSettings:
+    """What of the outputs follows the parameters."""
+    return OutputSettings(
+        rle=node.get_parameter("rle").value, opacity=node.get_parameter("overlay_opacity").value
+    )
+
+
+def limits(node: Node) -> Limits:
+    """When diagnostics warn of a delay and when they call it an error."""
+    names = ("warn_after_s", "error_after_s")
+    return Limits(*(node.get_parameter(name).value for name in names))
+
+
+def reference() -> str:
+    """docs/parameters.md."""
+    rows = ["| name | default | values | may change | meaning |", "|---|---|---|---|---|"]
+    for spec in PARAMETERS:
+        values = "{:.9g} to {:.9g}".format(*spec.range) if spec.range else ", ".join(spec.choices)
+        default = f"`{json.dumps(spec.default)}`"
+        cells = (f"`{spec.name}`", default, values, spec.change.value, spec.description)
+        rows.append(f"| {' | '.join(cells)} |")
+    return f"""{_REFERENCE_HEAD}
+{chr(10).join(rows)}
+"""
+
+
+if __name__ == "__main__":
+    print(reference(), end="")

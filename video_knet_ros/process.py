@@ -1,14 +1,18 @@
-"""What both executables do around their node: start, spin, log, end."""
+"""What all executables do around their nodes: start, spin, log, end."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import rclpy
-from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
-from rclpy.executors import ExternalShutdownException
+from rclpy.exceptions import (
+    InvalidNodeNameException,
+    InvalidParameterTypeException,
+    InvalidParameterValueException,
+)
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.impl.rcutils_logger import RcutilsLogger
 from rclpy.logging import get_logger
 from rclpy.node import Node
@@ -18,27 +22,39 @@ from video_knet_core.data.frames import FrameError
 AnyNode = TypeVar("AnyNode", bound=Node)
 
 
-START_ERRORS = (InvalidParameterTypeException, InvalidParameterValueException, FrameError)
+START_ERRORS = (
+    InvalidNodeNameException,
+    InvalidParameterTypeException,
+    InvalidParameterValueException,
+    FrameError,
+)
 """What is wrong with the user's settings, and no bug."""
 
 
 def run(
-    create: Callable[[], AnyNode], start: Callable[[AnyNode], None], args: list[str] | None
+    create: Callable[[], Sequence[AnyNode]],
+    start: Callable[[AnyNode], None],
+    args: Sequence[str] | None,
 ) -> int:
-    """Create a node, start it, spin it until a signal comes or a callback raises SystemExit.
+    """Create nodes, start each, spin them until a signal comes or a callback raises SystemExit.
 
     Returns:
-        The exit code: 0 after a signal, 1 if the node cannot be created, with the reason logged in
-        one line; else that of the SystemExit.
+        The exit code: 0 after a signal, 1 if the arguments cannot be used or a node cannot be
+        created, with the reason logged in one line; else that of the SystemExit.
     """
-    rclpy.init(args=args)
     log = get_logger("video_knet_ros")
-    _forward_python_logging(log)
-    node = None
     try:
-        node = create()
-        start(node)
-        _spin(node)
+        rclpy.init(args=args)
+    except RuntimeError as error:  # what rclpy raises for arguments shares no base but this
+        log.fatal(one_line(error))
+        return 1
+    _forward_python_logging(log)
+    nodes: Sequence[AnyNode] = ()
+    try:
+        nodes = create()
+        for node in nodes:
+            start(node)
+        _spin(nodes)
     except START_ERRORS as error:
         log.fatal(one_line(error))
         return 1
@@ -50,28 +66,32 @@ def run(
     except KeyboardInterrupt:
         pass
     finally:
-        if node is not None:
+        for node in nodes:
             node.destroy_node()
         rclpy.try_shutdown()
     return 0
 
 
-def _spin(node: Node) -> None:
-    """Spin; an error in one callback does not end the node.
+def _spin(nodes: Sequence[Node]) -> None:
+    """Spin; an error in one callback does not end the nodes.
 
     rclpy raises out of its lifecycle service, for example, when a transition is asked for that the
     present state does not have.
     """
+    executor = SingleThreadedExecutor()
+    for node in nodes:
+        executor.add_node(node)
     while rclpy.ok():
         try:
-            rclpy.spin(node)
+            executor.spin()
         except ExternalShutdownException:
             return
         except Exception as error:
             if not rclpy.ok():
                 return
             reason = f"{type(error).__name__}: {one_line(error)}"
-            node.get_logger().error(f"a callback failed: {reason}", throttle_duration_sec=2.0)
+            log = get_logger("video_knet_ros")
+            log.error(f"a callback failed: {reason}", throttle_duration_sec=2.0)
 
 
 def one_line(error: BaseException) -> str:

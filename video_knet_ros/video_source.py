@@ -98,4 +98,4 @@ def _qos(reliability: str) -> QoSProfile:
 
 def main(args: list[str] | None = None) -> int:
     """The `video_source` executable; see `process.run` for exit codes."""
-    return process.run(VideoSource, lambda node: None, args)
+    return process.run(lambda: [VideoSource()], lambda node: None, args)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from video_knet_core.geometry import NearestUpsampling
+from video_knet_core.geometry import LabelMap, NearestUpsampling
 
 SIZES = [
     ((1, 1), (1, 1)),
@@ -53,3 +53,17 @@ def test_a_region_inside_the_image_is_not_truncated():
     assert regions.boxes.tolist() == [[9, 4, 9, 6]]
     assert regions.centroids.tolist() == [[13.0, 6.5]]
     assert not regions.truncated[0]
+
+
+@pytest.mark.parametrize(("source", "target"), SIZES)
+def test_a_look_up_is_that_of_the_large_map(source, target):
+    small = np.random.default_rng(0).integers(0, 7, source).astype(np.uint16)
+    label_map = LabelMap(small, NearestUpsampling(source, target))
+    colors = np.random.default_rng(1).integers(0, 256, (7, 3), np.uint8)
+    assert label_map.size == target
+    np.testing.assert_array_equal(label_map.look_up(colors), colors[label_map.enlarge()])
+
+
+def test_a_label_map_of_an_image_is_that_image():
+    labels = np.random.default_rng(0).integers(0, 7, (5, 9)).astype(np.uint16)
+    np.testing.assert_array_equal(LabelMap.of(labels).enlarge(), labels)

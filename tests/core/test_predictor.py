@@ -253,3 +253,21 @@ def test_two_cameras_share_an_engine():
         right.step(image(50, 60), t * FRAME)
     assert runtime.states == [None, None, 1, 1]
     assert left.epoch == right.epoch == 0
+
+
+@pytest.mark.parametrize("size", [(2048, 1024), (1242, 375), (480, 288), (320, 200)])
+def test_thin_lines_are_averaged_not_lost_when_an_image_shrinks(size):
+    width, height = size
+    lines = np.zeros((height, width, 3), np.uint8)
+    lines[:, ::4] = 255
+    resized = predictor_module._resize(lines, 288, 480)
+    assert resized.shape == (288, 480, 3)
+    assert resized.mean() == pytest.approx(lines.mean(), rel=0.02)
+    if width >= 4 * 480:  # all lines are below what the small image can tell apart
+        assert resized.std() < 0.2 * lines.std()
+
+
+def test_half_the_size_is_the_mean_of_four_pixels():
+    image = np.random.default_rng(0).integers(0, 256, (576, 960, 3), np.uint8)
+    mean = image.reshape(288, 2, 480, 2, 3).mean(axis=(1, 3))
+    assert np.abs(predictor_module._resize(image, 288, 480) - mean).max() <= 0.5

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
+from video_knet_core.geometry import LabelMap
 from video_knet_core.types import ClassTable, PanopticFrame, StageTimes, Track, TrackState
 from video_knet_core.visualize import OverlayVideo, overlay, side_by_side, track_color
 
@@ -41,7 +42,7 @@ def scene(*vehicles: tuple[int, tuple[int, int, int, int]], extra: tuple[Track, 
         x, y, w, h = box
         labels[y : y + h, x : x + w] = label
         tracks.append(track(label, track_id, box))
-    return PanopticFrame(0, labels, (*tracks, *extra), (), (), 0, TIMES)
+    return PanopticFrame(0, LabelMap.of(labels), (*tracks, *extra), (), (), 0, TIMES)
 
 
 def test_track_colours_are_stable_bright_and_far_apart():
@@ -97,7 +98,7 @@ def test_coasted_tracks_are_not_drawn():
 
 def test_a_frame_without_segments_is_the_image():
     image = np.random.default_rng(0).integers(0, 255, (60, 80, 3), np.uint8)
-    frame = PanopticFrame(0, np.zeros((60, 80), np.uint16), (), (), (), 0, TIMES)
+    frame = PanopticFrame(0, LabelMap.of(np.zeros((60, 80), np.uint16)), (), (), (), 0, TIMES)
     np.testing.assert_array_equal(overlay(image, frame, CLASSES), image)
 
 

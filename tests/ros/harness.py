@@ -115,7 +115,8 @@ class World:
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         (status,) = message.status
         values = {entry.key: entry.value for entry in status.values}
-        self.diagnostics.append((status.level, status.message, values))
+        node_name = status.name.removesuffix(": frames")
+        self.diagnostics.append((status.level, status.message, values, node_name))
 
     def add(self, new: Any) -> Any:
         """Let `new` take part; it is destroyed with the world."""
@@ -167,10 +168,10 @@ class World:
         return got
 
     def listeners(self, topic: str) -> int:
-        """Readers of an output, as its publisher in this process sees them."""
-        publishers = [p for each in self.executor.get_nodes() for p in each.publishers]
-        found = [p for p in publishers if p.topic_name == f"/video_knet/{topic}"]
-        return sum(p.get_subscription_count() for p in found)
+        """Readers of an output, as the camera node knows of them."""
+        name = topic.removesuffix("/image")
+        cameras = [n for n in self.executor.get_nodes() if isinstance(n, node.CameraNode)]
+        return sum(camera.readers.get(name, 0) for camera in cameras)
 
     def tables(self) -> list[TrackedInstanceArray]:
         """`collect` for the instances."""
@@ -206,11 +207,26 @@ class World:
         request.transition.label = label
         return self.call(ChangeState, "change_state", request).success
 
-    def report(self, condition: Callable[[dict], Any]) -> tuple[bytes, str, dict]:
-        """The next diagnostics whose values fulfil `condition`."""
+    def now(self) -> float:
+        """Seconds on the clock of the nodes."""
+        return self.tester.get_clock().now().nanoseconds / 1e9
+
+    def report(
+        self,
+        condition: Callable[[dict], Any],
+        level: bytes | None = None,
+        words: str = "",
+        name: str = "/video_knet",
+    ) -> tuple[bytes, str, dict]:
+        """Level, words and values of the next diagnostics of a node that fit what is given."""
         del self.diagnostics[:]
-        self.wait(lambda: any(condition(d[2]) for d in self.diagnostics), "diagnostics")
-        return next(d for d in self.diagnostics if condition(d[2]))
+
+        def fits(found: tuple[bytes, str, dict, str]) -> bool:
+            right = level in (None, found[0]) and words in found[1] and name == found[3]
+            return right and condition(found[2])
+
+        self.wait(lambda: any(map(fits, self.diagnostics)), f"diagnostics {level} {words}")
+        return next(filter(fits, self.diagnostics))[:3]
 
     def close(self) -> None:
         for runtime in self.runtimes:

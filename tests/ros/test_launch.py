@@ -1,9 +1,10 @@
-"""The launch file, where launch and launch_ros are: in a ROS 2 install, not among its wheels."""
+"""The launch files, where launch and launch_ros are: in a ROS 2 install, not among its wheels."""
 
 from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -26,7 +27,8 @@ pytestmark = pytest.mark.skipif(
     not _has_launch(), reason="launch_ros cannot be imported: it comes with a ROS 2 install"
 )
 
-FILE = Path(__file__).parents[2] / "launch" / "camera.launch.py"
+FOLDER = Path(__file__).parents[2] / "launch"
+CAMERA, CAMERAS = FOLDER / "camera.launch.py", FOLDER / "multi_camera.launch.py"
 RUNNER = """
 import sys
 from launch import LaunchDescription, LaunchService
@@ -42,38 +44,117 @@ sys.exit(service.run())
 """
 
 
-@pytest.fixture
-def description():
+def description(file: Path):
     from launch.launch_description_sources import PythonLaunchDescriptionSource
 
-    return PythonLaunchDescriptionSource(str(FILE)).try_get_launch_description_without_context()
+    return PythonLaunchDescriptionSource(str(file)).try_get_launch_description_without_context()
 
 
-def processes(description, **arguments: str) -> dict:
-    """The node actions that the launch file makes of `arguments`, by executable."""
+def processes(file: Path, **arguments: str) -> list:
+    """The node actions that the launch file makes of `arguments`."""
     from launch import LaunchContext
     from launch.actions import DeclareLaunchArgument
 
     context = LaunchContext()
     context.launch_configurations.update(arguments)
-    for entity in description.entities:
+    for entity in description(file).entities:
         made = entity.visit(context)
         if not isinstance(entity, DeclareLaunchArgument):
-            return {node.node_executable: node for node in made}
+            return made
     raise AssertionError("the launch file starts nothing")
 
 
-def test_every_argument_is_described(description):
-    arguments = {a.name: a for a in description.get_launch_arguments()}
-    expected = {"image", "params_file", "model", "backend", "compressed", "video", "rate", "loop"}
-    assert expected <= set(arguments)
+def executables(file: Path, **arguments: str) -> list[str]:
+    return [node.node_executable for node in processes(file, **arguments)]
+
+
+class Launched:
+    """A launch file that runs in a process of its own, until the test ends."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._log = folder / "launch.log"
+
+    def start(self, file: Path, *arguments: str) -> None:
+        command = [sys.executable, "-c", RUNNER, str(file), *arguments]
+        env = {**os.environ, "ROS_LOG_DIR": str(self._folder)}
+        with self._log.open("w") as output:
+            self._process = subprocess.Popen(command, env=env, stdout=output, stderr=output)
+
+    def end(self) -> str:
+        """Interrupt it; what it has logged, when it ends by itself."""
+        self._process.send_signal(signal.SIGINT)
+        self._process.wait(30)
+        return self._log.read_text()
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+
+@pytest.fixture
+def launched(tmp_path):
+    launched = Launched(tmp_path)
+    yield launched
+    launched.kill()
+
+
+@pytest.mark.parametrize(
+    ("file", "own"),
+    [(CAMERA, {"image", "rviz"}), (CAMERAS, {"image", "cameras"})],
+    ids=["camera", "multi_camera"],
+)
+def test_every_argument_is_described(file, own):
+    arguments = {a.name: a for a in description(file).get_launch_arguments()}
+    shared = {"params_file", "model", "backend", "compressed", "video", "rate", "loop"}
+    assert own | shared | {"namespace", "log_level", "use_sim_time"} == set(arguments)
     assert all(len(a.description) > 10 for a in arguments.values())
 
 
-def test_the_source_and_rviz_are_started_only_when_asked_for(description):
-    assert set(processes(description)) == {"camera_node"}
-    assert set(processes(description, video="0")) == {"camera_node", "video_source"}
-    assert set(processes(description, rviz="true")) == {"camera_node", "rviz2"}
+def test_the_source_and_rviz_are_started_only_when_asked_for(monkeypatch):
+    from video_knet_ros import launching
+
+    monkeypatch.setattr(launching, "get_package_prefix", lambda name: "/anywhere")
+    assert executables(CAMERA) == ["camera_node"]
+    assert executables(CAMERA, video="0") == ["camera_node", "video_source"]
+    assert executables(CAMERA, rviz="true") == ["camera_node", "rviz2"]
+
+
+def test_nothing_is_started_where_rviz_is_missing(monkeypatch):
+    from ament_index_python.packages import PackageNotFoundError
+
+    from video_knet_ros import launching
+
+    def prefix(package: str) -> str:
+        if package == "rviz2":
+            raise PackageNotFoundError(package)
+        return "/anywhere"
+
+    monkeypatch.setattr(launching, "get_package_prefix", prefix)
+    with pytest.raises(PackageNotFoundError, match="rviz2"):
+        processes(CAMERA, rviz="true")
+
+
+def test_one_process_serves_all_cameras_and_each_video_has_its_own():
+    assert executables(CAMERAS) == ["cameras_node"]
+    assert executables(CAMERAS, cameras="left, right,rear") == ["cameras_node"]
+    assert executables(CAMERAS, video="synthetic") == ["cameras_node", *2 * ["video_source"]]
+
+
+@pytest.mark.parametrize(
+    ("file", "arguments", "words"),
+    [
+        (CAMERA, {"video": "0", "rate": "fast"}, "rate must be a number"),
+        (CAMERAS, {"cameras": "front,"}, "cameras must be different names"),
+        (CAMERAS, {"cameras": "front,front"}, "cameras must be different names"),
+        (CAMERAS, {"cameras": "front left"}, "cameras must be different names"),
+        (CAMERAS, {"cameras": "a,b,c", "video": "0,1"}, "one for each of a, b, c"),
+    ],
+)
+def test_arguments_that_cannot_be_used_are_named_with_their_values(file, arguments, words):
+    with pytest.raises(ValueError, match=words) as refusal:
+        processes(file, **arguments)
+    assert repr(list(arguments.values())[-1]) in str(refusal.value)
 
 
 @pytest.mark.parametrize(
@@ -86,13 +167,13 @@ def test_the_source_and_rviz_are_started_only_when_asked_for(description):
     ],
 )
 def test_the_large_image_profile_is_for_fast_dds_users_without_their_own(
-    description, monkeypatch, environment, ours
+    monkeypatch, environment, ours
 ):
     for name in ("FASTRTPS_DEFAULT_PROFILES_FILE", "RMW_IMPLEMENTATION"):
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    for node in processes(description, video="0").values():
+    for node in processes(CAMERA, video="0") + processes(CAMERAS, video="0"):
         set_variables = [
             "".join(part.text for part in name)
             for name, _ in node.process_description.additional_env or []
@@ -100,23 +181,32 @@ def test_the_large_image_profile_is_for_fast_dds_users_without_their_own(
         assert (set_variables == ["FASTRTPS_DEFAULT_PROFILES_FILE"]) == ours
 
 
-def test_masks_come_out_of_a_launched_video(world, tmp_path):
-    tables: list[TrackedInstanceArray] = []
-    world.tester.create_subscription(
-        TrackedInstanceArray, "/robot/video_knet/instances", tables.append, RELIABLE
+def subscribe(world, topic: str) -> list[TrackedInstanceArray]:
+    got: list[TrackedInstanceArray] = []
+    world.tester.create_subscription(TrackedInstanceArray, topic, got.append, RELIABLE)
+    return got
+
+
+def test_masks_come_out_of_a_launched_video(world, launched):
+    tables = subscribe(world, "/robot/video_knet/instances")
+    launched.start(CAMERA, "namespace:=robot", "video:=synthetic:2")
+    world.wait(lambda: len(tables) >= 2, "tables", timeout=60)
+    assert any(row.label for row in tables[-1].instances)
+    assert "process has died" not in launched.end()
+
+
+def test_masks_come_out_of_all_launched_cameras(world, launched):
+    tables = {name: subscribe(world, f"/robot/{name}/instances") for name in ("front", "rear")}
+    launched.start(
+        CAMERAS, "namespace:=robot", "image:=CAMERA/color", "video:=synthetic:1,synthetic:2"
     )
-    arguments = ["namespace:=robot", "video:=synthetic:2"]
-    command = [sys.executable, "-c", RUNNER, str(FILE), *arguments]
-    log = tmp_path / "launch.log"
-    env = {**os.environ, "ROS_LOG_DIR": str(tmp_path)}
-    with log.open("w") as output:
-        launch = subprocess.Popen(command, env=env, stdout=output, stderr=output)
-    try:
-        world.wait(lambda: len(tables) >= 2, "tables", timeout=60)
-        assert any(row.label for row in tables[-1].instances)
-        launch.send_signal(signal.SIGINT)
-        launch.wait(20)
-        assert "process has died" not in log.read_text()
-    finally:
-        launch.kill()
-        launch.wait()
+    world.wait(lambda: all(len(got) >= 2 for got in tables.values()), "tables", timeout=120)
+    for name, got in tables.items():
+        assert got[-1].header.frame_id == name
+        assert any(row.label for row in got[-1].instances)
+        subscriptions = world.tester.get_subscriptions_info_by_topic(f"/robot/{name}/color")
+        assert [(s.node_namespace, s.node_name) for s in subscriptions] == [("/robot", name)]
+    log = launched.end()
+    assert "process has died" not in log
+    started = re.findall(r"\[(\w+)-\d+\]: process started", log)
+    assert sorted(started) == ["cameras_node", "video_source", "video_source"]

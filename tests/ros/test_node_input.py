@@ -7,16 +7,24 @@ from array import array
 import cv2
 import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
-from harness import BEST_EFFORT, RELIABLE, image_message, street
-from rclpy.qos import ReliabilityPolicy
+from harness import BEST_EFFORT, RELIABLE, image_message, stamps, street
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
 
+from video_knet_ros import conversions
+from video_knet_ros.subscription import RateLimit
 
+VOLATILE, TRANSIENT_LOCAL = DurabilityPolicy.VOLATILE, DurabilityPolicy.TRANSIENT_LOCAL
+
+
+@pytest.mark.parametrize("depth", [1, 10])
+@pytest.mark.parametrize("durability", [VOLATILE, TRANSIENT_LOCAL])
 @pytest.mark.parametrize("offered", [RELIABLE, BEST_EFFORT])
-def test_auto_takes_the_reliability_that_the_camera_offers(world, offered):
+def test_auto_takes_whatever_the_camera_offers(world, offered, durability, depth):
     world.camera_node()
     tables = world.tables()
-    world.send(world.publisher(offered), tables, street())
+    profile = QoSProfile(depth=depth, durability=durability, reliability=offered.reliability)
+    world.send(world.publisher(profile), tables, street())
     assert world.reliability() == offered.reliability
 
 
@@ -144,11 +152,98 @@ def test_another_image_size_starts_a_new_epoch_and_is_no_error(world):
     assert camera.counts.failed == 0
 
 
-def test_silence_is_reported_with_the_topic(world):
-    world.camera_node()
-    level, message, _ = world.report(lambda v: v["state"] == "active" and v["received"] == "0")
-    assert level == DiagnosticStatus.WARN
-    assert message == "no images on /video_knet/image (best_effort)"
+def test_a_camera_that_stops_is_told_and_one_that_returns_is_well(world):
+    world.camera_node(warn_after_s=0.3, error_after_s=1.5)
+    words = "no images on /video_knet/image (best_effort) for"
+    level, message, _ = world.report(lambda v: v["state"] == "active", DiagnosticStatus.WARN)
+    assert message.startswith(words)
+    assert world.report(lambda v: True, DiagnosticStatus.ERROR)[1].startswith(words)
+    assert world.set_parameter("warn_after_s", 60.0).successful
+    assert world.set_parameter("error_after_s", 60.0).successful
+    world.publisher().publish(image_message(street(), world.now()))
+    assert world.report(lambda v: v["processed"] == "1", DiagnosticStatus.OK)[1] == "active"
+
+
+def test_a_disabled_node_misses_no_images(world):
+    world.camera_node(enabled=False, warn_after_s=0.0)
+    for _ in range(2):
+        level, words, _ = world.report(lambda v: v["state"] == "active")
+        assert (level, words) == (DiagnosticStatus.OK, "active, but disabled")
+
+
+def test_late_results_are_told(world):
+    world.camera_node(warn_after_s=3.0, error_after_s=100.0)
+    tables = world.tables()
+    message = image_message(street(), world.now() - 10)
+    world.publisher().publish(message)
+    world.wait(lambda: tables, "a table")
+    _, words, _ = world.report(lambda v: v["processed"] == "1", DiagnosticStatus.WARN)
+    assert words.startswith("results are 10.") and words.endswith(" s late")
+
+
+def test_an_image_that_gets_stuck_in_the_engine_is_told(world):
+    world.camera_node(warn_after_s=0.5, error_after_s=100.0)
+    camera_topic = world.publisher()
+    (engine,) = world.runtimes
+    engine.gate.clear()
+    camera_topic.publish(image_message(street()))
+    world.wait(lambda: engine.seen, "inference to begin")
+    _, words, _ = world.report(lambda v: True, DiagnosticStatus.WARN, words="under way")
+    assert words.startswith("one image has been under way for ")
+    engine.gate.set()
+
+
+def test_images_that_are_too_old_are_not_processed(world):
+    camera = world.camera_node(max_age_ms=5000.0)
+    tables = world.tables()
+    camera_topic = world.publisher()
+    now = world.now()
+    camera_topic.publish(image_message(street(1), now - 6))
+    world.wait(lambda: camera.counts.expired == 1, "the refusal")
+    camera_topic.publish(image_message(street(2), now))
+    (table,) = world.wait(lambda: tables, "a table")
+    assert (table.skipped, stamps(tables)) == (1, [conversions.nanoseconds(table.header.stamp)])
+    assert world.runtimes[0].seen == [2]
+    assert world.set_parameter("max_age_ms", 0.0).successful
+    camera_topic.publish(image_message(street(3), now - 6))
+    world.wait(lambda: len(tables) == 2, "a table of an old image")
+
+
+def test_the_rate_can_be_limited_and_what_is_left_out_is_counted(world):
+    camera = world.camera_node()
+    tables = world.tables()
+    camera_topic = world.publisher()
+    world.send(camera_topic, tables, street())
+    assert world.set_parameter("max_rate", 0.1).successful
+    for i in range(4):
+        camera_topic.publish(image_message(street(i), 200.0 + i))
+        world.wait(lambda i=i: camera.counts.received == 2 + i, f"image {i}")
+    assert camera.counts.limited == 3
+    assert world.set_parameter("max_rate", 0.0).successful
+    world.wait(lambda: len(tables) == 2, "the first image under the limit")
+    world.send(camera_topic, tables, street(5), step=200)
+    assert sum(table.skipped for table in tables) == 3
+
+
+def test_a_rate_limit_takes_evenly_spaced_images():
+    times = iter(i / 30 for i in range(301))
+    limit = RateLimit(lambda: next(times))
+    taken = [i for i in range(301) if limit.admits(10.0)]
+    assert taken == list(range(0, 301, 3))
+    jittered = iter(sorted(i / 30 + 0.009 * (-1) ** i for i in range(301)))
+    limit = RateLimit(lambda: next(jittered))
+    assert sum(limit.admits(10.0) for _ in range(301)) == pytest.approx(101, abs=2)
+
+
+def test_a_camera_that_cannot_be_heard_is_told_in_words(world, capfd):
+    world.camera_node(reliability="reliable", warn_after_s=0.2)
+    world.tester.create_publisher(Image, "/video_knet/image", BEST_EFFORT)
+    words = "a publisher offers best_effort only; set the parameter reliability to auto"
+    world.report(lambda v: True, DiagnosticStatus.WARN, words=words)
+    assert f"no images can come on /video_knet/image (reliable): {words}" in capfd.readouterr().err
+    assert world.set_parameter("reliability", "auto").successful
+    level, message, _ = world.report(lambda v: "best_effort" in v["subscription"])
+    assert words not in message
 
 
 def test_diagnostics_name_model_engine_and_rates(world):

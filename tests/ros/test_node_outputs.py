@@ -12,6 +12,7 @@ from harness import (
     HEIGHT,
     PERSON,
     RELIABLE,
+    ROAD,
     TRUCK,
     WIDTH,
     image_message,
@@ -21,10 +22,9 @@ from harness import (
 from rclpy.clock import Clock
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import Image
-from video_knet_ros.msg import ClassMap, TrackedInstance
+from video_knet_ros.msg import ClassMap, TrackedInstance, TrackedInstanceArray
 
-from video_knet_core import visualize
-from video_knet_ros import outputs
+from video_knet_ros.rle import mask_from_rle
 
 
 @pytest.fixture
@@ -112,26 +112,72 @@ def test_a_vanished_object_coasts_without_pixels(world, camera):
     assert (row.state, row.label, row.area) == (TrackedInstance.COASTED, 0, 0)
 
 
-def test_outputs_are_made_only_while_somebody_listens(world, camera, monkeypatch):
-    drawn = []
-    draw = visualize.overlay
-    monkeypatch.setattr(outputs.visualize, "overlay", lambda *args: drawn.append(1) or draw(*args))
-    tables = world.tables()
+def test_a_message_is_made_only_while_somebody_listens_to_it(world, camera):
     camera_topic = world.publisher()
-    world.send(camera_topic, tables, street(0))
-    assert not drawn
-    overlays: list = []
-    reader = world.tester.create_subscription(
-        Image, "/video_knet/overlay/image", overlays.append, RELIABLE
-    )
-    world.wait(lambda: world.listeners("overlay/image"), "the reader")
-    world.send(camera_topic, tables, street(1))
-    world.wait(lambda: overlays, "an overlay")
-    assert len(drawn) == 1
-    world.tester.destroy_subscription(reader)
-    world.wait(lambda: not world.listeners("overlay/image"), "the reader to be gone")
-    world.send(camera_topic, tables, street(2))
-    assert len(drawn) == 1
+    names = ("instances", "panoptic", "semantic", "overlay")
+
+    def run(number: int) -> dict[str, int]:
+        """Messages made of one image."""
+        before = camera.made
+        camera_topic.publish(image_message(street(number), 100.0 + number))
+        world.wait(lambda: camera.counts.processed == number, "inference")
+        world.report(lambda v: v["processed"] == str(number))  # the outputs come after the count
+        return {name: camera.made[name] - before[name] for name in names}
+
+    assert run(1) == dict.fromkeys(names, 0)
+    for number, name in enumerate(names, start=2):
+        topic = name if name == "instances" else f"{name}/image"
+        kind = TrackedInstanceArray if name == "instances" else Image
+        full = f"/video_knet/{topic}"
+        reader = world.tester.create_subscription(kind, full, lambda message: None, RELIABLE)
+        world.wait(lambda topic=topic: world.listeners(topic), "the reader")
+        assert run(number) == {**dict.fromkeys(names, 0), name: 1}
+        world.tester.destroy_subscription(reader)
+        world.wait(lambda topic=topic: not world.listeners(topic), "the reader to be gone")
+    assert run(6) == dict.fromkeys(names, 0)
+    _, _, values = world.report(lambda v: v["processed"] == "6")
+    assert all(values[f"published {name}"] == "1" for name in names)
+
+
+def test_masks_come_as_run_lengths_when_asked_for(world, camera):
+    got = collect_all(world)
+    camera_topic = world.publisher()
+    _, table = world.send(camera_topic, got["instances"], street(0))
+    assert all(not row.rle for row in table.instances)
+    assert world.set_parameter("rle", True).successful
+    _, table = world.send(camera_topic, got["instances"], street(1))
+    labels = pixels(world.wait(lambda: len(got["panoptic"]) == 2 and got["panoptic"], "labels")[-1])
+    for row in table.instances:
+        roi = row.roi
+        y, x = roi.y_offset, roi.x_offset
+        inside = labels[y : y + roi.height, x : x + roi.width] == row.label
+        assert np.array_equal(mask_from_rle(row), inside & row.is_thing)
+
+
+def test_the_opacity_of_the_overlay_follows_its_parameter(world, camera):
+    tables, overlays = world.tables(), world.collect(Image, "overlay/image")
+    camera_topic = world.publisher()
+    image = street(2)
+    for number, opacity in enumerate((0.0, 1.0), start=1):
+        assert world.set_parameter("overlay_opacity", opacity).successful
+        world.send(camera_topic, tables, image)
+        world.wait(lambda number=number: len(overlays) == number, "an overlay")
+    clear, opaque = map(pixels, overlays)
+    road = (image[..., 0] == ROAD) & (np.arange(HEIGHT)[:, None] > 44)  # far from all contours
+    assert np.array_equal(clear[road], image[road])
+    assert (opaque[road] == CLASSES[0].color).all()
+
+
+def test_messages_that_are_filled_again_do_not_change_what_was_sent(world, camera):
+    got = collect_all(world)
+    camera_topic = world.publisher()
+    for i, scale in enumerate((1, 1, 2, 2)):
+        world.send(camera_topic, got["instances"], street(2 * i, scale))
+    world.wait(lambda: all(len(messages) == 4 for messages in got.values()), "all outputs")
+    for name in ("panoptic", "semantic", "overlay"):
+        one, two, three, four = map(pixels, got[name])
+        assert one.shape == two.shape and three.shape == four.shape != two.shape
+        assert not np.array_equal(one, two) and not np.array_equal(three, four)
 
 
 def test_the_overlay_is_the_drawn_image(world, camera):
@@ -204,3 +250,17 @@ def test_an_image_without_a_stamp_has_no_latency_but_is_tracked(world, camera):
     assert all(math.isnan(t.latency_ms) for t in tables)
     assert stamps(tables) == [0, 0, 0]
     assert {r.age for r in tables[-1].instances if r.is_thing} == {3}
+
+
+def test_detections_and_their_labels_come_where_vision_msgs_is_installed(world, camera):
+    vision = pytest.importorskip("vision_msgs.msg", reason="vision_msgs is not installed")
+    tables, found = world.tables(), world.collect(vision.Detection2DArray, "detections")
+    message, table = world.send(world.publisher(), tables, street(1))
+    (detections,) = world.wait(lambda: found, "detections")
+    assert detections.header == message.header
+    things = [row for row in table.instances if row.is_thing and row.label]
+    assert [d.id for d in detections.detections] == [str(row.track_id) for row in things]
+    latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    labels = world.collect(vision.LabelInfo, "label_info", latched)
+    (info,) = world.wait(lambda: labels, "the labels")
+    assert [c.class_name for c in info.class_map] == [c.name for c in CLASSES]

@@ -112,13 +112,13 @@ def test_a_corrupt_model_and_an_impossible_transition_leave_the_process_alive(
     request.transition.id = 3  # activate: impossible while unconfigured
     client = world.tester.create_client(ChangeState, "/lonely/change_state")
     log = processes.log(NODE)
-    world.wait(lambda: "cannot configure" in log.read_text(), "the start", timeout=60)
+    world.wait(lambda: "not configured" in log.read_text(), "the start", timeout=60)
     world.wait(client.service_is_ready, "the service")
     client.call_async(request)
     world.wait(lambda: "a callback failed: RCLError" in log.read_text(), "the report")
     assert world.call(Trigger, "/lonely/reset_tracker", Trigger.Request()).success is False
     assert process.poll() is None
-    (line,) = [line for line in log.read_text().splitlines() if "cannot configure" in line]
+    (line,) = [line for line in log.read_text().splitlines() if "not configured" in line]
     assert str(corrupt) in line
     assert "Traceback" not in log.read_text()
     process.send_signal(signal.SIGTERM)
@@ -149,3 +149,11 @@ def test_a_video_that_ends_ends_its_process(world, processes, video):
     assert process.returncode == 0
     assert "the video has ended" in processes.log(SOURCE).read_text()
     assert len(images) <= 8
+
+
+@pytest.mark.parametrize("module", [NODE, SOURCE])
+def test_a_ros_argument_that_cannot_be_read_ends_the_process_in_one_line(processes, module):
+    process = processes.start(module, "-r", "image:=bad//topic")
+    assert process.wait(60) == 1
+    log = processes.log(module).read_text()
+    assert "Couldn't parse remap rule: '-r image:=bad//topic'" in log and "Traceback" not in log

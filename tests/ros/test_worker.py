@@ -6,19 +6,19 @@ import threading
 
 import pytest
 
-from video_knet_ros.worker import Mailbox, Worker
+from video_knet_ros.worker import InferenceThread, Mailbox, Worker
 
 
 def test_the_slot_keeps_the_newest_item_and_tells_of_replacements():
     box: Mailbox[int] = Mailbox()
-    assert [box.offer(i) for i in (1, 2, 3)] == [False, True, True]
+    assert [box.offer("a", i) for i in (1, 2, 3)] == [False, True, True]
     assert box.take() == 3
-    assert box.offer(4) is False
+    assert box.offer("a", 4) is False
 
 
 def test_the_queue_goes_first_and_loses_nothing():
     box: Mailbox[int] = Mailbox()
-    box.offer(9)
+    box.offer("a", 9)
     box.send(1)
     box.send(2)
     assert [box.take() for _ in range(3)] == [1, 2, 9]
@@ -26,7 +26,7 @@ def test_the_queue_goes_first_and_loses_nothing():
 
 def test_a_closed_mailbox_still_delivers_its_queue_but_not_its_slot():
     box: Mailbox[int] = Mailbox()
-    box.offer(9)
+    box.offer("a", 9)
     box.send(1)
     box.close()
     assert [box.take(), box.take()] == [1, None]
@@ -36,11 +36,37 @@ def test_a_closed_mailbox_still_delivers_its_queue_but_not_its_slot():
 
 def test_a_withdrawn_item_is_gone():
     box: Mailbox[int] = Mailbox()
-    box.offer(1)
-    box.withdraw()
+    box.offer("a", 1)
+    assert box.withdraw("a") and not box.withdraw("a")
     box.send(2)
     assert box.take() == 2
-    assert box.offer(3) is False
+    assert box.offer("a", 3) is False
+
+
+def test_a_slot_that_is_filled_again_and_again_waits_for_its_turn():
+    box: Mailbox[str] = Mailbox()
+    box.offer("fast", "fast 1")
+    taken = []
+    for i in range(4):
+        taken.append(box.take())
+        for n in range(20):
+            box.offer("fast", f"fast {i} {n}")
+        box.offer("slow", f"slow {i}")
+    assert taken == ["fast 1", "fast 0 19", "slow 1", "fast 2 19"]
+
+
+def test_two_workers_share_a_thread_and_each_closes_its_own_engine():
+    thread = InferenceThread()
+    closed = []
+    first, second = (Worker(lambda n=n: n, closed.append, thread) for n in ("first", "second"))
+    names = [w.call(lambda engine: (engine, threading.current_thread())) for w in (first, second)]
+    (one, its), (two, others) = (future.result(5) for future in names)
+    assert (one, two) == ("first", "second") and its is others
+    first.close()
+    assert closed == ["first"] and second.call(str.upper).result(5) == "SECOND"
+    second.close()
+    thread.close()
+    assert closed == ["first", "second"] and not its.is_alive()
 
 
 def test_the_engine_lives_in_one_thread_from_open_to_close():

@@ -1,0 +1,72 @@
+#!/usr/bin/env python3
+"""What a planner makes of Video K-Net: free road ahead, and the nearest tracked obstacle. Copy it.
+
+Start it beside the camera node: python3 planner.py
+"""
+
+from contextlib import suppress
+
+import cv2
+import numpy as np
+import rclpy
+from rclpy.executors import ExternalShutdownException
+from rclpy.node import Node
+from sensor_msgs.msg import Image
+from video_knet_ros.msg import TrackedInstanceArray
+
+TABLE, LABELS = "/video_knet/instances", "/video_knet/panoptic/image"
+CORRIDOR = np.array([[0.45, 0.5], [0.55, 0.5], [0.8, 1.0], [0.2, 1.0]])  # x, y; shares of the image
+PENDING = 10  # messages that wait for their partner; older ones have lost it on the way
+
+
+class Planner(Node):
+    """Pairs the table and the label image of one camera image by their stamp, which is the same."""
+
+    def __init__(self, **kwargs):
+        super().__init__("planner", **kwargs)
+        self._waiting = {TABLE: {}, LABELS: {}}
+        for topic, kind in ((TABLE, TrackedInstanceArray), (LABELS, Image)):
+            self.create_subscription(kind, topic, lambda m, t=topic: self._receive(t, m), PENDING)
+        self.create_timer(5.0, self._look_for_publishers)
+
+    def _receive(self, topic, message):
+        stamp = message.header.stamp.sec, message.header.stamp.nanosec
+        self._waiting[topic][stamp] = message
+        if all(stamp in waiting for waiting in self._waiting.values()):
+            table, labels = (waiting.pop(stamp) for waiting in self._waiting.values())
+            print(f"{stamp[0]}.{stamp[1]:09}: {describe(table, labels)}", flush=True)
+        elif len(self._waiting[topic]) > PENDING:
+            del self._waiting[topic][next(iter(self._waiting[topic]))]  # the one that came first
+
+    def _look_for_publishers(self):
+        for topic in self._waiting:
+            if not self.count_publishers(topic):
+                self.get_logger().warning(f"nobody publishes {topic}")
+
+
+def describe(table, image):
+    """One line on the road ahead, from the two messages of one camera image."""
+    order = ">u2" if image.is_bigendian else "<u2"
+    shape, strides = (image.height, image.width), (image.step, 2)
+    labels = np.ndarray(shape, order, image.data, strides=strides)
+    corridor = np.zeros(shape, np.uint8)
+    cv2.fillConvexPoly(corridor, (CORRIDOR * shape[::-1]).astype(np.int32), 1)
+    pixels = np.bincount(labels[corridor == 1], minlength=65536)  # of each label, in the corridor
+    road = sum(pixels[i.label] for i in table.instances if i.label and i.class_name == "road")
+    free = f"{road / pixels.sum():.0%} of the corridor is free road"
+    # A coasted track is remembered but has no pixels: its label is 0.
+    ahead = [i for i in table.instances if i.track_id and i.label and pixels[i.label]]
+    if not ahead:
+        return f"{free}, no obstacle"
+    nearest = max(ahead, key=lambda i: i.roi.y_offset + i.roi.height)  # stands lowest in the image
+    return f"{free}, nearest: {nearest.class_name} {nearest.track_id}, seen in {nearest.age} frames"
+
+
+def main():
+    rclpy.init()
+    with suppress(KeyboardInterrupt, ExternalShutdownException):
+        rclpy.spin(Planner())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,160 @@
+"""Several cameras in one process: one engine, tracks of their own, turns for all."""
+
+from __future__ import annotations
+
+import pytest
+from harness import RELIABLE, PaintedRuntime, image_message, street
+from rclpy.exceptions import InvalidNodeNameException
+from rclpy.qos import ReliabilityPolicy
+from sensor_msgs.msg import Image
+from video_knet_ros.msg import TrackedInstanceArray
+
+from video_knet_ros import cameras, node
+from video_knet_ros.worker import InferenceThread
+
+
+class Rig:
+    """Cameras of one process, each with a publisher of images and what came out of it."""
+
+    def __init__(self, world, *names: str) -> None:
+        self.world, self.thread = world, InferenceThread()
+        self.progress: list = []
+        made = cameras.create_cameras(names, self.thread, self.open)
+        self.nodes = {camera.get_name(): world.add(camera) for camera in made}
+        for camera in made:
+            node.start(camera)
+        self.tables: dict[str, list] = {name: [] for name in names}
+        for name, got in self.tables.items():
+            world.tester.create_subscription(
+                TrackedInstanceArray, f"/{name}/instances", got.append, RELIABLE
+            )
+        self.topics = {
+            name: world.tester.create_publisher(Image, f"/{name}/image", RELIABLE) for name in names
+        }
+        for name in names:
+            world.wait(lambda name=name: self.nodes[name].readers["instances"], "the reader")
+            world.wait(lambda name=name: self.asks_for_all(name), "a reliable subscription")
+            world.wait(self.topics[name].get_subscription_count, "the subscription")
+
+    def asks_for_all(self, name: str) -> bool:
+        """Whether the camera's first guess, best effort, has been given up."""
+        found = self.world.tester.get_subscriptions_info_by_topic(f"/{name}/image")
+        return [s.qos_profile.reliability for s in found] == [ReliabilityPolicy.RELIABLE]
+
+    def open(self, path, progress, **options) -> PaintedRuntime:
+        self.progress.append(progress)
+        return self.world.open_painted(path, **options)
+
+    def send(self, name: str, pixels, stamp: float) -> TrackedInstanceArray:
+        before = len(self.tables[name])
+        self.topics[name].publish(image_message(pixels, stamp))
+        self.world.wait(lambda: len(self.tables[name]) > before, f"a table of {name}")
+        return self.tables[name][-1]
+
+    def close(self) -> None:
+        for each in self.nodes.values():
+            each.destroy_node()
+            self.world.executor.remove_node(each)
+        self.thread.close()
+
+
+@pytest.fixture
+def rig(world):
+    rig = Rig(world, "front", "rear")
+    yield rig
+    for runtime in world.runtimes:
+        runtime.gate.set()
+    rig.close()
+
+
+def test_cameras_share_an_engine_and_have_tracks_of_their_own(world, rig):
+    assert len(world.runtimes) == 1
+    for i in range(3):
+        front = rig.send("front", street(i), 1 + 0.1 * i)
+    rear = rig.send("rear", street(0), 50.0)
+    assert {r.age for r in front.instances if r.is_thing} == {3}
+    assert {r.age for r in rear.instances if r.is_thing} == {1}
+    assert front.sequence == 2 and rear.sequence == 0
+    assert len(world.runtimes[0].threads) == 1, "the engine lives in one thread"
+
+
+def test_all_cameras_hear_of_the_build_of_their_engine(world, rig):
+    (progress,) = rig.progress
+    progress("tensorrt: building", 0.4)
+    for name in ("front", "rear"):
+        words = world.report(lambda v: v["engine_build"], name=f"/{name}")[2]["engine_build"]
+        assert words == "tensorrt: building 40%"
+
+
+def test_the_engine_stays_open_until_its_last_camera_is_cleaned_up(world, rig):
+    (engine,) = world.runtimes
+    for name in ("front", "rear"):
+        assert not engine.closed
+        rig.nodes[name].trigger_deactivate()
+        rig.nodes[name].trigger_cleanup()
+    assert engine.closed
+    rig.nodes["front"].trigger_configure()
+    assert len(world.runtimes) == 2 and not world.runtimes[1].closed
+
+
+def test_a_fast_camera_does_not_keep_a_slow_one_from_its_turn(world, rig):
+    (engine,) = world.runtimes
+    engine.gate.clear()
+    rig.topics["front"].publish(image_message(street(1), 1.0))
+    world.wait(lambda: engine.seen, "inference to begin")
+    rig.topics["front"].publish(image_message(street(2), 1.1))
+    world.wait(lambda: rig.nodes["front"].counts.received == 2, "the second image")
+    rig.topics["rear"].publish(image_message(street(100), 1.1))
+    world.wait(lambda: rig.nodes["rear"].counts.received == 1, "the slow camera's image")
+    for i in range(3, 9):
+        rig.topics["front"].publish(image_message(street(i), 1 + 0.1 * i))
+        world.wait(lambda i=i: rig.nodes["front"].counts.received == i, f"image {i}")
+    engine.gate.set()
+    world.wait(lambda: len(engine.seen) == 3, "three images")
+    assert engine.seen == [1, 8, 100]
+    assert rig.nodes["front"].counts.skipped == 6 and rig.nodes["rear"].counts.skipped == 0
+
+
+def test_a_camera_whose_images_are_bad_does_not_harm_another(world, rig):
+    for i in range(5):
+        bad = image_message(street(i), 1 + 0.1 * i)
+        bad.encoding = "teal9"
+        rig.topics["rear"].publish(bad)
+        rig.send("front", street(i), 1 + 0.1 * i)
+    world.wait(lambda: rig.nodes["rear"].counts.failed == 5, "the failures")
+    assert rig.nodes["front"].counts.failed == 0
+    assert rig.nodes["front"].counts.processed == 5
+
+
+def test_cameras_with_other_engine_options_have_another_engine(world):
+    rig = Rig(world, "left", "right")
+    try:
+        right = rig.nodes["right"]
+        right.trigger_deactivate()
+        right.trigger_cleanup()
+        assert not world.runtimes[0].closed
+        (result,) = right.set_parameters([node.Parameter("threads", value=3)])
+        assert result.successful
+        right.trigger_configure()
+        assert len(world.runtimes) == 2
+    finally:
+        rig.close()
+    assert all(runtime.closed for runtime in world.runtimes)
+
+
+def test_a_name_that_cannot_be_one_is_refused(world):
+    thread = InferenceThread()
+    with pytest.raises(InvalidNodeNameException):
+        cameras.create_cameras(["front camera"], thread)
+    thread.close()
+
+
+BAD_ARGUMENTS = [[], ["front", "front"], ["front", "--ros-args", "-r", "image:=bad//topic"]]
+
+
+@pytest.mark.parametrize("names", BAD_ARGUMENTS)
+def test_the_executable_wants_names_that_differ_and_ros_arguments_that_hold(names, capsys):
+    with pytest.raises(SystemExit) as end:
+        cameras.main(["cameras_node", *names])
+    assert end.value.code == 2
+    assert "usage: cameras_node" in capsys.readouterr().err

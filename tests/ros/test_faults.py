@@ -1,0 +1,144 @@
+"""What goes wrong around a robot, what the node makes of it, and its words for it.
+
+docs/troubleshooting.md has a table of these. The other rows of it are tested in test_node_input.py
+(images that cannot be used, an engine that fails), test_node_control.py (models) and
+test_snapshot.py (a full disk).
+"""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+from builtin_interfaces.msg import Time
+from diagnostic_msgs.msg import DiagnosticStatus
+from harness import RELIABLE, PaintedRuntime, image_message, stamps, street
+from rosgraph_msgs.msg import Clock
+
+from video_knet_core.engine.runtime import default_model_path, open_runtime
+from video_knet_ros import conversions
+
+
+def things(table) -> set[int]:
+    return {row.track_id for row in table.instances if row.is_thing}
+
+
+@pytest.mark.parametrize(
+    ("pixels", "says", "words"),
+    [
+        (street()[..., 0], "rgb8", "wrong step: 96 bytes, wanted at least 288 for 96 rgb8 pixels"),
+        (street(), "bgra8", "wrong step: 288 bytes, wanted at least 384 for 96 bgra8 pixels"),
+        (street()[..., 0], "nv12", "wrong amount of data: 4608 bytes, wanted 6912 for 72 rows"),
+        (street()[..., 0].astype(np.uint16), "16UC1", "unknown encoding '16UC1'; wanted one of"),
+    ],
+)
+def test_an_encoding_that_promises_more_than_there_is_costs_one_frame(world, pixels, says, words):
+    camera = world.camera_node()
+    tables = world.tables()
+    camera_topic = world.publisher()
+    lie = image_message(pixels, 1.0, encoding="mono8")
+    lie.encoding = says
+    camera_topic.publish(lie)
+    level, message, values = world.report(lambda v: v["failed"] == "1", DiagnosticStatus.WARN)
+    assert message.startswith(f"1 frames failed: {words}")
+    assert values["state"] == "active" and camera.counts.processed == 0
+    world.send(camera_topic, tables, street())
+
+
+def test_a_stamp_that_goes_back_starts_a_new_epoch_and_is_no_error(world, caplog):
+    caplog.set_level("INFO", "video_knet_core.predictor")
+    camera = world.camera_node()
+    tables = world.tables()
+    camera_topic = world.publisher()
+    _, before = world.send(camera_topic, tables, street(1))
+    _, after = world.send(camera_topic, tables, street(2), step=-1.0)
+    assert after.tracker_epoch == before.tracker_epoch + 1
+    assert things(before) and things(after) and not things(before) & things(after)
+    assert "tracker reset: the stamp went back by 1.000 s" in caplog.text
+    assert camera.counts.failed == 0
+
+
+def test_a_looping_bag_starts_a_new_epoch_and_times_stay_right(world):
+    world.camera_node(use_sim_time=True)
+    tables = world.tables()
+    camera_topic = world.publisher()
+    clock = world.tester.create_publisher(Clock, "/clock", RELIABLE)
+    world.wait(clock.get_subscription_count, "a reader of the clock")
+    for start, epoch in ((500.0, 0), (20.0, 1)):
+        for i in range(2):
+            stamp = start + 0.1 * i
+            clock.publish(Clock(clock=conversions.time_message(round((stamp + 0.03) * 1e9))))
+            world.report(lambda v: True)  # told of by a steady clock, this one stands still
+            camera_topic.publish(image_message(street(i), stamp))
+            world.wait(lambda n=2 * epoch + i: len(tables) > n, "a table")
+            assert tables[-1].latency_ms == pytest.approx(30.0, abs=0.01)
+            assert tables[-1].tracker_epoch == epoch
+    assert things(tables[1]) == things(tables[0]) and things(tables[2]) == things(tables[3])
+
+
+@pytest.mark.parametrize(
+    "stamp",
+    [Time(), Time(sec=-(2**31)), Time(sec=5, nanosec=2**32 - 1)],
+    ids=["none", "negative", "nanoseconds over a second"],
+)
+def test_a_stamp_that_no_clock_gives_comes_back_unchanged(world, stamp):
+    camera = world.camera_node()
+    tables = world.tables()
+    camera_topic = world.publisher()
+    for i in range(2):
+        message = image_message(street(i))
+        message.header.stamp = stamp
+        camera_topic.publish(message)
+        world.wait(lambda i=i: len(tables) == i + 1, "a table")
+        assert tables[-1].header.stamp == stamp
+    assert camera.counts.failed == 0
+    world.send(camera_topic, tables, street(2))
+
+
+def test_a_model_that_vanishes_before_configure_is_named_and_may_come_back(world, tmp_path):
+    model = tmp_path / "model.onnx"
+    model.write_bytes(default_model_path().read_bytes())
+    world.camera_node(start=False, open_runtime=open_runtime, model=str(model))
+    assert world.transition("configure") and world.transition("cleanup")
+    hidden = model.rename(tmp_path / "hidden")
+    assert not world.transition("configure")
+    level, message, values = world.report(lambda v: True, DiagnosticStatus.ERROR)
+    assert message == f"not configured: no model file {model}"
+    assert values["state"] == "unconfigured"
+    hidden.rename(model)
+    assert world.transition("configure")
+    assert world.report(lambda v: v["state"] == "inactive")[:2] == (DiagnosticStatus.OK, "inactive")
+
+
+class SlowRuntime(PaintedRuntime):
+    """Takes 0.1 s for a frame, as a processor does."""
+
+    def step(self, image, state):
+        time.sleep(0.1)
+        return super().step(image, state)
+
+
+def test_a_camera_at_200_hz_gets_the_newest_frames_through_and_all_others_counted(world):
+    def open_slow(path, **options) -> SlowRuntime:
+        world.runtimes.append(SlowRuntime())
+        return world.runtimes[-1]
+
+    camera = world.camera_node(open_runtime=open_slow)
+    tables = world.tables()
+    camera_topic = world.publisher()
+    for i in range(200):
+        last = image_message(street(i), world.now())
+        camera_topic.publish(last)
+        due = time.monotonic() + 1 / 200
+        world.wait(lambda due=due: time.monotonic() >= due, "the next image")
+    world.wait(lambda: tables and tables[-1].header == last.header, "the newest image")
+    counts = camera.counts
+    assert counts.received == counts.processed + counts.skipped
+    assert counts.skipped > counts.processed > 2
+    assert len(tables) == counts.processed
+    assert sum(table.skipped for table in tables) == counts.skipped
+    assert stamps(tables) == sorted(stamps(tables))
+    assert max(table.latency_ms for table in tables) < 2000, "no queue builds up"
+    _, _, values = world.report(lambda v: v["skipped"] == str(counts.skipped))
+    assert values["failed"] == "0"

@@ -1,0 +1,358 @@
+"""Image messages to RGB, against OpenCV's conversions, arithmetic, and cv_bridge where it is."""
+
+from __future__ import annotations
+
+from array import array
+
+import cv2
+import numpy as np
+import pytest
+from harness import street
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from sensor_msgs.msg import CompressedImage, Image
+
+from video_knet_ros.image_decoding import ENCODINGS, ImageError, to_rgb
+
+RGB = np.random.default_rng(0).integers(0, 256, (6, 8, 3), np.uint8)
+
+
+def raw(pixels: NDArray, encoding: str, padding: int = 0, bigendian: int = 0) -> Image:
+    """Message whose rows are followed by `padding` bytes of noise."""
+    height, width = pixels.shape[:2]
+    rows = np.ascontiguousarray(pixels).view(np.uint8).reshape(height, -1)
+    rows = np.hstack([rows, np.full((height, padding), 0xA5, np.uint8)])
+    return Image(
+        height=height,
+        width=width,
+        encoding=encoding,
+        step=rows.shape[1],
+        is_bigendian=bigendian,
+        data=array("B", rows.tobytes()),
+    )
+
+
+# --- pictures in every encoding, and what they should become -------------------------------------
+
+PATTERNS = ("rggb", "bggr", "gbrg", "grbg")
+COLOUR = {
+    f"{name}{bits}" for name in ("rgb", "bgr", "rgba", "bgra", "mono") for bits in ("8", "16")
+}
+GENERIC = {"8UC1": "mono8", "8UC3": "bgr8", "8UC4": "bgra8"}
+BAYER = {f"bayer_{pattern}{bits}" for pattern in PATTERNS for bits in ("8", "16")}
+PACKED_YUV = {"uyvy": "uyvy", "yuv422": "uyvy", "yuyv": "yuyv", "yuv422_yuy2": "yuyv"}
+PLANAR_YUV = {"nv12", "nv21", "nv24"}
+CHANNELS = {"rgb": "rgb", "bgr": "bgr", "rgba": "rgba", "bgra": "bgra", "mono": "y"}
+
+
+def picture(encoding: str, height: int, width: int, rng: np.random.Generator) -> NDArray:
+    """Random rows of an encoding, in the machine's byte order; chroma planes are below the luma."""
+    if encoding in PLANAR_YUV:
+        rows = {"nv12": height * 3 // 2, "nv21": height * 3 // 2, "nv24": height * 3}[encoding]
+        return rng.integers(0, 256, (rows, width), np.uint8)
+    if encoding in PACKED_YUV:
+        return rng.integers(0, 256, (height, width, 2), np.uint8)
+    name = GENERIC.get(encoding, encoding)
+    dtype, high = (np.uint16, 65536) if name.endswith("16") else (np.uint8, 256)
+    channels = 1 if name in BAYER else len(CHANNELS[name.rstrip("0123456789")])
+    return rng.integers(0, high, (height, width, channels), dtype)
+
+
+def planar(rows: NDArray, encoding: str, height: int, padding: int) -> Image:
+    """Message of a planar picture; the chroma rows of nv24 are twice as long as those of luma."""
+    width = rows.shape[1]
+    luma, chroma = rows[:height], rows[height:]
+    if encoding == "nv24":
+        chroma = chroma.reshape(height, 2 * width)
+    luma = np.pad(luma, ((0, 0), (0, padding)), constant_values=0xA5)
+    per_row = chroma.shape[1] // width
+    chroma = np.pad(chroma, ((0, 0), (0, padding * per_row)), constant_values=0xA5)
+    return Image(
+        height=height,
+        width=width,
+        encoding=encoding,
+        step=width + padding,
+        data=array("B", luma.tobytes() + chroma.tobytes()),
+    )
+
+
+def yuv_planes(rows: NDArray, encoding: str, height: int) -> NDArray:
+    """Y, U, V of each pixel, int64 [H, W, 3]."""
+    if encoding in PACKED_YUV:
+        is_uyvy = PACKED_YUV[encoding] == "uyvy"
+        luma, chroma = rows[..., int(is_uyvy)], rows[..., int(not is_uyvy)]
+        u, v = (chroma[:, first::2].repeat(2, axis=1) for first in (0, 1))
+        return np.dstack([luma, u, v]).astype(np.int64)
+    luma, chroma = rows[:height], rows[height:].reshape(-1, 2)
+    scale = 1 if encoding == "nv24" else 2
+    chroma = chroma.reshape(height // scale, -1, 2).repeat(scale, axis=0).repeat(scale, axis=1)
+    u, v = (chroma[..., 1], chroma[..., 0]) if encoding == "nv21" else np.moveaxis(chroma, -1, 0)
+    return np.dstack([luma, u, v]).astype(np.int64)
+
+
+def bt601(yuv: NDArray) -> NDArray:
+    """RGB of video-range YUV by the standard's formula, not rounded."""
+    y = 1.164 * np.maximum(yuv[..., 0] - 16, 0)
+    u, v = yuv[..., 1] - 128, yuv[..., 2] - 128
+    rgb = np.dstack([y + 1.596 * v, y - 0.813 * v - 0.391 * u, y + 2.018 * u])
+    return np.clip(rgb, 0, 255)
+
+
+def to_8_bit(values: NDArray) -> NDArray:
+    """round(value * 255 / 65535) in whole numbers; 8-bit values stay."""
+    if values.dtype == np.uint8:
+        return values
+    return ((values.astype(np.int64) + 128) // 257).astype(np.uint8)
+
+
+def by_arithmetic(pixels: NDArray, encoding: str) -> NDArray:
+    """RGB of the encodings that only name their channels."""
+    name = CHANNELS[GENERIC.get(encoding, encoding).rstrip("0123456789")]
+    order = [0, 0, 0] if name == "y" else [name.index(c) for c in "rgb"]
+    return to_8_bit(pixels[..., order])
+
+
+BRIDGE_CODES = {
+    "bayer_rggb": cv2.COLOR_BayerBG2RGB,
+    "bayer_bggr": cv2.COLOR_BayerRG2RGB,
+    "bayer_gbrg": cv2.COLOR_BayerGR2RGB,
+    "bayer_grbg": cv2.COLOR_BayerGB2RGB,
+    "uyvy": cv2.COLOR_YUV2RGB_UYVY,
+    "yuyv": cv2.COLOR_YUV2RGB_YUY2,
+    "nv12": cv2.COLOR_YUV2RGB_NV12,
+    "nv21": cv2.COLOR_YUV2RGB_NV21,
+}
+"""OpenCV's conversions, under the names by which cv_bridge calls them."""
+
+
+def by_opencv(pixels: NDArray, encoding: str) -> NDArray:
+    """RGB as cv_bridge makes it: one conversion at full depth, then to 8 bits."""
+    name = PACKED_YUV.get(
+        encoding, encoding.rstrip("0123456789") if "bayer" in encoding else encoding
+    )
+    return to_8_bit(cv2.cvtColor(np.ascontiguousarray(pixels), BRIDGE_CODES[name]))
+
+
+@st.composite
+def pictures(draw, encodings):
+    """An encoding, its height, random rows, and a message with them."""
+    encoding = draw(st.sampled_from(sorted(encodings)))
+    least = 3 if encoding in BAYER else 1
+    height, width = draw(st.integers(least, 24)), draw(st.integers(least, 24))
+    if encoding in PACKED_YUV or encoding in ("nv12", "nv21"):
+        width *= 2
+    if encoding in ("nv12", "nv21"):
+        height *= 2
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    rows, padding = picture(encoding, height, width, rng), draw(st.integers(0, 9))
+    if encoding in PLANAR_YUV:
+        return encoding, height, rows, planar(rows, encoding, height, padding)
+    bigendian = draw(st.booleans())
+    sent = rows.astype(rows.dtype.newbyteorder(">" if bigendian else "<"))
+    return encoding, height, rows, raw(sent, encoding, padding, int(bigendian))
+
+
+def test_these_are_all_encodings():
+    assert COLOUR | set(GENERIC) | BAYER | set(PACKED_YUV) | PLANAR_YUV == set(ENCODINGS)
+
+
+@given(pictures(COLOUR | set(GENERIC)))
+def test_colours_and_grey_come_out_in_rgb_order_and_8_bits(drawn):
+    encoding, _, pixels, message = drawn
+    assert np.array_equal(to_rgb(message), by_arithmetic(pixels, encoding))
+
+
+@given(pictures(BAYER | set(PACKED_YUV) | {"nv12", "nv21"}))
+@settings(max_examples=200)
+def test_bayer_and_yuv_agree_with_opencv(drawn):
+    encoding, _, pixels, message = drawn
+    assert np.array_equal(to_rgb(message), by_opencv(pixels, encoding))
+
+
+@given(pictures(BAYER))
+def test_bayer_keeps_every_value_that_the_sensor_saw(drawn):
+    encoding, height, pixels, message = drawn
+    rgb, seen = to_rgb(message), to_8_bit(pixels[..., 0])
+    pattern = encoding.removeprefix("bayer_")
+    for y in range(1, height - 1):  # OpenCV copies the border from the row or column beside it
+        for x in range(1, rgb.shape[1] - 1):
+            assert rgb[y, x, "rgb".index(pattern[2 * (y % 2) + x % 2])] == seen[y, x]
+
+
+@given(pictures(set(PACKED_YUV) | PLANAR_YUV))
+@settings(max_examples=200)
+def test_yuv_is_within_rounding_of_the_standards_formula(drawn):
+    encoding, height, rows, message = drawn
+    expected = bt601(yuv_planes(rows, encoding, height))
+    assert np.abs(to_rgb(message) - expected).max() <= 1
+
+
+# --- single cases --------------------------------------------------------------------------------
+
+
+def test_plain_rgb_is_not_copied():
+    message = raw(RGB, "rgb8")
+    assert np.shares_memory(to_rgb(message), np.frombuffer(message.data, np.uint8))
+
+
+@pytest.mark.parametrize("encoding", sorted(ENCODINGS))
+def test_the_result_is_one_block_of_bytes(encoding):
+    rows = picture(encoding, 6, 8, np.random.default_rng(0))
+    planes = encoding in PLANAR_YUV
+    rgb = to_rgb(planar(rows, encoding, 6, 3) if planes else raw(rows, encoding, 3))
+    assert (rgb.shape, rgb.dtype, rgb.flags.c_contiguous) == ((6, 8, 3), np.uint8, True)
+
+
+def test_nv24_has_a_colour_of_its_own_for_every_pixel():
+    red, blue = (81, 90, 240), (41, 240, 110)  # Y, U, V of the standard's primaries
+    luma = np.array([[red[0], blue[0]]], np.uint8)
+    chroma = np.array([[*red[1:], *blue[1:]]], np.uint8).reshape(2, 2)
+    rgb = to_rgb(planar(np.vstack([luma, chroma]), "nv24", 1, padding=0))
+    assert np.abs(rgb.astype(int) - [[[254, 0, 0], [0, 0, 255]]]).max() <= 1
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+@pytest.mark.parametrize(("dtype", "scale"), [(np.uint8, 1), (np.uint16, 257)])
+def test_bayer_gives_a_flat_colour_back(pattern, dtype, scale):
+    colour = {"r": 200, "g": 90, "b": 30}
+    tile = np.array([colour[c] * scale for c in pattern], dtype).reshape(2, 2)
+    encoding = f"bayer_{pattern}{8 * np.dtype(dtype).itemsize}"
+    for rows, columns in ((10, 12), (9, 11)):  # a cropped sensor may have odd sides
+        rgb = to_rgb(raw(np.tile(tile, (5, 6))[:rows, :columns], encoding, padding=3))
+        assert (rgb == (200, 90, 30)).all()
+
+
+@pytest.mark.parametrize("bigendian", [0, 1])
+def test_16_bit_white_is_8_bit_white(bigendian):
+    values = np.array([[0, 128, 129, 257, 32768, 65535]], ">u2" if bigendian else "<u2")
+    rgb = to_rgb(raw(values, "mono16", bigendian=bigendian))
+    assert rgb[0, :, 0].tolist() == [0, 0, 1, 1, 128, 255]
+
+
+# --- cv_bridge -----------------------------------------------------------------------------------
+
+KNOWN_TO_BRIDGE = sorted(COLOUR | BAYER | {"yuv422", "yuv422_yuy2"})
+
+
+@pytest.mark.parametrize("encoding", KNOWN_TO_BRIDGE)
+def test_cv_bridge_agrees(encoding):
+    cv_bridge = pytest.importorskip("cv_bridge", reason="cv_bridge cannot be imported")
+    message = raw(picture(encoding, 6, 8, np.random.default_rng(0)), encoding)
+    try:
+        expected = cv_bridge.CvBridge().imgmsg_to_cv2(message, "rgb8")
+    except KeyError:  # the real one raises CvBridgeError, and knows all of these
+        pytest.skip(f"this cv_bridge is the stand-in from PyPI, which does not know {encoding}")
+    assert np.array_equal(to_rgb(message), expected)
+
+
+# --- what cannot be used -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"height": 0, "width": 0, "step": 0, "data": array("B")}, "empty image: 0 x 0"),
+        ({"height": 0}, "empty image: 8 x 0"),
+        ({"step": 23}, "wrong step: 23 bytes, wanted at least 24"),
+        ({"step": 0}, "wrong step: 0 bytes, wanted at least 24"),
+        ({"step": 32}, "wrong amount of data: 144 bytes, wanted 192"),
+        ({"step": 2**32 - 1}, "wrong amount of data: 144 bytes, wanted 25769803770"),
+        ({"data": array("B", bytes(100))}, "wrong amount of data: 100 bytes, wanted 144"),
+        ({"data": array("B", bytes(145))}, "wrong amount of data: 145 bytes, wanted 144"),
+        ({"data": array("B")}, "wrong amount of data: 0 bytes, wanted 144"),
+        ({"encoding": "32FC1"}, "unknown encoding '32FC1'; wanted one of rgb8"),
+        ({"encoding": "16UC1"}, "unknown encoding '16UC1'"),  # distances or labels, not a picture
+        ({"encoding": ""}, "unknown encoding ''"),
+        ({"encoding": "bgra8"}, "wrong step: 24 bytes, wanted at least 32"),
+        ({"encoding": "rgb16"}, "wrong step: 24 bytes, wanted at least 48 for 8 rgb16 pixels"),
+        ({"encoding": "nv12"}, "wrong amount of data: 144 bytes, wanted 216 for 9 rows"),
+        ({"encoding": "nv24"}, "wrong amount of data: 144 bytes, wanted 432 for 18 rows"),
+    ],
+)
+def test_unusable_images_say_what_was_found_and_wanted(change, words):
+    message = raw(RGB, "rgb8")
+    for name, value in change.items():
+        setattr(message, name, value)
+    with pytest.raises(ImageError) as error:
+        to_rgb(message)
+    assert words in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "width", "height", "words"),
+    [
+        ("yuyv", 7, 6, "7 x 6 pixels cannot be yuyv, wanted an even width"),
+        ("uyvy", 1, 1, "1 x 1 pixels cannot be uyvy, wanted an even width"),
+        ("nv12", 7, 6, "7 x 6 pixels cannot be nv12, wanted an even width"),
+        ("nv21", 8, 5, "8 x 5 pixels cannot be nv21, wanted an even height"),
+        ("nv12", 7, 5, "7 x 5 pixels cannot be nv12, wanted an even width and an even height"),
+        ("bayer_rggb8", 2, 8, "2 x 8 pixels cannot be bayer_rggb8, wanted at least 3 x 3"),
+    ],
+)
+def test_sizes_that_an_encoding_cannot_have_are_refused(encoding, width, height, words):
+    with pytest.raises(ImageError) as error:
+        to_rgb(Image(height=height, width=width, encoding=encoding, step=2 * width))
+    assert str(error.value) == words
+
+
+@given(
+    st.sampled_from([*sorted(ENCODINGS), "32FC1", "jpeg"]),
+    st.tuples(*[st.integers(0, 9)] * 2),
+    st.integers(0, 40),
+    st.integers(0, 1),
+    st.integers(0, 200),
+)
+@settings(max_examples=500)
+def test_whatever_a_message_says_it_is_decoded_or_refused(encoding, size, step, bigendian, amount):
+    message = Image(
+        height=size[0],
+        width=size[1],
+        encoding=encoding,
+        step=step,
+        is_bigendian=bigendian,
+        data=array("B", bytes(amount)),
+    )
+    try:
+        assert to_rgb(message).shape == (*size, 3)
+    except ImageError as error:
+        assert str(error)
+
+
+# --- compressed ----------------------------------------------------------------------------------
+
+
+def compressed(data: bytes, name: str = "jpeg") -> CompressedImage:
+    return CompressedImage(format=name, data=array("B", data))
+
+
+def encode(suffix: str, rgb: NDArray) -> bytes:
+    ok, data = cv2.imencode(suffix, rgb[..., ::-1])
+    assert ok
+    return data.tobytes()
+
+
+def test_png_is_lossless():
+    assert np.array_equal(to_rgb(compressed(encode(".png", RGB), "png")), RGB)
+
+
+def test_jpeg_agrees_with_opencv_even_with_padding_behind():
+    data = encode(".jpg", street(scale=4))
+    expected = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+    assert np.array_equal(to_rgb(compressed(data + bytes(100))), expected)
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png"])
+def test_truncated_files_are_refused(suffix):
+    data = encode(suffix, street(scale=4))
+    with pytest.raises(ImageError, match=f"truncated image: {len(data) // 2} bytes"):
+        to_rgb(compressed(data[: len(data) // 2], suffix[1:]))
+
+
+def test_data_that_is_no_image_is_refused():
+    with pytest.raises(ImageError, match="0 bytes of format 'jpeg', wanted JPEG or PNG"):
+        to_rgb(compressed(b""))
+    with pytest.raises(ImageError, match="wanted JPEG or PNG"):
+        to_rgb(compressed(b"GIF89a" + bytes(50), "gif"))
+    with pytest.raises(ImageError, match="corrupt image"):
+        to_rgb(compressed(b"\xff\xd8 nothing \xff\xd9"))

@@ -1,0 +1,121 @@
+"""Masks as run lengths, by hand and through random masks."""
+
+from __future__ import annotations
+
+import math
+from array import array
+
+import numpy as np
+import pytest
+from harness import CLASSES
+from hypothesis import given
+from hypothesis import strategies as st
+from sensor_msgs.msg import Image, RegionOfInterest
+from video_knet_ros.msg import TrackedInstance
+
+from video_knet_core.geometry import LabelMap
+from video_knet_core.types import PanopticFrame, StageTimes, Track, TrackState
+from video_knet_ros.conversions import instance_array
+from video_knet_ros.rle import instance_rle, mask_from_rle
+
+LABEL = 3
+
+
+def track(box: tuple[int, int, int, int], label: int = LABEL) -> Track:
+    return Track(
+        label=label,
+        track_id=7,
+        class_id=3,
+        is_thing=True,
+        state=TrackState.CONFIRMED,
+        score=0.9,
+        track_score=0.8,
+        age=1,
+        first_seen=1,
+        last_seen=1,
+        box=box,
+        centroid=(0.0, 0.0),
+        velocity=(math.nan, math.nan),
+        area=1,
+        truncated=False,
+    )
+
+
+def tight_box(mask: np.ndarray) -> tuple[int, int, int, int]:
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    return (
+        int(columns[0]),
+        int(rows[0]),
+        int(columns[-1] - columns[0] + 1),
+        int(rows[-1] - rows[0] + 1),
+    )
+
+
+def row(rle: array, width: int, height: int) -> TrackedInstance:
+    return TrackedInstance(rle=rle, roi=RegionOfInterest(width=width, height=height))
+
+
+@pytest.mark.parametrize(
+    ("box", "runs"),
+    [
+        (["###", "###"], [0, 6]),
+        (["#"], [0, 1]),
+        (["#..", ".##"], [0, 1, 3, 2]),
+        ([".#.", "###", ".#."], [1, 1, 1, 3, 1, 1, 1]),
+        (["..#", "#.."], [2, 2, 2]),  # a run goes on in the next row
+        (["#.#"], [0, 1, 1, 1]),
+    ],
+)
+def test_runs_go_row_by_row_and_begin_with_background(box, runs):
+    labels = np.full((8, 9), 1, np.uint16)  # what lies around does not count
+    height, width = len(box), len(box[0])
+    mask = np.array([[c == "#" for c in line] for line in box])
+    labels[2 : 2 + height, 3 : 3 + width][mask] = LABEL
+    rle = instance_rle(labels, track((3, 2, width, height)))
+    assert (rle.typecode, rle.tolist()) == ("I", runs)
+    assert np.array_equal(mask_from_rle(row(rle, width, height)), mask)
+
+
+@given(st.data())
+def test_every_mask_survives(data):
+    height, width = data.draw(st.integers(1, 20)), data.draw(st.integers(1, 20))
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
+    labels = rng.integers(1, data.draw(st.integers(2, 5)), (height, width), np.uint16)
+    mask = labels == data.draw(st.sampled_from(np.unique(labels)))
+    x, y, w, h = box = tight_box(mask)
+    rle = instance_rle(labels, track(box, int(labels[mask][0])))
+    assert all(rle[1:]) and sum(rle) == w * h and sum(rle[1::2]) == mask.sum()
+    whole = np.zeros_like(mask)
+    whole[y:][:h, x:][:, :w] = mask_from_rle(row(rle, w, h))
+    assert np.array_equal(whole, mask)
+
+
+def test_a_coasted_track_has_no_runs_and_an_empty_mask():
+    labels = np.zeros((4, 4), np.uint16)
+    rle = instance_rle(labels, track((1, 1, 2, 2), label=0))
+    assert len(rle) == 0
+    assert not mask_from_rle(row(rle, 2, 2)).any()
+
+
+def test_runs_that_do_not_fill_the_roi_are_refused():
+    with pytest.raises(ValueError, match="runs of 5 pixels in all, wanted 6 for a roi of 3 x 2"):
+        mask_from_rle(row(array("I", [0, 5]), 3, 2))
+
+
+def test_the_table_has_masks_only_when_asked():
+    labels = np.zeros((4, 4), np.uint16)
+    labels[1:3, 1:4] = LABEL
+    frame = PanopticFrame(
+        stamp=1,
+        label_map=LabelMap.of(labels),
+        tracks=(track((1, 1, 3, 2)), track((0, 0, 4, 4), label=0)),
+        born=(),
+        ended=(),
+        epoch=0,
+        times=StageTimes(0.0, 1.0, 0.0, 0.0),
+    )
+    header = Image().header
+    without = instance_array(header, frame, CLASSES, 0, 0)
+    assert [list(i.rle) for i in without.instances] == [[], []]
+    table = instance_array(header, frame, CLASSES, 0, 0, rle=True)
+    assert [list(i.rle) for i in table.instances] == [[0, 6], []]

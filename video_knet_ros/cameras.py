@@ -1,0 +1,54 @@
+"""Several cameras in one process with one engine: `cameras_node NAME...`.
+
+Each camera is a node of its own, called NAME, with its own tracks, topics, parameters and
+lifecycle; the model is loaded once and serves them in turn. ROS arguments tell them apart as usual:
+
+    cameras_node front rear --ros-args -r front:~/image:=/front/image_raw -p front:max_rate:=10.0
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+
+from rclpy.utilities import remove_ros_args
+
+from video_knet_core.engine.runtime import Runtime, open_runtime
+
+from . import process
+from .node import CameraNode, start
+from .shared_runtime import SharedRuntimes
+from .worker import InferenceThread
+
+
+def create_cameras(
+    names: Sequence[str],
+    thread: InferenceThread,
+    open_runtime: Callable[..., Runtime] = open_runtime,
+) -> list[CameraNode]:
+    """A node for each name; all open their engines in `thread` and share those that are the same.
+
+    Raises:
+        InvalidNodeNameException: by rclpy, for a name that cannot be one.
+    """
+    shared = SharedRuntimes(open_runtime)
+    return [CameraNode(shared.open, name, thread) for name in names]
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """The `cameras_node` executable; see `process.run` for exit codes."""
+    parser = argparse.ArgumentParser(prog="cameras_node", description=__doc__.split("\n\n")[0])
+    parser.add_argument("names", nargs="+", metavar="NAME", help="of a camera, and of its node")
+    try:
+        own = remove_ros_args(args if args is not None else sys.argv)[1:]
+    except RuntimeError as error:  # what rclpy raises for ROS arguments shares no base but this
+        parser.error(process.one_line(error))
+    names = parser.parse_args(own).names
+    if len(set(names)) < len(names):
+        parser.error(f"the names of the cameras must differ, found {' '.join(names)}")
+    thread = InferenceThread()
+    try:
+        return process.run(lambda: create_cameras(names, thread), start, args)
+    finally:
+        thread.close()

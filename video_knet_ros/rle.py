@@ -1,0 +1,56 @@
+"""Masks of instances as run lengths: the field `rle` of a TrackedInstance.
+
+The runs go row by row through the box of the instance, on from the end of a row to the start of the
+next, background and instance by turns, background first. They add up to the area of the box.
+"""
+
+from __future__ import annotations
+
+from array import array
+
+import numpy as np
+from numpy.typing import NDArray
+
+from video_knet_core.types import Track
+
+from .msg import TrackedInstance
+
+
+def instance_rle(labels: NDArray[np.uint16], track: Track) -> array:
+    """Run lengths of the mask of a track inside its box; none if it has no pixels.
+
+    Args:
+        labels: [H, W] labels of the frame.
+        track: a row of the same frame.
+
+    Returns:
+        uint32 array ("I"), as the message takes it without a copy.
+    """
+    if not track.label:
+        return array("I")
+    x, y, width, height = (int(v) for v in track.box)
+    mask = (labels[y : y + height, x : x + width] == track.label).ravel()
+    ends = np.flatnonzero(mask[1:] != mask[:-1]) + 1
+    start = np.zeros(1 + int(mask[0]), np.intp)  # twice 0: the background before it is empty
+    runs = np.diff(np.concatenate([start, ends, [mask.size]]))
+    return array("I", runs.astype(np.uint32).tobytes())
+
+
+def mask_from_rle(instance: TrackedInstance) -> NDArray[np.bool_]:
+    """Mask of an instance inside its roi, bool [roi.height, roi.width]; all false without runs.
+
+    Its place in the image is `[roi.y_offset:][:roi.height], [roi.x_offset:][:roi.width]`.
+
+    Raises:
+        ValueError: the runs do not add up to the roi.
+    """
+    shape = (instance.roi.height, instance.roi.width)
+    runs = np.asarray(instance.rle, np.int64)
+    if not len(runs):
+        return np.zeros(shape, bool)
+    if runs.sum() != shape[0] * shape[1]:
+        raise ValueError(
+            f"runs of {runs.sum()} pixels in all, wanted {shape[0] * shape[1]} "
+            f"for a roi of {shape[1]} x {shape[0]}"
+        )
+    return np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(shape)

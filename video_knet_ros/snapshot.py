@@ -1,0 +1,80 @@
+"""One frame on disk: what the camera saw and what the node made of it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from std_msgs.msg import Header
+
+from video_knet_core import visualize
+from video_knet_core.recording import table_row
+from video_knet_core.types import ClassTable, PanopticFrame
+
+from . import conversions
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A processed frame."""
+
+    header: Header
+    image: NDArray[np.uint8]
+    """RGB [H, W, 3]."""
+    frame: PanopticFrame
+
+    def save(self, folder: Path, classes: ClassTable) -> Path:
+        """Write image.png, labels.png (16 bit), overlay.png and table.json.
+
+        Args:
+            folder: where a new folder, named by the stamp, is made.
+            classes: the class table of the model.
+
+        Returns:
+            The new folder. It is complete or not there at all.
+
+        Raises:
+            OSError: it cannot be written; the message names the file.
+        """
+        stamp = conversions.nanoseconds(self.header.stamp)
+        folder.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=".snapshot-", dir=folder))
+        try:
+            drawn = visualize.overlay(self.image, self.frame, classes)
+            _write_png(partial / "image.png", self.image[..., ::-1])
+            _write_png(partial / "labels.png", self.frame.labels)
+            _write_png(partial / "overlay.png", drawn[..., ::-1])
+            (partial / "table.json").write_text(json.dumps(self._table(classes), indent=1))
+            partial.chmod(0o755)  # temporary folders are the owner's alone
+            return partial.rename(_free_name(folder, f"{stamp // 10**9}.{stamp % 10**9:09d}"))
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+
+    def _table(self, classes: ClassTable) -> dict:
+        return {
+            "frame_id": self.header.frame_id,
+            "stamp": conversions.nanoseconds(self.header.stamp),
+            "epoch": self.frame.epoch,
+            "tracks": [table_row(track, classes) for track in self.frame.tracks],
+        }
+
+
+def _write_png(path: Path, pixels: NDArray) -> None:
+    _, data = cv2.imencode(".png", np.ascontiguousarray(pixels))
+    path.write_bytes(data.tobytes())
+
+
+def _free_name(folder: Path, name: str) -> Path:
+    """`folder`/`name`, with a number if there is one of that name: stamps may come again."""
+    path, number = folder / name, 1
+    while path.exists():
+        number += 1
+        path = folder / f"{name}-{number}"
+    return path
