@@ -163,11 +163,11 @@ class KernelHead(nn.Module):
 
     def _classify(self, semantic: Tensor) -> tuple[Tensor, Tensor]:
         """Logits of thing and of stuff classes, apart: without losses nobody wants the first."""
-        bias = self.classifier.bias
+        weight, bias, things = self.classifier.weight, self.classifier.bias, self.thing_classes
         assert bias is not None
-        rows = [self.thing_classes, len(bias) - self.thing_classes]
-        things, stuff = zip(self.classifier.weight.split(rows), bias.split(rows), strict=True)
-        return conv2d(semantic, *things), conv2d(semantic, *stuff)
+        # slices, for the exporter computes those of constants and leaves `split` in the graph
+        thing_logits = conv2d(semantic, weight[:things], bias[:things])
+        return thing_logits, conv2d(semantic, weight[things:], bias[things:])
 
     def _learned(self, located: Tensor, code: Tensor) -> tuple[Tensor, Tensor]:
         """The kernels [B,P,C] that are the same for every image, and their masks [B,P,h,w]."""

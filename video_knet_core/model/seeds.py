@@ -40,9 +40,13 @@ def convolve_parts(convolution: nn.Conv2d, *parts: Tensor) -> Tensor:
     A part may have batch size 1 for all images; if it is constant, so is its share of the result,
     and an exported graph holds that instead of computing it.
     """
-    weights = convolution.weight.split([part.shape[1] for part in parts], 1)
-    shares = (conv2d(x, weight) for x, weight in zip(parts[1:], weights[1:], strict=True))
-    return sum(shares, conv2d(parts[0], weights[0], convolution.bias))
+    weight, first = convolution.weight, parts[0].shape[1]
+    total = conv2d(parts[0], weight[:, :first], convolution.bias)
+    for part in parts[1:]:
+        # a slice, for the exporter computes those of constants and leaves `split` in the graph
+        total = total + conv2d(part, weight[:, first : first + part.shape[1]])
+        first += part.shape[1]
+    return total
 
 
 class HeatMap(nn.Sequential):
