@@ -100,6 +100,26 @@ def test_the_large_image_profile_is_for_fast_dds_users_without_their_own(
         assert (set_variables == ["FASTRTPS_DEFAULT_PROFILES_FILE"]) == ours
 
 
+@pytest.mark.parametrize("loop", ["true", "false"])
+def test_a_bag_is_played_with_its_own_clock_and_the_node_goes_by_it(loop):
+    from launch import LaunchContext
+    from launch.actions import DeclareLaunchArgument
+    from launch.launch_description_sources import PythonLaunchDescriptionSource
+
+    source = PythonLaunchDescriptionSource(str(FILE.with_name("replay.launch.py")))
+    description = source.try_get_launch_description_without_context()
+    context = LaunchContext()
+    context.launch_configurations.update({"bag": "drive", "loop": loop})
+    for entity in description.entities:
+        made = entity.visit(context)
+        assert made is None or not isinstance(entity, DeclareLaunchArgument)
+    camera, player = made
+    assert camera.node_executable == "camera_node"
+    words = ["".join(part.text for part in word) for word in player.process_description.cmd]
+    wanted = ["ros2", "bag", "play", "drive", "--clock", "--rate", "1.0", "--delay", "5.0"]
+    assert words == wanted + ["--loop"] * (loop == "true")
+
+
 def test_masks_come_out_of_a_launched_video(world, tmp_path):
     tables: list[TrackedInstanceArray] = []
     world.tester.create_subscription(
