@@ -1,5 +1,6 @@
 """Reads the version from package.xml, its one place; everything else is in pyproject.toml."""
 
+from glob import glob
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -7,6 +8,9 @@ from setuptools import setup
 
 setup(
     version=ElementTree.parse(Path(__file__).with_name("package.xml")).findtext("version"),
-    # where `default_model_path` looks in an installed prefix, as colcon puts it too
-    data_files=[("share/video_knet_ros/models", ["models/street_lite0.onnx"])],
+    # where `shared_file` looks in an installed prefix, as colcon puts them too
+    data_files=[
+        ("share/video_knet_ros/models", ["models/street_lite0.onnx"]),
+        ("share/video_knet_ros/msg", sorted(glob("msg/*.msg"))),
+    ],
 )

@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from .config import ConfigError, TrackingConfig
 from .engine.runtime import Runtime
 from .geometry import LabelMap, NearestUpsampling, Regions
-from .tracking import build_tracker
+from .stored_state import pack, unpack
+from .tracking import STATE_CLASSES, build_tracker
 from .tracking.baselines import ImageFeatures
 from .tracking.detections import Detections, Pixels
 from .tracking.history import Tracked
@@ -78,6 +79,27 @@ class VideoPredictor:
         """Forget the stream: the next frame is a first one, with new track ids."""
         self._tracker.reset()
         self._state = self._size = self._stamp = None
+
+    def state(self) -> bytes:
+        """All that is remembered of the stream, for `restore`."""
+        state = self._state
+        tree = {
+            "engine": None if state is None else self._runtime.portable_state(state),
+            "size": self._size,
+            "stamp": self._stamp,
+            "tracker": self._tracker.state(),
+        }
+        return pack(tree, STATE_CLASSES)
+
+    def restore(self, state: bytes) -> None:
+        """Go on where another predictor of the same engine and association was.
+
+        Raises:
+            StateError: the bytes are damaged.
+        """
+        tree = unpack(state, STATE_CLASSES)
+        self._tracker.restore(tree["tracker"])
+        self._state, self._size, self._stamp = tree["engine"], tree["size"], tree["stamp"]
 
     def step(self, image: NDArray[np.uint8], stamp: int) -> PanopticFrame:
         """Segment and track one frame. A frame that fails leaves the predictor as it was.

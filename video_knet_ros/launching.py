@@ -17,8 +17,8 @@ PACKAGE = "video_knet_ros"
 SHARE = Path(get_package_share_directory(PACKAGE))
 BOOL = ["true", "false"]
 
-Argument = tuple[str, str, str, list[str] | None]
-"""Name, default, description and choices."""
+Argument = tuple[str, str | None, str, list[str] | None]
+"""Name, default (None = must be given), description and choices."""
 
 ENGINE_ARGUMENTS: tuple[Argument, ...] = (
     ("params_file", str(SHARE / "config" / "camera.yaml"), "Parameters of the camera node", None),

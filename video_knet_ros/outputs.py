@@ -15,6 +15,7 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
 from video_knet_core import visualize
+from video_knet_core.ros_messages.outputs import IMAGE_OUTPUTS
 from video_knet_core.types import ClassTable, PanopticFrame
 
 from . import conversions, qos
@@ -103,16 +104,15 @@ class Outputs:
         self.classes = classes
         self.settings = OutputSettings()
         self._instances = Topic(node, TrackedInstanceArray, "~/instances")
-        self._panoptic = ImageTopic(node, "~/panoptic/image", "16UC1")
-        self._semantic = ImageTopic(node, "~/semantic/image", "mono8")
-        self._overlay = ImageTopic(node, "~/overlay/image", "rgb8")
+        self._images = {
+            name: ImageTopic(node, f"~/{output.topic}", output.encoding)
+            for name, output in IMAGE_OUTPUTS.items()
+        }
         self._class_map = Topic(node, ClassMap, "~/class_map", qos.LATCHED)
         self._detections = self._label_info = None
         self._topics: dict[str, Topic] = {
             "instances": self._instances,
-            "panoptic": self._panoptic,
-            "semantic": self._semantic,
-            "overlay": self._overlay,
+            **self._images,
             "class_map": self._class_map,
         }
         if vision_messages is not None:
@@ -168,13 +168,10 @@ class Outputs:
             self._instances.publish(table)
         if self._detections is not None and self._detections.wanted:
             self._detections.publish(vision_messages.detections(header, frame))
-        if self._panoptic.wanted:
-            self._panoptic.publish_pixels(header, frame.labels)
-        if self._semantic.wanted:
-            self._semantic.publish_pixels(header, frame.semantic_map())
-        if self._overlay.wanted:
-            drawn = visualize.overlay(image, frame, self.classes, settings.opacity)
-            self._overlay.publish_pixels(header, drawn)
+        for name, topic in self._images.items():
+            if topic.wanted:
+                make = IMAGE_OUTPUTS[name].pixels
+                topic.publish_pixels(header, make(image, frame, self.classes, settings.opacity))
         return latency
 
     def destroy(self) -> None:

@@ -9,8 +9,8 @@ import pytest
 from harness import CLASSES, image_message
 from sensor_msgs.msg import Image
 
+from video_knet_core.ros_messages.image_decoding import to_rgb
 from video_knet_ros import conversions
-from video_knet_ros.image_decoding import to_rgb
 
 RGB = np.random.default_rng(0).integers(0, 256, (6, 8, 3), np.uint8)
 

@@ -29,6 +29,7 @@ pytestmark = pytest.mark.skipif(
 
 FOLDER = Path(__file__).parents[2] / "launch"
 CAMERA, CAMERAS = FOLDER / "camera.launch.py", FOLDER / "multi_camera.launch.py"
+REPLAY = FOLDER / "replay.launch.py"
 RUNNER = """
 import sys
 from launch import LaunchDescription, LaunchService
@@ -179,6 +180,15 @@ def test_the_large_image_profile_is_for_fast_dds_users_without_their_own(
             for name, _ in node.process_description.additional_env or []
         ]
         assert (set_variables == ["FASTRTPS_DEFAULT_PROFILES_FILE"]) == ours
+
+
+@pytest.mark.parametrize("loop", ["true", "false"])
+def test_a_bag_is_played_with_its_own_clock_and_the_node_goes_by_it(loop):
+    camera, player = processes(REPLAY, bag="drive", loop=loop)
+    assert camera.node_executable == "camera_node"
+    words = ["".join(part.text for part in word) for word in player.process_description.command]
+    wanted = ["ros2", "bag", "play", "drive", "--clock", "--rate", "1.0", "--delay", "5.0"]
+    assert words == wanted + ["--loop"] * (loop == "true")
 
 
 def subscribe(world, topic: str) -> list[TrackedInstanceArray]:

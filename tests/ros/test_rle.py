@@ -14,9 +14,9 @@ from sensor_msgs.msg import Image, RegionOfInterest
 from video_knet_ros.msg import TrackedInstance
 
 from video_knet_core.geometry import LabelMap
+from video_knet_core.ros_messages.rle import instance_rle, mask_from_rle
 from video_knet_core.types import PanopticFrame, StageTimes, Track, TrackState
 from video_knet_ros.conversions import instance_array
-from video_knet_ros.rle import instance_rle, mask_from_rle
 
 LABEL = 3
 
@@ -51,8 +51,10 @@ def tight_box(mask: np.ndarray) -> tuple[int, int, int, int]:
     )
 
 
-def row(rle: array, width: int, height: int) -> TrackedInstance:
-    return TrackedInstance(rle=rle, roi=RegionOfInterest(width=width, height=height))
+def row(rle: np.ndarray, width: int, height: int) -> TrackedInstance:
+    return TrackedInstance(
+        rle=array("I", rle.tolist()), roi=RegionOfInterest(width=width, height=height)
+    )
 
 
 @pytest.mark.parametrize(
@@ -72,7 +74,7 @@ def test_runs_go_row_by_row_and_begin_with_background(box, runs):
     mask = np.array([[c == "#" for c in line] for line in box])
     labels[2 : 2 + height, 3 : 3 + width][mask] = LABEL
     rle = instance_rle(labels, track((3, 2, width, height)))
-    assert (rle.typecode, rle.tolist()) == ("I", runs)
+    assert (rle.dtype, rle.tolist()) == (np.uint32, runs)
     assert np.array_equal(mask_from_rle(row(rle, width, height)), mask)
 
 
@@ -99,7 +101,7 @@ def test_a_coasted_track_has_no_runs_and_an_empty_mask():
 
 def test_runs_that_do_not_fill_the_roi_are_refused():
     with pytest.raises(ValueError, match="runs of 5 pixels in all, wanted 6 for a roi of 3 x 2"):
-        mask_from_rle(row(array("I", [0, 5]), 3, 2))
+        mask_from_rle(row(np.array([0, 5]), 3, 2))
 
 
 def test_the_table_has_masks_only_when_asked():

@@ -16,6 +16,7 @@ from .engine import add_build_engine
 from .errors import BAD_INPUT, EXIT_BAD_INPUT, EXIT_INTERRUPTED
 from .evaluate import add_evaluate
 from .models import add_export, add_import, add_info
+from .replay import add_make_bag, add_replay
 from .track import add_track
 from .training import add_train
 
@@ -39,6 +40,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     add_track(commands)
+    add_replay(commands)
+    add_make_bag(commands)
     add_evaluate(commands)
     add_bench(commands)
     add_info(commands)

@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from ..bags.bag import BagError
 from ..config import ConfigError
 from ..data.frames import FrameError
 from ..engine.runtime import BackendError, ModelError
@@ -22,7 +23,7 @@ class UsageError(Exception):
 
 
 BAD_INPUT = (
-    *(UsageError, ModelError, BackendError, ConfigError, FrameError),
+    *(UsageError, ModelError, BackendError, ConfigError, FrameError, BagError),
     *(OSError, FloatingPointError),
 )
 

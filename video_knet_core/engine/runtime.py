@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
-import site
-import sysconfig
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -15,6 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from ..installation import shared_file
 from ..types import ClassTable, Segments
 
 DEFAULT_MODEL = "street_lite0.onnx"
@@ -204,15 +202,10 @@ def default_model_path() -> Path:
     Raises:
         ModelError: it is in none of them; the message lists the places.
     """
-    prefixes = [p for p in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep) if p]
-    prefixes += [sysconfig.get_path("data"), site.getuserbase()]
-    folders = [Path(__file__).resolve().parents[2] / "models"]
-    folders += [Path(p) / "share/video_knet_ros/models" for p in dict.fromkeys(prefixes)]
-    for folder in folders:
-        if (folder / DEFAULT_MODEL).is_file():
-            return folder / DEFAULT_MODEL
-    places = ", ".join(str(folder) for folder in folders)
-    raise ModelError(f"the shipped model {DEFAULT_MODEL} is in none of: {places}")
+    try:
+        return shared_file(f"models/{DEFAULT_MODEL}")
+    except FileNotFoundError as error:
+        raise ModelError(str(error)) from None
 
 
 def _open_tensorrt(path: Path, threads: int, progress: Progress | None, flavour: str) -> Runtime:

@@ -12,10 +12,12 @@ from .baselines import (
     MaskOverlap,
     MaskPropagation,
 )
-from .quasi_dense import QuasiDenseTracker
-from .sort import SortAssociation
+from .detections import Segment
+from .history import History
+from .quasi_dense import QuasiDenseTracker, Remembered
+from .sort import BoxFilter, SortAssociation
 from .strategy import Association, EmbeddingAssociation
-from .tracker import Tracker
+from .tracker import Memory, Tracker
 
 _ASSOCIATIONS: dict[str, Callable[[], Association]] = {
     "embedding": EmbeddingAssociation,
@@ -25,6 +27,8 @@ _ASSOCIATIONS: dict[str, Callable[[], Association]] = {
     "mask_propagation": MaskPropagation,
 }
 """Those that need nothing to be built."""
+STATE_CLASSES = (BoxFilter, History, Memory, Remembered, Segment)
+"""What the `state()` of a tracker holds beside plain values."""
 
 
 def build_tracker(

@@ -8,6 +8,7 @@ tracker. SORT, which needs a filter of its own, is in `sort.py`.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import cv2
 import numpy as np
@@ -122,6 +123,15 @@ class MaskPropagation(MaskOverlap):
         """Forget the masks and the last frame."""
         super().reset()
         self._before = None
+
+    def state(self) -> dict[str, Any]:
+        """The masks and the last frame."""
+        return {**super().state(), "before": self._before}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """See `state`."""
+        super().restore(state)
+        self._before = state["before"]
 
 
 class AppearanceAssociation(VectorAssociation):

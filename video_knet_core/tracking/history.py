@@ -92,7 +92,7 @@ class History:
         x, y = (
             (new - old) / seconds for new, old in zip(centroid, self.segment.centroid, strict=True)
         )
-        if self.velocity is UNKNOWN:
+        if math.isnan(self.velocity[0]):
             return x, y
         keep = 1 - VELOCITY_MOMENTUM
         return (

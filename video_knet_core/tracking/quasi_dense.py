@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 from itertools import chain
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,7 +54,7 @@ class QuasiDenseConstants:
 
 
 @dataclass
-class _Remembered:
+class Remembered:
     """A track or a backdrop in memory."""
 
     label: int
@@ -73,8 +74,8 @@ class QuasiDenseMatcher:
         self.constants = constants or QuasiDenseConstants()
         self.ids_given = 0
         """The next new id; counts on over a reset."""
-        self._tracks: dict[int, _Remembered] = {}
-        self._backdrops: deque[list[_Remembered]] = deque(maxlen=self.constants.backdrop_frames)
+        self._tracks: dict[int, Remembered] = {}
+        self._backdrops: deque[list[Remembered]] = deque(maxlen=self.constants.backdrop_frames)
 
     @property
     def memory_ids(self) -> tuple[int, ...]:
@@ -90,6 +91,20 @@ class QuasiDenseMatcher:
         """Forget all tracks and backdrops."""
         self._tracks.clear()
         self._backdrops.clear()
+
+    def state(self) -> dict[str, Any]:
+        """All that is remembered, for `restore`; not to be changed."""
+        return {
+            "ids_given": self.ids_given,
+            "tracks": self._tracks,
+            "backdrops": list(self._backdrops),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on where another matcher was."""
+        self.ids_given, self._tracks = state["ids_given"], state["tracks"]
+        self._backdrops.clear()
+        self._backdrops.extend(state["backdrops"])
 
     def match(
         self, bboxes: Float, labels: Labels, embeddings: Float, frame: int
@@ -193,6 +208,21 @@ class QuasiDenseTracker:
         self._histories.clear()
         self.epoch += 1
 
+    def state(self) -> dict[str, Any]:
+        """All that is remembered, for `restore`; not to be changed."""
+        return {
+            "epoch": self.epoch,
+            "frame": self._frame,
+            "histories": self._histories,
+            "matcher": self._matcher.state(),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on where another tracker was."""
+        self.epoch, self._frame = state["epoch"], state["frame"]
+        self._histories = state["histories"]
+        self._matcher.restore(state["matcher"])
+
     def update(self, detections: Detections, stamp: int, first_label: int = 1) -> Tracked:
         """Match the segments of one frame with the tracks, start new ones and end old ones.
 
@@ -250,6 +280,6 @@ def _overlaps_better(bboxes: Float, limit: float | Float) -> NDArray[np.bool_]:
     return np.any(np.tril(box_overlap(boxes, boxes), k=-1) > limit, axis=1)
 
 
-def _remembered(labels: Labels, embeddings: Float, frame: int) -> list[_Remembered]:
+def _remembered(labels: Labels, embeddings: Float, frame: int) -> list[Remembered]:
     rows = zip(labels.tolist(), embeddings, strict=True)
-    return [_Remembered(label, embedding, frame) for label, embedding in rows]
+    return [Remembered(label, embedding, frame) for label, embedding in rows]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -82,6 +82,14 @@ class Association(ABC, Generic[Cue]):
     def reset(self) -> None:
         """Forget everything: the next frame is a first one."""
         self.cues = {}
+
+    def state(self) -> dict[str, Any]:
+        """All that is remembered, for `restore`."""
+        return {"cues": self.cues}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Remember what another association of this class did."""
+        self.cues = state["cues"]
 
 
 class VectorAssociation(Association[Float]):

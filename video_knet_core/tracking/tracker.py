@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Container
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,7 +57,7 @@ class Tracker:
         self.config = config or TrackingConfig()
         self.epoch = first_epoch
         """Counts the resets."""
-        self._memory: list[_Memory] = []
+        self._memory: list[Memory] = []
         self._next_id = 1
 
     @property
@@ -73,6 +74,21 @@ class Tracker:
         self._memory = []
         self._association.reset()
         self.epoch += 1
+
+    def state(self) -> dict[str, Any]:
+        """All that is remembered, for `restore`; not to be changed."""
+        return {
+            "epoch": self.epoch,
+            "next_id": self._next_id,
+            "memory": self._memory,
+            "association": self._association.state(),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on where another tracker with the same association was."""
+        self.epoch, self._next_id = state["epoch"], state["next_id"]
+        self._memory = state["memory"]
+        self._association.restore(state["association"])
 
     def update(self, detections: Detections, stamp: int, first_label: int = 1) -> Tracked:
         """Match the segments of one frame with the tracks, start new ones and end old ones.
@@ -105,7 +121,7 @@ class Tracker:
             ended=ended,
         )
 
-    def _lives(self, memory: _Memory, stamp: int) -> bool:
+    def _lives(self, memory: Memory, stamp: int) -> bool:
         """A track lives while it has pixels, or had some not too long ago.
 
         Without the first, a camera slower than the time limit would lose every track.
@@ -115,7 +131,7 @@ class Tracker:
         return memory.visible or stamp - memory.last_seen <= round(limit * 1e9)
 
     def _match(
-        self, detections: Detections, known: list[_Memory], stamp: int
+        self, detections: Detections, known: list[Memory], stamp: int
     ) -> list[tuple[int, int]]:
         if not known or not len(detections):
             return []
@@ -138,13 +154,13 @@ class Tracker:
             i for i in order if i not in owners and detections.scores[i] >= self.config.birth_score
         ]
 
-    def _start(self, stamp: int) -> _Memory:
-        memory = _Memory(self._next_id, first_seen=stamp)
+    def _start(self, stamp: int) -> Memory:
+        memory = Memory(self._next_id, first_seen=stamp)
         self._next_id += 1
         self._memory.append(memory)
         return memory
 
-    def _see(self, memory: _Memory, segment: Segment, stamp: int) -> None:
+    def _see(self, memory: Memory, segment: Segment, stamp: int) -> None:
         """Take a segment into the track."""
         memory.votes = {c: v * VOTE_DECAY for c, v in memory.votes.items()}
         memory.votes[segment.class_id] = memory.votes.get(segment.class_id, 0.0) + segment.score
@@ -153,7 +169,7 @@ class Tracker:
 
 
 @dataclass
-class _Memory(History):
+class Memory(History):
     """The history of a track, and the votes for its class."""
 
     votes: dict[int, float] = field(default_factory=dict)
@@ -165,7 +181,7 @@ class _Memory(History):
         return max(self.votes, key=self.votes.__getitem__)
 
 
-def _boxes_at(known: list[_Memory], stamp: int) -> NDArray[np.float64]:
+def _boxes_at(known: list[Memory], stamp: int) -> NDArray[np.float64]:
     """[M, 4] where the boxes should be at `stamp`, if the motion went on."""
     boxes = np.array([m.segment.box for m in known], np.float64)
     seconds = np.array([stamp - m.last_seen for m in known]) * 1e-9

@@ -12,12 +12,11 @@ nv24 has as many, twice as long: step * height * 3 bytes.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from sensor_msgs.msg import CompressedImage, Image
 
 _RGB = -1
 """In place of an OpenCV conversion code: the pixels are RGB already."""
@@ -83,13 +82,13 @@ ENCODINGS = _encodings()
 """Encoding of a sensor_msgs/Image -> how to read it."""
 
 
-def to_rgb(message: Image | CompressedImage) -> NDArray[np.uint8]:
-    """Pixels of a raw or compressed image as RGB uint8 [H, W, 3]; ImageError if it is unusable.
+def to_rgb(message: Any) -> NDArray[np.uint8]:
+    """Pixels of an Image or CompressedImage as RGB uint8 [H, W, 3]; ImageError if it is unusable.
 
     An rgb8 image without row padding is not copied: the result shares the message's memory.
     16-bit values are scaled so that 65535 becomes 255, and rounded, as cv_bridge does it.
     """
-    if isinstance(message, CompressedImage):
+    if not hasattr(message, "encoding"):  # a CompressedImage has a format instead
         return _decompress(message)
     encoding = _look_up(message)
     _check_size(message, encoding)
@@ -108,7 +107,7 @@ def _to_8_bit(pixels: NDArray) -> NDArray:
     return pixels if pixels.dtype == np.uint8 else cv2.convertScaleAbs(pixels, alpha=255 / 65535)
 
 
-def _look_up(message: Image) -> _Encoding:
+def _look_up(message: Any) -> _Encoding:
     try:
         return ENCODINGS[message.encoding]
     except KeyError:
@@ -117,7 +116,7 @@ def _look_up(message: Image) -> _Encoding:
         ) from None
 
 
-def _check_size(message: Image, encoding: _Encoding) -> None:
+def _check_size(message: Any, encoding: _Encoding) -> None:
     height, width = message.height, message.width
     if not height or not width:
         raise ImageError(f"empty image: {width} x {height} pixels")
@@ -134,7 +133,7 @@ def _check_size(message: Image, encoding: _Encoding) -> None:
         )
 
 
-def _check_data(message: Image, encoding: _Encoding) -> None:
+def _check_data(message: Any, encoding: _Encoding) -> None:
     step, rows = message.step, message.height * encoding.half_rows // 2
     least = message.width * encoding.pixel_bytes
     if step < least:
@@ -149,7 +148,7 @@ def _check_data(message: Image, encoding: _Encoding) -> None:
         )
 
 
-def _pixels(message: Image, encoding: _Encoding) -> NDArray:
+def _pixels(message: Any, encoding: _Encoding) -> NDArray:
     """The rows without padding [rows, W, channels], in this machine's byte order.
 
     A view of the message's memory wherever OpenCV can read that.
@@ -164,7 +163,7 @@ def _pixels(message: Image, encoding: _Encoding) -> NDArray:
     return np.require(pixels, encoding.dtype, "A")  # aligned: the step of 16-bit rows may be odd
 
 
-def _nv24_to_rgb(message: Image) -> NDArray[np.uint8]:
+def _nv24_to_rgb(message: Any) -> NDArray[np.uint8]:
     """Each pixel becomes two of uyvy, which share their chroma; one of them is kept."""
     height, width, step = message.height, message.width, message.step
     data = np.frombuffer(message.data, np.uint8)
@@ -176,7 +175,7 @@ def _nv24_to_rgb(message: Image) -> NDArray[np.uint8]:
     return np.asarray(cv2.resize(twice, (width, height), interpolation=cv2.INTER_NEAREST), np.uint8)
 
 
-def _decompress(message: CompressedImage) -> NDArray[np.uint8]:
+def _decompress(message: Any) -> NDArray[np.uint8]:
     data = bytes(message.data)
     found = f"{len(data)} bytes of format {message.format!r}"
     if not data.startswith((_JPEG_START, _PNG_START)):

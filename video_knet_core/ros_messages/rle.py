@@ -6,38 +6,33 @@ next, background and instance by turns, background first. They add up to the are
 
 from __future__ import annotations
 
-from array import array
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from video_knet_core.types import Track
-
-from .msg import TrackedInstance
+from ..types import Track
 
 
-def instance_rle(labels: NDArray[np.uint16], track: Track) -> array:
-    """Run lengths of the mask of a track inside its box; none if it has no pixels.
+def instance_rle(labels: NDArray[np.uint16], track: Track) -> NDArray[np.uint32]:
+    """Run lengths of the mask of a track inside its box, [R]; none if it has no pixels.
 
     Args:
         labels: [H, W] labels of the frame.
         track: a row of the same frame.
-
-    Returns:
-        uint32 array ("I"), as the message takes it without a copy.
     """
     if not track.label:
-        return array("I")
+        return np.zeros(0, np.uint32)
     x, y, width, height = (int(v) for v in track.box)
     mask = (labels[y : y + height, x : x + width] == track.label).ravel()
     ends = np.flatnonzero(mask[1:] != mask[:-1]) + 1
     start = np.zeros(1 + int(mask[0]), np.intp)  # twice 0: the background before it is empty
     runs = np.diff(np.concatenate([start, ends, [mask.size]]))
-    return array("I", runs.astype(np.uint32).tobytes())
+    return runs.astype(np.uint32)
 
 
-def mask_from_rle(instance: TrackedInstance) -> NDArray[np.bool_]:
-    """Mask of an instance inside its roi, bool [roi.height, roi.width]; all false without runs.
+def mask_from_rle(instance: Any) -> NDArray[np.bool_]:
+    """Mask of a TrackedInstance, bool [roi.height, roi.width]; all false without runs.
 
     Its place in the image is `[roi.y_offset:][:roi.height], [roi.x_offset:][:roi.width]`.
 

@@ -1,0 +1,577 @@
+"""Replays: every frame once, the same bytes every time, whatever comes between."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from bag_fixtures import PERIOD, TOPIC, bag_of, block, drive, read_all, rewritten, storage_file
+from tiny_onnx import write_tiny_model
+
+from video_knet_core.bags.definitions import IMAGE, decode, message_types, read_cdr, ros2_types
+from video_knet_core.bags.making import DELAY, FIRST_STAMP, BagFormat, make_bag
+from video_knet_core.cli import main
+from video_knet_core.data import submissions
+from video_knet_core.data.frames import open_frames
+from video_knet_core.engine.runtime import open_runtime
+from video_knet_core.replay import products
+from video_knet_core.replay.run import replay
+from video_knet_core.replay.selection import node_names
+from video_knet_core.replay.settings import ReplayError, ReplaySettings
+from video_knet_core.ros_messages.conversions import Conversions, nanoseconds
+
+ALL = ReplaySettings(
+    outputs=("instances", "panoptic", "semantic", "overlay"),
+    merge=True,
+    overlay=True,
+    labels=True,
+    tracks=True,
+    part_frames=7,
+)
+TABLES = "video_knet_ros/msg/TrackedInstanceArray"
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return write_tiny_model(tmp_path_factory.mktemp("model") / "tiny.onnx")
+
+
+@pytest.fixture(scope="module")
+def runtime(model):
+    return open_runtime(model)
+
+
+@dataclass
+class Result:
+    """What is in the bag of a replay."""
+
+    times: dict[str, list[int]] = field(default_factory=dict)
+    """Topic -> receive times."""
+    tables: dict[str, list] = field(default_factory=dict)
+    """Topic -> tables."""
+
+
+def result_of(out: Path) -> Result:
+    result = Result()
+    for message in read_all(out / "bag"):
+        result.times.setdefault(message.topic.name, []).append(message.time)
+        if message.topic.type == TABLES:
+            table = read_cdr(message.data, TABLES)
+            result.tables.setdefault(message.topic.name, []).append(table)
+    return result
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """File -> hash of its bytes."""
+    files = sorted(p for p in folder.rglob("*") if p.is_file())
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in files
+    }
+
+
+# --- what goes in comes out ----------------------------------------------------------------------
+
+FORMS = [
+    BagFormat("sqlite3"),
+    BagFormat("sqlite3", "message"),
+    BagFormat("mcap"),
+    BagFormat("mcap", "chunk"),
+    BagFormat("mcap", "file"),
+    BagFormat("ros1"),
+    BagFormat("ros1", "chunk"),
+    BagFormat("mcap", jpeg=95),
+    BagFormat("ros1", jpeg=95),
+]
+
+
+@pytest.mark.parametrize("form", FORMS, ids=lambda form: f"{form.format}-{form.compression}")
+@pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
+def test_counts_stamps_and_topics_of_the_round_trip(form, storage, runtime, tmp_path):
+    settings = ReplaySettings(storage=storage, part_frames=4)
+    summary = replay(bag_of(tmp_path, 10, form), runtime, tmp_path / "out", settings)
+    assert (summary.frames, summary.failed, summary.damage) == (10, 0, "")
+    result = result_of(tmp_path / "out")
+    assert {topic: len(times) for topic, times in result.times.items()} == {
+        "/video_knet/class_map": 1,
+        "/video_knet/instances": 10,
+        "/video_knet/panoptic/image": 10,
+    }
+    stamps = [FIRST_STAMP + number * PERIOD for number in range(10)]
+    tables = result.tables["/video_knet/instances"]
+    assert [nanoseconds(table.header.stamp) for table in tables] == stamps
+    assert result.times["/video_knet/instances"] == [stamp + DELAY for stamp in stamps]
+    assert [table.sequence for table in tables] == list(range(10))
+    assert [row.track_id for table in tables for row in table.instances if row.is_thing] == [1] * 10
+    assert all(table.tracker_epoch == table.skipped == 0 for table in tables)
+
+
+def test_rosbags_reads_the_parts_as_one_bag(runtime, tmp_path):
+    from rosbags.highlevel import AnyReader
+
+    for storage in ("mcap", "sqlite3"):
+        out = tmp_path / storage
+        settings = ReplaySettings(merge=True, storage=storage, part_frames=4)
+        replay(bag_of(out / "source", 10), runtime, out / "result", settings)
+        with AnyReader([out / "result/bag"]) as reader:
+            assert reader.message_count == 31
+            assert sum(1 for _ in reader.messages()) == 31
+            assert reader.topics[TOPIC].msgcount == 10
+            connection = next(c for c in reader.connections if c.msgtype == TABLES)
+            (*_, (_, _, data)) = reader.messages([connection])
+            assert reader.deserialize(data, TABLES).instances[1].class_name == "vehicle"
+            latched = next(c for c in reader.connections if c.topic.endswith("class_map"))
+            assert latched.ext.offered_qos_profiles[0].durability.name == "TRANSIENT_LOCAL"
+
+
+def test_merge_copies_every_message_of_every_topic(runtime, tmp_path):
+    store = ros2_types()
+
+    def add_imu(rows):
+        imu = default_imu()
+        for number, row in enumerate(rows):
+            data = bytes(store.serialize_cdr(imu, "sensor_msgs/msg/Imu"))
+            yield row
+            yield "/imu", "sensor_msgs/msg/Imu", row[2] + number, data
+
+    path = rewritten(bag_of(tmp_path, 10), add_imu)
+    settings = ReplaySettings(merge=True, part_frames=4)
+    replay(path, runtime, tmp_path / "out", settings)
+    wanted = {(m.topic.name, m.time, bytes(m.data)) for m in read_all(path)}
+    found = {(m.topic.name, m.time, bytes(m.data)) for m in read_all(tmp_path / "out/bag")}
+    assert len(wanted) == 20 and wanted <= found and len(found) == 41
+
+
+def default_imu():
+    types = ros2_types().types
+    vector, zeros = types["geometry_msgs/msg/Vector3"](x=1.0, y=2.0, z=3.0), np.zeros(9)
+    header = message_types().Header(stamp=message_types().Time(sec=1, nanosec=2), frame_id="imu")
+    return types["sensor_msgs/msg/Imu"](
+        header=header,
+        orientation=types["geometry_msgs/msg/Quaternion"](x=0.0, y=0.0, z=0.0, w=1.0),
+        orientation_covariance=zeros,
+        angular_velocity=vector,
+        angular_velocity_covariance=zeros,
+        linear_acceleration=vector,
+        linear_acceleration_covariance=zeros,
+    )
+
+
+def test_several_cameras_in_one_pass_each_have_their_own_tracks_and_topics(runtime, tmp_path):
+    topics = ("/front/image_raw", "/rear/image_raw")
+    path = bag_of(tmp_path, 6, topics=topics)
+    replay(path, runtime, tmp_path / "out", ReplaySettings(topics=topics, tracks=True))
+    tables = result_of(tmp_path / "out").tables
+    assert {name: len(found) for name, found in tables.items()} == {
+        "/front/instances": 6,
+        "/rear/instances": 6,
+    }
+    for name, found in tables.items():
+        assert [table.sequence for table in found] == list(range(6))
+        assert {row.track_id for table in found for row in table.instances} == {0, 1}, name
+    assert (tmp_path / "out/tracks/front.jsonl").is_file()
+
+
+@pytest.mark.parametrize(
+    ("topics", "names"),
+    [
+        (["/a/b/image_raw"], ["/video_knet"]),
+        (["/front/image_raw", "/rear/image/compressed"], ["/front", "/rear"]),
+        (["/r/left/image", "/r/right/image"], ["/r/left", "/r/right"]),
+        (["/c/image_raw", "/c/image_rect"], ["/c/image_raw", "/c/image_rect"]),
+        (["/image", "/other"], ["/image", "/other"]),
+        (["/../../x/image", "/y/image"], ["/__/__/x", "/y"]),
+    ],
+)
+def test_cameras_are_named_after_their_topics(topics, names):
+    assert list(node_names(topics).values()) == names
+
+
+# --- the same every time -------------------------------------------------------------------------
+
+
+def test_two_runs_give_the_same_bytes_in_every_file(runtime, tmp_path):
+    path = bag_of(tmp_path, 20)
+    for name in ("first", "second"):
+        replay(path, runtime, tmp_path / name, ALL)
+    found = digests(tmp_path / "first")
+    assert found == digests(tmp_path / "second")
+    assert len(found) == 3 + 1 + 20 + 3 + 1 + 1  # bag, metadata, labels, overlay, tracks, journal
+
+
+def test_the_size_of_the_parts_changes_no_message(runtime, tmp_path):
+    path = bag_of(tmp_path, 20)
+    for part in (3, 1000):
+        replay(path, runtime, tmp_path / str(part), ReplaySettings(part_frames=part))
+    small, large = (
+        [(m.topic.name, m.time, bytes(m.data)) for m in read_all(tmp_path / name / "bag")]
+        for name in ("3", "1000")
+    )
+    assert small == large
+
+
+def wait_for_frames(out: Path, process: subprocess.Popen, frames: int) -> None:
+    """Until the journal tells of so many frames, or the replay has ended."""
+    end = time.monotonic() + 120
+    while process.poll() is None:
+        assert time.monotonic() < end, "the replay does not get on"
+        journal = out / "replay.json"
+        if journal.is_file() and json.loads(journal.read_text())["frames"] >= frames:
+            return
+        time.sleep(0.001)
+
+
+def test_a_replay_that_is_killed_three_times_gives_what_an_undisturbed_one_does(
+    model, runtime, tmp_path
+):
+    path, out, rng = bag_of(tmp_path, 150), tmp_path / "out", random.Random(1)
+    replay(path, runtime, tmp_path / "whole", ALL)
+    command = [sys.executable, "-m", "video_knet_core.cli", "replay", str(path), "--out", str(out)]
+    command += ["--model", str(model), "--part", "7", "--merge", "--overlay", "--labels"]
+    command += ["--tracks", "--resume", "--outputs", *ALL.outputs]
+    done = []
+    for target in sorted(rng.sample(range(1, 120), 3)):
+        process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        wait_for_frames(out, process, target)
+        time.sleep(rng.uniform(0, 0.03))
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+        done.append(json.loads((out / "replay.json").read_text())["frames"])
+    assert 0 < done[0] <= done[1] <= done[2] < 150
+    last = subprocess.run(command, capture_output=True, text=True)
+    assert last.returncode == 0, last.stderr
+    now = int(last.stdout.split(" frames, ")[1].split()[0])
+    assert now == 150 - done[2]  # what was complete was not done again
+    assert digests(out) == digests(tmp_path / "whole")
+
+
+def test_ctrl_c_can_be_resumed(runtime, tmp_path):
+    path, out = bag_of(tmp_path, 20), tmp_path / "out"
+    replay(path, runtime, tmp_path / "whole", ALL)
+    steps = []
+
+    class Interrupted:
+        name, info = runtime.name, runtime.info
+
+        def step(self, image, state):
+            steps.append(1)
+            if len(steps) == 10:
+                raise KeyboardInterrupt
+            return runtime.step(image, state)
+
+    with pytest.raises(KeyboardInterrupt):
+        replay(path, Interrupted(), out, ALL)
+    summary = replay(path, runtime, out, ALL, resume=True)
+    assert (summary.frames, summary.frames_now) == (20, 13)
+    assert digests(out) == digests(tmp_path / "whole")
+
+
+def test_a_full_disk_ends_a_replay_which_can_be_resumed(runtime, tmp_path, monkeypatch):
+    path, out = bag_of(tmp_path, 20), tmp_path / "out"
+    replay(path, runtime, tmp_path / "whole", ALL)
+
+    def write_step(folder, camera, name, *maps):
+        if name == "000009":
+            raise OSError("no space left on device")
+        return submissions.write_step(folder, camera, name, *maps)
+
+    with monkeypatch.context() as patched, pytest.raises(OSError, match="no space left"):
+        patched.setattr(products, "write_step", write_step)
+        replay(path, runtime, out, ALL)
+    assert replay(path, runtime, out, ALL, resume=True).frames_now == 13
+    assert digests(out) == digests(tmp_path / "whole")
+
+
+def test_an_engine_whose_state_cannot_be_stored_starts_again(runtime, tmp_path, caplog):
+    path, out = bag_of(tmp_path, 20), tmp_path / "out"
+    replay(path, runtime, tmp_path / "whole", ALL)
+
+    class Opaque:
+        name, info = runtime.name, runtime.info
+        steps = 0
+
+        def step(self, image, state):
+            self.steps += 1
+            if self.steps == 10:
+                raise KeyboardInterrupt
+            segments, state = runtime.step(image, None if state is None else state.kernels)
+            return segments, Kernels(state)
+
+    with pytest.raises(KeyboardInterrupt):
+        replay(path, Opaque(), out, ALL)
+    assert "start again from the beginning" in caplog.text
+    assert replay(path, runtime, out, ALL, resume=True).frames_now == 20
+    assert digests(out) == digests(tmp_path / "whole")
+
+
+@dataclass
+class Kernels:
+    """State of an engine that is no plain value."""
+
+    kernels: np.ndarray
+
+
+# --- choosing ------------------------------------------------------------------------------------
+
+
+def test_start_and_duration_are_seconds_of_the_recording(runtime, tmp_path):
+    settings = ReplaySettings(start=0.45, duration=0.5)
+    replay(bag_of(tmp_path, 20), runtime, tmp_path / "out", settings)
+    tables = result_of(tmp_path / "out").tables["/video_knet/instances"]
+    numbers = [(nanoseconds(t.header.stamp) - FIRST_STAMP) // PERIOD for t in tables]
+    assert numbers == [5, 6, 7, 8, 9]
+
+
+def test_every_third_image_tells_of_two_that_were_passed_over(runtime, tmp_path):
+    replay(bag_of(tmp_path, 10), runtime, tmp_path / "out", ReplaySettings(every=3))
+    tables = result_of(tmp_path / "out").tables["/video_knet/instances"]
+    numbers = [(nanoseconds(t.header.stamp) - FIRST_STAMP) // PERIOD for t in tables]
+    assert numbers == [0, 3, 6, 9]
+    assert [table.skipped for table in tables] == [0, 2, 2, 2]
+
+
+# --- order ---------------------------------------------------------------------------------------
+
+
+def image_row(number: int, stamp: int, received: int):
+    """Topic, type, time and bytes of an image."""
+    convert, types = Conversions(message_types()), message_types()
+    header = types.Header(stamp=convert.time_message(stamp), frame_id="camera")
+    message = convert.image_message(header, "rgb8", block(number))
+    return TOPIC, IMAGE, received, bytes(ros2_types().serialize_cdr(message, IMAGE))
+
+
+def stamped(tmp_path, stamps: list[float]) -> Path:
+    """A bag of images with these stamps in seconds, received one after the other."""
+    rows = [image_row(n, round(s * 1e9), (n + 1) * PERIOD) for n, s in enumerate(stamps)]
+    return rewritten(bag_of(tmp_path, 1), lambda _: rows)
+
+
+def seen(tmp_path, stamps: list[float], runtime) -> tuple[list[float], list[int]]:
+    """Stamps and epochs of the tables of a bag with these stamps."""
+    replay(stamped(tmp_path, stamps), runtime, tmp_path / "out")
+    tables = result_of(tmp_path / "out").tables["/video_knet/instances"]
+    return [nanoseconds(t.header.stamp) / 1e9 for t in tables], [t.tracker_epoch for t in tables]
+
+
+def test_images_that_overtook_each_other_are_put_in_the_order_of_their_stamps(runtime, tmp_path):
+    stamps, epochs = seen(tmp_path, [1, 1.1, 1.3, 1.4, 1.2, 1.5, 1.7, 1.6], runtime)
+    assert stamps == [1, 1.1, 1.2, 1.3, 1.4, 1.5, 1.6, 1.7] and set(epochs) == {0}
+
+
+def test_stamps_that_go_back_far_reset_the_tracker_as_in_the_live_node(runtime, tmp_path):
+    stamps, epochs = seen(tmp_path, [5, 5.1, 5.2, 1, 1.1, 5, 5.1], runtime)
+    assert stamps == [5, 5.1, 5.2, 1, 1.1, 5, 5.1]
+    assert epochs == [0, 0, 0, 1, 1, 1, 1]  # a gap of less than 5 s forward is none
+
+
+def test_equal_stamps_stay_in_the_order_of_their_arrival(runtime, tmp_path):
+    path = stamped(tmp_path, [1, 1, 1, 1.1])
+    replay(path, runtime, tmp_path / "out", ReplaySettings(merge=True))
+    copies = [m for m in read_all(tmp_path / "out/bag") if m.topic.name == TOPIC]
+    assert [int(decode(m).data[1]) for m in copies] == [0, 1, 2, 3]
+    assert len(result_of(tmp_path / "out").tables["/video_knet/instances"]) == 4
+
+
+def test_an_image_without_a_stamp_counts_from_when_it_was_received(runtime, tmp_path):
+    stamps, epochs = seen(tmp_path, [0, 0, 0], runtime)
+    assert stamps == [0, 0, 0] and epochs == [0, 0, 0]
+    tables = result_of(tmp_path / "out").tables["/video_knet/instances"]
+    assert tables[2].instances[1].velocity_x == pytest.approx(10, rel=0.1)  # a pixel in 0.1 s
+
+
+# --- damage --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", ["mcap", "sqlite3", "ros1"])
+def test_a_truncated_bag_is_processed_up_to_the_damage_which_is_named(
+    form, model, tmp_path, capsys
+):
+    path = bag_of(tmp_path, 300, BagFormat(form))
+    file = storage_file(path)
+    with file.open("r+b") as stream:
+        stream.truncate(file.stat().st_size * 3 // 4)
+    command = ["replay", str(path), "--out", str(tmp_path / "out"), "--model", str(model)]
+    assert main(command) == 1
+    report = capsys.readouterr().out
+    assert "the bag is damaged; it was read up to there" in report and str(file) in report
+    frames = len(result_of(tmp_path / "out").tables["/video_knet/instances"])
+    assert 110 <= frames <= 225 and report.startswith(f"{frames} frames")
+    journal = json.loads((tmp_path / "out/replay.json").read_text())
+    assert journal["complete"] and str(file) in journal["damage"]
+
+
+def test_images_that_cannot_be_used_are_named_counted_and_left_out(runtime, tmp_path, caplog):
+    def spoil(rows):
+        for number, (name, kind, received, data) in enumerate(rows):
+            if number == 2:
+                data = data[:-100]  # the sequence says more than there is
+            if number == 4:
+                data = data[:9]
+            if number == 6:
+                at = data.index(b"rgb8")
+                data = data[:at] + b"16UC" + data[at + 4 :]
+            yield name, kind, received, data
+
+    path = rewritten(bag_of(tmp_path, 10), spoil)
+    summary = replay(path, runtime, tmp_path / "out")
+    assert (summary.frames, summary.failed, summary.damage) == (7, 3, "")
+    assert "3 images could not be used" in str(summary)
+    tables = result_of(tmp_path / "out").tables["/video_knet/instances"]
+    numbers = [(nanoseconds(t.header.stamp) - FIRST_STAMP) // PERIOD for t in tables]
+    assert numbers == [0, 1, 3, 5, 7, 8, 9]
+    for number, words in ((2, "are no sensor_msgs/msg/Image"), (6, "unknown encoding '16UC'")):
+        received = FIRST_STAMP + number * PERIOD + DELAY
+        assert f"{TOPIC}: the image received at {received} ns is left out: " in caplog.text
+        assert words in caplog.text
+
+
+def test_an_image_with_too_little_data_for_its_size_is_left_out(runtime, tmp_path, caplog):
+    def shorten(rows):
+        store = ros2_types()
+        for number, (name, kind, received, data) in enumerate(rows):
+            if number == 1:
+                message = read_cdr(data, kind)
+                message.data = message.data[:-10]
+                data = bytes(store.serialize_cdr(message, kind))
+            yield name, kind, received, data
+
+    path = rewritten(bag_of(tmp_path, 3), shorten)
+    assert replay(path, runtime, tmp_path / "out").frames == 2
+    assert "wrong amount of data: 10490 bytes, wanted 10500" in caplog.text
+
+
+# --- files beside the bag ------------------------------------------------------------------------
+
+
+def test_labels_tracks_and_overlay_agree_with_the_bag(runtime, tmp_path):
+    out = tmp_path / "out"
+    replay(bag_of(tmp_path, 10), runtime, out, ALL)
+    tables = result_of(out).tables["/video_knet/instances"]
+    lines = [json.loads(line) for line in (out / "tracks/video_knet.jsonl").open()]
+    assert [line["stamp"] for line in lines] == [nanoseconds(t.header.stamp) for t in tables]
+    for line, table in zip(lines, tables, strict=True):
+        assert [row["area"] for row in line["tracks"]] == [row.area for row in table.instances]
+        path = out / f"labels/video_knet/{line['frame']:06d}.png"
+        semantic, high, low = cv2.split(cv2.imread(str(path))[..., ::-1])
+        road, vehicle = line["tracks"]
+        assert (semantic == 0).sum() == road["area"] and (semantic == 1).sum() == vehicle["area"]
+        assert ((high == 0) & (low == 1) & (semantic == 1)).sum() == vehicle["area"]
+    videos = [list(open_frames(path)) for path in sorted((out / "overlay/video_knet").iterdir())]
+    assert [len(frames) for frames in videos] == [7, 3] and videos[0][0][0].shape == (50, 70, 3)
+
+
+# --- bad input -----------------------------------------------------------------------------------
+
+
+def failure(command: list[str], capsys) -> str:
+    """The one line of a command that cannot be done."""
+    assert main(command) == 2
+    return capsys.readouterr().err.splitlines()[-1]
+
+
+def test_what_cannot_be_chosen_is_told_with_what_is_there(model, tmp_path, capsys):
+    two = ("/front/image_raw", "/rear/image_raw")
+    path = bag_of(tmp_path / "two", 2, topics=two)
+    command = ["replay", str(path), "--out", str(tmp_path / "out"), "--model", str(model)]
+    listed = ", ".join(f"{name} (sensor_msgs/msg/Image, 2 messages)" for name in two)
+    assert f"name one or more of its topics: {listed}" in failure(command, capsys)
+    line = failure([*command, "--topic", "/side"], capsys)
+    assert f"there is no topic /side; images are on {listed}" in line
+    replay(path, open_runtime(model), tmp_path / "done", ReplaySettings(topics=two[:1]))
+    command[1] = str(tmp_path / "done/bag")
+    line = failure([*command, "--topic", "/video_knet/instances"], capsys)
+    assert f"/video_knet/instances is {TABLES} as cdr, wanted one of images" in line
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_bag_without_images_lists_what_it_has(model, tmp_path, capsys):
+    imu = bytes(ros2_types().serialize_cdr(default_imu(), "sensor_msgs/msg/Imu"))
+    path = rewritten(bag_of(tmp_path, 1), lambda _: [("/imu", "sensor_msgs/msg/Imu", 1, imu)])
+    command = ["replay", str(path), "--out", str(tmp_path / "out"), "--model", str(model)]
+    line = failure(command, capsys)
+    assert "there are no images in it, only /imu (sensor_msgs/msg/Imu, 1 messages)" in line
+
+
+def test_an_existing_output_is_never_overwritten(runtime, tmp_path):
+    path, out = bag_of(tmp_path, 10), tmp_path / "out"
+    replay(path, runtime, out)
+    before = digests(out)
+    for resume in (False, True):
+        with pytest.raises(ReplayError, match="holds a finished replay of 10 frames"):
+            replay(path, runtime, out, resume=resume)
+    with pytest.raises(ReplayError, match="holds other files"):
+        replay(path, runtime, path)
+    journal = json.loads((out / "replay.json").read_text()) | {"complete": False}
+    (out / "replay.json").write_text(json.dumps(journal))
+    with pytest.raises(ReplayError, match="an interrupted replay of 10 frames: --resume goes on"):
+        replay(path, runtime, out)
+    with pytest.raises(ReplayError, match="cannot be resumed: settings was"):
+        replay(path, runtime, out, ReplaySettings(every=2), resume=True)
+    (out / "replay.json").write_text(json.dumps(journal | {"complete": True}, indent=1) + "\n")
+    assert digests(out) == before
+
+
+def test_what_is_no_bag_is_one_line(model, tmp_path, capsys):
+    command = ["replay", "none.mcap", "--out", str(tmp_path / "out"), "--model", str(model)]
+    assert failure(command, capsys) == "video-knet replay: no bag none.mcap"
+
+
+def test_replay_needs_rosbags_only_when_it_runs(model):
+    code = (
+        "import sys; sys.modules['rosbags'] = None;"
+        "from video_knet_core.cli import main; sys.exit(main(sys.argv[1:]))"
+    )
+    command = [sys.executable, "-c", code, "replay", "in", "--out", "out", "--model", str(model)]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 2
+    assert result.stderr.endswith("needs rosbags: pip install 'video_knet_ros[replay]'\n")
+
+
+# --- make-bag ------------------------------------------------------------------------------------
+
+
+def test_make_bag_of_the_synthetic_street(tmp_path, capsys):
+    command = ["make-bag", "synthetic:3", "--out", str(tmp_path / "bag"), "--max-frames", "2"]
+    assert main(command) == 0
+    assert "2 images on /camera/image_raw" in capsys.readouterr().out
+    wanted = [image for image, _ in zip(open_frames("synthetic:3"), range(2), strict=False)]
+    for message, (image, _) in zip(read_all(tmp_path / "bag"), wanted, strict=True):
+        assert np.array_equal(decode(message).data.reshape(image.shape), image)
+
+
+def test_make_bag_that_cannot_end_or_has_another_name_is_refused(tmp_path, capsys):
+    command = ["make-bag", "synthetic", "--out", str(tmp_path / "bag")]
+    assert "never ends: give --max-frames" in failure(command, capsys)
+    command += ["--max-frames", "1", "--format", "ros1"]
+    assert "must be called NAME.bag, found bag" in failure(command, capsys)
+
+
+def test_memory_does_not_grow_with_the_length_of_the_bag(model, tmp_path):
+    """Peak of a replay of 100 and of 1000 frames, in programs of their own."""
+    peaks = []
+    for frames in (100, 1000):
+        make_bag({TOPIC: drive(frames)}, tmp_path / f"in{frames}")
+        code = (
+            "import sys; from video_knet_core.cli import main; main(sys.argv[1:]);"
+            "print(open('/proc/self/status').read(), file=sys.stderr)"
+        )
+        command = ["replay", str(tmp_path / f"in{frames}"), "--out", str(tmp_path / f"o{frames}")]
+        command += ["--model", str(model), "--part", "50"]
+        result = subprocess.run(
+            [sys.executable, "-c", code, *command], capture_output=True, text=True
+        )
+        (peak,) = re.findall(r"VmHWM:\s+(\d+) kB", result.stderr)
+        peaks.append(int(peak) / 1024)
+    assert peaks[1] - peaks[0] < 5, peaks

@@ -1,0 +1,144 @@
+"""Message types: the standard ones as rosbags has them, ours from `msg/`."""
+
+from __future__ import annotations
+
+import struct
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from rosbags.serde import SerdeError
+from rosbags.typesys import (
+    Stores,
+    TypesysError,
+    get_types_from_idl,
+    get_types_from_msg,
+    get_typestore,
+)
+from rosbags.typesys.store import Typestore
+
+from ..installation import shared_file
+from ..ros_messages.conversions import MessageTypes
+from .bag import CDR, ROS1, BagError, Message, Topic
+
+IMAGE, COMPRESSED_IMAGE = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
+IMAGE_TYPES = (IMAGE, COMPRESSED_IMAGE)
+INSTANCES, CLASS_MAP = "video_knet_ros/msg/TrackedInstanceArray", "video_knet_ros/msg/ClassMap"
+IDL = "=" * 80 + "\nIDL: "
+"""What goes before each part of a definition in the language IDL."""
+OUR_MESSAGES = ("ClassInfo", "ClassMap", "TrackedInstance", "TrackedInstanceArray")
+
+
+class MessageError(ValueError):
+    """The bytes of a message are not those of its type."""
+
+
+@lru_cache(maxsize=1)
+def ros2_types() -> Typestore:
+    """The types of ROS 2 Jazzy and ours."""
+    store = get_typestore(Stores.ROS2_JAZZY)
+    for name in OUR_MESSAGES:
+        text = shared_file(f"msg/{name}.msg").read_text()
+        store.register(get_types_from_msg(text, f"video_knet_ros/msg/{name}"))
+    return store
+
+
+@lru_cache(maxsize=1)
+def ros1_types() -> Typestore:
+    """The types of ROS 1 Noetic."""
+    return get_typestore(Stores.ROS1_NOETIC)
+
+
+@lru_cache(maxsize=1)
+def message_types() -> MessageTypes:
+    """Classes whose messages rosbags can serialise for ROS 2."""
+    types: dict[str, Any] = ros2_types().types
+    ours = {name: types[f"video_knet_ros/msg/{name}"] for name in OUR_MESSAGES}
+    return MessageTypes(
+        Time=types["builtin_interfaces/msg/Time"],
+        Header=types["std_msgs/msg/Header"],
+        Image=types[IMAGE],
+        RegionOfInterest=types["sensor_msgs/msg/RegionOfInterest"],
+        sequence=lambda code, data: np.frombuffer(data, code),
+        **ours,
+    )
+
+
+def decode(message: Message) -> Any:
+    """The message as an object of rosbags; its type must be a standard one.
+
+    Raises:
+        MessageError: the bytes do not fit the type.
+    """
+    kind, data = message.topic.type, message.data
+    try:
+        if message.topic.encoding == ROS1:
+            return ros1_types().deserialize_ros1(data, kind)
+        return read_cdr(data, kind)
+    except (SerdeError, struct.error, ValueError, AssertionError, IndexError) as error:
+        raise MessageError(f"its {len(data)} bytes are no {kind}: {error}") from None
+
+
+def read_cdr(data: bytes | memoryview, kind: str) -> Any:
+    """Message of one of `ros2_types`; what comes after its end is ignored, as ROS 2 does it.
+
+    rosbags refuses that, but Python programs that record what `serialize_message` of rclpy gives
+    leave some bytes there. Raises what rosbags does.
+    """
+    if len(data) < 4 or bytes(data[:2]) not in (b"\0\0", b"\0\1"):
+        raise ValueError(f"they begin with {bytes(data[:2])!r}, wanted CDR")
+    store = ros2_types()
+    form = store.get_msgdef(kind)
+    read = form.deserialize_cdr_le if data[1] else form.deserialize_cdr_be
+    return read(data[4:], 0, form.cls, store)[0]
+
+
+class Embedded:
+    """A topic of a bag as ROS 2 has it, by the definition that is embedded in the bag.
+
+    Raises:
+        BagError: there is no definition, or none that can be understood.
+    """
+
+    def __init__(self, topic: Topic) -> None:
+        store = get_typestore(Stores.EMPTY)
+        self.topic = topic
+        try:
+            if topic.encoding not in (CDR, ROS1):
+                raise BagError(f"{topic.name}: messages encoded as {topic.encoding!r}")
+            if topic.definition:
+                store.register(_types(topic))
+            else:  # old bags of ROS 2 have no definitions
+                store = ros2_types()
+            self._store = store
+            self.definition = topic.definition
+            if topic.encoding == ROS1 or not topic.definition:
+                self.definition, _ = store.generate_msgdef(topic.type, ros_version=2)
+            self.hash = store.hash_rihs01(topic.type)
+        except (TypesysError, KeyError) as error:
+            raise BagError(
+                f"{topic.name}: no usable definition of {topic.type}: {error!r}"
+            ) from None
+
+    def to_cdr(self, data: bytes | memoryview) -> bytes | memoryview:
+        """Bytes of a message as ROS 2 has them; MessageError if they do not fit the type."""
+        if self.topic.encoding == CDR:
+            return data
+        try:
+            return self._store.ros1_to_cdr(data, self.topic.type)
+        except (SerdeError, AssertionError, IndexError) as error:
+            raise MessageError(f"its {len(data)} bytes are no {self.topic.type}: {error}") from None
+
+
+def _types(topic: Topic) -> dict:
+    """Types of an embedded definition; ROS 2 has no `seq` in a header."""
+    if topic.definition.startswith(IDL):
+        types: dict = {}
+        for part in topic.definition.split(IDL)[1:]:
+            types |= get_types_from_idl(part.partition("\n")[2])
+        return types
+    types = get_types_from_msg(topic.definition, topic.type)
+    if topic.encoding == ROS1 and (header := types.get("std_msgs/msg/Header")):
+        constants, fields = header
+        types["std_msgs/msg/Header"] = (constants, [f for f in fields if f[0] != "seq"])
+    return types

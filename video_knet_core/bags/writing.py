@@ -1,0 +1,181 @@
+"""Writes bags with rosbags: one for ROS 1 or ROS 2, or a ROS 2 recording in parts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rosbags import rosbag1, rosbag2
+from rosbags.interfaces import (
+    Connection,
+    Qos,
+    QosDurability,
+    QosHistory,
+    QosLiveliness,
+    QosReliability,
+    QosTime,
+)
+from rosbags.rosbag2.enums import CompressionFormat, CompressionMode
+from rosbags.rosbag2.metadata import parse_qos
+
+from .bag import BagError
+
+STORAGES = ("mcap", "sqlite3")
+COMPRESSIONS = ("none", "chunk", "message", "file")
+"""How a ROS 2 bag is compressed: MCAP by its own chunks, any storage by message or by file."""
+METADATA_VERSION = 8
+"""Of metadata.yaml: that of Iron, which later distributions read."""
+_MODES = {
+    "none": CompressionMode.NONE,
+    "chunk": CompressionMode.STORAGE,
+    "message": CompressionMode.MESSAGE,
+    "file": CompressionMode.FILE,
+}
+_UNLIMITED = QosTime(0x7FFFFFFF, 0xFFFFFFFF)
+"""What ROS 2 records for no deadline, lifespan or lease."""
+
+
+def offered(latched: bool = False) -> list[Qos]:
+    """QoS of a per-frame output of the node (reliable, depth 2), or of its class map (latched)."""
+    durability = QosDurability.TRANSIENT_LOCAL if latched else QosDurability.VOLATILE
+    qos = Qos(
+        QosHistory.KEEP_LAST,
+        1 if latched else 2,
+        QosReliability.RELIABLE,
+        durability,
+        _UNLIMITED,
+        _UNLIMITED,
+        QosLiveliness.AUTOMATIC,
+        _UNLIMITED,
+        False,
+    )
+    return [qos]
+
+
+def recorded_qos(text: str) -> list[Qos]:
+    """QoS as a bag of ROS 2 has it, or "latched" of one of ROS 1."""
+    return offered(latched=True) if text == "latched" else parse_qos(text)
+
+
+class Ros2Writer:
+    """A folder with one file and its metadata.yaml. Messages are given as bytes (CDR).
+
+    Args:
+        folder: a new one; the file in it has its name.
+        storage: one of `STORAGES`.
+        compression: one of `COMPRESSIONS`.
+
+    Raises:
+        BagError: the folder is there already, or SQLite was to be compressed by chunks.
+    """
+
+    def __init__(self, folder: Path, storage: str = "mcap", compression: str = "none") -> None:
+        plugin = rosbag2.StoragePlugin[storage.upper()]
+        try:
+            self._writer = rosbag2.Writer(folder, version=METADATA_VERSION, storage_plugin=plugin)
+            self._writer.set_compression(_MODES[compression], CompressionFormat.ZSTD)
+            self._writer.open()
+        except rosbag2.WriterError as error:
+            raise BagError(str(error)) from None
+        self._connections: dict[str, Connection] = {}
+
+    def add(
+        self, topic: str, kind: str, definition: str, type_hash: str, qos: Sequence[Qos] = ()
+    ) -> None:
+        """Announce a topic; every one has to be before its first message."""
+        self._connections[topic] = self._writer.add_connection(
+            topic, kind, msgdef=definition, rihs01=type_hash, offered_qos_profiles=qos
+        )
+
+    def write(self, topic: str, time: int, data: bytes | memoryview) -> None:
+        """Append a message received at `time` (ns)."""
+        self._writer.write(self._connections[topic], time, bytes(data))
+
+    def close(self) -> None:
+        """Finish the files."""
+        self._writer.close()
+
+    def abort(self) -> None:
+        """Let go of the files, which nobody will read: what fails then does not matter."""
+        with suppress(Exception):
+            self._writer.close()
+
+
+class Ros1Writer:
+    """One .bag file. Messages are given as bytes of ROS 1; BagError if the file is there already.
+
+    `compress` is with lz4, as `rosbag record --lz4` does.
+    """
+
+    def __init__(self, path: Path, compress: bool = False) -> None:
+        try:
+            self._writer = rosbag1.Writer(path)
+            if compress:
+                self._writer.set_compression(rosbag1.Writer.CompressionFormat.LZ4)
+            self._writer.open()
+        except rosbag1.WriterError as error:
+            raise BagError(str(error)) from None
+        self._connections: dict[str, Connection] = {}
+
+    def add(self, topic: str, kind: str, definition: str, md5: str) -> None:
+        """Announce a topic; every one has to be before its first message."""
+        self._connections[topic] = self._writer.add_connection(
+            topic, kind, msgdef=definition, md5sum=md5
+        )
+
+    def write(self, topic: str, time: int, data: bytes | memoryview) -> None:
+        """Append a message received at `time` (ns)."""
+        self._writer.write(self._connections[topic], time, data)
+
+    def close(self) -> None:
+        """Finish the file."""
+        self._writer.close()
+
+
+def read_metadata(folder: Path) -> dict[str, Any]:
+    """What metadata.yaml says of a finished folder."""
+    return yaml.safe_load((folder / "metadata.yaml").read_text())["rosbag2_bagfile_information"]
+
+
+def write_metadata(folder: Path, parts: Mapping[str, dict[str, Any]]) -> None:
+    """Write the metadata.yaml of a recording in parts.
+
+    Args:
+        folder: where the parts are.
+        parts: file name -> metadata of the part when it was a bag of its own; they have the same
+            topics in the same order.
+    """
+    files = [
+        {
+            "path": name,
+            "starting_time": part["starting_time"],
+            "duration": part["duration"],
+            "message_count": part["message_count"],
+        }
+        for name, part in parts.items()
+    ]
+    starts = [part["starting_time"]["nanoseconds_since_epoch"] for part in parts.values()]
+    ends = [
+        start + part["duration"]["nanoseconds"]
+        for start, part in zip(starts, parts.values(), strict=True)
+    ]
+    topics = [list(part["topics_with_message_count"]) for part in parts.values()]
+    whole = dict(next(iter(parts.values())))
+    whole |= {
+        "relative_file_paths": list(parts),
+        "starting_time": {"nanoseconds_since_epoch": min(starts)},
+        "duration": {"nanoseconds": max(ends) - min(starts)},
+        "message_count": sum(part["message_count"] for part in parts.values()),
+        "topics_with_message_count": [
+            {**same[0], "message_count": sum(topic["message_count"] for topic in same)}
+            for same in zip(*topics, strict=True)
+        ],
+        "files": files,
+    }
+    text = yaml.safe_dump({"rosbag2_bagfile_information": whole}, sort_keys=False)
+    temporary = folder / "metadata.yaml.tmp"
+    temporary.write_text(text)
+    temporary.replace(folder / "metadata.yaml")

@@ -1,0 +1,155 @@
+"""`video-knet replay` and `video-knet make-bag`."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ..config import TrackingConfig
+from ..ros_messages.outputs import IMAGE_OUTPUTS
+from .arguments import add_association, add_model, positive, runtime_of
+from .errors import EXIT_FAULTS, UsageError
+
+
+def add_replay(commands: argparse._SubParsersAction) -> None:
+    """Add `replay`."""
+    replay = commands.add_parser(
+        "replay",
+        help="process every image of a recorded bag",
+        description="Writes the messages of the live node into OUT/bag, the same every time, and "
+        "needs no ROS. The exit code is 1 if the bag is damaged or some images cannot be used; the "
+        "others are processed all the same.",
+    )
+    replay.add_argument(
+        "bag", type=Path, metavar="IN", help=".bag, .mcap, .db3, or the folder of a recording"
+    )
+    replay.add_argument("--out", type=Path, required=True, metavar="DIR")
+    replay.add_argument(
+        "--topic",
+        action="append",
+        default=[],
+        metavar="T",
+        help="image topic, once for each camera; default: the only one there is",
+    )
+    replay.add_argument("--start", type=_seconds, default=0.0, metavar="S", help="begin S s later")
+    replay.add_argument("--duration", type=_seconds, metavar="S", help="end after S seconds")
+    replay.add_argument("--every", type=positive, default=1, metavar="N", help="every N-th image")
+    replay.add_argument(
+        "--outputs",
+        nargs="+",
+        choices=("instances", *IMAGE_OUTPUTS),
+        default=["instances", "panoptic"],
+        help="topics of the new bag; default: instances panoptic",
+    )
+    replay.add_argument("--rle", action="store_true", help="masks in the table, as run lengths")
+    replay.add_argument("--merge", action="store_true", help="copy what was read into the new bag")
+    replay.add_argument("--overlay", action="store_true", help="videos: OUT/overlay/CAMERA")
+    replay.add_argument(
+        "--labels", action="store_true", help="label images as of STEP: OUT/labels/CAMERA"
+    )
+    replay.add_argument(
+        "--tracks", action="store_true", help="tables as JSON lines: OUT/tracks/CAMERA.jsonl"
+    )
+    replay.add_argument("--storage", choices=("mcap", "sqlite3"), default="mcap")
+    replay.add_argument(
+        "--part",
+        type=positive,
+        default=1000,
+        metavar="N",
+        help="frames in a file of the new bag, and at most lost by an interruption; default: 1000",
+    )
+    replay.add_argument("--resume", action="store_true", help="go on with an interrupted replay")
+    add_model(replay)
+    add_association(replay)
+    replay.set_defaults(run=_replay)
+
+
+def _replay(arguments: argparse.Namespace) -> int:
+    with _needs_rosbags():
+        from ..replay.run import replay
+        from ..replay.settings import ReplaySettings
+    settings = ReplaySettings(
+        topics=tuple(arguments.topic),
+        start=arguments.start,
+        duration=arguments.duration,
+        every=arguments.every,
+        outputs=tuple(dict.fromkeys(arguments.outputs)),
+        rle=arguments.rle,
+        merge=arguments.merge,
+        overlay=arguments.overlay,
+        labels=arguments.labels,
+        tracks=arguments.tracks,
+        storage=arguments.storage,
+        part_frames=arguments.part,
+    )
+    tracking = TrackingConfig(association=arguments.association)
+    summary = replay(
+        arguments.bag, runtime_of(arguments), arguments.out, settings, tracking, arguments.resume
+    )
+    print(summary)
+    return EXIT_FAULTS if summary.damage or summary.failed else 0
+
+
+def add_make_bag(commands: argparse._SubParsersAction) -> None:
+    """Add `make-bag`."""
+    make = commands.add_parser("make-bag", help="make a bag of a video")
+    make.add_argument(
+        "video", help="video file, folder of images, webcam index, or synthetic[:seed]"
+    )
+    make.add_argument(
+        "--out", type=Path, required=True, metavar="BAG", help="a folder; of ros1, a .bag file"
+    )
+    make.add_argument("--format", choices=("mcap", "sqlite3", "ros1"), default="mcap")
+    make.add_argument(
+        "--compression",
+        choices=("none", "chunk", "message", "file"),
+        default="none",
+        help="chunk is for mcap and ros1, message and file for mcap and sqlite3; default: none",
+    )
+    make.add_argument(
+        "--jpeg", type=_quality, metavar="Q", help="JPEG images of quality 1..100, not raw ones"
+    )
+    make.add_argument("--topic", default="/camera/image_raw", metavar="T")
+    make.add_argument("--max-frames", type=positive, metavar="N", help="stop after N frames")
+    make.set_defaults(run=_make_bag)
+
+
+def _make_bag(arguments: argparse.Namespace) -> None:
+    from ..data.frames import open_frames
+
+    with _needs_rosbags():
+        from ..bags.making import BagFormat, make_bag
+    frames = open_frames(arguments.video)
+    if frames.count is None and arguments.max_frames is None:
+        raise UsageError(f"{arguments.video} never ends: give --max-frames")
+    if arguments.format == "ros1" and arguments.out.suffix != ".bag":
+        raise UsageError(f"a bag of ros1 must be called NAME.bag, found {arguments.out.name}")
+    form = BagFormat(arguments.format, arguments.compression, arguments.jpeg)
+    count = make_bag({arguments.topic: frames}, arguments.out, form, arguments.max_frames)
+    print(f"{arguments.out}: {count} images on {arguments.topic}")
+
+
+@contextmanager
+def _needs_rosbags() -> Iterator[None]:
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        package = (error.name or "rosbags").partition(".")[0]
+        raise UsageError(f"needs {package}: pip install 'video_knet_ros[replay]'") from None
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not (math.isfinite(value) and value >= 0):
+        raise argparse.ArgumentTypeError(f"must be a number of seconds from 0 on, found {text}")
+    return value
+
+
+def _quality(text: str) -> int:
+    value = positive(text)
+    if value > 100:
+        raise argparse.ArgumentTypeError(f"must be at most 100, found {value}")
+    return value

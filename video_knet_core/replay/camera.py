@@ -1,0 +1,162 @@
+"""One camera of a replay: what the live node does with an image, without the node."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import math
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..bags.bag import Message
+from ..bags.definitions import (
+    CLASS_MAP,
+    IMAGE,
+    INSTANCES,
+    MessageError,
+    decode,
+    message_types,
+    ros2_types,
+)
+from ..bags.writing import Ros2Writer, offered
+from ..config import TrackingConfig
+from ..engine.runtime import Runtime
+from ..predictor import VideoPredictor
+from ..ros_messages.conversions import Conversions, nanoseconds
+from ..ros_messages.image_decoding import ImageError, to_rgb
+from ..ros_messages.outputs import IMAGE_OUTPUTS
+from ..types import PanopticFrame, StageTimes
+from ..visualize import OPACITY
+from .settings import ReplaySettings
+
+UNTIMED = StageTimes(*[math.nan] * 4)
+MOST_FAILURES = 10
+"""Reasons that are logged; all failures are counted."""
+
+_log = logging.getLogger(__name__)
+
+
+class Processed(NamedTuple):
+    """An image and what the predictor makes of it."""
+
+    number: int
+    """Of the processed frames of this camera, from 0 on."""
+    skipped: int
+    """Images passed over since the last one."""
+    header: Any
+    image: NDArray[np.uint8]
+    """RGB [H, W, 3]."""
+    frame: PanopticFrame
+    """Its times are NaN: the result of a replay must not depend on the time it takes."""
+
+
+class CameraReplay:
+    """Processes the images of one topic.
+
+    Args:
+        node: name of the node whose outputs are made, with a slash before it.
+        runtime: the engine; several cameras may share it.
+        settings: of the replay.
+        tracking: settings of the tracker.
+    """
+
+    def __init__(
+        self,
+        node: str,
+        runtime: Runtime,
+        settings: ReplaySettings,
+        tracking: TrackingConfig | None = None,
+    ) -> None:
+        self.node = node
+        self.predictor = VideoPredictor(runtime, tracking)
+        self.processed = 0
+        self.failed = 0
+        self._settings = settings
+        self._seen = 0
+        self._skipped = 0
+        self._convert = Conversions(message_types())
+
+    def process(self, message: Message) -> Processed | None:
+        """Segment and track an image; None if it is passed over, or cannot be used."""
+        self._seen += 1
+        if (self._seen - 1) % self._settings.every:
+            self._skipped += 1
+            return None
+        try:
+            decoded = decode(message)
+            image = to_rgb(decoded)
+            stamp = nanoseconds(decoded.header.stamp)
+            frame = self.predictor.step(image, stamp or message.time)
+        except (MessageError, ImageError, FloatingPointError) as error:
+            self._fail(message, error)
+            return None
+        header = message_types().Header(
+            stamp=self._convert.time_message(stamp), frame_id=decoded.header.frame_id
+        )
+        number, self.processed = self.processed, self.processed + 1
+        skipped, self._skipped = self._skipped, 0
+        frame = dataclasses.replace(frame, times=UNTIMED)
+        return Processed(number, skipped, header, image, frame)
+
+    def announce(self, writer: Ros2Writer) -> None:
+        """Tell a bag of the topics of `write`."""
+        kinds = {f"{self.node}/class_map": CLASS_MAP}
+        for name in self._settings.outputs:
+            topic = IMAGE_OUTPUTS[name].topic if name in IMAGE_OUTPUTS else name
+            kinds[f"{self.node}/{topic}"] = IMAGE if name in IMAGE_OUTPUTS else INSTANCES
+        for topic, kind in kinds.items():
+            definition, _ = ros2_types().generate_msgdef(kind, ros_version=2)
+            qos = offered(latched=kind == CLASS_MAP)
+            writer.add(topic, kind, definition, ros2_types().hash_rihs01(kind), qos)
+
+    def write(self, result: Processed, time: int, writer: Ros2Writer) -> None:
+        """Append the outputs to a bag, as received at `time` (ns); the class map comes first."""
+        for topic, kind, message in self._messages(result):
+            data = ros2_types().serialize_cdr(message, kind, little_endian=True)
+            writer.write(f"{self.node}/{topic}", time, data)
+
+    def _messages(self, result: Processed) -> Iterator[tuple[str, str, Any]]:
+        """Topic, type and message of each output, in the order of the live node."""
+        settings, classes = self._settings, self.predictor.classes
+        number, skipped, header, image, frame = result
+        if not number:
+            yield "class_map", CLASS_MAP, self._convert.class_map(classes)
+        if "instances" in settings.outputs:
+            table = self._convert.instance_array(
+                header, frame, classes, number, skipped, settings.rle
+            )
+            yield "instances", INSTANCES, table
+        for name, output in IMAGE_OUTPUTS.items():
+            if name in settings.outputs:
+                pixels = output.pixels(image, frame, classes, OPACITY)
+                yield (
+                    output.topic,
+                    IMAGE,
+                    self._convert.image_message(header, output.encoding, pixels),
+                )
+
+    def state(self) -> dict[str, Any]:
+        """All that `restore` needs to go on; StateError if the engine cannot tell its part."""
+        return {
+            "predictor": np.frombuffer(self.predictor.state(), np.uint8),
+            "processed": self.processed,
+            "failed": self.failed,
+            "seen": self._seen,
+            "skipped": self._skipped,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on where another replay of the same camera was."""
+        self.predictor.restore(state["predictor"].tobytes())
+        self.processed, self.failed = state["processed"], state["failed"]
+        self._seen, self._skipped = state["seen"], state["skipped"]
+
+    def _fail(self, message: Message, error: Exception) -> None:
+        self.failed += 1
+        if self.failed <= MOST_FAILURES:
+            more = "; others are only counted" if self.failed == MOST_FAILURES else ""
+            place = f"{message.topic.name}: the image received at {message.time} ns"
+            _log.warning("%s is left out: %s%s", place, error, more)

@@ -1,0 +1,343 @@
+"""The loop of a replay."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+
+from tqdm import tqdm
+
+from ..bags.bag import Bag, BagDamage, BagError, Message
+from ..bags.definitions import Embedded, MessageError
+from ..bags.opening import open_bag
+from ..bags.writing import Ros2Writer, read_metadata, recorded_qos, write_metadata
+from ..config import TrackingConfig
+from ..data.frames import DEFAULT_FPS
+from ..engine.runtime import Runtime
+from ..stored_state import StateError, pack, unpack
+from .background import Background
+from .camera import CameraReplay, Processed
+from .journal import UNFINISHED, open_journal
+from .order import in_stamp_order
+from .products import Products
+from .selection import choose_topics, node_names
+from .settings import ReplayError, ReplaySettings
+
+GRACE = 10_000_000_000
+"""Nanoseconds after the end of `duration` from which on the bag is read no further: a few messages
+may have been recorded late."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ReplaySummary:
+    """What a replay came to; `str()` is its closing report."""
+
+    out: Path
+    backend: str
+    frames: int
+    """Processed in all, those before an interruption included."""
+    failed: int
+    """Images that could not be used."""
+    damage: str
+    """Where and why the bag could be read no further; empty if all of it could."""
+    frames_now: int
+    """Processed since this program began."""
+    seconds: float
+
+    def __str__(self) -> str:
+        rate = self.frames_now / self.seconds if self.seconds else 0.0
+        lines = [
+            f"{self.frames} frames, {self.frames_now} of them in {self.seconds:.1f} s "
+            f"({rate:.1f} fps, {self.backend})"
+        ]
+        if self.failed:
+            lines.append(f"{self.failed} images could not be used")
+        if self.damage:
+            lines.append(f"the bag is damaged; it was read up to there: {self.damage}")
+        return "\n".join([*lines, f"{self.out}: {', '.join(_contents(self.out))}"])
+
+
+def replay(
+    path: str | Path,
+    runtime: Runtime,
+    out: Path,
+    settings: ReplaySettings | None = None,
+    tracking: TrackingConfig | None = None,
+    resume: bool = False,
+) -> ReplaySummary:
+    """Process the images of a bag and write the results into a folder.
+
+    Args:
+        path: a .bag, .mcap or .db3 file, or the folder of a ROS 2 recording.
+        runtime: the engine.
+        out: a new or empty folder; or, with `resume`, that of an interrupted replay.
+        settings: what to do.
+        tracking: settings of the tracker.
+        resume: go on after the last complete part.
+
+    Raises:
+        BagError: the bag cannot be read at all, or has not what is asked for.
+        ReplayError: `out` holds something else, or another replay.
+        KeyboardInterrupt: the replay can be resumed.
+        OSError: a file cannot be written.
+    """
+    return _Replay(
+        Path(path), runtime, out, settings or ReplaySettings(), tracking or TrackingConfig(), resume
+    ).run()
+
+
+class _Replay:
+    def __init__(
+        self,
+        path: Path,
+        runtime: Runtime,
+        out: Path,
+        settings: ReplaySettings,
+        tracking: TrackingConfig,
+        resume: bool,
+    ) -> None:
+        self._bag: Bag = open_bag(path)
+        self._contents = self._bag.contents()
+        try:
+            topics = choose_topics(self._contents, settings.topics)
+        except ReplayError as error:
+            damage = f" ({self._contents.damage})" if self._contents.damage else ""
+            raise ReplayError(f"{path}: {error}{damage}") from None
+        self._settings, self._runtime, self._out = settings, runtime, out
+        self._nodes = node_names(topics)
+        task = {
+            "bag": path.name,
+            "bytes": _size(path),
+            "model": runtime.info.name,
+            "backend": runtime.name,
+            "settings": asdict(settings),
+            "tracking": asdict(tracking),
+        }
+        self._journal = open_journal(out, task, resume)
+        self._cameras = {
+            topic: CameraReplay(node, runtime, settings, tracking)
+            for topic, node in self._nodes.items()
+        }
+        self._restore()
+        self._copied = self._topics_to_copy() if settings.merge else {}
+        self._products = {topic: self._products_of(topic) for topic in topics}
+        self._files = Background()
+        self._part: Ros2Writer | None = None
+        self._part_frames = 0
+        self._messages = self._journal.messages
+        self._frames = self._journal.frames
+
+    def run(self) -> ReplaySummary:
+        start, before, damage = time.perf_counter(), self._frames, ""
+        try:
+            with tqdm(
+                total=self._expected(), initial=before, unit="frame", disable=None
+            ) as self._bar:
+                try:
+                    for message in self._remaining():
+                        self._take(message)
+                except BagDamage as error:
+                    damage = str(error)
+            self._files.now(partial(self._complete, damage))
+        finally:
+            self._files.close(self._close)
+        return ReplaySummary(
+            self._out,
+            self._runtime.name,
+            self._frames,
+            self._journal.failed,
+            damage,
+            self._frames - before,
+            time.perf_counter() - start,
+        )
+
+    # --- messages in
+
+    def _remaining(self) -> Iterator[Message]:
+        """The messages that are still to be taken, in order."""
+        names = {*self._nodes, *self._copied}
+        since = self._contents.start + round(self._settings.start * 1e9)
+        messages = self._bag.messages(names, since)
+        if self._settings.duration is not None:
+            messages = _before(messages, since + round(self._settings.duration * 1e9))
+        return itertools.islice(in_stamp_order(messages, self._nodes), self._messages, None)
+
+    def _take(self, message: Message) -> None:
+        topic = message.topic.name
+        self._messages += 1
+        if topic in self._copied:
+            self._files.later(partial(self._copy, message))
+        if topic in self._cameras and (result := self._cameras[topic].process(message)):
+            self._files.later(partial(self._write, message, result))
+            self._frames += 1
+            self._part_frames += 1
+            self._bar.update()
+        if self._part_frames >= self._settings.part_frames:
+            self._files.now(self._finish_part)
+
+    # --- results out, in the thread for files
+
+    def _write(self, message: Message, result: Processed) -> None:
+        topic = message.topic.name
+        self._cameras[topic].write(result, message.time, self._open_part())
+        self._products[topic].write(result)
+
+    def _copy(self, message: Message) -> None:
+        embedded = self._copied[message.topic.name]
+        try:
+            data = embedded.to_cdr(message.data)
+        except MessageError as error:
+            _log.warning("%s at %d ns is not copied: %s", message.topic.name, message.time, error)
+            return
+        self._open_part().write(message.topic.name, message.time, data)
+
+    def _open_part(self) -> Ros2Writer:
+        """The file under way; a new one announces all topics, or parts would not fit together."""
+        if self._part is None:
+            compression = "chunk" if self._settings.storage == "mcap" else "none"
+            folder = self._out / UNFINISHED / "bag"
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            self._part = Ros2Writer(folder, self._settings.storage, compression)
+            for camera in self._cameras.values():
+                camera.announce(self._part)
+            for name, embedded in self._copied.items():
+                qos = recorded_qos(embedded.topic.qos)
+                self._part.add(name, embedded.topic.type, embedded.definition, embedded.hash, qos)
+        return self._part
+
+    def _finish_part(self) -> None:
+        """Put the files of the part in their places, then note that in the journal."""
+        number, journal = len(self._journal.parts), self._journal
+        if self._part is not None:
+            self._part.close()
+            self._part = None
+            self._move_part(number)
+        for topic, products in self._products.items():
+            journal.tracks_sizes[self._nodes[topic]] = products.finish_part(number)
+        journal.messages, journal.frames = self._messages, self._frames
+        journal.failed = sum(camera.failed for camera in self._cameras.values())
+        old, journal.state = journal.state, self._store_state(number)
+        journal.save(self._out)
+        if old:
+            (self._out / old).unlink(missing_ok=True)
+        if journal.parts:
+            write_metadata(self._out / "bag", journal.parts)
+        self._part_frames = 0
+
+    def _move_part(self, number: int) -> None:
+        folder, target = self._out / UNFINISHED / "bag", self._out / "bag"
+        (file,) = (path for path in folder.iterdir() if path.name != "metadata.yaml")
+        name = f"bag_{number:04d}{file.suffix}"
+        self._journal.parts[name] = read_metadata(folder)
+        target.mkdir(exist_ok=True)
+        file.replace(target / name)
+        shutil.rmtree(folder)
+
+    def _complete(self, damage: str) -> None:
+        self._finish_part()
+        state, self._journal.state = self._journal.state, ""
+        self._journal.damage, self._journal.complete = damage, True
+        self._journal.save(self._out)
+        if state:
+            (self._out / state).unlink()
+        shutil.rmtree(self._out / UNFINISHED, ignore_errors=True)
+
+    def _close(self) -> None:
+        if self._part is not None:
+            self._part.abort()
+        for products in self._products.values():
+            products.close()
+
+    # --- state
+
+    def _store_state(self, number: int) -> str:
+        try:
+            states = {topic: camera.state() for topic, camera in self._cameras.items()}
+            data = pack(states)
+        except StateError as error:
+            _log.warning("an interrupted replay will start again from the beginning: %s", error)
+            return ""
+        name = f"state_{number:04d}.zip"
+        (self._out / name).write_bytes(data)
+        return name
+
+    def _restore(self) -> None:
+        if not self._journal.state:
+            return
+        path = self._out / self._journal.state
+        try:
+            states = unpack(path.read_bytes())
+            for topic, camera in self._cameras.items():
+                camera.restore(states[topic])
+        except (OSError, StateError, KeyError) as error:
+            raise ReplayError(f"{self._out} cannot be resumed: {path.name}: {error}") from None
+
+    # --- what to expect
+
+    def _products_of(self, topic: str) -> Products:
+        node = self._nodes[topic]
+        return Products(
+            self._out,
+            self._out / UNFINISHED,
+            node.strip("/"),
+            self._settings,
+            self._runtime.info.classes,
+            self._fps(topic),
+            self._journal.tracks_sizes.get(node, 0),
+        )
+
+    def _topics_to_copy(self) -> dict[str, Embedded]:
+        """All topics that can be copied; what cannot is told."""
+        ours = tuple(f"{node}/" for node in self._nodes.values())
+        found = {}
+        for topic in self._contents.topics:
+            if topic.name.startswith(ours) and topic.name not in self._nodes:
+                _log.warning("%s is not copied: the replay makes topics there", topic.name)
+                continue
+            try:
+                found[topic.name] = Embedded(topic)
+            except BagError as error:
+                _log.warning("not copied: %s", error)
+        return found
+
+    def _expected(self) -> int | None:
+        """Frames there are to process, about."""
+        counts, settings = self._contents.counts, self._settings
+        whole = (self._contents.end - self._contents.start) * 1e-9
+        rest = max(whole - settings.start, 0.0)
+        read = min(rest, settings.duration) if settings.duration is not None else rest
+        share = read / whole if whole else 1.0
+        return round(sum(counts.get(topic, 0) for topic in self._nodes) * share / settings.every)
+
+    def _fps(self, topic: str) -> float:
+        """Mean rate of the processed images of a topic."""
+        seconds = (self._contents.end - self._contents.start) * 1e-9
+        count = self._contents.counts.get(topic, 0)
+        rate = (count - 1) / seconds if count > 1 and seconds else DEFAULT_FPS
+        return round(min(max(rate / self._settings.every, 1.0), 120.0), 2)
+
+
+def _before(messages: Iterator[Message], end: int) -> Iterator[Message]:
+    """The messages received before `end` (ns)."""
+    for message in messages:
+        if message.time >= end + GRACE:
+            return
+        if message.time < end:
+            yield message
+
+
+def _size(path: Path) -> int:
+    files = path.iterdir() if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files)
+
+
+def _contents(out: Path) -> list[str]:
+    return sorted(f"{p.name}/" if p.is_dir() else p.name for p in out.iterdir())

@@ -1,0 +1,76 @@
+"""Which topics are replayed, and the names of the nodes that would have listened to them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from ..bags.bag import CDR, ROS1, Contents, Topic
+from ..bags.definitions import IMAGE_TYPES
+from .settings import ReplayError
+
+NODE = "/video_knet"
+"""Name of the node of a single camera, as `camera.launch.py` starts it."""
+
+
+def choose_topics(contents: Contents, wanted: Sequence[str]) -> tuple[str, ...]:
+    """The wanted topics, or the only one of images.
+
+    Raises:
+        ReplayError: one is not there or has no images, or there is not exactly one to choose; the
+            message lists what is there.
+    """
+    topics = {topic.name: topic for topic in contents.topics}
+    images = {name: topic for name, topic in topics.items() if _has_images(topic)}
+    if not images:
+        raise ReplayError(f"there are no images in it, only {_listed(contents, topics)}")
+    for name in wanted:
+        if name not in topics:
+            raise ReplayError(
+                f"there is no topic {name}; images are on {_listed(contents, images)}"
+            )
+        if name not in images:
+            raise ReplayError(
+                f"{name} is {topics[name].type} as {topics[name].encoding}, wanted one of images: "
+                f"{_listed(contents, images)}"
+            )
+    if not wanted and len(images) > 1:
+        raise ReplayError(f"name one or more of its topics: {_listed(contents, images)}")
+    return tuple(dict.fromkeys(wanted)) or tuple(images)
+
+
+def node_names(topics: Sequence[str]) -> dict[str, str]:
+    """Topic -> node whose outputs it gets, with a slash before it.
+
+    A single camera gets those of `/video_knet`. Of several, each gets those of a node called after
+    the camera, which is the topic without its last part: `/front` for `/front/image_raw`.
+    """
+    if len(topics) == 1:
+        return {topics[0]: NODE}
+    names = {topic: _camera(topic) for topic in topics}
+    if len(set(names.values())) < len(topics):
+        names = {topic: _plain(topic) for topic in topics}
+    return names
+
+
+def _has_images(topic: Topic) -> bool:
+    return topic.type in IMAGE_TYPES and topic.encoding in (CDR, ROS1)
+
+
+def _listed(contents: Contents, topics: dict[str, Topic]) -> str:
+    rows = [
+        f"{name} ({topic.type}, {contents.counts.get(name, 0)} messages)"
+        for name, topic in sorted(topics.items())
+    ]
+    return ", ".join(rows) or "nothing"
+
+
+def _camera(topic: str) -> str:
+    name = _plain(topic).removesuffix("/compressed")
+    return name.rpartition("/")[0] or name
+
+
+def _plain(topic: str) -> str:
+    """Only what may be in a name: bags come from anywhere, and the names become paths."""
+    parts = re.sub(r"[^A-Za-z0-9_/]", "_", topic).split("/")
+    return "/" + "/".join(part for part in parts if part)
