@@ -139,7 +139,7 @@ class CameraReplay:
                 )
 
     def state(self) -> dict[str, Any]:
-        """All that `restore` needs to go on; StateError if the engine cannot tell its part."""
+        """All that `restore` needs to go on."""
         return {
             "predictor": np.frombuffer(self.predictor.state(), np.uint8),
             "processed": self.processed,

@@ -259,14 +259,9 @@ class _Replay:
     # --- state
 
     def _store_state(self, number: int) -> str:
-        try:
-            states = {topic: camera.state() for topic, camera in self._cameras.items()}
-            data = pack(states)
-        except StateError as error:
-            _log.warning("an interrupted replay will start again from the beginning: %s", error)
-            return ""
+        states = {topic: camera.state() for topic, camera in self._cameras.items()}
         name = f"state_{number:04d}.zip"
-        (self._out / name).write_bytes(data)
+        (self._out / name).write_bytes(pack(states))
         return name
 
     def _restore(self) -> None:
