@@ -186,7 +186,7 @@ def test_the_large_image_profile_is_for_fast_dds_users_without_their_own(
 def test_a_bag_is_played_with_its_own_clock_and_the_node_goes_by_it(loop):
     camera, player = processes(REPLAY, bag="drive", loop=loop)
     assert camera.node_executable == "camera_node"
-    words = ["".join(part.text for part in word) for word in player.process_description.command]
+    words = ["".join(part.text for part in word) for word in player.process_description.cmd]
     wanted = ["ros2", "bag", "play", "drive", "--clock", "--rate", "1.0", "--delay", "5.0"]
     assert words == wanted + ["--loop"] * (loop == "true")
 
