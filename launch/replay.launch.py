@@ -9,8 +9,8 @@ take in time is skipped; `video-knet replay` processes every image.
 
 from __future__ import annotations
 
-from launch import LaunchContext, LaunchDescription
-from launch.actions import Action, ExecuteProcess, OpaqueFunction
+from launch import Action, LaunchContext, LaunchDescription
+from launch.actions import ExecuteProcess, OpaqueFunction
 
 from video_knet_ros import launching
 
