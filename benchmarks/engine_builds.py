@@ -4,8 +4,8 @@
     python benchmarks/engine_builds.py [--models street_lite0,kitti_step_r50] [--forms deploy]
 
 One build of each graph serves all targets. The street model has its shipped weights, the others
-random ones, which change neither time nor size. Prints a row of a table in Markdown for each; the
-exit code is 1 if one cannot be built.
+random ones, which change neither time nor size. Prints a row of a table in Markdown for each, and
+ends with the reason at the first that cannot be built.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import sys
 import tempfile
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import tensorrt_rtx_bindings as trt
 import torch
 
 from video_knet_core.config import ModelConfig, load_yaml
 from video_knet_core.engine.export import export_onnx
+from video_knet_core.engine.model_file import ModelFile
+from video_knet_core.engine.tensorrt_build import build_plan, load_library
 from video_knet_core.model.checkpoint import load_model
 from video_knet_core.model.video_knet import VideoKNet
 
@@ -42,9 +42,6 @@ class Build:
     form: str
     export_s: float
     onnx_mb: float
-    layers: int
-    unsupported: int
-    """Operators that TensorRT-RTX refuses."""
     build_s: float
     plan_mb: float
 
@@ -58,41 +55,22 @@ def network(name: str) -> VideoKNet:
     return VideoKNet(load_yaml(ModelConfig, REPO / "config" / "models" / f"{name}.yaml")).eval()
 
 
-def build(path: Path, targets: list[str]) -> tuple[int, int, float, int]:
-    """Layers, unsupported operators, seconds and bytes of the plan of an ONNX file."""
-    logger = trt.Logger(trt.Logger.ERROR)
-    builder = trt.Builder(logger)
-    definition = builder.create_network(0)
-    parser = trt.OnnxParser(definition, logger)
-    if not parser.parse_from_file(str(path)):
-        for i in range(parser.num_errors):
-            print(f"{path.name}: {parser.get_error(i).desc()}", file=sys.stderr)
-        return definition.num_layers, parser.num_errors, 0.0, 0
-    config = builder.create_builder_config()
-    config.num_compute_capabilities = len(targets)
-    for i, target in enumerate(targets):
-        config.set_compute_capability(getattr(trt.ComputeCapability, target.upper()), i)
-    start = time.process_time()
-    plan = builder.build_serialized_network(definition, config)
-    seconds = time.process_time() - start
-    return definition.num_layers, 0, seconds, plan.nbytes if plan is not None else 0
-
-
 def measure(name: str, precision: str, form: str, targets: list[str]) -> Build:
-    """Export and build one graph."""
+    """Export and build one graph; UnsupportedModelError if TensorRT-RTX refuses an operator."""
     model = network(name)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, f"{name}_{precision}_{form}.onnx")
         start = time.process_time()
         export_onnx(model, path, name, precision, form)
         export_s, onnx_mb = time.process_time() - start, path.stat().st_size / 1e6
-        layers, unsupported, build_s, plan_bytes = build(path, targets)
+        start = time.process_time()
+        plan = build_plan(ModelFile.read(path), "tensorrt-rtx", targets)
+        build_s = time.process_time() - start
     size = f"{model.config.height}x{model.config.width}"
-    facts = (export_s, onnx_mb, layers, unsupported, build_s, plan_bytes / 1e6)
-    return Build(name, size, precision, form, *facts)
+    return Build(name, size, precision, form, export_s, onnx_mb, build_s, len(plan) / 1e6)
 
 
-def main() -> int:
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--models", default=",".join(MODELS), help="default: all of config/models")
     parser.add_argument("--precisions", default="fp32,fp16")
@@ -102,9 +80,9 @@ def main() -> int:
     arguments = parser.parse_args()
     choices = (arguments.models, arguments.precisions, arguments.forms)
     targets, rows = arguments.targets.split(","), []
-    print(f"TensorRT-RTX {trt.__version__}, one plan for {', '.join(targets)}\n")
-    print("| model | size | precision | form | export s | ONNX MB | layers | unsupported |", end="")
-    print(" build s | plan MB |\n|---|---|---|---|---|---|---|---|---|---|")
+    print(f"{load_library('tensorrt-rtx').title}, one plan for {', '.join(targets)}\n")
+    print("| model | size | precision | form | export s | ONNX MB | build s | plan MB |")
+    print("|---|---|---|---|---|---|---|---|")
     for choice in itertools.product(*(text.split(",") for text in choices)):
         row = measure(*choice, targets)
         rows.append(row)
@@ -112,8 +90,7 @@ def main() -> int:
         print(f"| {' | '.join(cells)} |", flush=True)
     if arguments.json:
         arguments.json.write_text(json.dumps([asdict(row) for row in rows], indent=1))
-    return int(any(row.unsupported or not row.plan_mb for row in rows))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
