@@ -30,7 +30,7 @@ def generate_launch_description() -> LaunchDescription:
 
 def _processes(context: LaunchContext) -> list[Node]:
     args = context.launch_configurations
-    processes = [_camera_node(args)]
+    processes = [launching.camera_node(args)]
     if args["video"]:
         processes.append(
             launching.video_source(args, args["video"], args["image"], "video_source", "camera")
@@ -38,19 +38,6 @@ def _processes(context: LaunchContext) -> list[Node]:
     if args["rviz"] == "true":
         processes.append(_rviz(args))
     return processes
-
-
-def _camera_node(args: dict[str, str]) -> Node:
-    return launching.node(
-        args,
-        executable="camera_node",
-        name="video_knet",
-        parameters=launching.camera_parameters(args),
-        remappings=[
-            ("~/image", args["image"]),
-            ("~/image/compressed", f"{args['image']}/compressed"),
-        ],
-    )
 
 
 def _rviz(args: dict[str, str]) -> Node:

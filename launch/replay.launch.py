@@ -32,17 +32,7 @@ def generate_launch_description() -> LaunchDescription:
 
 def _processes(context: LaunchContext) -> list[Action]:
     args = {**context.launch_configurations, "use_sim_time": "true"}
-    camera = launching.node(
-        args,
-        executable="camera_node",
-        name="video_knet",
-        parameters=launching.camera_parameters(args),
-        remappings=[
-            ("~/image", args["image"]),
-            ("~/image/compressed", f"{args['image']}/compressed"),
-        ],
-    )
-    return [camera, _player(args)]
+    return [launching.camera_node(args), _player(args)]
 
 
 def _player(args: dict[str, str]) -> ExecuteProcess:

@@ -110,6 +110,20 @@ def video_source(args: dict[str, str], source: str, topic: str, name: str, frame
     )
 
 
+def camera_node(args: dict[str, str]) -> Node:
+    """The camera node on the topic of argument `image`."""
+    return node(
+        args,
+        executable="camera_node",
+        name="video_knet",
+        parameters=camera_parameters(args),
+        remappings=[
+            ("~/image", args["image"]),
+            ("~/image/compressed", f"{args['image']}/compressed"),
+        ],
+    )
+
+
 def node(args: dict[str, str], **options: Any) -> Node:
     """A node with what all of them share; PackageNotFoundError if its package is not installed."""
     package = options.pop("package", PACKAGE)
