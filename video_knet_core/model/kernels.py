@@ -165,6 +165,9 @@ class KernelHead(nn.Module):
         """Logits of thing and of stuff classes, apart: without losses nobody wants the first."""
         weight, bias, things = self.classifier.weight, self.classifier.bias, self.thing_classes
         assert bias is not None
+        if things == len(bias):  # no stuff, and no convolution without outputs
+            logits = self.classifier(semantic)
+            return logits, logits[:, things:]
         # slices, for the exporter computes those of constants and leaves `split` in the graph
         thing_logits = conv2d(semantic, weight[:things], bias[:things])
         return thing_logits, conv2d(semantic, weight[things:], bias[things:])
