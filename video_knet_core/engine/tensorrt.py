@@ -39,14 +39,8 @@ from ..types import Segments
 from . import cuda
 from .buffer_plan import INPUTS, OUTPUTS, Array, BufferPlan
 from .cuda import Device, DeviceMemory, Graph, PinnedMemory, Stream
-from .engine_cache import (
-    EngineCache,
-    PlanError,
-    PlanKey,
-    kernels_file,
-    read_plan,
-    write_plan,
-)
+from .engine_cache import EngineCache, PlanError, PlanKey
+from .kernel_cache import KernelCache
 from .model_file import ModelFile
 from .owner_thread import OwnerThread
 from .runtime import BackendError
@@ -370,7 +364,7 @@ class _Engine:
         self.cameras: set[_CameraBuffers] = set()
         self._state_shape = tuple(model.state_shape)
         self._loaded: _Loaded | None = loaded
-        self._kernels = _KernelCache.of(loaded.engine, key, plan_path)
+        self._kernels = KernelCache.of(loaded.engine, key, plan_path)
         self._scratch = self._allocate_scratch()
         self._captures = device.can_capture
         self._versions = itertools.count()
@@ -490,60 +484,3 @@ class _Engine:
         self._loaded = None
         self._scratch = None
         self.device.close()
-
-
-class _KernelCache:
-    """The kernels that TensorRT-RTX compiles for the GPU at load time, kept beside the plan."""
-
-    def __init__(self, engine: Any, cache: Any, key: PlanKey, path: Path | None) -> None:
-        self._engine = engine
-        self._cache = cache
-        self._key = key
-        self._path = path
-        self._saved = self._restore()
-
-    @classmethod
-    def of(cls, engine: Any, key: PlanKey, plan_path: Path | None) -> _KernelCache | None:
-        """None where TensorRT has no such cache."""
-        if not hasattr(engine, "create_runtime_config"):
-            return None
-        config = engine.create_runtime_config()
-        if not hasattr(config, "create_runtime_cache"):
-            return None
-        path = None if plan_path is None else kernels_file(plan_path)
-        return cls(engine, config.create_runtime_cache(), key, path)
-
-    def _restore(self) -> bytes:
-        """Take over what was kept; what does not fit is compiled anew."""
-        if self._path is None or not self._path.is_file():
-            return b""
-        try:
-            kept = read_plan(self._path)[1]
-        except PlanError as error:
-            _log.info("compiling kernels anew: %s %s", self._path, str(error))
-            return b""
-        if self._cache.deserialize(kept):
-            return kept
-        _log.info("compiling kernels anew: %s is of another GPU, driver or version", self._path)
-        return b""
-
-    def context_config(self, strategy: Any) -> Any:
-        """What a new context is made with, so that it takes its kernels from here."""
-        config = self._engine.create_runtime_config()
-        config.set_execution_context_allocation_strategy(strategy)
-        config.set_runtime_cache(self._cache)
-        return config
-
-    def save(self) -> None:
-        """Keep what is new."""
-        if self._path is None:
-            return
-        kernels = bytes(self._cache.serialize())
-        if kernels == self._saved:
-            return
-        self._saved = kernels
-        try:
-            write_plan(self._path, self._key, kernels)
-        except OSError as error:
-            _log.warning("compiled kernels cannot be kept in %s: %s", self._path, str(error))
-            self._path = None
