@@ -118,6 +118,11 @@ class Tester(Node):
             self.destroy_publisher(self._camera)
         self._camera = None
 
+    def is_settled(self) -> bool:
+        """Whether the diagnostics tell of a second without images in which nothing was left."""
+        idle = self.counts["fps_in"] == self.counts["fps_out"] == "0.0"
+        return idle and int(self.counts["processed"]) == self.ledger.tables
+
     def _send(self) -> None:
         if self._camera is None:
             return
@@ -160,8 +165,8 @@ def watch(process: subprocess.Popen, tester: Tester, minutes: float) -> list[flo
             if seconds % 60 == 0:
                 print(seconds // 60, "min:", f"{memory[-1]:.1f} MB", tester.counts, flush=True)
     tester.stop_camera()
-    end = time.monotonic() + 4  # the last image, and diagnostics that tell of it
-    while time.monotonic() < end:
+    end = time.monotonic() + 30  # the last images, and diagnostics that tell of them
+    while time.monotonic() < end and not tester.is_settled():
         executor.spin_once(timeout_sec=0.05)
     return memory
 
