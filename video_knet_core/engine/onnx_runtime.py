@@ -32,16 +32,12 @@ class OnnxRuntime:
         self.name = "onnxruntime-cuda" if cuda else "onnxruntime-cpu"
         self.info = model.info
         self._session = _open_session(model.path, threads, cuda)
-        self._no_kernels = np.zeros(model.state_shape, np.float32)
+        self._model = model
 
     def step(self, image: NDArray[np.uint8], state: Any | None) -> tuple[Segments, Any]:
         """Segment one frame; see `Runtime.step`."""
         self.info.check_image(image)
-        inputs = {
-            "image": image,
-            "previous_kernels": self._no_kernels if state is None else state,
-            "has_previous": np.array([state is not None]),
-        }
+        inputs = self._model.inputs(image, state)
         outputs = dict(zip(OUTPUTS, self._session.run(list(OUTPUTS), inputs), strict=True))
         embeddings, kernels = outputs["embeddings"], outputs["kernels"]
         self.info.check_kernels(embeddings, kernels)

@@ -49,16 +49,12 @@ class OpenVINORuntime:
             raise BackendError(f"OpenVINO cannot run {model.path}: {error}") from None
         self._request = compiled.create_infer_request()
         self._busy = threading.Lock()  # a request serves one thread at a time
-        self._no_kernels = np.zeros(model.state_shape, np.float32)
+        self._model = model
 
     def step(self, image: NDArray[np.uint8], state: Any | None) -> tuple[Segments, Any]:
         """Segment one frame; see `Runtime.step`."""
         self.info.check_image(image)
-        inputs = {
-            "image": image,
-            "previous_kernels": self._no_kernels if state is None else state,
-            "has_previous": np.array([state is not None]),
-        }
+        inputs = self._model.inputs(image, state)
         with self._busy:
             found = self._request.infer(inputs, share_inputs=True, share_outputs=False)
         outputs = {name: found[name] for name in OUTPUTS}
