@@ -22,7 +22,11 @@ T = TypeVar("T")
 
 STRIDE = 32
 """Height and width inside the network are multiples of this; other images are padded."""
+TASKS = ("panoptic", "semantic", "instance")
 BACKBONES = ("efficientnet_lite0", "resnet50", "resnet101", "swin_b")
+NECKS = ("lean", "semantic_fpn", "pyramid_pooling", "atrous_pyramid")
+SEMANTIC_NECKS = ("pyramid_pooling", "atrous_pyramid")
+POOLINGS = ("mean", "sum", "softmax")
 FUSIONS = ("none", "link_atten", "update_dynamic_cov")
 LINKINGS = ("none", "ffn", "update", "update_obj")
 ASSOCIATIONS = (
@@ -43,6 +47,19 @@ class BackboneConfig:
     """One of `BACKBONES`."""
     width: int = 64
     """Channels of the stem of a ResNet; its stages have 4, 8, 16 and 32 times as many."""
+    output_stride: int = 32
+    """Stride of the coarsest map, 8 or 32: with 8 the last two steps down are dilated instead, as
+    PSPNet and DeepLab have it. Not for swin_b."""
+    deep_stem: bool = False
+    """ResNet only: three 3x3 convolutions instead of one 7x7, as PSPNet has it."""
+
+    def __post_init__(self) -> None:
+        if self.output_stride not in (8, 32):
+            raise ConfigError(f"backbone.output_stride must be 8 or 32, found {self.output_stride}")
+        if self.output_stride != 32 and self.name == "swin_b":
+            raise ConfigError("backbone.output_stride must be 32 for swin_b, found 8")
+        if self.deep_stem and not self.name.startswith("resnet"):
+            raise ConfigError(f"backbone.deep_stem is for ResNets, found {self.name!r}")
 
 
 @dataclass(frozen=True)
@@ -50,10 +67,16 @@ class NeckConfig:
     """Pyramid to one feature map."""
 
     name: str = "lean"
-    """"lean": separable convolutions; "semantic_fpn": the authors'."""
+    """"lean": separable convolutions; "semantic_fpn": the authors'. Task semantic only:
+    "pyramid_pooling", PSPNet's, and "atrous_pyramid", DeepLabv3+'s."""
     channels: int = 128
     stride: int = 4
-    """Of the feature map, lean neck only: 4 or 8; the authors' has 8."""
+    """Of the feature map, lean neck only: 4 or 8. The authors' and PSPNet's have 8, DeepLab's 4."""
+
+    @property
+    def map_stride(self) -> int:
+        """Stride of the feature map, whatever the neck."""
+        return {"lean": self.stride, "atrous_pyramid": 4}.get(self.name, 8)
 
     def __post_init__(self) -> None:
         if self.stride not in (4, 8):
@@ -67,17 +90,20 @@ class KernelConfig:
     things: int = 50
     """Thing kernels; every stuff class has one kernel of its own besides."""
     stages: int = 3
+    """Rounds of updating. In task semantic 0 is possible: the classifier of the head as it is."""
     attention_heads: int = 4
     feedforward: int = 512
     pooling: str = "mean"
-    """Group features as "mean" over the mask (does not depend on the image size) or "sum"."""
+    """Group features as "mean" over the mask (does not depend on the image size) or "sum"; in task
+    semantic also "softmax", a mean weighted by the probability of the class in each pixel."""
     fusion: str = "update_dynamic_cov"
     """Kernel Fusion, before the last stage: kernels attend to the previous ones, as they are
     ("link_atten") or updated with this frame's group features first. Changes masks. Or "none"."""
     linking: str = "ffn"
     """Kernel Linking, after the last stage: thing kernels attend to the previous ones, as they are
     ("ffn") or updated first, with group features ("update") or with this frame's kernels
-    ("update_obj"). Changes embeddings only. Or "none"."""
+    ("update_obj"). Changes embeddings only; in task semantic, which has none, class kernels are
+    linked and masks change. Or "none"."""
     position: bool = False
     """Append a position code to the features that kernels are multiplied with: then a kernel is a
     place as well as a look, and far cars side by side are easy to part."""
@@ -110,6 +136,10 @@ class ModelConfig:
     """Everything that makes a network; stored inside every checkpoint and exported model."""
 
     classes: ClassTable
+    task: str = "panoptic"
+    """One of `TASKS`. "panoptic": one label per pixel, things tracked. "semantic": all classes are
+    stuff, and nothing is tracked. "instance": all classes are things; masks may overlap, and pixels
+    of none are background."""
     height: int = 288
     """Native input size in pixels; other images are resized to it."""
     width: int = 480
@@ -124,24 +154,42 @@ class ModelConfig:
         return self.kernels.things + len(self.classes.stuff)
 
     def __post_init__(self) -> None:
-        for name in ("height", "width"):
-            value = getattr(self, name)
-            if value < 32:
-                raise ConfigError(f"{name} must be at least 32, found {value}")
-        kernels, channels = self.kernels, self.neck.channels
-        counts = {
-            "classes: things": len(self.classes.things),
-            "kernels.things": kernels.things,
-            "kernels.stages": kernels.stages,
-            "neck.channels": channels,
-            "backbone.width": self.backbone.width,
-            "kernels.feedforward": kernels.feedforward,
-            "kernels.attention_heads": kernels.attention_heads,
-            "panoptic.upsample": self.panoptic.upsample,
+        self._check_choices()
+        self._check_numbers()
+        self._check_task()
+        if self.kernels.seeds:
+            self._check_seeds()
+
+    def _check_choices(self) -> None:
+        choices = {
+            "task": (self.task, TASKS),
+            "backbone.name": (self.backbone.name, BACKBONES),
+            "neck.name": (self.neck.name, NECKS),
+            "kernels.pooling": (self.kernels.pooling, POOLINGS),
+            "kernels.fusion": (self.kernels.fusion, FUSIONS),
+            "kernels.linking": (self.kernels.linking, LINKINGS),
+            "panoptic.merge": (self.panoptic.merge, ("fast", "reference")),
         }
-        for name, value in counts.items():
-            if value < 1:
-                raise ConfigError(f"{name} must be at least 1, found {value}")
+        for name, (found, known) in choices.items():
+            if found not in known:
+                raise ConfigError(f"{name} must be one of {list(known)}, found {found!r}")
+
+    def _check_numbers(self) -> None:
+        kernels, channels, semantic = self.kernels, self.neck.channels, self.task == "semantic"
+        limits = {
+            "height": (self.height, 32),
+            "width": (self.width, 32),
+            "kernels.things": (kernels.things, 0 if semantic else 1),
+            "kernels.stages": (kernels.stages, 0 if semantic else 1),
+            "neck.channels": (channels, 1),
+            "backbone.width": (self.backbone.width, 1),
+            "kernels.feedforward": (kernels.feedforward, 1),
+            "kernels.attention_heads": (kernels.attention_heads, 1),
+            "panoptic.upsample": (self.panoptic.upsample, 1),
+        }
+        for name, (value, least) in limits.items():
+            if value < least:
+                raise ConfigError(f"{name} must be at least {least}, found {value}")
         if channels % 4 or channels % kernels.attention_heads:
             raise ConfigError(
                 f"neck.channels must be a multiple of 4 and of kernels.attention_heads "
@@ -158,22 +206,36 @@ class ModelConfig:
                 raise ConfigError(
                     f"panoptic.{name} must be 0..1, found {getattr(self.panoptic, name)}"
                 )
-        if kernels.seeds:
-            self._check_seeds()
-        choices = {
-            "backbone.name": (self.backbone.name, BACKBONES),
-            "neck.name": (self.neck.name, ("lean", "semantic_fpn")),
-            "kernels.pooling": (kernels.pooling, ("mean", "sum")),
-            "kernels.fusion": (kernels.fusion, FUSIONS),
-            "kernels.linking": (kernels.linking, LINKINGS),
-            "panoptic.merge": (self.panoptic.merge, ("fast", "reference")),
-        }
-        for name, (found, known) in choices.items():
-            if found not in known:
-                raise ConfigError(f"{name} must be one of {list(known)}, found {found!r}")
+
+    def _check_task(self) -> None:
+        """What only one of the tasks has is asked for by no other."""
+        kernels, semantic = self.kernels, self.task == "semantic"
+        if not semantic and not self.classes.things:
+            raise ConfigError(f"task {self.task!r} needs a thing class, found none")
+        forbidden = self.classes.things if semantic else self.classes.stuff
+        if forbidden and self.task != "panoptic":
+            names = [self.classes[i].name for i in forbidden]
+            kind = "things" if semantic else "stuff"
+            raise ConfigError(f"task {self.task!r} has no {kind}, found the classes {names}")
+        if semantic:
+            wanted: dict[str, object] = {"things": 0}
+            wanted |= dict.fromkeys(("embedding", "position", "centers", "seeds"), False)
+            for name, value in wanted.items():
+                if getattr(kernels, name) != value:
+                    raise ConfigError(
+                        f"task 'semantic' needs kernels.{name} {value}, "
+                        f"found {getattr(kernels, name)}"
+                    )
+            return
+        for name, found, wrong in (
+            ("neck.name", self.neck.name, SEMANTIC_NECKS),
+            ("kernels.pooling", kernels.pooling, ("softmax",)),
+        ):
+            if found in wrong:
+                raise ConfigError(f"{name} {found!r} is for task 'semantic' only")
 
     def _check_seeds(self) -> None:
-        stride = 8 if self.neck.name == "semantic_fpn" else self.neck.stride
+        stride = self.neck.map_stride
         rows, columns = ((n + -n % STRIDE) // stride for n in (self.height, self.width))
         if self.kernels.things > rows * columns:
             raise ConfigError(
