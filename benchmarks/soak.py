@@ -100,23 +100,25 @@ class Tester(Node):
         self.create_subscription(DiagnosticArray, "/diagnostics", self._note, 10)
         self._parameters = self.create_client(SetParameters, "/video_knet/set_parameters")
         self.restart_camera()
-        self.create_timer(1 / RATE, self._send)
-        self.create_timer(CAMERA_S, self.restart_camera)
-        self.create_timer(7.0, self._change_reader)
-        self.create_timer(3.0, self._change_parameter)
+        self._duties = [
+            self.create_timer(1 / RATE, self._send),
+            self.create_timer(CAMERA_S, self.restart_camera),
+            self.create_timer(7.0, self._change_reader),
+            self.create_timer(3.0, self._change_parameter),
+        ]
 
     def restart_camera(self) -> None:
         """Another camera, of other reliability and perhaps size, takes the place of the last."""
-        self.stop_camera()
+        if self._camera is not None:
+            self.destroy_publisher(self._camera)
         qos = QoSProfile(depth=2, reliability=next(self._reliability))
         self._camera = self.create_publisher(Image, "/video_knet/image", qos)
         self._frames = itertools.cycle(next(self._sources))
 
-    def stop_camera(self) -> None:
-        """No more images."""
-        if self._camera is not None:
-            self.destroy_publisher(self._camera)
-        self._camera = None
+    def stop(self) -> None:
+        """No more images, nor any new camera."""
+        for timer in self._duties:
+            timer.cancel()
 
     def is_settled(self) -> bool:
         """Whether the diagnostics tell of a second without images in which nothing was left."""
@@ -124,8 +126,6 @@ class Tester(Node):
         return idle and int(self.counts["processed"]) == self.ledger.tables
 
     def _send(self) -> None:
-        if self._camera is None:
-            return
         message = conversions.image_message(Image().header, "rgb8", next(self._frames))
         message.header.stamp = self.get_clock().now().to_msg()
         self._camera.publish(message)
@@ -164,7 +164,7 @@ def watch(process: subprocess.Popen, tester: Tester, minutes: float) -> list[flo
             memory.append(resident_mb(process))
             if seconds % 60 == 0:
                 print(seconds // 60, "min:", f"{memory[-1]:.1f} MB", tester.counts, flush=True)
-    tester.stop_camera()
+    tester.stop()
     end = time.monotonic() + 30  # the last images, and diagnostics that tell of them
     while time.monotonic() < end and not tester.is_settled():
         executor.spin_once(timeout_sec=0.05)
