@@ -67,8 +67,9 @@ class NeckConfig:
     """Pyramid to one feature map."""
 
     name: str = "lean"
-    """"lean": separable convolutions; "semantic_fpn": the authors'. Task semantic only:
-    "pyramid_pooling", PSPNet's, and "atrous_pyramid", DeepLabv3+'s."""
+    """"lean": separable convolutions; "semantic_fpn": the authors', for backbone.output_stride 32.
+    Task semantic only, for output stride 8: "pyramid_pooling", PSPNet's, and "atrous_pyramid",
+    DeepLabv3+'s."""
     channels: int = 128
     stride: int = 4
     """Of the feature map, lean neck only: 4 or 8. The authors' and PSPNet's have 8, DeepLab's 4."""
@@ -194,6 +195,12 @@ class ModelConfig:
             raise ConfigError(
                 f"neck.channels must be a multiple of 4 and of kernels.attention_heads "
                 f"({kernels.attention_heads}), found {channels}"
+            )
+        strides = {"semantic_fpn": (32,), "lean": (8, 32)}.get(self.neck.name, (8,))
+        if self.backbone.output_stride not in strides:
+            raise ConfigError(
+                f"backbone.output_stride must be {' or '.join(map(str, strides))} for "
+                f"{self.neck.name}, found {self.backbone.output_stride}"
             )
         if self.neck.name == "semantic_fpn" and channels % 32:
             raise ConfigError(
