@@ -288,7 +288,7 @@ FAULTY_JSON = [
     (
         "youtube_vis_2019",
         lambda c: c[0]["segmentations"].__setitem__(0, {"size": [9, 9], "counts": [81]}),
-        "track 0, frame 0: a mask must be (48, 64) as its video, found (9, 9)",
+        "track 0, frame 0: a mask must be (48, 64) as its frame, found (9, 9)",
     ),
     ("youtube_vis_2019", lambda c: c[0].update(score=float("nan")), "score must be finite"),
 ]
