@@ -337,7 +337,7 @@ def test_a_split_without_published_labels_cannot_be_scored(written, tmp_path, ca
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["coco", "."], "the data set must be one of ['cityscapes_vps'"),
+        (["coco", "."], "the data set must be one of ['camvid'"),
         (["vspw", "no/such"], "vspw: no/such has no split 'val' (val.txt), found no such folder"),
         (["youtube_vis_2019", "no/such"], "no split 'valid' (annotations/valid.json)"),
         (["own", ".", "--save", "a", "--predictions", "b"], "--save writes what a model predicts"),

@@ -181,8 +181,6 @@ def _read_panoptic(segments: Sequence[Segments], frame: FrameFiles) -> Labels:
     return read_segments(label_file(frame), segments[frame.index], THINGS)
 
 
-def _read_objects(
-    objects: Sequence[_Object], size: tuple[int, int], frame: FrameFiles
-) -> Labels:
+def _read_objects(objects: Sequence[_Object], size: tuple[int, int], frame: FrameFiles) -> Labels:
     found = [ObjectMask(item.id, item.class_id, item.crowd, item.mask(size)) for item in objects]
     return labels_of(found, size)

@@ -44,9 +44,7 @@ DATASETS = {
         open_youtube_vis, ("train", "valid", "test"), ("annotations/{}.json",)
     ),
     "coco_panoptic": Layout(open_coco_panoptic, _COCO_SPLITS, ("annotations/panoptic_{}.json",)),
-    "coco_instances": Layout(
-        open_coco_instances, _COCO_SPLITS, ("annotations/instances_{}.json",)
-    ),
+    "coco_instances": Layout(open_coco_instances, _COCO_SPLITS, ("annotations/instances_{}.json",)),
     "camvid": Layout(open_camvid, ("train", "val_clip"), ("{}/labels",)),
     "own": Layout(open_own_data, _SPLITS, ("{}/images",)),
 }

@@ -106,7 +106,9 @@ class InstanceMetric:
 
     def update(self, truth: Frame, frame: PanopticFrame, clip: int) -> None:
         """See `ClipMetric`."""
-        true, predicted = self._clips.setdefault(clip, (_TrueTracks(self._things), TrackCollector()))
+        true, predicted = self._clips.setdefault(
+            clip, (_TrueTracks(self._things), TrackCollector())
+        )
         true.add(truth)
         predicted.add(instances(frame))
 

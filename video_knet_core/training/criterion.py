@@ -53,9 +53,7 @@ class Criterion:
             one by one, by focal loss, as the authors have it there; otherwise one must win.
     """
 
-    def __init__(
-        self, weights: LossWeights, thing_classes: int, background: bool = False
-    ) -> None:
+    def __init__(self, weights: LossWeights, thing_classes: int, background: bool = False) -> None:
         self.weights = weights
         self.thing_classes = thing_classes
         self.background = background
@@ -79,7 +77,9 @@ class Criterion:
         semantic = resize_logits(prediction.head.semantic_logits, size)
         out = _prefixed("head", self._head(masks, semantic, targets, current))
         if prediction.head.centers is not None:
-            out["head_center"] = self._centers(resize_logits(prediction.head.centers, size), targets)
+            out["head_center"] = self._centers(
+                resize_logits(prediction.head.centers, size), targets
+            )
         if seeds is not None:
             out["head_heat"] = self._heat(seeds.heat[:, 0].float(), targets)
         for i, stage in enumerate(prediction.stages):

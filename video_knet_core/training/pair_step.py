@@ -16,9 +16,7 @@ from .tasks import FrameCriterion, Matches, Targets
 class PairLosses(nn.Module):
     """The network and all its losses as one module, which is what processes share the work of."""
 
-    def __init__(
-        self, model: VideoKNet, criterion: FrameCriterion, bfloat16: bool = False
-    ) -> None:
+    def __init__(self, model: VideoKNet, criterion: FrameCriterion, bfloat16: bool = False) -> None:
         super().__init__()
         self.model, self.criterion, self.bfloat16 = model, criterion, bfloat16
 

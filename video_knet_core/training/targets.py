@@ -163,7 +163,9 @@ def frame_targets(
     valid = _shares([known], stride)[0]
     # the last row is empty: a network without stuff has frames without any segment
     # a cell half road, half void is road as far as anybody knows
-    goals = np.clip(_shares([*regions, *rest], stride) / np.maximum(valid, 1e-6), 0, 1).astype(np.float32)
+    goals = np.clip(_shares([*regions, *rest], stride) / np.maximum(valid, 1e-6), 0, 1).astype(
+        np.float32
+    )
     things, owner_of = len(regions), _largest if rule == "share" else _last_touch
     owners = owner_of(_shares([*fronts, *rest], owner_stride), things)
     semantic_goal = owner_of(_shares(by_class, owner_stride), len(classes.things))

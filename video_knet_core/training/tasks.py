@@ -69,9 +69,7 @@ def _mask_targets(background: bool) -> Callable[[FramePair, int, ClassTable, Tra
     return targets
 
 
-def _class_targets(
-    pair: FramePair, side: int, classes: ClassTable, config: TrainConfig
-) -> Targets:
+def _class_targets(pair: FramePair, side: int, classes: ClassTable, config: TrainConfig) -> Targets:
     return class_targets(pair.semantic[side], classes, config.rank_stride, config.targets)
 
 
