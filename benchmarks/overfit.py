@@ -147,7 +147,7 @@ def main() -> None:
     parser.add_argument("--task", choices=TASKS, default="panoptic")
     parser.add_argument("--model", metavar="NAME", help="a configuration of config/models")
     parser.add_argument("--steps", type=int, default=400)
-    parser.add_argument("--pairs", type=int, default=2, help="in each step")
+    parser.add_argument("--pairs", type=int, default=1, help="in each step")
     parser.add_argument("--frames", type=int, default=6)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--goal", type=float, default=0.9, help="stop at this score")

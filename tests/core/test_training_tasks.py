@@ -84,7 +84,7 @@ def inputs(model: ModelConfig, pair: FramePair, batch: int = 1) -> tuple[Tensor,
     return images.expand(batch, -1, -1, -1, -1), targets
 
 
-@pytest.mark.parametrize("task", MODELS)
+@pytest.mark.parametrize("task", ["semantic", "instance"])
 def test_losses_of_each_task_fall(task):
     model = small_model(task)
     torch.manual_seed(0)
@@ -93,7 +93,7 @@ def test_losses_of_each_task_fall(task):
     optimizer = torch.optim.AdamW(network.parameters(), lr=2e-3)
     images, targets = inputs(model, clip(model))
     totals = []
-    for _ in range(8):
+    for _ in range(9):
         losses, _ = pair_losses(network, criterion, images, targets)
         optimizer.zero_grad()
         total = torch.stack(list(losses.values())).sum()
@@ -112,7 +112,7 @@ def test_losses_of_a_semantic_network_by_name():
     losses, _ = pair_losses(VideoKNet(model).train(), criterion, images, targets)
     parts = ["head", "stage0", "stage1", "stage2", "auxiliary"]
     assert set(losses) == {f"{s}_{p}_semantic" for s in ("key", "reference") for p in parts}
-    weight = losses["key_head_semantic"] / losses["key_auxiliary_semantic"]
+    weight = (losses["key_head_semantic"] / losses["key_auxiliary_semantic"]).item()
     assert weight == pytest.approx(2.0 / 0.4, rel=0.5), "at the start all maps are alike"
 
 
@@ -151,6 +151,7 @@ def semantic_reference() -> VideoKNet:
         task="semantic",
         classes=ClassTable.from_rows(rows),
         kernels=kernels,
+        panoptic=replace(config.panoptic, merge="fast"),
         height=64,
         width=96,
     )

@@ -137,23 +137,23 @@ def cropped(
 
 
 def renumbered(frames: Iterable[LabelledFrame]) -> list[LabelledFrame]:
-    """The frames with instance ids 1, 2, ... (int32) in place of the data set's.
+    """The frames with instance ids 1, 2, ... in place of the data set's.
 
     An object is a class and an id together; ids may be too large for the float map of a warp.
     """
     numbers: dict[int, int] = {}
 
-    def numbered(objects: NDArray) -> NDArray[np.int32]:
+    def numbered(objects: NDArray) -> NDArray[np.int64]:
         found, positions = np.unique(objects, return_inverse=True)
         ids = [numbers.setdefault(k, len(numbers) + 1) if k else 0 for k in found.tolist()]
-        return np.array(ids, np.int32)[positions].reshape(objects.shape)
+        return np.array(ids, np.int64)[positions].reshape(objects.shape)
 
     out = []
     for frame in frames:
         objects = np.where(frame.instance > 0, frame.instance * 256 + frame.semantic, 0)
         instance, masks = numbered(objects), frame.masks
         if masks is not None:
-            ids = numbered(masks.ids * 256 + masks.class_ids).astype(np.int64)
+            ids = numbered(masks.ids * 256 + masks.class_ids)
             masks = InstanceMasks(ids, masks.class_ids, masks.masks)
         out.append(replace(frame, labels=replace(frame.labels, instance=instance, masks=masks)))
     return out

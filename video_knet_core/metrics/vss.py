@@ -46,7 +46,7 @@ class MeanIoU:
         self.num_classes = num_classes
         self.ignore = ignore
         self.confusion = np.zeros((num_classes, num_classes + 1), np.int64)
-        """[K, K + 1] pixels by true and predicted class, the last column of none; may be added up."""
+        """[K, K + 1] pixels by true and predicted class, the last column of none. They add up."""
 
     def update(self, gt: NDArray[np.integer], pred: NDArray[np.integer]) -> None:
         """Add class maps [H, W] or [T, H, W]; ValueError on other shapes or unknown classes."""

@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import numpy as np
 import torch
 from torch import Tensor, distributed, nn
 
@@ -41,7 +42,7 @@ def gathered(text: str, device: torch.device) -> list[str]:
     """
     if count() == 1:
         return [text]
-    data = torch.frombuffer(bytearray(text.encode()), dtype=torch.uint8).to(device)
+    data = torch.from_numpy(np.frombuffer(text.encode(), np.uint8).copy()).to(device)
     lengths = torch.zeros(count(), dtype=torch.int64, device=device)
     lengths[number()] = len(data)
     lengths = total(lengths)

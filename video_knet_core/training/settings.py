@@ -88,8 +88,8 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class ValidationConfig:
-    """What is measured on the way: STQ, in task semantic mIoU, in task instance AP. The model that is
-    best at it is kept as best.safetensors."""
+    """What is measured on the way: STQ, in task semantic mIoU, in task instance AP. The model that
+    is best at it is kept as best.safetensors."""
 
     every: int = 0
     """Steps between two validations, 0 = none."""
@@ -254,8 +254,8 @@ def open_labelled(
     suited = _suited(dataset)
     if model.task not in suited:
         raise ConfigError(
-            f"{asked_by}: {name} has {_kinds(dataset)}, which is for the task {' or '.join(suited)}, "
-            f"the model has the task {model.task}"
+            f"{asked_by}: {name} has {_kinds(dataset)}, which is for the task "
+            f"{' or '.join(suited)}, the model has the task {model.task}"
         )
     found, things = len(model.classes), sorted(model.classes.things)
     if (found, things) != (dataset.class_count, sorted(dataset.things)):

@@ -121,7 +121,7 @@ def class_targets(
     nothing = np.zeros(semantic.shape, bool)
     shares = _shares([*(semantic == c for c in found), nothing], stride)
     owners = (_largest if rule == "share" else _last_touch)(shares, 0)
-    goals = np.where(owners == IGNORE, IGNORE, column[[*found, NO_CLASS]][owners])
+    goals = column[[*found, NO_CLASS]][owners.clip(min=-1)]  # IGNORE reads the last entry
     return ClassTargets(torch.from_numpy(goals))
 
 
