@@ -32,13 +32,14 @@ def small_network(seed: int = 0, **kernels: object) -> VideoKNet:
     return VideoKNet(small_config(**kernels)).eval()
 
 
-def small_version(name: str) -> VideoKNet:
+def small_version(name: str, **kernels: object) -> VideoKNet:
     """A configuration of config/models with random weights, made small but of the same operators.
 
     A Swin-B has shallower and narrower stages, which a caller must ask for: `shrink_swin`.
     """
     config = load_yaml(ModelConfig, CONFIGS / "models" / f"{name}.yaml")
-    kernels = {"things": 10, "stages": 2, "attention_heads": 2, "feedforward": 64}
+    things = min(10, config.kernels.things)  # task semantic has none
+    kernels = {"things": things, "stages": 2, "attention_heads": 2, "feedforward": 64} | kernels
     small = replace(
         config,
         height=75,  # as 375 and 1242 of KITTI, not multiples of 32
