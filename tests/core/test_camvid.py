@@ -6,7 +6,7 @@ import pytest
 
 from video_knet_core.data.camvid import CamVid
 from video_knet_core.data.frames import FrameError
-from video_knet_core.evaluate.street import STREET_CLASSES
+from video_knet_core.data.street_frame import STREET_CLASSES
 
 NAMES = [
     *("sky", "building", "pole", "road", "sidewalk", "vegetation", "sign", "fence"),

@@ -288,7 +288,7 @@ FAULTY_JSON = [
     (
         "youtube_vis_2019",
         lambda c: c[0]["segmentations"].__setitem__(0, {"size": [9, 9], "counts": [81]}),
-        "track 0, frame 0: a mask must be (48, 64) as its video, found (9, 9)",
+        "track 0, frame 0: a mask must be (48, 64) as its frame, found (9, 9)",
     ),
     ("youtube_vis_2019", lambda c: c[0].update(score=float("nan")), "score must be finite"),
 ]
@@ -337,7 +337,7 @@ def test_a_split_without_published_labels_cannot_be_scored(written, tmp_path, ca
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["coco", "."], "the data set must be one of ['cityscapes_vps'"),
+        (["coco", "."], "the data set must be one of ['camvid'"),
         (["vspw", "no/such"], "vspw: no/such has no split 'val' (val.txt), found no such folder"),
         (["youtube_vis_2019", "no/such"], "no split 'valid' (annotations/valid.json)"),
         (["own", ".", "--save", "a", "--predictions", "b"], "--save writes what a model predicts"),

@@ -214,9 +214,7 @@ def test_opening_a_large_data_set_reads_no_image(tmp_path):
 
 
 def test_an_unknown_data_set():
-    with pytest.raises(
-        DatasetError, match=r"must be one of \['cityscapes_vps', .*\], found 'coco'"
-    ):
+    with pytest.raises(DatasetError, match=r"must be one of \['camvid', .*\], found 'coco'"):
         open_dataset("coco", ".", "val")
 
 

@@ -243,7 +243,7 @@ def test_the_best_model_has_its_metric_inside_and_pictures_are_logged(tmp_path):
     trainer = Trainer(path, tmp_path / "out", device="cpu")
     scores = iter([0.5, 0.4])
     measure = trainer.validation
-    trainer.validation = lambda model: replace(measure(model), stq=next(scores))
+    trainer.validation = lambda model: replace(measure(model), scores={"stq": next(scores)})
     trainer.run()
     best = read_metadata(tmp_path / "out" / "best.safetensors")
     assert (best["step"], best["metrics"]["stq"]) == (1, 0.5)

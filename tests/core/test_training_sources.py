@@ -49,7 +49,7 @@ def test_a_run_draws_labelled_samples_from_it(root, tmp_path):
     clips = data({**OWN, "offsets": [-1], "scale": [1.0, 1.2]})
     settings = TrainConfig("model.yaml", steps=2, batch=1, height=64, width=96, data=clips)
     model = small_config()
-    dataset = PairDataset(open_sources(clips, model, root, tmp_path), model.classes, settings)
+    dataset = PairDataset(open_sources(clips, model, root, tmp_path), model, settings)
     images, (key, reference) = dataset[1]
     assert images.shape == (2, 3, 64, 96)
     assert key.masks.shape[1:] == reference.owners.shape == (16, 24)

@@ -17,7 +17,9 @@ def add_validate(commands: argparse._SubParsersAction) -> None:
         "The exit code is 0 if there is no fault, 1 if there are some.",
     )
     validate.add_argument(
-        "dataset", help="kitti_step, cityscapes_vps, vipseg, vspw, youtube_vis_2019 or own"
+        "dataset",
+        help="kitti_step, cityscapes_vps, vipseg, vspw, youtube_vis_2019, coco_panoptic, "
+        "coco_instances, camvid or own",
     )
     validate.add_argument("root", type=Path, metavar="PATH", help="the folder of the data set")
     validate.add_argument("--split", help="train, val (valid) or test; default: all there are")

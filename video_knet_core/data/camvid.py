@@ -1,5 +1,7 @@
 """CamVid with its 11 usual classes: `images/NAME.jpg|png` and `labels/NAME.png` side by side.
 
+`CamVid` is one folder of them; `open_camvid` is the data set, a folder for each split.
+
 Brostow et al., "Semantic object classes in video: A high-definition ground truth database", 2009.
 """
 
@@ -14,6 +16,9 @@ from numpy.typing import NDArray
 
 from ..types import NO_CLASS
 from .frames import IMAGE_SUFFIXES, FrameError, read_image
+from .label_png import label_file
+from .sequences import list_images, match_frames
+from .video import DatasetError, FrameFiles, Labels, Video, VideoList
 
 UNLABELLED = 11
 """Label value of pixels without a class."""
@@ -27,13 +32,14 @@ class CamVid:
 
     Args:
         root: the folder that holds `images` and `labels`.
+        ids: other class ids to use instead of the street's, see `street_ids`.
 
     Raises:
         FrameError: a folder or a label image is missing; also on iteration, for unreadable files.
     """
 
-    def __init__(self, root: str | Path) -> None:
-        root = Path(root)
+    def __init__(self, root: str | Path, ids: NDArray[np.uint8] | None = None) -> None:
+        root, self.ids = Path(root), ids
         for folder in (root / "images", root / "labels"):
             if not folder.is_dir():
                 raise FrameError(f"CamVid needs the folder {folder}")
@@ -55,10 +61,31 @@ class CamVid:
             raise FrameError(
                 f"{self.labels[index]} is {labels.shape}, its image is {image.shape[:2]}"
             )
-        return image, labels
+        return image, labels if self.ids is None else self.ids[labels]
 
     def __iter__(self) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.uint8]]]:
         return (self[index] for index in range(len(self)))
+
+
+def open_camvid(root: Path, split: str) -> VideoList:
+    """The frames of SPLIT/images and SPLIT/labels as one video; there are no instances.
+
+    Raises:
+        DatasetError: the split has no images.
+    """
+    images = list_images(root / split / "images")
+    if not images:
+        raise DatasetError(f"{root / split / 'images'} holds no images")
+    frames = match_frames(images, list_images(root / split / "labels"))
+    return VideoList("camvid", UNLABELLED, frozenset(), [Video(split, frames, _read_frame)])
+
+
+def _read_frame(frame: FrameFiles) -> Labels:
+    try:
+        semantic = _read_labels(Path(label_file(frame)))
+    except FrameError as error:
+        raise DatasetError(str(error)) from None
+    return Labels(semantic, np.zeros(semantic.shape, np.int64))
 
 
 def _read_labels(path: Path) -> NDArray[np.uint8]:

@@ -45,7 +45,7 @@ def _unlabelled(images: Path) -> list[Video]:
 
 
 def _labelled(images: Path, labels: Path, index: Path) -> list[Video]:
-    content = load_json(index, keep_segment)
+    content, classes = load_json(index, keep_segment), {i: i for i in range(CLASS_COUNT)}
     names = _image_names(need(content, "images", list, str(index)), index)
     videos: dict[str, list[FrameFiles]] = {}
     segments: list[Segments] = []
@@ -57,7 +57,7 @@ def _labelled(images: Path, labels: Path, index: Path) -> list[Video]:
         png = f"{labels}/{need(annotation, 'file_name', str, where)}"
         frame = FrameFiles(image_id, f"{images}/{names[image_id]}", png, number)
         videos.setdefault(image_id[:4], []).append(frame)
-        segments.append(parse_segments(annotation, CLASS_COUNT, where))
+        segments.append(parse_segments(annotation, classes, where))
     read = partial(_read, segments)
     return [Video(name, tuple(frames), read) for name, frames in videos.items()]
 

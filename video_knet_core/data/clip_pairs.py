@@ -1,14 +1,18 @@
-"""Training pairs from any labelled data set: a frame and another shortly before or after it."""
+"""Training pairs from any labelled data set: a frame and another shortly before or after it.
+
+Or one frame alone, see `StillPairs`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .pairs import CropRange, FramePair, Rng, camera_motion, warp
-from .video import DatasetError, LabelledFrame, VideoDataset
+from .pairs import CropRange, FramePair, Rng, camera_motion, warp, warp_masks
+from .video import DatasetError, InstanceMasks, LabelledFrame, VideoDataset
 
 TWO_SIDED = (-2, -1, 1, 2)
 """Where the authors' code takes the reference frame, relative to the key frame."""
@@ -73,13 +77,7 @@ class ClipPairs:
         reference = key + int(rng.choice(self._inside(key, len(video))))
         frames = [video[key], video[reference]]
         to_crop = self.crop.draw(rng, frames[0].image.shape, height, width)
-        instances = renumbered(frames)
-        warped = [
-            warp(frame.image, frame.semantic, instance, to_crop, height, width)
-            for frame, instance in zip(frames, instances, strict=True)
-        ]
-        images, semantics, maps = (np.stack(part) for part in zip(*warped, strict=True))
-        return FramePair(images, semantics, maps)
+        return cropped(renumbered(frames), [to_crop, to_crop], height, width)
 
     def _inside(self, key: int, length: int) -> list[int]:
         return [offset for offset in self.offsets if 0 <= key + offset < length]
@@ -98,13 +96,16 @@ class StillPairs:
     Args:
         dataset: where the frames are from; every frame is equally likely.
         crop: how crops are drawn.
+        alone: leave the second out, to train images alone; then frames of videos will do as well.
 
     Raises:
         DatasetError: there is no frame.
     """
 
-    def __init__(self, dataset: VideoDataset, crop: CropRange | None = None) -> None:
-        self.dataset, self.crop = dataset, crop or CropRange()
+    def __init__(
+        self, dataset: VideoDataset, crop: CropRange | None = None, alone: bool = False
+    ) -> None:
+        self.dataset, self.crop, self.alone = dataset, crop or CropRange(), alone
         self._ends = np.cumsum([len(video) for video in dataset])
         if not self._ends[-1]:
             raise DatasetError(f"{dataset.name}: there is no frame")
@@ -114,26 +115,45 @@ class StillPairs:
         position = int(rng.integers(self._ends[-1]))
         number = int(np.searchsorted(self._ends, position, side="right"))
         video = self.dataset[number]
-        frame = video[position - int(self._ends[number]) + len(video)]
+        (frame,) = renumbered([video[position - int(self._ends[number]) + len(video)]])
         to_crop = self.crop.draw(rng, frame.image.shape, height, width)
+        if self.alone:
+            return cropped([frame], [to_crop], height, width)
         motion = camera_motion(rng, height, width, strength=rng.uniform(0, 1))
         moved = motion[:2] @ np.vstack((to_crop, [0, 0, 1]))
-        labels = frame.semantic, renumbered([frame])[0]
-        warped = [warp(frame.image, *labels, matrix, height, width) for matrix in (to_crop, moved)]
-        images, semantics, maps = (np.stack(part) for part in zip(*warped, strict=True))
-        return FramePair(images, semantics, maps)
+        return cropped([frame, frame], [to_crop, moved], height, width)
 
 
-def renumbered(frames: Iterable[LabelledFrame]) -> list[NDArray[np.int32]]:
-    """Instance maps [H, W] with ids 1, 2, ... in place of the data set's.
+def cropped(
+    frames: Sequence[LabelledFrame], matrices: Sequence[NDArray], height: int, width: int
+) -> FramePair:
+    """Each frame mapped by a 2x3 matrix of its own to `height` x `width` pixels."""
+    size, together = (height, width), list(zip(frames, matrices, strict=True))
+    warped = [warp(f.image, f.semantic, f.instance, matrix, *size) for f, matrix in together]
+    images, semantics, maps = (np.stack(part) for part in zip(*warped, strict=True))
+    masks = [None if f.masks is None else warp_masks(f.masks, m, *size) for f, m in together]
+    whole = tuple(found for found in masks if found is not None)
+    return FramePair(images, semantics, maps, whole if len(whole) == len(masks) else None)
+
+
+def renumbered(frames: Iterable[LabelledFrame]) -> list[LabelledFrame]:
+    """The frames with instance ids 1, 2, ... in place of the data set's.
 
     An object is a class and an id together; ids may be too large for the float map of a warp.
     """
     numbers: dict[int, int] = {}
-    maps = []
-    for frame in frames:
-        objects = np.where(frame.instance > 0, frame.instance * 256 + frame.semantic, 0)
+
+    def numbered(objects: NDArray) -> NDArray[np.int64]:
         found, positions = np.unique(objects, return_inverse=True)
         ids = [numbers.setdefault(k, len(numbers) + 1) if k else 0 for k in found.tolist()]
-        maps.append(np.array(ids, np.int32)[positions].reshape(objects.shape))
-    return maps
+        return np.array(ids, np.int64)[positions].reshape(objects.shape)
+
+    out = []
+    for frame in frames:
+        objects = np.where(frame.instance > 0, frame.instance * 256 + frame.semantic, 0)
+        instance, masks = numbered(objects), frame.masks
+        if masks is not None:
+            ids = numbered(masks.ids * 256 + masks.class_ids)
+            masks = InstanceMasks(ids, masks.class_ids, masks.masks)
+        out.append(replace(frame, labels=replace(frame.labels, instance=instance, masks=masks)))
+    return out

@@ -65,6 +65,7 @@ def load_sprites(
     """Read `index.json` and the cut-outs beside it; sequences of other classes are left out.
 
     Args:
+        classes: those of the model; of the street, by name.
         split: "held_out" are the sequences named in `HELD_OUT_SPRITES`, "train" the others.
 
     Raises:
@@ -76,14 +77,14 @@ def load_sprites(
         raise ValueError(f"split must be one of {get_args(SpriteSplit)}, found {split!r}")
     root = Path(root)
     index = json.loads((root / "index.json").read_text())
-    held_out = index.keys() & set(HELD_OUT_SPRITES)
+    held_out, names = index.keys() & set(HELD_OUT_SPRITES), {info.name for info in classes}
     if split == "held_out" and not held_out:
-        names = ", ".join(HELD_OUT_SPRITES)
-        raise FrameError(f"{root} has none of the held-out sprites ({names}), found {list(index)}")
+        wanted = ", ".join(HELD_OUT_SPRITES)
+        raise FrameError(f"{root} has none of the held-out sprites ({wanted}), found {list(index)}")
     return [
         _read_sprite(root / name, entry, classes)
         for name, entry in index.items()
-        if entry["class"] in STREET_CLASS_OF_SPRITE
+        if STREET_CLASS_OF_SPRITE.get(entry["class"]) in names
         and split in ("all", "held_out" if name in held_out else "train")
     ]
 

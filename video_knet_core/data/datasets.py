@@ -6,7 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from .camvid import open_camvid
 from .cityscapes_vps import open_cityscapes_vps
+from .coco import open_coco_instances, open_coco_panoptic
 from .kitti_step import open_kitti_step
 from .own_data import open_own_data
 from .video import DatasetError, VideoDataset
@@ -31,6 +33,7 @@ class Layout:
 
 
 _SPLITS = ("train", "val", "test")
+_COCO_SPLITS = ("train2017", "val2017")
 
 DATASETS = {
     "kitti_step": Layout(open_kitti_step, _SPLITS, ("images/{}", "video_sequence/{}")),
@@ -40,6 +43,9 @@ DATASETS = {
     "youtube_vis_2019": Layout(
         open_youtube_vis, ("train", "valid", "test"), ("annotations/{}.json",)
     ),
+    "coco_panoptic": Layout(open_coco_panoptic, _COCO_SPLITS, ("annotations/panoptic_{}.json",)),
+    "coco_instances": Layout(open_coco_instances, _COCO_SPLITS, ("annotations/instances_{}.json",)),
+    "camvid": Layout(open_camvid, ("train", "val_clip"), ("{}/labels",)),
     "own": Layout(open_own_data, _SPLITS, ("{}/images",)),
 }
 
@@ -50,7 +56,7 @@ def open_dataset(name: str, root: str | Path, split: str) -> VideoDataset:
     Args:
         name: one of `DATASETS`.
         root: the folder that holds the splits.
-        split: "train", "val" ("valid" of YouTube-VIS) or "test".
+        split: "train", "val" ("valid" of YouTube-VIS) or "test"; of COCO "train2017", "val2017".
 
     Raises:
         DatasetError: an unknown name, a root or split that is not there, or a faulty index.

@@ -95,12 +95,12 @@ def look_up(values: NDArray, table: NDArray, path: str | Path) -> NDArray:
     if wrong.any():
         raise DatasetError(
             f"{path}: no class has the value {int(values[wrong][0])}, wanted one of "
-            f"{_ranges(np.flatnonzero(table >= 0))}"
+            f"{value_ranges(np.flatnonzero(table >= 0))}"
         )
     return found
 
 
-def _ranges(values: NDArray) -> str:
+def value_ranges(values: NDArray) -> str:
     """0..124, 255 for many numbers."""
     runs = np.split(values, np.flatnonzero(np.diff(values) > 1) + 1)
     return ", ".join(str(r[0]) if len(r) == 1 else f"{r[0]}..{r[-1]}" for r in runs)

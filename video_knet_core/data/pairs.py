@@ -1,4 +1,7 @@
-"""Training pairs: two frames of one (real or pretended) clip, with labels that agree over time."""
+"""Training pairs: two frames of one (real or pretended) clip, with labels that agree over time.
+
+Where images are trained alone, a pair has its key frame only.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..types import NO_CLASS
+from .video import InstanceMasks
 
 Rng = np.random.Generator
 
@@ -18,15 +22,24 @@ Rng = np.random.Generator
 class FramePair:
     """A key frame and a reference frame shortly before or after it, in that order.
 
-    Instance ids name the same object in both frames; 0 is stuff or unknown.
+    Instance ids name the same object in both frames; 0 is stuff or unknown. T = 2 frames, or 1 if
+    images are trained alone.
     """
 
     images: NDArray[np.uint8]
-    """[2,H,W,3] RGB."""
+    """[T,H,W,3] RGB."""
     semantic: NDArray[np.uint8]
-    """[2,H,W] class ids, `NO_CLASS` = ignore."""
+    """[T,H,W] class ids, `NO_CLASS` = ignore."""
     instance: NDArray[np.int32]
-    """[2,H,W]"""
+    """[T,H,W]"""
+    masks: tuple[InstanceMasks, ...] | None = None
+    """[T] whole masks of the same instances, from data sets where they overlap; the maps above show
+    what is in front."""
+
+    def key(self) -> FramePair:
+        """The key frame alone."""
+        masks = None if self.masks is None else self.masks[:1]
+        return FramePair(self.images[:1], self.semantic[:1], self.instance[:1], masks)
 
 
 class PairSource(Protocol):
@@ -35,6 +48,17 @@ class PairSource(Protocol):
     def sample(self, rng: Rng, height: int, width: int) -> FramePair:
         """A random pair of `height` x `width` pixels, geometry already augmented."""
         ...
+
+
+@dataclass(frozen=True)
+class KeyFrames:
+    """A `PairSource` of the key frames of another, for images that are trained alone."""
+
+    source: PairSource
+
+    def sample(self, rng: Rng, height: int, width: int) -> FramePair:
+        """A random frame of `height` x `width` pixels."""
+        return self.source.sample(rng, height, width).key()
 
 
 @dataclass(frozen=True)
@@ -82,6 +106,17 @@ def warp(
         nearest(semantic, NO_CLASS),
         nearest(instance.astype(np.float32), 0).astype(np.int32),
     )
+
+
+def warp_masks(masks: InstanceMasks, matrix: NDArray, height: int, width: int) -> InstanceMasks:
+    """Map whole masks as `warp` maps label images; those that are outside now are left out."""
+    warped = [
+        cv2.warpAffine(mask.astype(np.uint8), matrix, (width, height), None, cv2.INTER_NEAREST) > 0
+        for mask in masks.masks
+    ]
+    seen = np.array([mask.any() for mask in warped], bool)
+    shown = np.array(warped, bool).reshape(-1, height, width)[seen]
+    return InstanceMasks(masks.ids[seen], masks.class_ids[seen], shown)
 
 
 def camera_motion(rng: Rng, height: int, width: int, strength: float = 1.0) -> NDArray:

@@ -5,6 +5,7 @@ Kirillov et al., "Panoptic Segmentation", 2019; the files are described at cocod
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from ..types import NO_CLASS
 from .json_index import need
-from .label_png import read_rgb, segment_ids
+from .label_png import read_rgb, segment_ids, value_ranges
 from .video import DatasetError, Labels
 
 Segments = NDArray[np.int64]
@@ -26,8 +27,8 @@ def keep_segment(entry: dict) -> dict:
     return {key: entry[key] for key in ("id", "category_id", "iscrowd") if key in entry}
 
 
-def parse_segments(annotation: dict, class_count: int, where: str) -> Segments:
-    """The segments of one annotation.
+def parse_segments(annotation: dict, classes: Mapping[int, int], where: str) -> Segments:
+    """The segments of one annotation; `classes` has the class id of each category.
 
     Raises:
         DatasetError: a key is missing, or a category is beyond the table.
@@ -36,11 +37,11 @@ def parse_segments(annotation: dict, class_count: int, where: str) -> Segments:
     for number, entry in enumerate(need(annotation, "segments_info", list, where)):
         here = f"{where}, segment {number}"
         category = need(entry, "category_id", int, here)
-        if not 0 <= category < class_count:
-            raise DatasetError(
-                f"{here}: category_id must be 0..{class_count - 1}, found {category}"
-            )
-        rows.append((need(entry, "id", int, here), category, int(entry.get("iscrowd", 0))))
+        if category not in classes:
+            wanted = value_ranges(np.array(sorted(classes)))
+            raise DatasetError(f"{here}: category_id must be {wanted}, found {category}")
+        row = need(entry, "id", int, here), classes[category], int(entry.get("iscrowd", 0))
+        rows.append(row)
     return np.array(rows, np.int64).reshape(-1, 3)
 
 

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..types import NO_CLASS
+from ..config import ConfigError
+from ..types import NO_CLASS, ClassTable
+from .video import InstanceMasks
+
+STREET_CLASSES = [
+    *("road", "sidewalk", "building", "fence", "pole", "sign", "vegetation", "sky"),
+    *("person", "cyclist", "vehicle"),
+]
+"""Names of the classes 0..10 of the street model, of CamVid and of the synthetic street."""
 
 SPECK = 3e-4
 """Share of the frame (41 pixels of 480 x 288) below which the visible part of an object is labelled
@@ -22,10 +30,16 @@ class StreetFrame:
     image: NDArray[np.uint8]
     """[H, W, 3] RGB."""
     semantic: NDArray[np.uint8]
-    """[H, W] class id of the street model (0 road .. 10 vehicle); `NO_CLASS` on specks."""
+    """[H, W] class id of the street model, see `STREET_CLASSES`; `NO_CLASS` on specks."""
     instance: NDArray[np.uint16]
     """[H, W] track id of person, cyclist or vehicle; 0 for stuff. An object keeps its id for life,
     also while it is out of sight."""
+    masks: InstanceMasks | None = None
+    """None: what is hidden is nobody's, so masks do not overlap."""
+
+    def relabelled(self, ids: NDArray[np.uint8]) -> StreetFrame:
+        """With other class ids; see `street_ids`."""
+        return replace(self, semantic=ids[self.semantic])
 
 
 class StreetClip(Protocol):
@@ -48,3 +62,19 @@ def without_specks(
     specks = small[instance]
     semantic[specks], instance[specks] = NO_CLASS, 0
     return semantic, instance
+
+
+def street_ids(classes: ClassTable, asked_by: str) -> NDArray[np.uint8]:
+    """[256] class id in `classes` of each street class of the same name, `NO_CLASS` of others.
+
+    Raises:
+        ConfigError: the street has not all of `classes`; says who asked for them.
+    """
+    names = [info.name for info in classes]
+    unknown = [name for name in names if name not in STREET_CLASSES]
+    if unknown:
+        raise ConfigError(f"{asked_by}: classes must be of {STREET_CLASSES}, found {unknown}")
+    ids = np.full(NO_CLASS + 1, NO_CLASS, np.uint8)
+    for name in names:
+        ids[STREET_CLASSES.index(name)] = classes.id_of(name)
+    return ids

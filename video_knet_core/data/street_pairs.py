@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .pairs import CropRange, FramePair, Rng, warp
 from .synthetic_street import StreetFrame, SyntheticStreet
@@ -21,13 +22,18 @@ class StreetPairs:
     """A `PairSource` of short clips on streets with seeds 0 .. `seeds` - 1.
 
     Drawing a new street costs more than a training step can wait for, so a clip is drawn once and
-    kept in `cache` (about 2 MB each).
+    kept in `cache` (about 2 MB each). `ids` are class ids to use instead, see `street_ids`.
     """
 
     def __init__(
-        self, seeds: int, cache: Path, crop: CropRange | None = None, causal: bool = False
+        self,
+        seeds: int,
+        cache: Path,
+        crop: CropRange | None = None,
+        causal: bool = False,
+        ids: NDArray[np.uint8] | None = None,
     ) -> None:
-        self.seeds, self.causal = seeds, causal
+        self.seeds, self.causal, self.ids = seeds, causal, ids
         self.cache = cache
         self.crop = crop or CropRange(scale=(1.0, 1.7), aspect=(0.8, 1.2))
 
@@ -37,6 +43,8 @@ class StreetPairs:
         if self.causal:
             first, second = max(first, second), min(first, second)
         frames = [clip[first], clip[second]]
+        if self.ids is not None:
+            frames = [frame.relabelled(self.ids) for frame in frames]
         to_crop = self.crop.draw(rng, frames[0].semantic.shape, height, width)
         warped = [warp(f.image, f.semantic, f.instance, to_crop, height, width) for f in frames]
         images, semantics, instances = (np.stack(part) for part in zip(*warped, strict=True))

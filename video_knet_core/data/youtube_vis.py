@@ -14,14 +14,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from ..metrics.rle import RunLengths
-from ..types import NO_CLASS
+from .instance_labels import ObjectMask, compact, labels_of, run_lengths
 from .json_index import load_json, need
 from .sequences import first_folder
-from .video import DatasetError, FrameFiles, InstanceMasks, Labels, Video, VideoList
+from .video import DatasetError, FrameFiles, Labels, Video, VideoList
 
 CLASS_COUNT = 40
 """Class ids are the category ids 1..40 less 1."""
@@ -84,17 +81,8 @@ def _keep(entry: dict) -> dict:
     for key in ("bboxes", "areas"):
         entry.pop(key, None)
     if isinstance(entry.get("counts"), list):
-        entry["counts"] = _compact(entry["counts"])
+        entry["counts"] = compact(entry["counts"])
     return entry
-
-
-def _compact(counts: list) -> list | NDArray[np.int32]:
-    """As an array if all are integers; what is wrong with others is told when a mask is read."""
-    try:
-        numbers = np.array(counts)
-    except ValueError:
-        return counts
-    return numbers.astype(np.int32) if numbers.dtype.kind == "i" else counts
 
 
 def _tracks_of_videos(entries: list, index: Path) -> dict[int, list[TrackAnnotation]]:
@@ -142,36 +130,11 @@ def _video(
 def _read(tracks: list[TrackAnnotation], size: tuple[int, int], frame: FrameFiles) -> Labels:
     """Labels of one frame; a crowd has its class in `semantic` and is no instance."""
     found = [(track, track.run_lengths(frame.index, size)) for track in tracks]
-    decoded = [(track, runs.mask()) for track, runs in found if runs is not None]
-    shown = [(track, mask) for track, mask in decoded if mask.any()]
-    semantic, instance = np.full(size, NO_CLASS, np.uint8), np.zeros(size, np.int64)
-    for track, mask in sorted(shown, key=lambda pair: (not pair[0].crowd, -pair[1].sum())):
-        semantic[mask] = track.class_id
-        instance[mask] = 0 if track.crowd else track.id
-    kept = [(track, mask) for track, mask in shown if not track.crowd]
-    masks = InstanceMasks(
-        np.array([track.id for track, _ in kept], np.int64),
-        np.array([track.class_id for track, _ in kept], np.int64),
-        np.array([mask for _, mask in kept], bool).reshape(-1, *size),
+    return labels_of(
+        [
+            ObjectMask(track.id, track.class_id, track.crowd, runs.mask())
+            for track, runs in found
+            if runs is not None
+        ],
+        size,
     )
-    empty = tuple(track.id for track, mask in decoded if not mask.any())
-    return Labels(semantic, instance, masks, empty)
-
-
-def run_lengths(entry: Any, size: tuple[int, int], where: str) -> RunLengths | None:
-    """A mask from its entry in an official file, where null is None.
-
-    Raises:
-        DatasetError: it is malformed, or not of `size`; `where` tells which entry it is.
-    """
-    if entry is None:
-        return None
-    if not isinstance(entry, dict):
-        raise DatasetError(f"{where}: wanted run lengths or null, found {entry!r:.80}")
-    try:
-        runs = RunLengths.from_coco(entry)
-    except (ValueError, TypeError) as error:
-        raise DatasetError(f"{where}: {error}") from None
-    if runs.size != size:
-        raise DatasetError(f"{where}: a mask must be {size} as its video, found {runs.size}")
-    return runs

@@ -196,9 +196,9 @@ def _by_name(
     entries: list, names: Sequence[str], class_count: int, where: str
 ) -> dict[str, Segments]:
     """Frame -> its segments; annotations that do not name theirs are in the order of frames."""
-    found = {}
+    found, classes = {}, {number: number for number in range(class_count)}
     for number, entry in enumerate(entries):
-        segments = parse_segments(entry, class_count, f"{where} {number}")
+        segments = parse_segments(entry, classes, f"{where} {number}")
         in_order = names[number] if number < len(names) else ""
         found[str(entry.get("image_id", in_order))] = segments
     return found

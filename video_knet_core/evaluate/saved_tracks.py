@@ -9,10 +9,11 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from ..data.instance_labels import run_lengths
 from ..data.json_index import load_json, need
 from ..data.submissions import YoutubeVisWriter
 from ..data.video import DatasetError, LabelledFrame, Video, VideoDataset
-from ..data.youtube_vis import CLASS_COUNT, YoutubeVisVideo, run_lengths
+from ..data.youtube_vis import CLASS_COUNT, YoutubeVisVideo
 from .instances import Instance, Instances, TrackCollector, youtube_vis
 from .run import Predictor
 

@@ -14,7 +14,7 @@ from ..config import TrackingConfig
 from ..data.camvid import CamVid
 from ..data.copy_paste import SpriteSplit, load_sprites
 from ..data.pasted_clips import PastedClip
-from ..data.street_frame import StreetClip, StreetFrame
+from ..data.street_frame import STREET_CLASSES, StreetClip, StreetFrame
 from ..data.synthetic_street import SyntheticStreet
 from ..engine.runtime import ModelError, Runtime
 from ..metrics.overlaps import Classes, count_overlaps
@@ -27,11 +27,6 @@ from .shared_runtime import SharedRuntime
 
 HELD_OUT_SEED = 1_000_000
 """First seed of the synthetic clips for evaluation; training uses lower ones."""
-STREET_CLASSES = [
-    *("road", "sidewalk", "building", "fence", "pole", "sign", "vegetation", "sky"),
-    *("person", "cyclist", "vehicle"),
-]
-"""Names of the classes 0..10 of both data sets."""
 
 
 @dataclass(frozen=True)

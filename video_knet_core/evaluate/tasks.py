@@ -62,7 +62,7 @@ def evaluate_predictions(dataset: VideoDataset, path: Path) -> Scores:
         DatasetError: the labels are not published, a frame or its prediction cannot be read, or the
             two do not fit.
     """
-    task = TASKS[dataset.name]
+    task = _task_of(dataset)
     if not is_labelled(dataset):
         raise DatasetError(_unlabelled(dataset))
     evaluator = task.evaluator(dataset)
@@ -83,10 +83,11 @@ def evaluate_model(
 
     Raises:
         ModelError: the classes of the model are not those of the data set.
-        DatasetError: a frame cannot be read, or the labels are not published and nothing is saved.
+        DatasetError: a frame cannot be read, the labels are not published and nothing is saved, or
+            the data set is for training only.
         OSError: a prediction cannot be written.
     """
-    task = TASKS[dataset.name]
+    task = _task_of(dataset)
     evaluator = task.evaluator(dataset) if is_labelled(dataset) else None
     if evaluator is None and save is None:
         raise DatasetError(f"{_unlabelled(dataset)}; with --save its predictions are written")
@@ -96,6 +97,15 @@ def evaluate_model(
     if saver is not None:
         saver.close()
     return evaluator.compute() if evaluator is not None else None
+
+
+def _task_of(dataset: VideoDataset) -> Task[Any]:
+    if dataset.name not in TASKS:
+        raise DatasetError(
+            f"{dataset.name} is for training and its validation; what is scored here are "
+            f"{', '.join(TASKS)}"
+        )
+    return TASKS[dataset.name]
 
 
 def is_labelled(dataset: VideoDataset) -> bool:

@@ -45,16 +45,17 @@ class MeanIoU:
     def __init__(self, num_classes: int, ignore: int = 255):
         self.num_classes = num_classes
         self.ignore = ignore
-        self._confusion = np.zeros((num_classes, num_classes + 1), np.int64)
+        self.confusion = np.zeros((num_classes, num_classes + 1), np.int64)
+        """[K, K + 1] pixels by true and predicted class, the last column of none. They add up."""
 
     def update(self, gt: NDArray[np.integer], pred: NDArray[np.integer]) -> None:
         """Add class maps [H, W] or [T, H, W]; ValueError on other shapes or unknown classes."""
-        self._confusion += confusion_matrix(gt, pred, self.num_classes, self.ignore)
+        self.confusion += confusion_matrix(gt, pred, self.num_classes, self.ignore)
 
     def compute(self) -> SemanticQuality:
         """Quality of everything seen so far."""
-        present = self._confusion.sum(1) > 0
-        iou = np.where(present, class_iou(self._confusion)[:-1], np.nan)
+        present = self.confusion.sum(1) > 0
+        iou = np.where(present, class_iou(self.confusion)[:-1], np.nan)
         return SemanticQuality(float(iou[present].mean()) if present.any() else np.nan, iou)
 
 

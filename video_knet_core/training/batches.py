@@ -13,15 +13,15 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from ..config import ModelConfig
 from ..data.pairs import PairSource, photometric
-from ..types import ClassTable
 from . import processes
 from .settings import TrainConfig
-from .targets import FrameTargets, frame_targets
+from .tasks import Targets, task_of
 
-Sample = tuple[Tensor, list[FrameTargets]]
-"""Images u8 [2,3,H,W] (key, reference) and their targets."""
-Batch = tuple[Tensor, list[list[FrameTargets]]]
+Sample = tuple[Tensor, list[Targets]]
+"""Images u8 [2,3,H,W] (key, reference) and their targets; [1,3,H,W] of images alone."""
+Batch = tuple[Tensor, list[list[Targets]]]
 """Images u8 [B,2,3,H,W]; targets as [key of each sample, reference of each sample]."""
 
 
@@ -31,10 +31,11 @@ class PairDataset(Dataset):
     def __init__(
         self,
         sources: Sequence[tuple[float, PairSource]],
-        classes: ClassTable,
+        model: ModelConfig,
         config: TrainConfig,
     ) -> None:
-        self.sources, self.classes, self.config = sources, classes, config
+        self.sources, self.classes, self.config = sources, model.classes, config
+        self._task = task_of(model)
 
     def __getitem__(self, index: int) -> Sample:
         rng = np.random.default_rng((self.config.seed, index))
@@ -44,15 +45,8 @@ class PairDataset(Dataset):
         pixels = photometric(pair.images, rng) if self.config.photometric else pair.images
         images = torch.from_numpy(pixels).permute(0, 3, 1, 2)
         targets = [
-            frame_targets(
-                semantic,
-                instance,
-                self.classes,
-                self.config.mask_stride,
-                self.config.targets,
-                self.config.rank_stride,
-            )
-            for semantic, instance in zip(pair.semantic, pair.instance, strict=True)
+            self._task.targets(pair, side, self.classes, self.config)
+            for side in range(len(pair.images))
         ]
         return images, targets
 
@@ -78,4 +72,5 @@ def batches(dataset: PairDataset, first_step: int) -> Iterator[list[Batch]]:
 def collate(samples: Sequence[Sample]) -> Batch:
     """One batch of B samples."""
     images = torch.stack([images for images, _ in samples])
-    return images, [[targets[side] for _, targets in samples] for side in (0, 1)]
+    sides = range(images.shape[1])
+    return images, [[targets[side] for _, targets in samples] for side in sides]

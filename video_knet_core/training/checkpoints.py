@@ -28,8 +28,8 @@ class Progress:
     """How far a run is."""
 
     step: int = 0
-    best_stq: float = -1.0
-    """Of all validations."""
+    best: float = -1.0
+    """Of all validations, by the score that counts for the task."""
     metrics: dict[str, Any] = field(default_factory=dict)
     """The last validation, with its step."""
 

@@ -1,4 +1,7 @@
-"""From predictions and targets to the weighted losses of a training step."""
+"""From predictions and targets to the weighted losses of a training step.
+
+`Criterion` is that of the tasks panoptic and instance; for semantic see `semantic_criterion.py`.
+"""
 
 from __future__ import annotations
 
@@ -27,6 +30,9 @@ class LossWeights:
     rank: float = 0.1
     stage_rank: float = 0.1
     semantic: float = 1.0
+    """Of the head; in task semantic of every stage too ..."""
+    auxiliary: float = 0.4
+    """... and of the auxiliary head that some necks have there."""
     balance: float = 0.0
     """How far small segments count more in rank and semantic losses: 0 not at all, 1 fully."""
     center: float = 2.0
@@ -38,11 +44,19 @@ class LossWeights:
 
 
 class Criterion:
-    """Losses of frames and of frame pairs; targets may be finer than the masks."""
+    """Losses of frames and of frame pairs; targets may be finer than the masks.
 
-    def __init__(self, weights: LossWeights, thing_classes: int) -> None:
+    Args:
+        weights: what each loss counts.
+        thing_classes: how many; they are the first class columns.
+        background: cells may be of no class (task instance). Then the head's classes are learned
+            one by one, by focal loss, as the authors have it there; otherwise one must win.
+    """
+
+    def __init__(self, weights: LossWeights, thing_classes: int, background: bool = False) -> None:
         self.weights = weights
         self.thing_classes = thing_classes
+        self.background = background
 
     def frames(
         self, prediction: Prediction, targets: Sequence[FrameTargets]
@@ -54,20 +68,22 @@ class Criterion:
         """
         size = targets[0].owners.shape
         things = prediction.embeddings.shape[1]
-        masks = _resize(prediction.head.mask_logits, size)[:, :things]
+        masks = resize_logits(prediction.head.mask_logits, size)[:, :things]
         seeds = prediction.head.seeds
         # a hot seed goes first, as a sure class does in the stages
         sure = None if seeds is None else seeds.logits[..., None].expand(-1, -1, self.thing_classes)
         matches = {"head": self._match(masks, sure, targets)}
         current = matches["head"]
-        semantic = _resize(prediction.head.semantic_logits, size)
+        semantic = resize_logits(prediction.head.semantic_logits, size)
         out = _prefixed("head", self._head(masks, semantic, targets, current))
         if prediction.head.centers is not None:
-            out["head_center"] = self._centers(_resize(prediction.head.centers, size), targets)
+            out["head_center"] = self._centers(
+                resize_logits(prediction.head.centers, size), targets
+            )
         if seeds is not None:
             out["head_heat"] = self._heat(seeds.heat[:, 0].float(), targets)
         for i, stage in enumerate(prediction.stages):
-            masks = _resize(stage.mask_logits, size)
+            masks = resize_logits(stage.mask_logits, size)
             assert stage.class_logits is not None, "a network in training classifies in each stage"
             class_logits = stage.class_logits.float()
             matches[f"stage{i}"] = current
@@ -115,17 +131,22 @@ class Criterion:
         targets: Sequence[FrameTargets],
         matches: Sequence[Match],
     ) -> dict[str, Tensor]:
-        """Thing masks by mask, dice and rank; the semantic map by cross-entropy."""
+        """Thing masks by mask, dice and rank; the semantic map by class."""
         chosen = torch.cat([m.kernels + i * masks.shape[1] for i, m in enumerate(matches)])
         goals = [t.masks[m.instances] for t, m in zip(targets, matches, strict=True)]
         owners = [_slots(t, m, None) for t, m in zip(targets, matches, strict=True)]
-        classes = [t.semantic for t in targets]
         balance = self.weights.balance
         return self._mask_losses(masks.flatten(0, 1)[chosen], goals, targets) | {
             "rank": self.weights.rank * losses.rank_loss(masks, torch.stack(owners), balance),
-            "semantic": self.weights.semantic
-            * losses.semantic_loss(semantic, torch.stack(classes), balance),
+            "semantic": self.weights.semantic * self._semantic(semantic, targets),
         }
+
+    def _semantic(self, logits: Tensor, targets: Sequence[FrameTargets]) -> Tensor:
+        classes = torch.stack([t.semantic for t in targets])
+        if not self.background:
+            return losses.semantic_loss(logits, classes, self.weights.balance)
+        known = torch.stack([_shrink(t.valid[None], t.semantic.shape)[0] for t in targets])
+        return losses.class_map_loss(logits, classes, known)
 
     def _centers(self, codes: Tensor, targets: Sequence[FrameTargets]) -> Tensor:
         each = [
@@ -173,7 +194,7 @@ class Criterion:
     ) -> dict[str, Tensor]:
         valid = torch.cat([t.valid.expand_as(w) for t, w in zip(targets, wanted, strict=True)])
         goals = torch.cat(wanted)
-        predicted = _resize(predicted[None], goals.shape[-2:])[0]
+        predicted = resize_logits(predicted[None], goals.shape[-2:])[0]
         return {
             "mask": self.weights.mask * losses.mask_loss(predicted, goals, valid),
             "dice": self.weights.dice * losses.dice_loss(predicted, goals, valid),
@@ -208,7 +229,8 @@ def _prefixed(prefix: str, values: dict[str, Tensor]) -> dict[str, Tensor]:
     return {f"{prefix}_{name}": value for name, value in values.items()}
 
 
-def _resize(logits: Tensor, size: torch.Size) -> Tensor:
+def resize_logits(logits: Tensor, size: torch.Size) -> Tensor:
+    """[..,h,w] in float32, stretched to `size`."""
     logits = logits.float()
     if logits.shape[-2:] == size:
         return logits

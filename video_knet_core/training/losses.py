@@ -46,6 +46,19 @@ def semantic_loss(logits: Tensor, classes: Tensor, balance: float = 0.0) -> Tens
     return _cell_loss(logits, classes, balance)
 
 
+def class_map_loss(logits: Tensor, classes: Tensor, known: Tensor) -> Tensor:
+    """Focal loss of each class by itself over [B,K,h,w], where a cell may be of no class.
+
+    `classes` [B,h,w] int64 may be `IGNORE`; such a cell is of no class as far as it is `known`
+    ([B,h,w], 0..1). Source: `loss_seg` of the authors' instance segmentation.
+    """
+    of_class = classes != IGNORE
+    goals = torch.zeros_like(logits)
+    goals.scatter_(1, classes.clamp(min=0)[:, None], of_class[:, None].to(goals.dtype))
+    weights = torch.where(of_class, torch.ones_like(known), known)[:, None].expand_as(goals)
+    return class_loss(logits, goals, weights, int(of_class.sum()))
+
+
 def _cell_loss(logits: Tensor, goals: Tensor, balance: float) -> Tensor:
     """Cross-entropy per cell, its mean over all cells.
 

@@ -45,17 +45,18 @@ class Monitor:
         for name, loss in losses.items():
             self._writer.add_scalar(f"loss/{name}", loss.item(), step)
         self._writer.add_scalar("learning_rate", rate, step)
-        total, track = losses["total"].item(), losses["track"].item()
-        self._bar.set_postfix(loss=f"{total:.2f}", track=f"{track:.3f}")
+        shown = {"loss": f"{losses['total'].item():.2f}"}
+        if "track" in losses:
+            shown["track"] = f"{losses['track'].item():.3f}"
+        self._bar.set_postfix(shown)
 
     def validated(self, step: int, quality: Quality) -> None:
         """After a validation: its scores, and pictures of what the model predicts."""
         if self._writer is None:
             return
-        for name in ("stq", "aq", "sq"):
-            self._writer.add_scalar(f"validation/{name}", getattr(quality, name), step)
+        for name, score in quality.scores.items():
+            self._writer.add_scalar(f"validation/{name}", score, step)
         for number, picture in enumerate(quality.pictures):
             self._writer.add_image(f"clip {number}", picture, step, dataformats="HWC")
-        self._bar.write(
-            f"step {step}: STQ {quality.stq:.3f}  AQ {quality.aq:.3f}  SQ {quality.sq:.3f}"
-        )
+        scores = (f"{name} {score:.3f}" for name, score in quality.scores.items())
+        self._bar.write(f"step {step}: " + "  ".join(scores))

@@ -29,6 +29,16 @@ def build_optimizer(model: VideoKNet, config: TrainConfig) -> torch.optim.AdamW:
     )
 
 
+def freeze_what_looks_back(model: VideoKNet) -> None:
+    """Fusion, linking and the association embedding learn from pairs only."""
+    parts: list[nn.Module | None] = [model.embedding]
+    for stage in model.stages:
+        parts += [stage.fusion, stage.linking]
+    for part in parts:
+        if part is not None:
+            part.requires_grad_(False)
+
+
 def trained(model: VideoKNet) -> Iterator[tuple[str, nn.Parameter]]:
     """The parameters that are not frozen, by name."""
     return ((n, p) for n, p in model.named_parameters() if p.requires_grad)

@@ -1,4 +1,4 @@
-"""A batch of frame pairs through the network and all its losses."""
+"""A batch of frame pairs, or of single frames, through the network and all its losses."""
 
 from __future__ import annotations
 
@@ -10,63 +10,61 @@ from torch import Tensor, nn
 
 from ..model.kernels import PreviousKernels
 from ..model.video_knet import VideoKNet
-from .criterion import Criterion
-from .matching import Match
-from .targets import FrameTargets
-
-Matches = dict[str, list[Match]]
-"""Who is responsible for what: "head", "stage0" .. and "track" of each side."""
+from .tasks import FrameCriterion, Matches, Targets
 
 
 class PairLosses(nn.Module):
     """The network and all its losses as one module, which is what processes share the work of."""
 
-    def __init__(self, model: VideoKNet, criterion: Criterion, bfloat16: bool = False) -> None:
+    def __init__(self, model: VideoKNet, criterion: FrameCriterion, bfloat16: bool = False) -> None:
         super().__init__()
         self.model, self.criterion, self.bfloat16 = model, criterion, bfloat16
 
-    def forward(
-        self, images: Tensor, targets: Sequence[Sequence[FrameTargets]]
-    ) -> dict[str, Tensor]:
+    def forward(self, images: Tensor, targets: Sequence[Sequence[Targets]]) -> dict[str, Tensor]:
         """Every weighted loss of B pairs by name; see `pair_losses`."""
         return pair_losses(self.model, self.criterion, images, targets, self.bfloat16)[0]
 
 
 def pair_losses(
     model: VideoKNet,
-    criterion: Criterion,
+    criterion: FrameCriterion,
     images: Tensor,
-    targets: Sequence[Sequence[FrameTargets]],
+    targets: Sequence[Sequence[Targets]],
     bfloat16: bool = False,
 ) -> tuple[dict[str, Tensor], dict[str, Matches]]:
     """Every weighted loss of B pairs by name, and the matches of each side.
 
     Reference frames look at nothing; key frames look at the references' kernels, and gradients flow
-    back through them. Both sides learn to segment (the authors' joint training).
+    back through them. Both sides learn to segment (the authors' joint training). Without reference
+    frames the key frames look at nothing, as in an image K-Net.
 
     Args:
-        images: [B,2,3,H,W] RGB 0..255, key and reference.
-        targets: key and reference side, B frames each.
+        images: [B,2,3,H,W] RGB 0..255, key and reference; or [B,1,3,H,W], keys alone.
+        targets: key and reference side (or keys alone), B frames each.
         bfloat16: mixed precision, of the network alone: losses and matching are float32.
     """
-    batch = len(images)
+    batch, sides = len(images), {}
     with torch.autocast(images.device.type, torch.bfloat16, enabled=bfloat16):
-        both = images.transpose(0, 1).flatten(0, 1).float()
-        encoded = model.encode(both.contiguous(memory_format=torch.channels_last))
-        reference = model.decode(_images(encoded, slice(batch, None)), None)
-        valid = torch.ones(batch, dtype=torch.bool, device=images.device)
-        previous = PreviousKernels(reference.kernels, valid)
-        key = model.decode(_images(encoded, slice(batch)), previous)
+        frames = images.transpose(0, 1).flatten(0, 1).float()
+        encoded = model.encode(frames.contiguous(memory_format=torch.channels_last))
+        previous = None
+        if len(frames) > batch:
+            reference = model.decode(_images(encoded, slice(batch, None)), None)
+            valid = torch.ones(batch, dtype=torch.bool, device=images.device)
+            previous = PreviousKernels(reference.kernels, valid)
+            sides["reference"] = reference
+        sides["key"] = model.decode(_images(encoded, slice(batch)), previous)
     found: dict[str, Tensor] = {}
     matches: dict[str, Matches] = {}
-    sides = (("key", key, targets[0]), ("reference", reference, targets[1]))
-    for side, prediction, goals in sides:
-        losses, matches[side] = criterion.frames(prediction, goals)
+    for side, goals in zip(sorted(sides), targets, strict=True):  # key, reference
+        losses, matches[side] = criterion.frames(sides[side], goals)
         found |= {f"{side}_{name}": loss for name, loss in losses.items()}
-    found |= criterion.pairs(
-        (key.embeddings, matches["key"]["track"], targets[0]),
-        (reference.embeddings, matches["reference"]["track"], targets[1]),
-    )
+    if previous is not None:
+        key, other = (
+            (sides[side].embeddings, matches[side]["track"], goals)
+            for side, goals in zip(sorted(sides), targets, strict=True)
+        )
+        found |= criterion.pairs(key, other)
     return found, matches
 
 

@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import numpy as np
 import torch
 from torch import Tensor, distributed, nn
 
@@ -32,6 +33,23 @@ def total(values: Tensor) -> Tensor:
     values = values.clone()
     distributed.all_reduce(values)
     return values
+
+
+def gathered(text: str, device: torch.device) -> list[str]:
+    """The texts of all processes in their order, which must all call; memory of `device` is used.
+
+    Sums of bytes: torch's own exchange of objects is by pickle.
+    """
+    if count() == 1:
+        return [text]
+    data = torch.from_numpy(np.frombuffer(text.encode(), np.uint8).copy()).to(device)
+    lengths = torch.zeros(count(), dtype=torch.int64, device=device)
+    lengths[number()] = len(data)
+    lengths = total(lengths)
+    rows = torch.zeros(count(), int(lengths.max()), dtype=torch.uint8, device=device)
+    rows[number(), : len(data)] = data
+    pairs = zip(total(rows).cpu(), lengths.tolist(), strict=True)
+    return [bytes(row[:length].numpy()).decode() for row, length in pairs]
 
 
 def share(values: Tensor) -> Tensor:

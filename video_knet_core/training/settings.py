@@ -10,7 +10,8 @@ from ..data.camvid import CamVid
 from ..data.clip_pairs import TWO_SIDED, ClipPairs, StillPairs
 from ..data.copy_paste import CopyPaste, load_sprites
 from ..data.datasets import open_dataset
-from ..data.pairs import CropRange, PairSource
+from ..data.pairs import CropRange, KeyFrames, PairSource
+from ..data.street_frame import street_ids
 from ..data.street_pairs import StreetPairs
 from ..data.video import VideoDataset
 from .criterion import LossWeights
@@ -87,7 +88,8 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class ValidationConfig:
-    """What is measured on the way; the model with the best STQ is kept as best.safetensors."""
+    """What is measured on the way: STQ, in task semantic mIoU, in task instance AP. The model that
+    is best at it is kept as best.safetensors."""
 
     every: int = 0
     """Steps between two validations, 0 = none."""
@@ -124,6 +126,9 @@ class TrainConfig:
     """Pairs (twice as many images) that a process takes at once ..."""
     accumulate: int = 1
     """... and how often before the optimiser steps; its gradients are their mean."""
+    video: bool = True
+    """Off: single images in place of pairs, and no frame looks back. That is an image K-Net, to
+    start from for all tasks at half the cost; layers that look back keep their first values."""
     height: int = 256
     width: int = 352
     mask_stride: int = 4
@@ -193,39 +198,51 @@ class TrainConfig:
 
 
 def open_sources(
-    config: DataConfig, model: ModelConfig, data_root: Path | None, out: Path
+    config: DataConfig,
+    model: ModelConfig,
+    data_root: Path | None,
+    out: Path,
+    video: bool = True,
 ) -> list[tuple[float, PairSource]]:
     """The pair sources with their shares; drawn streets are kept in `street_cache`, or in `out`.
+
+    Args:
+        video: as that of `TrainConfig`; without, pairs have their key frame only.
 
     Raises:
         ConfigError: real data is asked for and no data root is given, or a data set has other
             classes than the model.
         DatasetError: a data set is missing or faulty.
     """
-    sources: list[tuple[float, PairSource]] = [
-        (clip.share, _clip_pairs(clip, model, data_path(data_root, f"data.clips: {clip.dataset}")))
-        for clip in config.clips
-    ]
+    sources: list[tuple[float, PairSource]] = []
+    for clip in config.clips:
+        root = data_path(data_root, f"data.clips: {clip.dataset}")
+        sources.append((clip.share, _clip_pairs(clip, model, root, video)))
     share = config.rest * config.copy_paste_share
     if share > 0:
         root = data_path(data_root, f"data.copy_paste_share {config.copy_paste_share}")
-        sprites = load_sprites(root / config.sprites, model.classes)
-        stills = CamVid(root / config.stills)
-        sources.append(
-            (share, CopyPaste(stills, sprites, model.classes.things, causal=config.causal))
-        )
+        pasted = _copy_paste(config, model, root)
+        sources.append((share, pasted if video else KeyFrames(pasted)))
     if config.rest > share:
         cache = Path(config.street_cache) if config.street_cache else out / "streets"
-        streets = StreetPairs(config.synthetic_seeds, cache, causal=config.causal)
-        sources.append((config.rest - share, streets))
+        ids = street_ids(model.classes, "the synthetic street")
+        streets = StreetPairs(config.synthetic_seeds, cache, causal=config.causal, ids=ids)
+        sources.append((config.rest - share, streets if video else KeyFrames(streets)))
     return sources
 
 
-def _clip_pairs(config: ClipConfig, model: ModelConfig, root: Path) -> PairSource:
+def _copy_paste(config: DataConfig, model: ModelConfig, root: Path) -> PairSource:
+    ids = street_ids(model.classes, f"data.copy_paste_share {config.copy_paste_share}")
+    sprites = load_sprites(root / config.sprites, model.classes)
+    stills = CamVid(root / config.stills, ids)
+    return CopyPaste(stills, sprites, model.classes.things, causal=config.causal)
+
+
+def _clip_pairs(config: ClipConfig, model: ModelConfig, root: Path, video: bool) -> PairSource:
     dataset = open_labelled(config.dataset, root / config.path, config.split, model, "data.clips")
     crop = CropRange((config.scale[0], config.scale[1]), (config.aspect[0], config.aspect[1]))
-    if config.stills:
-        return StillPairs(dataset, crop)
+    if config.stills or not video:
+        return StillPairs(dataset, crop, alone=not video)
     return ClipPairs(dataset, config.offsets, crop, config.tracked)
 
 
@@ -234,6 +251,12 @@ def open_labelled(
 ) -> VideoDataset:
     """A data set with the classes of the model; ConfigError says who asked if they differ."""
     dataset = open_dataset(name, path, split)
+    suited = _suited(dataset)
+    if model.task not in suited:
+        raise ConfigError(
+            f"{asked_by}: {name} has {_kinds(dataset)}, which is for the task "
+            f"{' or '.join(suited)}, the model has the task {model.task}"
+        )
     found, things = len(model.classes), sorted(model.classes.things)
     if (found, things) != (dataset.class_count, sorted(dataset.things)):
         raise ConfigError(
@@ -241,6 +264,21 @@ def open_labelled(
             f"{sorted(dataset.things)}, the model has {found} with {things}"
         )
     return dataset
+
+
+def _suited(dataset: VideoDataset) -> tuple[str, ...]:
+    """The tasks that can be learned from it."""
+    if not dataset.things:
+        return ("semantic",)
+    if len(dataset.things) == dataset.class_count:
+        return ("instance", "panoptic")
+    return ("panoptic",)
+
+
+def _kinds(dataset: VideoDataset) -> str:
+    if not dataset.things:
+        return "no things"
+    return "no stuff" if len(dataset.things) == dataset.class_count else "things and stuff"
 
 
 def data_path(data_root: Path | None, asked_by: str) -> Path:

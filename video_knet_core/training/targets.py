@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..data.video import InstanceMasks
 from ..types import NO_CLASS, ClassTable
 
 IGNORE = -100
@@ -97,6 +98,33 @@ class FrameTargets:
         return FrameTargets(*(getattr(self, f).to(device) for f in self.__dataclass_fields__))
 
 
+@dataclass(frozen=True)
+class ClassTargets:
+    """Labels of one frame in task semantic."""
+
+    semantic: Tensor
+    """[i,j] int64, the class with the largest share of each cell, or `IGNORE`."""
+
+    def to(self, device: torch.device) -> ClassTargets:
+        """The same on another device."""
+        return ClassTargets(self.semantic.to(device))
+
+
+def class_targets(
+    semantic: NDArray[np.uint8], classes: ClassTable, stride: int, rule: str = "share"
+) -> ClassTargets:
+    """Targets of a frame [H,W] in task semantic, on the grid of `stride`; `rule` is
+    `TrainConfig.targets`."""
+    column = np.full(NO_CLASS + 1, IGNORE)
+    column[list(classes.logit_class_ids)] = np.arange(len(classes))
+    found = [c for c in np.unique(semantic).tolist() if c != NO_CLASS]
+    nothing = np.zeros(semantic.shape, bool)
+    shares = _shares([*(semantic == c for c in found), nothing], stride)
+    owners = (_largest if rule == "share" else _last_touch)(shares, 0)
+    goals = column[[*found, NO_CLASS]][owners.clip(min=-1)]  # IGNORE reads the last entry
+    return ClassTargets(torch.from_numpy(goals))
+
+
 def frame_targets(
     semantic: NDArray[np.uint8],
     instance: NDArray[np.int32],
@@ -104,31 +132,42 @@ def frame_targets(
     stride: int,
     rule: str = "share",
     rank_stride: int | None = None,
+    whole: InstanceMasks | None = None,
+    background: bool = False,
 ) -> FrameTargets:
     """Targets of a frame [H,W], masks at `stride`, owners at `rank_stride` (as `stride` if None);
     `rule` is `TrainConfig.targets`.
 
     By the rule "share", thing pixels without instance and tiny instances give no masks.
+
+    Args:
+        whole: the masks of instances that overlap; `instance` then decides who owns a cell only.
+        background: pixels without a class are none of the instances (task instance). Otherwise
+            nobody knows what they are.
     """
-    known = semantic != NO_CLASS if rule == "share" else np.ones(semantic.shape, bool)
-    regions, labels, ids = [], [], []
-    for label, track, pixels in _instances(semantic, instance, classes):
+    everywhere = background or rule != "share"
+    known = np.ones(semantic.shape, bool) if everywhere else semantic != NO_CLASS
+    regions, fronts, labels, ids = [], [], [], []
+    for label, track, pixels, front in _instances(semantic, instance, classes, whole):
         if rule == "share" and (track == 0 or pixels.sum() < MIN_INSTANCE_PIXELS):
             known &= ~pixels
             continue
         regions.append(pixels)
+        fronts.append(front)
         labels.append(label)
         ids.append(track if track else -1 - label)
     by_class = [semantic == c for c in classes.logit_class_ids]
     nothing = np.zeros(semantic.shape, bool)
-    segments = [*regions, *by_class[len(classes.things) :], nothing]
+    rest = [*by_class[len(classes.things) :], nothing]
     owner_stride = rank_stride or stride
     valid = _shares([known], stride)[0]
     # the last row is empty: a network without stuff has frames without any segment
     # a cell half road, half void is road as far as anybody knows
-    goals = np.clip(_shares(segments, stride) / np.maximum(valid, 1e-6), 0, 1).astype(np.float32)
+    goals = np.clip(_shares([*regions, *rest], stride) / np.maximum(valid, 1e-6), 0, 1).astype(
+        np.float32
+    )
     things, owner_of = len(regions), _largest if rule == "share" else _last_touch
-    owners = owner_of(_shares(segments, owner_stride), things)
+    owners = owner_of(_shares([*fronts, *rest], owner_stride), things)
     semantic_goal = owner_of(_shares(by_class, owner_stride), len(classes.things))
     return FrameTargets(
         masks=torch.from_numpy(goals[:things]),
@@ -150,13 +189,24 @@ def _shares(masks: Sequence[NDArray[np.bool_]], stride: int) -> NDArray[np.float
 
 
 def _instances(
-    semantic: NDArray[np.uint8], instance: NDArray[np.int32], classes: ClassTable
-) -> Iterator[tuple[int, int, NDArray[np.bool_]]]:
-    """Class column, id and pixels [H,W] of each instance, by class and id; id 0 = without one."""
+    semantic: NDArray[np.uint8],
+    instance: NDArray[np.int32],
+    classes: ClassTable,
+    whole: InstanceMasks | None,
+) -> Iterator[tuple[int, int, NDArray[np.bool_], NDArray[np.bool_]]]:
+    """Class column, id, all pixels [H,W] and those in front of each instance, by class and id.
+
+    The id 0 is of things without one. All pixels are in front if there are no `whole` masks.
+    """
     for label, thing in enumerate(classes.things):
         mask = semantic == thing
-        for track in np.unique(instance[mask]).tolist():
-            yield label, track, mask & (instance == track)
+        masks: dict[int, NDArray[np.bool_]] = {}
+        if whole is not None:
+            own = whole.class_ids == thing
+            masks = dict(zip(whole.ids[own].tolist(), whole.masks[own], strict=True))
+        for track in sorted({*np.unique(instance[mask]).tolist(), *masks}):
+            front = mask & (instance == track)
+            yield label, track, masks.get(track, front), front
 
 
 def _largest(shares: NDArray, things: int) -> NDArray[np.int64]:

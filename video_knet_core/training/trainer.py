@@ -20,11 +20,11 @@ from ..model.video_knet import VideoKNet
 from . import processes
 from .batches import Batch, PairDataset, batches
 from .checkpoints import Progress, RunFiles, identity
-from .criterion import Criterion
 from .monitor import Monitor
-from .optimization import build_optimizer, set_rate
+from .optimization import build_optimizer, freeze_what_looks_back, set_rate
 from .pair_step import PairLosses
 from .settings import TrainConfig, open_sources
+from .tasks import task_of
 from .validation import Validation
 
 CLASSIFIER = re.compile(r"\b(head\.classifier|auxiliary\.classifier|class_head\.3)\.")
@@ -43,15 +43,15 @@ class Trainer:
         torch.manual_seed(config.seed)
         torch.set_num_threads(config.threads)
         self.model = _in_channels_last(build_model(config, config_path).to(self.device))
-        classes = self.model.config.classes
-        sources = open_sources(config.data, self.model.config, data_root, out)
-        self.dataset = PairDataset(sources, classes, config)
-        self.validation = Validation(config.validation, self.model.config, data_root)
+        model = self.model.config
+        sources = open_sources(config.data, model, data_root, out, config.video)
+        self.dataset = PairDataset(sources, model, config)
+        self.validation = Validation(config.validation, model, data_root)
         self.average = _average(self.model, config.average) if config.average else None
         self.optimizer = build_optimizer(self.model, config)
         bfloat16 = config.precision == "bfloat16"
         bfloat16 |= config.precision == "auto" and self.device.type == "cuda"
-        criterion = Criterion(config.losses, len(classes.things))
+        criterion = task_of(model).criterion(config.losses, model.classes)
         self.losses = _shared(PairLosses(self.model, criterion, bfloat16))
 
     @property
@@ -96,11 +96,10 @@ class Trainer:
     def validate(self, monitor: Monitor) -> None:
         """Measure the model, and keep it if it is the best so far."""
         quality, progress = self.validation(self.result), self.progress
-        scores = {name: getattr(quality, name) for name in ("stq", "aq", "sq")}
-        progress.metrics = {"step": progress.step, **scores}
+        progress.metrics = {"step": progress.step, **quality.scores}
         monitor.validated(progress.step, quality)
-        if quality.stq > progress.best_stq:
-            progress.best_stq = quality.stq
+        if quality.score > progress.best:
+            progress.best = quality.score
             if processes.number() == 0:
                 seed = self.config.seed
                 self.files.save_model(self.files.best, self.result, progress, seed)
@@ -163,12 +162,39 @@ def build_model(config: TrainConfig, config_path: Path) -> VideoKNet:
             state, _ = translate(read_official(init))
         else:
             start = load_model(init)
-            if start.config.classes != model_config.classes:
-                raise ConfigError(f"init {init} has other classes than {config.model}")
-            state = start.state_dict()
+            state = with_classes_of(model, start)
         start_from(model, state)
     model.backbone.freeze(config.frozen_groups)
+    if not config.video:
+        freeze_what_looks_back(model)
     return model
+
+
+def with_classes_of(model: VideoKNet, start: VideoKNet) -> dict[str, Tensor]:
+    """The weights of `start` with the class rows that `model` has: of classes of the same name.
+
+    Classes that `start` does not know keep the first values of `model`. Names of data sets differ
+    in spaces and dashes ("tennis racket", "tennis_racket"), which do not count.
+    """
+    state, own = start.state_dict(), model.state_dict()
+    if start.config.classes == model.config.classes:
+        return state
+    known, wanted = _rows(start), _rows(model)
+    pairs = [(row, known[name]) for name, row in wanted.items() if name in known]
+    for key in filter(CLASSIFIER.search, list(state)):
+        if key in own:
+            rows = own[key].clone()
+            for row, old in pairs:
+                rows[row] = state[key][old]
+            state[key] = rows
+    return state
+
+
+def _rows(model: VideoKNet) -> dict[str, int]:
+    """Row of each class in the classifiers, by its name in plain form."""
+    classes = model.config.classes
+    names = (re.sub(r"[^a-z0-9]+", "_", classes[i].name.lower()) for i in classes.logit_class_ids)
+    return {name: row for row, name in enumerate(names)}
 
 
 def start_from(model: VideoKNet, state: dict[str, Tensor]) -> None:

@@ -1,69 +1,60 @@
-"""How good the model is so far: STQ of a few clips, run as they are on a robot, frame by frame."""
+"""How good the model is so far, on a few clips, run as it is on a robot, frame by frame."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from ..config import ConfigError, ModelConfig
+from ..config import ModelConfig
+from ..data.street_frame import street_ids
 from ..data.synthetic_street import SyntheticStreet
 from ..data.video import DatasetError
 from ..engine.torch_runtime import TorchRuntime
 from ..evaluate.by_model import FRAMES_PER_SECOND
-from ..evaluate.street import STREET_CLASSES
-from ..metrics.stq import QualitySums, SegmentationTrackingQuality
 from ..model.video_knet import VideoKNet
 from ..predictor import VideoPredictor
-from ..types import NO_CLASS
 from ..visualize import overlay
 from . import processes
+from .clip_metrics import Frame
 from .settings import ValidationConfig, data_path, open_labelled
+from .tasks import task_of
 
 FIRST_SEED = 2_000_000
 """First street of a validation; `eval` has those from 1,000,000, training those from 0."""
 
 
-class Frame(Protocol):
-    """A labelled frame of a data set or of the synthetic street."""
-
-    @property
-    def image(self) -> NDArray[np.uint8]: ...
-    @property
-    def semantic(self) -> NDArray[np.uint8]: ...
-    @property
-    def instance(self) -> NDArray[np.integer]: ...
-
-
 @dataclass(frozen=True)
 class Quality:
-    """Scores 0..1 of all clips, and what this process saw in the last frame of each of its own."""
+    """Scores of all clips, and what this process saw in the last frame of each of its own."""
 
-    stq: float
-    aq: float
-    sq: float
+    scores: dict[str, float]
+    """0..1 by name, the one that counts first; NaN where nothing could be measured."""
     pictures: tuple[NDArray[np.uint8], ...]
     """[H,W,3] RGB"""
+
+    @property
+    def score(self) -> float:
+        """The one that counts."""
+        return next(iter(self.scores.values()))
 
 
 class Validation:
     """The clips of `config`, shared by the processes; none if it is never due.
 
     Raises:
-        ConfigError: the data root is missing, or the classes are not those of the model.
+        ConfigError: the data root is missing, or the data has not the classes of the model.
         DatasetError: the data set is missing or faulty, or a video has no frames.
     """
 
     def __init__(
         self, config: ValidationConfig, model: ModelConfig, data_root: Path | None
     ) -> None:
-        self._frames = config.frames
+        self._frames, self._task = config.frames, task_of(model)
         self._clips = _open_clips(config, model, data_root) if config.every else []
 
     def __call__(self, model: VideoKNet) -> Quality:
@@ -71,28 +62,23 @@ class Validation:
         processes.agree(model)
         runtime = TorchRuntime(model)
         classes = runtime.info.classes
-        metric = SegmentationTrackingQuality(len(classes), classes.things, ignore=NO_CLASS)
-        pictures = []
+        metric, pictures = self._task.metric(classes), []
         for number in range(processes.number(), len(self._clips), processes.count()):
             predictor = VideoPredictor(runtime)
             for t, truth in enumerate(islice(iter(self._clips[number]), self._frames)):
                 frame = predictor.step(truth.image, round(t * 1e9 / FRAMES_PER_SECOND))
-                maps = frame.semantic_map(), frame.track_id_map()
-                metric.update(truth.semantic, truth.instance, *maps, number)
+                metric.update(truth, frame, number)
             pictures.append(overlay(truth.image, frame, classes))
         device = next(model.parameters()).device
-        quality = _of_all_processes(metric.sums(), device).quality()
-        return Quality(quality.stq, quality.aq, quality.sq, tuple(pictures))
+        return Quality(metric.scores(device), tuple(pictures))
 
 
 def _open_clips(
     config: ValidationConfig, model: ModelConfig, data_root: Path | None
 ) -> Sequence[Iterable[Frame]]:
     if config.dataset == "synthetic":
-        names = [info.name for info in model.classes]
-        if names != STREET_CLASSES:
-            raise ConfigError(f"validation: the synthetic street has {STREET_CLASSES}, not {names}")
-        return [SyntheticStreet(FIRST_SEED + n) for n in range(config.clips)]
+        ids = street_ids(model.classes, "validation")
+        return [_Street(FIRST_SEED + n, ids) for n in range(config.clips)]
     root = data_path(data_root, f"validation: {config.dataset}") / config.path
     dataset = open_labelled(config.dataset, root, config.split, model, "validation")
     videos = [dataset[n] for n in range(min(config.clips, len(dataset)))]
@@ -102,9 +88,11 @@ def _open_clips(
     return videos
 
 
-def _of_all_processes(sums: QualitySums, device: torch.device) -> QualitySums:
-    """The sums over all clips; counts of pixels are exact in float64."""
-    flat = np.concatenate([[sums.association, sums.tubes], sums.confusion.ravel()])
-    values = processes.total(torch.from_numpy(flat).to(device)).cpu().numpy()
-    confusion = values[2:].astype(np.int64).reshape(sums.confusion.shape)
-    return QualitySums(float(values[0]), int(values[1]), confusion)
+class _Street:
+    """A synthetic street without end, with the class ids of the model."""
+
+    def __init__(self, seed: int, ids: NDArray[np.uint8]) -> None:
+        self._street, self._ids = SyntheticStreet(seed), ids
+
+    def __iter__(self) -> Iterator[Frame]:
+        return (frame.relabelled(self._ids) for frame in self._street)

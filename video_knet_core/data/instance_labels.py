@@ -1,0 +1,77 @@
+"""Labels from the masks of objects, which may overlap, as YouTube-VIS and COCO have them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..metrics.rle import RunLengths
+from ..types import NO_CLASS
+from .video import DatasetError, InstanceMasks, Labels
+
+
+@dataclass(frozen=True)
+class ObjectMask:
+    """One object in one frame."""
+
+    id: int
+    class_id: int
+    crowd: bool
+    """Several objects that nobody told apart."""
+    mask: NDArray[np.bool_]
+    """[H, W]"""
+
+
+def labels_of(objects: Sequence[ObjectMask], size: tuple[int, int]) -> Labels:
+    """Labels of one frame of `size`; a crowd has its class in `semantic` and is no instance.
+
+    In the maps the smaller object is on top, and any object on a crowd.
+    """
+    shown = [item for item in objects if item.mask.any()]
+    semantic, instance = np.full(size, NO_CLASS, np.uint8), np.zeros(size, np.int64)
+    for item in sorted(shown, key=lambda item: (not item.crowd, -item.mask.sum())):
+        semantic[item.mask] = item.class_id
+        instance[item.mask] = 0 if item.crowd else item.id
+    kept = [item for item in shown if not item.crowd]
+    masks = InstanceMasks(
+        np.array([item.id for item in kept], np.int64),
+        np.array([item.class_id for item in kept], np.int64),
+        np.array([item.mask for item in kept], bool).reshape(-1, *size),
+    )
+    empty = tuple(item.id for item in objects if not item.mask.any())
+    return Labels(semantic, instance, masks, empty)
+
+
+def run_lengths(entry: Any, size: tuple[int, int], where: str) -> RunLengths | None:
+    """A mask from its entry in an official file, where null is None.
+
+    Raises:
+        DatasetError: it is malformed, or not of `size`; `where` tells which entry it is.
+    """
+    if entry is None:
+        return None
+    if not isinstance(entry, dict):
+        raise DatasetError(f"{where}: wanted run lengths or null, found {entry!r:.80}")
+    try:
+        runs = RunLengths.from_coco(entry)
+    except (ValueError, TypeError) as error:
+        raise DatasetError(f"{where}: {error}") from None
+    if runs.size != size:
+        raise DatasetError(f"{where}: a mask must be {size} as its frame, found {runs.size}")
+    return runs
+
+
+def compact(counts: list) -> list | NDArray[np.int32]:
+    """Run lengths as an array if all are integers: a tenth of the memory of a list.
+
+    What is wrong with others is told when a mask is read.
+    """
+    try:
+        numbers = np.array(counts)
+    except ValueError:
+        return counts
+    return numbers.astype(np.int32) if numbers.dtype.kind == "i" else counts
