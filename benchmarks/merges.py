@@ -20,19 +20,20 @@ from torch.nn.functional import interpolate
 
 from video_knet_core.config import PanopticConfig
 from video_knet_core.data.synthetic_street import SyntheticStreet
+from video_knet_core.merging.maps import MergedMap
+from video_knet_core.merging.panoptic import merge
 from video_knet_core.model.checkpoint import load_model
-from video_knet_core.panoptic import PanopticMap, merge
 
 SIZE = (375, 1242)
 CHECKPOINT = Path(__file__).resolve().parents[1] / "models" / "street_lite0.safetensors"
 
 
-def enlarged(result: PanopticMap) -> torch.Tensor:
+def enlarged(result: MergedMap) -> torch.Tensor:
     """[H,W] slot numbers at the image's size."""
     return interpolate(result.segment_map[None, None].float(), size=SIZE, mode="nearest")[0, 0]
 
 
-def agreement(a: PanopticMap, b: PanopticMap) -> tuple[float, float]:
+def agreement(a: MergedMap, b: MergedMap) -> tuple[float, float]:
     """Share of equal pixels, and of segments (of either) that overlap their like with IoU > 0.5."""
     x, y = enlarged(a), enlarged(b)
     slots = sorted({*x.unique().tolist(), *y.unique().tolist()} - {0.0})

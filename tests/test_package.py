@@ -26,7 +26,7 @@ LEARNING_LIBRARIES = {"torch", "torchvision", "safetensors", "onnx", "onnxscript
 LEARNING_MODULES = (
     "video_knet_core.model",
     "video_knet_core.training",
-    "video_knet_core.panoptic",
+    "video_knet_core.merging",
     "video_knet_core.engine.channels_last",
     "video_knet_core.engine.export",
     "video_knet_core.engine.frame",

@@ -122,7 +122,8 @@ class PanopticConfig:
     """From overlapping masks to one label map."""
 
     merge: str = "fast"
-    """"fast": at `upsample` times the mask size; "reference": the authors', at the image's size."""
+    """"fast": at `upsample` times the mask size; "reference": the authors', at the image's size,
+    for task panoptic only."""
     score_threshold: float = 0.3
     """Thing slots below this class score are dropped."""
     overlap_threshold: float = 0.6
@@ -217,6 +218,10 @@ class ModelConfig:
             names = [self.classes[i].name for i in forbidden]
             kind = "things" if semantic else "stuff"
             raise ConfigError(f"task {self.task!r} has no {kind}, found the classes {names}")
+        if self.panoptic.merge == "reference" and self.task != "panoptic":
+            raise ConfigError(
+                f"panoptic.merge 'reference' is for task 'panoptic', found task {self.task!r}"
+            )
         if semantic:
             wanted: dict[str, object] = {"things": 0}
             wanted |= dict.fromkeys(("embedding", "position", "centers", "seeds"), False)

@@ -6,6 +6,7 @@ so it agrees exactly with the pixels of the large map without ever visiting them
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -56,13 +57,29 @@ class NearestUpsampling:
         """Geometry in the image of the regions 1..count of a [h, w] map (0 = no region)."""
         height, width = self.source
         region = small.ravel().astype(np.int64)
-        # [count, h] and [count, w]: image pixels of a region in one image line of each position
         in_row = np.bincount(
             region * height + self._row_of, self._wide, minlength=(count + 1) * height
         ).reshape(-1, height)[1:]
         in_column = np.bincount(
             region * width + self._column_of, self._tall, minlength=(count + 1) * width
         ).reshape(-1, width)[1:]
+        return self._regions(in_row, in_column)
+
+    def measure_masks(self, masks: NDArray[np.uint8], present: NDArray[np.bool_]) -> Regions:
+        """Geometry in the image of masks [R, h, w] of 0 and 1, which may overlap.
+
+        Args:
+            masks: the masks.
+            present: [R] the masks to look at; the others are taken to be empty.
+        """
+        chosen = masks[present]
+        in_row, in_column = (np.zeros((len(masks), size)) for size in self.source)
+        in_row[present] = chosen @ self._columns.weight
+        in_column[present] = self._rows.weight @ chosen
+        return self._regions(in_row, in_column)
+
+    def _regions(self, in_row: NDArray, in_column: NDArray) -> Regions:
+        """From [R, h] and [R, w]: image pixels of a region in one image line of each position."""
         y, tall, mean_y = self._rows.extent(in_row)
         x, wide, mean_x = self._columns.extent(in_column)
         return Regions(
@@ -107,6 +124,27 @@ class LabelMap:
     def look_up(self, table: NDArray) -> NDArray:
         """[H, W, ...] what `table` [labels, ...] has for each pixel, for the price of the small."""
         return self.upsampling.enlarge(table[self.small])
+
+
+@dataclass(frozen=True)
+class OverlappingMasks:
+    """A mask for each of the labels 1..n, kept at the size of the engine's map."""
+
+    small: NDArray[np.uint8]
+    """[n, h, w] of 0 and 1; that of label l is l - 1."""
+    upsampling: NearestUpsampling
+    """From there to the image, [H, W]."""
+
+    def enlarge(self, label: int) -> NDArray[np.bool_]:
+        """[H, W] the mask of one label."""
+        return self.upsampling.enlarge(self.small[label - 1].view(np.bool_))
+
+    def painted(self, labels: Iterable[int]) -> LabelMap:
+        """A label map on which the masks lie over each other, the last one on top."""
+        small = np.zeros(self.upsampling.source, np.uint16)
+        for label in labels:
+            small[self.small[label - 1].view(np.bool_)] = label
+        return LabelMap(small, self.upsampling)
 
 
 class _Axis:

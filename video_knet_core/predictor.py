@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from .config import ConfigError, TrackingConfig
 from .engine.runtime import Runtime
-from .geometry import LabelMap, NearestUpsampling, Regions
+from .geometry import LabelMap, NearestUpsampling, OverlappingMasks, Regions
 from .stored_state import pack, unpack
 from .tracking import STATE_CLASSES, build_tracker
 from .tracking.baselines import ImageFeatures
@@ -31,11 +31,11 @@ _log = logging.getLogger(__name__)
 
 
 class VideoPredictor:
-    """Online panoptic segmentation and tracking of one camera.
+    """Online segmentation and tracking of one camera, by the task of the model.
 
     Args:
         runtime: the engine.
-        tracking: settings of the tracker.
+        tracking: settings of the tracker; in task semantic there is none.
         first_epoch: number of the first epoch.
 
     Raises:
@@ -47,7 +47,9 @@ class VideoPredictor:
     ) -> None:
         self.classes: ClassTable = runtime.info.classes
         self._runtime = runtime
-        self._tracker = build_tracker(tracking, first_epoch, _imagenet_features)
+        self._tracker = build_tracker(
+            tracking, first_epoch, _imagenet_features, has_things=bool(self.classes.things)
+        )
         self._upsampling: NearestUpsampling | None = None
         self._state: Any | None = None
         self._size: tuple[int, ...] | None = None
@@ -123,11 +125,19 @@ class VideoPredictor:
             _log.info("tracker reset: %s", reason)
             self.reset()
         size = (image.shape[0], image.shape[1])
-        label_map, tracks, tracked = self._track(segments, resized, size, stamp, watch)
+        shown, tracks, tracked = self._track(segments, resized, size, stamp, watch)
         self._state = state
         self._size, self._stamp = image.shape, stamp
-        ids = tracked.born, tracked.ended, self.epoch
-        return PanopticFrame(stamp, label_map, tracks, *ids, StageTimes(**watch.laps))
+        return PanopticFrame(
+            stamp=stamp,
+            label_map=shown.label_map,
+            tracks=tracks,
+            born=tracked.born,
+            ended=tracked.ended,
+            epoch=self.epoch,
+            times=StageTimes(**watch.laps),
+            masks=shown.masks,
+        )
 
     def _discontinuity(self, image: NDArray[np.uint8], stamp: int) -> str:
         """Why this frame cannot follow the last one; empty if it can."""
@@ -149,13 +159,13 @@ class VideoPredictor:
         size: tuple[int, int],
         stamp: int,
         watch: _Stopwatch,
-    ) -> tuple[LabelMap, tuple[Track, ...], Tracked]:
+    ) -> tuple[_Shown, tuple[Track, ...], Tracked]:
         """Slots to regions, regions to tracks, tracks to labels: stuff first, then things."""
         if self._upsampling is None or self._upsampling.target != size:
             height, width = segments.map.shape
             self._upsampling = NearestUpsampling((height, width), size)
         grouped = _group(segments, self.classes)
-        regions = self._upsampling.measure(grouped.map, len(grouped.class_ids))
+        regions = _measure(segments, grouped, self._upsampling)
         present = np.flatnonzero(regions.areas)
         stuff, things = np.split(present, [np.searchsorted(present, grouped.first_thing)])
         slots = things - grouped.first_thing
@@ -164,15 +174,13 @@ class VideoPredictor:
         tracked = self._tracker.update(detections, stamp, first_label=1 + len(stuff))
         watch.lap("track")
         order = np.concatenate([stuff, things[tracked.detection_of]])
-        label_of = np.zeros(len(grouped.class_ids) + 1, np.uint16)
-        label_of[1 + order] = np.arange(1, len(order) + 1)
-        label_map = LabelMap(label_of[grouped.map], self._upsampling)
+        shown = _show(segments, grouped, order, self._upsampling)
         rows = [
             _stuff_row(grouped, regions, region, label, stamp)
             for label, region in enumerate(stuff.tolist(), start=1)
         ]
         watch.lap("merge")
-        return label_map, (*rows, *tracked.visible, *tracked.coasted), tracked
+        return shown, (*rows, *tracked.visible, *tracked.coasted), tracked
 
 
 class _Stopwatch:
@@ -229,6 +237,33 @@ def _group(segments: Segments, classes: ClassTable) -> _Grouped:
     )
 
 
+def _measure(segments: Segments, grouped: _Grouped, upsampling: NearestUpsampling) -> Regions:
+    """Geometry of all regions: of whole masks, if masks may overlap and so all are of things."""
+    if segments.masks is None:
+        return upsampling.measure(grouped.map, len(grouped.class_ids))
+    return upsampling.measure_masks(segments.masks, segments.areas > 0)
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """Where the labels of a frame are."""
+
+    label_map: LabelMap
+    masks: OverlappingMasks | None
+
+
+def _show(
+    segments: Segments, grouped: _Grouped, order: NDArray[np.int64], upsampling: NearestUpsampling
+) -> _Shown:
+    """Labels 1, 2, ... for the regions `order`; regions are slots where masks may overlap."""
+    label_of = np.zeros(len(grouped.class_ids) + 1, np.uint16)
+    label_of[1 + order] = np.arange(1, len(order) + 1)
+    label_map = LabelMap(label_of[grouped.map], upsampling)
+    if segments.masks is None:
+        return _Shown(label_map, None)
+    return _Shown(label_map, OverlappingMasks(segments.masks[order], upsampling))
+
+
 def _stuff_row(grouped: _Grouped, regions: Regions, i: int, label: int, stamp: int) -> Track:
     """The row of stuff region i."""
     score = float(grouped.scores[i])
@@ -263,7 +298,7 @@ def _detections(
         regions,
         None if segments.boxes is None else segments.boxes[slots],
         None if segments.kernels is None else segments.kernels[slots],
-        Pixels(image, segments.map, slots),
+        Pixels(image, segments.map, slots, segments.masks),
     )
 
 

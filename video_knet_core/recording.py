@@ -32,6 +32,7 @@ class Summary:
 
     out: Path
     backend: str
+    tracks_things: bool = True
     seconds: float = 0.0
     inference_ms: list[float] = field(default_factory=list)
     """Of each frame."""
@@ -49,21 +50,24 @@ class Summary:
         frames = len(self.inference_ms)
         if not frames:
             return "no frames"
-        names = Counter(self.confirmed.values()).most_common()
-        tracks = ", ".join(f"{count} {name}" for name, count in names) or "none"
-        return (
+        lines = [
             f"{frames} frames in {self.seconds:.1f} s ({frames / self.seconds:.1f} fps), engine "
-            f"step {np.median(self.inference_ms):.1f} ms (median, {self.backend})\n"
-            f"tracks: {tracks}\n"
-            f"{self.out}: overlay.mp4, labels/, tracks.jsonl"
-        )
+            f"step {np.median(self.inference_ms):.1f} ms (median, {self.backend})",
+            f"{self.out}: overlay.mp4, labels/, tracks.jsonl",
+        ]
+        if self.tracks_things:
+            names = Counter(self.confirmed.values()).most_common()
+            tracks = ", ".join(f"{count} {name}" for name, count in names) or "none"
+            lines.insert(1, f"tracks: {tracks}")
+        return "\n".join(lines)
 
 
 class Recording:
     """Writes overlay.mp4, labels/NNNNNN.png and tracks.jsonl into a folder, replacing older ones.
 
     A label image holds the labels of its own frame, as the node publishes them: 16 bit, 0 = no
-    segment. The line of tracks.jsonl with the same number says which class and track each is.
+    segment; of overlapping masks the frontmost. The line of tracks.jsonl with the same number says
+    which class and track each is.
     """
 
     def __init__(self, out: Path, fps: float, classes: ClassTable) -> None:
@@ -148,7 +152,8 @@ def track_video(
         FrameError: a frame cannot be read or has another size; the frames before it are kept.
         OSError: `out` cannot be written.
     """
-    predictor, summary = VideoPredictor(runtime, tracking), Summary(out, runtime.name)
+    predictor = VideoPredictor(runtime, tracking)
+    summary = Summary(out, runtime.name, tracks_things=runtime.info.task != "semantic")
     total = min((n for n in (source.count, max_frames) if n is not None), default=None)
     start = time.perf_counter()
     with (

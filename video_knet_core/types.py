@@ -15,7 +15,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from .geometry import LabelMap
+from .geometry import LabelMap, OverlappingMasks
 
 NO_CLASS = 255
 """Class value of pixels that belong to no segment (also "ignore" in ground truth)."""
@@ -120,14 +120,18 @@ class Segments:
     scores: NDArray[np.float32]
     """[S] class score 0..1."""
     areas: NDArray[np.int64]
-    """[S] pixels of each slot in `map`; 0 = the slot holds no segment."""
+    """[S] pixels of each slot in `map`, or in `masks` if there are any; 0 = the slot holds no
+    segment."""
     embeddings: NDArray[np.float32]
-    """[S, E] association embeddings, not normalised."""
+    """[S, E] association embeddings, not normalised; [S, 0] in task semantic."""
     boxes: NDArray[np.int64] | None = None
     """[S, 4] xmin, ymin, xmax, ymax, inclusive, in pixels of `map`, where a tracker is to go by
     others than the tight ones (torch with the reference merge; exported models have none)."""
     kernels: NDArray[np.float32] | None = None
     """[S, C] final kernels of the network, before linking; None if the engine does not tell."""
+    masks: NDArray[np.uint8] | None = None
+    """[S, h, w] of 0 and 1, in task instance, where masks may overlap: `map` then shows the
+    frontmost of each pixel. Those without a segment are empty."""
 
 
 class TrackState(IntEnum):
@@ -142,8 +146,8 @@ class TrackState(IntEnum):
 class Track:
     """One segment of a frame with its identity: a tracked instance, or a stuff region.
 
-    Geometry is in pixels of the input image and agrees with `PanopticFrame.labels` exactly.
-    A coasted track keeps its last geometry, with label 0 and area 0.
+    Geometry is in pixels of the input image and that of `PanopticFrame.mask` exactly. A coasted
+    track keeps its last geometry, with label 0 and area 0.
     """
 
     label: int
@@ -189,7 +193,12 @@ class StageTimes:
 
 @dataclass(frozen=True)
 class PanopticFrame:
-    """The result for one image: a label map, and a table with a row per label and coasted track."""
+    """The result for one image: a label map, and a table with a row per label and coasted track.
+
+    In task semantic all rows are stuff: track id 0, nothing born or ended. In task instance masks
+    may overlap: the label map shows the frontmost instance of each pixel, 0 is background, and a
+    row may have no pixel there that has some in its mask.
+    """
 
     stamp: int
     """Nanoseconds; the stamp given to `VideoPredictor.step`."""
@@ -204,11 +213,25 @@ class PanopticFrame:
     epoch: int
     """Counts tracker resets; ids of different epochs have nothing to do with each other."""
     times: StageTimes
+    masks: OverlappingMasks | None = None
+    """Whole masks of the labels, in task instance."""
 
     @cached_property
     def labels(self) -> NDArray[np.uint16]:
         """[H, W] the label map at the size of the input image, made when it is first asked for."""
         return self.label_map.enlarge()
+
+    def mask(self, track: Track) -> NDArray[np.bool_]:
+        """[H, W] the pixels of a row; a coasted track has none.
+
+        That is `labels == track.label`, but for task instance: there it is the whole mask, also
+        where another instance is in front.
+        """
+        if not track.label:
+            return np.zeros(self.label_map.size, np.bool_)
+        if self.masks is not None:
+            return self.masks.enlarge(track.label)
+        return self.labels == track.label
 
     def semantic_map(self, unassigned: int = NO_CLASS) -> NDArray[np.uint8]:
         """[H, W] class id of each pixel, `unassigned` where there is no segment.

@@ -41,7 +41,8 @@ def overlay(
     """Draw a result over its image.
 
     Stuff is tinted in its class colour, things in their track's colour, with contours and names.
-    Coasted tracks have no pixels and are not drawn.
+    Coasted tracks have no pixels and are not drawn. Masks that overlap lie over each other, the
+    smallest on top, so that none is hidden.
 
     Args:
         image: uint8 [H, W, 3] RGB; left as it is.
@@ -59,8 +60,9 @@ def overlay(
     if image.shape != wanted or image.dtype != np.uint8:
         raise ValueError(f"image must be uint8 {wanted}, found {image.dtype} {image.shape}")
     visible = [track for track in frame.tracks if track.label]
-    picture = _tint(image, frame.label_map, visible, classes, opacity)
-    _draw_contours(picture, frame.labels, visible)
+    label_map, labels = _drawn_labels(frame, visible)
+    picture = _tint(image, label_map, visible, classes, opacity)
+    _draw_contours(picture, labels, visible)
     things = [track for track in visible if track.is_thing]
     for track in sorted(things, key=lambda track: track.area):
         number = f" {track.track_id}" if track.track_id else ""
@@ -130,6 +132,17 @@ class OverlayVideo:
         if not writer.isOpened():
             raise OSError(f"cannot write video {self.path} with codec {_CODEC} at {size} (w, h)")
         return writer
+
+
+def _drawn_labels(
+    frame: PanopticFrame, visible: list[Track]
+) -> tuple[LabelMap, NDArray[np.uint16]]:
+    """Which label is drawn in each pixel, small and [H, W]."""
+    if frame.masks is None:
+        return frame.label_map, frame.labels
+    large_first = sorted(visible, key=lambda track: -track.area)
+    painted = frame.masks.painted(track.label for track in large_first)
+    return painted, painted.enlarge()
 
 
 def _tint(

@@ -57,11 +57,18 @@ def test_box_overlap_of_known_boxes():
 
 
 def test_mask_overlap_of_known_masks():
-    numbers = np.array([[1, 1, 0], [2, 1, 0]], np.uint8)
-    masks = [np.array([[1, 0, 0], [1, 0, 0]], bool), np.zeros((2, 3), bool), numbers == 1]
+    numbers = np.array([[1, 1, 0], [2, 1, 0]])
+    some = numbers == np.arange(1, 4)[:, None, None]
+    others = np.array([[[1, 0, 0], [1, 0, 0]], np.zeros((2, 3)), numbers == 1], bool)
     wanted = [[1 / 4, 0, 1], [1 / 2, 0, 0], [0, 0, 0]]
-    np.testing.assert_allclose(mask_overlap(numbers, 3, masks), wanted)
-    assert mask_overlap(numbers, 3, []).shape == (3, 0)
+    np.testing.assert_allclose(mask_overlap(some, others), wanted)
+    assert mask_overlap(some, others[:0]).shape == (3, 0)
+
+
+def test_masks_that_overlap_each_other_are_compared_whole():
+    masks = np.ones((2, 2, 4), bool)
+    masks[1, :, 2:] = False
+    np.testing.assert_allclose(mask_overlap(masks, masks), [[1, 1 / 2], [1 / 2, 1]])
 
 
 def test_the_best_pair_goes_first_and_each_is_used_once():

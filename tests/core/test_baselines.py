@@ -370,18 +370,25 @@ def test_a_predictor_whose_engine_tells_no_kernels_stays_as_it_was():
     assert predictor._state is None and predictor.epoch == 0
 
 
-def test_our_tracker_never_makes_a_map_of_detections(monkeypatch):
+def test_our_tracker_never_makes_masks_of_detections(monkeypatch):
     """That would cost each frame of everybody what only comparisons need."""
-    monkeypatch.setattr(Pixels, "numbers", property(lambda self: pytest.fail("was made")))
+    monkeypatch.setattr(Pixels, "masks", property(lambda self: pytest.fail("were made")))
     VideoPredictor(OneThing()).step(IMAGE, 0)
-    with pytest.raises(pytest.fail.Exception, match="was made"):
+    with pytest.raises(pytest.fail.Exception, match="were made"):
         VideoPredictor(OneThing(), TrackingConfig(association="iou")).step(IMAGE, 0)
 
 
-def test_pixels_are_numbered_by_detection_not_by_slot():
-    pixels = Pixels(IMAGE, np.array([[0, 3, 9], [9, 4, 3]], np.uint8), np.array([8, 2]))
-    assert pixels.numbers.tolist() == [[0, 2, 1], [1, 0, 2]]
-    assert pixels.mask(1).tolist() == [[False, True, False], [False, False, True]]
+def test_masks_are_those_of_the_slots_of_the_detections():
+    slot_map = np.array([[0, 3, 9], [9, 4, 3]], np.uint8)
+    pixels = Pixels(IMAGE, slot_map, np.array([8, 2]))
+    assert pixels.masks.tolist() == [(slot_map == 9).tolist(), (slot_map == 3).tolist()]
+
+
+def test_masks_that_overlap_are_whole():
+    whole = np.zeros((3, 2, 2), np.uint8)
+    whole[0, 0], whole[2] = 1, 1
+    pixels = Pixels(IMAGE, np.ones((2, 2), np.uint8), np.array([2, 0]), whole)
+    assert pixels.masks.tolist() == [[[True] * 2] * 2, [[True] * 2, [False] * 2]]
 
 
 class Replay:

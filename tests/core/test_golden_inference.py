@@ -23,11 +23,11 @@ from torch.nn.functional import interpolate
 
 from video_knet_core.config import TrackingConfig
 from video_knet_core.engine.torch_runtime import TorchRuntime
+from video_knet_core.merging.panoptic import merge
 from video_knet_core.model import kernels as kernels_module
 from video_knet_core.model.kernels import PreviousKernels, assemble_group_features
 from video_knet_core.model.official import import_official
 from video_knet_core.model.video_knet import Prediction, VideoKNet
-from video_knet_core.panoptic import merge
 from video_knet_core.predictor import VideoPredictor
 from video_knet_core.types import Segments
 

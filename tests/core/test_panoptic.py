@@ -5,13 +5,8 @@ import torch
 from torch.nn.functional import interpolate
 
 from video_knet_core.config import PanopticConfig
-from video_knet_core.panoptic import (
-    _enlarge_slots_last,
-    _slot_areas,
-    authors_boxes,
-    merge,
-    slot_classes,
-)
+from video_knet_core.merging.maps import enlarge_slots_last, slot_areas
+from video_knet_core.merging.panoptic import authors_boxes, merge, slot_classes
 
 # two things (of two thing classes) and two stuff classes on a 4 x 8 map
 SURE, UNSURE, OUT, IN = 4.0, -4.0, -8.0, 8.0
@@ -109,14 +104,14 @@ def test_slot_areas_are_counts(slots):
     generator = torch.Generator().manual_seed(slots)
     winner = torch.randint(-1, slots, (37, 53), generator=generator)
     expected = torch.bincount(winner.flatten() + 1, minlength=slots + 1)[1:]
-    assert torch.equal(_slot_areas(winner, slots), expected.float())
+    assert torch.equal(slot_areas(winner, slots), expected.float())
 
 
 @pytest.mark.parametrize("factor", [1, 2, 3])
 def test_enlarging_with_slots_last_is_bilinear_resizing(factor):
     maps = torch.randn(5, 6, 7, generator=torch.Generator().manual_seed(0))
     plain = interpolate(maps[None], scale_factor=factor, mode="bilinear", align_corners=False)[0]
-    torch.testing.assert_close(_enlarge_slots_last(maps, factor).permute(2, 0, 1), plain)
+    torch.testing.assert_close(enlarge_slots_last(maps, factor).permute(2, 0, 1), plain)
 
 
 def merged_pixel_by_pixel(classes, masks, thing_classes, config) -> torch.Tensor:

@@ -16,6 +16,7 @@ from tiny_onnx import CHANNELS, HEIGHT, SLOTS, WIDTH, write_model
 
 from video_knet_core.engine import cuda
 from video_knet_core.engine.buffer_plan import ALIGNMENT, BufferPlan
+from video_knet_core.engine.model_file import FORMS
 from video_knet_core.engine.onnx_runtime import OnnxRuntime
 from video_knet_core.engine.runtime import BackendError, ModelError
 from video_knet_core.engine.tensorrt import (
@@ -361,7 +362,7 @@ SHAPES = {
 
 
 def test_tensors_are_aligned_and_apart():
-    plan = BufferPlan.of(SHAPES)
+    plan = BufferPlan.of(SHAPES, FORMS["deploy"]["panoptic"])
     places = sorted(plan.places.values(), key=lambda place: place.offset)
     assert len(places) == 9 and places[0].offset == 0
     assert all(place.offset % ALIGNMENT == 0 for place in places)
@@ -370,7 +371,7 @@ def test_tensors_are_aligned_and_apart():
 
 
 def test_the_banks_are_swapped():
-    plan = BufferPlan.of(SHAPES)
+    plan = BufferPlan.of(SHAPES, FORMS["deploy"]["panoptic"])
     first, second = plan.addresses(1 << 20, 0), plan.addresses(1 << 20, 1)
     assert first["kernels"] == second["previous_kernels"]
     assert second["kernels"] == first["previous_kernels"]
@@ -382,7 +383,7 @@ def test_the_banks_are_swapped():
 
 @pytest.mark.parametrize("bank", [0, 1])
 def test_a_step_copies_its_results_and_no_input(bank):
-    plan = BufferPlan.of(SHAPES)
+    plan = BufferPlan.of(SHAPES, FORMS["deploy"]["panoptic"])
     copied = plan.results(bank)
     wanted = {"segment_map", "class_ids", "scores", "areas", "embeddings", f"bank {bank}"}
     inside = {

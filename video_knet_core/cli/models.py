@@ -53,8 +53,8 @@ def add_export(commands: argparse._SubParsersAction) -> None:
     export.add_argument(
         "--raw",
         action="store_true",
-        help="put out class logits, mask logits, kernels and embeddings, for evaluation; "
-        "such a file cannot track",
+        help="put out mask logits and kernels and, but for task semantic, class logits and "
+        "embeddings, for evaluation; such a file cannot track",
     )
     export.set_defaults(run=_export)
 
@@ -108,14 +108,18 @@ def _description(config: ModelConfig) -> list[str]:
     switches = ", ".join(
         f"{name} {_switch(getattr(kernels, name))}" for name in ("fusion", "linking", "embedding")
     )
+    kind = "classes" if config.task == "semantic" else "things"
+    count = config.slots if config.task == "semantic" else kernels.things
+    merge = [f"merge      {config.panoptic.merge}"] if config.task == "panoptic" else []
     return [
+        f"task       {config.task}",
         f"input      {config.height} x {config.width} (height x width), RGB",
         f"backbone   {config.backbone.name}, neck {config.neck.name}, "
         f"{config.neck.channels} channels",
-        f"kernels    {kernels.things} things, {kernels.stages} stages, pooling {kernels.pooling}, "
+        f"kernels    {count} {kind}, {kernels.stages} stages, pooling {kernels.pooling}, "
         f"position {_switch(kernels.position)}, seeds {_switch(kernels.seeds)}",
         f"video      {switches}",
-        f"merge      {config.panoptic.merge}",
+        *merge,
     ]
 
 

@@ -14,9 +14,9 @@ def add_track(commands: argparse._SubParsersAction) -> None:
     track = commands.add_parser(
         "track",
         help="segment and track a video",
-        description="Writes DIR/overlay.mp4, DIR/labels/NNNNNN.png (16-bit panoptic labels, 0 = "
-        "none) and DIR/tracks.jsonl (one line per frame: what each label is). An earlier result "
-        "in DIR is replaced. Ctrl-C ends the video early.",
+        description="Writes DIR/overlay.mp4, DIR/labels/NNNNNN.png (16-bit labels, 0 = none; "
+        "of overlapping masks the frontmost) and DIR/tracks.jsonl (one line per frame: what each "
+        "label is). An earlier result in DIR is replaced. Ctrl-C ends the video early.",
     )
     track.add_argument(
         "video", help="video file, folder of images, webcam index, or synthetic[:seed]"

@@ -3,28 +3,33 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .model_file import INPUTS, OUTPUTS
+
 Array = NDArray[Any]
 
-INPUTS: dict[str, str] = {"image": "UINT8", "previous_kernels": "FLOAT", "has_previous": "BOOL"}
-OUTPUTS: dict[str, str] = {
-    "segment_map": "UINT8",
-    "class_ids": "INT64",
-    "scores": "FLOAT",
-    "areas": "INT64",
-    "embeddings": "FLOAT",
-    "kernels": "FLOAT",
+TYPES = {
+    "tensor(uint8)": "UINT8",
+    "tensor(float)": "FLOAT",
+    "tensor(bool)": "BOOL",
+    "tensor(int64)": "INT64",
 }
-"""Tensors of a model and their types, by TensorRT's names for them."""
+"""ONNX's names of the types of tensors -> TensorRT's."""
 NUMPY_TYPES = {"UINT8": np.uint8, "FLOAT": np.float32, "BOOL": np.bool_, "INT64": np.int64}
 ALIGNMENT = 256
 """Of a tensor's address in bytes, as TensorRT demands."""
+
+
+def tensor_types(outputs: Iterable[str]) -> dict[str, str]:
+    """Tensors of a model with these outputs, and their types by TensorRT's names for them."""
+    tensors = INPUTS | {name: OUTPUTS[name] for name in outputs}
+    return {name: TYPES[kind] for name, (kind, _) in tensors.items()}
 
 
 @dataclass(frozen=True)
@@ -53,19 +58,23 @@ class BufferPlan:
     """
 
     places: Mapping[str, Place]
+    outputs: tuple[str, ...]
+    """Names of the outputs of the model; `kernels` is one of them, and in a bank."""
 
     @classmethod
-    def of(cls, shapes: Mapping[str, tuple[int, ...]]) -> BufferPlan:
-        """Lay out the tensors of an engine."""
-        results = [name for name in OUTPUTS if name != "kernels"]
+    def of(cls, shapes: Mapping[str, tuple[int, ...]], outputs: Iterable[str]) -> BufferPlan:
+        """Lay out the tensors of an engine with these outputs."""
+        outputs = tuple(outputs)
+        results = [name for name in outputs if name != "kernels"]
         order = ["image", "has_previous", "bank 0", *results, "bank 1"]
+        types = tensor_types(outputs)
         places, offset = {}, 0
         for name in order:
             tensor = "kernels" if name.startswith("bank") else name
-            dtype = NUMPY_TYPES[(INPUTS | OUTPUTS)[tensor]]
+            dtype = NUMPY_TYPES[types[tensor]]
             places[name] = Place(offset, tuple(shapes[tensor]), dtype)
             offset = _aligned(places[name].end)
-        return cls(places)
+        return cls(places, outputs)
 
     @property
     def size(self) -> int:
@@ -79,9 +88,10 @@ class BufferPlan:
 
     def results(self, bank: int) -> slice:
         """The bytes that come back when a step has written its kernels to `bank`."""
+        results = [self.places[name] for name in self.outputs if name != "kernels"]
         if bank == 0:
-            return slice(self.places["bank 0"].offset, self.places["embeddings"].end)
-        return slice(self.places["segment_map"].offset, self.places["bank 1"].end)
+            return slice(self.places["bank 0"].offset, results[-1].end)
+        return slice(results[0].offset, self.places["bank 1"].end)
 
     def bank(self, bank: int) -> slice:
         """The bytes of a bank of kernels."""
@@ -91,9 +101,8 @@ class BufferPlan:
     def addresses(self, base: int, bank: int) -> dict[str, int]:
         """Address of each tensor for a step that reads the other bank and writes `bank`."""
         swapped = {"previous_kernels": f"bank {1 - bank}", "kernels": f"bank {bank}"}
-        return {
-            name: base + self.places[swapped.get(name, name)].offset for name in INPUTS | OUTPUTS
-        }
+        names = (*INPUTS, *self.outputs)
+        return {name: base + self.places[swapped.get(name, name)].offset for name in names}
 
 
 def _aligned(offset: int) -> int:

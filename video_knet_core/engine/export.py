@@ -1,7 +1,7 @@
 """VideoKNet -> ONNX: one static graph, from a uint8 image to a segment map and a table.
 
 Or, in the raw form, to what the network says before its masks are merged. TensorRT must be able to
-build every graph: see the comments on types here and in `panoptic.merge`.
+build every graph: see the comments on types here and in `merging`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from ..model.precision import with_half_maps
 from ..model.video_knet import VideoKNet
 from .channels_last import resize_channels_last
 from .frame import segment_frame
-from .model_file import FORMAT, FORMS, INPUTS, METADATA_KEY, PRECISIONS
+from .model_file import FORMAT, FORMS, INPUTS, METADATA_KEY, PRECISIONS, outputs_of
 
 OPSET = 18
 PREPROCESSING = {"layout": "HWC uint8 RGB", "normalised": "inside the graph"}
@@ -40,13 +40,14 @@ class FrameGraph(nn.Module):
     def forward(
         self, image: Tensor, previous_kernels: Tensor, has_previous: Tensor
     ) -> tuple[Tensor, ...]:
-        """image uint8 [H,W,3] RGB, previous_kernels [N,C], has_previous bool [1]; see `OUTPUTS`."""
+        """image uint8 [H,W,3] RGB, previous_kernels [N,C], has_previous bool [1]; see `FORMS`."""
         previous = PreviousKernels(previous_kernels[None], has_previous)
-        return tuple(segment_frame(self.model, _pixels(image), previous)[0])
+        output, _ = segment_frame(self.model, _pixels(image), previous)
+        return tuple(getattr(output, name) for name in FORMS["deploy"][self.model.config.task])
 
 
 class RawGraph(FrameGraph):
-    """The face for evaluation; see `RAW_OUTPUTS`."""
+    """The face for evaluation."""
 
     def forward(
         self, image: Tensor, previous_kernels: Tensor, has_previous: Tensor
@@ -54,12 +55,10 @@ class RawGraph(FrameGraph):
         """class_logits [N,K], mask_logits [N,h,w], kernels [N,C], embeddings [P,E], all float32."""
         previous = PreviousKernels(previous_kernels[None], has_previous)
         prediction, state = self.model(_pixels(image)[None], previous)
-        return (
-            prediction.class_logits[0],
-            prediction.mask_logits[0].float(),
-            state.kernels[0],
-            prediction.embeddings[0],
-        )
+        masks, kernels = prediction.mask_logits[0].float(), state.kernels[0]
+        if self.model.config.task == "semantic":
+            return masks, kernels
+        return prediction.class_logits[0], masks, kernels, prediction.embeddings[0]
 
 
 GRAPHS = {"deploy": FrameGraph, "raw": RawGraph}
@@ -104,7 +103,7 @@ def export_onnx(
         graph,
         example_inputs(model),
         input_names=list(INPUTS),
-        output_names=list(FORMS[form]),
+        output_names=list(outputs_of(form, model.config.task)),
         opset_version=OPSET,
         dynamo=True,
         verbose=False,

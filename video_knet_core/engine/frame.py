@@ -7,13 +7,19 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..merging.instance import merge_instances
+from ..merging.maps import MergedMap
+from ..merging.panoptic import authors_boxes, merge
+from ..merging.semantic import merge_classes
 from ..model.kernels import PreviousKernels
-from ..model.video_knet import VideoKNet
-from ..panoptic import authors_boxes, merge
+from ..model.video_knet import Prediction, VideoKNet
 
 
 class FrameOutput(NamedTuple):
-    """The segments of one image of H x W pixels, S slots; see `types.Segments`."""
+    """The segments of one image of H x W pixels, S slots; see `types.Segments`.
+
+    The names are those of the outputs of an exported model (`model_file.OUTPUTS`).
+    """
 
     segment_map: Tensor
     """[h,w] uint8"""
@@ -23,10 +29,12 @@ class FrameOutput(NamedTuple):
     """[S]"""
     areas: Tensor
     """[S] int64"""
-    embeddings: Tensor
-    """[S,E], zeros for stuff"""
     kernels: Tensor
     """[S,C] the state for the next frame"""
+    embeddings: Tensor | None
+    """[S,E], zeros for stuff; None in task semantic"""
+    masks: Tensor | None
+    """[S,h,w] uint8 of 0 and 1 in task instance"""
 
 
 def segment_frame(
@@ -38,25 +46,41 @@ def segment_frame(
     """
     prediction, state = model(pixels[None], previous)
     config = model.config
+    result = _merge(model, prediction, pixels)
+    ids = torch.tensor(config.classes.logit_class_ids, device=pixels.device)
+    output = FrameOutput(
+        segment_map=result.segment_map,
+        class_ids=ids.index_select(0, result.logit_classes),
+        scores=result.scores,
+        areas=result.areas,
+        kernels=state.kernels.squeeze(0),
+        embeddings=None if config.task == "semantic" else _of_slots(prediction, config.slots),
+        masks=result.masks,
+    )
+    if config.panoptic.merge != "reference":
+        return output, None
+    semantic = prediction.head.semantic_logits.squeeze(0)
     things = len(config.classes.things)
-    size = (pixels.shape[1], pixels.shape[2])
+    return output, authors_boxes(result.segment_map, semantic, config.slots, things)
+
+
+def _merge(model: VideoKNet, prediction: Prediction, pixels: Tensor) -> MergedMap:
+    """By the rule of the task."""
+    config, size = model.config, (pixels.shape[1], pixels.shape[2])
     # squeezing is free, an index would copy in the exported graph
     masks = prediction.mask_logits.squeeze(0).to(pixels.dtype)
-    logits = prediction.class_logits.squeeze(0), masks
-    result = merge(*logits, things, config.panoptic, size)
+    if config.task == "semantic":
+        return merge_classes(masks, config.panoptic, size)
+    classes = prediction.class_logits.squeeze(0)
+    if config.task == "instance":
+        return merge_instances(classes, masks, config.panoptic, size)
+    return merge(classes, masks, len(config.classes.things), config.panoptic, size)
+
+
+def _of_slots(prediction: Prediction, slots: int) -> Tensor:
+    """[S,E] embeddings of all slots: those of things, then zeros."""
     embeddings = prediction.embeddings.squeeze(0)
-    stuff = embeddings.new_zeros(len(result.scores) - len(embeddings), embeddings.shape[1])
-    ids = torch.tensor(config.classes.logit_class_ids, device=pixels.device)
-    boxes = None
-    if config.panoptic.merge == "reference":
-        semantic = prediction.head.semantic_logits.squeeze(0)
-        boxes = authors_boxes(result.segment_map, semantic, len(result.scores), things)
-    output = FrameOutput(
-        result.segment_map,
-        ids.index_select(0, result.logit_classes),
-        result.scores,
-        result.areas,
-        torch.cat((embeddings, stuff)),
-        state.kernels.squeeze(0),
-    )
-    return output, boxes
+    if len(embeddings) == slots:
+        return embeddings
+    stuff = embeddings.new_zeros(slots - len(embeddings), embeddings.shape[1])
+    return torch.cat((embeddings, stuff))

@@ -24,23 +24,40 @@ INPUTS = {
     "previous_kernels": ("tensor(float)", 2),
     "has_previous": ("tensor(bool)", 1),
 }
+"""Type and number of dimensions of each tensor, the same in all forms and tasks. A network that
+does not look back takes the kernels all the same, and does not look at them."""
 OUTPUTS = {
     "segment_map": ("tensor(uint8)", 2),
     "class_ids": ("tensor(int64)", 1),
     "scores": ("tensor(float)", 1),
     "areas": ("tensor(int64)", 1),
-    "embeddings": ("tensor(float)", 2),
-    "kernels": ("tensor(float)", 2),
-}
-"""Type and number of dimensions of each tensor of the deploy form, which runtimes run."""
-RAW_OUTPUTS = {
     "class_logits": ("tensor(float)", 2),
     "mask_logits": ("tensor(float)", 3),
-    "kernels": ("tensor(float)", 2),
     "embeddings": ("tensor(float)", 2),
+    "kernels": ("tensor(float)", 2),
+    "masks": ("tensor(uint8)", 3),
 }
-"""Outputs of the raw form, for evaluation: what the network says, before masks are merged."""
-FORMS = {"deploy": OUTPUTS, "raw": RAW_OUTPUTS}
+_TABLE = ("segment_map", "class_ids", "scores", "areas")
+FORMS = {
+    "deploy": {
+        "panoptic": (*_TABLE, "embeddings", "kernels"),
+        "semantic": (*_TABLE, "kernels"),
+        "instance": (*_TABLE, "embeddings", "kernels", "masks"),
+    },
+    "raw": {
+        "panoptic": ("class_logits", "mask_logits", "kernels", "embeddings"),
+        "semantic": ("mask_logits", "kernels"),
+        "instance": ("class_logits", "mask_logits", "kernels", "embeddings"),
+    },
+}
+"""Which of `OUTPUTS` a model of each form and task has, in order. Runtimes run the deploy form; the
+raw one, for evaluation, is what the network says before its masks are merged. In task semantic that
+is the class logits of each pixel: the kernels have neither classes nor embeddings of their own."""
+
+
+def outputs_of(form: str, task: str) -> dict[str, tuple[str, int]]:
+    """Type and number of dimensions of each output, in order."""
+    return {name: OUTPUTS[name] for name in FORMS[form][task]}
 
 
 @dataclass(frozen=True)
@@ -83,7 +100,13 @@ class ModelFile:
     @property
     def info(self) -> ModelInfo:
         """What a user of an engine must know."""
-        return ModelInfo(self.name, self.config.classes, self.config.height, self.config.width)
+        config = self.config
+        return ModelInfo(self.name, config.classes, config.height, config.width, config.task)
+
+    @property
+    def outputs(self) -> dict[str, tuple[str, int]]:
+        """Type and number of dimensions of each output, in order."""
+        return outputs_of(self.form, self.config.task)
 
     @property
     def state_shape(self) -> tuple[int, int]:
@@ -102,7 +125,7 @@ class ModelFile:
         """Names, types and dimensions of every input and output are those of the form."""
         for kind, wanted, nodes in (
             ("inputs", INPUTS, session.get_inputs()),
-            ("outputs", FORMS[self.form], session.get_outputs()),
+            ("outputs", self.outputs, session.get_outputs()),
         ):
             found = {node.name: (node.type, len(node.shape)) for node in nodes}
             if found != wanted:

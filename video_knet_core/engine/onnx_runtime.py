@@ -10,7 +10,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from ..types import Segments
-from .model_file import OUTPUTS, ModelFile
+from .model_file import ModelFile
 from .runtime import BackendError, ModelError
 
 
@@ -38,18 +38,9 @@ class OnnxRuntime:
         """Segment one frame; see `Runtime.step`."""
         self.info.check_image(image)
         inputs = self._model.inputs(image, state)
-        outputs = dict(zip(OUTPUTS, self._session.run(list(OUTPUTS), inputs), strict=True))
-        embeddings, kernels = outputs["embeddings"], outputs["kernels"]
-        self.info.check_kernels(embeddings, kernels)
-        segments = Segments(
-            map=outputs["segment_map"],
-            class_ids=outputs["class_ids"],
-            scores=outputs["scores"],
-            areas=outputs["areas"],
-            embeddings=embeddings,
-            kernels=kernels,
-        )
-        return segments, kernels
+        names = list(self._model.outputs)
+        results = dict(zip(names, self._session.run(names, inputs), strict=True))
+        return self.info.segments(results), results["kernels"]
 
     def portable_state(self, state: Any) -> NDArray[np.float32]:
         """The state itself: it is kernels [N, C] already."""

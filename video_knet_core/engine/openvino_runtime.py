@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..types import Segments
-from .model_file import OUTPUTS, ModelFile
+from .model_file import ModelFile
 from .runtime import BackendError
 
 
@@ -34,7 +34,7 @@ class OpenVINORuntime:
 
     def __init__(self, path: str | Path, threads: int = 2) -> None:
         openvino = _import_openvino()
-        model = ModelFile.read(path)
+        model = ModelFile.read(path, form="deploy")
         self.info = model.info
         settings = {
             "PERFORMANCE_HINT": "LATENCY",
@@ -57,9 +57,8 @@ class OpenVINORuntime:
         inputs = self._model.inputs(image, state)
         with self._busy:
             found = self._request.infer(inputs, share_inputs=True, share_outputs=False)
-        outputs = {name: found[name] for name in OUTPUTS}
-        self.info.check_kernels(outputs["embeddings"], outputs["kernels"])
-        return Segments(map=outputs.pop("segment_map"), **outputs), outputs["kernels"]
+        results = {name: found[name] for name in self._model.outputs}
+        return self.info.segments(results), results["kernels"]
 
     def portable_state(self, state: NDArray[np.float32]) -> NDArray[np.float32]:
         """Kernels [N, C] of a state, for any other backend: it is these already."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -41,6 +41,8 @@ class ModelInfo:
     height: int
     """Input size in pixels; the caller resizes."""
     width: int
+    task: str = "panoptic"
+    """One of `config.TASKS`."""
 
     def check_image(self, image: NDArray[np.uint8]) -> None:
         """ValueError unless `image` is uint8 [height, width, 3]."""
@@ -48,10 +50,25 @@ class ModelInfo:
         if image.shape != wanted or image.dtype != np.uint8:
             raise ValueError(f"image must be uint8 {wanted}, found {image.dtype} {image.shape}")
 
-    def check_kernels(self, *results: NDArray[np.floating]) -> None:
-        """FloatingPointError if the model returned NaN or infinite values."""
-        if not all(np.isfinite(result).all() for result in results):
+    def segments(self, results: Mapping[str, NDArray]) -> Segments:
+        """Segments of the outputs of the deploy form, by name.
+
+        Raises:
+            FloatingPointError: the model returned NaN or infinite kernels or embeddings.
+        """
+        kernels = results["kernels"]
+        embeddings = results.get("embeddings", np.zeros((len(kernels), 0), np.float32))
+        if not (np.isfinite(embeddings).all() and np.isfinite(kernels).all()):
             raise FloatingPointError(f"{self.name} returned kernels that are not finite")
+        return Segments(
+            map=results["segment_map"],
+            class_ids=results["class_ids"],
+            scores=results["scores"],
+            areas=results["areas"],
+            embeddings=embeddings,
+            kernels=kernels,
+            masks=results.get("masks"),
+        )
 
 
 class Runtime(Protocol):

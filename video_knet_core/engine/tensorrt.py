@@ -37,7 +37,7 @@ from numpy.typing import NDArray
 
 from ..types import Segments
 from . import cuda
-from .buffer_plan import INPUTS, OUTPUTS, Array, BufferPlan
+from .buffer_plan import Array, BufferPlan, tensor_types
 from .cuda import Device, DeviceMemory, Graph, PinnedMemory, Stream
 from .engine_cache import EngineCache, PlanError, PlanKey
 from .kernel_cache import KernelCache
@@ -118,16 +118,7 @@ class TensorRTRuntime:
         if state is not None and not isinstance(state, TensorRTState):
             self._engine.check_portable(state)
         results, after = self._owner.call(lambda: self._engine.step(image, state))
-        self.info.check_kernels(results["embeddings"], results["kernels"])
-        segments = Segments(
-            map=results["segment_map"],
-            class_ids=results["class_ids"],
-            scores=results["scores"],
-            areas=results["areas"],
-            embeddings=results["embeddings"],
-            kernels=results["kernels"],
-        )
-        return segments, after
+        return self.info.segments(results), after
 
     def portable_state(self, state: Any) -> NDArray[np.float32]:
         """The kernels of a state, float32 [N, C], to go on with in another backend."""
@@ -250,7 +241,7 @@ def _load_plan(library: Library, model: ModelFile, plan: bytes) -> _Loaded:
         raise PlanError(f"is not accepted: {library.last_errors()}")
     names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
     found = {name: engine.get_tensor_dtype(name).name for name in names}
-    wanted = INPUTS | OUTPUTS
+    wanted = tensor_types(model.outputs)
     if found != wanted:
         raise PlanError(f"must have the tensors {wanted}, found {found}")
     shapes = {name: tuple(engine.get_tensor_shape(name)) for name in names}
@@ -261,7 +252,7 @@ def _load_plan(library: Library, model: ModelFile, plan: bytes) -> _Loaded:
             raise PlanError(
                 f"must have {name} of {fixed.get(name, 'a static shape')}, found {shape}"
             )
-    return _Loaded(runtime, engine, BufferPlan.of(shapes))
+    return _Loaded(runtime, engine, BufferPlan.of(shapes, model.outputs))
 
 
 class _Camera:
@@ -432,7 +423,7 @@ class _Engine:
         buffers.run(target)
         results = {
             name: buffers.view(f"bank {target}" if name == "kernels" else name).copy()
-            for name in OUTPUTS
+            for name in self.buffers.outputs
         }
         version = camera.versions[target] = next(self._versions)
         if not buffers.warm[target]:

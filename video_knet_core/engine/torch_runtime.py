@@ -5,6 +5,7 @@ It runs where the network is: on a GPU if that is on one.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from ..model.checkpoint import CheckpointError, load_model
 from ..model.kernels import PreviousKernels
 from ..model.video_knet import VideoKNet
 from ..types import Segments
-from .frame import FrameOutput, segment_frame
+from .frame import segment_frame
 from .runtime import BackendError, ModelError, ModelInfo
 
 
@@ -33,7 +34,7 @@ class TorchRuntime:
     def __init__(self, model: VideoKNet, name: str = "torch") -> None:
         config = model.config
         self.model = model.eval()
-        self.info = ModelInfo(name, config.classes, config.height, config.width)
+        self.info = ModelInfo(name, config.classes, config.height, config.width, config.task)
 
     @classmethod
     def open(cls, path: str | Path, threads: int = 2) -> TorchRuntime:
@@ -59,17 +60,10 @@ class TorchRuntime:
     ) -> tuple[Segments, PreviousKernels]:
         """The same for RGB pixels 0..255 as float32 [3,H,W] of any size."""
         output, boxes = segment_frame(self.model, pixels.to(self.model.mean.device), state)
-        found = FrameOutput(*(part.cpu() for part in output))
-        self.info.check_kernels(found.embeddings.numpy(), found.kernels.numpy())
-        segments = Segments(
-            map=found.segment_map.numpy(),
-            class_ids=found.class_ids.numpy(),
-            scores=found.scores.numpy(),
-            areas=found.areas.numpy(),
-            embeddings=found.embeddings.numpy(),
-            boxes=None if boxes is None else boxes.cpu().numpy(),
-            kernels=found.kernels.numpy(),
-        )
+        found = {k: part.cpu().numpy() for k, part in output._asdict().items() if part is not None}
+        segments = self.info.segments(found)
+        if boxes is not None:
+            segments = replace(segments, boxes=boxes.cpu().numpy())
         return segments, self._state_of(output.kernels)
 
     def portable_state(self, state: PreviousKernels) -> NDArray[np.float32]:

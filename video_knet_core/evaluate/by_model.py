@@ -51,8 +51,9 @@ def by_model(
 def check_classes(runtime: Runtime, dataset: VideoDataset) -> None:
     """ModelError unless the model has the classes of the data set.
 
-    VSPW has no things, and every model has some: there only the number is compared, and the same
-    classes in the order of VIPSeg are refused.
+    VSPW does not tell things from stuff, so that a model may: a semantic one has no things, and a
+    panoptic one has some. There only the number is compared, and the same classes in the order of
+    VIPSeg are refused. A model of task instance has no classes for most pixels, and is refused too.
     """
     name, classes = runtime.info.name, runtime.info.classes
     found, wanted = (len(classes), set(classes.things)), (dataset.class_count, set(dataset.things))
@@ -61,6 +62,10 @@ def check_classes(runtime: Runtime, dataset: VideoDataset) -> None:
             raise ModelError(
                 f"{name}: the classes of vspw must be in its own order (mask value - 1), "
                 "found the order of vipseg, stuff before things"
+            )
+        if runtime.info.task == "instance":
+            raise ModelError(
+                f"{name}: vspw needs a class of each pixel, found a model of task instance"
             )
         wanted = wanted[0], found[1]
     if found != wanted:

@@ -46,7 +46,7 @@ def instances(frame: PanopticFrame) -> list[Instance]:
             track.track_id,
             track.class_id,
             track.score,
-            RunLengths.from_mask(frame.labels == track.label),
+            RunLengths.from_mask(frame.mask(track)),
         )
         for track in frame.tracks
         if track.label and track.track_id

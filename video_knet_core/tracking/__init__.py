@@ -18,6 +18,7 @@ from .quasi_dense import QuasiDenseTracker, Remembered
 from .sort import BoxFilter, SortAssociation
 from .strategy import Association, EmbeddingAssociation
 from .tracker import Memory, Tracker
+from .untracked import NoTracker
 
 _ASSOCIATIONS: dict[str, Callable[[], Association]] = {
     "embedding": EmbeddingAssociation,
@@ -35,18 +36,22 @@ def build_tracker(
     config: TrackingConfig | None = None,
     first_epoch: int = 0,
     image_features: Callable[[], ImageFeatures] | None = None,
-) -> Tracker | QuasiDenseTracker:
-    """The tracker of `config.association`.
+    has_things: bool = True,
+) -> Tracker | QuasiDenseTracker | NoTracker:
+    """The tracker of `config.association`, or none for a model without things.
 
     Args:
         config: settings.
         first_epoch: number of the first epoch.
         image_features: opens the image network of "appearance"; the others do not call it.
+        has_things: whether the model has thing classes.
 
     Raises:
         ConfigError: "appearance" without `image_features`.
     """
     config = config or TrackingConfig()
+    if not has_things:
+        return NoTracker(config, first_epoch)
     if config.association == "quasi_dense":
         return QuasiDenseTracker(config, first_epoch)
     if config.association != "appearance":

@@ -9,7 +9,7 @@ towards 1 for one object and below 0.1 for two. So `embedding_similarity` is the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,20 +49,13 @@ def box_overlap(a: Numbers, b: Numbers) -> Float:
     return np.divide(shared, union, out=np.zeros(shared.shape), where=union > 0)
 
 
-def mask_overlap(
-    numbers: NDArray[np.integer], count: int, masks: Sequence[NDArray[np.bool_]]
-) -> Float:
-    """Intersection over union of masks: [N, M].
-
-    Args:
-        numbers: [h, w] the N = `count` masks that exclude each other: 0 = none, i + 1 = mask i.
-        masks: the M others, [h, w] each.
-    """
-    areas = np.bincount(numbers.ravel(), minlength=count + 1)[1:]
-    shared = np.zeros((count, len(masks)))
-    for j, mask in enumerate(masks):
-        shared[:, j] = np.bincount(numbers[mask], minlength=count + 1)[1:]
-    union = areas[:, None] + np.array([mask.sum() for mask in masks]) - shared
+def mask_overlap(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> Float:
+    """Intersection over union of masks: [N, M] from [N, h, w] and [M, h, w]."""
+    # products of float32, which are exact up to 2^24 pixels and much faster than of integers
+    pixels = math.prod(a.shape[1:])
+    flat_a, flat_b = (masks.reshape(-1, pixels).astype(np.float32) for masks in (a, b))
+    shared = (flat_a @ flat_b.T).astype(np.float64)
+    union = flat_a.sum(axis=1)[:, None] + flat_b.sum(axis=1) - shared
     return np.divide(shared, union, out=np.zeros(shared.shape), where=union > 0)
 
 

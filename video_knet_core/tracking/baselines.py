@@ -88,14 +88,13 @@ class MaskOverlap(Association[Mask]):
 
     def compare(self, detections: Detections, expected: Expected) -> tuple[Float, Mask]:
         """Boxes play no part."""
-        numbers = _pixels(detections, self.name).numbers
-        masks = [self.cues[track_id] for track_id in expected.ids]
-        overlap = mask_overlap(numbers, len(detections), masks)
+        remembered = np.stack([self.cues[track_id] for track_id in expected.ids])
+        overlap = mask_overlap(_pixels(detections, self.name).masks, remembered)
         return overlap, overlap >= LEAST_MASK_OVERLAP
 
     def remember(self, track_id: int, detections: Detections, i: int) -> None:
         """The mask of detection i, in place of the last one."""
-        self.cues[track_id] = _pixels(detections, self.name).mask(i)
+        self.cues[track_id] = _pixels(detections, self.name).masks[i].copy()
 
 
 class MaskPropagation(MaskOverlap):
@@ -206,8 +205,8 @@ def _pooled(features: NDArray[np.float32], pixels: Pixels) -> NDArray[np.float32
     """
     channels, height, width = features.shape
     shares = [
-        cv2.resize(pixels.mask(i).astype(np.float32), (width, height), interpolation=cv2.INTER_AREA)
-        for i in range(len(pixels.slots))
+        cv2.resize(mask.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA)
+        for mask in pixels.masks
     ]
     weights = np.stack(shares).reshape(-1, height * width)
     weights /= weights.sum(axis=1, keepdims=True)

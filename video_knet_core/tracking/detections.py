@@ -68,17 +68,15 @@ class Pixels:
     """[h, w], all of the image but smaller; 0 = no segment, s + 1 = slot s."""
     slots: NDArray[np.int64]
     """[N] the slot of each detection."""
+    slot_masks: NDArray[np.uint8] | None = None
+    """[S, h, w] of 0 and 1, the masks of all slots where they may overlap."""
 
     @cached_property
-    def numbers(self) -> NDArray[np.uint8]:
-        """[h, w]; 0 = no detection, i + 1 = detection i."""
-        number_of = np.zeros(256, np.uint8)
-        number_of[1 + self.slots] = 1 + np.arange(len(self.slots))
-        return number_of[self.slot_map]
-
-    def mask(self, i: int) -> NDArray[np.bool_]:
-        """[h, w] the pixels of detection i."""
-        return self.numbers == i + 1
+    def masks(self) -> NDArray[np.bool_]:
+        """[N, h, w] the pixels of each detection."""
+        if self.slot_masks is not None:
+            return self.slot_masks[self.slots].view(np.bool_)
+        return self.slot_map == (1 + self.slots).astype(np.uint8)[:, None, None]
 
 
 @dataclass(frozen=True)

@@ -1,32 +1,21 @@
-"""From overlapping masks with class scores to one label map, also inside the exported graph."""
+"""Task panoptic: from overlapping masks with class scores to one label map."""
 
 from __future__ import annotations
-
-import math
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from .config import STRIDE, PanopticConfig
-
-
-@dataclass(frozen=True)
-class PanopticMap:
-    """Segments of one image, N slots.
-
-    h x w is the mask size times `PanopticConfig.upsample`, or, by the reference merge, the image's.
-    """
-
-    segment_map: Tensor
-    """[h,w] uint8; 0 = no segment, s + 1 = slot s."""
-    logit_classes: Tensor
-    """[N] int64 class of each slot, in logit order."""
-    scores: Tensor
-    """[N] class score 0..1."""
-    areas: Tensor
-    """[N] int64 pixels of each slot in the map; 0 = the slot holds no segment."""
+from ..config import PanopticConfig
+from .maps import (
+    MergedMap,
+    as_bytes,
+    count,
+    count_slots_last,
+    enlarged_slots_last,
+    padded,
+    slot_areas,
+)
 
 
 def slot_classes(class_logits: Tensor, things: int, thing_classes: int) -> tuple[Tensor, Tensor]:
@@ -45,7 +34,7 @@ def merge(
     thing_classes: int,
     config: PanopticConfig,
     image_size: tuple[int, int],
-) -> PanopticMap:
+) -> MergedMap:
     """One label map out of the kernels' masks, by the rule that `config.merge` names.
 
     Args:
@@ -63,10 +52,8 @@ def merge(
         )
     else:
         segment_map = _merge_fast(scores, mask_logits, is_thing, config, image_size)
-    areas = _slot_areas(segment_map - 1, len(scores))
-    # TensorRT makes 8-bit outputs from floating point alone
-    pixels = segment_map.to(torch.float32).to(torch.uint8)
-    return PanopticMap(pixels, classes, scores, areas.to(torch.int64))
+    areas = slot_areas(segment_map - 1, len(scores))
+    return MergedMap(as_bytes(segment_map), classes, scores, areas.to(torch.int64))
 
 
 def _merge_fast(
@@ -84,18 +71,11 @@ def _merge_fast(
     slot instead of leaving them unassigned; and stuff needs no share of its own mask, since a thin
     pole in front of a wall would often miss it.
     """
-    masks = _enlarge_slots_last(mask_logits, config.upsample)
-    height, width = (
-        round(size * cells / padded)
-        for size, cells, padded in zip(
-            image_size, masks.shape[:2], _padded(image_size), strict=True
-        )
-    )
-    masks = masks[:height, :width]
+    masks = enlarged_slots_last(mask_logits, config.upsample, image_size)
     kept = ~is_thing | (scores >= config.score_threshold)
     weighted = masks.sigmoid() * (scores * kept)
-    own = _count_slots_last(masks > 0)
-    won = _slot_areas(weighted.argmax(2), len(scores))
+    own = count_slots_last(masks > 0)
+    won = slot_areas(weighted.argmax(2), len(scores))
     enough = won >= config.overlap_threshold * own
     kept = kept & (won > 0) & (enough | ~is_thing)
     best, winner = (weighted * kept).max(2)
@@ -117,13 +97,13 @@ def _merge_like_authors(
     A dropped segment leaves its pixels without any.
     """
     probabilities = _resize(mask_logits, [s * config.upsample for s in mask_logits.shape[-2:]])
-    probabilities = _resize(probabilities.sigmoid(), _padded(image_size))[
+    probabilities = _resize(probabilities.sigmoid(), padded(image_size))[
         :, : image_size[0], : image_size[1]
     ]
     competing = ~is_thing | (scores >= least)
     winner = (probabilities * (scores * competing)[:, None, None]).argmax(0)
-    own = _count(probabilities >= 0.5)
-    won = _slot_areas(winner, len(scores))
+    own = count(probabilities >= 0.5)
+    won = slot_areas(winner, len(scores))
     kept = (won > 0) & (own > 0) & (won >= config.overlap_threshold * own)
     kept = kept & (~is_thing | (scores >= config.score_threshold))
     kept_here = kept.index_select(0, winner.flatten()).unflatten(0, image_size)
@@ -154,52 +134,5 @@ def _extent(occupied: Tensor) -> tuple[Tensor, Tensor]:
     return flags.argmax(1), flags.shape[1] - 1 - flags.flip(1).argmax(1)
 
 
-def _padded(image_size: tuple[int, int]) -> list[int]:
-    """Height and width of the network's input for an image."""
-    return [-(-size // STRIDE) * STRIDE for size in image_size]
-
-
 def _resize(maps: Tensor, size: list[int]) -> Tensor:
     return interpolate(maps[None], size=size, mode="bilinear", align_corners=False).squeeze(0)
-
-
-def _enlarge_slots_last(maps: Tensor, factor: int) -> Tensor:
-    """[N,h,w] -> [h * factor, w * factor, N].
-
-    On a CPU the best slot of a pixel is found several times as fast where its slots lie side by
-    side, and a map with many channels grows faster too. The slots move before the map grows, as a
-    matrix, so that no graph optimiser moves them back.
-    """
-    height, width = (size * factor for size in maps.shape[1:])
-    last = maps.flatten(1).T.reshape(1, *maps.shape[1:], len(maps))
-    large = interpolate(
-        last.permute(0, 3, 1, 2), size=(height, width), mode="bilinear", align_corners=False
-    )
-    return large.permute(0, 2, 3, 1).squeeze(0)
-
-
-def _slot_areas(winner: Tensor, slots: int) -> Tensor:
-    """[N] pixels of each slot in a map [h,w] of slot numbers; -1 is no slot.
-
-    A number is two digits. Comparing each digit with all its values and counting the pairs is much
-    less than comparing every pixel with every slot.
-    """
-    base = 1 << math.ceil(math.log2(slots) / 2)  # a power of two: no division is rounded
-    number = winner.flatten().to(torch.float32)
-    high = (number / base).floor()
-    digits = torch.arange(base, device=winner.device)[:, None]
-    is_high, is_low = (
-        (digit == digits).to(torch.float32) for digit in (high, number - base * high)
-    )
-    return (is_high @ is_low.T).flatten()[:slots]
-
-
-def _count(mask: Tensor) -> Tensor:
-    """[N] float32 pixels of each mask [N,h,w]: exact up to 2^24, and much faster than integers."""
-    return mask.to(torch.float32).flatten(1).sum(1)
-
-
-def _count_slots_last(mask: Tensor) -> Tensor:
-    """The same of masks [h,w,N], as a product: summing over the first axis is slow on a CPU."""
-    cells = mask.to(torch.float32).flatten(0, 1)
-    return (cells.new_ones(1, len(cells)) @ cells).squeeze(0)
