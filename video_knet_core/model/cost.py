@@ -31,8 +31,8 @@ class PartCost:
 def model_cost(model: VideoKNet | ModelConfig, height: int, width: int) -> tuple[PartCost, ...]:
     """Cost of one step in the middle of a video, with previous kernels, of one image.
 
-    What only the losses read (centres, where no seeds need them) is left out, as it is from an
-    exported model.
+    What only the losses read (the auxiliary head; centres, where no seeds need them) is left out, as
+    it is from an exported model.
 
     Args:
         model: a network, or the configuration of one.
@@ -58,7 +58,9 @@ def _weightless(config: ModelConfig) -> VideoKNet:
     kernels = replace(config.kernels, centers=config.kernels.seeds)
     config = replace(config, kernels=kernels)
     with torch.device("meta"):
-        return VideoKNet(config).eval()
+        network = VideoKNet(config).eval().requires_grad_(False)
+    network.auxiliary = None
+    return network
 
 
 @dataclass(frozen=True)

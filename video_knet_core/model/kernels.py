@@ -2,7 +2,8 @@
 
 Shapes throughout: B images, N kernels = P things then S stuff, K class logits, C channels,
 h x w the feature map. Source: Li et al., "Video K-Net", CVPR 2022, section 3; Zhang et al.,
-"K-Net", NeurIPS 2021, section 3.2.
+"K-Net", NeurIPS 2021, section 3.2. In task semantic there is a kernel for each class and nothing
+else, N = K, so that the masks of a pixel are its class logits.
 """
 
 from __future__ import annotations
@@ -16,6 +17,9 @@ from torch.nn.functional import conv2d, relu
 
 from .position import CODE_SIZE, position_map, scattered_places
 from .seeds import InstanceSeeds, Seeds, convolve_parts
+
+DROPOUT = 0.1
+"""Share of the features that a classifier of pixels does not see while it learns."""
 
 
 class PreviousKernels(NamedTuple):
@@ -51,9 +55,10 @@ class StageOutput(NamedTuple):
     kernels: Tensor
     """[B,N,C]"""
     linked: Tensor
-    """[B,P,C] thing kernels after linking; without it, just the thing kernels."""
+    """[B,P,C] thing kernels after linking; without it, just the thing kernels. In task semantic
+    [B,N,C], all kernels."""
     class_logits: Tensor | None
-    """[B,N,K]; None if not asked for."""
+    """[B,N,K]; None if not asked for, and in task semantic."""
     mask_logits: Tensor
     """[B,N,h,w]"""
 
@@ -67,12 +72,16 @@ def apply_kernels(kernels: Tensor, features: Tensor) -> Tensor:
 def assemble_group_features(
     mask_logits: Tensor, features: Tensor, pooling: str
 ) -> tuple[Tensor, Tensor]:
-    """Pool the features under each hard mask (logit > 0).
+    """Pool the features under each hard mask (logit > 0), or by "softmax" under soft ones.
+
+    The soft masks of a pixel are the softmax of its N logits, and the features are averaged by
+    them. A class with less than one pixel in the whole image has a smaller share of its average:
+    that tells the next stage that there is hardly any, and keeps the division well-behaved.
 
     Returns:
-        group [B,N,C], the "sum" or "mean" over the mask, and weight [B,N,1], how often a constant
-        feature of 1 would count in it (the area in pixels, or 1 / 0), for folding a bias. Both are
-        float32, or wider if the features are.
+        group [B,N,C], the "sum" or the average over the mask, and weight [B,N,1], how often a
+        constant feature of 1 would count in it (the area in pixels, or 0..1), for folding a bias.
+        Both are float32, or wider if the features are.
 
     Both sums are scaled by 1/sqrt(h*w) before anything is added up, so that a mask over a whole
     1024x2048 image stays inside the range of float16. They are added up in float32: the area of
@@ -80,14 +89,19 @@ def assemble_group_features(
     """
     wide = torch.promote_types(features.dtype, torch.float32)
     scale = 1.0 / math.sqrt(mask_logits.shape[-2] * mask_logits.shape[-1])
-    mask = ((mask_logits > 0).to(features.dtype) * scale).flatten(2)  # [B,N,hw]
-    mask = mask.to(wide)
+    if pooling == "softmax":
+        mask = mask_logits.to(wide).softmax(1) * scale
+    else:
+        mask = (mask_logits > 0).to(features.dtype) * scale
+    mask = mask.flatten(2).to(wide)  # [B,N,hw]
     # features first: with so many rows the product is faster than the other way round
     group = (features.flatten(2).to(wide) @ mask.transpose(1, 2)).transpose(1, 2)
     area = mask.sum(2, keepdim=True)
-    if pooling == "mean":
-        return group / area.clamp(min=scale), (area > 0).to(area.dtype)
-    return group / scale, area / scale
+    if pooling == "sum":
+        return group / scale, area / scale
+    divisor = area.clamp(min=scale)
+    weight = (area > 0).to(area.dtype) if pooling == "mean" else area / divisor
+    return group / divisor, weight
 
 
 class KernelHead(nn.Module):
@@ -182,6 +196,30 @@ class KernelHead(nn.Module):
         return kernels, masks
 
 
+class ClassHead(nn.Module):
+    """First guess where there are no things: each class has a kernel, its row of the classifier.
+
+    Its masks are the logits of a plain decoder, and without update stages it is one (PSPNet,
+    DeepLabv3+). `branch` makes the features, C to C channels.
+    """
+
+    def __init__(self, branch: nn.Module, channels: int, classes: int) -> None:
+        super().__init__()
+        self.branch = branch
+        self.dropout = nn.Dropout2d(DROPOUT)
+        self.classifier = nn.Conv2d(channels, classes, 1)
+        nn.init.normal_(self.classifier.weight, std=0.01)
+        nn.init.zeros_(self.classifier.bias)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor) -> HeadOutput:
+        """[B,C,h,w] -> proposals of all N kernels."""
+        features = self.branch(x)
+        logits = self.classifier(self.dropout(features))
+        rows = self.classifier.weight.flatten(1)
+        kernels = rows.to(torch.promote_types(rows.dtype, torch.float32))
+        return HeadOutput(features, kernels.expand(len(x), -1, -1), logits, logits)
+
+
 class KernelUpdate(nn.Module):
     """Adaptive kernel update: gates decide how much of the group feature enters each kernel."""
 
@@ -250,7 +288,8 @@ class KernelInteraction(nn.Module):
 
 class PreviousInteraction(nn.Module):
     """This frame's kernels attend to the previous frame's: the core of kernel fusion (before the
-    last stage; masks see the result) and of kernel linking (after it; only embeddings do).
+    last stage; masks see the result) and of kernel linking (after it; only embeddings do, in task
+    semantic masks).
 
     With `update`, the previous kernels are updated with features of this frame first.
     """
@@ -293,6 +332,12 @@ class UpdateStage(nn.Module):
     `feature_transform` is a linear map of the features. It is never applied to them: it moves onto
     the kernels and the pooled sums, K(Wx + b) = (KW)x + Kb, which gives the same numbers for less.
     The first `things` kernels are linked; `fusion` and `linking` are those of `KernelConfig`.
+
+    With 0 `classes` (task semantic: each kernel is one) nothing is classified, all kernels are
+    linked, and the masks are those of linked kernels. The image part is that of MMSegmentation's
+    `knet_head.py` but for two things: group features are averages there are sums of, so that they
+    do not depend on the image size, and the update is as wide as the kernels, where theirs takes a
+    kernel of 512 channels for two of 256.
     """
 
     def __init__(
@@ -318,13 +363,16 @@ class UpdateStage(nn.Module):
             self.fusion = PreviousInteraction(*attention, update=fusion == "update_dynamic_cov")
         if linking != "none":
             self.linking = PreviousInteraction(*attention, update=linking != "ffn")
-        classifier = nn.Linear(channels, classes)
-        self.class_head = nn.Sequential(*normed_linear(channels), classifier)
+        self.class_head = None
+        if classes:
+            classifier = nn.Linear(channels, classes)
+            self.class_head = nn.Sequential(*normed_linear(channels), classifier)
         self.mask_head = nn.Sequential(*normed_linear(channels), nn.Linear(channels, channels))
         for parameter in self.parameters():
             if parameter.dim() > 1:
                 nn.init.xavier_uniform_(parameter)
-        nn.init.constant_(classifier.bias, -math.log(99))  # focal prior of 1 %
+        if classes:
+            nn.init.constant_(classifier.bias, -math.log(99))  # focal prior of 1 %
 
     def forward(
         self,
@@ -342,13 +390,16 @@ class UpdateStage(nn.Module):
             kernels = self.fusion(kernels, previous, group)
         kernels = self.update(group, kernels)
         kernels = self.interaction(kernels, kernels)
-        linked = kernels[:, : self.things]
+        linked = kernels if self.class_head is None else kernels[:, : self.things]
         if self.linking is not None and previous is not None:
             linked = self.linking(linked, previous, kernels if self.links_kernels else group)
-        mask_kernels = self.mask_head(kernels)
+        mask_kernels = self.mask_head(linked if self.class_head is None else kernels)
         masks = apply_kernels(mask_kernels @ weight, features)
         masks = masks + (mask_kernels @ bias).to(masks.dtype)[..., None, None]
-        return StageOutput(kernels, linked, self.class_head(kernels) if classify else None, masks)
+        class_logits = None
+        if self.class_head is not None and classify:
+            class_logits = self.class_head(kernels)
+        return StageOutput(kernels, linked, class_logits, masks)
 
 
 def normed_linear(channels: int) -> tuple[nn.Module, ...]:

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, relu
 
-from ..config import NeckConfig
+from ..config import SEMANTIC_NECKS, NeckConfig
 from .backbone import BN_EPS
+from .decoders import AtrousPyramid, PyramidPooling
 from .position import sine_position
 
 
@@ -133,15 +134,25 @@ class SemanticFPN(nn.Module):
         return x
 
 
-def build_neck(config: NeckConfig, inputs: Sequence[int]) -> LeanNeck | SemanticFPN:
+Neck = LeanNeck | SemanticFPN | PyramidPooling | AtrousPyramid
+
+
+def build_neck(config: NeckConfig, inputs: Sequence[int]) -> Neck:
     """The neck of `config` on a pyramid with `inputs` channels."""
+    if config.name == "lean":
+        return LeanNeck(inputs, config.channels, config.stride)
     if config.name == "semantic_fpn":
         return SemanticFPN(inputs, config.channels)
-    return LeanNeck(inputs, config.channels, config.stride)
+    if config.name == "pyramid_pooling":
+        return PyramidPooling(inputs, config.channels)
+    return AtrousPyramid(inputs, config.channels)
 
 
 def build_head_branch(config: NeckConfig) -> nn.Module:
-    """One of the two branches that the kernel head grows on the neck's map."""
+    """One of the branches that the kernel head grows on the neck's map: one for things and one for
+    stuff, or one for classes. The decoders of semantic segmentation have none."""
+    if config.name in SEMANTIC_NECKS:
+        return nn.Identity()
     if config.name == "semantic_fpn":
         return nn.Sequential(conv_gn(config.channels), conv_gn(config.channels))
     return nn.Sequential(*conv_bn(config.channels, config.channels), nn.ReLU())

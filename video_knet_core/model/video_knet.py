@@ -15,8 +15,10 @@ from torch.nn.functional import pad
 
 from ..config import STRIDE, ModelConfig
 from .backbone import build_backbone
+from .decoders import AUXILIARY_LEVEL, build_auxiliary
 from .kernels import (
     AssociationEmbedding,
+    ClassHead,
     HeadOutput,
     KernelHead,
     PreviousKernels,
@@ -36,6 +38,8 @@ class Encoded(NamedTuple):
     """[B,N,C] and"""
     mask_logits: Tensor
     """[B,N,h,w]: what the last stage refines."""
+    auxiliary: Tensor | None
+    """See `Prediction.auxiliary`."""
 
 
 @dataclass(frozen=True)
@@ -43,17 +47,22 @@ class Prediction:
     """Everything the network says of one batch; the last stage is what counts.
 
     B images, N kernels = P things then S stuff, K class logits (things, then stuff), h x w = the
-    padded input / the neck's stride, E embedding size.
+    padded input / the neck's stride, E embedding size. In task semantic P = 0 and N = K: the mask
+    logits of a pixel are its class logits.
     """
 
     head: HeadOutput
     stages: tuple[StageOutput, ...]
+    """Empty for a plain decoder, whose last word is the head's."""
     embeddings: Tensor
     """[B,P,E] association embeddings of the thing kernels."""
+    auxiliary: Tensor | None = None
+    """[B,K,h',w'] class logits of the third map of the backbone, to learn from: in training only,
+    and in networks with a neck of `SEMANTIC_NECKS`."""
 
     @property
     def class_logits(self) -> Tensor:
-        """[B,N,K] of the last stage."""
+        """[B,N,K] of the last stage; in task semantic there are none to ask for."""
         logits = self.stages[-1].class_logits
         assert logits is not None, "the last stage always classifies"
         return logits
@@ -61,12 +70,12 @@ class Prediction:
     @property
     def mask_logits(self) -> Tensor:
         """[B,N,h,w] of the last stage."""
-        return self.stages[-1].mask_logits
+        return (self.stages[-1] if self.stages else self.head).mask_logits
 
     @property
     def kernels(self) -> Tensor:
         """[B,N,C] of the last stage, before linking."""
-        return self.stages[-1].kernels
+        return (self.stages[-1] if self.stages else self.head).kernels
 
 
 class VideoKNet(nn.Module):
@@ -82,29 +91,10 @@ class VideoKNet(nn.Module):
         self.thing_kernels = kernels.things
         self.backbone = build_backbone(config.backbone)
         self.neck = build_neck(config.neck, self.backbone.channels)
-        self.head = KernelHead(
-            build_head_branch(config.neck),
-            build_head_branch(config.neck),
-            channels,
-            kernels.things,
-            thing_classes=len(config.classes.things),
-            stuff_classes=len(config.classes.stuff),
-            pooling=kernels.pooling,
-            position=kernels.position,
-            centers=kernels.centers,
-            seeds=kernels.seeds,
-        )
+        self.auxiliary = build_auxiliary(config, self.backbone.channels)
+        self.head = _build_head(config)
         self.stages = nn.ModuleList(
-            UpdateStage(
-                *(channels, kernels.attention_heads, kernels.feedforward),
-                classes=len(config.classes),
-                things=kernels.things,
-                pooling=kernels.pooling,
-                fusion=kernels.fusion if last else "none",
-                linking=kernels.linking if last else "none",
-                position=kernels.position,
-            )
-            for last in [False] * (kernels.stages - 1) + [True]
+            _build_stage(config, last=i == kernels.stages - 1) for i in range(kernels.stages)
         )
         self.embedding = AssociationEmbedding(channels) if kernels.embedding else nn.Identity()
         self.register_buffer("mean", torch.tensor(self.backbone.mean), persistent=False)
@@ -134,17 +124,57 @@ class VideoKNet(nn.Module):
         normalized = (image - self.mean[:, None, None]) / self.std[:, None, None]
         below, right = (-size % STRIDE for size in image.shape[-2:])
         padded = pad(normalized.to(self.map_dtype), (0, right, 0, below))
-        head = self.head(self.neck(self.backbone(padded)))
+        pyramid = self.backbone(padded)
+        auxiliary = None
+        if self.training and self.auxiliary is not None:
+            auxiliary = self.auxiliary(pyramid[AUXILIARY_LEVEL])
+        head = self.head(self.neck(pyramid))
         kernels, masks = head.kernels, head.mask_logits
         stages = []
         for stage in self.stages[:-1]:
             # only the losses want the classes of these stages
             stages.append(stage(head.features, kernels, masks, classify=self.training))
             kernels, masks = stages[-1].kernels, stages[-1].mask_logits
-        return Encoded(head, tuple(stages), kernels, masks)
+        return Encoded(head, tuple(stages), kernels, masks, auxiliary)
 
     def decode(self, encoded: Encoded, previous: PreviousKernels | None) -> Prediction:
         """The last stage and the embedding: the parts that look back."""
-        head, stages, kernels, masks = encoded
-        last = self.stages[-1](head.features, kernels, masks, previous)
-        return Prediction(head, (*stages, last), self.embedding(last.linked))
+        head, stages, kernels, masks, auxiliary = encoded
+        linked = kernels
+        for stage in self.stages[-1:]:  # a plain decoder has none
+            stages = (*stages, stage(head.features, kernels, masks, previous))
+            linked = stages[-1].linked
+        embeddings = self.embedding(linked[:, : self.thing_kernels])
+        return Prediction(head, stages, embeddings, auxiliary)
+
+
+def _build_head(config: ModelConfig) -> KernelHead | ClassHead:
+    kernels, channels = config.kernels, config.neck.channels
+    if config.task == "semantic":
+        return ClassHead(build_head_branch(config.neck), channels, len(config.classes))
+    return KernelHead(
+        build_head_branch(config.neck),
+        build_head_branch(config.neck),
+        channels,
+        kernels.things,
+        thing_classes=len(config.classes.things),
+        stuff_classes=len(config.classes.stuff),
+        pooling=kernels.pooling,
+        position=kernels.position,
+        centers=kernels.centers,
+        seeds=kernels.seeds,
+    )
+
+
+def _build_stage(config: ModelConfig, last: bool) -> UpdateStage:
+    """One round; the last one looks back in time."""
+    kernels = config.kernels
+    return UpdateStage(
+        *(config.neck.channels, kernels.attention_heads, kernels.feedforward),
+        classes=0 if config.task == "semantic" else len(config.classes),
+        things=kernels.things,
+        pooling=kernels.pooling,
+        fusion=kernels.fusion if last else "none",
+        linking=kernels.linking if last else "none",
+        position=kernels.position,
+    )
