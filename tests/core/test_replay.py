@@ -281,9 +281,7 @@ def test_label_files_of_an_instance_model_show_the_one_in_front(runtimes, tmp_pa
         assert (semantic[track == 0] == 255).all() and (track == 0).any()
 
 
-def test_detections_come_with_the_names_of_their_classes_and_need_no_vision_msgs(
-    runtime, tmp_path
-):
+def test_detections_come_with_the_names_of_their_classes_and_need_no_vision_msgs(runtime, tmp_path):
     outputs = ("instances", "detections")
     replay(bag_of(tmp_path, 3), runtime, tmp_path / "out", ReplaySettings(outputs=outputs))
     messages = read_all(tmp_path / "out/bag")

@@ -81,7 +81,9 @@ def pixels(message: Image) -> np.ndarray:
 def whole_mask(row: TrackedInstance, shape: tuple[int, int]) -> np.ndarray:
     """Mask of a row at its place in the image."""
     mask = np.zeros(shape, bool)
-    mask[row.roi.y_offset :, row.roi.x_offset :][: row.roi.height, : row.roi.width] = mask_from_rle(row)
+    mask[row.roi.y_offset :, row.roi.x_offset :][: row.roi.height, : row.roi.width] = mask_from_rle(
+        row
+    )
     return mask
 
 
@@ -157,14 +159,13 @@ def test_a_snapshot_has_the_labels_and_the_rows_of_its_task(world, models, task,
 
 @pytest.mark.parametrize("task", ["semantic", "instance"])
 def test_a_better_engine_takes_over_without_a_gap(world, models, task):
-    class Better(OnnxRuntime):
-        name = "better"
-
     ask = threading.Event()
 
     def open_better(progress):
         assert ask.wait(20)
-        return Better(path, threads=1)
+        runtime = OnnxRuntime(path, threads=1)
+        runtime.name = "better"
+        return runtime
 
     def open_swapping(path, **options):
         return SwappingRuntime(open_on_cpu(path), open_better, options["progress"])
