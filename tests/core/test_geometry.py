@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from video_knet_core.geometry import LabelMap, NearestUpsampling
+from video_knet_core.geometry import LabelMap, NearestUpsampling, OverlappingMasks
 
 SIZES = [
     ((1, 1), (1, 1)),
@@ -46,6 +46,25 @@ def test_geometry_agrees_exactly_with_the_pixels(source, target):
         assert regions.truncated[i] == touches
 
 
+@pytest.mark.parametrize(("source", "target"), SIZES)
+def test_geometry_of_masks_is_that_of_a_map_of_each_alone(source, target):
+    masks = np.random.default_rng(0).integers(0, 2, (5, *source)).astype(np.uint8)
+    masks[3] = 0
+    upsampling = NearestUpsampling(source, target)
+    found = upsampling.measure_masks(masks, masks.any(axis=(1, 2)))
+    for i, mask in enumerate(masks):
+        alone = upsampling.measure(mask, 1)
+        for name in ("areas", "boxes", "truncated"):
+            np.testing.assert_array_equal(getattr(found, name)[i], getattr(alone, name)[0])
+        np.testing.assert_allclose(found.centroids[i], alone.centroids[0], rtol=1e-12)
+
+
+def test_masks_that_are_not_looked_at_are_empty():
+    masks = np.ones((2, 4, 6), np.uint8)
+    found = NearestUpsampling((4, 6), (8, 12)).measure_masks(masks, np.array([False, True]))
+    assert found.areas.tolist() == [0, 96] and found.boxes.tolist() == [[0] * 4, [0, 0, 12, 8]]
+
+
 def test_a_region_inside_the_image_is_not_truncated():
     small = np.zeros((8, 8), np.uint8)
     small[2:5, 3:6] = 1
@@ -67,3 +86,21 @@ def test_a_look_up_is_that_of_the_large_map(source, target):
 def test_a_label_map_of_an_image_is_that_image():
     labels = np.random.default_rng(0).integers(0, 7, (5, 9)).astype(np.uint16)
     np.testing.assert_array_equal(LabelMap.of(labels).enlarge(), labels)
+
+
+@pytest.mark.parametrize(("source", "target"), SIZES)
+def test_a_mask_is_enlarged_as_a_map_is(source, target):
+    small = np.random.default_rng(0).integers(0, 2, (3, *source)).astype(np.uint8)
+    masks = OverlappingMasks(small, NearestUpsampling(source, target))
+    for label in (1, 2, 3):
+        large = masks.upsampling.enlarge(small[label - 1])
+        np.testing.assert_array_equal(masks.enlarge(label), large == 1)
+
+
+def test_masks_are_painted_over_each_other_in_the_order_asked_for():
+    small = np.zeros((3, 1, 4), np.uint8)
+    small[0, 0, :3], small[1, 0, 1:2], small[2, 0, 2:] = 1, 1, 1
+    masks = OverlappingMasks(small, NearestUpsampling((1, 4), (1, 4)))
+    assert masks.painted([1, 2, 3]).small.tolist() == [[1, 2, 3, 3]]
+    assert masks.painted([3, 2, 1]).small.tolist() == [[1, 1, 1, 3]]
+    assert masks.painted([]).small.tolist() == [[0, 0, 0, 0]]

@@ -85,3 +85,13 @@ def test_a_configuration_that_cannot_be_built_is_named(change, message):
     rows = load_yaml(ModelConfig, CONFIGS / "models" / "street_lite0.yaml").classes.to_rows()
     with pytest.raises(ConfigError, match=message):
         from_dict(ModelConfig, {"classes": rows} | change)
+
+
+@pytest.mark.parametrize(("task", "is_thing"), [("semantic", False), ("instance", True)])
+def test_the_reference_merge_is_of_task_panoptic_alone(task, is_thing):
+    rows = [{"name": "a", "is_thing": is_thing, "color": [1, 2, 3]}]
+    kernels = {"things": 0, "embedding": False} if task == "semantic" else {}
+    config = {"classes": rows, "task": task, "kernels": kernels}
+    assert from_dict(ModelConfig, config).task == task
+    with pytest.raises(ConfigError, match=f"'reference' is for task 'panoptic', .*{task!r}"):
+        from_dict(ModelConfig, config | {"panoptic": {"merge": "reference"}})

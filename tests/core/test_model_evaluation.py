@@ -32,11 +32,11 @@ class Stripes:
 
     name = "stripes"
 
-    def __init__(self, class_count, things):
+    def __init__(self, class_count, things, task="panoptic"):
         rows = (ClassInfo(i, f"class {i}", i in things, (i, i, i)) for i in range(class_count))
-        self.info = ModelInfo("stripes", ClassTable(tuple(rows)), HEIGHT, WIDTH)
+        self.info = ModelInfo("stripes", ClassTable(tuple(rows)), HEIGHT, WIDTH, task)
         stuff = sorted(set(range(class_count)) - set(things)) or sorted(things)
-        self.class_ids = np.array([stuff[0], min(things), stuff[1], stuff[2]])
+        self.class_ids = np.array([stuff[0], min(things, default=3), stuff[1], stuff[2]])
 
     def step(self, image, state):
         columns = np.arange(WIDTH) * 4 // WIDTH + 1
@@ -76,6 +76,20 @@ def test_stripes_are_scored_as_they_lie(tmp_path):
     (tmp_path / "val.txt").write_text("v")
     scores = evaluate_model(open_dataset("vspw", tmp_path, "val"), Stripes(124, {3}))
     assert scores.figures["total"]["miou"] == 0.25
+    semantic = Stripes(124, {}, "semantic")
+    again = evaluate_model(open_dataset("vspw", tmp_path, "val"), semantic)
+    assert again.figures["total"]["miou"] == 0.25
+
+
+def test_a_model_of_instances_has_no_class_for_most_pixels_of_vspw(written):
+    with pytest.raises(ModelError, match="needs a class of each pixel, found a model of task inst"):
+        evaluate_model(opened("vspw", written["vspw"]), Stripes(124, range(124), "instance"))
+
+
+def test_a_semantic_model_has_no_instances_for_youtube_vis(written):
+    with pytest.raises(ModelError, match=r"youtube_vis_2019 has 40 classes .*found 40 with \[\]"):
+        dataset = opened("youtube_vis_2019", written["youtube_vis_2019"])
+        evaluate_model(dataset, Stripes(40, {}, "semantic"))
 
 
 def test_pixels_without_a_segment_get_a_class_in_vspw(tmp_path):

@@ -5,7 +5,6 @@ import torch
 from torch.nn.functional import interpolate
 
 from video_knet_core.config import PanopticConfig
-from video_knet_core.merging.maps import enlarge_slots_last, slot_areas
 from video_knet_core.merging.panoptic import authors_boxes, merge, slot_classes
 
 # two things (of two thing classes) and two stuff classes on a 4 x 8 map
@@ -97,21 +96,6 @@ def test_boxes_of_the_authors_are_tight_inclusive_and_see_only_thing_pixels():
     semantic[0, :, :6] = 5
     boxes = authors_boxes(segment_map, semantic, slots=3, thing_classes=2)
     assert boxes.tolist() == [[-1, -1, 10, 10], [2, 1, 5, 4], [-1, -1, 10, 10]]
-
-
-@pytest.mark.parametrize("slots", [1, 2, 4, 58, 64, 254])
-def test_slot_areas_are_counts(slots):
-    generator = torch.Generator().manual_seed(slots)
-    winner = torch.randint(-1, slots, (37, 53), generator=generator)
-    expected = torch.bincount(winner.flatten() + 1, minlength=slots + 1)[1:]
-    assert torch.equal(slot_areas(winner, slots), expected.float())
-
-
-@pytest.mark.parametrize("factor", [1, 2, 3])
-def test_enlarging_with_slots_last_is_bilinear_resizing(factor):
-    maps = torch.randn(5, 6, 7, generator=torch.Generator().manual_seed(0))
-    plain = interpolate(maps[None], scale_factor=factor, mode="bilinear", align_corners=False)[0]
-    torch.testing.assert_close(enlarge_slots_last(maps, factor).permute(2, 0, 1), plain)
 
 
 def merged_pixel_by_pixel(classes, masks, thing_classes, config) -> torch.Tensor:

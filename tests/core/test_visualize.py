@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from video_knet_core.geometry import LabelMap
+from video_knet_core.geometry import LabelMap, OverlappingMasks
 from video_knet_core.types import ClassTable, PanopticFrame, StageTimes, Track, TrackState
 from video_knet_core.visualize import OverlayVideo, overlay, side_by_side, track_color
 
@@ -94,6 +94,31 @@ def test_coasted_tracks_are_not_drawn():
     np.testing.assert_array_equal(
         overlay(image, scene(extra=(lost,)), CLASSES), overlay(image, scene(), CLASSES)
     )
+
+
+def test_overlapping_masks_lie_over_each_other_the_smallest_on_top():
+    """The small one is behind the large one in the label map, and hidden there."""
+    image = np.full((120, 160, 3), 100, np.uint8)
+    whole = np.zeros((2, 120, 160), np.uint8)
+    whole[0, 60:80, 60:90], whole[1, 20:100, 40:140] = 1, 1
+    front = LabelMap.of(2 * whole[1].astype(np.uint16))
+    tracks = track(1, 7, (60, 60, 30, 20)), track(2, 5, (40, 20, 100, 80))
+    masks = OverlappingMasks(whole, front.upsampling)
+    frame = PanopticFrame(0, front, tracks, (), (), 0, TIMES, masks)
+    drawn = overlay(image, frame, CLASSES)
+    for (y, x), track_id in {(77, 62): 7, (90, 60): 5}.items():
+        np.testing.assert_allclose(drawn[y, x], (np.array(track_color(track_id)) + 100) / 2, atol=1)
+    np.testing.assert_array_equal(drawn[60, 75], (255, 255, 255))  # its contour
+    np.testing.assert_array_equal(drawn[110], image[110])  # background
+
+
+def test_classes_alone_are_tinted_and_have_no_names():
+    image = np.full((120, 160, 3), 100, np.uint8)
+    labels = np.ones((120, 160), np.uint16)
+    stuff = track(1, 0, (0, 0, 160, 120))
+    frame = PanopticFrame(0, LabelMap.of(labels), (stuff,), (), (), 0, TIMES)
+    drawn = overlay(image, frame, CLASSES)
+    np.testing.assert_allclose(drawn, np.full_like(drawn, 0) + [114, 82, 114], atol=1)
 
 
 def test_a_frame_without_segments_is_the_image():

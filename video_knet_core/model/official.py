@@ -1,4 +1,4 @@
-"""Weights of others: the authors' Video K-Net and K-Net, torchvision's ResNet.
+"""Weights of others: the authors' Video K-Net and K-Net, plain ResNets.
 
 Every name of theirs has one place here. Nothing is guessed: a tensor without a place, or of another
 shape than the configuration wants, is an error that names it.
@@ -104,7 +104,7 @@ def _places() -> Iterator[tuple[str, str]]:
 _PLACES = [(re.compile(pattern), replacement) for pattern, replacement in _places()]
 _NEVER_USED = re.compile(r"roi_head\.mask_head\.[01]\.(attention_previous|link_ffn)")
 """Every stage of theirs owns link modules; only those of the last are ever called."""
-_RESNET = re.compile(r"(conv1|bn1|layer[1-4])\.")
+_RESNET = re.compile(r"(conv1|bn1|stem|layer[1-4])\.")
 
 
 def import_official(state: Mapping[str, Tensor], config: ModelConfig) -> VideoKNet:
@@ -136,12 +136,13 @@ def import_official(state: Mapping[str, Tensor], config: ModelConfig) -> VideoKN
 def translate(state: Mapping[str, Tensor]) -> tuple[State, list[str]]:
     """Tensors under our names, and the keys that the authors' own forward never uses.
 
-    Also takes a plain ResNet of torchvision, whose classifier is left out.
+    Also takes a plain ResNet, of torchvision or of MMSegmentation (`ResNetV1c`, with a deep stem),
+    whose classifier is left out.
 
     Raises:
         CheckpointError: a key that none of these networks has.
     """
-    if "conv1.weight" in state:
+    if "conv1.weight" in state or "stem.0.weight" in state:
         kept = {f"backbone.{k}": v for k, v in state.items() if _RESNET.match(k)}
         return kept, [k for k in state if not _RESNET.match(k)]
     ours: State = {}

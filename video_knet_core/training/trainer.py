@@ -27,7 +27,7 @@ from .pair_step import PairLosses
 from .settings import TrainConfig, open_sources
 from .validation import Validation
 
-CLASSIFIER = re.compile(r"\b(head\.classifier|class_head\.3)\.")
+CLASSIFIER = re.compile(r"\b(head\.classifier|auxiliary\.classifier|class_head\.3)\.")
 """Parameters whose shape is the number of classes."""
 
 
