@@ -133,10 +133,7 @@ class Conversions:
 
 def _runs(frame: PanopticFrame, track: Track) -> memoryview:
     """Bytes of the run lengths of a track's mask inside its box; none if it has no pixels."""
-    if not track.label:
-        return _NOTHING
-    x, y, width, height = (int(v) for v in track.box)
-    return _bytes(run_lengths(frame.mask(track)[y : y + height, x : x + width]))
+    return _bytes(run_lengths(frame.mask_in_box(track))) if track.label else _NOTHING
 
 
 def _bytes(values: NDArray) -> memoryview:
