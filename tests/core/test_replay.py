@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import cv2
@@ -38,6 +38,7 @@ from video_knet_core.replay.run import replay
 from video_knet_core.replay.selection import node_names
 from video_knet_core.replay.settings import ReplayError, ReplaySettings
 from video_knet_core.ros_messages.conversions import Conversions, nanoseconds
+from video_knet_core.ros_messages.outputs import OUTPUTS
 
 ALL = ReplaySettings(
     outputs=("instances", "panoptic", "semantic", "overlay"),
@@ -369,9 +370,11 @@ def test_a_replay_that_is_killed_three_times_gives_what_an_undisturbed_one_does(
     assert digests(out) == digests(tmp_path / "whole")
 
 
-def test_ctrl_c_can_be_resumed(runtime, tmp_path):
-    path, out = bag_of(tmp_path, 20), tmp_path / "out"
-    replay(path, runtime, tmp_path / "whole", ALL)
+@pytest.mark.parametrize("task", TASKS)
+def test_ctrl_c_can_be_resumed(task, runtimes, tmp_path):
+    path, out, runtime = bag_of(tmp_path, 20), tmp_path / "out", runtimes[task]
+    settings = replace(ALL, outputs=OUTPUTS[task].all)
+    replay(path, runtime, tmp_path / "whole", settings)
     steps = []
 
     class Interrupted:
@@ -384,8 +387,8 @@ def test_ctrl_c_can_be_resumed(runtime, tmp_path):
             return runtime.step(image, state)
 
     with pytest.raises(KeyboardInterrupt):
-        replay(path, Interrupted(), out, ALL)
-    summary = replay(path, runtime, out, ALL, resume=True)
+        replay(path, Interrupted(), out, settings)
+    summary = replay(path, runtime, out, settings, resume=True)
     assert (summary.frames, summary.frames_now) == (20, 13)
     assert digests(out) == digests(tmp_path / "whole")
 
