@@ -27,7 +27,8 @@ def written(tmp_path_factory) -> dict[str, Path]:
 def exported(tmp_path_factory) -> Callable[..., Path]:
     """Small versions of config/models as ONNX: (name, precision, form) -> file, made once.
 
-    The checkpoint of each is beside it, as NAME.safetensors.
+    With `plain` it is the decoder of a semantic network alone. The checkpoint of each is beside it,
+    as NAME.safetensors, or NAME_plain.safetensors.
     """
     from networks import shrink_swin, small_version
 
@@ -36,15 +37,19 @@ def exported(tmp_path_factory) -> Callable[..., Path]:
 
     folder = tmp_path_factory.mktemp("exported")
 
-    def export(name: str, precision: str = "fp32", form: str = "deploy") -> Path:
-        checkpoint = folder / f"{name}.safetensors"
-        out = folder / f"{name}_{precision}_{form}.onnx"
+    def export(
+        name: str, precision: str = "fp32", form: str = "deploy", plain: bool = False
+    ) -> Path:
+        kernels = {"stages": 0, "fusion": "none", "linking": "none"} if plain else {}
+        stem = name + "_plain" * plain
+        checkpoint = folder / f"{stem}.safetensors"
+        out = folder / f"{stem}_{precision}_{form}.onnx"
         if out.exists():
             return out
         with pytest.MonkeyPatch.context() as patch:
             shrink_swin(patch)
             if not checkpoint.exists():
-                save_model(small_version(name), checkpoint)
+                save_model(small_version(name, **kernels), checkpoint)
             options = ["--precision", precision, *(["--raw"] if form == "raw" else [])]
             assert main(["export", str(checkpoint), str(out), *options]) == 0
         return out

@@ -5,10 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from torch.nn import BatchNorm2d
 
 from video_knet_core.config import ModelConfig, load_yaml
+from video_knet_core.data.synthetic_street import SyntheticStreet
 from video_knet_core.model.backbone import Swin
 from video_knet_core.model.video_knet import VideoKNet
 
@@ -32,13 +35,14 @@ def small_network(seed: int = 0, **kernels: object) -> VideoKNet:
     return VideoKNet(small_config(**kernels)).eval()
 
 
-def small_version(name: str) -> VideoKNet:
+def small_version(name: str, **kernels: object) -> VideoKNet:
     """A configuration of config/models with random weights, made small but of the same operators.
 
     A Swin-B has shallower and narrower stages, which a caller must ask for: `shrink_swin`.
     """
     config = load_yaml(ModelConfig, CONFIGS / "models" / f"{name}.yaml")
-    kernels = {"things": 10, "stages": 2, "attention_heads": 2, "feedforward": 64}
+    things = min(10, config.kernels.things)  # task semantic has none
+    kernels = {"things": things, "stages": 2, "attention_heads": 2, "feedforward": 64} | kernels
     small = replace(
         config,
         height=75,  # as 375 and 1242 of KITTI, not multiples of 32
@@ -48,7 +52,26 @@ def small_version(name: str) -> VideoKNet:
         kernels=replace(config.kernels, **kernels),
     )
     torch.manual_seed(0)
-    return VideoKNet(small).eval()
+    network = VideoKNet(small)
+    if config.task != "panoptic":
+        _tell_pixels_apart(network)
+    return network.eval()
+
+
+@torch.no_grad()
+def _tell_pixels_apart(network: VideoKNet) -> None:
+    """Give a random network of task semantic or instance maps of more than one class, by the
+    statistics of two images, and scores on both sides of the threshold."""
+    height, width = network.config.height, network.config.width
+    streets = [SyntheticStreet(seed, height, width).frame(0).image for seed in (1, 2)]
+    for module in network.modules():
+        if isinstance(module, BatchNorm2d):
+            module.momentum = 1.0
+    network.train()(torch.from_numpy(np.stack(streets)).permute(0, 3, 1, 2).float())
+    if network.config.task == "instance":
+        classifier = network.stages[-1].class_head[-1]
+        classifier.weight.mul_(6)
+        classifier.bias.fill_(-3.8)
 
 
 def shrink_swin(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -17,6 +18,8 @@ from tiny_onnx import write_tiny_model
 from video_knet_core.cli import main
 from video_knet_core.config import to_dict
 from video_knet_core.data.frames import open_frames
+
+REPO = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +96,24 @@ def test_info_tells_classes_size_and_switches(model, capsys):
     assert main(["info", str(model)]) == 0
     report = capsys.readouterr().out
     assert "64 x 96" in report and "fusion on" in report
+    assert "task       panoptic" in report and "2 things, 3 stages" in report
     assert "0 stuff road" in report and "1 thing vehicle" in report
+
+
+@pytest.mark.parametrize(
+    ("name", "task", "count"),
+    [
+        ("street_pspnet_lite0", "semantic", "11 classes"),
+        ("street_instances_lite0", "instance", "50 things"),
+    ],
+)
+def test_info_tells_the_task(name, task, count, capsys):
+    pytest.importorskip("torch", reason="the cost of a configuration needs it")
+    assert main(["info", str(REPO / f"config/models/{name}.yaml")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert f"task       {task}" in lines
+    assert any(line.startswith(f"kernels    {count}, 3 stages") for line in lines)
+    assert not any(line.startswith("merge") for line in lines)  # there is one way only
 
 
 @pytest.fixture(scope="module")

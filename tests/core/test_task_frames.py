@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 
+import cv2
 import numpy as np
 import pytest
 
 from video_knet_core.config import ASSOCIATIONS, TrackingConfig
+from video_knet_core.data.frames import open_frames
 from video_knet_core.engine.runtime import ModelInfo
 from video_knet_core.evaluate.instances import instances
 from video_knet_core.predictor import VideoPredictor
+from video_knet_core.recording import track_video
 from video_knet_core.types import ClassInfo, ClassTable, Segments, TrackState
 
 FRAME = 100_000_000
@@ -206,6 +210,40 @@ def test_overlapping_instances_keep_their_ids_by_every_association(association):
         for t in range(5)
     ]
     assert ids[1:] == ids[:-1] and sorted(ids[0].values()) == [1, 2, 3]
+
+
+# --- kept on disk ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def video(tmp_path):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for t in range(3):
+        cv2.imwrite(str(folder / f"{t}.png"), image(t))
+    return open_frames(folder)
+
+
+def recorded(out, t):
+    """Labels and rows of a frame."""
+    line = json.loads((out / "tracks.jsonl").read_text().splitlines()[t])
+    return cv2.imread(str(out / f"labels/{t:06d}.png"), cv2.IMREAD_UNCHANGED), line["tracks"]
+
+
+def test_a_recording_of_classes_has_no_tracks(video, tmp_path):
+    summary = track_video(video, Scripted("semantic", classes_of_pixels), tmp_path / "out")
+    assert "3 frames" in str(summary) and "tracks:" not in str(summary)
+    labels, rows = recorded(tmp_path / "out", 2)
+    assert [(row["class_name"], row["track_id"]) for row in rows] == [("cat", 0), ("dog", 0)]
+    assert [row["area"] for row in rows] == [(labels == row["label"]).sum() for row in rows]
+
+
+def test_a_recording_of_instances_has_their_tracks_and_frontmost_labels(video, tmp_path):
+    summary = track_video(video, Scripted("instance", overlapping_masks), tmp_path / "out")
+    assert "tracks: 1 cat, 1 dog, 1 bird" in str(summary)
+    labels, rows = recorded(tmp_path / "out", 2)
+    assert {row["class_name"]: row["track_id"] for row in rows} == {"cat": 1, "dog": 2, "bird": 3}
+    assert set(np.unique(labels)) == {0, 1, 3}  # the dog is behind the cat
 
 
 # --- both ---------------------------------------------------------------------------------------

@@ -14,9 +14,10 @@ from host_gpu import PLAN, BuilderFlag, HostEngine, HostGpu, MemoryPoolType
 from recurrent_onnx import WHITE, write_recurrent_model
 from tiny_onnx import CHANNELS, HEIGHT, SLOTS, WIDTH, write_model
 
+from video_knet_core.config import TASKS
 from video_knet_core.engine import cuda
 from video_knet_core.engine.buffer_plan import ALIGNMENT, BufferPlan
-from video_knet_core.engine.model_file import FORMS
+from video_knet_core.engine.model_file import INPUTS, outputs_of
 from video_knet_core.engine.onnx_runtime import OnnxRuntime
 from video_knet_core.engine.runtime import BackendError, ModelError
 from video_knet_core.engine.tensorrt import (
@@ -358,34 +359,42 @@ SHAPES = {
     "areas": (3,),
     "embeddings": (3, 2),
     "kernels": (3, 4),
+    "masks": (3, 3, 3),
 }
 
 
-def test_tensors_are_aligned_and_apart():
-    plan = BufferPlan.of(SHAPES, FORMS["deploy"]["panoptic"])
+@pytest.fixture(params=TASKS)
+def outputs(request):
+    return outputs_of("deploy", request.param)
+
+
+@pytest.fixture
+def plan(outputs):
+    return BufferPlan.of({name: SHAPES[name] for name in (*INPUTS, *outputs)}, outputs)
+
+
+def test_tensors_are_aligned_and_apart(plan, outputs):
     places = sorted(plan.places.values(), key=lambda place: place.offset)
-    assert len(places) == 9 and places[0].offset == 0
+    assert len(places) == len(INPUTS) + len(outputs) and places[0].offset == 0
     assert all(place.offset % ALIGNMENT == 0 for place in places)
     assert all(a.end <= b.offset for a, b in zip(places, places[1:], strict=False))
     assert places[-1].end <= plan.size
 
 
-def test_the_banks_are_swapped():
-    plan = BufferPlan.of(SHAPES, FORMS["deploy"]["panoptic"])
+def test_the_banks_are_swapped(plan, outputs):
     first, second = plan.addresses(1 << 20, 0), plan.addresses(1 << 20, 1)
     assert first["kernels"] == second["previous_kernels"]
     assert second["kernels"] == first["previous_kernels"]
     assert first["kernels"] != second["kernels"]
     same = set(first) - {"kernels", "previous_kernels"}
     assert {n: first[n] for n in same} == {n: second[n] for n in same}
-    assert set(first) == set(SHAPES)
+    assert set(first) == {*INPUTS, *outputs}
 
 
 @pytest.mark.parametrize("bank", [0, 1])
-def test_a_step_copies_its_results_and_no_input(bank):
-    plan = BufferPlan.of(SHAPES, FORMS["deploy"]["panoptic"])
+def test_a_step_copies_its_results_and_no_input(bank, plan, outputs):
     copied = plan.results(bank)
-    wanted = {"segment_map", "class_ids", "scores", "areas", "embeddings", f"bank {bank}"}
+    wanted = {*outputs, f"bank {bank}"} - {"kernels"}
     inside = {
         name
         for name, place in plan.places.items()

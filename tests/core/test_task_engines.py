@@ -1,0 +1,155 @@
+"""Every engine says of every task what torch says, on consecutive frames."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from host_gpu import HostGpu
+from networks import small_version
+
+from video_knet_core.data.synthetic_street import SyntheticStreet
+from video_knet_core.engine.export import RawGraph, example_inputs
+from video_knet_core.engine.model_file import FORMS, INPUTS, ModelFile, outputs_of
+from video_knet_core.engine.onnx_runtime import OnnxRuntime
+from video_knet_core.engine.openvino_runtime import OpenVINORuntime
+from video_knet_core.engine.tensorrt import TensorRTRuntime
+from video_knet_core.engine.torch_runtime import TorchRuntime
+
+FLIPS = 1e-3
+"""Share of pixels that may differ: the hard mask threshold flips single pixels between backends."""
+MODELS = {
+    "semantic": ("street_pspnet_lite0", {}),
+    "plain decoder": ("street_deeplabv3plus_lite0", {"plain": True}),
+    "instance": ("street_instances_lite0", {}),
+}
+"""The plain decoder looks at no previous frame."""
+
+
+@pytest.fixture(params=MODELS)
+def model(request, exported):
+    name, options = MODELS[request.param]
+    return exported(name, **options)
+
+
+def checkpoint_of(path):
+    return path.with_name(path.name.removesuffix("_fp32_deploy.onnx") + ".safetensors")
+
+
+def open_openvino(path, monkeypatch, folder):
+    pytest.importorskip("openvino_telemetry", reason="needs the extra `openvino`")
+    return OpenVINORuntime(path, threads=1)
+
+
+def open_tensorrt(path, monkeypatch, folder):
+    """Its run path, on a device and a TensorRT that compute on the host."""
+    monkeypatch.setenv("VIDEO_KNET_CACHE", str(folder))
+    HostGpu(monkeypatch)
+    return TensorRTRuntime(path)
+
+
+ENGINES = {
+    "onnxruntime": lambda path, monkeypatch, folder: OnnxRuntime(path, threads=1),
+    "openvino": open_openvino,
+    "tensorrt": open_tensorrt,
+}
+
+
+def frames(info, count):
+    street = SyntheticStreet(1001, info.height, info.width)
+    return [street.frame(t).image for t in range(count)]
+
+
+def assert_alike(found, wanted):
+    """The same but for single pixels."""
+    assert (found.map != wanted.map).mean() <= FLIPS
+    assert np.abs(found.areas - wanted.areas).max() <= FLIPS * wanted.map.size
+    seen = wanted.areas > 0
+    np.testing.assert_array_equal(found.class_ids[seen], wanted.class_ids[seen])
+    for name in ("scores", "kernels", "embeddings"):
+        assert_close(getattr(found, name), getattr(wanted, name))
+    if wanted.masks is not None:
+        assert (found.masks != wanted.masks).mean() <= FLIPS
+
+
+def assert_close(found, wanted):
+    """Where a pixel of a mask has flipped, its kernel and what comes of that move a little."""
+    error = np.abs(found - wanted)
+    assert (error > 1e-3).sum() <= 0.1 * error.size
+    assert error.max(initial=0) <= 2e-2
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_an_engine_says_what_torch_says_frame_after_frame(engine, model, monkeypatch, tmp_path):
+    """Each with the state that it made itself."""
+    runtime = ENGINES[engine](model, monkeypatch, tmp_path)
+    reference = TorchRuntime.open(checkpoint_of(model), threads=1)
+    assert runtime.info.task == reference.info.task != "panoptic"
+    state = wanted_state = None
+    for image in frames(runtime.info, 3):
+        found, state = runtime.step(image, state)
+        wanted, wanted_state = reference.step(image, wanted_state)
+        assert_alike(found, wanted)
+        for name in ("map", "class_ids", "scores", "areas", "embeddings", "kernels", "masks"):
+            one, other = getattr(found, name), getattr(wanted, name)
+            assert (one is None) == (other is None), name
+            assert one is None or (one.dtype, one.shape) == (other.dtype, other.shape), name
+    runtime.close()
+
+
+def test_the_models_of_these_tests_tell_pixels_apart(model):
+    """Or the test above would show little."""
+    runtime = OnnxRuntime(model, threads=1)
+    first, state = runtime.step(frames(runtime.info, 2)[0], None)
+    second, _ = runtime.step(frames(runtime.info, 2)[1], state)
+    assert (first.areas > 0).sum() >= 3
+    assert 0 < (second.areas > 0).sum() < len(second.areas)
+    if first.masks is not None:
+        assert first.masks.sum() > (first.map > 0).sum()  # they overlap
+
+
+@pytest.mark.parametrize("name", ["semantic", "instance"])
+def test_the_state_changes_what_is_seen_next(name, exported):
+    runtime = OnnxRuntime(exported(MODELS[name][0]), threads=1)
+    images = frames(runtime.info, 2)
+    _, state = runtime.step(images[0], None)
+    with_state, without = (runtime.step(images[1], given)[0] for given in (state, None))
+    assert (with_state.map != without.map).mean() > 0.01
+
+
+def test_a_plain_decoder_takes_a_state_and_does_not_look_at_it(exported):
+    name, options = MODELS["plain decoder"]
+    runtime = OnnxRuntime(exported(name, **options), threads=1)
+    (image,) = frames(runtime.info, 1)
+    first, state = runtime.step(image, None)
+    second, _ = runtime.step(image, state)
+    np.testing.assert_array_equal(first.map, second.map)
+
+
+def test_the_file_has_the_tensors_of_its_task(model):
+    file = ModelFile.read(model, form="deploy")
+    graph = onnx.load(model).graph
+    assert {node.name for node in graph.input} == set(INPUTS)
+    outputs = [node.name for node in graph.output]
+    assert outputs == list(FORMS["deploy"][file.config.task]) == list(file.outputs)
+    operators = {node.op_type for node in graph.node}
+    assert not operators & {"NonZero", "ScatterND", "ScatterElements", "Loop", "If"}, operators
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["street_pspnet_lite0", "street_instances_lite0"])
+def test_the_raw_form_is_what_the_network_says(name):
+    """A semantic one has no classes and embeddings of its kernels to tell."""
+    network = small_version(name)
+    inputs = example_inputs(network)
+    found = dict(
+        zip(outputs_of("raw", network.config.task), RawGraph(network)(*inputs), strict=True)
+    )
+    prediction, state = network(inputs[0].permute(2, 0, 1)[None].float())
+    torch.testing.assert_close(found.pop("mask_logits"), prediction.mask_logits[0])
+    torch.testing.assert_close(found.pop("kernels"), state.kernels[0])
+    if network.config.task == "instance":
+        torch.testing.assert_close(found.pop("class_logits"), prediction.class_logits[0])
+        torch.testing.assert_close(found.pop("embeddings"), prediction.embeddings[0])
+    assert not found
