@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What a planner makes of Video K-Net: free road ahead, and the nearest tracked obstacle. Copy it.
 
-Start it beside the camera node: python3 planner.py
+Start it beside the camera node, with a model of task panoptic: python3 planner.py
 """
 
 from contextlib import suppress
@@ -15,6 +15,7 @@ from sensor_msgs.msg import Image
 from video_knet_ros.msg import TrackedInstanceArray
 
 TABLE, LABELS = "/video_knet/instances", "/video_knet/panoptic/image"
+CLASSES = "/video_knet/class_map"  # every model has it
 CORRIDOR = np.array([[0.45, 0.5], [0.55, 0.5], [0.8, 1.0], [0.2, 1.0]])  # x, y; shares of the image
 PENDING = 10  # messages that wait for their partner; older ones have lost it on the way
 
@@ -39,9 +40,11 @@ class Planner(Node):
             del self._waiting[topic][next(iter(self._waiting[topic]))]  # the one that came first
 
     def _look_for_publishers(self):
+        ready = self.count_publishers(CLASSES)
+        why = ": a model of task semantic has no instances, choose a panoptic one" if ready else ""
         for topic in self._waiting:
             if not self.count_publishers(topic):
-                self.get_logger().warning(f"nobody publishes {topic}")
+                self.get_logger().warning(f"nobody publishes {topic}{why}")
 
 
 def describe(table, image):

@@ -12,6 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+Box = tuple[int, int, int, int]
+"""x, y, width, height in pixels of the image."""
+
 
 @dataclass(frozen=True)
 class Regions:
@@ -48,10 +51,11 @@ class NearestUpsampling:
         self._wide = self._columns.weight[self._column_of]
         self._tall = self._rows.weight[self._row_of]
 
-    def enlarge(self, small: NDArray) -> NDArray:
-        """The [h, w] map at [H, W]."""
-        wide = np.take(small, self._columns.index, axis=1)
-        return np.take(wide, self._rows.index, axis=0)
+    def enlarge(self, small: NDArray, box: Box | None = None) -> NDArray:
+        """The [h, w] map at [H, W], or only what is inside a box there: [height, width]."""
+        x, y, width, height = box or (0, 0, self.target[1], self.target[0])
+        wide = np.take(small, self._columns.index[x : x + width], axis=1)
+        return np.take(wide, self._rows.index[y : y + height], axis=0)
 
     def measure(self, small: NDArray, count: int) -> Regions:
         """Geometry in the image of the regions 1..count of a [h, w] map (0 = no region)."""
@@ -135,9 +139,9 @@ class OverlappingMasks:
     upsampling: NearestUpsampling
     """From there to the image, [H, W]."""
 
-    def enlarge(self, label: int) -> NDArray[np.bool_]:
-        """[H, W] the mask of one label."""
-        return self.upsampling.enlarge(self.small[label - 1].view(np.bool_))
+    def enlarge(self, label: int, box: Box | None = None) -> NDArray[np.bool_]:
+        """[H, W] the mask of one label, or only what is inside a box there: [height, width]."""
+        return self.upsampling.enlarge(self.small[label - 1].view(np.bool_), box)
 
     def painted(self, labels: Iterable[int]) -> LabelMap:
         """A label map on which the masks lie over each other, the last one on top."""

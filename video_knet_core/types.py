@@ -233,6 +233,15 @@ class PanopticFrame:
             return self.masks.enlarge(track.label)
         return self.labels == track.label
 
+    def mask_in_box(self, track: Track) -> NDArray[np.bool_]:
+        """[height, width] what of `mask` is inside the box of the row, for less."""
+        x, y, width, height = track.box
+        if not track.label:
+            return np.zeros((height, width), np.bool_)
+        if self.masks is not None:
+            return self.masks.enlarge(track.label, track.box)
+        return self.labels[y : y + height, x : x + width] == track.label
+
     def semantic_map(self, unassigned: int = NO_CLASS) -> NDArray[np.uint8]:
         """[H, W] class id of each pixel, `unassigned` where there is no segment.
 

@@ -33,6 +33,9 @@ class FrameCounts:
     failed: int = 0
     last_failure: str = ""
     processed: int = 0
+    """Published, as far as anybody listens."""
+    numbered: int = 0
+    """Frames that were given a sequence number; those that then cannot be published leave a gap."""
     begun: float = 0.0
     """When the image under way was begun; 0 = none is."""
     latency_ms: float = math.nan
@@ -46,12 +49,12 @@ class FrameCounts:
         return self.skipped + self.limited + self.expired
 
     def next_frame(self, dropped: int) -> tuple[int, int]:
-        """Sequence number of a new processed frame and the images dropped since the last one.
+        """Sequence number of a new frame and the images dropped since the last one.
 
         Args:
             dropped: value of `dropped` when the frame was begun.
         """
-        sequence, self.processed = self.processed, self.processed + 1
+        sequence, self.numbered = self.numbered, self.numbered + 1
         told, self.dropped_told = self.dropped_told, dropped
         return sequence, dropped - told
 
@@ -63,6 +66,8 @@ class NodeStatus:
     name: str
     state: str
     model: str
+    task: str
+    """Of the model: it decides which outputs there are."""
     engine: str
     """The backend that serves now."""
     engine_build: str
@@ -127,6 +132,7 @@ def _values(
     return {
         "state": status.state,
         "model": status.model,
+        "task": status.task,
         "engine": status.engine,
         "engine_build": status.engine_build,
         "subscription": status.subscription,

@@ -79,7 +79,7 @@ class CameraNode(LifecycleNode):
         self._last: Snapshot | None = None
         self._state = "unconfigured"
         self._fault = ""
-        self._model, self._engine, self._build = "", "", ""
+        self._model, self._task, self._engine, self._build = "", "", "", ""
         self._next_epoch = 0  # of the next configuration: ids of two must not be mixed up
         self.counts = diagnostics.FrameCounts()
         self._reporter = diagnostics.Reporter()
@@ -102,7 +102,7 @@ class CameraNode(LifecycleNode):
         try:
             self._worker = Worker(partial(self._open, settings, tracking), _close, self._thread)
             info = self._worker.call(self._describe).result()
-            self._outputs = Outputs(self, info.classes)
+            self._outputs = Outputs(self, info)
             self._outputs.settings = parameters.output_settings(self)
         except Exception as error:
             self._note_fault("not configured", error)
@@ -158,7 +158,7 @@ class CameraNode(LifecycleNode):
 
     def _describe(self, engine: Engine) -> ModelInfo:
         info = engine.runtime.info
-        self._model, self._engine = info.name, engine.runtime.name
+        self._model, self._task, self._engine = info.name, info.task, engine.runtime.name
         self.get_logger().info(f"{info.name}, {info.width} x {info.height}, on {self._engine}")
         return info
 
@@ -179,7 +179,8 @@ class CameraNode(LifecycleNode):
         if self._worker is not None:
             self._worker.close()
             self._worker = None
-        self._model, self._engine, self._build = "", "", ""  # after the last frame, which sets them
+        # after the last frame, which sets them
+        self._model, self._task, self._engine, self._build = "", "", "", ""
         if self._outputs is not None:
             self._outputs.destroy()
             self._outputs = None
@@ -264,6 +265,7 @@ class CameraNode(LifecycleNode):
         self._engine = engine.runtime.name  # a better one takes over when it is built
         number = counts.next_frame(dropped)
         counts.latency_ms = self._outputs.publish(message.header, image, frame, *number)
+        counts.processed += 1  # not before: a frame that cannot be published has failed
 
     def _report(self, error: Exception, counts: diagnostics.FrameCounts) -> None:
         counts.failed += 1
@@ -321,6 +323,7 @@ class CameraNode(LifecycleNode):
             name=self.get_fully_qualified_name(),
             state=self._state,
             model=self._model,
+            task=self._task,
             engine=self._engine,
             engine_build=self._build,
             fault=self._fault,

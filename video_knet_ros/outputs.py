@@ -15,8 +15,9 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
 from video_knet_core import visualize
-from video_knet_core.ros_messages.outputs import IMAGE_OUTPUTS
-from video_knet_core.types import ClassTable, PanopticFrame
+from video_knet_core.engine.runtime import ModelInfo
+from video_knet_core.ros_messages.outputs import IMAGE_OUTPUTS, OUTPUTS
+from video_knet_core.types import PanopticFrame
 
 from . import conversions, qos
 from .msg import ClassMap, TrackedInstanceArray
@@ -97,28 +98,32 @@ class ImageTopic(Topic):
 
 
 class Outputs:
-    """Publishers of one configured node, from configure to cleanup."""
+    """Publishers of one configured node, from configure to cleanup: those of its model's task."""
 
-    def __init__(self, node: LifecycleNode, classes: ClassTable) -> None:
+    def __init__(self, node: LifecycleNode, info: ModelInfo) -> None:
         self._node = node
-        self.classes = classes
+        self.classes = info.classes
         self.settings = OutputSettings()
-        self._instances = Topic(node, TrackedInstanceArray, "~/instances")
+        self._topics: dict[str, Topic] = {}
+        names = OUTPUTS[info.task].all
+        self._instances = self._detections = self._label_info = None
+        if "instances" in names:
+            self._instances = self._add("instances", TrackedInstanceArray)
+        if "detections" in names and vision_messages is not None:
+            self._detections = self._add("detections", vision_messages.Detection2DArray)
         self._images = {
             name: ImageTopic(node, f"~/{output.topic}", output.encoding)
             for name, output in IMAGE_OUTPUTS.items()
+            if name in names
         }
-        self._class_map = Topic(node, ClassMap, "~/class_map", qos.LATCHED)
-        self._detections = self._label_info = None
-        self._topics: dict[str, Topic] = {
-            "instances": self._instances,
-            **self._images,
-            "class_map": self._class_map,
-        }
+        self._topics |= self._images
+        self._class_map = self._add("class_map", ClassMap, qos.LATCHED)
         if vision_messages is not None:
-            self._detections = Topic(node, vision_messages.Detection2DArray, "~/detections")
-            self._label_info = Topic(node, vision_messages.LabelInfo, "~/label_info", qos.LATCHED)
-            self._topics |= {"detections": self._detections, "label_info": self._label_info}
+            self._label_info = self._add("label_info", vision_messages.LabelInfo, qos.LATCHED)
+
+    def _add(self, name: str, kind: type, profile: QoSProfile = qos.OUTPUT) -> Topic:
+        topic = self._topics[name] = Topic(self._node, kind, f"~/{name}", profile)
+        return topic
 
     @property
     def made(self) -> dict[str, int]:
@@ -155,12 +160,12 @@ class Outputs:
             skipped: images dropped since the last frame.
 
         Returns:
-            Latency of the table in milliseconds, from the header's stamp; NaN if unknown.
+            Latency in milliseconds, from the header's stamp until now; NaN if unknown.
         """
         stamp = conversions.nanoseconds(header.stamp)
         latency = conversions.latency_ms(stamp, self._node.get_clock().now().nanoseconds)
         settings = self.settings
-        if self._instances.wanted:
+        if self._instances is not None and self._instances.wanted:
             table = conversions.instance_array(
                 header, frame, self.classes, sequence, skipped, settings.rle
             )

@@ -10,16 +10,24 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 from bag_fixtures import PERIOD, TOPIC, bag_of, block, drive, read_all, rewritten, storage_file
-from tiny_onnx import write_tiny_model
+from tiny_onnx import TASKS, metadata, write_model, write_tiny_model
 
-from video_knet_core.bags.definitions import IMAGE, decode, message_types, read_cdr, ros2_types
+from video_knet_core.bags.definitions import (
+    DETECTIONS,
+    IMAGE,
+    LABEL_INFO,
+    decode,
+    message_types,
+    read_cdr,
+    ros2_types,
+)
 from video_knet_core.bags.making import DELAY, FIRST_STAMP, BagFormat, make_bag
 from video_knet_core.cli import main
 from video_knet_core.data import submissions
@@ -30,6 +38,7 @@ from video_knet_core.replay.run import replay
 from video_knet_core.replay.selection import node_names
 from video_knet_core.replay.settings import ReplayError, ReplaySettings
 from video_knet_core.ros_messages.conversions import Conversions, nanoseconds
+from video_knet_core.ros_messages.outputs import OUTPUTS
 
 ALL = ReplaySettings(
     outputs=("instances", "panoptic", "semantic", "overlay"),
@@ -198,6 +207,111 @@ def test_cameras_are_named_after_their_topics(topics, names):
     assert list(node_names(topics).values()) == names
 
 
+# --- tasks ---------------------------------------------------------------------------------------
+
+USUAL = {
+    "panoptic": {"class_map": 1, "instances": 3, "panoptic/image": 3},
+    "semantic": {"class_map": 1, "semantic/image": 3},
+    "instance": {"class_map": 1, "instances": 3, "panoptic/image": 3},
+}
+
+
+@pytest.fixture(scope="module")
+def runtimes(tmp_path_factory):
+    """Task -> an engine with a small model of it."""
+    folder = tmp_path_factory.mktemp("tasks")
+    return {
+        task: open_runtime(write_tiny_model(folder / f"{task}.onnx", task), "onnxruntime-cpu")
+        for task in TASKS
+    }
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_each_task_has_usual_outputs_of_its_own(task, runtimes, tmp_path):
+    replay(bag_of(tmp_path, 3), runtimes[task], tmp_path / "out")
+    times = result_of(tmp_path / "out").times
+    assert {topic: len(found) for topic, found in times.items()} == {
+        f"/video_knet/{topic}": count for topic, count in USUAL[task].items()
+    }
+    assert times[max(times)] == [FIRST_STAMP + n * PERIOD + DELAY for n in range(3)]
+
+
+@pytest.mark.parametrize(
+    ("task", "output", "there"),
+    [
+        ("semantic", "instances", "semantic, overlay"),
+        ("semantic", "panoptic", "semantic, overlay"),
+        ("instance", "semantic", "instances, detections, panoptic, overlay"),
+    ],
+)
+def test_an_output_that_the_task_has_not_is_an_error_that_lists_those_it_has(
+    task, output, there, tmp_path, capsys
+):
+    model = write_tiny_model(tmp_path / "tiny.onnx", task)
+    command = ["replay", str(bag_of(tmp_path, 1)), "--out", str(tmp_path / "out")]
+    line = failure([*command, "--model", str(model), "--outputs", output], capsys)
+    wanted = f"tiny is a model of task {task}, which has no output {output}; it has {there}"
+    assert line.endswith(wanted) and not (tmp_path / "out").exists()
+
+
+def test_files_of_a_semantic_model_have_classes_and_no_ids(runtimes, tmp_path):
+    out, settings = tmp_path / "out", ReplaySettings(labels=True, tracks=True, overlay=True)
+    replay(bag_of(tmp_path, 3), runtimes["semantic"], out, settings)
+    for line in (out / "tracks/video_knet.jsonl").open():
+        frame = json.loads(line)
+        image = cv2.imread(str(out / f"labels/video_knet/{frame['frame']:06d}.png"))
+        semantic, high, low = cv2.split(image[..., ::-1])
+        assert not high.any() and not low.any()
+        assert [(row["class_id"], row["track_id"], row["area"]) for row in frame["tracks"]] == [
+            (class_id, 0, (semantic == class_id).sum()) for class_id in range(3)
+        ]
+    assert len(list(open_frames(out / "overlay/video_knet/0000.mp4"))) == 3
+
+
+def test_label_files_of_an_instance_model_show_the_one_in_front(runtimes, tmp_path):
+    out, settings = tmp_path / "out", ReplaySettings(labels=True, tracks=True)
+    replay(bag_of(tmp_path, 3), runtimes["instance"], out, settings)
+    for line in (out / "tracks/video_knet.jsonl").open():
+        frame = json.loads(line)
+        image = cv2.imread(str(out / f"labels/video_knet/{frame['frame']:06d}.png"))
+        semantic, _, track = cv2.split(image[..., ::-1])
+        front, behind = frame["tracks"]
+        assert [row["track_id"] for row in (front, behind)] == [1, 2]
+        assert (track == 1).sum() == front["area"] and 0 < (track == 2).sum() < behind["area"]
+        assert (semantic[track == 1] == 0).all() and (semantic[track == 2] == 1).all()
+        assert (semantic[track == 0] == 255).all() and (track == 0).any()
+
+
+def test_detections_come_with_the_names_of_their_classes_and_need_no_vision_msgs(runtime, tmp_path):
+    outputs = ("instances", "detections")
+    replay(bag_of(tmp_path, 3), runtime, tmp_path / "out", ReplaySettings(outputs=outputs))
+    messages = read_all(tmp_path / "out/bag")
+    tables = result_of(tmp_path / "out").tables["/video_knet/instances"]
+    found = [read_cdr(m.data, DETECTIONS) for m in messages if m.topic.type == DETECTIONS]
+    for table, message in zip(tables, found, strict=True):
+        (row,) = (row for row in table.instances if row.is_thing)
+        (detection,) = message.detections
+        assert message.header == detection.header == table.header
+        assert detection.id == str(row.track_id)
+        centre, box = detection.bbox.center.position, detection.bbox
+        assert (box.size_x, box.size_y) == (row.roi.width, row.roi.height)
+        assert centre.x - box.size_x / 2 == row.roi.x_offset
+        assert centre.y - box.size_y / 2 == row.roi.y_offset
+        (result,) = detection.results
+        assert result.hypothesis.class_id == "1"
+        assert result.hypothesis.score == pytest.approx(0.8)
+    (names,) = (read_cdr(m.data, LABEL_INFO) for m in messages if m.topic.type == LABEL_INFO)
+    assert [(c.class_id, c.class_name) for c in names.class_map] == [(0, "road"), (1, "vehicle")]
+
+
+def test_the_types_of_vision_msgs_have_the_hashes_of_version_4():
+    for kind, digest in (
+        (DETECTIONS, "214274120007f4a683866481336b70310268cfa107aebe9d594a6acf75bda968"),
+        (LABEL_INFO, "3d37df4015cdf660cc851c51897f2acd957e1ca6205ba0a99aebffb9406b0783"),
+    ):
+        assert ros2_types().hash_rihs01(kind) == f"RIHS01_{digest}"
+
+
 # --- the same every time -------------------------------------------------------------------------
 
 
@@ -256,9 +370,11 @@ def test_a_replay_that_is_killed_three_times_gives_what_an_undisturbed_one_does(
     assert digests(out) == digests(tmp_path / "whole")
 
 
-def test_ctrl_c_can_be_resumed(runtime, tmp_path):
-    path, out = bag_of(tmp_path, 20), tmp_path / "out"
-    replay(path, runtime, tmp_path / "whole", ALL)
+@pytest.mark.parametrize("task", TASKS)
+def test_ctrl_c_can_be_resumed(task, runtimes, tmp_path):
+    path, out, runtime = bag_of(tmp_path, 20), tmp_path / "out", runtimes[task]
+    settings = replace(ALL, outputs=OUTPUTS[task].all)
+    replay(path, runtime, tmp_path / "whole", settings)
     steps = []
 
     class Interrupted:
@@ -271,8 +387,8 @@ def test_ctrl_c_can_be_resumed(runtime, tmp_path):
             return runtime.step(image, state)
 
     with pytest.raises(KeyboardInterrupt):
-        replay(path, Interrupted(), out, ALL)
-    summary = replay(path, runtime, out, ALL, resume=True)
+        replay(path, Interrupted(), out, settings)
+    summary = replay(path, runtime, out, settings, resume=True)
     assert (summary.frames, summary.frames_now) == (20, 13)
     assert digests(out) == digests(tmp_path / "whole")
 
@@ -526,6 +642,17 @@ def test_an_existing_output_is_never_overwritten(runtime, tmp_path):
         replay(path, runtime, out, ReplaySettings(every=2), resume=True)
     (out / "replay.json").write_text(json.dumps(journal | {"complete": True}, indent=1) + "\n")
     assert digests(out) == before
+
+
+def test_a_model_of_the_same_name_from_another_checkpoint_cannot_go_on(model, tmp_path):
+    path, out = bag_of(tmp_path, 10), tmp_path / "out"
+    replay(path, open_runtime(model, "onnxruntime-cpu"), out)
+    journal = json.loads((out / "replay.json").read_text()) | {"complete": False}
+    (out / "replay.json").write_text(json.dumps(journal))
+    trained = json.dumps(metadata(checkpoint_sha256="1"))
+    other = open_runtime(write_model(tmp_path / "tiny.onnx", trained), "onnxruntime-cpu")
+    with pytest.raises(ReplayError, match="cannot be resumed: checkpoint was '0' and is '1'"):
+        replay(path, other, out, resume=True)
 
 
 def test_what_is_no_bag_is_one_line(model, tmp_path, capsys):

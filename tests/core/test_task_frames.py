@@ -170,6 +170,15 @@ def test_geometry_is_that_of_whole_masks():
         assert track.centroid == pytest.approx((xs.mean(), ys.mean()))
 
 
+@pytest.mark.parametrize("task", ["semantic", "instance"])
+def test_the_mask_in_the_box_is_that_part_of_the_mask(task):
+    frame = predictor(task).step(image(), 0)
+    for track in frame.tracks:
+        x, y, width, height = track.box
+        wanted = frame.mask(track)[y : y + height, x : x + width]
+        np.testing.assert_array_equal(frame.mask_in_box(track), wanted)
+
+
 def test_a_coasted_track_has_no_pixels():
     stream = predictor("instance")
     for t in range(2):
@@ -180,6 +189,7 @@ def test_a_coasted_track_has_no_pixels():
     frame = stream.step(image(2), 2 * FRAME)
     assert [t.state for t in frame.tracks] == [TrackState.COASTED] * 3
     assert not any(frame.mask(track).any() for track in frame.tracks)
+    assert not any(frame.mask_in_box(track).any() for track in frame.tracks)
 
 
 def test_what_is_scored_are_whole_masks():

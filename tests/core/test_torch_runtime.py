@@ -31,6 +31,7 @@ def test_a_checkpoint_gives_what_its_export_gives(checkpoint):
         open_runtime(checkpoint.with_suffix(".onnx"), backend="onnxruntime-cpu"),
     )
     assert torch_runtime.name == "torch"
+    assert torch_runtime.info == onnx_runtime.info, "the hash of the checkpoint, too"
     state = other = None
     for image in images(3):
         ours, state = torch_runtime.step(image, state)

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))  # for `harness`
+HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE), str(HERE.parent / "core")]  # for `harness`, and the models of the core
 
 HAS_ROS = importlib.util.find_spec("rclpy") is not None
 

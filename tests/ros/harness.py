@@ -45,7 +45,7 @@ class PaintedRuntime:
     """
 
     name = "painted"
-    info = ModelInfo("painted-street", CLASSES, HEIGHT, WIDTH)
+    info = ModelInfo("painted-street", CLASSES, HEIGHT, WIDTH, "panoptic")
 
     def __init__(self) -> None:
         self.gate = threading.Event()

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from array import array
+from dataclasses import replace
 
 import cv2
 import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
 from harness import BEST_EFFORT, RELIABLE, image_message, stamps, street
+from rcl_interfaces.msg import Log
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
 
+from video_knet_core.ros_messages.outputs import IMAGE_OUTPUTS
 from video_knet_ros import conversions
 from video_knet_ros.subscription import RateLimit
 
@@ -86,15 +89,17 @@ BROKEN_IMAGES = {
 
 
 @pytest.mark.parametrize("reason", BROKEN_IMAGES)
-def test_a_bad_image_is_counted_and_logged_and_the_node_goes_on(world, reason, capfd):
+def test_a_bad_image_is_counted_and_logged_and_the_node_goes_on(world, reason):
     camera = world.camera_node()
-    tables = world.tables()
+    tables, logs = world.tables(), []
+    profile = QoSProfile(depth=100, durability=TRANSIENT_LOCAL)
+    world.tester.create_subscription(Log, "/rosout", lambda m: logs.append(m.msg), profile)
     camera_topic = world.publisher()
     world.send(camera_topic, tables, street(1))
     camera_topic.publish(BROKEN_IMAGES[reason])
     world.wait(lambda: camera.counts.failed == 1, "the failure")
     assert reason in camera.counts.last_failure
-    world.wait(lambda: f"frame dropped: {reason}" in capfd.readouterr().err, "the log")
+    world.wait(lambda: any(f"frame dropped: {reason}" in line for line in logs), "the log")
     _, table = world.send(camera_topic, tables, street(2))
     assert table.sequence == 1 and len(tables) == 2
     assert {r.age for r in table.instances if r.is_thing} == {2}
@@ -123,8 +128,23 @@ def test_a_bad_compressed_image_is_counted_and_the_node_goes_on(world):
         reason = "truncated" if content else "not an image"
         world.wait(lambda reason=reason: reason in camera.counts.last_failure, reason)
     camera_topic.publish(CompressedImage(header=header, format="jpeg", data=array("B", whole)))
-    world.wait(lambda: tables, "a table")
-    assert (camera.counts.processed, camera.counts.failed) == (1, 2)
+    world.wait(lambda: tables and camera.counts.processed == 1, "a table")
+    assert camera.counts.failed == 2
+
+
+def test_a_frame_that_cannot_be_published_has_failed_and_is_not_processed(world, monkeypatch):
+    camera = world.camera_node()
+    tables, overlays = world.tables(), world.collect(Image, "overlay/image")
+    camera_topic = world.publisher()
+    with monkeypatch.context() as patched:
+        unlike = replace(IMAGE_OUTPUTS["overlay"], pixels=lambda *_: 1 / 0)
+        patched.setitem(IMAGE_OUTPUTS, "overlay", unlike)
+        _, first = world.send(camera_topic, tables, street(1))
+        world.wait(lambda: camera.counts.failed == 1, "the failure")
+    _, second = world.send(camera_topic, tables, street(2))
+    world.wait(lambda: camera.counts.processed == 1 and overlays, "the next frame")
+    assert (camera.counts.received, camera.counts.failed, len(overlays)) == (2, 1, 1)
+    assert (first.sequence, second.sequence) == (0, 1), "no number is given twice"
 
 
 def test_an_engine_error_costs_one_frame(world):

@@ -14,7 +14,7 @@ from harness import CAR, HEIGHT, PERSON, ROAD, SKY, WIDTH, street
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import Image, RegionOfInterest
 from std_msgs.msg import Header
-from video_knet_ros.msg import TrackedInstance, TrackedInstanceArray
+from video_knet_ros.msg import ClassMap, TrackedInstance, TrackedInstanceArray
 
 from video_knet_ros import conversions
 
@@ -165,6 +165,15 @@ def test_a_topic_without_publishers_is_named(world, node, capfd):
     node._look_for_publishers()
     err = capfd.readouterr().err
     assert f"nobody publishes {planner.TABLE}" in err and planner.LABELS not in err
+
+
+def test_a_model_without_instances_is_told_in_words(world, node, capfd):
+    for topic, kind in ((planner.CLASSES, ClassMap), ("/video_knet/semantic/image", Image)):
+        world.tester.create_publisher(kind, topic, LATCHED)
+    world.wait(lambda: node.count_publishers(planner.CLASSES), "the publisher")
+    node._look_for_publishers()
+    wanted = f"nobody publishes {planner.TABLE}: a model of task semantic has no instances"
+    assert wanted in capfd.readouterr().err
 
 
 # --- with the camera node ------------------------------------------------------------------------

@@ -14,22 +14,40 @@ from rclpy.serialization import deserialize_message, serialize_message
 from sensor_msgs.msg import Image
 from video_knet_ros.msg import ClassMap, TrackedInstanceArray
 
-from video_knet_core.bags.definitions import CLASS_MAP, IMAGE, INSTANCES, read_cdr, ros2_types
+from video_knet_core.bags.definitions import (
+    CLASS_MAP,
+    DETECTIONS,
+    IMAGE,
+    INSTANCES,
+    read_cdr,
+    ros2_types,
+)
 from video_knet_core.bags.making import FORMATS, BagFormat, make_bag
 from video_knet_core.bags.opening import open_bag
+from video_knet_core.engine.runtime import open_runtime
 from video_knet_core.replay.run import replay
-from video_knet_core.replay.settings import OUTPUTS, ReplaySettings
+from video_knet_core.replay.settings import ReplaySettings
+from video_knet_core.ros_messages.outputs import OUTPUTS
 from video_knet_ros import conversions, qos
 
 pytest.importorskip("rosbags", reason="replays need it: pip install 'video_knet_ros[replay]'")
 
 FRAMES = 120
+try:
+    from vision_msgs.msg import Detection2DArray
+except ImportError:  # then the live node has no detections to compare with
+    DETECTION_KINDS = {}
+else:
+    DETECTION_KINDS = {"detections": Detection2DArray}
 KINDS = {
     "instances": TrackedInstanceArray,
     "panoptic/image": Image,
     "semantic/image": Image,
     "overlay/image": Image,
+    **DETECTION_KINDS,
 }
+NAMES = {"instances": INSTANCES, "detections": DETECTIONS, "class_map": CLASS_MAP}
+"""Types of the topics that have no images."""
 
 
 def drive() -> list[tuple[np.ndarray, int]]:
@@ -48,9 +66,12 @@ def bag_of(frames, folder: Path, form: BagFormat) -> Path:
     return path
 
 
-def replayed(path: Path, out: Path, **settings) -> dict[str, list[bytes]]:
+def replayed(path: Path, out: Path, runtime=None, **settings) -> dict[str, list[bytes]]:
     """Output topic below the node's name -> messages as they are in the new bag."""
-    replay(path, PaintedRuntime(), out, ReplaySettings(outputs=OUTPUTS, **settings))
+    runtime = runtime or PaintedRuntime()
+    left_out = {"detections"} - set(DETECTION_KINDS)
+    outputs = tuple(n for n in OUTPUTS[runtime.info.task].all if n not in left_out)
+    replay(path, runtime, out, ReplaySettings(outputs=outputs, **settings))
     bag = open_bag(out / "bag")
     found: dict[str, list[bytes]] = {}
     for message in bag.messages({topic.name for topic in bag.contents().topics}):
@@ -70,28 +91,61 @@ def untimed(message, kind: str) -> bytes:
     return bytes(ros2_types().serialize_cdr(read_cdr(serialize_message(message), kind), kind))
 
 
+def sent_live(world, path: Path, topics) -> dict[str, list]:
+    """What a live node sends when it is given the images of a bag, one after the other."""
+    classes = world.collect(ClassMap, "class_map", qos.LATCHED)
+    live = {name: world.collect(KINDS[name], name) for name in topics}
+    publisher = world.publisher()
+    for number, message in enumerate(open_bag(path).messages({"/camera/image_raw"}), start=1):
+        publisher.publish(deserialize_message(bytes(message.data), Image))
+        world.wait(lambda n=number: all(len(got) == n for got in live.values()), "all outputs")
+    world.wait(lambda: classes, "the class map")
+    return live | {"class_map": classes}
+
+
+def assert_same(found: dict[str, list[bytes]], live: dict[str, list]) -> None:
+    """All topics of a replay and all messages of each are those of the live node."""
+    assert set(found) - {"label_info"} == set(live)  # whose stamp is when the node was activated
+    for name, messages in live.items():
+        assert len(found[name]) == len(messages)
+        for number, message in enumerate(messages):
+            kind = NAMES.get(name, IMAGE)
+            assert found[name][number] == untimed(message, kind), (name, number)
+
+
 def test_a_replay_writes_what_the_live_node_sends(world, tmp_path):
-    frames = drive()
-    path = bag_of(frames, tmp_path, BagFormat())
+    path = bag_of(drive(), tmp_path, BagFormat())
     found = replayed(path, tmp_path / "out", rle=True, part_frames=50)
     world.camera_node(rle=True)
-    classes = world.collect(ClassMap, "class_map", qos.LATCHED)
-    live = {name: world.collect(kind, name) for name, kind in KINDS.items()}
-    publisher = world.publisher()
-    bag = open_bag(path)
-    for message in bag.messages({"/camera/image_raw"}):
-        publisher.publish(deserialize_message(bytes(message.data), Image))
-        sent = len(live["overlay/image"]) + 1
-        world.wait(lambda n=sent: all(len(got) == n for got in live.values()), "all outputs")
+    live = sent_live(world, path, KINDS)
     assert [len(found[name]) for name in KINDS] == [FRAMES] * len(KINDS)
-    for name, messages in live.items():
-        for number, message in enumerate(messages):
-            kind = INSTANCES if name == "instances" else IMAGE
-            assert found[name][number] == untimed(message, kind), (name, number)
-    (class_map,) = found["class_map"]
-    assert class_map == untimed(classes[0], CLASS_MAP)
+    assert_same(found, live)
     epochs = [message.tracker_epoch for message in live["instances"]]
     assert (epochs[0], epochs[49], epochs[50], epochs[80]) == (0, 0, 1, 2)
+
+
+@pytest.mark.parametrize(
+    ("task", "topics"),
+    [
+        ("semantic", ["semantic/image", "overlay/image"]),
+        ("instance", ["instances", "panoptic/image", "overlay/image", *DETECTION_KINDS]),
+    ],
+)
+def test_a_replay_of_another_task_has_its_topics_and_what_the_live_node_sends(
+    world, tmp_path, task, topics
+):
+    pytest.importorskip("onnx", reason="the model of this test is made with onnx")
+    from bag_fixtures import block
+    from tiny_onnx import write_tiny_model
+
+    model = write_tiny_model(tmp_path / "tiny.onnx", task)
+    path = bag_of([(block(n), n * 100_000_000) for n in range(12)], tmp_path, BagFormat())
+    runtime = open_runtime(model, "onnxruntime-cpu", threads=1)
+    found = replayed(path, tmp_path / "out", runtime, rle=True)
+    world.camera_node(open_runtime=lambda *_, **__: runtime, rle=True)
+    live = sent_live(world, path, topics)
+    assert len(live[topics[0]]) == 12
+    assert_same(found, live)
 
 
 @pytest.mark.parametrize("form", FORMATS)

@@ -1,4 +1,4 @@
-"""Message types: the standard ones as rosbags has them, ours from `msg/`."""
+"""Message types: the standard ones as rosbags has them, ours from `msg/`, some of vision_msgs."""
 
 from __future__ import annotations
 
@@ -19,14 +19,31 @@ from rosbags.typesys.store import Typestore
 
 from ..installation import shared_file
 from ..ros_messages.conversions import MessageTypes
+from ..ros_messages.detections import VisionTypes
 from .bag import CDR, ROS1, BagError, Message, Topic
 
 IMAGE, COMPRESSED_IMAGE = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
 IMAGE_TYPES = (IMAGE, COMPRESSED_IMAGE)
 INSTANCES, CLASS_MAP = "video_knet_ros/msg/TrackedInstanceArray", "video_knet_ros/msg/ClassMap"
+DETECTIONS, LABEL_INFO = "vision_msgs/msg/Detection2DArray", "vision_msgs/msg/LabelInfo"
 IDL = "=" * 80 + "\nIDL: "
 """What goes before each part of a definition in the language IDL."""
 OUR_MESSAGES = ("ClassInfo", "ClassMap", "TrackedInstance", "TrackedInstanceArray")
+
+VISION_MESSAGES = {
+    "Point2D": "float64 x\nfloat64 y",
+    "Pose2D": "vision_msgs/Point2D position\nfloat64 theta",
+    "BoundingBox2D": "vision_msgs/Pose2D center\nfloat64 size_x\nfloat64 size_y",
+    "ObjectHypothesis": "string class_id\nfloat64 score",
+    "ObjectHypothesisWithPose": "vision_msgs/ObjectHypothesis hypothesis\n"
+    "geometry_msgs/PoseWithCovariance pose",
+    "Detection2D": "std_msgs/Header header\nvision_msgs/ObjectHypothesisWithPose[] results\n"
+    "vision_msgs/BoundingBox2D bbox\nstring id",
+    "Detection2DArray": "std_msgs/Header header\nvision_msgs/Detection2D[] detections",
+    "VisionClass": "uint16 class_id\nstring class_name",
+    "LabelInfo": "std_msgs/Header header\nvision_msgs/VisionClass[] class_map\nfloat32 threshold",
+}
+"""Fields of the messages of vision_msgs 4 that a replay writes; rosbags does not know them."""
 
 
 class MessageError(ValueError):
@@ -35,8 +52,10 @@ class MessageError(ValueError):
 
 @lru_cache(maxsize=1)
 def ros2_types() -> Typestore:
-    """The types of ROS 2 Jazzy and ours."""
+    """The types of ROS 2 Jazzy, ours, and `VISION_MESSAGES`."""
     store = get_typestore(Stores.ROS2_JAZZY)
+    for name, fields in VISION_MESSAGES.items():
+        store.register(get_types_from_msg(fields, f"vision_msgs/msg/{name}"))
     for name in OUR_MESSAGES:
         text = shared_file(f"msg/{name}.msg").read_text()
         store.register(get_types_from_msg(text, f"video_knet_ros/msg/{name}"))
@@ -62,6 +81,15 @@ def message_types() -> MessageTypes:
         sequence=lambda code, data: np.frombuffer(data, code),
         **ours,
     )
+
+
+@lru_cache(maxsize=1)
+def vision_types() -> VisionTypes:
+    """Classes of vision_msgs whose messages rosbags can serialise for ROS 2."""
+    types: dict[str, Any] = ros2_types().types
+    theirs = {name: types[f"vision_msgs/msg/{name}"] for name in VISION_MESSAGES}
+    geometry = ("PoseWithCovariance", "Pose", "Point", "Quaternion")
+    return VisionTypes(**theirs, **{name: types[f"geometry_msgs/msg/{name}"] for name in geometry})
 
 
 def decode(message: Message) -> Any:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ..config import TrackingConfig
-from ..ros_messages.outputs import IMAGE_OUTPUTS
+from ..ros_messages.outputs import ALL_OUTPUTS
 from .arguments import add_association, add_model, positive, runtime_of
 from .errors import EXIT_FAULTS, UsageError
 
@@ -40,9 +40,9 @@ def add_replay(commands: argparse._SubParsersAction) -> None:
     replay.add_argument(
         "--outputs",
         nargs="+",
-        choices=("instances", *IMAGE_OUTPUTS),
-        default=["instances", "panoptic"],
-        help="topics of the new bag; default: instances panoptic",
+        choices=ALL_OUTPUTS,
+        default=[],
+        help="topics of the new bag; default: instances panoptic, of a semantic model semantic",
     )
     replay.add_argument("--rle", action="store_true", help="masks in the table, as run lengths")
     replay.add_argument("--merge", action="store_true", help="copy what was read into the new bag")
@@ -76,7 +76,7 @@ def _replay(arguments: argparse.Namespace) -> int:
         start=arguments.start,
         duration=arguments.duration,
         every=arguments.every,
-        outputs=tuple(dict.fromkeys(arguments.outputs)),
+        outputs=tuple(arguments.outputs),
         rle=arguments.rle,
         merge=arguments.merge,
         overlay=arguments.overlay,

@@ -101,7 +101,8 @@ class ModelFile:
     def info(self) -> ModelInfo:
         """What a user of an engine must know."""
         config = self.config
-        return ModelInfo(self.name, config.classes, config.height, config.width, config.task)
+        size = config.height, config.width
+        return ModelInfo(self.name, config.classes, *size, config.task, self.checkpoint_sha256)
 
     @property
     def outputs(self) -> dict[str, tuple[str, int]]:

@@ -43,6 +43,8 @@ class ModelInfo:
     width: int
     task: str = "panoptic"
     """One of `config.TASKS`."""
+    checkpoint_sha256: str = ""
+    """Hex digest of the checkpoint, which names of models do not tell apart; empty if unknown."""
 
     def check_image(self, image: NDArray[np.uint8]) -> None:
         """ValueError unless `image` is uint8 [height, width, 3]."""

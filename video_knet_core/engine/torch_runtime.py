@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..config import ConfigError
-from ..model.checkpoint import CheckpointError, load_model
+from ..model.checkpoint import CheckpointError, load_model, sha256
 from ..model.kernels import PreviousKernels
 from ..model.video_knet import VideoKNet
 from ..types import Segments
@@ -41,11 +41,13 @@ class TorchRuntime:
         """Load a checkpoint of ours; ModelError if it is none, BackendError if a package lacks."""
         torch.set_num_threads(threads)
         try:
-            return cls(load_model(path), Path(path).stem)
+            runtime = cls(load_model(path), Path(path).stem)
         except CheckpointError as error:
             raise ModelError(str(error)) from None
         except ConfigError as error:  # a package that the backbone needs is missing
             raise BackendError(str(error)) from None
+        runtime.info = replace(runtime.info, checkpoint_sha256=sha256(path))
+        return runtime
 
     def step(self, image: NDArray[np.uint8], state: Any | None) -> tuple[Segments, Any]:
         """Segment one frame; see `Runtime.step`."""

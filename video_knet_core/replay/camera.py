@@ -14,24 +14,30 @@ from numpy.typing import NDArray
 from ..bags.bag import Message
 from ..bags.definitions import (
     CLASS_MAP,
+    DETECTIONS,
     IMAGE,
     INSTANCES,
+    LABEL_INFO,
     MessageError,
     decode,
     message_types,
     ros2_types,
+    vision_types,
 )
 from ..bags.writing import Ros2Writer, offered
 from ..config import TrackingConfig
 from ..engine.runtime import Runtime
 from ..predictor import VideoPredictor
 from ..ros_messages.conversions import Conversions, nanoseconds
+from ..ros_messages.detections import VisionConversions
 from ..ros_messages.image_decoding import ImageError, to_rgb
-from ..ros_messages.outputs import IMAGE_OUTPUTS
+from ..ros_messages.outputs import IMAGE_OUTPUTS, topic_of
 from ..types import PanopticFrame, StageTimes
 from ..visualize import OPACITY
 from .settings import ReplaySettings
 
+KINDS = {"instances": INSTANCES, "detections": DETECTIONS} | dict.fromkeys(IMAGE_OUTPUTS, IMAGE)
+"""Message type of each output."""
 UNTIMED = StageTimes(*[math.nan] * 4)
 MOST_FAILURES = 10
 """Reasons that are logged; all failures are counted."""
@@ -78,6 +84,7 @@ class CameraReplay:
         self._seen = 0
         self._skipped = 0
         self._convert = Conversions(message_types())
+        self._convert_vision = VisionConversions(vision_types())
 
     def process(self, message: Message) -> Processed | None:
         """Segment and track an image; None if it is passed over, or cannot be used."""
@@ -103,14 +110,14 @@ class CameraReplay:
 
     def announce(self, writer: Ros2Writer) -> None:
         """Tell a bag of the topics of `write`."""
-        kinds = {f"{self.node}/class_map": CLASS_MAP}
-        for name in self._settings.outputs:
-            topic = IMAGE_OUTPUTS[name].topic if name in IMAGE_OUTPUTS else name
-            kinds[f"{self.node}/{topic}"] = IMAGE if name in IMAGE_OUTPUTS else INSTANCES
+        latched = {"class_map": CLASS_MAP}
+        if "detections" in self._settings.outputs:
+            latched["label_info"] = LABEL_INFO
+        kinds = latched | {topic_of(name): KINDS[name] for name in self._settings.outputs}
         for topic, kind in kinds.items():
             definition, _ = ros2_types().generate_msgdef(kind, ros_version=2)
-            qos = offered(latched=kind == CLASS_MAP)
-            writer.add(topic, kind, definition, ros2_types().hash_rihs01(kind), qos)
+            qos, type_hash = offered(latched=topic in latched), ros2_types().hash_rihs01(kind)
+            writer.add(f"{self.node}/{topic}", kind, definition, type_hash, qos)
 
     def write(self, result: Processed, time: int, writer: Ros2Writer) -> None:
         """Append the outputs to a bag, as received at `time` (ns); the class map comes first."""
@@ -123,20 +130,27 @@ class CameraReplay:
         settings, classes = self._settings, self.predictor.classes
         number, skipped, header, image, frame = result
         if not number:
-            yield "class_map", CLASS_MAP, self._convert.class_map(classes)
+            yield from self._latched(header)
         if "instances" in settings.outputs:
             table = self._convert.instance_array(
                 header, frame, classes, number, skipped, settings.rle
             )
             yield "instances", INSTANCES, table
+        if "detections" in settings.outputs:
+            yield "detections", DETECTIONS, self._convert_vision.detections(header, frame)
         for name, output in IMAGE_OUTPUTS.items():
             if name in settings.outputs:
                 pixels = output.pixels(image, frame, classes, OPACITY)
-                yield (
-                    output.topic,
-                    IMAGE,
-                    self._convert.image_message(header, output.encoding, pixels),
-                )
+                message = self._convert.image_message(header, output.encoding, pixels)
+                yield output.topic, IMAGE, message
+
+    def _latched(self, header: Any) -> Iterator[tuple[str, str, Any]]:
+        """What the live node publishes once: names of the class ids."""
+        classes = self.predictor.classes
+        yield "class_map", CLASS_MAP, self._convert.class_map(classes)
+        if "detections" in self._settings.outputs:
+            info = self._convert_vision.label_info(header, classes, 0.0)
+            yield "label_info", LABEL_INFO, info
 
     def state(self) -> dict[str, Any]:
         """All that `restore` needs to go on."""

@@ -7,7 +7,7 @@ import logging
 import shutil
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -26,7 +26,7 @@ from .camera import CameraReplay, Processed
 from .journal import UNFINISHED, open_journal
 from .order import in_stamp_order
 from .products import Products
-from .selection import choose_topics, node_names
+from .selection import choose_outputs, choose_topics, node_names
 from .settings import ReplayError, ReplaySettings
 
 GRACE = 10_000_000_000
@@ -111,12 +111,14 @@ class _Replay:
         except ReplayError as error:
             damage = f" ({self._contents.damage})" if self._contents.damage else ""
             raise ReplayError(f"{path}: {error}{damage}") from None
+        settings = replace(settings, outputs=choose_outputs(runtime.info, settings.outputs))
         self._settings, self._runtime, self._out = settings, runtime, out
         self._nodes = node_names(topics)
         task = {
             "bag": path.name,
             "bytes": _size(path),
             "model": runtime.info.name,
+            "checkpoint": runtime.info.checkpoint_sha256,
             "backend": runtime.name,
             "settings": asdict(settings),
             "tracking": asdict(tracking),

@@ -1,4 +1,4 @@
-"""Which topics are replayed, and the names of the nodes that would have listened to them."""
+"""Which topics are replayed, the nodes that would have listened to them, and their outputs."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 from ..bags.bag import CDR, ROS1, Contents, Topic
 from ..bags.definitions import IMAGE_TYPES
+from ..engine.runtime import ModelInfo
+from ..ros_messages.outputs import OUTPUTS
 from .settings import ReplayError
 
 NODE = "/video_knet"
@@ -37,6 +39,22 @@ def choose_topics(contents: Contents, wanted: Sequence[str]) -> tuple[str, ...]:
     if not wanted and len(images) > 1:
         raise ReplayError(f"name one or more of its topics: {_listed(contents, images)}")
     return tuple(dict.fromkeys(wanted)) or tuple(images)
+
+
+def choose_outputs(info: ModelInfo, wanted: Sequence[str]) -> tuple[str, ...]:
+    """The wanted outputs, or the usual ones of the model's task.
+
+    Raises:
+        ReplayError: the task has not one of them; the message lists those that it has.
+    """
+    there = OUTPUTS[info.task]
+    for name in wanted:
+        if name not in there.all:
+            raise ReplayError(
+                f"{info.name} is a model of task {info.task}, which has no output {name}; "
+                f"it has {', '.join(there.all)}"
+            )
+    return tuple(dict.fromkeys(wanted)) or there.usual
 
 
 def node_names(topics: Sequence[str]) -> dict[str, str]:

@@ -5,9 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..bags.bag import BagError
-from ..ros_messages.outputs import IMAGE_OUTPUTS
-
-OUTPUTS = ("instances", *IMAGE_OUTPUTS)
 
 
 class ReplayError(BagError):
@@ -26,8 +23,8 @@ class ReplaySettings:
     """Seconds that are read; None = to the end."""
     every: int = 1
     """Every n-th image of a topic is processed."""
-    outputs: tuple[str, ...] = ("instances", "panoptic")
-    """Of `OUTPUTS`, for the bag."""
+    outputs: tuple[str, ...] = ()
+    """For the bag, of those that the model's task has; none = the usual ones. See `OUTPUTS`."""
     rle: bool = False
     """Masks in the table, as the node's parameter."""
     merge: bool = False

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..types import ClassTable, PanopticFrame, Track
-from .rle import instance_rle
+from .rle import run_lengths
 
 NANOSECONDS = 1_000_000_000
 _NOTHING = memoryview(b"")
@@ -66,7 +66,8 @@ class Conversions:
     ) -> Any:
         """Table of a frame, one row per track; `latency_ms` is left unknown until it is published.
 
-        With `rle` the rows of things carry their masks; stuff is in the label image for less.
+        With `rle` the rows of things carry their masks, whole ones where masks overlap; stuff is in
+        the label image for less.
         """
         height, width = frame.label_map.size
         return self._types.TrackedInstanceArray(
@@ -77,8 +78,8 @@ class Conversions:
             height=height,
             width=width,
             instances=[
-                self._instance(track, classes, frame.labels if rle else None)
-                for track in frame.tracks
+                self._instance(t, classes, _runs(frame, t) if rle and t.is_thing else _NOTHING)
+                for t in frame.tracks
             ],
             born=self._types.sequence("Q", _bytes(np.array(frame.born, np.uint64))),
             ended=self._types.sequence("Q", _bytes(np.array(frame.ended, np.uint64))),
@@ -86,12 +87,9 @@ class Conversions:
             inference_ms=float(frame.times.step),
         )
 
-    def _instance(self, track: Track, classes: ClassTable, labels: NDArray | None) -> Any:
-        """The row of a track, with its mask if it is a thing and the label image is given."""
+    def _instance(self, track: Track, classes: ClassTable, runs: memoryview) -> Any:
+        """The row of a track, with the bytes of its run lengths."""
         x, y, width, height = (int(v) for v in track.box)
-        runs = _NOTHING
-        if labels is not None and track.is_thing:
-            runs = _bytes(instance_rle(labels, track))
         return self._types.TrackedInstance(
             label=int(track.label),
             track_id=int(track.track_id),
@@ -131,6 +129,11 @@ class Conversions:
         """Stamp message of integer nanoseconds."""
         sec, nanosec = divmod(int(stamp), NANOSECONDS)
         return self._types.Time(sec=sec, nanosec=nanosec)
+
+
+def _runs(frame: PanopticFrame, track: Track) -> memoryview:
+    """Bytes of the run lengths of a track's mask inside its box; none if it has no pixels."""
+    return _bytes(run_lengths(frame.mask_in_box(track))) if track.label else _NOTHING
 
 
 def _bytes(values: NDArray) -> memoryview:

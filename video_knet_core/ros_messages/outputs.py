@@ -1,4 +1,7 @@
-"""The images that are made of a frame, for the node and for replays."""
+"""What is published of a frame, by the task of the model; for the node and for replays.
+
+The class map belongs to every task, and so does the label info where there is vision_msgs.
+"""
 
 from __future__ import annotations
 
@@ -33,3 +36,34 @@ IMAGE_OUTPUTS = {
     "overlay": ImageOutput("overlay/image", "rgb8", visualize.overlay),
 }
 """By name; the one that takes longest comes last."""
+
+
+@dataclass(frozen=True)
+class TaskOutputs:
+    """Names of the outputs of a frame: those of `IMAGE_OUTPUTS`, and two tables."""
+
+    all: tuple[str, ...]
+    """That the task has, in the order in which they are published."""
+    usual: tuple[str, ...]
+    """That a replay writes unless it is asked for others: all that is known of a frame."""
+
+
+OUTPUTS = {
+    "panoptic": TaskOutputs(
+        ("instances", "detections", "panoptic", "semantic", "overlay"), ("instances", "panoptic")
+    ),
+    # a row of the table would point at a label image that there is not: the class image has it all
+    "semantic": TaskOutputs(("semantic", "overlay"), ("semantic",)),
+    # masks may overlap: the table has them whole, the label image shows which is in front
+    "instance": TaskOutputs(
+        ("instances", "detections", "panoptic", "overlay"), ("instances", "panoptic")
+    ),
+}
+"""By task of the model."""
+ALL_OUTPUTS = OUTPUTS["panoptic"].all
+"""The other tasks have some of these."""
+
+
+def topic_of(output: str) -> str:
+    """Topic of an output below the name of the node."""
+    return IMAGE_OUTPUTS[output].topic if output in IMAGE_OUTPUTS else output

@@ -11,23 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..types import Track
 
-
-def instance_rle(labels: NDArray[np.uint16], track: Track) -> NDArray[np.uint32]:
-    """Run lengths of the mask of a track inside its box, [R]; none if it has no pixels.
-
-    Args:
-        labels: [H, W] labels of the frame.
-        track: a row of the same frame.
-    """
-    if not track.label:
-        return np.zeros(0, np.uint32)
-    x, y, width, height = (int(v) for v in track.box)
-    mask = (labels[y : y + height, x : x + width] == track.label).ravel()
-    ends = np.flatnonzero(mask[1:] != mask[:-1]) + 1
-    start = np.zeros(1 + int(mask[0]), np.intp)  # twice 0: the background before it is empty
-    runs = np.diff(np.concatenate([start, ends, [mask.size]]))
+def run_lengths(mask: NDArray[np.bool_]) -> NDArray[np.uint32]:
+    """Run lengths of a mask inside its box [height, width], [R]; the box has pixels."""
+    pixels = mask.ravel()
+    ends = np.flatnonzero(pixels[1:] != pixels[:-1]) + 1
+    start = np.zeros(1 + int(pixels[0]), np.intp)  # twice 0: the background before it is empty
+    runs = np.diff(np.concatenate([start, ends, [pixels.size]]))
     return runs.astype(np.uint32)
 
 

@@ -1,0 +1,38 @@
+"""What is published of a frame, by the task of the model."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from video_knet_core.config import TASKS
+from video_knet_core.ros_messages.outputs import ALL_OUTPUTS, OUTPUTS, topic_of
+
+PAGE = Path(__file__).parents[2] / "docs" / "topics.md"
+ALWAYS = {"~/class_map", "~/label_info", "/diagnostics"}
+
+
+def documented() -> dict[str, set[str]]:
+    """Task -> topics that the page has a "yes" for."""
+    rows = re.findall(
+        r"^\| `(\S+)` \| `\w+/.*? \| ([^|]*)\|([^|]*)\|([^|]*)\|$", PAGE.read_text(), re.M
+    )
+    tasks = ("panoptic", "semantic", "instance")
+    return {
+        task: {topic for topic, *cells in rows if cells[column].strip() == "yes"}
+        for column, task in enumerate(tasks)
+    }
+
+
+def test_every_task_has_outputs_and_the_usual_ones_are_among_them():
+    assert set(OUTPUTS) == set(TASKS)
+    for outputs in OUTPUTS.values():
+        assert outputs.usual and set(outputs.usual) <= set(outputs.all) <= set(ALL_OUTPUTS)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_page_on_topics_says_which_there_are(task):
+    published = {f"~/{topic_of(name)}" for name in OUTPUTS[task].all}
+    assert documented()[task] == published | ALWAYS
