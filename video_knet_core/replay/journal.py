@@ -53,7 +53,7 @@ def open_journal(out: Path, task: dict[str, Any], resume: bool) -> Journal:
     Raises:
         ReplayError: the folder holds something that must not be touched.
     """
-    task = json.loads(json.dumps(task))  # tuples are lists in the file
+    task = _as_in_file(task)
     out.mkdir(parents=True, exist_ok=True)
     if not (out / NAME).exists():
         if any(out.iterdir()):
@@ -70,6 +70,36 @@ def open_journal(out: Path, task: dict[str, Any], resume: bool) -> Journal:
             state.unlink()
     journal.save(out)
     return journal
+
+
+def finished_journal(out: Path, task: dict[str, Any]) -> Journal | None:
+    """The journal of a finished replay, or None if there is none in the folder.
+
+    Raises:
+        ReplayError: it is that of another task, or damaged.
+    """
+    if not (out / NAME).is_file():
+        return None
+    journal = _read(out / NAME)
+    if not journal.complete:
+        return None
+    if differences := _differences(journal, _as_in_file(task)):
+        raise ReplayError(f"{out} holds the replay of another task: {differences}")
+    return journal
+
+
+def frames_kept(out: Path) -> int:
+    """Frames in the results that are there, or 0 if no journal tells of any."""
+    try:
+        return _read(out / NAME).frames
+    except (OSError, ReplayError):
+        return 0
+
+
+def _as_in_file(task: dict[str, Any]) -> dict[str, Any]:
+    """Tuples are lists in the file."""
+    as_in_file: dict[str, Any] = json.loads(json.dumps(task))
+    return as_in_file
 
 
 def _read(path: Path) -> Journal:
@@ -92,10 +122,14 @@ def _check(journal: Journal, out: Path, task: dict[str, Any], resume: bool) -> N
             f"{out} holds an interrupted replay of {done}: --resume goes on with it, "
             "or name another folder"
         )
-    differences = [
+    if differences := _differences(journal, task):
+        raise ReplayError(f"{out} cannot be resumed: {differences}")
+
+
+def _differences(journal: Journal, task: dict[str, Any]) -> str:
+    """In what a task differs from that of a journal; empty if in nothing."""
+    return "; ".join(
         f"{key} was {journal.task.get(key)!r} and is {task.get(key)!r}"
         for key in task
         if journal.task.get(key) != task[key]
-    ]
-    if differences:
-        raise ReplayError(f"{out} cannot be resumed: {'; '.join(differences)}")
+    )
