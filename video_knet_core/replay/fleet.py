@@ -18,8 +18,8 @@ from pathlib import Path
 from ..bags.bag import BagError
 from ..config import TrackingConfig
 from ..engine.runtime import open_runtime
-from .journal import finished_journal, frames_kept
-from .run import replay, task_of
+from .journal import FinishedError, frames_kept
+from .run import replay
 from .settings import ReplayError, ReplaySettings
 
 _log = logging.getLogger(__name__)
@@ -200,12 +200,12 @@ class Worker:
 
     def _replay(self, job: Job) -> Outcome:
         settings, tracking = self._plan.settings, self._plan.tracking
-        if job.out.exists():
-            task = task_of(job.bag, self._runtime, settings, tracking)
-            if done := finished_journal(job.out, task):
-                state = State.DAMAGED if done.damage else State.DONE_BEFORE
-                return Outcome(job, state, done.frames, done.failed, reason=done.damage)
-        summary = replay(job.bag, self._runtime, job.out, settings, tracking, resume=True)
+        try:
+            summary = replay(job.bag, self._runtime, job.out, settings, tracking, resume=True)
+        except FinishedError as error:
+            done = error.journal
+            state = State.DAMAGED if done.damage else State.DONE_BEFORE
+            return Outcome(job, state, done.frames, done.failed, reason=done.damage)
         return Outcome(
             job,
             State.DAMAGED if summary.damage else State.DONE,

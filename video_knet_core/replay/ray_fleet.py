@@ -216,7 +216,7 @@ def _connected(address: str) -> Iterator[None]:
     local: dict[str, Any] = {"include_dashboard": False, "object_store_memory": OBJECT_STORE}
     ray.init(
         address=address,
-        logging_level=logging.WARNING,
+        logging_level=logging.ERROR,
         **(local if address == LOCAL else {}),
     )
     try:

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from tqdm import tqdm
 
@@ -95,20 +94,6 @@ def replay(
     ).run()
 
 
-def task_of(
-    path: Path, runtime: Runtime, settings: ReplaySettings, tracking: TrackingConfig
-) -> dict[str, Any]:
-    """What the journal tells of a replay: only the same can be gone on with."""
-    return {
-        "bag": path.name,
-        "bytes": _size(path),
-        "model": runtime.info.name,
-        "backend": runtime.name,
-        "settings": asdict(settings),
-        "tracking": asdict(tracking),
-    }
-
-
 class _Replay:
     def __init__(
         self,
@@ -128,7 +113,15 @@ class _Replay:
             raise ReplayError(f"{path}: {error}{damage}") from None
         self._settings, self._runtime, self._out = settings, runtime, out
         self._nodes = node_names(topics)
-        self._journal = open_journal(out, task_of(path, runtime, settings, tracking), resume)
+        task = {
+            "bag": path.name,
+            "bytes": _size(path),
+            "model": runtime.info.name,
+            "backend": runtime.name,
+            "settings": asdict(settings),
+            "tracking": asdict(tracking),
+        }
+        self._journal = open_journal(out, task, resume)
         self._cameras = {
             topic: CameraReplay(node, runtime, settings, tracking)
             for topic, node in self._nodes.items()
