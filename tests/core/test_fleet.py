@@ -6,9 +6,11 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -17,12 +19,14 @@ from bag_fixtures import bag_of, storage_file
 from test_replay import digests, failure, wait_for_frames
 from tiny_onnx import write_tiny_model
 
+from video_knet_core import __version__
 from video_knet_core.bags.making import BagFormat
 from video_knet_core.cli import main
 from video_knet_core.config import TrackingConfig
 from video_knet_core.engine.runtime import BACKENDS, GPU_BACKENDS
 from video_knet_core.replay import fleet
 from video_knet_core.replay.fleet import Plan, State, find_jobs, replay_serially
+from video_knet_core.replay.ray_fleet import FleetError, Place
 from video_knet_core.replay.settings import ReplayError, ReplaySettings
 
 FRAMES = 60
@@ -227,12 +231,26 @@ def test_a_bag_that_fails_is_tried_again_with_a_fresh_engine_after_the_others(
 # --- by workers of Ray ---------------------------------------------------------------------------
 
 
+def test_a_machine_without_the_shared_disk_or_with_another_version_is_named(tmp_path):
+    marker = tmp_path / "marker"
+    place = Place(marker, tmp_path, __version__)
+    host = socket.gethostname()
+    with pytest.raises(FleetError, match=f"the machine {host} does not see {marker}: bags and"):
+        place.check()
+    marker.touch()
+    place.check()
+    with pytest.raises(FleetError, match=f"{host} has video_knet_ros {__version__}, wanted 0.0"):
+        replace(place, version="0.0").check()
+
+
 @pytest.fixture(scope="module")
 def cluster():
-    """Address of a Ray cluster with two cores."""
+    """Address of a Ray cluster with two cores, and a GPU that is none."""
     ray = pytest.importorskip("ray", reason="needs the extra `fleet`")
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    context = ray.init("local", num_cpus=2, include_dashboard=False, object_store_memory=80 << 20)
+    context = ray.init(
+        "local", num_cpus=2, num_gpus=1, include_dashboard=False, object_store_memory=80 << 20
+    )
     yield context.address_info["gcs_address"]
     ray.shutdown()
 
@@ -245,6 +263,7 @@ def test_two_workers_give_what_one_process_gives(cluster, bags, serial, model, t
     assert found.pop("text") == (0, 0, "failed") and found.pop("drive3")[2] == "damaged"
     assert found == {f"drive{n}": (FRAMES + n, 0, "done") for n in (0, 1, 2, 4, 5)}
     assert result.stderr.count("text is tried again: ") == 1
+    assert "GPUs of the cluster are not used; a trial says: onnxruntime-cpu" in result.stderr
     assert digests(tmp_path / "out") == digests(serial)
 
 

@@ -99,8 +99,8 @@ def _add_fleet(replay: argparse.ArgumentParser) -> None:
         "--workers",
         type=positive,
         metavar="N",
-        help="with --ray: bags at a time; default: the GPUs of the cluster if the engine uses "
-        "them, else its cores by --threads",
+        help="with --ray: bags at a time, at most; default: the GPUs of the cluster if the engine "
+        "uses them, else its cores by --threads",
     )
 
 

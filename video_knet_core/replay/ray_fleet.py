@@ -51,7 +51,8 @@ def replay_on_ray(
         out: folder of the fleet, on a disk that all machines see.
         folder: that of the bags, on such a disk too.
         address: "local" starts Ray on this machine and ends it afterwards; or that of a cluster.
-        workers: how many; None = as many as there is room for.
+        workers: how many at most; None = as many as there is room for. A cluster may grow to have
+            room for them, this machine does not.
 
     Raises:
         FleetError: no worker can begin.
@@ -60,16 +61,19 @@ def replay_on_ray(
         ConnectionError: there is no cluster at the address.
     """
     with _connected(address), _marker(out) as marker:
-        crew = _Crew(Queue(jobs), plan, _Place(marker, folder, __version__))
+        crew = _Crew(Queue(jobs), plan, Place(marker, folder, __version__))
         try:
-            crew.hire(min(workers or len(jobs), len(jobs)), wanted=workers is not None)
+            crew.hire(
+                min(workers or len(jobs), len(jobs)),
+                wait=workers is not None and address != LOCAL,
+            )
             yield from crew.outcomes()
         finally:
             crew.dismiss()
 
 
 @dataclass(frozen=True)
-class _Place:
+class Place:
     """By which a machine shows that it sees the same disk and has the same program."""
 
     marker: Path
@@ -94,7 +98,7 @@ class _Place:
 class _RayWorker:
     """A `Worker` in a process of Ray."""
 
-    def open(self, plan: Plan, place: _Place) -> str:
+    def open(self, plan: Plan, place: Place) -> str:
         """Open the engine; returns its backend."""
         logging.basicConfig(level=logging.WARNING, format="%(message)s", force=True)
         place.check()
@@ -109,25 +113,29 @@ class _RayWorker:
 class _Crew:
     """The workers: those that are busy, those that open their engine, and those that are free."""
 
-    def __init__(self, queue: Queue, plan: Plan, place: _Place) -> None:
+    def __init__(self, queue: Queue, plan: Plan, place: Place) -> None:
         self._queue, self._plan, self._place = queue, plan, place
         self._share: dict[str, float] = {"CPU": plan.threads}
         self._pending: dict[Any, tuple[Any, Job | None]] = {}
         """What is awaited -> the worker, and its bag; None if it opens its engine."""
         self._free: list[Any] = []
 
-    def hire(self, most: int, wanted: bool) -> None:
-        """Start the workers, as many as there is room for; if so many are wanted, all the same."""
+    def hire(self, most: int, wait: bool) -> None:
+        """Start the workers: as many as there is room for, or all, of which some may have to wait.
+
+        Raises:
+            FleetError: there is room for none.
+        """
         if self._engine_uses_gpu():
             self._share = {"GPU": 1, "CPU": 1}
         room = _room(self._share)
-        if room < most and wanted:
-            _log.warning("there is room for %d workers now, the others wait", room)
-        elif not room:
+        if not room and not wait:
             raise FleetError(
                 f"no machine of the cluster has {self._plan.threads} cores: give fewer --threads"
             )
-        for _ in range(most if wanted else min(most, room)):
+        if room < most and wait:
+            _log.warning("there is room for %d of %d workers now; the others wait", room, most)
+        for _ in range(most if wait else min(most, room)):
             self._start()
 
     def outcomes(self) -> Iterator[Outcome]:
@@ -157,10 +165,14 @@ class _Crew:
         if not _room(gpu_share := {"GPU": 1, "CPU": 1}):
             return False
         worker = self._new(gpu_share)
-        backend = ray.get(worker.open.remote(self._plan, self._place))
-        ray.kill(worker)
+        try:
+            backend = ray.get(worker.open.remote(self._plan, self._place))
+        except ray.exceptions.RayError as error:
+            backend = _line(error)
+        finally:
+            ray.kill(worker)
         if backend not in GPU_BACKENDS:
-            _log.warning("there are GPUs, but the engine runs on %s", backend)
+            _log.warning("the GPUs of the cluster are not used; a trial says: %s", backend)
         return backend in GPU_BACKENDS
 
     def _new(self, share: Mapping[str, float]) -> Any:
