@@ -2,7 +2,7 @@
 """What a replay costs beside the predictor, and whether its memory grows with the bag.
 
     python benchmarks/replay.py [--model MODEL.onnx] [--frames 100] [--rounds 3]
-                                [--memory-frames 20000] [--folder FOLDER]
+                                [--jpeg QUALITY] [--memory-frames 20000] [--folder FOLDER]
 
 Speed: the same images, 1242 x 375, through the bare predictor and through a replay, which reads,
 decodes, converts and writes beside it; by turns, because a busy machine is busy for both. Other
@@ -27,7 +27,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from video_knet_core.bags.making import make_bag
+from video_knet_core.bags.making import BagFormat, make_bag
 from video_knet_core.data.synthetic_street import SyntheticStreet
 from video_knet_core.engine.runtime import ModelInfo, default_model_path, open_runtime
 from video_knet_core.predictor import VideoPredictor
@@ -93,11 +93,13 @@ def print_peak(path: Path) -> None:
     print(int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) / 1024)
 
 
-def measure_speed(model: Path, frames: int, rounds: int, folder: Path) -> np.ndarray:
+def measure_speed(
+    model: Path, frames: int, rounds: int, folder: Path, form: BagFormat
+) -> np.ndarray:
     """[rounds, 2, 2] wall clock and processor seconds of the bare predictor and of a replay."""
     street, runtime = SyntheticStreet(7, 288, 480), open_runtime(model)
     clip = [(cv2.resize(street.frame(t).image, SIZE), t * PERIOD) for t in range(frames)]
-    make_bag({"/camera/image_raw": clip}, folder / "large")
+    make_bag({"/camera/image_raw": clip}, folder / "large", form)
 
     def bare() -> None:
         predictor = VideoPredictor(runtime)
@@ -124,6 +126,7 @@ def main() -> None:
     parser.add_argument("--model", type=Path, help="default: the shipped model")
     parser.add_argument("--frames", type=int, default=100, help="for speed; default 100")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--jpeg", type=int, help="quality of compressed images; default: raw")
     parser.add_argument("--memory-frames", type=int, default=20_000)
     parser.add_argument("--folder", type=Path, help="for the bags, 30 kB for each small image")
     parser.add_argument("--peak", type=Path, help=argparse.SUPPRESS)
@@ -135,7 +138,8 @@ def main() -> None:
         folder = Path(name)
         model = args.model or default_model_path()
         print("frames/s: predictor   replay   share   share of processor time")
-        rows = measure_speed(model, args.frames, args.rounds, folder)
+        form = BagFormat(jpeg=args.jpeg)
+        rows = measure_speed(model, args.frames, args.rounds, folder, form)
         for (bare, bare_cpu), (whole, whole_cpu) in (*rows, np.median(rows, axis=0)):
             print(
                 f"{args.frames / bare:19.2f} {args.frames / whole:8.2f} {bare / whole:7.1%} "

@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -33,7 +34,8 @@ from video_knet_core.cli import main
 from video_knet_core.data import submissions
 from video_knet_core.data.frames import open_frames
 from video_knet_core.engine.runtime import open_runtime
-from video_knet_core.replay import products
+from video_knet_core.replay import products, run
+from video_knet_core.replay.background import AHEAD, ahead
 from video_knet_core.replay.run import replay
 from video_knet_core.replay.selection import node_names
 from video_knet_core.replay.settings import ReplayError, ReplaySettings
@@ -510,6 +512,68 @@ def test_an_image_without_a_stamp_counts_from_when_it_was_received(runtime, tmp_
     assert stamps == [0, 0, 0] and epochs == [0, 0, 0]
     tables = result_of(tmp_path / "out").tables["/video_knet/instances"]
     assert tables[2].instances[1].velocity_x == pytest.approx(10, rel=0.1)  # a pixel in 0.1 s
+
+
+# --- reading ahead -------------------------------------------------------------------------------
+
+
+def test_reading_is_a_little_ahead_and_an_error_comes_in_its_turn():
+    made = []
+
+    def items():
+        for number in range(6):
+            made.append(number)
+            yield number
+        raise OSError("the disk is gone")
+
+    taken = []
+    with pytest.raises(OSError, match="the disk is gone"):
+        for item in ahead(items()):
+            taken.append(item)
+            assert len(made) <= item + 1 + AHEAD
+    assert taken == made == [0, 1, 2, 3, 4, 5]
+
+
+def test_what_is_read_ahead_is_closed_in_the_thread_that_reads():
+    threads = []
+
+    def items():
+        try:
+            while True:
+                threads.append(threading.current_thread())
+                yield len(threads)
+        finally:
+            threads.append(threading.current_thread())
+
+    reading = ahead(items())
+    assert next(reading) == 1
+    reading.close()
+    assert len(set(threads)) == 1 and threads[0] is not threading.current_thread()
+    assert not threads[0].is_alive()
+
+
+def test_other_messages_between_the_images_do_not_pile_up(runtime, tmp_path, monkeypatch):
+    sizes = []
+
+    def watched(batches):
+        for batch in ahead(batches):
+            sizes.append(sum(len(message.data) for message, _ in batch))
+            yield batch
+
+    def add_scans(rows):
+        yield from rows
+        yield from (("/scan", "std_msgs/msg/String", rows[-1][2] + n, text) for n in range(50))
+
+    monkeypatch.setattr(run, "ahead", watched)
+    text = bytes(ros2_types().serialize_cdr(string("x" * 100_000), "std_msgs/msg/String"))
+    path = rewritten(bag_of(tmp_path, 10), add_scans)
+    assert replay(path, runtime, tmp_path / "out", ReplaySettings(merge=True)).frames == 10
+    assert sum(sizes) > 5_000_000 and max(sizes) < run.BATCH + 2 * len(text)
+    assert len(result_of(tmp_path / "out").times["/scan"]) == 50
+
+
+def string(text: str):
+    return ros2_types().types["std_msgs/msg/String"](data=text)
 
 
 # --- damage --------------------------------------------------------------------------------------

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..config import TrackingConfig
+from ..engine.runtime import default_model_path
 from ..ros_messages.outputs import ALL_OUTPUTS
 from .arguments import add_association, add_model, positive, runtime_of
 from .errors import EXIT_FAULTS, UsageError
+
+if TYPE_CHECKING:
+    from ..replay.fleet import Outcome
+    from ..replay.settings import ReplaySettings
+
+_log = logging.getLogger(__name__)
 
 
 def add_replay(commands: argparse._SubParsersAction) -> None:
@@ -24,9 +33,14 @@ def add_replay(commands: argparse._SubParsersAction) -> None:
         "others are processed all the same.",
     )
     replay.add_argument(
-        "bag", type=Path, metavar="IN", help=".bag, .mcap, .db3, or the folder of a recording"
+        "bag",
+        type=Path,
+        metavar="IN",
+        nargs="?",
+        help=".bag, .mcap, .db3, or the folder of a recording",
     )
     replay.add_argument("--out", type=Path, required=True, metavar="DIR")
+    _add_fleet(replay)
     replay.add_argument(
         "--topic",
         action="append",
@@ -67,11 +81,93 @@ def add_replay(commands: argparse._SubParsersAction) -> None:
     replay.set_defaults(run=_replay)
 
 
+def _add_fleet(replay: argparse.ArgumentParser) -> None:
+    """What only many bags have."""
+    replay.add_argument(
+        "--glob",
+        metavar="PATTERN",
+        help="in place of IN, all bags of this name: 'bags/*.mcap', in quotes. Each has a folder "
+        "in DIR, called after it. --resume goes on with those that are not complete",
+    )
+    replay.add_argument(
+        "--ray",
+        metavar="ADDRESS",
+        help="with --glob: several bags at a time, by the Ray cluster at this address; 'local' = "
+        "by the GPUs or cores of this machine (extra `fleet`)",
+    )
+    replay.add_argument(
+        "--workers",
+        type=positive,
+        metavar="N",
+        help="with --ray: bags at a time, at most; default: the GPUs of the cluster if the engine "
+        "uses them, else its cores by --threads",
+    )
+
+
 def _replay(arguments: argparse.Namespace) -> int:
-    with _needs_rosbags():
+    _check_fleet(arguments)
+    with _needs("rosbags", "replay"):
         from ..replay.run import replay
-        from ..replay.settings import ReplaySettings
-    settings = ReplaySettings(
+    settings, tracking = _settings(arguments), TrackingConfig(association=arguments.association)
+    if arguments.glob is not None:
+        return _replay_fleet(arguments, settings, tracking)
+    summary = replay(
+        arguments.bag, runtime_of(arguments), arguments.out, settings, tracking, arguments.resume
+    )
+    print(summary)
+    return EXIT_FAULTS if summary.damage or summary.failed else 0
+
+
+def _check_fleet(arguments: argparse.Namespace) -> None:
+    """UsageError for arguments that do not go together."""
+    if arguments.bag is None and arguments.glob is None:
+        raise UsageError("give a bag IN, or --glob 'PATTERN' for many")
+    if arguments.bag is not None and arguments.glob is not None:
+        raise UsageError(
+            f"give either a bag, found {arguments.bag}, or --glob, found {arguments.glob}; "
+            "a pattern must be in quotes"
+        )
+    if arguments.ray is not None and arguments.glob is None:
+        raise UsageError("--ray is for many bags: give --glob 'PATTERN'")
+    if arguments.workers is not None and arguments.ray is None:
+        raise UsageError("--workers is for --ray ADDRESS")
+
+
+def _replay_fleet(
+    arguments: argparse.Namespace, settings: ReplaySettings, tracking: TrackingConfig
+) -> int:
+    from ..replay.fleet import Plan, find_jobs, fixed_folder, replay_serially, table
+    from ..replay.ray_fleet import replay_on_ray
+
+    jobs = find_jobs(arguments.glob, arguments.out, arguments.resume)
+    model = (arguments.model or default_model_path()).absolute()
+    plan = Plan(model, arguments.threads, settings, tracking)
+    if arguments.ray is None:
+        coming = replay_serially(jobs, plan)
+    else:
+        folder = fixed_folder(arguments.glob)
+        coming = replay_on_ray(jobs, plan, arguments.out, folder, arguments.ray, arguments.workers)
+    outcomes: list[Outcome] = []
+    try:
+        with _needs("ray", "fleet"):
+            for outcome in coming:
+                outcomes.append(outcome)
+                _tell(outcome, len(outcomes), len(jobs))
+    finally:  # also what was done before Ctrl-C
+        if outcomes:
+            print(table(outcomes))
+    return 0 if all(outcome.is_clean for outcome in outcomes) else EXIT_FAULTS
+
+
+def _tell(outcome: Outcome, number: int, count: int) -> None:
+    line = f"{outcome.frames} frames in {outcome.seconds:.1f} s, {outcome.state.value}"
+    _log.info("%d of %d, %s: %s", number, count, outcome.job.name, line)
+
+
+def _settings(arguments: argparse.Namespace) -> ReplaySettings:
+    from ..replay.settings import ReplaySettings
+
+    return ReplaySettings(
         topics=tuple(arguments.topic),
         start=arguments.start,
         duration=arguments.duration,
@@ -85,12 +181,6 @@ def _replay(arguments: argparse.Namespace) -> int:
         storage=arguments.storage,
         part_frames=arguments.part,
     )
-    tracking = TrackingConfig(association=arguments.association)
-    summary = replay(
-        arguments.bag, runtime_of(arguments), arguments.out, settings, tracking, arguments.resume
-    )
-    print(summary)
-    return EXIT_FAULTS if summary.damage or summary.failed else 0
 
 
 def add_make_bag(commands: argparse._SubParsersAction) -> None:
@@ -120,7 +210,7 @@ def add_make_bag(commands: argparse._SubParsersAction) -> None:
 def _make_bag(arguments: argparse.Namespace) -> None:
     from ..data.frames import open_frames
 
-    with _needs_rosbags():
+    with _needs("rosbags", "replay"):
         from ..bags.making import BagFormat, make_bag
     frames = open_frames(arguments.video)
     if frames.count is None and arguments.max_frames is None:
@@ -133,12 +223,13 @@ def _make_bag(arguments: argparse.Namespace) -> None:
 
 
 @contextmanager
-def _needs_rosbags() -> Iterator[None]:
+def _needs(package: str, extra: str) -> Iterator[None]:
+    """Turn a missing package, by itself `package`, into a UsageError that names the extra."""
     try:
         yield
     except ModuleNotFoundError as error:
-        package = (error.name or "rosbags").partition(".")[0]
-        raise UsageError(f"needs {package}: pip install 'video_knet_ros[replay]'") from None
+        package = (error.name or package).partition(".")[0]
+        raise UsageError(f"needs {package}: pip install 'video_knet_ros[{extra}]'") from None
 
 
 def _seconds(text: str) -> float:

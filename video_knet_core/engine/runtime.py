@@ -278,3 +278,5 @@ BACKENDS: dict[str, Backend] = {
     "torch": Backend(_open_torch),
 }
 """Best first. Torch runs checkpoints, the others exported models."""
+GPU_BACKENDS = ("tensorrt", "tensorrt-rtx", "onnxruntime-cuda")
+"""Those that run on a GPU."""

@@ -45,6 +45,14 @@ MOST_FAILURES = 10
 _log = logging.getLogger(__name__)
 
 
+class Decoded(NamedTuple):
+    """The image of a message."""
+
+    header: Any
+    image: NDArray[np.uint8]
+    """RGB [H, W, 3]."""
+
+
 class Processed(NamedTuple):
     """An image and what the predictor makes of it."""
 
@@ -81,23 +89,39 @@ class CameraReplay:
         self.processed = 0
         self.failed = 0
         self._settings = settings
+        self._decoded = 0
         self._seen = 0
         self._skipped = 0
         self._convert = Conversions(message_types())
         self._convert_vision = VisionConversions(vision_types())
 
-    def process(self, message: Message) -> Processed | None:
-        """Segment and track an image; None if it is passed over, or cannot be used."""
-        self._seen += 1
-        if (self._seen - 1) % self._settings.every:
-            self._skipped += 1
+    def image_of(self, message: Message) -> Decoded | ValueError | None:
+        """The image of the next message, or why there is none; None if it is passed over.
+
+        It may be called in another thread than `process`, and be some messages ahead of it.
+        """
+        self._decoded += 1
+        if (self._decoded - 1) % self._settings.every:
             return None
         try:
             decoded = decode(message)
-            image = to_rgb(decoded)
-            stamp = nanoseconds(decoded.header.stamp)
+            return Decoded(decoded.header, to_rgb(decoded))
+        except (MessageError, ImageError) as error:
+            return error
+
+    def process(self, message: Message, decoded: Decoded | ValueError | None) -> Processed | None:
+        """Segment and track an image; None if it is passed over, or cannot be used."""
+        self._seen += 1
+        if decoded is None:
+            self._skipped += 1
+            return None
+        if isinstance(decoded, ValueError):
+            self._fail(message, decoded)
+            return None
+        image, stamp = decoded.image, nanoseconds(decoded.header.stamp)
+        try:
             frame = self.predictor.step(image, stamp or message.time)
-        except (MessageError, ImageError, FloatingPointError) as error:
+        except FloatingPointError as error:
             self._fail(message, error)
             return None
         header = message_types().Header(
@@ -167,6 +191,7 @@ class CameraReplay:
         self.predictor.restore(state["predictor"].tobytes())
         self.processed, self.failed = state["processed"], state["failed"]
         self._seen, self._skipped = state["seen"], state["skipped"]
+        self._decoded = self._seen
 
     def _fail(self, message: Message, error: Exception) -> None:
         self.failed += 1

@@ -47,11 +47,28 @@ class Journal:
         temporary.replace(out / NAME)
 
 
+class FinishedError(ReplayError):
+    """A replay that is asked for, and whose results are all there; `journal` tells of them."""
+
+    def __init__(self, message: str, journal: Journal) -> None:
+        super().__init__(message)
+        self.journal = journal
+
+
+def frames_kept(out: Path) -> int:
+    """Frames in the results that are there, or 0 if no journal tells of any."""
+    try:
+        return _read(out / NAME).frames
+    except (OSError, ReplayError):
+        return 0
+
+
 def open_journal(out: Path, task: dict[str, Any], resume: bool) -> Journal:
     """The journal of a new replay, or with `resume` that of an interrupted one, in a clean folder.
 
     Raises:
-        ReplayError: the folder holds something that must not be touched.
+        FinishedError: the folder holds the results of this task.
+        ReplayError: it holds something else that must not be touched.
     """
     task = json.loads(json.dumps(task))  # tuples are lists in the file
     out.mkdir(parents=True, exist_ok=True)
@@ -84,18 +101,25 @@ def _read(path: Path) -> Journal:
 
 def _check(journal: Journal, out: Path, task: dict[str, Any], resume: bool) -> None:
     """ReplayError unless the replay in `out` is to be gone on with, and can be."""
-    done = f"{journal.frames} frames"
+    done, differences = f"{journal.frames} frames", _differences(journal, task)
     if journal.complete:
-        raise ReplayError(f"{out} holds a finished replay of {done}; name another folder")
+        message = f"{out} holds a finished replay of {done}"
+        if differences:
+            raise ReplayError(f"{message}, but {differences}; name another folder")
+        raise FinishedError(f"{message}; name another folder", journal)
     if not resume:
         raise ReplayError(
             f"{out} holds an interrupted replay of {done}: --resume goes on with it, "
             "or name another folder"
         )
-    differences = [
+    if differences:
+        raise ReplayError(f"{out} cannot be resumed: {differences}")
+
+
+def _differences(journal: Journal, task: dict[str, Any]) -> str:
+    """In what a task is not that of a journal; empty if it is the same."""
+    return "; ".join(
         f"{key} was {journal.task.get(key)!r} and is {task.get(key)!r}"
         for key in task
         if journal.task.get(key) != task[key]
-    ]
-    if differences:
-        raise ReplayError(f"{out} cannot be resumed: {'; '.join(differences)}")
+    )

@@ -6,7 +6,8 @@ import itertools
 import logging
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -21,8 +22,8 @@ from ..config import TrackingConfig
 from ..data.frames import DEFAULT_FPS
 from ..engine.runtime import Runtime
 from ..stored_state import StateError, pack, unpack
-from .background import Background
-from .camera import CameraReplay, Processed
+from .background import Background, ahead
+from .camera import CameraReplay, Decoded, Processed
 from .journal import UNFINISHED, open_journal
 from .order import in_stamp_order
 from .products import Products
@@ -32,6 +33,10 @@ from .settings import ReplayError, ReplaySettings
 GRACE = 10_000_000_000
 """Nanoseconds after the end of `duration` from which on the bag is read no further: a few messages
 may have been recorded late."""
+BATCH = 1 << 20
+"""Bytes after which messages are handed on though no image follows."""
+Read = tuple[Message, Decoded | ValueError | None]
+"""A message and, of a camera, its image: see `CameraReplay.image_of`."""
 
 _log = logging.getLogger(__name__)
 
@@ -134,21 +139,18 @@ class _Replay:
         self._files = Background()
         self._part: Ros2Writer | None = None
         self._part_frames = 0
+        self._damage = ""
         self._messages = self._journal.messages
         self._frames = self._journal.frames
 
     def run(self) -> ReplaySummary:
-        start, before, damage = time.perf_counter(), self._frames, ""
+        start, before = time.perf_counter(), self._frames
+        bar = tqdm(total=self._expected(), initial=before, unit="frame", disable=None)
         try:
-            with tqdm(
-                total=self._expected(), initial=before, unit="frame", disable=None
-            ) as self._bar:
-                try:
-                    for message in self._remaining():
-                        self._take(message)
-                except BagDamage as error:
-                    damage = str(error)
-            self._files.now(partial(self._complete, damage))
+            with bar as self._bar, closing(ahead(self._read())) as batches:
+                for message, decoded in itertools.chain.from_iterable(batches):
+                    self._take(message, decoded)
+            self._files.now(partial(self._complete, self._damage))
         finally:
             self._files.close(self._close)
         return ReplaySummary(
@@ -156,7 +158,7 @@ class _Replay:
             self._runtime.name,
             self._frames,
             self._journal.failed,
-            damage,
+            self._damage,
             self._frames - before,
             time.perf_counter() - start,
         )
@@ -172,12 +174,29 @@ class _Replay:
             messages = _before(messages, since + round(self._settings.duration * 1e9))
         return itertools.islice(in_stamp_order(messages, self._nodes), self._messages, None)
 
-    def _take(self, message: Message) -> None:
+    def _read(self) -> Generator[list[Read], None, None]:
+        """Those messages up to each image, with the image; in the thread that reads ahead."""
+        batch: list[Read] = []
+        size = 0
+        try:
+            for message in self._remaining():
+                camera = self._cameras.get(message.topic.name)
+                decoded = camera.image_of(message) if camera else None
+                batch.append((message, decoded))
+                size += len(message.data)
+                if decoded is not None or size > BATCH:
+                    yield batch
+                    batch, size = [], 0
+        except BagDamage as error:
+            self._damage = str(error)
+        yield batch
+
+    def _take(self, message: Message, decoded: Decoded | ValueError | None) -> None:
         topic = message.topic.name
         self._messages += 1
         if topic in self._copied:
             self._files.later(partial(self._copy, message))
-        if topic in self._cameras and (result := self._cameras[topic].process(message)):
+        if topic in self._cameras and (result := self._cameras[topic].process(message, decoded)):
             self._files.later(partial(self._write, message, result))
             self._frames += 1
             self._part_frames += 1

@@ -1,0 +1,253 @@
+"""Many bags: which there are, what becomes of each, and all of them by one process.
+
+`ray_fleet.py` has the same done by several processes, on one machine or on many.
+"""
+
+from __future__ import annotations
+
+import glob
+import itertools
+import logging
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+
+from ..bags.bag import BagError
+from ..config import TrackingConfig
+from ..engine.runtime import open_runtime
+from .journal import FinishedError, frames_kept
+from .run import replay
+from .settings import ReplayError, ReplaySettings
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Job:
+    """A bag, and the folder of its replay."""
+
+    bag: Path
+    out: Path
+    name: str
+    """The folder below that of the fleet."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What all replays of a fleet have in common."""
+
+    model: Path
+    threads: int
+    """CPU threads of one engine."""
+    settings: ReplaySettings
+    tracking: TrackingConfig
+
+
+class State(Enum):
+    """What became of a bag."""
+
+    DONE = "done"
+    DONE_BEFORE = "done before"
+    DAMAGED = "damaged"
+    """Done up to the damage."""
+    FAILED = "failed"
+    """Also the second time. What is there of the results can be resumed."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a bag, in numbers."""
+
+    job: Job
+    state: State
+    frames: int = 0
+    """In the results, those of earlier runs included."""
+    failed: int = 0
+    """Images that could not be used."""
+    seconds: float = 0.0
+    """That the last try took."""
+    reason: str = ""
+    """Of damage or failure."""
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether every image of the bag was processed."""
+        return self.state in (State.DONE, State.DONE_BEFORE) and not self.failed
+
+
+def failure(job: Job, reason: str, seconds: float = 0.0) -> Outcome:
+    """A try that failed."""
+    return Outcome(job, State.FAILED, frames_kept(job.out), 0, seconds, reason)
+
+
+# --- which bags ----------------------------------------------------------------------------------
+
+
+def find_jobs(pattern: str, out: Path, resume: bool = False) -> tuple[Job, ...]:
+    """The bags that a glob pattern matches, sorted; what lies in `out` is none of them.
+
+    The results of a bag are in a folder called after what the bag is called from the first
+    wildcard of the pattern on, without the suffix: `bags/*/drive*.mcap` has those of
+    `bags/monday/drive2.mcap` in `out/monday/drive2`.
+
+    Raises:
+        ReplayError: the pattern matches nothing, two bags would share a folder, or, unless with
+            `resume`, one of the folders has something in it.
+    """
+    base, out = fixed_folder(pattern), out.absolute()
+    bags = sorted(Path(name).absolute() for name in glob.glob(pattern, recursive=True))
+    bags = [bag for bag in bags if out not in (bag, *bag.parents)]
+    if not bags:
+        raise ReplayError(f"no bag is called {pattern}")
+    names = [str((bag if bag.is_dir() else bag.with_suffix("")).relative_to(base)) for bag in bags]
+    jobs = tuple(Job(bag, out / name, name) for bag, name in zip(bags, names, strict=True))
+    _check_folders(jobs)
+    if not resume:
+        _check_new(jobs)
+    return jobs
+
+
+def fixed_folder(pattern: str) -> Path:
+    """The folder in which all is that a glob pattern can match."""
+    path = Path(pattern)
+    fixed = Path(*itertools.takewhile(lambda part: not glob.has_magic(part), path.parts))
+    return (path.parent if fixed == path else fixed).absolute()
+
+
+def _check_folders(jobs: Sequence[Job]) -> None:
+    """ReplayError if a folder is that of another replay, or is inside of one."""
+    owners: dict[Path, Job] = {}
+    for job in sorted(jobs, key=lambda job: len(job.out.parts)):
+        for folder in (job.out, *job.out.parents):
+            if other := owners.get(folder):
+                raise ReplayError(
+                    f"the results of {job.bag} would be in {job.out}, those of {other.bag} in "
+                    f"{other.out}: rename one, or narrow the pattern"
+                )
+        owners[job.out] = job
+
+
+def _check_new(jobs: Sequence[Job]) -> None:
+    """ReplayError if there are results already."""
+    for job in jobs:
+        if job.out.exists() and (not job.out.is_dir() or any(job.out.iterdir())):
+            raise ReplayError(
+                f"{job.out} is not empty: --resume goes on with the replays that are there, "
+                "or name another folder"
+            )
+
+
+# --- one after the other -------------------------------------------------------------------------
+
+
+class Queue:
+    """The bags that are still to be done; one that fails comes again after the others, once."""
+
+    def __init__(self, jobs: Sequence[Job]) -> None:
+        self._waiting = deque(jobs)
+        self._failed: set[Job] = set()
+        self.unfinished = len(jobs)
+        """Bags without an outcome."""
+
+    def take(self) -> Job | None:
+        """The next bag; None if none is waiting."""
+        return self._waiting.popleft() if self._waiting else None
+
+    def settle(self, outcome: Outcome) -> Outcome | None:
+        """The outcome of a bag, or None if the bag is tried again."""
+        if outcome.state is State.FAILED and outcome.job not in self._failed:
+            self._failed.add(outcome.job)
+            self._waiting.append(outcome.job)
+            _log.warning("%s is tried again: %s", outcome.job.name, outcome.reason)
+            return None
+        self.unfinished -= 1
+        return outcome
+
+
+class Worker:
+    """Replays one bag after the other with the same engine.
+
+    Raises what `open_runtime` does.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._runtime = open_runtime(plan.model, threads=plan.threads)
+
+    @property
+    def backend(self) -> str:
+        """The engine, as a user would name it."""
+        return self._runtime.name
+
+    def replay(self, job: Job) -> Outcome:
+        """Replay a bag, from where an interrupted replay was.
+
+        What is wrong with the bag or its files is told by the outcome. After any other exception
+        the engine may be hurt, and the worker is to be replaced.
+        """
+        start = time.perf_counter()
+        try:
+            return self._replay(job)
+        except (BagError, OSError) as error:
+            return failure(job, str(error), time.perf_counter() - start)
+
+    def close(self) -> None:
+        """Free the engine."""
+        self._runtime.close()
+
+    def _replay(self, job: Job) -> Outcome:
+        settings, tracking = self._plan.settings, self._plan.tracking
+        try:
+            summary = replay(job.bag, self._runtime, job.out, settings, tracking, resume=True)
+        except FinishedError as error:
+            done = error.journal
+            state = State.DAMAGED if done.damage else State.DONE_BEFORE
+            return Outcome(job, state, done.frames, done.failed, reason=done.damage)
+        return Outcome(
+            job,
+            State.DAMAGED if summary.damage else State.DONE,
+            summary.frames,
+            summary.failed,
+            summary.seconds,
+            summary.damage,
+        )
+
+
+def replay_serially(jobs: Sequence[Job], plan: Plan) -> Iterator[Outcome]:
+    """Replay bags one after the other in this process; the outcomes as they come.
+
+    Raises what `open_runtime` does.
+    """
+    queue, worker = Queue(jobs), Worker(plan)
+    while job := queue.take():
+        try:
+            outcome = worker.replay(job)
+        except Exception as error:
+            _log.exception("%s: unexpected", job.name)
+            outcome = failure(job, f"{type(error).__name__}: {error}")
+            worker.close()
+            worker = Worker(plan)
+        if settled := queue.settle(outcome):
+            yield settled
+    worker.close()
+
+
+# --- the report ----------------------------------------------------------------------------------
+
+
+def table(outcomes: Sequence[Outcome]) -> str:
+    """A row for each bag, the reasons of what went wrong, and the sum."""
+    outcomes = sorted(outcomes, key=lambda outcome: outcome.job.bag)
+    width = max(len("bag"), *(len(outcome.job.name) for outcome in outcomes))
+    lines = [f"{'bag':{width}}  {'frames':>8}  {'failed':>6}  {'seconds':>8}  state"]
+    lines += [
+        f"{o.job.name:{width}}  {o.frames:8}  {o.failed:6}  {o.seconds:8.1f}  {o.state.value}"
+        for o in outcomes
+    ]
+    lines += [f"{o.job.name}: {o.reason}" for o in outcomes if o.reason]
+    counts = {state: sum(o.state is state for o in outcomes) for state in State}
+    told = ", ".join(f"{count} {state.value}" for state, count in counts.items() if count)
+    return "\n".join([*lines, f"{len(outcomes)} bags: {told}"])
