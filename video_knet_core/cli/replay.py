@@ -53,6 +53,9 @@ def add_replay(commands: argparse._SubParsersAction) -> None:
     replay.add_argument(
         "--tracks", action="store_true", help="tables as JSON lines: OUT/tracks/CAMERA.jsonl"
     )
+    replay.add_argument(
+        "--no-report", dest="report", action="store_false", help="no OUT/report.html"
+    )
     replay.add_argument("--storage", choices=("mcap", "sqlite3"), default="mcap")
     replay.add_argument(
         "--part",
@@ -82,6 +85,7 @@ def _replay(arguments: argparse.Namespace) -> int:
         overlay=arguments.overlay,
         labels=arguments.labels,
         tracks=arguments.tracks,
+        report=arguments.report,
         storage=arguments.storage,
         part_frames=arguments.part,
     )

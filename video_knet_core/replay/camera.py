@@ -34,7 +34,7 @@ from .settings import ReplaySettings
 
 UNTIMED = StageTimes(*[math.nan] * 4)
 MOST_FAILURES = 10
-"""Reasons that are logged; all failures are counted."""
+"""Reasons that are logged and kept; all failures are counted."""
 
 _log = logging.getLogger(__name__)
 
@@ -51,6 +51,8 @@ class Processed(NamedTuple):
     """RGB [H, W, 3]."""
     frame: PanopticFrame
     """Its times are NaN: the result of a replay must not depend on the time it takes."""
+    times: StageTimes
+    """What it took."""
 
 
 class CameraReplay:
@@ -74,6 +76,8 @@ class CameraReplay:
         self.predictor = VideoPredictor(runtime, tracking)
         self.processed = 0
         self.failed = 0
+        self.failures: list[str] = []
+        """Reasons of the first failures."""
         self._settings = settings
         self._seen = 0
         self._skipped = 0
@@ -98,8 +102,8 @@ class CameraReplay:
         )
         number, self.processed = self.processed, self.processed + 1
         skipped, self._skipped = self._skipped, 0
-        frame = dataclasses.replace(frame, times=UNTIMED)
-        return Processed(number, skipped, header, image, frame)
+        untimed = dataclasses.replace(frame, times=UNTIMED)
+        return Processed(number, skipped, header, image, untimed, frame.times)
 
     def announce(self, writer: Ros2Writer) -> None:
         """Tell a bag of the topics of `write`."""
@@ -121,7 +125,7 @@ class CameraReplay:
     def _messages(self, result: Processed) -> Iterator[tuple[str, str, Any]]:
         """Topic, type and message of each output, in the order of the live node."""
         settings, classes = self._settings, self.predictor.classes
-        number, skipped, header, image, frame = result
+        number, skipped, header, image, frame, _ = result
         if not number:
             yield "class_map", CLASS_MAP, self._convert.class_map(classes)
         if "instances" in settings.outputs:
@@ -144,6 +148,7 @@ class CameraReplay:
             "predictor": np.frombuffer(self.predictor.state(), np.uint8),
             "processed": self.processed,
             "failed": self.failed,
+            "failures": self.failures,
             "seen": self._seen,
             "skipped": self._skipped,
         }
@@ -152,11 +157,13 @@ class CameraReplay:
         """Go on where another replay of the same camera was."""
         self.predictor.restore(state["predictor"].tobytes())
         self.processed, self.failed = state["processed"], state["failed"]
+        self.failures = state["failures"]
         self._seen, self._skipped = state["seen"], state["skipped"]
 
     def _fail(self, message: Message, error: Exception) -> None:
         self.failed += 1
         if self.failed <= MOST_FAILURES:
             more = "; others are only counted" if self.failed == MOST_FAILURES else ""
-            place = f"{message.topic.name}: the image received at {message.time} ns"
-            _log.warning("%s is left out: %s%s", place, error, more)
+            words = f"the image received at {message.time} ns is left out: {error}"
+            self.failures.append(words)
+            _log.warning("%s: %s%s", message.topic.name, words, more)
