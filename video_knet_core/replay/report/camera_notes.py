@@ -40,7 +40,7 @@ class CameraNotes:
         self.last = max(self.last, seconds)
         self.frames += 1
         self.size = (result.image.shape[1], result.image.shape[0])
-        row = self._shares.sums[self._shares.bin_of(seconds)]
+        row = self._shares.row(seconds)
         row += np.concatenate([[1.0, seconds], _shares(result.frame, len(row) - 3)])
         self.tracks.add(result.number, seconds, result.frame)
         self.latency.add(seconds, result.times.step)
@@ -49,7 +49,9 @@ class CameraNotes:
     def shares_over_time(self, most: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Times [n] in seconds and shares [n, 1 + classes], the first of no class; n <= `most`."""
         rows = grouped(self._shares.sums, min(most, self.frames))
-        return rows[:, 1] / rows[:, 0], rows[:, 2:] / rows[:, :1]
+        times = rows[:, 1] / rows[:, 0]
+        times[0], times[-1] = self.first, self.last  # the means of both would leave their ends bare
+        return times, rows[:, 2:] / rows[:, :1]
 
     def share_sums(self) -> NDArray[np.float64]:
         """[1 + classes] shares, summed over all frames; the first of no class."""

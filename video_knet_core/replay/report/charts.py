@@ -40,7 +40,7 @@ def track_row(line: Lifeline, name: str, axis: TimeAxis) -> Markup:
     color = hex_color(track_color(line.track_id))
     first, last = line.spans[0][0], line.spans[-1][1]
     thread = tag("rect", **_place(first, last, axis), y=4, height=2, fill=color, opacity=0.55)
-    spans = [tag("rect", **_place(*span, axis), height=10, fill=color) for span in line.spans]
+    spans = [tag("rect", **_place(a, b, axis), height=10, fill=color) for a, b in line.spans]
     gaps = len(spans) - 1
     return template(
         "track.html",
@@ -126,6 +126,8 @@ def _points(times: Array, heights: Array, axis: TimeAxis) -> list[str]:
 
 
 def _round_up(value: float) -> float:
-    """1, 2 or 5 times a power of ten."""
+    """To a round number with a round half."""
     power = 10.0 ** np.floor(np.log10(value))
-    return float(next(power * step for step in (1, 2, 5, 10) if power * step >= value))
+    return float(
+        next(power * step for step in (1, 1.2, 1.6, 2, 3, 4, 6, 8, 10) if step >= value / power)
+    )

@@ -28,7 +28,7 @@ class Latency:
 
     def add(self, seconds: float, milliseconds: float) -> None:
         """Count a frame at a time of the recording."""
-        self._counts.sums[self._counts.bin_of(seconds), _bucket(milliseconds)] += 1
+        self._counts.row(seconds)[_bucket(milliseconds)] += 1
 
     @property
     def histogram(self) -> NDArray[np.int64]:

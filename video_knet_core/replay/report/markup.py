@@ -36,7 +36,7 @@ def template(name: str, /, **values: object) -> Markup:
 
 def text_of(name: str) -> str:
     """The file `name` as it is."""
-    return resources.files(__package__).joinpath("templates", name).read_text(encoding="utf-8")
+    return (resources.files(__package__) / "templates" / name).read_text(encoding="utf-8")
 
 
 @lru_cache

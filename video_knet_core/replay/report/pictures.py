@@ -37,38 +37,33 @@ class Pictures:
     """Every n-th frame is kept; whenever there are too many, every second goes, and n doubles.
 
     Args:
-        most: pictures in the end; while frames come, up to twice as many are kept.
+        most: pictures; at least half as many are there, if there are frames.
         classes: of the model.
     """
 
     def __init__(self, most: int, classes: ClassTable) -> None:
         self._most, self._classes = most, classes
         self._every = 1
-        self._kept: list[Picture] = []
+        self.kept: list[Picture] = []
+        """In the order of the frames."""
 
     def add(self, seconds: float, result: Processed) -> None:
         """Keep a frame if it is its turn."""
         if result.number % self._every:
             return
-        self._kept.append(_picture(seconds, result, self._classes))
-        if len(self._kept) > 2 * self._most:
-            self._kept = self._kept[::2]
+        self.kept.append(_picture(seconds, result, self._classes))
+        if len(self.kept) > self._most:
+            self.kept = self.kept[::2]
             self._every *= 2
-
-    def chosen(self) -> list[Picture]:
-        """At most `most`, evenly spaced."""
-        count = min(self._most, len(self._kept))
-        places = np.linspace(0, len(self._kept) - 1, count).round().astype(int)
-        return [self._kept[place] for place in places]
 
     def state(self) -> dict[str, Any]:
         """All that `restore` needs."""
-        return {"every": self._every, "kept": [astuple(picture) for picture in self._kept]}
+        return {"every": self._every, "kept": [astuple(picture) for picture in self.kept]}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on where others were."""
         self._every = state["every"]
-        self._kept = [Picture(*row) for row in state["kept"]]
+        self.kept = [Picture(*row) for row in state["kept"]]
 
 
 def _picture(seconds: float, result: Processed, classes: ClassTable) -> Picture:

@@ -21,7 +21,7 @@ def frames(report: Report, axis: TimeAxis) -> Markup:
     rows = [
         (picture, topic)
         for topic, notes in report.cameras.items()
-        for picture in notes.pictures.chosen()
+        for picture in notes.pictures.kept
     ]
     rows.sort(key=lambda row: row[0].seconds)  # as stable as the order of the cameras
     if not rows:
@@ -32,12 +32,11 @@ def frames(report: Report, axis: TimeAxis) -> Markup:
 
 def _frame(picture: Picture, topic: str, axis: TimeAxis) -> Markup:
     place = f"{axis.label(picture.seconds)}, frame {picture.number}"
-    things = ", ".join(f"{count} {name}" for name, count in picture.things.items())
-    caption = ": ".join(part for part in (topic, place) if part)
+    things = ", ".join(f"{count} × {name}" for name, count in picture.things.items())
     return template(
         "frame.html",
-        caption=f"{caption}; {things}" if things else caption,
-        alt=f"Image with segments drawn over it. {caption}. Instances: {things or 'none'}.",
+        place=f"{place}, {topic}" if topic else place,
+        things=things or "no instances",
         data=base64.b64encode(picture.jpeg.tobytes()).decode(),
         width=picture.width,
         height=picture.height,
@@ -106,7 +105,7 @@ def _legend_row(color: str, name: str, kind: str, share: float, count: str) -> M
         "tr",
         tag("th", swatch(color), name, scope="row"),
         tag("td", kind),
-        tag("td", f"{share:.1%}", class_="number share-value"),
+        tag("td", f"{100 * share:.1f} %", class_="number share-value"),
         tag("td", count, class_="number"),
     )
 

@@ -92,7 +92,10 @@ def _duration(seconds: float) -> str:
 
 
 def _milliseconds(value: float) -> str:
-    return f"{value:.3g}" if math.isfinite(value) else "no"
+    """With three digits, or all before the point."""
+    if not math.isfinite(value):
+        return "no"
+    return f"{value:.3g}" if value < 100 else f"{value:,.0f}"
 
 
 def _number(count: int, noun: str) -> str:

@@ -30,11 +30,11 @@ class TimeBins:
         self.sums: NDArray[Any] = np.zeros((MOST_BINS, columns), dtype)
         """[bins, columns]"""
 
-    def bin_of(self, seconds: float) -> int:
-        """The bin of a time from 0 on, after making room for it."""
+    def row(self, seconds: float) -> NDArray[Any]:
+        """[columns] the sums of the bin of a time, to add to; a time before 0 counts as 0."""
         while seconds >= self.width * MOST_BINS:
             self._double()
-        return max(int(seconds / self.width), 0)
+        return self.sums[max(int(seconds / self.width), 0)]
 
     def state(self) -> dict[str, Any]:
         """All that `restore` needs."""
