@@ -56,6 +56,9 @@ def add_replay(commands: argparse._SubParsersAction) -> None:
     replay.add_argument(
         "--no-report", dest="report", action="store_false", help="no OUT/report.html"
     )
+    replay.add_argument(
+        "--rerun", action="store_true", help="recording for the Rerun viewer: OUT/rerun"
+    )
     replay.add_argument("--storage", choices=("mcap", "sqlite3"), default="mcap")
     replay.add_argument(
         "--part",
@@ -86,6 +89,7 @@ def _replay(arguments: argparse.Namespace) -> int:
         labels=arguments.labels,
         tracks=arguments.tracks,
         report=arguments.report,
+        rerun=arguments.rerun,
         storage=arguments.storage,
         part_frames=arguments.part,
     )

@@ -28,6 +28,7 @@ from .order import in_stamp_order
 from .products import Products
 from .report.page import write_page
 from .report.report import Facts, Outcome, Report, in_words
+from .rerun_recording import RerunRecording
 from .selection import choose_topics, node_names
 from .settings import ReplayError, ReplaySettings
 
@@ -115,6 +116,8 @@ class _Replay:
             raise ReplayError(f"{path}: {error}{damage}") from None
         self._settings, self._runtime, self._out = settings, runtime, out
         self._nodes = node_names(topics)
+        classes, unfinished = runtime.info.classes, out / UNFINISHED
+        self._rerun = RerunRecording(out, unfinished, classes) if settings.rerun else None
         task = {
             "bag": path.name,
             "bytes": _size(path),
@@ -194,6 +197,8 @@ class _Replay:
         self._products[topic].write(result)
         if self._report is not None:
             self._report.add(topic, message.time, result)
+        if self._rerun is not None:
+            self._rerun.write(self._nodes[topic], result)
 
     def _copy(self, message: Message) -> None:
         embedded = self._copied[message.topic.name]
@@ -227,6 +232,8 @@ class _Replay:
             self._move_part(number)
         for topic, products in self._products.items():
             journal.tracks_sizes[self._nodes[topic]] = products.finish_part(number)
+        if self._rerun is not None:
+            self._rerun.finish_part(number)
         journal.messages, journal.frames = self._messages, self._frames
         journal.failed = sum(camera.failed for camera in self._cameras.values())
         old, journal.state = journal.state, self._store_state(number)
@@ -263,6 +270,8 @@ class _Replay:
             self._part.abort()
         for products in self._products.values():
             products.close()
+        if self._rerun is not None:
+            self._rerun.close()
 
     # --- state
 
