@@ -19,7 +19,7 @@ from video_knet_core.geometry import LabelMap
 from video_knet_core.replay.camera import UNTIMED, Processed
 from video_knet_core.replay.report.latency import Latency, quantiles
 from video_knet_core.replay.report.lifelines import MOST_LINES, MOST_SPANS
-from video_knet_core.replay.report.page import page
+from video_knet_core.replay.report.page import page, write_page
 from video_knet_core.replay.report.report import MOST_PICTURES, Facts, Outcome, Report
 from video_knet_core.replay.report.time_bins import MOST_BINS, TimeBins
 from video_knet_core.replay.run import replay
@@ -248,6 +248,12 @@ def test_damage_and_images_left_out_are_told_in_words():
     text = page_of(report, "drive.mcap: byte 17 is wrong", (12, ["a", "b"])).text
     assert "The bag is damaged; it was read up to there: drive.mcap: byte 17 is wrong" in text
     assert f"{TOPIC}: 12 images could not be used. The first 2 of them:" in text
+
+
+def test_a_file_name_that_is_no_text_is_no_obstacle(tmp_path):
+    report = fed(new_report(bag="drive\udcff.mcap"), [result(0, row(1, ROAD))])
+    write_page(report, Outcome({TOPIC: (0, [])}, ""), tmp_path)
+    assert "drive?.mcap" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
 def test_a_report_without_a_frame_is_a_page_too():

@@ -75,9 +75,7 @@ class Lifelines:
             self._epoch = frame.epoch
         for track in frame.tracks:
             if track.track_id and track.label:
-                new = Lifeline(frame.epoch, track.track_id, track.class_id, False, 0, 0, [])
-                line = self._living.setdefault(track.track_id, new)
-                line.see(number, seconds, track)
+                self._line_of(track, frame.epoch).see(number, seconds, track)
         self._end(frame.ended)
 
     def counts(self) -> list[int]:
@@ -112,6 +110,12 @@ class Lifelines:
         self._living = {line.track_id: line for line in living}
         self._longest = [(line.rank, line) for line in longest]
         self.unconfirmed = state["unconfirmed"]
+
+    def _line_of(self, track: Track, epoch: int) -> Lifeline:
+        if track.track_id not in self._living:
+            new = Lifeline(epoch, track.track_id, track.class_id, False, 0, 0, [])
+            self._living[track.track_id] = new
+        return self._living[track.track_id]
 
     def _end(self, track_ids: tuple[int, ...]) -> None:
         for track_id in track_ids:

@@ -20,7 +20,10 @@ NAME = "report.html"
 def write_page(report: Report, outcome: Outcome, out: Path) -> None:
     """Make OUT/report.html, in one step; OSError if it cannot be written."""
     temporary = out / f"{NAME}.tmp"
-    temporary.write_text(page(report, outcome), encoding="utf-8")
+    text = page(report, outcome)
+    temporary.write_text(
+        text, encoding="utf-8", errors="replace"
+    )  # names of files may be any bytes
     temporary.replace(out / NAME)
 
 

@@ -19,7 +19,7 @@ POINTS = 120
 def frames(report: Report, axis: TimeAxis) -> Markup:
     """The chosen frames of all cameras, by time."""
     rows = [
-        (picture, topic)
+        (picture, report.facts.nodes[topic])
         for topic, notes in report.cameras.items()
         for picture in notes.pictures.kept
     ]
@@ -27,15 +27,15 @@ def frames(report: Report, axis: TimeAxis) -> Markup:
     if not rows:
         return tag("p", "No frames.", class_="note")
     several = len(report.cameras) > 1
-    return joined(*(_frame(picture, topic if several else "", axis) for picture, topic in rows))
+    return joined(*(_frame(picture, node if several else "", axis) for picture, node in rows))
 
 
-def _frame(picture: Picture, topic: str, axis: TimeAxis) -> Markup:
+def _frame(picture: Picture, node: str, axis: TimeAxis) -> Markup:
     place = f"{axis.label(picture.seconds)}, frame {picture.number}"
     things = ", ".join(f"{count} × {name}" for name, count in picture.things.items())
     return template(
         "frame.html",
-        place=f"{place}, {topic}" if topic else place,
+        place=f"{place}, {node}" if node else place,
         things=things or "no instances",
         data=base64.b64encode(picture.jpeg.tobytes()).decode(),
         width=picture.width,
