@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 import pytest
 from bag_fixtures import PERIOD, TOPIC, bag_of, block, drive, read_all, rewritten, storage_file
+from report_pages import ReportPage
 from tiny_onnx import TASKS, metadata, write_model, write_tiny_model
 
 from video_knet_core.bags.definitions import (
@@ -84,8 +85,8 @@ def result_of(out: Path) -> Result:
 
 
 def digests(folder: Path) -> dict[str, str]:
-    """File -> hash of its bytes."""
-    files = sorted(p for p in folder.rglob("*") if p.is_file())
+    """File -> hash of its bytes; the report tells of times, too."""
+    files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != "report.html")
     return {
         str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in files
@@ -370,6 +371,8 @@ def test_a_replay_that_is_killed_three_times_gives_what_an_undisturbed_one_does(
     now = int(last.stdout.split(" frames, ")[1].split()[0])
     assert now == 150 - done[2]  # what was complete was not done again
     assert digests(out) == digests(tmp_path / "whole")
+    pages = [ReportPage((each / "report.html").read_text()) for each in (out, tmp_path / "whole")]
+    assert pages[0].lasting == pages[1].lasting
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -595,6 +598,9 @@ def test_a_truncated_bag_is_processed_up_to_the_damage_which_is_named(
     assert 110 <= frames <= 225 and report.startswith(f"{frames} frames")
     journal = json.loads((tmp_path / "out/replay.json").read_text())
     assert journal["complete"] and str(file) in journal["damage"]
+    assert (
+        "The bag is damaged; it was read up to there" in (tmp_path / "out/report.html").read_text()
+    )
 
 
 def test_images_that_cannot_be_used_are_named_counted_and_left_out(runtime, tmp_path, caplog):

@@ -67,6 +67,12 @@ def add_replay(commands: argparse._SubParsersAction) -> None:
     replay.add_argument(
         "--tracks", action="store_true", help="tables as JSON lines: OUT/tracks/CAMERA.jsonl"
     )
+    replay.add_argument(
+        "--no-report", dest="report", action="store_false", help="no OUT/report.html"
+    )
+    replay.add_argument(
+        "--rerun", action="store_true", help="recording for the Rerun viewer: OUT/rerun"
+    )
     replay.add_argument("--storage", choices=("mcap", "sqlite3"), default="mcap")
     replay.add_argument(
         "--part",
@@ -178,6 +184,8 @@ def _settings(arguments: argparse.Namespace) -> ReplaySettings:
         overlay=arguments.overlay,
         labels=arguments.labels,
         tracks=arguments.tracks,
+        report=arguments.report,
+        rerun=arguments.rerun,
         storage=arguments.storage,
         part_frames=arguments.part,
     )

@@ -40,7 +40,7 @@ KINDS = {"instances": INSTANCES, "detections": DETECTIONS} | dict.fromkeys(IMAGE
 """Message type of each output."""
 UNTIMED = StageTimes(*[math.nan] * 4)
 MOST_FAILURES = 10
-"""Reasons that are logged; all failures are counted."""
+"""Reasons that are logged and kept; all failures are counted."""
 
 _log = logging.getLogger(__name__)
 
@@ -65,6 +65,8 @@ class Processed(NamedTuple):
     """RGB [H, W, 3]."""
     frame: PanopticFrame
     """Its times are NaN: the result of a replay must not depend on the time it takes."""
+    times: StageTimes
+    """What it took."""
 
 
 class CameraReplay:
@@ -88,6 +90,8 @@ class CameraReplay:
         self.predictor = VideoPredictor(runtime, tracking)
         self.processed = 0
         self.failed = 0
+        self.failures: list[str] = []
+        """Reasons of the first failures."""
         self._settings = settings
         self._decoded = 0
         self._seen = 0
@@ -129,8 +133,8 @@ class CameraReplay:
         )
         number, self.processed = self.processed, self.processed + 1
         skipped, self._skipped = self._skipped, 0
-        frame = dataclasses.replace(frame, times=UNTIMED)
-        return Processed(number, skipped, header, image, frame)
+        untimed = dataclasses.replace(frame, times=UNTIMED)
+        return Processed(number, skipped, header, image, untimed, frame.times)
 
     def announce(self, writer: Ros2Writer) -> None:
         """Tell a bag of the topics of `write`."""
@@ -152,7 +156,7 @@ class CameraReplay:
     def _messages(self, result: Processed) -> Iterator[tuple[str, str, Any]]:
         """Topic, type and message of each output, in the order of the live node."""
         settings, classes = self._settings, self.predictor.classes
-        number, skipped, header, image, frame = result
+        number, skipped, header, image, frame, _ = result
         if not number:
             yield from self._latched(header)
         if "instances" in settings.outputs:
@@ -182,6 +186,7 @@ class CameraReplay:
             "predictor": np.frombuffer(self.predictor.state(), np.uint8),
             "processed": self.processed,
             "failed": self.failed,
+            "failures": self.failures,
             "seen": self._seen,
             "skipped": self._skipped,
         }
@@ -190,6 +195,7 @@ class CameraReplay:
         """Go on where another replay of the same camera was."""
         self.predictor.restore(state["predictor"].tobytes())
         self.processed, self.failed = state["processed"], state["failed"]
+        self.failures = state["failures"]
         self._seen, self._skipped = state["seen"], state["skipped"]
         self._decoded = self._seen
 
@@ -197,5 +203,6 @@ class CameraReplay:
         self.failed += 1
         if self.failed <= MOST_FAILURES:
             more = "; others are only counted" if self.failed == MOST_FAILURES else ""
-            place = f"{message.topic.name}: the image received at {message.time} ns"
-            _log.warning("%s is left out: %s%s", place, error, more)
+            words = f"the image received at {message.time} ns is left out: {error}"
+            self.failures.append(words)
+            _log.warning("%s: %s%s", message.topic.name, words, more)

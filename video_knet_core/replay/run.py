@@ -27,6 +27,9 @@ from .camera import CameraReplay, Decoded, Processed
 from .journal import UNFINISHED, open_journal
 from .order import in_stamp_order
 from .products import Products
+from .report.page import write_page
+from .report.report import Facts, Outcome, Report, in_words
+from .rerun_recording import RerunRecording
 from .selection import choose_outputs, choose_topics, node_names
 from .settings import ReplayError, ReplaySettings
 
@@ -119,6 +122,8 @@ class _Replay:
         settings = replace(settings, outputs=choose_outputs(runtime.info, settings.outputs))
         self._settings, self._runtime, self._out = settings, runtime, out
         self._nodes = node_names(topics)
+        classes, unfinished = runtime.info.classes, out / UNFINISHED
+        self._rerun = RerunRecording(out, unfinished, classes) if settings.rerun else None
         task = {
             "bag": path.name,
             "bytes": _size(path),
@@ -133,6 +138,7 @@ class _Replay:
             topic: CameraReplay(node, runtime, settings, tracking)
             for topic, node in self._nodes.items()
         }
+        self._report = Report(self._facts(path, tracking)) if settings.report else None
         self._restore()
         self._copied = self._topics_to_copy() if settings.merge else {}
         self._products = {topic: self._products_of(topic) for topic in topics}
@@ -210,6 +216,10 @@ class _Replay:
         topic = message.topic.name
         self._cameras[topic].write(result, message.time, self._open_part())
         self._products[topic].write(result)
+        if self._report is not None:
+            self._report.add(topic, message.time, result)
+        if self._rerun is not None:
+            self._rerun.write(self._nodes[topic], result)
 
     def _copy(self, message: Message) -> None:
         embedded = self._copied[message.topic.name]
@@ -243,6 +253,8 @@ class _Replay:
             self._move_part(number)
         for topic, products in self._products.items():
             journal.tracks_sizes[self._nodes[topic]] = products.finish_part(number)
+        if self._rerun is not None:
+            self._rerun.finish_part(number)
         journal.messages, journal.frames = self._messages, self._frames
         journal.failed = sum(camera.failed for camera in self._cameras.values())
         old, journal.state = journal.state, self._store_state(number)
@@ -264,6 +276,9 @@ class _Replay:
 
     def _complete(self, damage: str) -> None:
         self._finish_part()
+        if self._report is not None:
+            failures = {topic: (c.failed, c.failures) for topic, c in self._cameras.items()}
+            write_page(self._report, Outcome(failures, damage), self._out)
         state, self._journal.state = self._journal.state, ""
         self._journal.damage, self._journal.complete = damage, True
         self._journal.save(self._out)
@@ -276,13 +291,18 @@ class _Replay:
             self._part.abort()
         for products in self._products.values():
             products.close()
+        if self._rerun is not None:
+            self._rerun.close()
 
     # --- state
 
     def _store_state(self, number: int) -> str:
-        states = {topic: camera.state() for topic, camera in self._cameras.items()}
+        state = {
+            "cameras": {topic: camera.state() for topic, camera in self._cameras.items()},
+            "report": None if self._report is None else self._report.state(),
+        }
         name = f"state_{number:04d}.zip"
-        (self._out / name).write_bytes(pack(states))
+        (self._out / name).write_bytes(pack(state))
         return name
 
     def _restore(self) -> None:
@@ -290,13 +310,21 @@ class _Replay:
             return
         path = self._out / self._journal.state
         try:
-            states = unpack(path.read_bytes())
+            state = unpack(path.read_bytes())
             for topic, camera in self._cameras.items():
-                camera.restore(states[topic])
+                camera.restore(state["cameras"][topic])
+            if self._report is not None:
+                self._report.restore(state["report"])
         except (OSError, StateError, KeyError) as error:
             raise ReplayError(f"{self._out} cannot be resumed: {path.name}: {error}") from None
 
     # --- what to expect
+
+    def _facts(self, path: Path, tracking: TrackingConfig) -> Facts:
+        info = self._runtime.info
+        options = in_words(self._settings, tracking)
+        start, backend = self._contents.start, self._runtime.name
+        return Facts(path.name, info.name, backend, info.classes, self._nodes, start, options)
 
     def _products_of(self, topic: str) -> Products:
         node = self._nodes[topic]

@@ -35,6 +35,10 @@ class ReplaySettings:
     """Also make label images in the form of STEP."""
     tracks: bool = False
     """Also write the tables as JSON lines."""
+    report: bool = True
+    """Also make a page to look at."""
+    rerun: bool = False
+    """Also make a recording for the Rerun viewer."""
     storage: str = "mcap"
     """Of the new bag: mcap, or sqlite3."""
     part_frames: int = 1000

@@ -1,0 +1,338 @@
+"""The page of a replay: complete, small, harmless, and the same after an interruption."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+
+import numpy as np
+import pytest
+from bag_fixtures import bag_of
+from browser import DESK, PHONE, Browser, find_browser
+from report_pages import ReportPage
+from tiny_onnx import write_tiny_model
+
+from video_knet_core.cli import main
+from video_knet_core.engine.runtime import open_runtime
+from video_knet_core.geometry import LabelMap
+from video_knet_core.replay.camera import UNTIMED, Processed
+from video_knet_core.replay.report.latency import Latency, quantiles
+from video_knet_core.replay.report.lifelines import MOST_LINES, MOST_SPANS
+from video_knet_core.replay.report.page import page, write_page
+from video_knet_core.replay.report.report import MOST_PICTURES, Facts, Outcome, Report
+from video_knet_core.replay.report.time_bins import MOST_BINS, TimeBins
+from video_knet_core.replay.run import replay
+from video_knet_core.replay.settings import ReplaySettings
+from video_knet_core.types import (
+    ClassInfo,
+    ClassTable,
+    PanopticFrame,
+    StageTimes,
+    Track,
+    TrackState,
+)
+from video_knet_core.visualize import track_color
+
+TOPIC = "/camera/image_raw"
+PERIOD = 100_000_000
+ROAD, CAR = ClassInfo(0, "road", False, (128, 64, 128)), ClassInfo(1, "car", True, (0, 0, 142))
+TIMES = StageTimes(1.0, 20.0, 1.0, 1.0)
+CONFIRMED, TENTATIVE, COASTED = TrackState.CONFIRMED, TrackState.TENTATIVE, TrackState.COASTED
+IMAGE = np.zeros((8, 10, 3), np.uint8)
+
+
+def row(label: int, info: ClassInfo, track_id: int = 0, state=CONFIRMED) -> Track:
+    seen = dict(score=0.9, track_score=0.9, age=1, first_seen=0, last_seen=0, truncated=False)
+    place = dict(box=(0, 0, 2, 2), centroid=(1.0, 1.0), velocity=(0.0, 0.0), area=4)
+    return Track(label, track_id, info.id, info.is_thing, state, **seen, **place)
+
+
+def result(number: int, *rows: Track, ended=(), epoch=0, map_=None) -> Processed:
+    """A frame; each label has two columns of the image from the left on, the rest has none."""
+    labels = np.zeros(IMAGE.shape[:2], np.uint16) if map_ is None else map_
+    if map_ is None:
+        for track in rows:
+            labels[:, 2 * (track.label - 1) % 10 : 2 * track.label] = track.label
+    frame = PanopticFrame(
+        number * PERIOD, LabelMap.of(labels), rows, (), tuple(ended), epoch, UNTIMED
+    )
+    return Processed(number, 0, None, IMAGE, frame, TIMES)
+
+
+def new_report(*classes: ClassInfo, topics=(TOPIC,), bag="drive") -> Report:
+    table = ClassTable(classes or (ROAD, CAR))
+    nodes = {topic: "/video_knet" for topic in topics}
+    return Report(Facts(bag, "tiny", "onnxruntime-cpu", table, nodes, 0, {}))
+
+
+def page_of(report: Report, damage="", failures=(0, [])) -> ReportPage:
+    return ReportPage(page(report, Outcome(dict.fromkeys(report.cameras, failures), damage)))
+
+
+def fed(report: Report, results: list[Processed]) -> Report:
+    for each in results:
+        report.add(TOPIC, each.number * PERIOD, each)
+    return report
+
+
+def bars(found: ReportPage) -> list[dict[str, str | None]]:
+    return [each for each in found.of_class("track") if "head" not in str(each["class"])]
+
+
+# --- tracks --------------------------------------------------------------------------------------
+
+
+def test_each_confirmed_track_has_a_bar_in_its_colour_and_a_line_of_text():
+    rows = [row(1, ROAD), row(2, CAR, 7), row(3, CAR, 9), row(4, CAR, 11, TENTATIVE)]
+    report = fed(new_report(), [result(0, *rows), result(1, *rows[:2], ended=[9, 11])])
+    found = page_of(report)
+    assert len(bars(found)) == 2
+    colors = {each.get("fill") for tag, each in found.elements if tag == "rect"}
+    assert {"#{:02x}{:02x}{:02x}".format(*track_color(track_id)) for track_id in (7, 9)} <= colors
+    assert "car 7" in found.words and "car 9" in found.words and "car 11" not in found.words
+    assert "1 more ended before they were confirmed" in found.text
+    assert "0.0 s – 0.1 s" in found.text and "2 frames" in found.text
+
+
+def test_a_track_out_of_sight_has_a_gap():
+    car, coasted = row(1, CAR, 1), row(0, CAR, 1, COASTED)
+    states = [car, car, coasted, coasted, car]
+    report = fed(new_report(), [result(number, each) for number, each in enumerate(states)])
+    (line,) = report.cameras[TOPIC].tracks.longest()
+    assert line.spans == [[0.0, 0.1], [pytest.approx(0.4), pytest.approx(0.4)]]
+    assert ", 1 gap" in page_of(report).text.replace(" ,", ",")
+
+
+def test_of_a_track_that_flickers_the_longest_gaps_are_kept():
+    report = new_report()
+    for number in range(0, 200, 2):
+        number += 10 * (number > 100)
+        report.add(TOPIC, number * PERIOD, result(number, row(1, CAR, 1)))
+    (line,) = report.cameras[TOPIC].tracks.longest()
+    assert len(line.spans) == MOST_SPANS and line.frames == 100
+    gaps = [b[0] - a[1] for a, b in zip(line.spans, line.spans[1:], strict=False)]
+    assert max(gaps) == pytest.approx(1.2)
+
+
+def test_of_very_many_tracks_the_longest_are_shown_and_the_page_stays_small():
+    at_once, sizes = 20, []
+    for count in (MOST_LINES, 5000):
+        report = new_report()
+        for number in range(count // at_once + 1):
+            first = number * at_once + 1
+            new = [row(1, CAR, first + k) for k in range(at_once) if first + k <= count]
+            old = [row(1, CAR, first - 1)] if number else []  # of each frame, one is seen again
+            ended = range(first - at_once - 1, first - 1)
+            report.add(TOPIC, number * PERIOD, result(number, *old, *new, ended=ended))
+        text = page(report, Outcome({TOPIC: (0, [])}, ""))
+        assert len(bars(ReportPage(text))) == MOST_LINES
+        sizes.append(len(text))
+    assert f"The {MOST_LINES} longest of 5,000 tracks" in text
+    longest = report.cameras[TOPIC].tracks.longest()
+    assert {line.frames for line in longest} == {2}
+    assert sizes[1] < 1.1 * sizes[0] < 200_000
+    assert len(report.cameras[TOPIC].tracks.state()["living"]) <= at_once + 1
+
+
+def test_a_reset_ends_all_tracks_and_their_ids_mean_others_after():
+    frames = [result(0, row(1, CAR, 1)), result(1, row(1, CAR, 1), epoch=1)]
+    assert fed(new_report(), frames).track_counts().tolist() == [0, 2]
+
+
+# --- classes -------------------------------------------------------------------------------------
+
+
+def shown_shares(found: ReportPage) -> list[float]:
+    return [float(word.removesuffix(" %")) for word in found.words if re.match(r"[\d.]+ %$", word)]
+
+
+def test_class_shares_are_those_of_the_pixels_and_sum_to_100_percent():
+    report = fed(new_report(), [result(0, row(1, ROAD), row(2, CAR, 1)), result(1, row(1, ROAD))])
+    times, shares = report.cameras[TOPIC].shares_over_time(100)
+    assert times == pytest.approx([0, 0.1])
+    assert shares == pytest.approx(np.array([[0.6, 0.2, 0.2], [0.8, 0.2, 0]]))
+    assert sum(shown_shares(page_of(report))[-3:]) == pytest.approx(100)
+
+
+def test_frames_of_a_semantic_model_have_no_tracks():
+    sky = ClassInfo(1, "sky", False, (70, 130, 180))
+    report = fed(new_report(ROAD, sky), [result(n, row(1, ROAD), row(2, sky)) for n in range(3)])
+    found = page_of(report)
+    assert "there are no tracks" in found.text and not bars(found)
+    assert "no instances" in found.text and {"road", "sky"} <= set(found.words)
+
+
+def test_shares_of_instances_that_overlap_are_of_the_pixels_in_front():
+    person = ClassInfo(1, "person", True, (220, 20, 60))
+    car = ClassInfo(0, "car", True, (0, 0, 142))
+    front = np.ones(IMAGE.shape[:2], np.uint16)
+    front[:, 5:] = 2
+    rows = [dataclasses.replace(row(1, car, 1), area=80), row(2, person, 2), row(3, car, 3)]
+    report = fed(new_report(car, person), [result(0, *rows, map_=front)])  # 3 is quite hidden
+    assert report.mean_shares() == pytest.approx([0, 0.5, 0.5])
+    assert len(bars(page_of(report))) == 3
+
+
+def test_sums_over_time_do_not_depend_on_how_often_the_bins_grew():
+    bins = TimeBins(1)
+    times = np.linspace(0, 20_000, 5000)
+    for seconds in times:
+        bins.row(seconds)[0] += 1
+    wanted = np.bincount((times / bins.width).astype(int), minlength=MOST_BINS)
+    assert bins.sums[:, 0].tolist() == wanted.tolist() and bins.width == 128
+
+
+# --- times and frames ----------------------------------------------------------------------------
+
+
+def test_quantiles_of_the_inference_time_are_right_to_two_percent():
+    latency, rng = Latency(), np.random.default_rng(0)
+    samples = rng.gamma(4.0, 10.0, 5000)
+    for number, milliseconds in enumerate(samples):
+        latency.add(number * 0.1, milliseconds)
+    wanted = np.quantile(samples, [0.5, 0.9, 0.99])
+    assert quantiles(latency.histogram[None])[0] == pytest.approx(wanted, rel=0.02)
+    times, over_time = latency.over_time(50)
+    assert 25 <= len(times) <= 50 and (np.diff(times) > 0).all()
+    assert np.median(over_time[:, 0]) == pytest.approx(wanted[0], rel=0.05)
+
+
+@pytest.mark.parametrize("count", [1, MOST_PICTURES, 500])
+def test_a_few_frames_are_chosen_evenly(count):
+    report = fed(new_report(), [result(number, row(1, ROAD)) for number in range(count)])
+    numbers = [picture.number for picture in report.cameras[TOPIC].pictures.kept]
+    assert min(count, MOST_PICTURES // 2 + 1) <= len(numbers) <= MOST_PICTURES
+    assert np.diff([*numbers, count]).max() == np.diff(numbers).max(initial=1)
+    assert len(set(np.diff(numbers))) <= 1
+    found = page_of(report)
+    images = [each for tag, each in found.elements if tag == "img" and each.get("src")]
+    assert len(images) == len(numbers) and all(each["alt"] for each in images)
+
+
+def test_cameras_share_the_room_for_frames_and_have_sections_of_their_own():
+    topics = ("/front/image_raw", "/rear/image_raw", "/left/image_raw", "/right/image_raw")
+    report = new_report(topics=topics)
+    for number in range(100):
+        for topic in topics[:3]:
+            report.add(topic, number * PERIOD, result(number, row(1, CAR, 1)))
+    found = page_of(report)
+    assert len(found.of_class("frame")) == 6 and len(bars(found)) == 3
+    headings = [word for word in found.words if word in topics]
+    assert all(headings.count(topic) >= 4 for topic in topics)
+    assert found.words.count("No frames.") == 3  # tracks, classes and times of the last camera
+
+
+# --- what may go wrong ---------------------------------------------------------------------------
+
+
+def test_names_from_the_bag_and_the_model_are_text_and_nothing_else():
+    hostile = "</title><script>alert('x')</script><img src=//e.x onerror=\"a&amp;b\">$bag"
+    classes = (
+        dataclasses.replace(ROAD, name=hostile),
+        dataclasses.replace(CAR, name=hostile + "2"),
+    )
+    report = new_report(*classes, topics=(hostile, TOPIC), bag=hostile)
+    for topic in (hostile, TOPIC):
+        report.add(topic, 0, result(0, row(1, classes[0]), row(2, classes[1], 1)))
+    found = page_of(report, damage=hostile, failures=(1, [hostile]))
+    assert found.text.count(hostile) >= 10
+    assert [tag for tag, _ in found.elements].count("script") == 1
+    assert not any(
+        "onerror" in each or "//e.x" in str(each.get("src")) for _, each in found.elements
+    )
+
+
+def test_damage_and_images_left_out_are_told_in_words():
+    report = fed(new_report(), [result(0, row(1, ROAD))])
+    text = page_of(report, "drive.mcap: byte 17 is wrong", (12, ["a", "b"])).text
+    assert "The bag is damaged; it was read up to there: drive.mcap: byte 17 is wrong" in text
+    assert f"{TOPIC}: 12 images could not be used. The first 2 of them:" in text
+
+
+def test_a_file_name_that_is_no_text_is_no_obstacle(tmp_path):
+    report = fed(new_report(bag="drive\udcff.mcap"), [result(0, row(1, ROAD))])
+    write_page(report, Outcome({TOPIC: (0, [])}, ""), tmp_path)
+    assert "drive?.mcap" in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_report_without_a_frame_is_a_page_too():
+    assert "No frames." in page_of(new_report()).words
+
+
+# --- of a replay ---------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def runtime(tmp_path_factory):
+    return open_runtime(write_tiny_model(tmp_path_factory.mktemp("model") / "tiny.onnx"))
+
+
+def test_a_replay_leaves_a_page_that_asks_for_nothing(runtime, tmp_path):
+    replay(bag_of(tmp_path, 20), runtime, tmp_path / "out")
+    text = (tmp_path / "out/report.html").read_text()
+    found = ReportPage(text)
+    assert "Replay of in" in found.words and len(bars(found)) == 1
+    assert "default-src 'none'" in text and "http:" not in text and "https:" not in text
+    sources = [each[key] for _, each in found.elements for key in ("src", "href") if key in each]
+    assert all(str(source).startswith(("data:", "#")) for source in sources)
+    assert not list((tmp_path / "out").glob("*.tmp"))
+
+
+def test_a_resumed_replay_has_the_same_report_but_for_its_timing(runtime, tmp_path):
+    path, settings = bag_of(tmp_path, 40), ReplaySettings(part_frames=7)
+    replay(path, runtime, tmp_path / "whole", settings)
+    steps = []
+
+    class Interrupted:
+        name, info, portable_state = runtime.name, runtime.info, runtime.portable_state
+
+        def step(self, image, state):
+            steps.append(1)
+            if len(steps) in (18, 30):
+                raise KeyboardInterrupt
+            return runtime.step(image, state)
+
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            replay(path, Interrupted(), tmp_path / "out", settings, resume=True)
+        assert not (tmp_path / "out/report.html").exists()
+    replay(path, runtime, tmp_path / "out", settings, resume=True)
+    whole, resumed = (
+        ReportPage((tmp_path / name / "report.html").read_text()) for name in ("whole", "out")
+    )
+    assert resumed.lasting == whole.lasting and len(whole.lasting) > 300
+
+
+def test_no_report_leaves_none(tmp_path):
+    model = write_tiny_model(tmp_path / "tiny.onnx")
+    command = ["replay", str(bag_of(tmp_path, 3)), "--model", str(model), "--no-report"]
+    assert main([*command, "--out", str(tmp_path / "out")]) == 0
+    assert json.loads((tmp_path / "out/replay.json").read_text())["complete"]
+    assert not (tmp_path / "out/report.html").exists()
+
+
+# --- in a browser --------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(find_browser() is None, reason="needs Chromium")
+def test_in_a_browser_the_page_is_quiet_fits_and_its_frames_can_be_enlarged(runtime, tmp_path):
+    topics = ("/front/image_raw", "/rear/image_raw")
+    replay(bag_of(tmp_path, 30, topics=topics), runtime, tmp_path / "out", ReplaySettings(topics))
+    path = tmp_path / "out/report.html"
+    with Browser() as browser:
+        for size in (PHONE, DESK):
+            browser.open(path, size)
+            root = "document.documentElement"
+            assert browser.run(f"{root}.scrollWidth") == browser.run(f"{root}.clientWidth")
+            assert browser.run("[...document.images].every(i => !i.src || i.naturalWidth > 0)")
+            browser.run("document.querySelectorAll('button.frame')[1].focus()")
+            browser.press("Enter")
+            assert browser.run("document.getElementById('viewer').open")
+            first = browser.run("document.getElementById('large').src")
+            browser.press("ArrowRight")
+            assert browser.run("document.getElementById('large').src") != first
+            browser.press("Escape")
+            assert not browser.run("document.getElementById('viewer').open")
+            assert browser.run("document.activeElement.className") == "frame"
+            assert browser.requests() == [path.as_uri()] and browser.complaints() == []

@@ -1,0 +1,110 @@
+"""A replay for the Rerun viewer: images, classes and boxes by stamp."""
+
+from __future__ import annotations
+
+import uuid
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from ..types import NO_CLASS, ClassTable, Track
+from ..visualize import track_color
+from .camera import Processed
+from .settings import ReplayError
+
+APPLICATION = "video_knet"
+QUALITY = 85
+"""Of the JPEG images."""
+BY_STAMP, BY_FRAME = "stamp", "frame"
+"""Timelines."""
+
+
+class RerunRecording:
+    """OUT/rerun/NNNN.rrd, a file for each part of the bag, because a file cannot be gone on with.
+
+    All have one recording id, so the viewer shows them as one. Each camera has an image, its
+    segmentation by class, and a box for each instance with its track id.
+
+    Args:
+        out: folder of the replay.
+        unfinished: folder for what is under way.
+        classes: of the model.
+
+    Raises:
+        ReplayError: rerun-sdk is not installed.
+    """
+
+    def __init__(self, out: Path, unfinished: Path, classes: ClassTable) -> None:
+        try:
+            import rerun
+        except ModuleNotFoundError:
+            raise ReplayError(
+                "--rerun needs rerun-sdk: pip install 'video_knet_ros[rerun]'"
+            ) from None
+        self._rerun: Any = rerun
+        self._out, self._unfinished = out, unfinished / "part.rrd"
+        self._classes = classes
+        self._stream: Any = None
+
+    def write(self, node: str, result: Processed) -> None:
+        """Add a frame of the camera whose results are below `node`."""
+        stream = self._open()
+        stamp = np.datetime64(result.frame.stamp, "ns")
+        stream.set_time(BY_STAMP, timestamp=stamp)
+        stream.set_time(BY_FRAME, sequence=result.number)
+        stream.log(f"{node}/image", self._image(result))
+        semantic = result.frame.semantic_map()
+        stream.log(f"{node}/segmentation", self._rerun.SegmentationImage(semantic, opacity=0.5))
+        things = [track for track in result.frame.tracks if track.is_thing and track.label]
+        stream.log(f"{node}/instances", self._boxes(things), self._facts(things))
+
+    def finish_part(self, part: int) -> None:
+        """Put the file of a part in its place."""
+        if self._stream is None:
+            return
+        self.close()
+        path = self._out / "rerun" / f"{part:04d}.rrd"
+        path.parent.mkdir(exist_ok=True)
+        self._unfinished.replace(path)
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._stream is not None:
+            self._stream.disconnect()
+            self._stream = None
+
+    def _open(self) -> Any:
+        """The file under way; each begins with the names and colours of the classes."""
+        if self._stream is None:
+            self._unfinished.parent.mkdir(parents=True, exist_ok=True)
+            name = uuid.uuid5(uuid.NAMESPACE_URL, self._out.resolve().as_uri())
+            self._stream = self._rerun.RecordingStream(APPLICATION, recording_id=name)
+            self._stream.save(self._unfinished)
+            classes = [(info.id, info.name, info.color) for info in self._classes]
+            none = (NO_CLASS, "no class", (0, 0, 0, 0))
+            self._stream.log("/", self._rerun.AnnotationContext([*classes, none]), static=True)
+        return self._stream
+
+    def _image(self, result: Processed) -> Any:
+        bgr = cv2.cvtColor(result.image, cv2.COLOR_RGB2BGR)
+        _, data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
+        return self._rerun.EncodedImage(contents=data.tobytes(), media_type="image/jpeg")
+
+    def _boxes(self, things: list[Track]) -> Any:
+        rerun = self._rerun
+        names = [self._classes[track.class_id].name for track in things]
+        return rerun.Boxes2D(
+            array=np.array([track.box for track in things], np.float32).reshape(-1, 4),
+            array_format=rerun.Box2DFormat.XYWH,
+            colors=[track_color(track.track_id) for track in things],
+            labels=[f"{name} {track.track_id}" for name, track in zip(names, things, strict=True)],
+            class_ids=[track.class_id for track in things],
+        )
+
+    def _facts(self, things: list[Track]) -> Any:
+        return self._rerun.AnyValues(
+            track_id=np.array([track.track_id for track in things], np.int64),
+            score=np.array([track.score for track in things], np.float32),
+        )
