@@ -334,16 +334,15 @@ def from_dict(cls: type[T], data: Any, where: str = "") -> T:
 
 def to_dict(config: Any) -> dict[str, Any]:
     """Plain data of a dataclass, ready for YAML or JSON; `from_dict` is the inverse."""
-    out: dict[str, Any] = {}
-    for f in dataclasses.fields(config):
-        value = getattr(config, f.name)
-        if isinstance(value, ClassTable):
-            out[f.name] = value.to_rows()
-        elif dataclasses.is_dataclass(value):
-            out[f.name] = to_dict(value)
-        else:
-            out[f.name] = list(value) if isinstance(value, tuple) else value
-    return out
+    return {f.name: _plain(getattr(config, f.name)) for f in dataclasses.fields(config)}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, ClassTable):
+        return value.to_rows()
+    if dataclasses.is_dataclass(value):
+        return to_dict(value)
+    return [_plain(item) for item in value] if isinstance(value, tuple) else value
 
 
 def load_yaml(cls: type[T], path: str | Path) -> T:
