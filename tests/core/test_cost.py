@@ -1,4 +1,4 @@
-"""What a network costs, against the numbers measured on the authors' own code."""
+"""What a network costs, against numbers measured on the authors' own code and published ones."""
 
 from __future__ import annotations
 
@@ -10,9 +10,12 @@ from golden import official_config, official_shapes
 from networks import small_config, small_network
 from torch import nn
 
+from video_knet_core.config import BackboneConfig, KernelConfig, ModelConfig, NeckConfig
 from video_knet_core.model.cost import Layer, layers, model_cost, roofline_s
 from video_knet_core.model.kernels import PreviousKernels
 from video_knet_core.model.official import translate
+from video_knet_core.model.video_knet import VideoKNet
+from video_knet_core.types import ClassTable
 
 BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
 
@@ -116,6 +119,65 @@ def test_two_operations_per_multiply_add_in_a_convolution():
     with torch.no_grad():
         network(torch.zeros(1, 3, 64, 96), previous)
     assert model_cost(network, 64, 96)[0].gflops == pytest.approx(sum(operations) / 1e9)
+
+
+# --- the decoders of semantic segmentation
+
+
+def decoder(neck: str, backbone: str, classes: int) -> ModelConfig:
+    """PSPNet or DeepLabv3+ as published: 512 channels, deep stem, no kernels but the classifier."""
+    rows = [{"name": f"{i}", "is_thing": False, "color": [i, i, i]} for i in range(classes)]
+    return ModelConfig(
+        ClassTable.from_rows(rows),
+        task="semantic",
+        backbone=BackboneConfig(backbone, output_stride=8, deep_stem=True),
+        neck=NeckConfig(neck, channels=512),
+        kernels=KernelConfig(things=0, stages=0, pooling="softmax", embedding=False),
+    )
+
+
+@pytest.mark.parametrize(
+    ("neck", "classes", "size", "parameters", "multiply_adds"),
+    [
+        ("pyramid_pooling", 150, (512, 512), 68.1, 256.4),
+        ("pyramid_pooling", 19, (1024, 2048), 68.0, 2048.9),
+        ("atrous_pyramid", 150, (512, 512), 62.7, 255.1),
+        ("atrous_pyramid", 19, (1024, 2048), 62.6, 2032.3),
+    ],
+)
+def test_decoders_on_a_resnet_101_cost_what_is_published(
+    neck, classes, size, parameters, multiply_adds
+):
+    """Xie et al., "SegFormer", 2021, table 2, which says the parameters for ADE20K (150 classes)
+    alone. They count those of the auxiliary head, and 1e9 multiply-adds as a GFLOP."""
+    config = decoder(neck, "resnet101", classes)
+    total = model_cost(config, *size)[-1]
+    with torch.device("meta"):
+        auxiliary = VideoKNet(config).auxiliary
+    learning = total.parameters + sum(p.numel() for p in auxiliary.parameters())
+    assert round(learning / 1e6, 1) == parameters
+    assert total.gflops / 2 == pytest.approx(multiply_adds, rel=0.002)
+
+
+def test_pspnet_on_a_resnet_50_costs_what_openvino_counts():
+    """`pspnet-pytorch` of the Open Model Zoo, MMSegmentation's for Pascal VOC at 512 x 512: 46.5827
+    M numbers where a batch norm is one bias for each channel, 357.1719 GFLOPs with activations."""
+    config = decoder("pyramid_pooling", "resnet50", 21)
+    total = model_cost(config, 512, 512)[-1]
+    with torch.device("meta"):
+        network = VideoKNet(config)
+    network.auxiliary = None
+    norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
+    scales = sum(norm.num_features for norm in norms)
+    assert (total.parameters - scales) / 1e6 == pytest.approx(46.5827, abs=1e-4)
+    assert total.gflops == pytest.approx(357.1719, rel=0.001)
+
+
+def test_a_plain_decoder_pays_for_its_classifier_but_for_no_stages():
+    rows = {row.part: row for row in model_cost(decoder("pyramid_pooling", "resnet50", 21), 64, 64)}
+    assert rows["kernel head"].parameters == 21 * 513
+    assert rows["kernel head"].gflops == pytest.approx(2 * 21 * 512 * 8 * 8 / 1e9)
+    assert rows["stages"].parameters == rows["stages"].gflops == 0
 
 
 # --- layers and roofline

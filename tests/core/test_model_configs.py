@@ -8,7 +8,17 @@ from networks import CONFIGS
 from video_knet_core.config import ConfigError, ModelConfig, from_dict, load_yaml, to_dict
 
 FILES = sorted((CONFIGS / "models").glob("*.yaml"))
-CLASSES = {"kitti_step": (2, 17), "cityscapes_vps": (8, 11), "vipseg": (58, 66), "street": (3, 8)}
+CLASSES = {
+    "kitti_step": (2, 17),
+    "cityscapes_vps": (8, 11),
+    "vipseg": (58, 66),
+    "vspw": (0, 124),
+    "youtube_vis": (40, 0),
+    "street_lite0": (3, 8),
+    "street_instances": (3, 0),
+    "street_pspnet": (0, 11),
+    "street_deeplabv3plus": (0, 11),
+}
 """Things and stuff of each data set; the names of configurations start with that of theirs."""
 SIZES = {"kitti_step": (375, 1242), "cityscapes_vps": (1024, 2048), "vipseg": (720, 1280)}
 
@@ -54,17 +64,56 @@ def test_vipseg_has_stuff_before_things_and_logits_the_other_way_round():
     assert ends == ["wall", "food", "door", "train"]
 
 
-def test_only_the_swin_model_has_kernel_fusion():
+def test_vspw_has_the_classes_of_vipseg_in_the_order_of_its_own_values():
+    """VIPSeg labels the videos of VSPW; its ids in the files are mixed, ours are stuff first."""
+    vspw, vipseg = model("vspw_pspnet_r101").classes, model("vipseg_r50").classes
+    assert {c.name: c.color for c in vspw} == {c.name: c.color for c in vipseg}
+    for kind in (vipseg.things, vipseg.stuff):
+        places = [vspw.id_of(vipseg[i].name) for i in kind]
+        assert places == sorted(places)
+    values = {"wall": 1, "door": 3, "car": 49, "person": 61, "tree": 67, "food": 122, "train": 124}
+    assert {name: vspw.id_of(name) + 1 for name in values} == values
+    assert model("vspw_deeplabv3plus_r101").classes == vspw
+
+
+def test_youtube_vis_classes_are_the_ids_of_the_data_set():
+    classes = model("youtube_vis_r50").classes
+    ids = {"person": 1, "giant_panda": 2, "sedan": 6, "airplane": 28, "tennis_racket": 40}
+    assert {name: classes.id_of(name) + 1 for name in ids} == ids
+    assert len({c.color for c in classes}) == 40
+
+
+def test_the_street_models_have_the_classes_of_the_street():
+    street = model("street_lite0")
+    rows = [(c.name, c.color) for c in street.classes]
+    for name in ("street_pspnet_lite0", "street_deeplabv3plus_lite0"):
+        assert [(c.name, c.color) for c in model(name).classes] == rows
+    instances = model("street_instances_lite0")
+    assert [(c.name, c.color) for c in instances.classes] == [
+        rows[i] for i in street.classes.things
+    ]
+    assert instances.kernels == street.kernels
+
+
+def test_of_the_published_networks_only_the_swin_model_has_kernel_fusion():
     """Section 7e of the specification: none of the published ResNet-50 configurations has it."""
     settings = {
         path.stem: (config.backbone.name, config.kernels.fusion, config.kernels.linking)
         for path in FILES
-        if not path.stem.startswith("street")
+        if path.stem.startswith(tuple(SIZES))
         for config in [load_yaml(ModelConfig, path)]
     }
     swin = settings.pop("kitti_step_swin_b")
     assert swin == ("swin_b", "update_dynamic_cov", "update")
     assert set(settings.values()) == {("resnet50", "none", "ffn")}
+
+
+def test_the_decoders_of_semantic_segmentation_need_a_dilated_backbone():
+    config = to_dict(model("vspw_pspnet_r101"))
+    config["backbone"]["output_stride"] = 32
+    message = "output_stride must be 8 for pyramid_pooling, found 32"
+    with pytest.raises(ConfigError, match=message):
+        from_dict(ModelConfig, config)
 
 
 @pytest.mark.parametrize(
@@ -79,6 +128,10 @@ def test_only_the_swin_model_has_kernel_fusion():
         ({"panoptic": {"overlap_threshold": 7.0}}, "overlap_threshold must be 0..1, found 7.0"),
         ({"panoptic": {"score_threshold": float("nan")}}, "score_threshold must be 0..1"),
         ({"height": 31}, "height must be at least 32, found 31"),
+        (
+            {"backbone": {"output_stride": 8}, "neck": {"name": "semantic_fpn", "channels": 64}},
+            "backbone.output_stride must be 32 for semantic_fpn, found 8",
+        ),
     ],
 )
 def test_a_configuration_that_cannot_be_built_is_named(change, message):

@@ -115,7 +115,7 @@ def test_permuting_thing_kernels_permutes_the_segments(image, kind):
     close(after.embeddings, before.embeddings[:, order])
 
 
-@pytest.mark.parametrize("pooling", ["mean", "sum"])
+@pytest.mark.parametrize("pooling", ["mean", "sum", "softmax"])
 @torch.no_grad()
 def test_the_folded_feature_transform_equals_the_plain_one(pooling):
     """The stage as the paper writes it: transform the features, then pool and multiply."""

@@ -31,8 +31,8 @@ class PartCost:
 def model_cost(model: VideoKNet | ModelConfig, height: int, width: int) -> tuple[PartCost, ...]:
     """Cost of one step in the middle of a video, with previous kernels, of one image.
 
-    What only the losses read (the auxiliary head; centres, where no seeds need them) is left out, as
-    it is from an exported model.
+    What only the losses read (the auxiliary head; centres, where no seeds need them) is left out,
+    as it is from an exported model.
 
     Args:
         model: a network, or the configuration of one.

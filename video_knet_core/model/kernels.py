@@ -100,8 +100,8 @@ def assemble_group_features(
     if pooling == "sum":
         return group / scale, area / scale
     divisor = area.clamp(min=scale)
-    weight = (area > 0).to(area.dtype) if pooling == "mean" else area / divisor
-    return group / divisor, weight
+    average = group / divisor
+    return average, (area > 0).to(area.dtype) if pooling == "mean" else area / divisor
 
 
 class KernelHead(nn.Module):
