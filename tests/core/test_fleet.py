@@ -295,6 +295,15 @@ def test_a_model_that_no_worker_can_open_ends_the_fleet_with_its_reason(cluster,
     assert result.stderr.splitlines()[-1].startswith(f"video-knet replay: {broken}")
 
 
+def test_an_address_where_nobody_listens_is_told_at_once(bags, model, tmp_path, capsys):
+    pytest.importorskip("ray", reason="needs the extra `fleet`")
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{unused.getsockname()[1]}"
+        command = fleet_command(bags / "*", tmp_path / "out", model, "--ray", address)
+        assert f"no Ray cluster at {address}: " in failure(command, capsys)
+
+
 def test_more_threads_than_a_machine_has_cores_are_refused(cluster, bags, model, tmp_path):
     command = fleet_command(bags / "*", tmp_path / "out", model, "--ray", cluster)
     command[command.index("--threads") + 1] = "3"

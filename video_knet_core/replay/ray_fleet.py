@@ -24,6 +24,8 @@ from .settings import ReplayError
 LOCAL = "local"
 OBJECT_STORE = 80 << 20
 """Bytes, near the least that Ray takes: only names and numbers pass between the processes."""
+TIMEOUT = 10.0
+"""Seconds in which a cluster must answer."""
 
 _log = logging.getLogger(__name__)
 
@@ -55,10 +57,10 @@ def replay_on_ray(
             room for them, this machine does not.
 
     Raises:
-        FleetError: no worker can begin.
+        FleetError: there is no cluster at the address, or no worker can begin.
         ModelError, BackendError: no worker can open the engine.
         ModuleNotFoundError: ray is not installed.
-        ConnectionError: there is no cluster at the address.
+        ConnectionError: the address is "auto", and there is no cluster.
     """
     with _connected(address), _marker(out) as marker:
         crew = _Crew(Queue(jobs), plan, Place(marker, folder, __version__))
@@ -224,6 +226,7 @@ class _Crew:
 def _connected(address: str) -> Iterator[None]:
     import ray
 
+    _check_reachable(address)
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # it would send them to its makers
     local: dict[str, Any] = {"include_dashboard": False, "object_store_memory": OBJECT_STORE}
     ray.init(
@@ -235,6 +238,17 @@ def _connected(address: str) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _check_reachable(address: str) -> None:
+    """FleetError if nobody listens at HOST:PORT, where Ray itself tries for many minutes."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal():
+        return
+    try:
+        socket.create_connection((host.rpartition("/")[2], int(port)), timeout=TIMEOUT).close()
+    except (OSError, OverflowError) as error:
+        raise FleetError(f"no Ray cluster at {address}: {error}") from None
 
 
 @contextmanager
