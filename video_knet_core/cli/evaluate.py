@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
@@ -13,9 +13,11 @@ from .arguments import add_association, add_model, positive, runtime_of
 from .errors import UsageError
 
 if TYPE_CHECKING:
+    from ..data.street_frame import StreetClip
     from ..data.video import VideoDataset
     from ..evaluate.scores import Scores
     from ..evaluate.street import StreetScores
+    from ..evaluate.street_instances import InstanceScores
 
 
 def add_evaluate(commands: argparse._SubParsersAction) -> None:
@@ -23,12 +25,13 @@ def add_evaluate(commands: argparse._SubParsersAction) -> None:
     evaluate = commands.add_parser("eval", help="measure a model on labelled data")
     data = evaluate.add_subparsers(dest="data", required=True, metavar="DATA")
     synthetic = data.add_parser(
-        "synthetic", help="held-out synthetic streets: STQ, VPQ and id switches"
+        "synthetic", help="held-out synthetic streets: STQ, VPQ and id switches, or AP"
     )
     _add_clips(synthetic)
     synthetic.set_defaults(run=_eval_synthetic)
     pasted = data.add_parser(
-        "pasted", help="a real clip with moving objects pasted on it: STQ, VPQ and id switches"
+        "pasted",
+        help="a real clip with moving objects pasted on it: the same",
     )
     pasted.add_argument(
         "--root",
@@ -103,26 +106,50 @@ def _add_eval_dataset(data: argparse._SubParsersAction) -> None:
 
 
 def _eval_synthetic(arguments: argparse.Namespace) -> None:
-    from ..evaluate.street import evaluate_clips, synthetic_streets
+    from ..evaluate.street import synthetic_streets
 
     clips = synthetic_streets(arguments.clips)
-    scores = evaluate_clips(runtime_of(arguments), clips, arguments.frames, _trackings(arguments))
-    print(f"synthetic street, {arguments.clips} held-out clips of {arguments.frames} frames")
-    _print_scores(scores, arguments)
+    title = f"synthetic street, {arguments.clips} held-out clips of {arguments.frames} frames"
+    _eval_clips(arguments, title, clips)
 
 
 def _eval_pasted(arguments: argparse.Namespace) -> None:
-    from ..evaluate.street import evaluate_clips, pasted_clips, street_classes
+    from ..evaluate.street import pasted_clips
+    from ..evaluate.street_instances import STREET_TABLE
 
-    runtime = runtime_of(arguments)
-    classes = street_classes(runtime)
-    clips = pasted_clips(arguments.root, classes, arguments.clips, arguments.sprites)
-    scores = evaluate_clips(runtime, clips, arguments.frames, _trackings(arguments))
-    print(
+    clips = pasted_clips(arguments.root, STREET_TABLE, arguments.clips, arguments.sprites)
+    title = (
         f"{arguments.clips} pasted clips of {arguments.frames} frames, "
         f"sprites: {arguments.sprites}; the clip's own things are void"
     )
+    _eval_clips(arguments, title, clips)
+
+
+def _eval_clips(arguments: argparse.Namespace, title: str, clips: Iterable[StreetClip]) -> None:
+    """Print the scores of a model on clips with exact tracks, by the numbers of its task."""
+    from ..evaluate.street import evaluate_clips
+    from ..evaluate.street_instances import evaluate_instances
+
+    runtime, trackings = runtime_of(arguments), _trackings(arguments)
+    if runtime.info.task == "semantic":
+        raise UsageError(f"{runtime.info.name} has no tracks to measure: see eval camvid")
+    if runtime.info.task == "instance":
+        found = evaluate_instances(runtime, clips, arguments.frames, trackings)
+        print("\n".join([title, *_instance_table(found)]))
+        return
+    scores = evaluate_clips(runtime, clips, arguments.frames, trackings)
+    print(title)
     _print_scores(scores, arguments)
+
+
+def _instance_table(scores: Mapping[str, InstanceScores]) -> list[str]:
+    """A row for each tracker."""
+    width = max(len("tracker"), *map(len, scores))
+    lines = [f"{'tracker':<{width}}     AP   AP50   AP75   AR10"]
+    for name, row in scores.items():
+        figures = "".join(f"{v:7.3f}" for v in (row.ap, row.ap50, row.ap75, row.ar10))
+        lines.append(f"{name:<{width}}{figures}")
+    return lines
 
 
 def _trackings(arguments: argparse.Namespace) -> dict[str, TrackingConfig]:

@@ -17,6 +17,7 @@ STREET_CLASSES = [
     *("person", "cyclist", "vehicle"),
 ]
 """Names of the classes 0..10 of the street model, of CamVid and of the synthetic street."""
+STREET_THINGS = ("person", "cyclist", "vehicle")
 
 SPECK = 3e-4
 """Share of the frame (41 pixels of 480 x 288) below which the visible part of an object is labelled

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
-from ..data.video import LabelledFrame, Video, VideoDataset
+from ..data.video import InstanceMasks, LabelledFrame, Video, VideoDataset
 from ..data.youtube_vis import YoutubeVisVideo
 from ..metrics.rle import RunLengths
 from ..metrics.vis import PredictedTrack, TrueTrack, VideoInstanceAP, VideoInstanceQuality
@@ -21,6 +23,8 @@ COLUMNS = {
     **{"ar_small": "ARs", "ar_medium": "ARm", "ar_large": "ARl"},
 }
 """Field of `VideoInstanceQuality` -> name in the table."""
+CROWD = 0
+"""Id of the things of a class that have none of their own."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +104,75 @@ class TrackCollector:
         for track in self.tracks.values():
             track.masks += [None] * (self._frames - len(track.masks))
 
+    def predicted(self) -> list[PredictedTrack]:
+        """The tracks of the frames so far."""
+        return [
+            PredictedTrack(track_id, track.class_id, track.masks, track.score)
+            for track_id, track in self.tracks.items()
+        ]
+
+
+class TruthOfFrame(Protocol):
+    """Labels of one frame: maps [H, W], and whole masks where objects may overlap."""
+
+    @property
+    def semantic(self) -> NDArray[np.uint8]: ...
+    @property
+    def instance(self) -> NDArray[np.integer]: ...
+    @property
+    def masks(self) -> InstanceMasks | None: ...
+
+
+class TrueTrackCollector:
+    """Puts the true tracks of one video together from its frames, so that it may be cut short.
+
+    Args:
+        things: class ids of the objects. Those without an id are a crowd.
+    """
+
+    def __init__(self, things: Sequence[int]) -> None:
+        self._things, self._frames = things, 0
+        self._masks: dict[tuple[int, int], list[RunLengths | None]] = {}
+        """By class and id."""
+
+    def add(self, truth: TruthOfFrame, ignored: NDArray[np.bool_] | None = None) -> None:
+        """Add the next frame; what is found on `ignored` pixels [H, W] is neither right nor wrong,
+        as on a crowd."""
+        for key, mask in self._objects(truth, ignored):
+            masks = self._masks.setdefault(key, [])
+            masks += [None] * (self._frames - len(masks)) + [RunLengths.from_mask(mask)]
+        self._frames += 1
+
+    def true(self) -> list[TrueTrack]:
+        """The tracks of the frames so far."""
+        return [
+            TrueTrack(
+                f"{class_id}/{track}",
+                class_id,
+                masks + [None] * (self._frames - len(masks)),
+                track == CROWD,
+            )
+            for (class_id, track), masks in self._masks.items()
+        ]
+
+    def _objects(
+        self, truth: TruthOfFrame, ignored: NDArray[np.bool_] | None
+    ) -> Iterator[tuple[tuple[int, int], NDArray[np.bool_]]]:
+        """Whole masks where the labels have them, else what is in front."""
+        whole = truth.masks
+        if whole is not None:
+            keys = zip(whole.class_ids.tolist(), whole.ids.tolist(), strict=True)
+            yield from zip(keys, whole.masks, strict=True)
+        for class_id in self._things:
+            pixels = truth.semantic == class_id
+            crowd = pixels & (truth.instance == CROWD)
+            crowd = crowd if ignored is None else crowd | ignored
+            if crowd.any():
+                yield (class_id, CROWD), crowd
+            found = np.unique(truth.instance[pixels]) if whole is None else np.zeros(0, int)
+            for track in found[found != CROWD].tolist():
+                yield (class_id, track), pixels & (truth.instance == track)
+
 
 class InstanceEvaluator:
     """The twelve numbers of YouTube-VIS; NaN where the official program has -1."""
@@ -118,7 +191,7 @@ class InstanceEvaluator:
 
     def end_video(self, video: Video) -> None:
         """Compare the tracks; ValueError if a mask has not the size of the video."""
-        truth, predicted = _true_tracks(youtube_vis(video)), _predicted_tracks(self._collector)
+        truth, predicted = _true_tracks(youtube_vis(video)), self._collector.predicted()
         self._collector = TrackCollector()
         alone = self._metric()
         for metric in (self._quality, alone):
@@ -162,13 +235,6 @@ def _true_tracks(video: YoutubeVisVideo) -> list[TrueTrack]:
             track.crowd,
         )
         for track in video.tracks
-    ]
-
-
-def _predicted_tracks(collector: TrackCollector) -> list[PredictedTrack]:
-    return [
-        PredictedTrack(track_id, track.class_id, track.masks, track.score)
-        for track_id, track in collector.tracks.items()
     ]
 
 

@@ -5,8 +5,9 @@ Frames come one by one; the scores are of the frames of all processes together.
 
 from __future__ import annotations
 
+import dataclasses
 import json
-from collections.abc import Iterator
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -14,16 +15,13 @@ import torch
 from numpy.typing import NDArray
 
 from ..data.video import InstanceMasks
-from ..evaluate.instances import TrackCollector, instances
+from ..evaluate.instances import TrackCollector, TrueTrackCollector, instances
 from ..metrics.rle import RunLengths
 from ..metrics.stq import QualitySums, SegmentationTrackingQuality
 from ..metrics.vis import PredictedTrack, TrueTrack, VideoInstanceAP
 from ..metrics.vss import MeanIoU
 from ..types import NO_CLASS, ClassTable, PanopticFrame
 from . import processes
-
-CROWD = 0
-"""Id of the things of a class that have none of their own."""
 
 
 class Frame(Protocol):
@@ -102,19 +100,22 @@ class InstanceMetric:
 
     def __init__(self, classes: ClassTable) -> None:
         self._things = classes.things
-        self._clips: dict[int, tuple[_TrueTracks, TrackCollector]] = {}
+        self._clips: dict[int, tuple[TrueTrackCollector, TrackCollector]] = {}
 
     def update(self, truth: Frame, frame: PanopticFrame, clip: int) -> None:
         """See `ClipMetric`."""
         true, predicted = self._clips.setdefault(
-            clip, (_TrueTracks(self._things), TrackCollector())
+            clip, (TrueTrackCollector(self._things), TrackCollector())
         )
         true.add(truth)
         predicted.add(instances(frame))
 
     def scores(self, device: torch.device) -> dict[str, float]:
         """See `ClipMetric`."""
-        own = {clip: [true.rows(), _rows(found)] for clip, (true, found) in self._clips.items()}
+        own = {
+            clip: [[_row(track) for track in part] for part in (true.true(), found.predicted())]
+            for clip, (true, found) in self._clips.items()
+        }
         clips: dict[str, list] = {}
         for text in processes.gathered(json.dumps(own), device):
             clips |= json.loads(text)
@@ -130,61 +131,11 @@ class InstanceMetric:
         return {"ap": quality.ap, "ap50": quality.ap50}
 
 
-class _TrueTracks:
-    """The objects of one clip, frame after frame."""
-
-    def __init__(self, things: tuple[int, ...]) -> None:
-        self._things, self._frames = things, 0
-        self._masks: dict[tuple[int, int], list[RunLengths | None]] = {}
-        """By class and id."""
-
-    def add(self, truth: Frame) -> None:
-        """Add the next frame."""
-        for key, mask in self._objects(truth):
-            masks = self._masks.setdefault(key, [])
-            masks += [None] * (self._frames - len(masks)) + [RunLengths.from_mask(mask)]
-        self._frames += 1
-
-    def rows(self) -> list[dict[str, Any]]:
-        """The arguments of `TrueTrack`, as plain data."""
-        return [
-            {
-                "id": f"{class_id}/{track}",
-                "category": class_id,
-                "masks": _plain(masks + [None] * (self._frames - len(masks))),
-                "crowd": track == CROWD,
-            }
-            for (class_id, track), masks in self._masks.items()
-        ]
-
-    def _objects(self, truth: Frame) -> Iterator[tuple[tuple[int, int], NDArray[np.bool_]]]:
-        """Whole masks where the labels have them, else what is in front."""
-        whole = truth.masks
-        if whole is not None:
-            keys = zip(whole.class_ids.tolist(), whole.ids.tolist(), strict=True)
-            yield from zip(keys, whole.masks, strict=True)
-        for class_id in self._things:
-            pixels = truth.semantic == class_id
-            for track in np.unique(truth.instance[pixels]).tolist():
-                if whole is None or track == CROWD:
-                    yield (class_id, track), pixels & (truth.instance == track)
-
-
-def _rows(found: TrackCollector) -> list[dict[str, Any]]:
-    """The arguments of `PredictedTrack`, as plain data."""
-    return [
-        {
-            "id": track_id,
-            "category": track.class_id,
-            "masks": _plain(track.masks),
-            "score": track.score,
-        }
-        for track_id, track in found.tracks.items()
-    ]
-
-
-def _plain(masks: list[RunLengths | None]) -> list[dict | None]:
-    return [None if mask is None else mask.to_coco() for mask in masks]
+def _row(track: TrueTrack | PredictedTrack) -> dict[str, Any]:
+    """The arguments of a track, as plain data."""
+    fields = {f.name: getattr(track, f.name) for f in dataclasses.fields(track)}
+    masks: Sequence[RunLengths | None] = fields["masks"]  # what the collectors keep
+    return fields | {"masks": [None if mask is None else mask.to_coco() for mask in masks]}
 
 
 def _masks(row: dict[str, Any]) -> list[RunLengths | None]:
