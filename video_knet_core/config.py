@@ -67,8 +67,9 @@ class NeckConfig:
     """Pyramid to one feature map."""
 
     name: str = "lean"
-    """"lean": separable convolutions; "semantic_fpn": the authors'. Task semantic only:
-    "pyramid_pooling", PSPNet's, and "atrous_pyramid", DeepLabv3+'s."""
+    """"lean": separable convolutions; "semantic_fpn": the authors', for backbone.output_stride 32.
+    Task semantic only, for output stride 8: "pyramid_pooling", PSPNet's, and "atrous_pyramid",
+    DeepLabv3+'s."""
     channels: int = 128
     stride: int = 4
     """Of the feature map, lean neck only: 4 or 8. The authors' and PSPNet's have 8, DeepLab's 4."""

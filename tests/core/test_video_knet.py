@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 from golden import small_config as reference_config
-from networks import small_config, small_network
+from networks import small_config, small_network, small_version
 from torch import Tensor
 
 from video_knet_core.config import BackboneConfig, ConfigError
@@ -17,6 +17,7 @@ from video_knet_core.model.kernels import (
     apply_kernels,
     assemble_group_features,
 )
+from video_knet_core.model.precision import with_half_maps
 from video_knet_core.model.video_knet import VideoKNet
 
 THINGS, STUFF, CHANNELS = 6, 8, 32
@@ -39,15 +40,35 @@ def test_outputs_have_the_shapes_of_the_contract(image):
     assert state.valid.all()
 
 
+@pytest.mark.parametrize(
+    ("name", "classes"), [("street_instances_lite0", 3), ("youtube_vis_r50", 40)]
+)
+@torch.no_grad()
+def test_a_network_of_instances_has_thing_kernels_alone(image, name, classes):
+    network = small_version(name)
+    _, state = network(image)
+    for model in (network, with_half_maps(network)):
+        prediction, _ = model(image.flip(3), state)
+        stride = network.config.neck.map_stride
+        assert prediction.class_logits.shape == (2, 10, classes)
+        assert prediction.mask_logits.shape == (2, 10, 64 // stride, 96 // stride)
+        assert prediction.embeddings.shape == (2, 10, CHANNELS)
+        assert prediction.head.semantic_logits.shape[1] == classes
+        assert prediction.class_logits.isfinite().all()
+    assert state.kernels.shape == (2, 10, CHANNELS)
+
+
 def built(kind: str) -> VideoKNet:
-    """A small street model, with seeds or without, or one of the authors' architecture."""
+    """A small street model, with seeds or without or of instances, or of the authors' layers."""
+    if kind == "instances":
+        return small_version("street_instances_lite0")
     if kind != "reference":
         return small_network(seeds=kind == "street")
     torch.manual_seed(0)
     return VideoKNet(reference_config(fusion="link_atten")).eval()
 
 
-@pytest.fixture(params=["street", "unseeded", "reference"])
+@pytest.fixture(params=["street", "unseeded", "reference", "instances"])
 def network(request) -> VideoKNet:
     """Of each kind, with random weights."""
     return built(request.param)
