@@ -30,7 +30,7 @@ def exported(tmp_path_factory) -> Callable[..., Path]:
     With `plain` it is the decoder of a semantic network alone. The checkpoint of each is beside it,
     as NAME.safetensors, or NAME_plain.safetensors.
     """
-    from networks import shrink_swin, small_version
+    from networks import shrink_swin, small_version, tell_pixels_apart
 
     from video_knet_core.cli import main
     from video_knet_core.model.checkpoint import save_model
@@ -49,7 +49,7 @@ def exported(tmp_path_factory) -> Callable[..., Path]:
         with pytest.MonkeyPatch.context() as patch:
             shrink_swin(patch)
             if not checkpoint.exists():
-                save_model(small_version(name, **kernels), checkpoint)
+                save_model(tell_pixels_apart(small_version(name, **kernels)), checkpoint)
             options = ["--precision", precision, *(["--raw"] if form == "raw" else [])]
             assert main(["export", str(checkpoint), str(out), *options]) == 0
         return out

@@ -38,7 +38,8 @@ def small_network(seed: int = 0, **kernels: object) -> VideoKNet:
 def small_version(name: str, **kernels: object) -> VideoKNet:
     """A configuration of config/models with random weights, made small but of the same operators.
 
-    A Swin-B has shallower and narrower stages, which a caller must ask for: `shrink_swin`.
+    A ResNet-101 is a ResNet-50. A Swin-B has shallower and narrower stages, which a caller must ask
+    for: `shrink_swin`.
     """
     config = load_yaml(ModelConfig, CONFIGS / "models" / f"{name}.yaml")
     things = min(10, config.kernels.things)  # task semantic has none
@@ -48,20 +49,21 @@ def small_version(name: str, **kernels: object) -> VideoKNet:
         height=75,  # as 375 and 1242 of KITTI, not multiples of 32
         width=122,
         neck=replace(config.neck, channels=32),
-        backbone=replace(config.backbone, width=8),
+        backbone=replace(
+            config.backbone, width=8, name=config.backbone.name.replace("resnet101", "resnet50")
+        ),
         kernels=replace(config.kernels, **kernels),
     )
     torch.manual_seed(0)
-    network = VideoKNet(small)
-    if config.task != "panoptic":
-        _tell_pixels_apart(network)
-    return network.eval()
+    return VideoKNet(small).eval()
 
 
 @torch.no_grad()
-def _tell_pixels_apart(network: VideoKNet) -> None:
+def tell_pixels_apart(network: VideoKNet) -> VideoKNet:
     """Give a random network of task semantic or instance maps of more than one class, by the
     statistics of two images, and scores on both sides of the threshold."""
+    if network.config.task == "panoptic":
+        return network
     height, width = network.config.height, network.config.width
     streets = [SyntheticStreet(seed, height, width).frame(0).image for seed in (1, 2)]
     for module in network.modules():
@@ -72,6 +74,7 @@ def _tell_pixels_apart(network: VideoKNet) -> None:
         classifier = network.stages[-1].class_head[-1]
         classifier.weight.mul_(6)
         classifier.bias.fill_(-3.8)
+    return network.eval()
 
 
 def shrink_swin(monkeypatch: pytest.MonkeyPatch) -> None:
