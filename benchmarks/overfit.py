@@ -102,7 +102,8 @@ def targets_of(model: ModelConfig, frame: StreetFrame) -> Targets:
     alone = FramePair(
         frame.image[None], frame.semantic[None], frame.instance[None].astype(np.int32)
     )
-    grid = TrainConfig("", mask_stride=2, rank_stride=4)
+    # in task semantic the classes of cells are all there is to learn from
+    grid = TrainConfig("", mask_stride=2, rank_stride=1 if model.task == "semantic" else 4)
     return task_of(model).targets(alone, 0, model.classes, grid)
 
 
