@@ -33,6 +33,7 @@ class Summary:
     out: Path
     backend: str
     tracks_things: bool = True
+    """False in task semantic: the report says nothing of tracks."""
     seconds: float = 0.0
     inference_ms: list[float] = field(default_factory=list)
     """Of each frame."""

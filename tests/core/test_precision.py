@@ -123,6 +123,10 @@ def test_the_mean_of_an_image_is_taken_in_float32():
     assert (mean == 100).all()
 
 
+NETWORKS = (
+    *("street_lite0", "kitti_step_r50", "kitti_step_swin_b"),
+    *("vspw_deeplabv3plus_r101", "youtube_vis_r50"),
+)
 GATHERING = {
     *("InstanceNormalization", "LayerNormalization", "GroupNormalization"),
     *("ReduceSum", "ReduceMean", "ReduceL2", "GlobalAveragePool", "ReduceProd"),
@@ -130,7 +134,7 @@ GATHERING = {
 """Operators that make one number of many."""
 
 
-@pytest.mark.parametrize("name", ["street_lite0", "kitti_step_r50", "kitti_step_swin_b"])
+@pytest.mark.parametrize("name", NETWORKS)
 def test_whatever_adds_up_many_numbers_of_an_fp16_graph_is_float32(name, exported):
     graph = onnx.shape_inference.infer_shapes(onnx.load(exported(name, "fp16"))).graph
     types = {v.name: v.type.tensor_type.elem_type for v in (*graph.value_info, *graph.input)}
@@ -141,7 +145,7 @@ def test_whatever_adds_up_many_numbers_of_an_fp16_graph_is_float32(name, exporte
         assert types[node.input[0]] != TensorProto.FLOAT16, (node.op_type, node.name)
 
 
-@pytest.mark.parametrize("name", ["street_lite0", "kitti_step_r50", "kitti_step_swin_b"])
+@pytest.mark.parametrize("name", NETWORKS)
 def test_every_convolution_of_an_fp16_graph_has_half_weights(name, exported):
     graph = onnx.load(exported(name, "fp16")).graph
     weights = {tensor.name: tensor for tensor in graph.initializer}
