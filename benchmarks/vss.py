@@ -114,7 +114,7 @@ class Job:
         settings |= {"model": "model.yaml", "init": str(init.resolve()), "seed": self.seed}
         settings |= {"steps": steps, "warmup_steps": steps // 20, "checkpoint_every": 50}
         settings |= {"batch": 2, "threads": 1, "workers": 0, "average": 0.0, "validation": {}}
-        settings["frozen_groups"] = self.frozen
+        settings |= {"frozen_groups": self.frozen, "rank_stride": 2}
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "model.yaml").write_text(yaml.safe_dump(to_dict(self.model(kernels))))
         (folder / "run.yaml").write_text(yaml.safe_dump(settings))
