@@ -14,6 +14,8 @@ CLASSES = {
     "vipseg": (58, 66),
     "vspw": (0, 124),
     "youtube_vis": (40, 0),
+    "coco_panoptic": (80, 53),
+    "coco_instances": (80, 0),
     "street_lite0": (3, 8),
     "street_instances": (3, 0),
     "street_pspnet": (0, 11),
