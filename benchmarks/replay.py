@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What a replay costs beside the predictor, and whether its memory grows with the bag.
 
-    python benchmarks/replay.py [--model MODEL.onnx] [--frames 100] [--rounds 3]
+    python benchmarks/replay.py [--model MODEL.onnx] [--frames 400] [--rounds 3]
                                 [--jpeg QUALITY] [--memory-frames 20000] [--folder FOLDER]
 
 Speed: the same images, 1242 x 375, through the bare predictor and through a replay, which reads,
@@ -124,7 +124,7 @@ def seconds(work: Callable[[], object]) -> tuple[float, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--model", type=Path, help="default: the shipped model")
-    parser.add_argument("--frames", type=int, default=100, help="for speed; default 100")
+    parser.add_argument("--frames", type=int, default=400, help="for speed; default 400")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--jpeg", type=int, help="quality of compressed images; default: raw")
     parser.add_argument("--memory-frames", type=int, default=20_000)
