@@ -4,8 +4,6 @@
 Start it beside the camera node, with a model of task panoptic: python3 planner.py
 """
 
-from contextlib import suppress
-
 import cv2
 import numpy as np
 import rclpy
@@ -67,8 +65,13 @@ def describe(table, image):
 
 def main():
     rclpy.init()
-    with suppress(KeyboardInterrupt, ExternalShutdownException):
+    try:
         rclpy.spin(Planner())
+    except (KeyboardInterrupt, ExternalShutdownException):
+        pass
+    except Exception:
+        if rclpy.ok():
+            raise  # else a signal came just before a wait, and there is nothing to wait on any more
 
 
 if __name__ == "__main__":

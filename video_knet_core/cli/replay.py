@@ -58,6 +58,23 @@ def add_replay(commands: argparse._SubParsersAction) -> None:
         default=[],
         help="topics of the new bag; default: instances panoptic, of a semantic model semantic",
     )
+    _add_products(replay)
+    replay.add_argument("--storage", choices=("mcap", "sqlite3"), default="mcap")
+    replay.add_argument(
+        "--part",
+        type=positive,
+        default=1000,
+        metavar="N",
+        help="frames in a file of the new bag, and at most lost by an interruption; default: 1000",
+    )
+    replay.add_argument("--resume", action="store_true", help="go on with an interrupted replay")
+    add_model(replay)
+    add_association(replay)
+    replay.set_defaults(run=_replay)
+
+
+def _add_products(replay: argparse.ArgumentParser) -> None:
+    """What else the result holds."""
     replay.add_argument("--rle", action="store_true", help="masks in the table, as run lengths")
     replay.add_argument("--merge", action="store_true", help="copy what was read into the new bag")
     replay.add_argument("--overlay", action="store_true", help="videos: OUT/overlay/CAMERA")
@@ -73,18 +90,6 @@ def add_replay(commands: argparse._SubParsersAction) -> None:
     replay.add_argument(
         "--rerun", action="store_true", help="recording for the Rerun viewer: OUT/rerun"
     )
-    replay.add_argument("--storage", choices=("mcap", "sqlite3"), default="mcap")
-    replay.add_argument(
-        "--part",
-        type=positive,
-        default=1000,
-        metavar="N",
-        help="frames in a file of the new bag, and at most lost by an interruption; default: 1000",
-    )
-    replay.add_argument("--resume", action="store_true", help="go on with an interrupted replay")
-    add_model(replay)
-    add_association(replay)
-    replay.set_defaults(run=_replay)
 
 
 def _add_fleet(replay: argparse.ArgumentParser) -> None:

@@ -14,8 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..data.video import InstanceMasks
-from ..evaluate.instances import TrackCollector, TrueTrackCollector, instances
+from ..evaluate.instances import TrackCollector, TrueTrackCollector, TruthOfFrame, instances
 from ..metrics.rle import RunLengths
 from ..metrics.stq import QualitySums, SegmentationTrackingQuality
 from ..metrics.vis import PredictedTrack, TrueTrack, VideoInstanceAP
@@ -24,17 +23,11 @@ from ..types import NO_CLASS, ClassTable, PanopticFrame
 from . import processes
 
 
-class Frame(Protocol):
-    """A labelled frame of a data set or of the synthetic street."""
+class Frame(TruthOfFrame, Protocol):
+    """A labelled frame of a data set or of the synthetic street, with its image."""
 
     @property
     def image(self) -> NDArray[np.uint8]: ...
-    @property
-    def semantic(self) -> NDArray[np.uint8]: ...
-    @property
-    def instance(self) -> NDArray[np.integer]: ...
-    @property
-    def masks(self) -> InstanceMasks | None: ...
 
 
 class ClipMetric(Protocol):
