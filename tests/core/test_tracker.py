@@ -84,7 +84,7 @@ def test_a_stranger_alone_with_one_track_gets_a_new_id():
 
 @pytest.mark.parametrize(("cosine", "x", "track"), [(0.7, 110, 1), (0.7, 300, 2), (0.9, 300, 1)])
 def test_the_farther_off_the_more_alike(cosine, x, track):
-    """A car like one that went out of sight is that one if it is where that should be."""
+    """A car that is not where it should be must be very much like the one before."""
     tracker, (a, b) = Tracker(), looks(2)
     a, b = a / np.linalg.norm(a), b / np.linalg.norm(b)
     b -= (a @ b) * a
@@ -94,15 +94,19 @@ def test_the_farther_off_the_more_alike(cosine, x, track):
     assert ids(tracker.update(seen(Thing(8 * alike, at=(x, 100))), 2 * FRAME)) == [track]
 
 
-def test_a_track_is_known_again_after_an_occlusion():
+@pytest.mark.parametrize(("x", "track"), [(140, 1), (180, 3)])
+def test_a_track_is_known_again_after_an_occlusion_near_its_place(x, track):
+    """Farther off it is another, however alike: all small cars look the same."""
     tracker, (a, b) = Tracker(), looks(2)
     for t in range(3):
         tracker.update(seen(Thing(a), Thing(b, at=(300, 100))), t * FRAME)
     for t in range(3, 20):
         tracker.update(seen(Thing(b, at=(300, 100))), t * FRAME)
-    back = tracker.update(seen(Thing(b, at=(300, 100)), Thing(a, at=(180, 100))), 20 * FRAME)
-    assert ids(back) == [2, 1]
-    assert rows(back)[1].age == 4 and rows(back)[1].first_seen == 0
+    back = tracker.update(seen(Thing(b, at=(300, 100)), Thing(a, at=(x, 100))), 20 * FRAME)
+    assert ids(back) == [2, track]
+    known = track == 1
+    assert rows(back)[1].age == (4 if known else 1)
+    assert rows(back)[1].first_seen == (0 if known else 20 * FRAME)
 
 
 def test_a_tentative_track_without_pixels_is_not_shown():

@@ -21,7 +21,7 @@ from .detections import Detections
 NEAR = 1.0
 """Diagonals of a track's box that an object may be off its place."""
 FAR_COSINE = 0.8
-"""Least cosine of an object that is farther off."""
+"""Least cosine of an object that is farther off, as after a jerk of the camera."""
 
 Cue = TypeVar("Cue")
 """What an association remembers of a track: an embedding, a mask, the state of a filter."""
@@ -37,6 +37,8 @@ class Expected:
     """[M, 4] x, y, width, height in image pixels."""
     overlap: NDArray[np.floating]
     """[N, M] intersection over union of the boxes of the N detections with them."""
+    visible: NDArray[np.bool_]
+    """[M] the track had pixels in the frame before."""
 
     def distance(self, boxes: NDArray) -> Float:
         """[N, M] from the centres of boxes [N, 4] to the expected ones, in diagonals of these."""
@@ -120,7 +122,8 @@ class EmbeddingAssociation(VectorAssociation):
     """Ours: association embeddings, and the place where a track should be.
 
     Embeddings alone give the id of a track that is out of sight to a look-alike across the street.
-    So who is not near the place where a track should be must be very much like it.
+    So such a track must come back near the place where it should be. One in sight may be found
+    elsewhere by who is very much like it.
     """
 
     @property
@@ -135,10 +138,10 @@ class EmbeddingAssociation(VectorAssociation):
     def compare(
         self, detections: Detections, expected: Expected
     ) -> tuple[Float, NDArray[np.bool_]]:
-        """Alike and near, or very much alike; the overlap orders them."""
+        """Alike and near, or in sight and very much alike; the overlap orders them."""
         config, remembered = self.config, self.remembered(expected)
         similarity = embedding_similarity(detections.embeddings, remembered, config.least_cosine)
         alike = (similarity > 0) & (similarity >= config.match_threshold)
         near = expected.distance(detections.regions.boxes) <= NEAR
-        near |= cosine(detections.embeddings, remembered) >= FAR_COSINE
+        near |= (cosine(detections.embeddings, remembered) >= FAR_COSINE) & expected.visible
         return similarity + config.overlap_weight * expected.overlap, alike & near
