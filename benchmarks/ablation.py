@@ -27,7 +27,8 @@ import numpy as np
 import torch
 import yaml
 
-from video_knet_core.config import ModelConfig, TrackingConfig, load_yaml, to_dict
+from video_knet_core.config import ModelConfig, TrackingConfig
+from video_knet_core.config_io import load_yaml, to_dict
 from video_knet_core.data.street_frame import StreetClip, StreetFrame
 from video_knet_core.engine.torch_runtime import TorchRuntime
 from video_knet_core.evaluate.street import evaluate_clips, pasted_clips, synthetic_streets

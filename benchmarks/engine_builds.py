@@ -20,7 +20,8 @@ from pathlib import Path
 
 import torch
 
-from video_knet_core.config import ModelConfig, load_yaml
+from video_knet_core.config import ModelConfig
+from video_knet_core.config_io import load_yaml
 from video_knet_core.engine.export import export_onnx
 from video_knet_core.engine.model_file import ModelFile
 from video_knet_core.engine.tensorrt_build import build_plan, load_library

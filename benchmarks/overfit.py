@@ -23,7 +23,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from video_knet_core.config import TASKS, ConfigError, ModelConfig, load_yaml
+from video_knet_core.config import TASKS, ConfigError, ModelConfig
+from video_knet_core.config_io import load_yaml
 from video_knet_core.data.pairs import FramePair
 from video_knet_core.data.street_frame import StreetFrame, street_ids
 from video_knet_core.data.synthetic_street import SyntheticStreet

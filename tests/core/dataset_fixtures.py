@@ -15,7 +15,8 @@ import cv2
 import numpy as np
 import yaml
 
-from video_knet_core.config import ModelConfig, load_yaml
+from video_knet_core.config import ModelConfig
+from video_knet_core.config_io import load_yaml
 from video_knet_core.data.synthetic_street import StreetFrame, SyntheticStreet
 from video_knet_core.types import ClassTable
 

@@ -17,7 +17,8 @@ import torch
 from networks import CONFIGS
 from torch import Tensor
 
-from video_knet_core.config import BackboneConfig, ModelConfig, load_yaml
+from video_knet_core.config import BackboneConfig, ModelConfig
+from video_knet_core.config_io import load_yaml
 from video_knet_core.model.official import import_official
 from video_knet_core.model.video_knet import VideoKNet
 

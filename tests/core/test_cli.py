@@ -16,7 +16,7 @@ import yaml
 from tiny_onnx import write_tiny_model
 
 from video_knet_core.cli import main
-from video_knet_core.config import to_dict
+from video_knet_core.config_io import to_dict
 from video_knet_core.data.frames import open_frames
 
 REPO = Path(__file__).parents[2]

@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 from dataset_fixtures import CONFIGS, FIXTURES, put, vipseg_classes
 
-from video_knet_core.config import ModelConfig, load_yaml
+from video_knet_core.config import ModelConfig
+from video_knet_core.config_io import load_yaml
 from video_knet_core.data import label_png
 from video_knet_core.data.clip_pairs import CAUSAL, ClipPairs
 from video_knet_core.data.datasets import DATASETS, open_dataset, splits_of

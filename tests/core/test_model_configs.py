@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from networks import CONFIGS
 
-from video_knet_core.config import ConfigError, ModelConfig, from_dict, load_yaml, to_dict
+from video_knet_core.config import ConfigError, ModelConfig
+from video_knet_core.config_io import from_dict, load_yaml, to_dict
 
 FILES = sorted((CONFIGS / "models").glob("*.yaml"))
 CLASSES = {

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from video_knet_core.config import ConfigError, TrackingConfig, from_dict
+from video_knet_core.config import ConfigError, TrackingConfig
+from video_knet_core.config_io import from_dict
 from video_knet_core.engine.runtime import ModelInfo
 from video_knet_core.geometry import Regions
 from video_knet_core.predictor import VideoPredictor

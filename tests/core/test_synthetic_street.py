@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from video_knet_core.config import ModelConfig, load_yaml
+from video_knet_core.config import ModelConfig
+from video_knet_core.config_io import load_yaml
 from video_knet_core.data.street.layout import (
     BUILDING,
     CYCLIST,

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from video_knet_core.config import ModelConfig, load_yaml
+from video_knet_core.config import ModelConfig
+from video_knet_core.config_io import load_yaml
 from video_knet_core.engine.model_file import INPUTS, ModelFile
 from video_knet_core.engine.tensorrt_build import build_plan
 

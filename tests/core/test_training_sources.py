@@ -7,7 +7,8 @@ import pytest
 from dataset_fixtures import FIXTURES
 from networks import small_config
 
-from video_knet_core.config import ConfigError, from_dict
+from video_knet_core.config import ConfigError
+from video_knet_core.config_io import from_dict
 from video_knet_core.data.clip_pairs import ClipPairs, StillPairs
 from video_knet_core.data.datasets import open_dataset
 from video_knet_core.data.pairs import CropRange

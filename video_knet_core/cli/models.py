@@ -8,7 +8,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from ..config import STRIDE, ModelConfig, load_yaml
+from ..config import STRIDE, ModelConfig
+from ..config_io import load_yaml
 from ..engine.runtime import default_model_path
 from .arguments import size
 from .errors import UsageError, needs_torch

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ..config import ConfigError, load_yaml
+from ..config import ConfigError
+from ..config_io import load_yaml
 from ..types import NO_CLASS, ClassTable
 from .label_png import as_classes, label_file, read_values
 from .sequences import first_folder, list_folders, list_images, match_frames

@@ -16,7 +16,7 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from ..config import to_dict
+from ..config_io import to_dict
 from ..model.checkpoint import load_model, sha256
 from ..model.kernels import PreviousKernels
 from ..model.precision import with_half_maps

@@ -11,7 +11,8 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from ..config import ConfigError, ModelConfig, from_dict
+from ..config import ConfigError, ModelConfig
+from ..config_io import from_dict
 from .runtime import ModelError, ModelInfo
 
 FORMAT = 1

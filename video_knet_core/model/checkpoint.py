@@ -14,7 +14,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ..config import ConfigError, ModelConfig, from_dict, to_dict
+from ..config import ConfigError, ModelConfig
+from ..config_io import from_dict, to_dict
 from .video_knet import VideoKNet
 
 FORMAT = 1

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..config import to_dict
+from ..config_io import to_dict
 from ..model.checkpoint import CheckpointError, load_tensors, save_model, save_tensors
 from ..model.video_knet import VideoKNet
 from . import processes

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..config import ConfigError, ModelConfig, load_yaml
+from ..config import ConfigError, ModelConfig
+from ..config_io import load_yaml
 from ..data.camvid import CamVid
 from ..data.clip_pairs import TWO_SIDED, ClipPairs, StillPairs
 from ..data.copy_paste import CopyPaste, load_sprites
