@@ -273,7 +273,7 @@ class TrackingConfig:
     """Quasi-dense only: give ids to the wrong segments after a duplicate, as the authors do."""
     match_threshold: float = 0.5
     """Least similarity (mean of bi-softmax and cosine, 0..1) of a match."""
-    least_cosine: float = 0.6
+    least_cosine: float = 0.5
     """Least cosine similarity of a match: bi-softmax alone is 1 for a single pair of strangers."""
     overlap_weight: float = 0.3
     """Weight of box overlap in the order of possible matches; 0 = by embeddings alone."""

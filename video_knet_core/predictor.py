@@ -169,7 +169,7 @@ class VideoPredictor:
         present = np.flatnonzero(regions.areas)
         stuff, things = np.split(present, [np.searchsorted(present, grouped.first_thing)])
         slots = things - grouped.first_thing
-        detections = _detections(segments, slots, regions.take(things), image)
+        detections = _detections(segments, slots, regions.take(things), size, image)
         watch.lap("merge")
         tracked = self._tracker.update(detections, stamp, first_label=1 + len(stuff))
         watch.lap("track")
@@ -288,17 +288,23 @@ def _stuff_row(grouped: _Grouped, regions: Regions, i: int, label: int, stamp: i
 
 
 def _detections(
-    segments: Segments, slots: NDArray[np.int64], regions: Regions, image: NDArray[np.uint8]
+    segments: Segments,
+    slots: NDArray[np.int64],
+    regions: Regions,
+    image_size: tuple[int, int],
+    image: NDArray[np.uint8],
 ) -> Detections:
-    """What the tracker is given of N slots: `regions` are theirs, `image` is the engine's."""
+    """What the tracker is given of N slots: `regions` are theirs, in an image of `image_size`;
+    `image` is the engine's."""
     return Detections(
         segments.class_ids[slots],
         segments.scores[slots],
         segments.embeddings[slots],
         regions,
-        None if segments.boxes is None else segments.boxes[slots],
-        None if segments.kernels is None else segments.kernels[slots],
-        Pixels(image, segments.map, slots, segments.masks),
+        image_size,
+        boxes=None if segments.boxes is None else segments.boxes[slots],
+        kernels=None if segments.kernels is None else segments.kernels[slots],
+        pixels=Pixels(image, segments.map, slots, segments.masks),
     )
 
 

@@ -71,6 +71,7 @@ def seen(*squares, pan=0):
         scores=np.array([s.score for s in squares], np.float32),
         embeddings=vectors,
         regions=regions,
+        image_size=(HEIGHT, WIDTH),
         kernels=vectors,
         pixels=Pixels(np.clip(image, 0, 255).astype(np.uint8), small, np.arange(len(squares))),
     )

@@ -74,6 +74,7 @@ def seen(*things):
         np.array([t.score for t in things], np.float32),
         20 * np.eye(16, dtype=np.float32)[[t.look for t in things]],
         regions,
+        (480, 640),
     )
 
 
@@ -156,6 +157,7 @@ def test_track_ids_are_the_authors_plus_one(golden):
                 bboxes[:, 4],
                 golden[f"{t}/embeds"],
                 seen(*[LEFT] * len(bboxes)).regions,
+                (480, 640),
                 boxes=bboxes[:, :4],
             ),
             t * FRAME,

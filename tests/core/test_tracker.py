@@ -18,12 +18,13 @@ FRAME = 100_000_000
 
 @dataclasses.dataclass
 class Thing:
-    """One segment; `look` is its embedding, `at` the upper left of a box of 20 x 40 pixels."""
+    """One segment; `look` is its embedding, `at` the upper left of its box of `size`."""
 
     look: np.ndarray
     class_id: int = VEHICLE
     score: float = 0.9
     at: tuple[float, float] = (100, 100)
+    size: tuple[float, float] = (20, 40)
 
 
 def looks(count, seed=0):
@@ -32,7 +33,7 @@ def looks(count, seed=0):
 
 
 def seen(*things):
-    boxes = [(*t.at, 20, 40) for t in things]
+    boxes = [(*t.at, *t.size) for t in things]
     regions = Regions(
         areas=np.full(len(things), 500),
         boxes=np.array(boxes, np.int64).reshape(-1, 4),
@@ -44,6 +45,7 @@ def seen(*things):
         np.array([t.score for t in things], np.float32),
         np.array([t.look for t in things], np.float32).reshape(len(things), 64),
         regions,
+        (480, 640),
     )
 
 
@@ -94,15 +96,18 @@ def test_the_farther_off_the_more_alike(cosine, x, track):
     assert ids(tracker.update(seen(Thing(8 * alike, at=(x, 100))), 2 * FRAME)) == [track]
 
 
-@pytest.mark.parametrize(("x", "track"), [(140, 1), (180, 3)])
-def test_a_track_is_known_again_after_an_occlusion_near_its_place(x, track):
-    """Farther off it is another, however alike: all small cars look the same."""
+@pytest.mark.parametrize(
+    ("size", "x", "track"), [((20, 40), 140, 1), ((20, 40), 180, 3), ((80, 100), 300, 1)]
+)
+def test_a_track_is_known_again_after_an_occlusion(size, x, track):
+    """A small one near its place only: farther off are others that look the same."""
     tracker, (a, b) = Tracker(), looks(2)
     for t in range(3):
-        tracker.update(seen(Thing(a), Thing(b, at=(300, 100))), t * FRAME)
+        tracker.update(seen(Thing(a, size=size), Thing(b, at=(300, 100))), t * FRAME)
     for t in range(3, 20):
         tracker.update(seen(Thing(b, at=(300, 100))), t * FRAME)
-    back = tracker.update(seen(Thing(b, at=(300, 100)), Thing(a, at=(x, 100))), 20 * FRAME)
+    returned = Thing(a, at=(x, 100), size=size)
+    back = tracker.update(seen(Thing(b, at=(300, 100)), returned), 20 * FRAME)
     assert ids(back) == [2, track]
     known = track == 1
     assert rows(back)[1].age == (4 if known else 1)

@@ -23,6 +23,8 @@ class Detections:
     """[N, E]"""
     regions: Regions
     """Geometry in image pixels."""
+    image_size: tuple[int, int]
+    """Height and width of the image."""
     boxes: NDArray[np.floating | np.integer] | None = None
     """[N, 4] x0, y0, x1, y1 (first and last pixel) that the quasi-dense tracker compares instead
     of those of the regions."""

@@ -6,6 +6,7 @@ Ours is here; the trackers to compare with are in `baselines.py`.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,9 @@ NEAR = 1.0
 """Diagonals of a track's box that an object may be off its place."""
 FAR_COSINE = 0.8
 """Least cosine of an object that is farther off, as after a jerk of the camera."""
+LARGE = 0.025
+"""Share of the image that the box of a track covers which is known again far off, after it was out
+of sight. Smaller objects are all alike to the network."""
 
 Cue = TypeVar("Cue")
 """What an association remembers of a track: an embedding, a mask, the state of a filter."""
@@ -122,8 +126,8 @@ class EmbeddingAssociation(VectorAssociation):
     """Ours: association embeddings, and the place where a track should be.
 
     Embeddings alone give the id of a track that is out of sight to a look-alike across the street.
-    So such a track must come back near the place where it should be. One in sight may be found
-    elsewhere by who is very much like it.
+    So such a track must come back near the place where it should be. Elsewhere, one in sight or a
+    large one may go to who is very much like it.
     """
 
     @property
@@ -138,10 +142,12 @@ class EmbeddingAssociation(VectorAssociation):
     def compare(
         self, detections: Detections, expected: Expected
     ) -> tuple[Float, NDArray[np.bool_]]:
-        """Alike and near, or in sight and very much alike; the overlap orders them."""
+        """Alike and near, or distinct and very much alike; the overlap orders them."""
         config, remembered = self.config, self.remembered(expected)
         similarity = embedding_similarity(detections.embeddings, remembered, config.least_cosine)
         alike = (similarity > 0) & (similarity >= config.match_threshold)
         near = expected.distance(detections.regions.boxes) <= NEAR
-        near |= (cosine(detections.embeddings, remembered) >= FAR_COSINE) & expected.visible
+        large = expected.boxes[:, 2:].prod(axis=1) >= LARGE * math.prod(detections.image_size)
+        distinct = expected.visible | large
+        near |= distinct & (cosine(detections.embeddings, remembered) >= FAR_COSINE)
         return similarity + config.overlap_weight * expected.overlap, alike & near

@@ -8,9 +8,9 @@ An `Association` (strategy.py) tells which segment is like which track: ours by 
 the paper. Three additions to the paper:
 - Confirmed tracks outrank tentative ones, and overlap with the place where a track should be now
   outranks a little similarity. Two halves of one object, or two identical cars, look the same in
-  each frame: without this they would swap ids at random. And who is out of sight must come back
-  near that place (`EmbeddingAssociation`): else it passes its id on to a look-alike across the
-  street.
+  each frame: without this they would swap ids at random. And what is small and out of sight
+  must come back near that place (`EmbeddingAssociation`): else it passes its id on to a look-alike
+  across the street.
 - The class is a vote over the life of the track, not part of its identity: a confirmed track also
   takes a segment of another thing class if it is alike, overlaps its place and nothing of its own
   class was left. So a rider who is a person in one frame and a cyclist in the next keeps one id.
