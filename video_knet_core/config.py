@@ -265,17 +265,15 @@ class TrackingConfig:
 
     "embedding": our tracker. "quasi_dense": the authors', with its own constants; of the other
     settings it knows only positional_ids and reset_gap_s. To compare with, in our tracker but with
-    constants of their own in place of match_threshold, least_cosine, overlap_weight and
-    embedding_momentum: "kernels" (raw kernels), "iou" (the last mask), "sort" (boxes where a Kalman
-    filter expects them), "mask_propagation" (masks carried by optical flow) and "appearance"
-    (features of an ImageNet network; needs torch)."""
+    constants of their own in place of match_threshold, overlap_weight and embedding_momentum:
+    "kernels" (raw kernels), "iou" (the last mask), "sort" (boxes where a Kalman filter expects
+    them), "mask_propagation" (masks carried by optical flow) and "appearance" (features of an
+    ImageNet network; needs torch)."""
     positional_ids: bool = False
     """Quasi-dense only: give ids to the wrong segments after a duplicate, as the authors do."""
     match_threshold: float = 0.5
-    """Least similarity (mean of bi-softmax and cosine, 0..1) of a match."""
-    least_cosine: float = 0.5
-    """Least cosine similarity of a match: bi-softmax alone is 1 for a single pair of strangers."""
-    overlap_weight: float = 0.3
+    """Least cosine of the embeddings of a match, 0..1."""
+    overlap_weight: float = 0.5
     """Weight of box overlap in the order of possible matches; 0 = by embeddings alone."""
     birth_score: float = 0.3
     """Least class score of a segment that starts a track."""
@@ -294,7 +292,7 @@ class TrackingConfig:
             raise ConfigError(
                 f"association must be one of {list(ASSOCIATIONS)}, found {self.association!r}"
             )
-        for name in ("match_threshold", "least_cosine", "birth_score", "embedding_momentum"):
+        for name in ("match_threshold", "birth_score", "embedding_momentum"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"{name} must be 0..1, found {getattr(self, name)}")
         if self.confirm_frames < 1:

@@ -7,7 +7,6 @@ from video_knet_core.tracking.association import (
     bi_softmax,
     box_overlap,
     cosine,
-    embedding_similarity,
     mask_overlap,
     match_greedily,
 )
@@ -29,7 +28,7 @@ def test_bi_softmax_survives_large_dot_products():
 def test_nothing_to_match_gives_empty_similarities(shape):
     n, m = shape
     assert bi_softmax(np.zeros(shape)).shape == shape
-    assert embedding_similarity(np.zeros((n, 4)), np.zeros((m, 4)), 0.3).shape == shape
+    assert cosine(np.zeros((n, 4)), np.zeros((m, 4))).shape == shape
     assert match_greedily(np.zeros(shape), np.ones(shape, bool), np.zeros(n)) == []
 
 
@@ -41,13 +40,13 @@ def test_cosine_ignores_length_and_is_0_for_a_zero_vector():
 def test_a_single_pair_of_strangers_is_not_similar():
     stranger, entry = np.array([[1.0, 0.1]]), np.array([[0.0, 1.0]])
     assert bi_softmax(stranger @ entry.T) == 1.0  # the weakness that the cosine makes good
-    assert embedding_similarity(stranger, entry, least_cosine=0.3) == 0.0
+    assert cosine(stranger, entry) < 0.1
 
 
 def test_lookalikes_stay_similar_however_many_there_are():
     same = np.tile([[3.0, 4.0]], (5, 1))
     assert bi_softmax(same @ same.T).max() == pytest.approx(0.2)
-    np.testing.assert_allclose(embedding_similarity(same, same, 0.3), 0.6)
+    np.testing.assert_allclose(cosine(same, same), 1)
 
 
 def test_box_overlap_of_known_boxes():

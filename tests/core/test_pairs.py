@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 
 import cv2
 import numpy as np
@@ -10,8 +11,9 @@ import pytest
 from networks import small_config
 
 from video_knet_core.data.camvid import CamVid
-from video_knet_core.data.copy_paste import CopyPaste, instances_of_regions, load_sprites
+from video_knet_core.data.copy_paste import CopyPaste, cut_out, instances_of_regions
 from video_knet_core.data.pairs import CropRange, camera_motion, photometric, warp
+from video_knet_core.data.sprites import Paint, load_sprites
 from video_knet_core.data.street_pairs import StreetPairs
 
 CAMVID_ROAD, CAMVID_SKY, CAMVID_CAR = 3, 0, 8
@@ -86,8 +88,61 @@ def test_pasted_objects_have_their_pixels_and_one_id_in_both_frames(stills, spri
     assert seen >= 3
 
 
-def test_the_same_generator_gives_the_same_pair(stills, sprites, classes):
-    source = CopyPaste(stills, sprites, classes.things)
+def test_single_objects_of_the_stills_are_cut_out(stills, classes):
+    (car,) = cut_out(stills, classes.things)
+    ((image, mask),) = car.cutouts
+    assert car.class_id == VEHICLE
+    assert image.shape == (20, 28, 3)
+    assert mask.shape == (20, 28)
+    assert mask.all()
+
+
+def test_what_the_border_of_a_still_cuts_off_stays_in_it(stills, classes):
+    labels = cv2.imread(str(stills.labels[0]), cv2.IMREAD_GRAYSCALE)
+    cv2.imwrite(str(stills.labels[0]), np.roll(labels, 30, axis=1))
+    assert cut_out(stills, classes.things) == []
+
+
+def test_a_crowd_is_made_of_sprites_and_of_what_stands_in_the_stills(stills, sprites, classes):
+    source = CopyPaste(stills, sprites, classes.things, max_sprites=8, causal=True, crowd=True)
+    people = cars = 0
+    for seed in range(20):
+        pair = source.sample(np.random.default_rng(seed), 96, 128)
+        for name in np.unique(pair.instance)[1:]:
+            assert len(np.unique(pair.semantic[pair.instance == name])) == 1
+        instances = pair.instance[0]
+        people += len(np.unique(instances[pair.semantic[0] == PERSON]))
+        cars += len(np.unique(instances[pair.semantic[0] == VEHICLE]))
+    assert people > 20
+    assert cars > 20 + 20  # one stands in each still
+
+
+def test_a_crowd_stands_close_together(stills, sprites, classes):
+    sources = [
+        CopyPaste(stills, sprites, classes.things, max_sprites=8, crowd=crowd)
+        for crowd in (False, True)
+    ]
+    rng = np.random.default_rng(0)
+    feet = [[list(source._feet(rng, 96, 128)) for _ in range(200)] for source in sources]
+    alone, close = (
+        np.median([abs(b[0] - a[0]) for row in rows for a, b in pairwise(row)]) for rows in feet
+    )
+    assert close < alone / 2
+
+
+def test_paint_changes_colours_and_leaves_light_and_grey():
+    grey = np.repeat(np.random.default_rng(0).integers(0, 256, (8, 8, 1), np.uint8), 3, axis=2)
+    red = np.full((8, 8, 3), RED, np.uint8)
+    paint = Paint(hue=85, saturation=1.0)  # a third round
+    assert (paint(grey) == grey).all()
+    assert paint(red)[0, 0].argmax() == 1
+    assert paint(red).max() == red.max()
+    assert np.ptp(Paint(hue=0, saturation=0.3)(red)[0, 0].astype(int)) < np.ptp(RED) / 2
+
+
+@pytest.mark.parametrize("crowd", [False, True])
+def test_the_same_generator_gives_the_same_pair(stills, sprites, classes, crowd):
+    source = CopyPaste(stills, sprites, classes.things, crowd=crowd)
     a, b = (source.sample(np.random.default_rng(9), 48, 64) for _ in range(2))
     assert (a.images == b.images).all()
     assert (a.instance == b.instance).all()

@@ -16,7 +16,6 @@ from street_fixtures import (
 )
 
 from video_knet_core.data.camvid import CamVid
-from video_knet_core.data.copy_paste import HELD_OUT_SPRITES, load_sprites
 from video_knet_core.data.frames import FrameError
 from video_knet_core.data.pasted_clips import (
     CAMERA_METRES,
@@ -25,6 +24,7 @@ from video_knet_core.data.pasted_clips import (
     PastedClip,
     there_and_back,
 )
+from video_knet_core.data.sprites import HELD_OUT_SPRITES, load_sprites
 from video_knet_core.data.street_frame import SPECK, without_specks
 from video_knet_core.types import NO_CLASS
 

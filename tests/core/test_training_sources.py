@@ -130,6 +130,11 @@ def test_a_share_of_stills_that_cannot_be():
         DataConfig(copy_paste_share=1.5)
 
 
+def test_a_number_of_sprites_that_cannot_be():
+    with pytest.raises(ConfigError, match=r"data.max_sprites must be 0 or more, found -1"):
+        DataConfig(max_sprites=-1)
+
+
 def test_a_data_set_with_other_classes_than_the_model(root, tmp_path):
     FIXTURES["kitti_step"].write(root / "kitti")
     clips = data({"dataset": "kitti_step", "path": "kitti", "split": "val"})

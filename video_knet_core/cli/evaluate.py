@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from ..config import ASSOCIATIONS, TrackingConfig
-from ..data.copy_paste import SpriteSplit
+from ..data.sprites import SpriteSplit
 from .arguments import add_association, add_model, positive, runtime_of
 from .errors import UsageError
 

@@ -7,32 +7,16 @@ pasted object moves and deforms as it did in its own video.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal, get_args
+from collections.abc import Iterator, Sequence
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ..types import ClassTable
 from .camvid import CamVid
-from .frames import FrameError
 from .pairs import CropRange, FramePair, Rng, camera_motion, warp
+from .sprites import Paint, Sprite, blend, placement
 
-STREET_CLASS_OF_SPRITE = {
-    "car": "vehicle",
-    "bus": "vehicle",
-    "rider": "cyclist",
-    "person": "person",
-}
-SPRITE_METRES = {"car": 1.45, "bus": 3.0, "rider": 1.7, "person": 1.7}
-"""How high such objects are."""
-HELD_OUT_SPRITES = ("car-turn", "drift-straight", "lucia", "rollerblade", "scooter-black")
-"""Sequences for evaluation, kept out of training: two vehicles, two persons and a cyclist."""
-SpriteSplit = Literal["train", "held_out", "all"]
 MIN_INSTANCE_PIXELS = 60
 MAX_ASPECT = 1.5
 """Width over height of a region that may be one object, a car seen from behind."""
@@ -41,84 +25,16 @@ MIN_FILL = 0.65
 MIN_FILL_UPRIGHT = 0.35
 """... and one that stands upright on legs or wheels."""
 UPRIGHT_ASPECT = 0.7
-
-
-@dataclass(frozen=True)
-class Sprite:
-    """One object over time: cut-outs (RGB, mask) and the centre of each in its source frame."""
-
-    class_id: int
-    cutouts: tuple[tuple[NDArray, NDArray], ...]
-    centres: NDArray[np.float64]
-    """[T,2] x, y in cut-out pixels."""
-    scales: NDArray[np.float64]
-    """[T] cut-out pixels per pixel of the source frame; may differ from frame to frame."""
-    whole: NDArray[np.bool_]
-    """[T] False where the border of the source frame cuts the object off."""
-    metres: float
-    """Height of such objects."""
-
-
-def load_sprites(
-    root: str | Path, classes: ClassTable, split: SpriteSplit = "train"
-) -> list[Sprite]:
-    """Read `index.json` and the cut-outs beside it; sequences of other classes are left out.
-
-    Args:
-        classes: those of the model; of the street, by name.
-        split: "held_out" are the sequences named in `HELD_OUT_SPRITES`, "train" the others.
-
-    Raises:
-        ValueError: there is no such split.
-        FrameError: the split is "held_out" and the folder has none of those.
-        FileNotFoundError: a cut-out is missing or unreadable.
-    """
-    if split not in get_args(SpriteSplit):
-        raise ValueError(f"split must be one of {get_args(SpriteSplit)}, found {split!r}")
-    root = Path(root)
-    index = json.loads((root / "index.json").read_text())
-    held_out, names = index.keys() & set(HELD_OUT_SPRITES), {info.name for info in classes}
-    if split == "held_out" and not held_out:
-        wanted = ", ".join(HELD_OUT_SPRITES)
-        raise FrameError(f"{root} has none of the held-out sprites ({wanted}), found {list(index)}")
-    return [
-        _read_sprite(root / name, entry, classes)
-        for name, entry in index.items()
-        if STREET_CLASS_OF_SPRITE.get(entry["class"]) in names
-        and split in ("all", "held_out" if name in held_out else "train")
-    ]
-
-
-def _read_sprite(folder: Path, entry: dict[str, Any], classes: ClassTable) -> Sprite:
-    """The sequence of one entry of `index.json`."""
-    frames, kind = entry["frames"], entry["class"]
-    boxes = np.array([frame["bbox"] for frame in frames], np.float64)
-    scales = np.array([frame["scale"] for frame in frames], np.float64)
-    return Sprite(
-        class_id=classes.id_of(STREET_CLASS_OF_SPRITE[kind]),
-        cutouts=tuple(_read_cutout(folder, frame["frame"]) for frame in frames),
-        centres=(boxes[:, :2] + boxes[:, 2:]) / 2 * scales[:, None],
-        scales=scales,
-        whole=np.array([_is_whole(frame) for frame in frames]),
-        metres=SPRITE_METRES[kind],
-    )
-
-
-def _read_cutout(folder: Path, number: int) -> tuple[NDArray, NDArray]:
-    stem = f"{number:05d}"
-    image = cv2.imread(str(folder / f"{stem}.jpg"))
-    mask = cv2.imread(str(folder / f"{stem}.png"), cv2.IMREAD_GRAYSCALE)
-    if image is None or mask is None:
-        raise FileNotFoundError(f"{folder}: cut-out {stem} is missing or unreadable")
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB), (mask > 0).astype(np.uint8)
-
-
-def _is_whole(frame: dict[str, Any]) -> bool:
-    """Whether the box keeps off the border of the source frame; its size need not be known."""
-    if "source_size" not in frame:
-        return True
-    (x0, y0, x1, y1), (width, height) = frame["bbox"], frame["source_size"]
-    return min(x0, y0) > 1 and x1 < width - 2 and y1 < height - 2
+LEAST_CUTOUT_PIXELS = 300
+"""Of a smaller object of a still, most is edge: it is not cut out."""
+STILL_METRES = 1.6
+"""How high any object of a still is."""
+BESIDE = 0.6
+"""Share of a crowd's objects that are put next to the one before, ..."""
+BESIDE_WIDTHS = 0.12
+"""... this far off (standard deviation), in widths of the image."""
+STILL_STEP = 0.06
+"""How far an object cut out of a still moves between the frames, in its own sizes, and grows."""
 
 
 class CopyPaste:
@@ -129,6 +45,9 @@ class CopyPaste:
         sprites: what is pasted; may be empty.
         things: class ids whose connected regions in the stills become instances.
         max_sprites: most objects pasted into one pair.
+        crowd: half of what is pasted is cut out of the stills themselves, most of it stands beside
+            or in front of what was pasted before, and all is recoloured. Sequences of cut-outs are
+            few, and a network that sees each of them a thousand times knows them by heart.
     """
 
     def __init__(
@@ -139,10 +58,12 @@ class CopyPaste:
         max_sprites: int = 4,
         crop: CropRange | None = None,
         causal: bool = False,
+        crowd: bool = False,
     ) -> None:
-        self.causal = causal
+        self.causal, self.crowd = causal, crowd
         self.stills = stills
         self.sprites = sprites
+        self.singles = cut_out(stills, things) if crowd else []
         self.things = tuple(things)
         self.max_sprites = max_sprites
         self.crop = crop or CropRange()
@@ -154,26 +75,36 @@ class CopyPaste:
         motion = camera_motion(rng, height, width, strength=rng.uniform(0, 1))
         moved = motion[:2] @ np.vstack((to_crop, [0, 0, 1]))
         frames = [warp(image, semantic, instance, m, height, width) for m in (to_crop, moved)]
-        if self.sprites:
-            count = int(rng.integers(self.max_sprites + 1))
-            for i, foot_y in enumerate(np.sort(rng.uniform(0.5, 1.1, count)) * height):
-                self._paste(frames, int(instance.max()) + 1 + i, foot_y, motion, rng)
+        if self.sprites or self.singles:
+            for track, foot in enumerate(self._feet(rng, height, width), int(instance.max()) + 1):
+                self._paste(frames, track, foot, motion, rng)
         images, semantics, instances = (np.stack(part) for part in zip(*frames, strict=True))
         return FramePair(images, semantics, instances)
 
-    def _paste(self, frames: list, track: int, foot_y: float, motion: NDArray, rng: Rng) -> None:
+    def _feet(self, rng: Rng, height: int, width: int) -> Iterator[NDArray]:
+        """Where pasted objects stand (x, y), the farthest first."""
+        count = int(rng.integers(self.max_sprites + 1))
+        x = 0.0
+        for number, y in enumerate(np.sort(rng.uniform(0.5, 1.1, count)) * height):
+            if self.crowd and number and rng.random() < BESIDE:
+                x += rng.normal(0, BESIDE_WIDTHS) * width
+            else:
+                x = rng.uniform(-0.05, 1.05) * width
+            yield np.array([x, y])
+
+    def _paste(self, frames: list, track: int, foot: NDArray, motion: NDArray, rng: Rng) -> None:
         """Put one sprite into both frames, in place; it stands on the ground, nearer = larger."""
-        sprite = self.sprites[int(rng.integers(len(self.sprites)))]
+        sprite = self._choose(rng)
         first = int(rng.integers(len(sprite.cutouts)))
         later = rng.integers(-3, 4)
         later = -abs(later) if self.causal else later
         second = int(np.clip(first + later, 0, len(sprite.cutouts) - 1))
-        height, width = frames[0][1].shape
-        tall = np.clip(foot_y / height - 0.35, 0.1, None) * height * rng.uniform(0.5, 1.2)
+        height = len(frames[0][1])
+        tall = np.clip(foot[1] / height - 0.35, 0.1, None) * height * rng.uniform(0.5, 1.2)
         scale = min(tall / sprite.cutouts[first][0].shape[0], 1.5)
-        foot = np.array([rng.uniform(-0.05, 1.05) * width, foot_y])
         mirror = rng.random() < 0.5
         brightness = rng.uniform(0.6, 1.3)
+        paint = Paint.random(rng) if self.crowd else None
         for frame, index in zip(frames, (first, second), strict=True):
             cutout, mask = sprite.cutouts[index]
             step = (sprite.centres[index] - sprite.centres[first]) * scale
@@ -182,8 +113,46 @@ class CopyPaste:
             if frame is frames[1]:
                 place = motion[:2, :2] @ place + motion[:2, 2]
                 size = scale * float(np.hypot(*motion[:2, 0]))
+                if len(sprite.cutouts) == 1:
+                    place = place + rng.normal(0, STILL_STEP, 2) * cutout.shape[1::-1] * scale
+                    size *= float(np.exp(rng.normal(0, STILL_STEP)))
             matrix = placement(cutout.shape, size, place, mirror)
-            blend(frame, cutout, mask, matrix, brightness, sprite.class_id, track)
+            painted = paint(cutout) if paint else cutout
+            blend(frame, painted, mask, matrix, brightness, sprite.class_id, track)
+
+    def _choose(self, rng: Rng) -> Sprite:
+        """A sprite, in a crowd as often one of the stills as one that moves."""
+        single = self.singles and (not self.sprites or rng.random() < 0.5)
+        sprites = self.singles if single else self.sprites
+        return sprites[int(rng.integers(len(sprites)))]
+
+
+def cut_out(stills: CamVid, things: Sequence[int]) -> list[Sprite]:
+    """The single objects of the stills that are seen whole, as sprites of one cut-out each."""
+    sprites = []
+    for image, semantic in (stills[i] for i in range(len(stills))):
+        instance = instances_of_regions(semantic, things)
+        for number in range(1, int(instance.max()) + 1):
+            mask = instance == number
+            x, y, width, height = cv2.boundingRect(mask.astype(np.uint8))
+            whole = x > 0 and y > 0 and x + width < mask.shape[1] and y + height < mask.shape[0]
+            if whole and mask.sum() >= LEAST_CUTOUT_PIXELS:
+                box = slice(y, y + height), slice(x, x + width)
+                sprites.append(_single(int(semantic[mask][0]), image[box], mask[box]))
+    return sprites
+
+
+def _single(class_id: int, image: NDArray, mask: NDArray) -> Sprite:
+    """A sprite that never changes."""
+    height, width = mask.shape
+    return Sprite(
+        class_id=class_id,
+        cutouts=((image.copy(), mask.astype(np.uint8)),),
+        centres=np.array([[width / 2, height / 2]]),
+        scales=np.ones(1),
+        whole=np.ones(1, bool),
+        metres=STILL_METRES,
+    )
 
 
 def instances_of_regions(semantic: NDArray, things: Sequence[int]) -> NDArray[np.int32]:
@@ -210,31 +179,3 @@ def _looks_single(width: int, height: int, area: int) -> bool:
     fill = MIN_FILL_UPRIGHT if width <= UPRIGHT_ASPECT * height else MIN_FILL
     large = area >= MIN_INSTANCE_PIXELS
     return large and width <= MAX_ASPECT * height and area >= fill * width * height
-
-
-def placement(shape: tuple[int, ...], scale: float, foot: NDArray, mirror: bool) -> NDArray:
-    """2x3 map of a cut-out of `shape` (h, w, ...) whose bottom centre comes to `foot` (x, y)."""
-    height, width = shape[:2]
-    sx = -scale if mirror else scale
-    return np.array([[sx, 0, foot[0] - sx * width / 2], [0, scale, foot[1] - scale * height]])
-
-
-def blend(
-    frame: tuple[NDArray, NDArray, NDArray],
-    cutout: NDArray,
-    mask: NDArray,
-    matrix: NDArray,
-    brightness: float,
-    class_id: int,
-    track: int,
-) -> None:
-    """Draw a cut-out over image, semantic and instance maps, with a soft edge in the image only."""
-    image, semantic, instance = frame
-    size = (image.shape[1], image.shape[0])
-    pixels = cv2.warpAffine(cutout, matrix, size).astype(np.float32) * brightness
-    alpha = cv2.warpAffine(mask.astype(np.float32), matrix, size)
-    hard = alpha > 0.5
-    alpha = cv2.GaussianBlur(alpha, (3, 3), 0)[..., None]
-    image[:] = np.clip(image * (1 - alpha) + pixels * alpha, 0, 255)
-    semantic[hard] = class_id
-    instance[hard] = track

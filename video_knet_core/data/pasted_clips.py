@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from ..types import NO_CLASS
 from .camvid import CamVid
-from .copy_paste import Sprite, blend, placement
 from .frames import FrameError
+from .sprites import Sprite, blend, placement
 from .street_frame import StreetFrame, without_specks
 
 HORIZON = 0.49

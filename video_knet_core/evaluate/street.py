@@ -12,8 +12,8 @@ from tqdm import tqdm
 
 from ..config import TrackingConfig
 from ..data.camvid import CamVid
-from ..data.copy_paste import SpriteSplit, load_sprites
 from ..data.pasted_clips import PastedClip
+from ..data.sprites import SpriteSplit, load_sprites
 from ..data.street_frame import STREET_CLASSES, StreetClip, StreetFrame
 from ..data.synthetic_street import SyntheticStreet
 from ..engine.runtime import ModelError, Runtime

@@ -1,10 +1,11 @@
 """Which segment is which track: pure functions on N detections and M memory entries.
 
-The paper (QuasiDenseEmbedTracker in the authors' code) matches by bi-softmax alone.
-Bi-softmax is relative: it tells which candidate is the most alike, not whether it is alike at all.
-With one detection and one memory entry it is 1 whatever the embeddings are, and with n look-alikes
-it is 1/n however perfect they match. The cosine is absolute: the auxiliary track loss trains it
-towards 1 for one object and below 0.1 for two. So `embedding_similarity` is the mean of both.
+The paper (QuasiDenseEmbedTracker in the authors' code) matches by bi-softmax of dot products. That
+is relative: it tells which candidate is the most alike, not whether it is alike at all. With one
+detection and one memory entry it is 1 whatever the embeddings are, and with n look-alikes it is 1/n
+however perfect they match. In between it gives all to the most alike by a hair, and nothing else,
+such as a place, has a say. The cosine is absolute: the auxiliary track loss trains it towards 1 for
+one object and below 0.1 for two. So our tracker goes by the cosine.
 """
 
 from __future__ import annotations
@@ -28,13 +29,6 @@ def bi_softmax(logits: Float) -> Float:
 def cosine(a: Float, b: Float) -> Float:
     """Cosine of each row of `a` [N, E] with each row of `b` [M, E]: [N, M]; 0 for a zero vector."""
     return _unit(a) @ _unit(b).T
-
-
-def embedding_similarity(detections: Float, memory: Float, least_cosine: float) -> Float:
-    """Mean of bi-softmax and cosine: [N, M] from [N, E] and [M, E]; 0 under `least_cosine`."""
-    alike = cosine(detections, memory)
-    relative = bi_softmax(detections.astype(np.float64) @ memory.astype(np.float64).T)
-    return np.where(alike >= least_cosine, (relative + alike) / 2, 0.0)
 
 
 def box_overlap(a: Numbers, b: Numbers) -> Float:

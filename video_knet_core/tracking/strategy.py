@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..config import TrackingConfig
-from .association import Float, cosine, embedding_similarity
+from .association import Float, cosine
 from .detections import Detections
 
 NEAR = 1.0
@@ -143,11 +143,10 @@ class EmbeddingAssociation(VectorAssociation):
         self, detections: Detections, expected: Expected
     ) -> tuple[Float, NDArray[np.bool_]]:
         """Alike and near, or distinct and very much alike; the overlap orders them."""
-        config, remembered = self.config, self.remembered(expected)
-        similarity = embedding_similarity(detections.embeddings, remembered, config.least_cosine)
-        alike = (similarity > 0) & (similarity >= config.match_threshold)
+        similarity = cosine(detections.embeddings, self.remembered(expected))
+        alike = (similarity > 0) & (similarity >= self.config.match_threshold)
         near = expected.distance(detections.regions.boxes) <= NEAR
         large = expected.boxes[:, 2:].prod(axis=1) >= LARGE * math.prod(detections.image_size)
         distinct = expected.visible | large
-        near |= distinct & (cosine(detections.embeddings, remembered) >= FAR_COSINE)
-        return similarity + config.overlap_weight * expected.overlap, alike & near
+        near |= distinct & (similarity >= FAR_COSINE)
+        return similarity + self.config.overlap_weight * expected.overlap, alike & near

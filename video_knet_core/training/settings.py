@@ -9,9 +9,10 @@ from ..config import ConfigError, ModelConfig
 from ..config_io import load_yaml
 from ..data.camvid import CamVid
 from ..data.clip_pairs import TWO_SIDED, ClipPairs, StillPairs
-from ..data.copy_paste import CopyPaste, load_sprites
+from ..data.copy_paste import CopyPaste
 from ..data.datasets import open_dataset
 from ..data.pairs import CropRange, KeyFrames, PairSource
+from ..data.sprites import load_sprites
 from ..data.street_frame import street_ids
 from ..data.street_pairs import StreetPairs
 from ..data.video import VideoDataset
@@ -64,6 +65,10 @@ class DataConfig:
     """Share of the rest from real stills; what remains comes from the synthetic street."""
     stills: str = "camvid/train"
     sprites: str = "sprites"
+    max_sprites: int = 4
+    """Most objects pasted into one still ..."""
+    crowd: bool = False
+    """... in a crowd: recoloured, close together, half of them cut out of the stills."""
     causal: bool = False
     """Of these two sources: the key frame is the later one of a pair, as for a running camera."""
     synthetic_seeds: int = 200
@@ -76,6 +81,8 @@ class DataConfig:
             raise ConfigError(
                 f"data.copy_paste_share must lie in 0..1, found {self.copy_paste_share}"
             )
+        if self.max_sprites < 0:
+            raise ConfigError(f"data.max_sprites must be 0 or more, found {self.max_sprites}")
         if self.rest < 0:
             shares = [clip.share for clip in self.clips]
             raise ConfigError(f"the shares of data.clips must sum up to at most 1, found {shares}")
@@ -236,7 +243,11 @@ def _copy_paste(config: DataConfig, model: ModelConfig, root: Path) -> PairSourc
     ids = street_ids(model.classes, f"data.copy_paste_share {config.copy_paste_share}")
     sprites = load_sprites(root / config.sprites, model.classes)
     stills = CamVid(root / config.stills, ids)
-    return CopyPaste(stills, sprites, model.classes.things, causal=config.causal)
+    return CopyPaste(
+        *(stills, sprites, model.classes.things, config.max_sprites),
+        causal=config.causal,
+        crowd=config.crowd,
+    )
 
 
 def _clip_pairs(config: ClipConfig, model: ModelConfig, root: Path, video: bool) -> PairSource:
