@@ -162,7 +162,7 @@ PARAMETERS: tuple[ParameterSpec, ...] = (
         "match_threshold",
         _TRACKING.match_threshold,
         Change.ANY_TIME,
-        "Least similarity of embeddings that continues a track.",
+        "Least cosine of embeddings that continues a track.",
         range=(0.0, 1.0),
     ),
     ParameterSpec(
