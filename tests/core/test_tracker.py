@@ -96,6 +96,17 @@ def test_the_farther_off_the_more_alike(cosine, x, track):
     assert ids(tracker.update(seen(Thing(8 * alike, at=(x, 100))), 2 * FRAME)) == [track]
 
 
+def test_the_track_in_place_goes_before_a_hidden_one_that_is_a_little_more_alike():
+    tracker, (x, y) = Tracker(), 10 * np.eye(64)[:2]
+    hidden, standing = x, 0.4 * x + 0.9 * y
+    between = 0.9 * x + 0.44 * y  # cosine 0.90 with the hidden one, 0.77 with the other
+    for t in range(3):
+        both = seen(Thing(hidden, at=(60, 100)), Thing(standing, at=(100, 100)))
+        tracker.update(both, t * FRAME)
+    tracker.update(seen(Thing(standing, at=(100, 100))), 3 * FRAME)
+    assert ids(tracker.update(seen(Thing(between, at=(100, 100))), 4 * FRAME)) == [2]
+
+
 @pytest.mark.parametrize(
     ("size", "x", "track"), [((20, 40), 140, 1), ((20, 40), 180, 3), ((80, 100), 300, 1)]
 )

@@ -2,7 +2,8 @@
 
 A still with semantic labels gives a pair with exact tracks, because both frames are the same scene
 seen through two maps. Objects come from sequences of cut-outs (an image and a mask per frame), so a
-pasted object moves and deforms as it did in its own video.
+pasted object moves and deforms as it did in its own video; or from the stills themselves, where
+there are many more, which move as a whole.
 """
 
 from __future__ import annotations
