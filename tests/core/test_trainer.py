@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import golden
 import numpy as np
 import pytest
@@ -212,6 +213,17 @@ def test_accumulated_batches_give_the_mean_of_their_gradients(tmp_path):
         gradients.append(trainer.model.head.classifier.weight.grad)
     mean = (gradients[0] + gradients[1]) / 2
     torch.testing.assert_close(gradients[2], mean, rtol=1e-4, atol=1e-7)
+
+
+def test_a_worker_takes_one_core(run):
+    class Threads(torch.utils.data.Dataset):
+        config = replace(load_yaml(TrainConfig, run), workers=1)
+
+        def __getitem__(self, index):
+            return torch.tensor([cv2.getNumThreads(), torch.get_num_threads()]), [[]]
+
+    (batch,) = next(batches(Threads(), 0))
+    assert batch[0].tolist() == [[1, 1]]
 
 
 def test_the_average_is_the_model_that_is_kept(tmp_path):

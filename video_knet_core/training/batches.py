@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -63,10 +64,17 @@ def batches(dataset: PairDataset, first_step: int) -> Iterator[list[Batch]]:
         num_workers=config.workers,
         collate_fn=collate,
         prefetch_factor=4 if config.workers else None,
+        worker_init_fn=_take_one_core,
     )
     iterator = iter(loader)
     for _ in range(first_step, config.steps):
         yield [next(iterator) for _ in range(config.accumulate)]
+
+
+def _take_one_core(worker: int) -> None:
+    """A worker is one of many: its OpenCV must not start a thread for each core, as torch's does
+    not."""
+    cv2.setNumThreads(1)
 
 
 def collate(samples: Sequence[Sample]) -> Batch:

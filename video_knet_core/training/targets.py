@@ -77,21 +77,21 @@ class FrameTargets:
         The seed is the cell of the instance that is nearest to its centre: of a car behind a post,
         never the post.
         """
-        heat = torch.zeros(height, width, device=self.masks.device)
         rows, columns = (
-            (torch.arange(n, device=heat.device) + 0.5) / n for n in self.masks.shape[1:]
+            (torch.arange(n, device=self.masks.device) + 0.5) / n for n in self.masks.shape[1:]
         )
-        for mask, y, x in zip(self.masks, *self.centers, strict=True):
-            cost = torch.hypot(rows[:, None] - y, columns - x) + (1 - mask)
-            at = int(cost.argmin())
-            row = int(rows[at // len(columns)] * height)
-            column = int(columns[at % len(columns)] * width)
-            sigma = SEED_SIGMA + SEED_SPREAD * (mask.mean() * height * width).sqrt()
-            dy = torch.arange(height, device=heat.device) - row
-            dx = torch.arange(width, device=heat.device) - column
-            around = (-(dy[:, None].square() + dx.square()) / (2 * sigma.square())).exp()
-            heat = torch.maximum(heat, around)
-        return heat
+        y, x = (c[:, None, None] for c in self.centers)
+        cost = torch.hypot(rows[:, None] - y, columns - x) + (1 - self.masks)
+        at = cost.flatten(1).argmin(1)
+        row = (rows[at // len(columns)] * height).long()[:, None, None]
+        column = (columns[at % len(columns)] * width).long()[:, None, None]
+        size = (self.masks.mean((1, 2)) * height * width).sqrt()[:, None, None]
+        sigma = SEED_SIGMA + SEED_SPREAD * size
+        dy = torch.arange(height, device=at.device)[:, None] - row
+        dx = torch.arange(width, device=at.device) - column
+        around = (-(dy.square() + dx.square()) / (2 * sigma.square())).exp()
+        nothing = around.new_zeros(1, height, width)
+        return torch.cat((around, nothing)).amax(0)
 
     def to(self, device: torch.device) -> FrameTargets:
         """The same on another device."""
