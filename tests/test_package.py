@@ -27,7 +27,6 @@ LEARNING_MODULES = (
     "video_knet_core.model",
     "video_knet_core.training",
     "video_knet_core.merging",
-    "video_knet_core.engine.channels_last",
     "video_knet_core.engine.export",
     "video_knet_core.engine.frame",
     "video_knet_core.engine.torch_runtime",

@@ -129,6 +129,20 @@ def test_a_build_for_the_gpu_at_hand_says_that_there_is_none(model):
         engine_is_cached(model.path, RTX)
 
 
+def test_a_gpu_that_no_plan_runs_on_is_told_before_the_build(model, monkeypatch, capsys):
+    # as a real H100 answered on 2026-11-26: the build for it succeeds, the plan is not accepted
+    monkeypatch.setattr(cuda, "find_gpu", lambda: Gpu("NVIDIA H100", (9, 0)))
+    with pytest.raises(BackendError, match=r"runs on .*sm89.* newer GPUs, found NVIDIA H100 .sm90"):
+        engine_is_cached(model.path, RTX)
+    assert main(["build-engine", str(model.path), "--flavour", RTX]) == 2
+    assert "found NVIDIA H100 (sm90)" in capsys.readouterr().err
+
+
+def test_a_gpu_newer_than_the_library_is_tried(model, monkeypatch):
+    monkeypatch.setattr(cuda, "find_gpu", lambda: Gpu("Some GPU", (13, 0)))
+    assert not engine_is_cached(model.path, RTX)
+
+
 # --- the command --------------------------------------------------------------------------------
 
 

@@ -127,6 +127,7 @@ def _gpu_of(library: Library, targets: tuple[str, ...]) -> tuple[str, tuple[str,
         known = ",".join(library.known_targets)
         hint = f"; without a GPU name --target, of {known}" if known else ""
         raise BackendError(f"{error}{hint}") from None
+    library.check_gpu(gpu)
     return gpu.name, (gpu.target,)
 
 

@@ -21,7 +21,6 @@ from ..model.checkpoint import load_model, sha256
 from ..model.kernels import PreviousKernels
 from ..model.precision import with_half_maps
 from ..model.video_knet import VideoKNet
-from .channels_last import resize_channels_last
 from .frame import segment_frame
 from .model_file import FORMAT, FORMS, INPUTS, METADATA_KEY, PRECISIONS, outputs_of
 
@@ -111,7 +110,6 @@ def export_onnx(
     assert program is not None
     proto = program.model_proto
     _forget_sources(proto.graph)
-    resize_channels_last(proto.graph)
     metadata = {
         "format": FORMAT,
         "name": name,

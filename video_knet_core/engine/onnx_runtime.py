@@ -53,6 +53,8 @@ class OnnxRuntime:
 
 def _open_session(path: Path, threads: int, cuda: bool) -> onnxruntime.InferenceSession:
     provider = "CUDAExecutionProvider" if cuda else "CPUExecutionProvider"
+    # as with the other engines, float32 is float32
+    settings = {"use_tf32": "0"} if cuda else {}
     available = onnxruntime.get_available_providers()
     if provider not in available:
         raise BackendError(f"this ONNX Runtime has no {provider}, only {available}")
@@ -63,7 +65,7 @@ def _open_session(path: Path, threads: int, cuda: bool) -> onnxruntime.Inference
     # a robot has other work for its cores than to spin between two frames
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
-        session = onnxruntime.InferenceSession(str(path), options, providers=[provider])
+        session = onnxruntime.InferenceSession(str(path), options, providers=[(provider, settings)])
     except Exception as error:  # the classes of ONNX Runtime's errors share no base but this
         if cuda:  # no driver, no memory: the CPU may do, and will tell if it is the file's fault
             raise BackendError(f"{provider}: {error}") from None

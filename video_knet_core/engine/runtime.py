@@ -140,7 +140,8 @@ def open_runtime(
 
     Raises:
         ModelError: the file is missing or not a model of this project.
-        BackendError: the backend (with "auto": every backend) cannot run here.
+        BackendError: the backend (with "auto": every backend) cannot run here, or it is one of
+            `GPU_BACKENDS` and sees something else than the CPU does (`trial.check_agreement`).
         ValueError: there is no backend of that name.
     """
     if backend != "auto" and backend not in BACKENDS:
@@ -204,10 +205,23 @@ class _Ladder:
     def _open(self, name: str, progress: Progress | None) -> Runtime | None:
         named = progress and (lambda what, share: progress(f"{name}: {what}", share))
         try:
-            return BACKENDS[name].open(self._path, self._threads, named)
+            runtime = BACKENDS[name].open(self._path, self._threads, named)
+            if name in GPU_BACKENDS:
+                self._try(runtime)
+            return runtime
         except BackendError as error:
             self._failures.append(f"{name}: {error}")
             return None
+
+    def _try(self, runtime: Runtime) -> None:
+        """Close it, with a BackendError, unless it computes what the CPU does."""
+        from .trial import check_agreement
+
+        try:
+            check_agreement(runtime, self._path, self._threads)
+        except BaseException:
+            runtime.close()
+            raise
 
     def _tell(self, name: str, slow: Sequence[str] = ()) -> None:
         meanwhile = f", while {' or '.join(slow)} is prepared" if slow else ""

@@ -157,6 +157,7 @@ def _identify(
     path: str | Path, library: Library, gpu: cuda.Gpu
 ) -> tuple[ModelFile, bytes, PlanKey]:
     """The model, its bytes, and the key of its plan on this GPU."""
+    library.check_gpu(gpu)
     model = ModelFile.read(path, form="deploy")
     onnx = model.path.read_bytes()
     return model, onnx, plan_key(model, onnx, library, gpu.name, (gpu.target,))

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+from .cuda import Gpu
 from .model_file import ModelFile
 from .runtime import BackendError, ModelError
 
@@ -68,6 +69,19 @@ class Library:
         """Compute capabilities that it builds for ahead of time, as "sm86"."""
         names = getattr(getattr(self.trt, "ComputeCapability", None), "__members__", {})
         return [name.lower() for name in names if name.startswith("SM")]
+
+    def check_gpu(self, gpu: Gpu) -> None:
+        """BackendError if its plans do not run on the GPU, which it would tell after the build.
+
+        TensorRT-RTX runs on the GPUs that it can build for ahead of time, and on newer ones.
+        """
+        known = self.known_targets
+        newest = max((_capability_of(target) for target in known), default=(0, 0))
+        if known and gpu.target not in known and gpu.capability < newest:
+            raise BackendError(
+                f"{self.title} runs on {', '.join(known)} and newer GPUs, "
+                f"found {gpu.name} ({gpu.target})"
+            )
 
     def last_errors(self) -> str:
         """What it complained of since this was last asked."""
@@ -193,6 +207,11 @@ def build_from_bytes(
     if plan is None:
         raise BackendError(f"{library.title} cannot build {name}: {library.last_errors()}")
     return bytes(plan)
+
+
+def _capability_of(target: str) -> tuple[int, int]:
+    """Major and minor of "sm86"."""
+    return int(target[2:-1]), int(target[-1])
 
 
 def _capability(library: Library, target: str) -> Any:

@@ -1,0 +1,121 @@
+"""An engine that computes something else than the CPU is not used."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import sys
+from types import ModuleType
+
+import numpy as np
+import pytest
+from tiny_onnx import write_tiny_model
+
+from video_knet_core.engine import trial
+from video_knet_core.engine.onnx_runtime import OnnxRuntime
+from video_knet_core.engine.runtime import BackendError, default_model_path, open_runtime
+from video_knet_core.engine.trial import FRAMES
+from video_knet_core.types import NO_CLASS
+
+
+class Engine(OnnxRuntime):
+    """The CPU's, which spoils what it sees from frame `wrong` on."""
+
+    opened: list[Engine] = []
+    wrong: int | None = None
+
+    def __init__(self, path, flavour="tensorrt", progress=None):
+        super().__init__(path)
+        self.name, self.steps, self.closed = flavour, 0, False
+        self.opened.append(self)
+
+    def step(self, image, state):
+        segments, state = super().step(image, state)
+        self.steps += 1
+        if self.wrong is not None and self.steps > self.wrong:
+            segments = self.spoil(segments)
+        return segments, state
+
+    def spoil(self, segments):
+        return dataclasses.replace(segments, map=np.zeros_like(segments.map))
+
+    def close(self):
+        super().close()
+        self.closed = True
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return write_tiny_model(tmp_path_factory.mktemp("model") / "tiny.onnx")
+
+
+@pytest.fixture
+def engine(monkeypatch):
+    """The class that TensorRT opens."""
+    fake = ModuleType("video_knet_core.engine.tensorrt")
+    fake.TensorRTRuntime = type("Fresh", (Engine,), {"opened": []})
+    fake.engine_is_cached = lambda path, flavour: True
+    monkeypatch.setitem(sys.modules, fake.__name__, fake)
+    return fake.TensorRTRuntime
+
+
+def test_an_engine_that_agrees_is_taken(model, engine, caplog):
+    with caplog.at_level(logging.DEBUG):
+        runtime = open_runtime(model, "tensorrt")
+    assert runtime is engine.opened[0] and not runtime.closed
+    assert runtime.steps == FRAMES
+    assert "tensorrt: 0.00 % of the pixels are not as on the CPU" in caplog.text
+
+
+@pytest.mark.parametrize("wrong", [0, 1])
+def test_an_engine_that_is_wrong_is_closed_and_the_next_one_taken(model, engine, wrong, caplog):
+    engine.wrong = wrong
+    with caplog.at_level(logging.INFO):
+        runtime = open_runtime(model)
+    assert runtime.name not in ("tensorrt", "tensorrt-rtx")
+    assert [e.closed for e in engine.opened] == [True, True]
+    assert "not tensorrt: it computes something else than the CPU" in caplog.text
+
+
+def test_a_wrong_engine_that_was_asked_for_is_refused(model, engine):
+    engine.wrong = 0
+    with pytest.raises(BackendError, match=r"tensorrt: .* \d+% of the pixels .* at most 20% may"):
+        open_runtime(model, "tensorrt")
+
+
+def test_segments_of_the_wrong_class_count(model, engine):
+    engine.wrong = 0
+    engine.spoil = lambda _, s: dataclasses.replace(s, class_ids=s.class_ids + 1)
+    with pytest.raises(BackendError, match="another class"):
+        open_runtime(model, "tensorrt")
+
+
+def test_the_same_segments_in_other_slots_do_not_count(model, engine):
+    def turn(_, segments):
+        slots = len(segments.class_ids)
+        turned = np.where(segments.map > 0, slots + 1 - segments.map.astype(int), 0)
+        return dataclasses.replace(
+            segments, map=turned.astype(np.uint8), class_ids=segments.class_ids[::-1]
+        )
+
+    engine.wrong, engine.spoil = 0, turn
+    assert open_runtime(model, "tensorrt") is engine.opened[0]
+
+
+def test_a_step_that_fails_is_a_reason_too(model, engine):
+    def fail(_, segments):
+        raise BackendError("cuLaunchKernel: CUDA_ERROR_ILLEGAL_ADDRESS")
+
+    engine.wrong, engine.spoil = FRAMES - 1, fail
+    with pytest.raises(BackendError, match="tensorrt: cuLaunchKernel"):
+        open_runtime(model, "tensorrt")
+    assert engine.opened[0].closed
+
+
+def test_the_shipped_model_sees_much_on_the_test_images():
+    # a picture without segments would agree with anything
+    path = default_model_path()
+    runtime = OnnxRuntime(path)
+    found = trial._classes(runtime, trial._images(runtime.info.height, runtime.info.width))
+    assert len(np.unique(found)) >= 6 and (found == NO_CLASS).mean() < 0.2
+    trial.check_agreement(runtime, path, 1)
