@@ -11,6 +11,7 @@ left empty. Prints a table in Markdown, a row as soon as it is measured.
 from __future__ import annotations
 
 import argparse
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -54,7 +55,8 @@ def measure(name: str, model: VideoKNet, backends: list[str], threads: int, fram
             try:
                 runtime = TorchRuntime(model) if backend == "torch" else None
                 runtime = runtime or open_runtime(path, backend, threads=threads)
-            except BackendError:
+            except BackendError as error:
+                print(f"{name}: {error}", file=sys.stderr)
                 cells.append("")
                 continue
             cells.append(f"{step_ms(runtime, frames):,.0f}")

@@ -55,6 +55,22 @@ def checkpoint_of(path: Path) -> Path:
     return path.with_name("street_lite0.safetensors")
 
 
+@pytest.mark.parametrize("shipped", [False, True])
+def test_maps_are_resized_along_their_last_two_axes(model, shipped):
+    """ONNX Runtime's CUDA backend takes any others without an error, and computes nonsense."""
+    path = MODELS / "street_lite0.onnx" if shipped else model
+    graph = onnx.shape_inference.infer_shapes(onnx.load(path)).graph
+    shapes = {
+        value.name: [axis.dim_value for axis in value.type.tensor_type.shape.dim]
+        for value in graph.value_info
+    }
+    resizes = [node for node in graph.node if node.op_type == "Resize"]
+    assert resizes
+    for node in resizes:
+        before, after = shapes[node.input[0]], shapes[node.output[0]]
+        assert len(before) == 4 and before[:2] == after[:2]
+
+
 def test_a_fresh_export_agrees_with_torch(model):
     graph = FrameGraph(load_model(checkpoint_of(model)))
     assert compare(graph, OnnxRuntime(model, threads=1), steps=5) <= FLIPS

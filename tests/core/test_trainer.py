@@ -7,6 +7,7 @@ import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -215,7 +216,10 @@ def test_accumulated_batches_give_the_mean_of_their_gradients(tmp_path):
     torch.testing.assert_close(gradients[2], mean, rtol=1e-4, atol=1e-7)
 
 
-def test_a_worker_takes_one_core(run):
+def test_a_worker_takes_one_core(run, request):
+    request.addfinalizer(partial(cv2.setNumThreads, cv2.getNumThreads()))
+    cv2.setNumThreads(2)  # what a worker would get from this process
+
     class Threads(torch.utils.data.Dataset):
         config = replace(load_yaml(TrainConfig, run), workers=1)
 

@@ -64,10 +64,10 @@ def test_an_engine_that_agrees_is_taken(model, engine, caplog):
         runtime = open_runtime(model, "tensorrt")
     assert runtime is engine.opened[0] and not runtime.closed
     assert runtime.steps == FRAMES
-    assert "tensorrt: 0.00 % of the pixels are not as on the CPU" in caplog.text
+    assert "tensorrt: 0.00 % of the segments are not as on the CPU" in caplog.text
 
 
-@pytest.mark.parametrize("wrong", [0, 1])
+@pytest.mark.parametrize("wrong", [0, 1, FRAMES - 1])
 def test_an_engine_that_is_wrong_is_closed_and_the_next_one_taken(model, engine, wrong, caplog):
     engine.wrong = wrong
     with caplog.at_level(logging.INFO):
@@ -79,7 +79,9 @@ def test_an_engine_that_is_wrong_is_closed_and_the_next_one_taken(model, engine,
 
 def test_a_wrong_engine_that_was_asked_for_is_refused(model, engine):
     engine.wrong = 0
-    with pytest.raises(BackendError, match=r"tensorrt: .* \d+% of the pixels .* at most 20% may"):
+    with pytest.raises(
+        BackendError, match=r"tensorrt: .* \d+% of the pixels with a segment .* at most 20% may"
+    ):
         open_runtime(model, "tensorrt")
 
 
@@ -102,14 +104,58 @@ def test_the_same_segments_in_other_slots_do_not_count(model, engine):
     assert open_runtime(model, "tensorrt") is engine.opened[0]
 
 
-def test_a_step_that_fails_is_a_reason_too(model, engine):
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (BackendError("cuLaunchKernel: CUDA_ERROR_ILLEGAL_ADDRESS"), "tensorrt: cuLaunchKernel"),
+        (FloatingPointError("kernels are not finite"), "a step failed: kernels are not finite"),
+        (RuntimeError("no kernel image"), "a step failed: no kernel image"),
+        (MemoryError(), "a step failed: MemoryError"),
+    ],
+)
+def test_a_step_that_fails_is_a_reason_too(model, engine, error, told):
     def fail(_, segments):
-        raise BackendError("cuLaunchKernel: CUDA_ERROR_ILLEGAL_ADDRESS")
+        raise error
 
     engine.wrong, engine.spoil = FRAMES - 1, fail
-    with pytest.raises(BackendError, match="tensorrt: cuLaunchKernel"):
+    with pytest.raises(BackendError, match=told):
         open_runtime(model, "tensorrt")
     assert engine.opened[0].closed
+
+
+def test_slots_that_do_not_exist_are_a_reason_too(model, engine):
+    engine.wrong = 0
+    engine.spoil = lambda _, s: dataclasses.replace(s, map=np.full_like(s.map, 255))
+    with pytest.raises(BackendError, match="a step failed: index"):
+        open_runtime(model, "tensorrt")
+
+
+def frame_of(covered, other=NO_CLASS):
+    """[1, 100, 100] with class 1 on `covered` of the pixels, and class `other` on as many more."""
+    flat = np.full(10_000, NO_CLASS)
+    half = int(10_000 * covered)
+    flat[:half], flat[half : 2 * half] = 1, other
+    return flat.reshape(1, 100, 100)
+
+
+@pytest.mark.parametrize(
+    ("found", "expected", "difference"),
+    [
+        (frame_of(0.1), frame_of(0.1), 0),
+        (frame_of(0.0), frame_of(0.1), 1),  # an engine that finds nothing, and
+        (frame_of(0.1), frame_of(0.1, 2), 0.5),  # one that misses a thing, in a large background
+        (frame_of(0.0), frame_of(0.001), 0.05),
+        (frame_of(0.0), frame_of(0.0), 0),
+    ],
+)
+def test_the_difference_is_that_of_the_segments(found, expected, difference):
+    assert trial._difference(found, expected) == pytest.approx(difference)
+
+
+def test_the_worst_frame_counts():
+    right, wrong = frame_of(0.1), frame_of(0.1, 2)
+    found, expected = np.concatenate([right] * 4), np.concatenate([right] * 3 + [wrong])
+    assert trial._difference(found, expected) == pytest.approx(0.5)
 
 
 def test_the_shipped_model_sees_much_on_the_test_images():

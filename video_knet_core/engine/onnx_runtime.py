@@ -72,4 +72,5 @@ def _open_session(path: Path, threads: int, cuda: bool) -> onnxruntime.Inference
         raise ModelError(f"{path} is not a model that ONNX Runtime can load: {error}") from None
     if provider not in session.get_providers():  # it falls back to the CPU without an error
         raise BackendError(f"ONNX Runtime could not start its {provider}")
+    session.disable_fallback()  # a step that fails on the GPU is told, not run on the CPU
     return session

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -220,7 +221,8 @@ class _Ladder:
         try:
             check_agreement(runtime, self._path, self._threads)
         except BaseException:
-            runtime.close()
+            with suppress(Exception):  # of a device that is lost; the trial tells why
+                runtime.close()
             raise
 
     def _tell(self, name: str, slow: Sequence[str] = ()) -> None:

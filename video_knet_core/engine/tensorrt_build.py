@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import re
 import threading
 import time
 from collections import deque
@@ -68,16 +69,18 @@ class Library:
     def known_targets(self) -> list[str]:
         """Compute capabilities that it builds for ahead of time, as "sm86"."""
         names = getattr(getattr(self.trt, "ComputeCapability", None), "__members__", {})
-        return [name.lower() for name in names if name.startswith("SM")]
+        return [name.lower() for name in names if re.fullmatch(r"SM\d+", name)]
 
     def check_gpu(self, gpu: Gpu) -> None:
         """BackendError if its plans do not run on the GPU, which it would tell after the build.
 
         TensorRT-RTX runs on the GPUs that it can build for ahead of time, and on newer ones.
         """
+        if self.flavour != "tensorrt-rtx":
+            return
         known = self.known_targets
-        newest = max((_capability_of(target) for target in known), default=(0, 0))
-        if known and gpu.target not in known and gpu.capability < newest:
+        newest = max((int(target[2:]) for target in known), default=0)
+        if gpu.target not in known and int(gpu.target[2:]) < newest:
             raise BackendError(
                 f"{self.title} runs on {', '.join(known)} and newer GPUs, "
                 f"found {gpu.name} ({gpu.target})"
@@ -207,11 +210,6 @@ def build_from_bytes(
     if plan is None:
         raise BackendError(f"{library.title} cannot build {name}: {library.last_errors()}")
     return bytes(plan)
-
-
-def _capability_of(target: str) -> tuple[int, int]:
-    """Major and minor of "sm86"."""
-    return int(target[2:-1]), int(target[-1])
 
 
 def _capability(library: Library, target: str) -> Any:
