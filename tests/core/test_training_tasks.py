@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import replace
 from types import SimpleNamespace
 
 import golden
+import host_device
 import numpy as np
 import pytest
 import torch
@@ -111,6 +113,47 @@ def test_losses_of_each_task_fall(task):
     assert totals[-1] < 0.7 * totals[0]
     assert all(parameter.grad is not None for _, parameter in trained(network))
     assert ("track" in losses) == (task != "semantic")
+
+
+@pytest.mark.parametrize("task", list(MODELS))
+def test_a_step_on_a_device_needs_nothing_beside_it(task, monkeypatch):
+    """Losses and gradients of a network on a device, which no tensor of the host may meet."""
+    model = lean_semantic() if task == "semantic" else small_model(task)
+    criterion = task_of(model).criterion(LossWeights(stage_rank=0.5, balance=0.5), model.classes)
+    images, targets = inputs(model, clip(model), batch=2)
+    torch.manual_seed(0)
+    network = VideoKNet(model).train()
+    losses, _ = pair_losses(network, criterion, images, targets)
+    torch.stack(list(losses.values())).sum().backward()
+    expected = {name: parameter.grad for name, parameter in trained(network)}
+    torch.manual_seed(0)
+    there = host_device.moved(VideoKNet(model).train())
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # knows no such device
+    with host_device.in_use(monkeypatch):
+        images = images.to(host_device.DEVICE)
+        targets = [[frame.to(host_device.DEVICE) for frame in side] for side in targets]
+        found, _ = pair_losses(there, criterion, images, targets)
+        torch.stack(list(found.values())).sum().backward()
+    assert {name: loss.host.item() for name, loss in found.items()} == {
+        name: loss.item() for name, loss in losses.items()
+    }
+    for name, parameter in trained(there):
+        torch.testing.assert_close(parameter.grad.host, expected[name], msg=name)
+
+
+def test_the_device_refuses_a_tensor_of_the_host(monkeypatch):
+    with host_device.in_use(monkeypatch):
+        there = torch.ones(3, device=host_device.DEVICE)
+        assert (there + torch.tensor(1.0)).host.tolist() == [2, 2, 2]
+        assert there[torch.tensor([0, 2])].host.tolist() == [1, 1]
+        for wrong in (
+            lambda: there + torch.ones(3),
+            lambda: torch.ones(3)[torch.zeros(2, dtype=torch.int64, device=there.device)],
+            lambda: torch.ones(3).index_put((torch.tensor([0]),), there[:1]),
+            lambda: there.index_put((torch.tensor([0, 1]),), torch.ones(2)),
+        ):
+            with pytest.raises(RuntimeError, match="are not on the device"):
+                wrong()
 
 
 def test_losses_of_a_semantic_network_by_name():
