@@ -218,13 +218,14 @@ def test_accumulated_batches_give_the_mean_of_their_gradients(tmp_path):
 
 def test_a_worker_takes_one_core(run, request):
     request.addfinalizer(partial(cv2.setNumThreads, cv2.getNumThreads()))
-    cv2.setNumThreads(2)  # what a worker would get from this process
+    cv2.setNumThreads(2)  # what a worker would get from this process, with threads that do run
+    cv2.GaussianBlur(np.zeros((2000, 2000), np.float32), (0, 0), 3)
 
     class Threads(torch.utils.data.Dataset):
         config = replace(load_yaml(TrainConfig, run), workers=1)
 
         def __getitem__(self, index):
-            return torch.tensor([cv2.getNumThreads(), torch.get_num_threads()]), [[]]
+            return torch.tensor([cv2.getNumThreads(), torch.get_num_threads()]), [[], []]
 
     (batch,) = next(batches(Threads(), 0))
     assert batch[0].tolist() == [[1, 1]]

@@ -73,8 +73,12 @@ def batches(dataset: PairDataset, first_step: int) -> Iterator[list[Batch]]:
 
 def _take_one_core(worker: int) -> None:
     """A worker is one of many: its OpenCV must not start a thread for each core, as torch's does
-    not."""
-    cv2.setNumThreads(1)
+    not.
+
+    0 is "without threads". 1 would stop those of the pool first, and wait for ever: the fork that
+    made the worker left them behind.
+    """
+    cv2.setNumThreads(0)
 
 
 def collate(samples: Sequence[Sample]) -> Batch:
