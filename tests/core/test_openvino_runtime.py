@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,8 @@ FLIPS = 1e-3
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
-    pytest.importorskip("openvino_telemetry", reason="needs the extra `openvino`")
+    if find_spec("openvino") is None:
+        pytest.skip("needs the extra `openvino`")
     return write_tiny_model(tmp_path_factory.mktemp("model") / "tiny.onnx")
 
 
@@ -47,8 +49,9 @@ def test_the_shipped_model_agrees_with_onnx_runtime_frame_after_frame(tiny):
         assert (segments.map != expected.map).mean() <= FLIPS
         seen = expected.areas > 0
         assert (segments.class_ids[seen] == expected.class_ids[seen]).all()
-        np.testing.assert_allclose(segments.scores, expected.scores, atol=1e-3)
-        np.testing.assert_allclose(state, expected_state, atol=1e-2)
+        # a slot without a segment may start at another of two seeds that are equally warm
+        np.testing.assert_allclose(segments.scores[seen], expected.scores[seen], atol=1e-3)
+        np.testing.assert_allclose(state[seen], expected_state[seen], atol=1e-2)
 
 
 def test_a_step_has_the_types_of_the_contract(tiny):
