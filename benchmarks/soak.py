@@ -5,20 +5,28 @@
 
 The node runs as users run it, in a process of its own. A camera sends images at 30 Hz, from the
 synthetic street and from the videos by turns; every 20 s it goes and comes back with other
-reliability and from another source, so the image size changes too. Readers of random outputs come
-and go, and parameters change. Fails if the node ends, grows by more than 10 MB after the first
-minute, gives an id twice within an epoch, or if a frame is neither published nor counted.
+reliability, other stamps (true, some late, bunched, frozen) and from another source, so the image
+size changes too. Readers of random outputs come and go, parameters change, and a publisher of
+another type joins the image topic. The engine hangs once, for 8 s, and half-way the node is
+restarted.
+
+Fails if the node ends by itself, grows by more than 10 MB after its first minute, gives a pair of
+epoch and track id twice (also across the restart), if a frame is neither published nor counted, if
+diagnostics pause (also while the engine hangs), or if the hang or the other type is not reported.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
+import math
 import random
+import signal
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -30,7 +38,7 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile, ReliabilityPolicy
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import CompressedImage, Image
 from video_knet_ros.msg import TrackedInstanceArray
 
 from video_knet_core.data.frames import open_frames
@@ -51,7 +59,33 @@ CHANGES = (
     ("birth_score", (0.3, 0.5)),
 )
 OUTPUTS = ("panoptic/image", "semantic/image", "overlay/image")
-NODE = "import sys; from video_knet_ros.node import main; sys.exit(main())"
+STAMPS = ("true", "late", "bunched", "frozen")
+"""How a camera stamps its images; each camera does it in one way."""
+LATE_NS = 50_000_000
+"""Every twentieth image of a "late" camera is stamped so much before its time."""
+TICK_NS = 100_000_000
+"""The images of a "bunched" camera that fall into one tick are stamped 1 ms apart."""
+HANG_S = 8.0
+PAUSE_S = 5.0
+"""Diagnostics come every second; a longer pause than this is a fault, on a busy machine too."""
+NODE = """
+import os, sys, time
+from video_knet_core.engine.runtime import open_runtime
+from video_knet_ros import node, process
+
+class HangingRuntime:
+    def __init__(self, *args, **options):
+        self._runtime = open_runtime(*args, **options)
+    def __getattr__(self, name):
+        return getattr(self._runtime, name)
+    def step(self, image, state):
+        while os.path.exists(sys.argv[1]):
+            time.sleep(0.05)
+        return self._runtime.step(image, state)
+
+sys.exit(process.run(lambda: [node.CameraNode(HangingRuntime)], node.start, None))
+"""
+"""The `camera_node` executable, with an engine that hangs while a file exists."""
 
 
 @dataclass
@@ -59,30 +93,36 @@ class Ledger:
     """What must hold of the tables, in the order in which they come."""
 
     tables: int = 0
+    """Of the present life of the node."""
     dropped: int = 0
-    epoch: int = -1
-    ended: set[int] = field(default_factory=set)
-    born: set[int] = field(default_factory=set)
+    epoch: int | None = None
+    epochs: set[int] = field(default_factory=set)
+    ended: set[tuple[int, int]] = field(default_factory=set)
+    born: set[tuple[int, int]] = field(default_factory=set)
     faults: list[str] = field(default_factory=list)
 
     def enter(self, table: TrackedInstanceArray) -> None:
         """Check one table against those before it."""
         if table.sequence != self.tables:
-            self.faults.append(f"table {table.sequence} came where {self.tables} was due")
+            self.faults.append(f"expected table {self.tables}, got {table.sequence}")
         self.tables = table.sequence + 1
         self.dropped += table.skipped
-        if table.tracker_epoch != self.epoch:
-            self.epoch, self.ended, self.born = table.tracker_epoch, set(), set()
-        ids = [row.track_id for row in table.instances if row.track_id]
-        twice = len(ids) != len(set(ids))
-        if twice or self.ended & set(ids) or self.born & set(table.born):
+        self.epoch = table.tracker_epoch
+        self.epochs.add(self.epoch)
+        ids = self._names(row.track_id for row in table.instances if row.track_id)
+        born = self._names(table.born)
+        duplicate = len(ids) != len(set(ids))
+        if duplicate or self.ended & set(ids) or self.born & set(born):
             self.faults.append(f"epoch {self.epoch}, table {table.sequence}: an id came twice")
-        self.born |= set(table.born)
-        self.ended |= set(table.ended)
+        self.born |= set(born)
+        self.ended |= set(self._names(table.ended))
+
+    def _names(self, track_ids: Iterable[int]) -> list[tuple[int, int]]:
+        return [(self.epoch or 0, int(track_id)) for track_id in track_ids]
 
 
 class Tester(Node):
-    """Camera, readers and whoever changes parameters."""
+    """Camera, subscribers of the outputs, and a client that changes parameters."""
 
     def __init__(self, sources: list[list[NDArray]]) -> None:
         super().__init__("tester")
@@ -90,10 +130,17 @@ class Tester(Node):
         self._reliability = itertools.cycle(
             ReliabilityPolicy[n] for n in ("RELIABLE", "BEST_EFFORT")
         )
+        self._patterns = itertools.cycle(STAMPS)
         self._frames: Iterator[NDArray] = iter(())
-        self._camera = self._reader = None
+        self._camera = self._reader = self._other_type = None
         self.ledger, self.sent = Ledger(), 0
         self.counts: dict[str, str] = {}
+        self.diagnosed: float | None = None
+        """When the last diagnostics came; None before the first of a life."""
+        self.pause = 0.0
+        """Longest time between two diagnostics."""
+        self.reported: set[str] = set()
+        """Reasons that the diagnostics gave."""
         qos = QoSProfile(depth=50)
         table = "/video_knet/instances"
         self.create_subscription(TrackedInstanceArray, table, self.ledger.enter, qos)
@@ -105,29 +152,49 @@ class Tester(Node):
             self.create_timer(CAMERA_S, self.restart_camera),
             self.create_timer(7.0, self._change_reader),
             self.create_timer(3.0, self._change_parameter),
+            self.create_timer(11.0, self._change_other_type),
         ]
 
     def restart_camera(self) -> None:
-        """Another camera, of other reliability and perhaps size, takes the place of the last."""
+        """Another camera, of other reliability, stamps and perhaps size, replaces the last."""
         if self._camera is not None:
             self.destroy_publisher(self._camera)
         qos = QoSProfile(depth=2, reliability=next(self._reliability))
         self._camera = self.create_publisher(Image, "/video_knet/image", qos)
         self._frames = itertools.cycle(next(self._sources))
+        self._pattern, self._began = next(self._patterns), self._now()
 
-    def stop(self) -> None:
+    def pause_duties(self) -> None:
         """No more images, nor any new camera."""
         for timer in self._duties:
             timer.cancel()
 
+    def resume_duties(self) -> None:
+        """Continue after `pause_duties`, with a node that was started again."""
+        self.ledger.tables, self.counts, self.diagnosed = 0, {}, None
+        for timer in self._duties:
+            timer.reset()
+
     def is_settled(self) -> bool:
-        """Whether the diagnostics tell of a second without images in which nothing was left."""
-        idle = self.counts["fps_in"] == self.counts["fps_out"] == "0.0"
+        """Whether a second without images was reported in which nothing was left to do."""
+        idle = self.counts.get("fps_in") == self.counts.get("fps_out") == "0.0"
         return idle and int(self.counts["processed"]) == self.ledger.tables
+
+    def _now(self) -> int:
+        return self.get_clock().now().nanoseconds
+
+    def _stamp(self) -> int:
+        """Nanoseconds, as the present camera stamps its next image."""
+        now = self._now()
+        if self._pattern == "late" and self.sent % 20 == 0:
+            return now - LATE_NS
+        if self._pattern == "bunched":
+            return now - now % TICK_NS + self.sent % 3 * 1_000_000
+        return self._began if self._pattern == "frozen" else now
 
     def _send(self) -> None:
         message = conversions.image_message(Image().header, "rgb8", next(self._frames))
-        message.header.stamp = self.get_clock().now().to_msg()
+        message.header.stamp = conversions.time_message(self._stamp())
         self._camera.publish(message)
         self.sent += 1
 
@@ -142,8 +209,75 @@ class Tester(Node):
         parameter = Parameter(name, value=random.choice(values)).to_parameter_msg()
         self._parameters.call_async(SetParameters.Request(parameters=[parameter]))
 
+    def _change_other_type(self) -> None:
+        """A publisher of another type comes to the image topic, or goes."""
+        if self._other_type is None:
+            self._other_type = self.create_publisher(CompressedImage, "/video_knet/image", 2)
+        else:
+            self.destroy_publisher(self._other_type)
+            self._other_type = None
+
     def _note(self, message: DiagnosticArray) -> None:
         self.counts = {entry.key: entry.value for entry in message.status[0].values}
+        self.reported.add(self.counts["reason"])
+        now = time.monotonic()
+        if self.diagnosed is not None:
+            self.pause = max(self.pause, now - self.diagnosed)
+        self.diagnosed = now
+
+
+class Life:
+    """One process of the node, from start to end."""
+
+    def __init__(self, tester: Tester, executor: SingleThreadedExecutor, flag: Path) -> None:
+        self._tester, self._executor, self._flag = tester, executor, flag
+        self._process = subprocess.Popen([sys.executable, "-c", NODE, str(flag)])
+        self.memory: list[float] = []
+        """Resident memory in MB, once a second."""
+
+    def run(self, minutes: float, hang_at: float) -> None:
+        """Spin for `minutes`; at the minute `hang_at` the engine hangs. One line a minute."""
+        begin = time.monotonic()
+        while (seconds := time.monotonic() - begin) < 60 * minutes and self._is_alive():
+            self._executor.spin_once(timeout_sec=0.05)
+            self._hang(0 <= seconds - 60 * hang_at < HANG_S)
+            if int(seconds) > len(self.memory):
+                self.memory.append(resident_mb(self._process))
+                if len(self.memory) % 60 == 0:
+                    line = f"{len(self.memory) // 60} min: {self.memory[-1]:.1f} MB"
+                    print(line, self._tester.counts, flush=True)
+
+    def end(self) -> list[str]:
+        """Let the last images be counted, stop the process as Ctrl-C does; what went wrong."""
+        self._tester.pause_duties()
+        end = time.monotonic() + 30
+        while time.monotonic() < end and not self._tester.is_settled():
+            self._executor.spin_once(timeout_sec=0.05)
+        faults = [] if self._is_alive() else ["the node ended by itself"]
+        self._process.send_signal(signal.SIGINT)
+        if self._process.wait(20) != 0:
+            faults.append(f"expected exit code 0, got {self._process.returncode}")
+        return faults + self._growth() + balance(self._tester)
+
+    def kill(self) -> None:
+        """Leave no process behind."""
+        self._process.kill()
+        self._process.wait()
+
+    def _is_alive(self) -> bool:
+        return self._process.poll() is None
+
+    def _hang(self, hangs: bool) -> None:
+        if hangs:
+            self._flag.touch()
+        else:
+            self._flag.unlink(missing_ok=True)
+
+    def _growth(self) -> list[str]:
+        memory = self.memory
+        growth = max(memory[60:]) - max(memory[:60]) if len(memory) > 60 else 0.0
+        print(f"grew by {growth:.1f} MB after the first minute, {memory[-1]:.1f} MB at the end")
+        return [f"grew by {growth:.1f} MB, expected at most {GROWTH_MB:g}"] * (growth > GROWTH_MB)
 
 
 def resident_mb(process: subprocess.Popen) -> float:
@@ -152,41 +286,28 @@ def resident_mb(process: subprocess.Popen) -> float:
     return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS")) / 1024
 
 
-def watch(process: subprocess.Popen, tester: Tester, minutes: float) -> list[float]:
-    """Memory once a second; a line is printed each minute."""
-    executor = SingleThreadedExecutor()
-    executor.add_node(tester)
-    memory, begin = [], time.monotonic()
-    while time.monotonic() < begin + 60 * minutes and process.poll() is None:
-        executor.spin_once(timeout_sec=0.05)
-        seconds = int(time.monotonic() - begin)
-        if seconds > len(memory):
-            memory.append(resident_mb(process))
-            if seconds % 60 == 0:
-                print(seconds // 60, "min:", f"{memory[-1]:.1f} MB", tester.counts, flush=True)
-    tester.stop()
-    end = time.monotonic() + 30  # the last images, and diagnostics that tell of them
-    while time.monotonic() < end and not tester.is_settled():
-        executor.spin_once(timeout_sec=0.05)
-    return memory
-
-
-def verdict(process: subprocess.Popen, tester: Tester, memory: list[float]) -> list[str]:
-    """What went wrong."""
-    faults = list(tester.ledger.faults)
-    if process.poll() is not None:
-        faults.append(f"the node ended with {process.returncode}")
-    growth = max(memory[60:]) - max(memory[:60]) if len(memory) > 60 else 0.0
-    print(f"grew by {growth:.1f} MB after the first minute, {memory[-1]:.1f} MB at the end")
-    if growth > GROWTH_MB:
-        faults.append(f"grew by {growth:.1f} MB, allowed are {GROWTH_MB:g}")
-    count = {name: int(tester.counts[name]) for name in ("received", "processed", "failed")}
-    dropped = sum(int(tester.counts[name]) for name in ("skipped", "limited", "expired"))
+def balance(tester: Tester) -> list[str]:
+    """Images of one life that were neither published nor counted."""
+    counts = tester.counts
+    count = {name: int(counts[name]) for name in ("received", "processed", "failed")}
+    dropped = sum(int(counts[name]) for name in ("skipped", "limited", "expired", "late"))
     print(f"sent {tester.sent}, {count}, dropped {dropped}, tables {tester.ledger.tables}")
+    faults = []
     if count["received"] != count["processed"] + count["failed"] + dropped:
         faults.append("received is not processed + failed + dropped")
     if tester.ledger.tables != count["processed"]:
         faults.append(f"{count['processed']} processed but {tester.ledger.tables} tables")
+    return faults
+
+
+def verdict(tester: Tester) -> list[str]:
+    """What went wrong in both lives together."""
+    faults = list(tester.ledger.faults)
+    print(f"{len(tester.ledger.epochs)} epochs, {len(tester.ledger.born)} track ids")
+    print(f"longest pause of diagnostics {tester.pause:.1f} s, reasons {sorted(tester.reported)}")
+    if tester.pause > PAUSE_S:
+        faults.append(f"diagnostics paused for {tester.pause:.1f} s")
+    faults += [f"not reported: {reason}" for reason in sorted(EXPECTED - tester.reported)]
     return faults
 
 
@@ -200,14 +321,20 @@ def main() -> None:
         for source in ("synthetic:3", *args.video, "synthetic:4")
     ]
     rclpy.init()
-    process = subprocess.Popen([sys.executable, "-c", NODE])
-    try:
-        tester = Tester(sources)
-        memory = watch(process, tester, args.minutes)
-        faults = verdict(process, tester, memory)
-    finally:
-        process.terminate()
-        process.wait(20)
+    tester, executor = Tester(sources), SingleThreadedExecutor()
+    executor.add_node(tester)
+    half, faults = args.minutes / 2, []
+    with tempfile.TemporaryDirectory() as folder:
+        for number in range(2):
+            life = Life(tester, executor, Path(folder) / "hang")
+            try:
+                # the engine hangs in the first life only, with an image under way
+                life.run(half, hang_at=half / 2 if number == 0 else math.inf)
+                faults += life.end()
+            finally:
+                life.kill()
+            tester.resume_duties()
+    faults += verdict(tester)
     rclpy.try_shutdown()
     print("\n".join(faults) or "no fault")
     sys.exit(bool(faults))
