@@ -22,8 +22,7 @@ demo: setup  ## Run camera and node on the synthetic street, or on VIDEO=path, f
 
 test:  ## Run the tests (installs torch); ARGS="-k tracker" goes to pytest
 	@$(PYTHON) scripts/setup_env.py test
-	@$(ENTER) && ROS_DOMAIN_ID=$$((1 + $$$$ % 100)) OMP_NUM_THREADS=1 \
-	  python -m pytest -n 2 --dist loadgroup $(ARGS)
+	@$(ENTER) && OMP_NUM_THREADS=1 python -m pytest -n 2 --dist loadgroup $(ARGS)
 
 check:  ## Run ruff, mypy and codespell
 	@$(PYTHON) scripts/setup_env.py check

@@ -1,25 +1,59 @@
-"""How tests are shared out where several processes run them (`pytest -n 2 --dist loadgroup`)."""
+"""Order and isolation of the tests, alone or in several processes (`-n 2 --dist loadgroup`).
+
+Tests run in random order (pytest-randomly): no test may depend on another one, on how busy the
+machine is, or on a test run beside it.
+"""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 HERE = Path(__file__).parent
 EXPORTS = ("test_export", "test_precision", "test_runtime", "test_tensorrt_build")
 """They share models whose export takes long (fixture `exported`)."""
 
+hypothesis.settings.register_profile(
+    "busy machine",
+    deadline=None,  # of milliseconds per example
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.load_profile("busy machine")
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """One process runs a whole file, or all files that share something.
+
+    The ROS tests stay together: they share a domain.
+    """
+    item.add_marker(pytest.mark.xdist_group(_group(item)))
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes longest goes first; the order within a group stays that of pytest-randomly."""
+    items.sort(key=lambda item: _group(item) != "ros")
+
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """One process takes a whole file, or all that share something; what takes longest goes first.
+def pytest_runtest_setup() -> None:
+    """Random numbers of a fixture do not depend on the tests before it."""
+    _seed_torch()
 
-    The ROS tests stay together: they would hear each other, and wait for each other's work.
-    """
-    items.sort(key=lambda item: _group(item) != "ros")
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(_group(item)))
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_call() -> None:
+    """Nor those of a test on whether its fixtures were made for it or for an earlier test."""
+    _seed_torch()
+
+
+def _seed_torch() -> None:
+    """As pytest-randomly does it for `random` and NumPy; where torch is in use at all."""
+    if torch := sys.modules.get("torch"):
+        torch.manual_seed(0)
 
 
 def _group(item: pytest.Item) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +21,7 @@ from video_knet_core.engine.onnx_runtime import OnnxRuntime
 from video_knet_core.engine.runtime import Backend, BackendError, default_model_path, open_runtime
 from video_knet_core.predictor import VideoPredictor
 
-TIMEOUT_S = 20.0
+TIMEOUT_S = 90.0
 
 
 @pytest.fixture(scope="module")
@@ -382,7 +383,7 @@ def test_close_ends_both_engines_and_the_thread(swap, steps):
 
 def handles():
     """Threads, those of libraries included, and file descriptors of this process."""
-    return len(os.listdir("/proc/self/task")), len(os.listdir("/proc/self/fd"))
+    return {(kind, name) for kind in ("task", "fd") for name in os.listdir(f"/proc/self/{kind}")}
 
 
 def plain(path):
@@ -418,15 +419,12 @@ def test_200_runtimes_leave_no_threads_and_no_files_open(tiny, use):
     for _ in range(200):
         use(tiny)
     gc.collect()
-    assert handles() == before
+    wait(lambda: handles() <= before, "the end of all threads and files that were opened")
 
 
 @pytest.mark.parametrize("swapped", [False, True])
 def test_10_000_steps_need_no_more_memory(tiny, swapped):
-    from video_knet_core.evaluate.machine import resident_bytes
-
-    if resident_bytes() is None:
-        pytest.skip("needs Linux's /proc")
+    """Counted in blocks of Python objects; benchmarks/soak.py measures the memory of a process."""
     runtime = OnnxRuntime(tiny, threads=1)
     if swapped:
         runtime = SwappingRuntime(runtime, lambda progress: DeviceRuntime(tiny))
@@ -437,8 +435,8 @@ def test_10_000_steps_need_no_more_memory(tiny, swapped):
         for t in numbers:
             predictor.step(images[t % 4], t * 30_000_000)
         gc.collect()
-        return resident_bytes()
+        return sys.getallocatedblocks()
 
     before = steps(range(1000))
-    assert steps(range(1000, 11_000)) - before < 5e6
+    assert steps(range(1000, 11_000)) - before < 1000  # of which one step makes many
     runtime.close()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import struct
-import time
 import tracemalloc
 import zlib
 from pathlib import Path
@@ -203,12 +202,11 @@ def test_opening_a_large_data_set_reads_no_image(tmp_path):
         (tmp_path / "data" / video).symlink_to(tmp_path / "data/v000")
     (tmp_path / "val.txt").write_text("\n".join(videos))
     tracemalloc.start()
-    start = time.process_time()
     dataset = open_dataset("vspw", tmp_path, "val")
-    seconds, megabytes = time.process_time() - start, tracemalloc.get_traced_memory()[1] / 1e6
+    megabytes = tracemalloc.get_traced_memory()[1] / 1e6  # the objects that Python has made
     tracemalloc.stop()
     assert sum(map(len, dataset)) == 100_000
-    assert megabytes < 150 and seconds < 10  # a second when nobody traces the memory
+    assert megabytes < 150
 
 
 # --- what is wrong is named ----------------------------------------------------------------------

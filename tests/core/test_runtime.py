@@ -160,7 +160,7 @@ def test_an_engine_that_must_be_built_is_left_to_the_background(tiny, tensorrt, 
     assert runtime.name in ("openvino", "onnxruntime-cpu", "onnxruntime-cuda")
     assert "while tensorrt or tensorrt-rtx is prepared" in caplog.text
     runtime.close()
-    runtime._owner.thread.join(20)  # or it would open the engine of the next test
+    runtime._owner.thread.join(90)  # or it would open the engine of the next test
 
 
 def test_no_worse_engine_is_built_than_the_one_that_serves(tiny, tensorrt):

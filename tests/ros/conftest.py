@@ -1,11 +1,11 @@
-"""Fixtures of the ROS tests: real nodes over real DDS, in a domain of their own."""
+"""Fixtures of the ROS tests: real nodes over real DDS, in a domain reserved for this process."""
 
 from __future__ import annotations
 
 import gc
 import importlib.util
 import os
-import random
+import secrets
 import sys
 from pathlib import Path
 
@@ -29,14 +29,19 @@ def pytest_pycollect_makemodule(module_path, parent):
 
 @pytest.fixture(scope="session")
 def ros():
-    """rclpy, in a random domain that no other machine hears."""
-    import rclpy
+    """rclpy, in a domain that no other machine and no other test run on this one uses.
 
-    os.environ["ROS_DOMAIN_ID"] = str(random.randint(1, 100))
-    os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
-    rclpy.init()
-    yield
-    rclpy.try_shutdown()
+    Not by `random`, whose seed pytest-randomly may set to the same value in two runs.
+    """
+    import rclpy
+    from domain_coordinator import domain_id
+
+    with domain_id(lambda: 1 + secrets.randbelow(100)) as number:
+        os.environ["ROS_DOMAIN_ID"] = str(number)
+        os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+        rclpy.init()
+        yield
+        rclpy.try_shutdown()
 
 
 @pytest.fixture

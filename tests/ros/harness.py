@@ -34,6 +34,8 @@ ROAD, SKY, PERSON, CAR, TRUCK = 1, 2, 3, 4, 5
 """Red values of painted pixels; 0 is no segment."""
 _CLASS_OF_SLOT = np.array([0, 1, 2, 3, 3])
 HEIGHT, WIDTH = 48, 96
+TIMEOUT_S = 90.0
+"""After it a test fails: much longer than anything takes on a busy machine."""
 RELIABLE = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
 BEST_EFFORT = QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT)
 
@@ -57,7 +59,7 @@ class PaintedRuntime:
     def step(self, image: np.ndarray, state: Any) -> tuple[Segments, Any]:
         self.threads.add(threading.current_thread().name)
         self.seen.append(int(image[0, 0, 1]))
-        assert self.gate.wait(20), "the test never opened the gate"
+        assert self.gate.wait(TIMEOUT_S), "the test never opened the gate"
         if image[0, 0, 2] == 66:
             raise RuntimeError("the engine\nbroke")
         slots = np.arange(len(_CLASS_OF_SLOT))
@@ -123,7 +125,9 @@ class World:
         self.executor.add_node(new)
         return new
 
-    def wait(self, condition: Callable[[], Any], what: str = "condition", timeout: float = 20.0):
+    def wait(
+        self, condition: Callable[[], Any], what: str = "condition", timeout: float = TIMEOUT_S
+    ):
         """Spin until `condition` gives something true, and return that."""
         end = time.monotonic() + timeout
         while not (result := condition()):

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from harness import RELIABLE
+from harness import RELIABLE, TIMEOUT_S
 from video_knet_ros.msg import TrackedInstanceArray
 
 
@@ -85,7 +85,7 @@ class Launched:
     def end(self) -> str:
         """Interrupt it; what it has logged, when it ends by itself."""
         self._process.send_signal(signal.SIGINT)
-        self._process.wait(30)
+        self._process.wait(TIMEOUT_S)
         return self._log.read_text()
 
     def kill(self) -> None:
@@ -200,7 +200,7 @@ def subscribe(world, topic: str) -> list[TrackedInstanceArray]:
 def test_masks_come_out_of_a_launched_video(world, launched):
     tables = subscribe(world, "/robot/video_knet/instances")
     launched.start(CAMERA, "namespace:=robot", "video:=synthetic:2")
-    world.wait(lambda: len(tables) >= 2, "tables", timeout=60)
+    world.wait(lambda: len(tables) >= 2, "tables")
     assert any(row.label for row in tables[-1].instances)
     assert "process has died" not in launched.end()
 
@@ -210,7 +210,7 @@ def test_masks_come_out_of_all_launched_cameras(world, launched):
     launched.start(
         CAMERAS, "namespace:=robot", "image:=CAMERA/color", "video:=synthetic:1,synthetic:2"
     )
-    world.wait(lambda: all(len(got) >= 2 for got in tables.values()), "tables", timeout=120)
+    world.wait(lambda: all(len(got) >= 2 for got in tables.values()), "tables")
     for name, got in tables.items():
         assert got[-1].header.frame_id == name
         assert any(row.label for row in got[-1].instances)

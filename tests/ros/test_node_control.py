@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 from diagnostic_msgs.msg import DiagnosticStatus
-from harness import CAR, image_message, street
+from harness import CAR, TIMEOUT_S, image_message, street
 from rcl_interfaces.srv import DescribeParameters
 from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
 from std_srvs.srv import SetBool, Trigger
@@ -113,7 +113,7 @@ def test_an_engine_that_is_built_meanwhile_takes_over(world):
 
     def build(progress):
         progress("tensorrt: building", 0.4)
-        assert go_on.wait(20)
+        assert go_on.wait(TIMEOUT_S)
         better = world.open_painted("some.onnx")
         better.name = "tensorrt"
         return better

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from harness import CAR, HEIGHT, PERSON, ROAD, SKY, WIDTH, street
+from harness import CAR, HEIGHT, PERSON, ROAD, SKY, TIMEOUT_S, WIDTH, street
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import Image, RegionOfInterest
 from std_msgs.msg import Header
@@ -211,7 +211,7 @@ def test_the_file_runs_as_a_program(world, tmp_path):
             "three lines",
         )
         process.terminate()
-        assert process.wait(20) == 0
+        assert process.wait(TIMEOUT_S) == 0
     finally:
         process.kill()
     assert "of the corridor is free road" in out.read_text()

@@ -11,7 +11,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from harness import RELIABLE, World, stamps
+from domain_coordinator import domain_id
+from harness import RELIABLE, TIMEOUT_S, World, stamps
 from lifecycle_msgs.srv import ChangeState
 from sensor_msgs.msg import Image
 from std_srvs.srv import Trigger
@@ -68,6 +69,12 @@ def video(tmp_path) -> Path:
     return folder
 
 
+def test_no_other_test_run_on_this_machine_gets_the_same_domain(ros):
+    own = int(os.environ["ROS_DOMAIN_ID"])
+    with pytest.raises(RuntimeError, match="unique ROS domain"), domain_id(lambda: own):
+        pass
+
+
 def subscribe(world: World, kind: type, topic: str) -> list:
     got: list = []
     world.tester.create_subscription(kind, topic, got.append, RELIABLE)
@@ -83,7 +90,7 @@ def test_source_and_node_with_the_shipped_model(world, processes, video):
     )
     source = processes.start(SOURCE, "-p", f"source:={video}", "-p", "rate:=10")
     some = images, tables, panoptic  # on a busy machine any of the three may be found last
-    world.wait(lambda: all(len(found) >= 3 for found in some), "results", timeout=60)
+    world.wait(lambda: all(len(found) >= 3 for found in some), "results")
     by_stamp = dict(zip(stamps(panoptic), panoptic, strict=True))
     shared = [t for t in tables if conversions.nanoseconds(t.header.stamp) in by_stamp]
     assert len(shared) >= 2
@@ -99,7 +106,7 @@ def test_source_and_node_with_the_shipped_model(world, processes, video):
     assert stamps(images) == sorted(set(stamps(images))), "stamps of a camera only grow"
     for process in (camera, source):
         process.send_signal(signal.SIGINT)
-        assert process.wait(30) == 0
+        assert process.wait(TIMEOUT_S) == 0
 
 
 def test_a_corrupt_model_and_an_impossible_transition_leave_the_process_alive(
@@ -112,7 +119,7 @@ def test_a_corrupt_model_and_an_impossible_transition_leave_the_process_alive(
     request.transition.id = 3  # activate: impossible while unconfigured
     client = world.tester.create_client(ChangeState, "/lonely/change_state")
     log = processes.log(NODE)
-    world.wait(lambda: "not configured" in log.read_text(), "the start", timeout=60)
+    world.wait(lambda: "not configured" in log.read_text(), "the start")
     world.wait(client.service_is_ready, "the service")
     client.call_async(request)
     world.wait(lambda: "a callback failed: RCLError" in log.read_text(), "the report")
@@ -122,7 +129,7 @@ def test_a_corrupt_model_and_an_impossible_transition_leave_the_process_alive(
     assert str(corrupt) in line
     assert "Traceback" not in log.read_text()
     process.send_signal(signal.SIGTERM)
-    assert process.wait(30) == 0
+    assert process.wait(TIMEOUT_S) == 0
 
 
 @pytest.mark.parametrize(
@@ -135,7 +142,7 @@ def test_a_corrupt_model_and_an_impossible_transition_leave_the_process_alive(
 def test_settings_that_cannot_be_used_end_the_process_with_one_line(
     processes, module, setting, words
 ):
-    assert processes.start(module, "-p", setting).wait(60) == 1
+    assert processes.start(module, "-p", setting).wait(TIMEOUT_S) == 1
     (line,) = processes.log(module).read_text().strip().splitlines()
     assert words in line
 
@@ -145,7 +152,7 @@ def test_a_video_that_ends_ends_its_process(world, processes, video):
     process = processes.start(
         SOURCE, "-p", f"source:={video}", "-p", "rate:=50", "-p", "loop:=false"
     )
-    world.wait(lambda: process.poll() is not None, "the end", timeout=60)
+    world.wait(lambda: process.poll() is not None, "the end")
     assert process.returncode == 0
     assert "the video has ended" in processes.log(SOURCE).read_text()
     assert len(images) <= 8
@@ -154,6 +161,6 @@ def test_a_video_that_ends_ends_its_process(world, processes, video):
 @pytest.mark.parametrize("module", [NODE, SOURCE])
 def test_a_ros_argument_that_cannot_be_read_ends_the_process_in_one_line(processes, module):
     process = processes.start(module, "-r", "image:=bad//topic")
-    assert process.wait(60) == 1
+    assert process.wait(TIMEOUT_S) == 1
     log = processes.log(module).read_text()
     assert "Couldn't parse remap rule: '-r image:=bad//topic'" in log and "Traceback" not in log

