@@ -27,6 +27,11 @@ from .tracking.detections import Detections, Pixels
 from .tracking.history import Tracked
 from .types import ClassTable, PanopticFrame, Segments, StageTimes, Track, TrackState
 
+LATE_S = 0.5
+"""Seconds before the last stamp within which an image is late; farther back is another timeline."""
+LATE_IMAGES = 4
+"""Late images in a row that are dropped; one more, and the clock was set back for good."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -54,6 +59,7 @@ class VideoPredictor:
         self._state: Any | None = None
         self._size: tuple[int, ...] | None = None
         self._stamp: int | None = None
+        self._late_images = 0
 
     @property
     def epoch(self) -> int:
@@ -82,6 +88,19 @@ class VideoPredictor:
         self._tracker.reset()
         self._state = self._size = self._stamp = None
 
+    def is_late(self, stamp: int) -> bool:
+        """Whether an image came after one with a later stamp, and is better dropped than processed.
+
+        Ask once for each image, before `step`. After `LATE_IMAGES` in a row the answer is no: the
+        clock was set back by a little, and nothing would be processed until it has caught up.
+
+        Args:
+            stamp: nanoseconds.
+        """
+        late = self._stamp is not None and 0 < self._stamp - stamp <= LATE_S * 1e9
+        self._late_images = self._late_images + 1 if late else 0
+        return late and self._late_images <= LATE_IMAGES
+
     def state(self) -> bytes:
         """All that is remembered of the stream, for `restore`."""
         state = self._state
@@ -108,7 +127,8 @@ class VideoPredictor:
 
         Args:
             image: uint8 [H, W, 3] RGB of any size. Another size than the last one's resets.
-            stamp: nanoseconds. A step backwards or a gap over `reset_gap_s` resets.
+            stamp: nanoseconds. A step back by more than `LATE_S` resets, and so does a gap over
+                `reset_gap_s`; a smaller step back does not: the order of the calls counts.
 
         Raises:
             ValueError: the image is not a uint8 RGB image with pixels.
@@ -146,7 +166,7 @@ class VideoPredictor:
         if image.shape != self._size:
             return f"the image size changed from {self._size[:2]} to {image.shape[:2]}"
         gap = (stamp - self._stamp) * 1e-9
-        if gap < 0:
+        if gap < -LATE_S:
             return f"the stamp went back by {-gap:.3f} s"
         if gap > self.tracking.reset_gap_s:
             return f"no image for {gap:.1f} s"
