@@ -141,10 +141,10 @@ class World:
         open_runtime = parameters.pop("open_runtime", self.open_painted)
         parameters = {"model": "painted.onnx", **parameters}
         overrides = [Parameter(name, value=value) for name, value in parameters.items()]
-        camera = self.add(node.CameraNode(open_runtime, parameter_overrides=overrides))
-        if start:
+        camera = node.CameraNode(open_runtime, parameter_overrides=overrides)
+        if start:  # before it has an executor, so that it is active when this returns
             node.start(camera)
-        return camera
+        return self.add(camera)
 
     def publisher(self, qos: QoSProfile = RELIABLE, topic: str = "image", kind: type = Image):
         """A camera's publisher, once the node has subscribed to it with the same reliability."""

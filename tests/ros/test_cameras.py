@@ -20,9 +20,10 @@ class Rig:
         self.world, self.thread = world, InferenceThread()
         self.progress: list = []
         made = cameras.create_cameras(names, self.thread, self.open)
-        self.nodes = {camera.get_name(): world.add(camera) for camera in made}
+        self.nodes = {camera.get_name(): camera for camera in made}
         for camera in made:
             node.start(camera)
+            world.add(camera)
         self.tables: dict[str, list] = {name: [] for name in names}
         for name, got in self.tables.items():
             world.tester.create_subscription(
