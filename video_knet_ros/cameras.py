@@ -1,7 +1,8 @@
 """Several cameras in one process with one engine: `cameras_node NAME...`.
 
 Each camera is a node of its own, called NAME, with its own tracks, topics, parameters and
-lifecycle; the model is loaded once and serves them in turn. ROS arguments tell them apart as usual:
+lifecycle; a model that several use is loaded once and serves them in turn. ROS arguments name the
+camera they are for, as usual:
 
     cameras_node front rear --ros-args -r front:~/image:=/front/image_raw -p front:max_rate:=10.0
 """
@@ -27,13 +28,26 @@ def create_cameras(
     thread: InferenceThread,
     open_runtime: Callable[..., Runtime] = open_runtime,
 ) -> list[CameraNode]:
-    """A node for each name; all open their engines in `thread` and share those that are the same.
+    """A node for each name; those with the same engine settings share an engine and its thread.
+
+    Args:
+        names: of the cameras.
+        thread: the inference thread of the first engine; each other one gets its own.
+        open_runtime: makes an engine.
 
     Raises:
-        InvalidNodeNameException: by rclpy, for a name that cannot be one.
+        InvalidNodeNameException: by rclpy, for a name that cannot be one; no node is left then.
     """
-    shared = SharedRuntimes(open_runtime)
-    return [CameraNode(shared.open, name, thread) for name in names]
+    shared = SharedRuntimes(open_runtime, thread)
+    nodes: list[CameraNode] = []
+    try:
+        for name in names:
+            nodes.append(CameraNode(shared.open, name, shared.thread))
+    except BaseException:
+        for node in nodes:
+            node.destroy_node()
+        raise
+    return nodes
 
 
 def main(args: Sequence[str] | None = None) -> int:

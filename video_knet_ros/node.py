@@ -1,60 +1,59 @@
 """The camera node: images in, tracked instances and label images out.
 
-The executor's thread only leaves the newest image in the worker's mailbox; all else happens in the
-inference thread. While the node is active and enabled it runs on every image it can take, with or
-without listeners, because the memory of the tracks must not have holes; only messages that nobody
-reads are not made.
+The executor's thread only leaves the newest image in the worker's mailbox and never waits for the
+engine, which may hang; all else happens in the inference thread. While the node is active and
+enabled it runs on every image it can take, with or without listeners, because the memory of the
+tracks must not have holes; only messages that nobody reads are not made.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
+from concurrent.futures import wait as wait_for
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
 
 from diagnostic_msgs.msg import DiagnosticArray
+from lifecycle_msgs.msg import Transition
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
-from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from sensor_msgs.msg import CompressedImage, Image
 from std_srvs.srv import SetBool, Trigger
 
-from video_knet_core.config import TrackingConfig
-from video_knet_core.engine.runtime import ModelInfo, Runtime, default_model_path, open_runtime
-from video_knet_core.predictor import VideoPredictor
+from video_knet_core.engine.runtime import ModelInfo, Runtime, open_runtime
 
 from . import conversions, diagnostics, parameters, process
+from .camera_engine import ENGINE_OPTIONS, Engine
+from .lifecycle import AsyncLifecycleNode, RequestError
 from .outputs import Outputs
 from .snapshot import Snapshot
 from .subscription import ImageSubscription, RateLimit
-from .worker import InferenceThread, Worker
+from .worker import CLOSE_WAIT_S, InferenceThread, Worker, run_aside
 
 GRAPH_PERIOD_S = 0.5
 """How often the QoS of the image publishers is looked at."""
-ENGINE_OPTIONS = ("backend", "threads")
-"""Parameters that go to `open_runtime` under their own names."""
+ANSWER_WAIT_S = 2.0
+"""How long a service waits for the engine before it answers that it is busy."""
+SAVE_WAIT_S = 5.0
+"""How long `save_snapshot` waits for the disk."""
 
 
-class Engine(NamedTuple):
-    """What the inference thread owns."""
-
-    runtime: Runtime
-    predictor: VideoPredictor
-
-
-class CameraNode(LifecycleNode):
+class CameraNode(AsyncLifecycleNode):
     """One camera.
 
     Lifecycle: configure opens the model, activate subscribes, deactivate unsubscribes and keeps the
-    model, cleanup frees it. A configure that fails leaves the node alive and unconfigured.
+    model, cleanup frees it. A configure that fails leaves the node alive and unconfigured, and so
+    does a cleanup whose engine hangs or cannot be closed, with the reason in the diagnostics.
 
     Args:
         open_runtime: makes the engine.
         name: of the node.
-        thread: the inference thread that it shares with other cameras; None = one of its own.
+        choose_thread: gives the inference thread for the engine of these settings, which it may
+            share with other cameras; None = one of its own.
         kwargs: go to the rclpy node.
 
     Raises:
@@ -66,19 +65,19 @@ class CameraNode(LifecycleNode):
         self,
         open_runtime: Callable[..., Runtime] = open_runtime,
         name: str = "video_knet",
-        thread: InferenceThread | None = None,
+        choose_thread: Callable[..., InferenceThread | None] = lambda **settings: None,
         **kwargs,
     ) -> None:
         super().__init__(name, **kwargs)
         self._open_runtime = open_runtime
-        self._thread = thread
+        self._choose_thread = choose_thread
         self._worker: Worker[Engine] | None = None
         self._outputs: Outputs | None = None
         self._subscription = ImageSubscription(self, self._on_image)
         self._rate_limit = RateLimit()
         self._last: Snapshot | None = None
+        self._saving: Future[Path] | None = None
         self._state = "unconfigured"
-        self._fault = ""
         self._model, self._task, self._engine, self._build = "", "", "", ""
         self._next_epoch = 0  # of the next configuration: ids of two must not be mixed up
         self.counts = diagnostics.FrameCounts()
@@ -87,42 +86,64 @@ class CameraNode(LifecycleNode):
         parameters.declare(self)
         self.add_post_set_parameters_callback(self._apply)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
-        self.create_service(SetBool, "~/set_enabled", self._set_enabled)
-        self.create_service(Trigger, "~/reset_tracker", self._reset_tracker)
-        self.create_service(Trigger, "~/save_snapshot", self._save_snapshot)
+        self.add_service(SetBool, "~/set_enabled", self._set_enabled)
+        self.add_service(Trigger, "~/reset_tracker", self._reset_tracker)
+        self.add_service(Trigger, "~/save_snapshot", self._save_snapshot)
         steady = Clock(clock_type=ClockType.STEADY_TIME)  # simulated time may stand still
         self.create_timer(GRAPH_PERIOD_S, self._follow_publishers, clock=steady)
         self.create_timer(diagnostics.PERIOD_S, self._publish_diagnostics, clock=steady)
 
     # --- lifecycle
 
+    async def bring_up(self) -> None:
+        """Configure and activate; what fails is logged."""
+        for label in ("configure", "activate"):
+            if not await self.change_state(Transition(label=label)):
+                return
+
+    async def prepare(self, transition: str) -> None:
+        """Let the engine open before configure, and close before cleanup and shutdown.
+
+        Raises:
+            RequestError: a shutdown came while the engine was opened.
+        """
+        if transition == "configure":
+            worker = self._begin_opening()
+            await self.wait(lambda: worker.opened.done() or self._worker is not worker)
+            if self._worker is not worker:
+                raise RequestError("the node was shut down meanwhile")
+        elif transition in ("cleanup", "shutdown") and self._worker is not None:
+            self._state = "inactive"  # no image may come for a closed engine
+            self._follow_publishers()
+            await self._finish(self._worker)
+
+    async def _finish(self, worker: Worker[Engine]) -> None:
+        """Close the engine, and give it up if that takes too long."""
+        closed = worker.close()
+        closed.add_done_callback(self.wake)
+        if not await self.wait(closed.done, CLOSE_WAIT_S):
+            worker.give_up()
+
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
-        settings = {name: self.get_parameter(name).value for name in ("model", *ENGINE_OPTIONS)}
-        tracking = parameters.tracking_config(self)
         try:
-            self._worker = Worker(partial(self._open, settings, tracking), _close, self._thread)
-            info = self._worker.call(self._describe).result()
-            self._outputs = Outputs(self, info)
+            worker = self._worker or self._begin_opening()
+            self._outputs = Outputs(self, self._describe(worker.opened.result()))
             self._outputs.settings = parameters.output_settings(self)
-        except Exception as error:
-            self._note_fault("not configured", error)
-            self._release()
+        except Exception as error:  # of engines and middlewares, which share no base but this
+            self._release(wait=False)
+            self.note_fault("not configured", error)
             return TransitionCallbackReturn.FAILURE
-        self._fault = ""
+        self.fault = ""
         self._state = "inactive"
         return super().on_configure(state)
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         assert self._outputs is not None
         self.counts = diagnostics.FrameCounts()
-        try:
-            result = super().on_activate(state)
-            self._outputs.publish_classes()
-            self._state = "active"
-            self._follow_publishers()
-        except Exception as error:
-            self._note_fault("not activated", error)
-            return TransitionCallbackReturn.ERROR
+        result = super().on_activate(state)
+        self._outputs.publish_classes()
+        self._state = "active"
+        self._follow_publishers()
         return result
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -141,20 +162,29 @@ class CameraNode(LifecycleNode):
 
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Clean up after a transition that failed; the node is unconfigured then."""
-        self._fault = self._fault or f"a transition from {state.label} failed"
-        self.get_logger().error(f"{self._fault}; the node is unconfigured")
-        self._release()
+        self._release(wait=False)
+        self.get_logger().error("a transition failed: the node is unconfigured")
         return TransitionCallbackReturn.SUCCESS
 
     def destroy_node(self) -> None:
-        self._release()
-        super().destroy_node()
+        """Leave the graph; wait for the engine and for a snapshot at most `CLOSE_WAIT_S` each."""
+        try:
+            self._release()
+            if self._saving is not None:
+                wait_for([self._saving], CLOSE_WAIT_S)
+        finally:
+            super().destroy_node()
 
-    def _open(self, settings: dict[str, Any], tracking: TrackingConfig) -> Engine:
-        path = Path(settings["model"]) if settings["model"] else default_model_path()
-        options = {name: settings[name] for name in ENGINE_OPTIONS}
-        runtime = self._open_runtime(path, **options, background=True, progress=self._on_build)
-        return Engine(runtime, VideoPredictor(runtime, tracking, self._next_epoch))
+    def _begin_opening(self) -> Worker[Engine]:
+        settings = {name: self.get_parameter(name).value for name in ("model", *ENGINE_OPTIONS)}
+        tracking, epoch = parameters.tracking_config(self), self._next_epoch
+        opening = partial(
+            Engine.open, self._open_runtime, settings, tracking, epoch, self._on_build
+        )
+        worker = Worker(opening, Engine.close, self._choose_thread(**settings))
+        self._worker, self._state = worker, "configuring"
+        worker.opened.add_done_callback(self.wake)
+        return worker
 
     def _describe(self, engine: Engine) -> ModelInfo:
         info = engine.runtime.info
@@ -166,25 +196,23 @@ class CameraNode(LifecycleNode):
         """Keep for the diagnostics how far the engine is; the thread that builds it calls this."""
         self._build = f"{what} {share:.0%}" if share < 1 else what
 
-    def _note_fault(self, what: str, error: Exception) -> None:
-        """Keep the reason for /diagnostics, and log it unless the process is ending."""
-        self._fault = f"{what}: {process.one_line(error)}"
-        if self.context.ok():
-            self.get_logger().error(self._fault)
+    def _release(self, wait: bool = True) -> None:
+        """Go back to unconfigured, from any state; a second time does what the first left undone.
 
-    def _release(self) -> None:
-        """Go back to unconfigured, from any state."""
+        Args:
+            wait: for the engine to close, at most `CLOSE_WAIT_S`. One that is not waited for closes
+                in its own time.
+        """
         self._state = "unconfigured"
         self._follow_publishers()
-        if self._worker is not None:
-            self._worker.close()
-            self._worker = None
+        worker, self._worker = self._worker, None
+        if worker is not None and (reason := worker.end(CLOSE_WAIT_S if wait else None)):
+            self.note_fault("engine not closed", reason)
         # after the last frame, which sets them
         self._model, self._task, self._engine, self._build = "", "", "", ""
-        if self._outputs is not None:
-            self._outputs.destroy()
-            self._outputs = None
-        self._last = None
+        outputs, self._outputs, self._last = self._outputs, None, None
+        if outputs is not None:
+            outputs.destroy()
 
     # --- images
 
@@ -252,19 +280,20 @@ class CameraNode(LifecycleNode):
         self, message: Image | CompressedImage, counts: diagnostics.FrameCounts, engine: Engine
     ) -> None:
         """Image to outputs."""
-        assert self._outputs is not None
+        outputs = self._outputs
+        assert outputs is not None
         dropped = counts.dropped
         stamp = conversions.nanoseconds(message.header.stamp)
         image = conversions.to_rgb(message)
         frame = engine.predictor.step(image, stamp or self.get_clock().now().nanoseconds)
-        if counts is not self.counts:  # the node was deactivated and activated meanwhile
-            return
+        if counts is not self.counts or outputs is not self._outputs:
+            return  # the node was deactivated or cleaned up meanwhile
         self._next_epoch = frame.epoch + 1
         self._last = Snapshot(message.header, image, frame)
         counts.inference_ms = frame.times.step
         self._engine = engine.runtime.name  # a better one takes over when it is built
         number = counts.next_frame(dropped)
-        counts.latency_ms = self._outputs.publish(message.header, image, frame, *number)
+        counts.latency_ms = outputs.publish(message.header, image, frame, *number)
         counts.processed += 1  # not before: a frame that cannot be published has failed
 
     def _report(self, error: Exception, counts: diagnostics.FrameCounts) -> None:
@@ -276,47 +305,62 @@ class CameraNode(LifecycleNode):
     # --- parameters, services, diagnostics
 
     def _validate(self, changes: list[Parameter]) -> SetParametersResult:
+        changes = [change for change in changes if not self._has(change)]
         return parameters.validate(changes, configured=self._worker is not None)
 
+    def _has(self, change: Parameter) -> bool:
+        """Whether a parameter has this value already, which may be set again at any time."""
+        if not self.has_parameter(change.name):
+            return False
+        present = self.get_parameter(change.name)
+        return (change.type_, change.value) == (present.type_, present.value)
+
     def _apply(self, changes: list[Parameter]) -> None:
-        self._follow_publishers()
-        if self._outputs is not None:
-            self._outputs.settings = parameters.output_settings(self)
-        if self._worker and any(p.name in parameters.TRACKING_PARAMETERS for p in changes):
-            self._worker.call(partial(_set_tracking, parameters.tracking_config(self)))
-
-    def _set_enabled(
-        self, request: SetBool.Request, response: SetBool.Response
-    ) -> SetBool.Response:
-        (result,) = self.set_parameters([Parameter("enabled", value=request.data)])
-        response.success = result.successful
-        response.message = result.reason or ("enabled" if request.data else "disabled")
-        return response
-
-    def _reset_tracker(
-        self, request: Trigger.Request, response: Trigger.Response
-    ) -> Trigger.Response:
-        response.success = self._worker is not None
-        response.message = "the node is not configured"
-        if self._worker is not None:
-            response.message = f"tracker epoch {self._worker.call(_reset).result()}"
-        return response
-
-    def _save_snapshot(
-        self, request: Trigger.Request, response: Trigger.Response
-    ) -> Trigger.Response:
-        if self._worker is None or self._outputs is None or self._last is None:
-            response.message = "no image has been processed yet"
-            return response
-        folder = Path(self.get_parameter("snapshot_folder").value).expanduser()
         try:
-            saved = self._last.save(folder, self._outputs.classes)
+            self._follow_publishers()
+            if self._outputs is not None:
+                self._outputs.settings = parameters.output_settings(self)
+            if self._worker and any(p.name in parameters.TRACKING_PARAMETERS for p in changes):
+                tracking = parameters.tracking_config(self)
+                self._worker.call(lambda engine: engine.set_tracking(tracking))
+        except Exception as error:  # rclpy would leave whoever sets them without an answer
+            names = ", ".join(change.name for change in changes)
+            self.get_logger().error(f"{names} not applied: {process.one_line(error)}")
+
+    async def _set_enabled(self, request: SetBool.Request) -> str:
+        (result,) = self.set_parameters([Parameter("enabled", value=request.data)])
+        if not result.successful:
+            raise RequestError(result.reason)
+        return "enabled" if request.data else "disabled"
+
+    async def _reset_tracker(self, request: Trigger.Request) -> str:
+        worker = self._worker
+        if worker is None or self._outputs is None:
+            raise RequestError("the node is not configured")
+        epoch = worker.call(Engine.reset)
+        epoch.add_done_callback(self.wake)
+        if not await self.wait(epoch.done, ANSWER_WAIT_S):
+            epoch.cancel()
+            raise RequestError(f"the engine has been busy for {worker.busy_s or 0.0:.1f} s")
+        return f"tracker epoch {epoch.result()}"
+
+    async def _save_snapshot(self, request: Trigger.Request) -> str:
+        if self._worker is None or self._outputs is None or self._last is None:
+            raise RequestError("no image has been processed yet")
+        if self._saving is not None and not self._saving.done():
+            raise RequestError("the snapshot before this one is still being written")
+        folder = Path(self.get_parameter("snapshot_folder").value).expanduser()
+        save = partial(self._last.save, folder, self._outputs.classes)
+        self._saving = saving = run_aside(save, "snapshot")  # a disk may hang too
+        saving.add_done_callback(self.wake)
+        if not await self.wait(saving.done, SAVE_WAIT_S):
+            raise RequestError(f"{folder} could not be written within {SAVE_WAIT_S:g} s")
+        try:
+            return str(saving.result())
         except OSError as error:
-            response.message = f"cannot save into {folder}: {process.one_line(error)}"
-            self.get_logger().error(response.message)
-            return response
-        response.success, response.message = True, str(saved)
-        return response
+            message = f"cannot save into {folder}: {process.one_line(error)}"
+            self.get_logger().error(message)
+            raise RequestError(message) from None
 
     def _publish_diagnostics(self) -> None:
         status = diagnostics.NodeStatus(
@@ -326,7 +370,7 @@ class CameraNode(LifecycleNode):
             task=self._task,
             engine=self._engine,
             engine_build=self._build,
-            fault=self._fault,
+            fault=self.fault,
             subscription=str(self._subscription),
             incompatible=self._subscription.incompatible,
             made=self.made,
@@ -336,28 +380,19 @@ class CameraNode(LifecycleNode):
         self._diagnostics.publish(report)
 
 
-def _close(engine: Engine) -> None:
-    engine.runtime.close()
-
-
-def _reset(engine: Engine) -> int:
-    engine.predictor.reset()
-    return engine.predictor.epoch
-
-
-def _set_tracking(config: TrackingConfig, engine: Engine) -> None:
-    engine.predictor.tracking = config
-
-
 def main(args: list[str] | None = None) -> int:
     """The `camera_node` executable; see `process.run` for exit codes."""
     return process.run(lambda: [CameraNode()], start, args)
 
 
 def start(node: CameraNode) -> None:
-    """Configure and activate, unless the parameter `autostart` is off."""
-    if (
-        node.get_parameter("autostart").value
-        and node.trigger_configure() == TransitionCallbackReturn.SUCCESS
-    ):
+    """Configure and activate, unless the parameter `autostart` is off.
+
+    The executor of the node does it while it spins; without one it is done when this returns.
+    """
+    if not node.get_parameter("autostart").value:
+        return
+    if node.executor is not None:
+        node.executor.create_task(node.bring_up)
+    elif node.trigger_configure() == TransitionCallbackReturn.SUCCESS:
         node.trigger_activate()

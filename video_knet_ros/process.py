@@ -3,30 +3,42 @@
 from __future__ import annotations
 
 import logging
+import os
+import sys
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import rclpy
 from rclpy.exceptions import (
+    InvalidNamespaceException,
     InvalidNodeNameException,
     InvalidParameterTypeException,
     InvalidParameterValueException,
+    InvalidServiceNameException,
+    InvalidTopicNameException,
 )
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.impl.rcutils_logger import RcutilsLogger
 from rclpy.logging import get_logger
 from rclpy.node import Node
 
 from video_knet_core.data.frames import FrameError
 
+from .worker import busy_threads
+
 AnyNode = TypeVar("AnyNode", bound=Node)
 
 
 START_ERRORS = (
+    InvalidNamespaceException,
     InvalidNodeNameException,
+    InvalidServiceNameException,
+    InvalidTopicNameException,
     InvalidParameterTypeException,
     InvalidParameterValueException,
     FrameError,
+    rclpy_implementation.RCLError,  # names and namespaces that only the middleware looks at
 )
 """What is wrong with the user's settings, and no bug."""
 
@@ -37,6 +49,9 @@ def run(
     args: Sequence[str] | None,
 ) -> int:
     """Create nodes, start each, spin them until a signal comes or a callback raises SystemExit.
+
+    `start` is called when the node has its executor. If an engine still hangs in the end the
+    process ends here, with the exit code below and the reason logged.
 
     Returns:
         The exit code: 0 after a signal, 1 if the arguments cannot be used or a node cannot be
@@ -52,35 +67,43 @@ def run(
     nodes: Sequence[AnyNode] = ()
     try:
         nodes = create()
-        for node in nodes:
-            start(node)
-        _spin(nodes)
     except START_ERRORS as error:
         log.fatal(one_line(error))
+        rclpy.try_shutdown()
         return 1
+    try:
+        code = _serve(nodes, start)
+    finally:
+        for node in nodes:
+            _destroy(node, log)
+        rclpy.try_shutdown()
+    _leave_if_busy(code, log)
+    return code
+
+
+def _serve(nodes: Sequence[AnyNode], start: Callable[[AnyNode], None]) -> int:
+    """Start the nodes and spin them until the end; the exit code."""
+    executor = SingleThreadedExecutor()
+    try:
+        for node in nodes:
+            executor.add_node(node)
+        for node in nodes:
+            start(node)
+        _spin(executor)
     except SystemExit as end:
-        return int(end.code or 0)
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    except KeyboardInterrupt:
+        pass
     except Exception:
         if rclpy.ok():
             raise  # else a signal ended the context under a transition, which cannot be published
-    except KeyboardInterrupt:
-        pass
     finally:
-        for node in nodes:
-            node.destroy_node()
-        rclpy.try_shutdown()
+        executor.shutdown(timeout_sec=0)
     return 0
 
 
-def _spin(nodes: Sequence[Node]) -> None:
-    """Spin; an error in one callback does not end the nodes.
-
-    rclpy raises out of its lifecycle service, for example, when a transition is asked for that the
-    present state does not have.
-    """
-    executor = SingleThreadedExecutor()
-    for node in nodes:
-        executor.add_node(node)
+def _spin(executor: SingleThreadedExecutor) -> None:
+    """Spin; an error in one callback does not end the nodes."""
     while rclpy.ok():
         try:
             executor.spin()
@@ -94,7 +117,30 @@ def _spin(nodes: Sequence[Node]) -> None:
             log.error(f"a callback failed: {reason}", throttle_duration_sec=2.0)
 
 
-def one_line(error: BaseException) -> str:
+def _destroy(node: Node, log: RcutilsLogger) -> None:
+    """Destroy a node; one that cannot be does not keep the others from it."""
+    try:
+        node.destroy_node()
+    except Exception as error:  # of an engine, or of the middleware
+        log.error(f"a node was not destroyed: {type(error).__name__}: {one_line(error)}")
+
+
+def _leave_if_busy(code: int, log: RcutilsLogger) -> None:
+    """End the process at once if an engine hangs.
+
+    A native call that comes back while the interpreter is taken down aborts the process, and the
+    engine's own finalizers would wait for it.
+    """
+    busy = [thread.busy_s or 0.0 for thread in busy_threads()]
+    if busy:
+        log.warning(f"an engine has been busy for {max(busy):.1f} s: not waiting for it")
+        logging.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def one_line(error: BaseException | str) -> str:
     """The message of an error without line breaks."""
     return " ".join(str(error).split())
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,23 +15,42 @@ from numpy.typing import NDArray
 from video_knet_core.engine.runtime import Progress, Runtime
 from video_knet_core.types import Segments
 
+from .worker import InferenceThread
+
 
 class SharedRuntimes:
     """Opens a runtime once for all who ask for the same one; the last to close it frees it.
 
-    Not thread-safe: open and close in one thread, that of the engine.
+    Each has an inference thread of its own, so that one that takes long to open, or hangs, keeps no
+    other waiting. `open` is called in the thread that `thread` gives, and so is `close` of what it
+    returns. A runtime that hangs is not shared with cameras that come later.
 
     Args:
         open_runtime: makes a runtime; its arguments but `progress` tell runtimes apart.
+        first: the inference thread of the first runtime; default: a new one.
     """
 
-    def __init__(self, open_runtime: Callable[..., Runtime]) -> None:
+    def __init__(
+        self, open_runtime: Callable[..., Runtime], first: InferenceThread | None = None
+    ) -> None:
         self._open_runtime = open_runtime
+        self._first = first
+        self._threads: WeakValueDictionary[tuple, InferenceThread] = WeakValueDictionary()
         self._shared: dict[tuple, _Shared] = {}
+
+    def thread(self, **settings: Any) -> InferenceThread:
+        """The inference thread of the engine with these settings. For one thread alone."""
+        key = tuple(sorted(settings.items()))
+        thread = self._threads.get(key)
+        if thread is None or not thread.is_open:
+            unused, self._first = self._first, None
+            thread = unused if unused is not None and unused.is_open else InferenceThread()
+            self._threads[key] = thread
+        return thread
 
     def open(self, path: Path, progress: Progress | None = None, **options: Any) -> Runtime:
         """As `open_runtime`; what comes back is the caller's own handle."""
-        key = (path, *sorted(options.items()))
+        key = (threading.current_thread(), path, *sorted(options.items()))
         if key not in self._shared:
             listeners = _Listeners([progress])
             runtime = self._open_runtime(path, progress=listeners.tell, **options)
@@ -73,6 +94,7 @@ class _Handle:
 
     def __init__(self, shared: _Shared, progress: Progress | None) -> None:
         self._shared, self._progress = shared, progress
+        self._closed = False
         self.info = shared.runtime.info
 
     @property
@@ -89,5 +111,7 @@ class _Handle:
         return self._shared.runtime.portable_state(state)
 
     def close(self) -> None:
-        """Give up this camera's share."""
-        self._shared.release(self._progress)
+        """Give up this camera's share; a second time does nothing."""
+        if not self._closed:
+            self._closed = True
+            self._shared.release(self._progress)

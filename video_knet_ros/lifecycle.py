@@ -1,0 +1,171 @@
+"""A lifecycle node whose services wait for an engine while its executor goes on.
+
+rclpy runs lifecycle transitions and services in the executor's thread, where waiting silences
+everything else. Here both are coroutines: the executor resumes them when it wakes, and serves
+timers, parameters and other services between.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Awaitable, Callable, Generator
+from concurrent.futures import Future
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
+from rclpy.callback_groups import ReentrantCallbackGroup
+from rclpy.exceptions import InvalidHandle
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+
+from . import process
+
+_log = logging.getLogger(__name__)
+
+LABELS = {
+    Transition.TRANSITION_CONFIGURE: "configure",
+    Transition.TRANSITION_CLEANUP: "cleanup",
+    Transition.TRANSITION_ACTIVATE: "activate",
+    Transition.TRANSITION_DEACTIVATE: "deactivate",
+    Transition.TRANSITION_UNCONFIGURED_SHUTDOWN: "shutdown",
+    Transition.TRANSITION_INACTIVE_SHUTDOWN: "shutdown",
+    Transition.TRANSITION_ACTIVE_SHUTDOWN: "shutdown",
+}
+
+
+class RequestError(Exception):
+    """A request that cannot be met now; the caller gets the message as answer."""
+
+
+class AsyncLifecycleNode(LifecycleNode):
+    """A `LifecycleNode` that prepares transitions in `prepare`, which may wait.
+
+    Its subclass must have a timer: limits of time are looked at when the executor wakes.
+    """
+
+    def __init__(self, name: str, **kwargs: Any) -> None:
+        super().__init__(name, **kwargs)
+        # a callback that waits blocks those of its group unless the group is reentrant
+        self._waiting = ReentrantCallbackGroup()
+        self._pending: list[str] = []
+        self.fault = ""
+        """Why the last transition failed, or what it left behind; empty if all is well."""
+        for number, callback in self._callbacks.items():
+            self._callbacks[number] = partial(self._attempt, callback)
+        service = next(s for s in self.services if s.srv_type is ChangeState)
+        self._transit = service.callback
+        service.callback, service.callback_group = self._on_change_state, self._waiting
+        self._waiting.add_entity(service)
+
+    def note_fault(self, what: str, reason: BaseException | str) -> None:
+        """Keep the reason of a fault, and log it."""
+        self.fault = f"{what}: {process.one_line(reason)}"
+        if self.context.ok():
+            self.get_logger().error(self.fault)
+        else:  # the node's logger also publishes, which fails now
+            _log.error("%s: %s", self.get_name(), self.fault)
+
+    def _attempt(
+        self, callback: Callable[[LifecycleState], TransitionCallbackReturn], state: LifecycleState
+    ) -> TransitionCallbackReturn:
+        """Run a callback of a transition; rclpy drops the reason of one that raises."""
+        try:
+            return callback(state)
+        except Exception as error:  # of any backend or the middleware; then `on_error` cleans up
+            name = callback.__name__.removeprefix("on_")
+            self.note_fault(f"{name} failed: {type(error).__name__}", error)
+            return TransitionCallbackReturn.ERROR
+
+    async def prepare(self, transition: str) -> None:
+        """Do what takes long before a transition that is possible, by its label.
+
+        Raises:
+            RequestError: the transition is not to be made.
+        """
+
+    async def change_state(self, transition: Transition) -> bool:
+        """Make a transition; False, with the reason logged, if it is impossible or fails."""
+        request, response = ChangeState.Request(transition=transition), ChangeState.Response()
+        label = transition.label or LABELS.get(transition.id, str(transition.id))
+        try:
+            self._check(transition, label)
+            self._pending.append(label)
+            try:
+                await self.prepare(label)
+                return self._transit(request, response).success
+            finally:
+                self._pending.remove(label)
+        except Exception as error:  # whatever it is, the caller waits for an answer
+            self._log_failure(f"transition {label}", error)
+            return False
+
+    def _check(self, transition: Transition, label: str) -> None:
+        available = self._state_machine.available_transitions  # (id, label, ...) of each
+        numbers, labels = {number for number, *_ in available}, {name for _, name, *_ in available}
+        if not (transition.label in labels if transition.label else transition.id in numbers):
+            state = self._state_machine.current_state[1]
+            raise RequestError(f"the node is {state}, expected one of {', '.join(sorted(labels))}")
+        if self._pending and label != "shutdown":
+            raise RequestError(f"{self._pending[0]} is under way")
+
+    async def _on_change_state(
+        self, request: ChangeState.Request, response: ChangeState.Response
+    ) -> ChangeState.Response:
+        response.success = await self.change_state(request.transition)
+        return response
+
+    def add_service(self, kind: type, name: str, answer: Callable[[Any], Awaitable[str]]) -> None:
+        """Offer a service whose response has `success` and `message`.
+
+        Args:
+            kind: of the service.
+            name: of the service.
+            answer: takes the request and gives the message. `RequestError` is no success; any other
+                exception is that too, and logged.
+        """
+
+        async def callback(request: Any, response: Any) -> Any:
+            try:
+                response.message = await answer(request)
+                response.success = True
+            except RequestError as error:
+                response.message = str(error)
+            except Exception as error:  # whatever it is, the caller waits for an answer
+                response.message = self._log_failure(name, error)
+            return response
+
+        self.create_service(kind, name, callback, callback_group=self._waiting)
+
+    async def wait(self, done: Callable[[], bool], limit_s: float | None = None) -> bool:
+        """Let the executor go on until `done`; False if that takes longer than `limit_s`."""
+        end = None if limit_s is None else time.monotonic() + limit_s
+        while not done():
+            if end is not None and time.monotonic() >= end:
+                return False
+            await _NextWake()
+        return True
+
+    def wake(self, done: Future[Any]) -> None:
+        """Have the executor look at what waits, for any thread and `Future.add_done_callback`."""
+        executor = self.executor
+        if executor is not None:
+            with suppress(InvalidHandle):  # it has been shut down
+                executor.wake()
+
+    def _log_failure(self, what: str, error: Exception) -> str:
+        """Log why a request failed, unless the process is ending; the reason."""
+        kind = "" if isinstance(error, RequestError) else f"{type(error).__name__}: "
+        reason = f"{kind}{process.one_line(error)}"
+        if self.context.ok():
+            self.get_logger().error(f"{what}: {reason}", throttle_duration_sec=2.0)
+        return reason
+
+
+class _NextWake:
+    """Awaited, it gives control back until the executor wakes."""
+
+    def __await__(self) -> Generator[None, None, None]:
+        yield
