@@ -164,7 +164,7 @@ from video_knet_ros.worker import Worker
 running = threading.Event()
 worker = Worker(lambda: "engine", print)
 worker.offer(lambda engine: running.set() or threading.Event().wait())
-assert running.wait(TIMEOUT_S)
+assert running.wait(60)
 """
     assert subprocess.run([sys.executable, "-c", code], timeout=60, check=False).returncode == 0
 
