@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
@@ -66,7 +67,9 @@ def run(
     _forward_python_logging(log)
     nodes: Sequence[AnyNode] = ()
     try:
-        nodes = create()
+        with warnings.catch_warnings():  # of rclpy, about a node that it could not make
+            warnings.filterwarnings("ignore", "Failed to fini", RuntimeWarning)
+            nodes = create()
     except START_ERRORS as error:
         log.fatal(one_line(error))
         rclpy.try_shutdown()
