@@ -8,8 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, NamedTuple, Protocol
 
-from rosbags.typesys.msg import normalize_msgtype
-
 CDR = "cdr"
 ROS1 = "ros1"
 
@@ -146,11 +144,6 @@ class ExactReader:
             raise EndOfData(size, self._at, self.size)
         self._at += size
         return self._file.read(size)
-
-
-def type_name(name: str) -> str:
-    """sensor_msgs/msg/Image, also of sensor_msgs/Image (ROS 1, first versions of ROS 2)."""
-    return normalize_msgtype(name) if "/" in name else name
 
 
 def in_range(time: int, since: int | None, until: int | None) -> bool:

@@ -15,6 +15,7 @@ from rosbags.typesys import (
     get_types_from_msg,
     get_typestore,
 )
+from rosbags.typesys.msg import normalize_msgtype
 from rosbags.typesys.store import Typestore
 
 from ..installation import shared_file
@@ -96,6 +97,11 @@ def vision_types() -> VisionTypes:
     return VisionTypes(**theirs, **{name: types[f"geometry_msgs/msg/{name}"] for name in geometry})
 
 
+def type_name(name: str) -> str:
+    """sensor_msgs/msg/Image, also of sensor_msgs/Image (ROS 1, first versions of ROS 2)."""
+    return normalize_msgtype(name) if "/" in name else name
+
+
 def decode(message: Message) -> Any:
     """The message as an object of rosbags; its type must be a standard one.
 
@@ -136,7 +142,7 @@ class Embedded:
     def __init__(self, topic: Topic) -> None:
         if topic.encoding not in (CDR, ROS1):
             raise BagError(
-                f"{topic.name}: expected messages encoded as {CDR} or {ROS1}, got {topic.encoding!r}"
+                f"{topic.name}: expected the encoding {CDR} or {ROS1}, got {topic.encoding!r}"
             )
         self.topic = topic
         self.definition = _unix_lines(topic.definition)
@@ -154,6 +160,23 @@ class Embedded:
                 raise BagError(
                     f"{topic.name}: no usable definition of {topic.type!r}: {error!r}"
                 ) from None  # others are copied as they are, nothing has to be understood
+
+    def check_clash(self, other: Embedded) -> None:
+        """BagError if no recording holds both: a type has one definition, a topic one type."""
+        same_type = self.topic.type == other.topic.type
+        if self.topic.name == other.topic.name and not self.is_of(other.topic):
+            raise BagError(
+                f"{self.topic.name} as {self.topic.type}: it is copied as {other.topic.type}"
+            )
+        if same_type and (self.hash, self._text_if_unknown) != (other.hash, other._text_if_unknown):
+            raise BagError(
+                f"{self.topic.name}: its definition of {self.topic.type} is not that of "
+                f"{other.topic.name}"
+            )
+
+    @property
+    def _text_if_unknown(self) -> str:
+        return self.definition if self.hash == UNKNOWN_HASH else ""
 
     def is_of(self, topic: Topic) -> bool:
         """Whether messages of a topic of this name are of this type."""

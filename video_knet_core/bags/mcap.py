@@ -43,10 +43,9 @@ from .bag import (
     distinct,
     in_range,
     survey,
-    type_name,
 )
 from .compression import CompressionError, decompress
-from .definitions import IDL
+from .definitions import IDL, type_name
 
 MAGIC = b"\x89MCAP0\r\n"
 FOOTER_SIZE = 9 + 20

@@ -238,7 +238,9 @@ def _follows(path: Path, last: Path) -> bool:
     series = [re.fullmatch(r"(.*?)(\d+)(\.\w+)", _plain(p.name)) for p in (path, last)]
     if series[0] is None or series[1] is None:
         return False
-    (stem, number, suffix), (last_stem, last_number, last_suffix) = (m.groups() for m in series if m)
+    (stem, number, suffix), (last_stem, last_number, last_suffix) = (
+        m.groups() for m in series if m
+    )
     return (stem, suffix) == (last_stem, last_suffix) and int(number) > int(last_number)
 
 

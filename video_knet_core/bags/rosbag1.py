@@ -25,9 +25,9 @@ from .bag import (
     distinct,
     in_range,
     survey,
-    type_name,
 )
 from .compression import decompress
+from .definitions import type_name
 
 MAGIC = b"#ROSBAG V2.0\n"
 LARGEST_CUT = 1 << 30
@@ -151,9 +151,7 @@ class Rosbag1File:
             else:
                 yield at, record
 
-    def _chunk(
-        self, record: _Record, at: int, cut: bool = False
-    ) -> Iterator[tuple[int, _Record]]:
+    def _chunk(self, record: _Record, at: int, cut: bool = False) -> Iterator[tuple[int, _Record]]:
         """The records in a chunk at byte `at`; of one that is cut off, those that are complete."""
         try:
             size = record.header.get_uint32("size")

@@ -22,8 +22,8 @@ from .bag import (
     distinct,
     joined,
     survey,
-    type_name,
 )
+from .definitions import type_name
 
 MAGIC = b"SQLite format 3\0"
 
