@@ -61,7 +61,7 @@ def _level(name: str, level: int) -> Iterator[None]:
 
 def print_error(command: str, words: object) -> None:
     """One line on stderr."""
-    text = " ".join(str(words).split())
+    text = " ".join(str(words).split()).encode(errors="backslashreplace").decode()
     print(f"video-knet {command}: {text}", file=sys.stderr, flush=True)
 
 
