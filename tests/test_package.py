@@ -15,8 +15,10 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+import yaml
 
 import video_knet_core
+from video_knet_core.installation import config_file
 
 REPO = Path(__file__).parents[1]
 
@@ -225,6 +227,96 @@ def test_the_installed_package_has_the_version_of_package_xml() -> None:
     except importlib.metadata.PackageNotFoundError:
         pytest.skip("video_knet_ros is not installed here; `make test` installs it")
     assert installed == package_xml_version()
+
+
+# --- what pip installs ---------------------------------------------------------------------------
+
+
+def pip(*arguments: object) -> None:
+    words = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    subprocess.run([*words, *map(str, arguments)], check=True)
+
+
+@pytest.fixture(scope="module")
+def prefix(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The prefix of an installation from a source distribution, by way of its wheel."""
+    pytest.importorskip("setuptools", minversion="77", reason="it builds the package")
+    folder = tmp_path_factory.mktemp("dist")
+    copy = folder / "sources"  # a build leaves files in the sources
+    names = subprocess.check_output(["git", "ls-files"], cwd=REPO, text=True).splitlines()
+    for name in names:
+        if (REPO / name).is_file():
+            (copy / name).parent.mkdir(parents=True, exist_ok=True)
+            (copy / name).symlink_to(REPO / name)
+    code = "from setuptools.build_meta import build_sdist; build_sdist('..')"
+    subprocess.run([sys.executable, "-c", code], cwd=copy, check=True, stdout=subprocess.DEVNULL)
+    options = ["--no-deps", "--no-build-isolation", "--no-index"]
+    pip("wheel", *options, "--wheel-dir", folder, next(folder.glob("*.tar.gz")))
+    options = ["--no-deps", "--no-index", "--ignore-installed"]
+    pip("install", *options, "--prefix", folder / "prefix", *folder.glob("*.whl"))
+    return folder / "prefix"
+
+
+def run_installed(prefix: Path, *command: str, **variables: str) -> str:
+    """What a command of the installation writes, started elsewhere."""
+    site_packages = next(prefix.glob("**/video_knet_core/__init__.py")).parents[1]
+    environment = {**os.environ, "PYTHONPATH": str(site_packages), **variables}
+    return subprocess.check_output(
+        [sys.executable, *command], cwd=prefix, env=environment, text=True
+    )
+
+
+FIND = (
+    "import sys; from pathlib import Path; from video_knet_core import installation as i;"
+    "print(i.config_file(Path(sys.argv[2]), sys.argv[1]))"
+)
+
+
+@pytest.mark.parametrize("kind", ["train", "models"])
+@pytest.mark.parametrize(
+    "form", ["street_lite0", "street_lite0.yaml", "config/{}/street_lite0.yaml"]
+)
+def test_pip_installs_the_configurations_and_they_are_found_by_name(
+    prefix: Path, kind: str, form: str
+) -> None:
+    share = prefix.resolve() / "share/video_knet_ros/config"
+    found = Path(run_installed(prefix, "-c", FIND, kind, form.format(kind)).strip())
+    assert found.resolve() == share / kind / "street_lite0.yaml"
+    assert {p.name for p in found.parent.iterdir()} == {
+        p.name for p in (REPO / "config" / kind).iterdir()
+    }
+
+
+def test_what_an_installed_configuration_refers_to_is_installed_too(prefix: Path) -> None:
+    for path in (prefix / "share/video_knet_ros/config/train").iterdir():
+        data = yaml.safe_load(path.read_text())
+        for key in ("model", "init"):
+            if key in data and "/" in data[key] and (REPO / "config/train" / data[key]).exists():
+                assert (path.parent / data[key]).is_file(), (path, key)
+
+
+@pytest.mark.parametrize("prefixes", ["", "another"])
+def test_the_model_of_an_installation_is_its_own(prefix: Path, prefixes: str) -> None:
+    """Also where a ROS workspace with another version is sourced."""
+    other = prefix.parent / "another/share/video_knet_ros/models/street_lite0.onnx"
+    other.parent.mkdir(parents=True, exist_ok=True)
+    other.write_text("another version")
+    ament = str(prefix.parent / prefixes) if prefixes else ""
+    words = ["-m", "video_knet_core.cli", "info"]
+    first = run_installed(prefix, *words, AMENT_PREFIX_PATH=ament).splitlines()[0]
+    own = prefix / "share/video_knet_ros/models/street_lite0.onnx"
+    assert Path(first).resolve() == own.resolve()
+
+
+def test_an_unknown_configuration_is_named_with_those_that_are_known() -> None:
+    with pytest.raises(FileNotFoundError, match="no_such.*street_lite0"):
+        config_file(Path("no_such"), "train")
+
+
+def test_a_file_of_the_user_comes_before_a_shipped_one(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("street_lite0.yaml").touch()
+    assert config_file(Path("street_lite0.yaml"), "train") == Path("street_lite0.yaml")
 
 
 # --- the overlay ---------------------------------------------------------------------------------

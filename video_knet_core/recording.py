@@ -16,12 +16,12 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from .config import TrackingConfig
 from .data.frames import FrameError, FrameSource
 from .engine.runtime import Runtime
 from .predictor import VideoPredictor
+from .progress import progress_bar
 from .types import ClassTable, PanopticFrame, Track, TrackState
 from .visualize import OverlayVideo, overlay
 
@@ -159,7 +159,7 @@ def track_video(
     start = time.perf_counter()
     with (
         Recording(out, source.fps, predictor.classes) as recording,
-        tqdm(total=total, unit="frame", disable=None) as bar,
+        progress_bar(total=total, unit="frame") as bar,
     ):
         try:
             for image, stamp in itertools.islice(source, max_frames):

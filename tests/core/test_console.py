@@ -1,0 +1,332 @@
+"""How `video-knet` behaves in a shell: streams, exit codes, signals, completion, JSON."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from bag_fixtures import bag_of
+from dataset_fixtures import write_own
+from tiny_onnx import write_tiny_model
+
+import video_knet_core
+from video_knet_core.cli import main
+from video_knet_core.replay.journal import frames_kept
+
+PROGRAM = [sys.executable, "-m", "video_knet_core.cli"]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return write_tiny_model(tmp_path_factory.mktemp("model") / "tiny.onnx")
+
+
+@pytest.fixture
+def images(tmp_path):
+    """Three images of 48 x 64."""
+    (tmp_path / "images").mkdir()
+    for number in range(3):
+        cv2.imwrite(str(tmp_path / f"images/{number}.png"), np.full((48, 64, 3), 90, np.uint8))
+    return tmp_path / "images"
+
+
+def run(*arguments: object, **options) -> subprocess.CompletedProcess:
+    return subprocess.run([*PROGRAM, *map(str, arguments)], capture_output=True, **options)
+
+
+# --- facts about the program ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("option", ["--version", "-V"])
+def test_the_version_is_that_of_the_package(option, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([option])
+    assert stop.value.code == 0
+    assert capsys.readouterr().out == f"video-knet {video_knet_core.__version__}\n"
+
+
+CHECKS = {"bash": ["bash", "-n"], "zsh": ["zsh", "-n"], "fish": ["fish", "--no-execute"]}
+
+
+@pytest.mark.parametrize("shell", CHECKS)
+def test_a_completion_script_completes_commands_and_options(shell, tmp_path, capsys):
+    pytest.importorskip("shtab")
+    with pytest.raises(SystemExit) as stop:
+        main(["--print-completion", shell])
+    script = capsys.readouterr().out
+    assert stop.value.code == 0
+    assert "validate-data" in script and "onnxruntime-cpu" in script
+    if shutil.which(shell):
+        (tmp_path / "script").write_text(script)
+        subprocess.run([*CHECKS[shell], tmp_path / "script"], check=True)
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+def test_bash_completes_subcommands_and_the_names_of_backends(tmp_path):
+    pytest.importorskip("shtab")
+    (tmp_path / "script").write_bytes(run("--print-completion", "bash", check=True).stdout)
+
+    def candidates(*words: str) -> list[str]:
+        line = " ".join(f"'{word}'" for word in ("video-knet", *words))
+        code = (
+            f"source {tmp_path}/script; COMP_WORDS=({line}); COMP_CWORD={len(words)}; "
+            "$(complete -p video-knet | grep -o '_shtab[a-z_]*'); echo ${COMPREPLY[@]}"
+        )
+        return subprocess.check_output(["bash", "-c", code], text=True).split()
+
+    assert candidates("re") == ["replay"]
+    assert "tensorrt-rtx" in candidates("track", "--backend", "tens")
+
+
+# --- what is written where -----------------------------------------------------------------------
+
+
+def track(images, model, tmp_path, *options):
+    return main(
+        ["track", str(images), "--model", str(model), "--out", str(tmp_path / "out"), *options]
+    )
+
+
+def test_results_are_on_stdout_and_one_short_line_about_the_engine_on_stderr(
+    images, model, tmp_path, capsys
+):
+    assert track(images, model, tmp_path) == 0
+    output = capsys.readouterr()
+    assert "3 frames" in output.out
+    (line,) = output.err.splitlines()
+    assert line.startswith(f"{model} runs on ") and "; not" not in line
+
+
+def test_quiet_writes_results_only(images, model, tmp_path, capsys):
+    assert track(images, model, tmp_path, "-q") == 0
+    output = capsys.readouterr()
+    assert "3 frames" in output.out and output.err == ""
+
+
+def test_verbose_tells_why_other_engines_were_not_taken(images, model, tmp_path, capsys):
+    assert track(images, model, tmp_path, "--verbose") == 0
+    assert "not tensorrt: " in capsys.readouterr().err
+
+
+def test_bench_tells_it_unless_it_is_quiet(model, capsys):
+    for options, expected in (([], True), (["-q"], False)):
+        assert main(["bench", str(model), "--frames", "1", *options]) == 0
+        assert ("not tensorrt: " in capsys.readouterr().err) is expected
+
+
+def test_the_log_is_as_before_after_a_command(images, model, tmp_path):
+    logger = logging.getLogger("video_knet_core")
+    before = logger.level, list(logger.handlers)
+    track(images, model, tmp_path, "-q")
+    assert (logger.level, logger.handlers) == before
+
+
+def test_a_backend_can_be_chosen(images, model, tmp_path, capsys):
+    assert track(images, model, tmp_path, "--backend", "onnxruntime-cpu", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["backend"] == "onnxruntime-cpu"
+
+
+def test_a_backend_that_does_not_run_the_file_is_one_line(images, model, tmp_path, capsys):
+    assert track(images, model, tmp_path, "--backend", "torch") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("video-knet track: ")
+
+
+MISSING = [
+    ["track", "none.mp4", "--out", "out"],
+    ["replay", "none.mcap", "--out", "out"],
+    ["replay", "--glob", "none*.mcap", "--out", "out"],
+    ["eval", "camvid", "--root", "none"],
+    ["eval", "dataset", "own", "none"],
+]
+
+
+@pytest.mark.parametrize("arguments", MISSING, ids=lambda words: "-".join(words[:2]))
+def test_a_missing_input_is_one_line_before_any_engine_is_opened(
+    arguments, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    output = capsys.readouterr()
+    assert output.out == "" and "none" in output.err
+    assert len(output.err.splitlines()) == 1
+
+
+def test_a_topic_that_is_not_there_is_one_line_before_any_engine_is_opened(tmp_path, capsys):
+    bag = bag_of(tmp_path, 3)
+    assert main(["replay", str(bag), "--out", str(tmp_path / "out"), "--topic", "/none"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "/none" in line
+
+
+# --- JSON ----------------------------------------------------------------------------------------
+
+
+def test_track_prints_one_json_document(images, model, tmp_path, capsys):
+    assert track(images, model, tmp_path, "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["frames"] == 3 and found["out"] == str(tmp_path / "out")
+    assert found["fps"] == pytest.approx(3 / found["seconds"]) and found["step_ms_median"] > 0
+    assert isinstance(found["tracks"], dict)
+
+
+def test_replay_prints_one_json_document(model, tmp_path, capsys):
+    bag, out = bag_of(tmp_path, 5), tmp_path / "out"
+    assert main(["replay", str(bag), "--out", str(out), "--model", str(model), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["frames"], found["failed"], found["damage"]) == (5, 0, "")
+    assert found["out"] == str(out)
+
+
+def test_replay_of_many_bags_prints_one_json_document(model, tmp_path, capsys):
+    bag_of(tmp_path, 4)
+    command = ["replay", "--glob", str(tmp_path / "i[n]"), "--out", str(tmp_path / "out")]
+    assert main([*command, "--model", str(model), "--json"]) == 0
+    (bag,) = json.loads(capsys.readouterr().out)["bags"]
+    assert (bag["state"], bag["frames"], bag["reason"]) == ("done", 4, "")
+
+
+def test_validate_data_prints_the_faults_as_one_json_document(tmp_path, capsys):
+    write_own(tmp_path)
+    assert main(["validate-data", "own", str(tmp_path), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["faults"] == []
+    image = sorted((tmp_path / "val/images").rglob("*.png"))[0]
+    image.write_bytes(b"broken")
+    assert main(["validate-data", "own", str(tmp_path), "--json"]) == 1
+    (fault,) = json.loads(capsys.readouterr().out)["faults"]
+    assert fault["split"] == "val" and image.stem in fault["where"] and fault["what"]
+
+
+def test_an_error_leaves_stdout_empty_also_with_json(tmp_path, capsys):
+    assert main(["track", "none.mp4", "--out", str(tmp_path), "--json"]) == 2
+    output = capsys.readouterr()
+    assert output.out == "" and len(output.err.splitlines()) == 1
+
+
+# --- nothing to do -------------------------------------------------------------------------------
+
+
+def test_a_start_behind_the_end_of_the_bag_is_an_error(model, tmp_path, capsys):
+    bag = bag_of(tmp_path, 3)
+    command = ["replay", str(bag), "--out", str(tmp_path / "out"), "--model", str(model), "-q"]
+    assert main([*command, "--start", "99"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("video-knet replay: ") and "from 99 s" in line
+
+
+def test_an_empty_folder_is_no_video(tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    assert main(["track", str(tmp_path / "empty"), "--out", str(tmp_path / "out")]) == 2
+    assert str(tmp_path / "empty") in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_data_set_without_clips_is_an_error(tmp_path, capsys):
+    write_own(tmp_path)
+    shutil.rmtree(tmp_path / "val")
+    for folder in ("images", "labels"):
+        (tmp_path / "val" / folder).mkdir(parents=True)
+    assert main(["validate-data", "own", str(tmp_path)]) in (1, 2)
+    assert main(["eval", "dataset", "own", str(tmp_path)]) in (1, 2)
+    assert "Traceback" not in capsys.readouterr().err
+
+
+# --- pipes ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("arguments", "code"), [(["info"], 141), (["--help"], 0)])
+def test_a_reader_that_goes_away_ends_the_command_silently(arguments, code):
+    process = subprocess.Popen(
+        [*PROGRAM, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    process.stdout.close()  # as head does when it has read enough
+    assert process.stderr.read() == ""
+    assert process.wait() == code
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_under_stdout_is_one_line():
+    with open("/dev/full", "w") as full:
+        result = subprocess.run([*PROGRAM, "info"], stdout=full, stderr=subprocess.PIPE, text=True)
+    assert result.returncode == 2
+    assert len(result.stderr.splitlines()) == 1 and "No space left" in result.stderr
+
+
+def test_names_that_are_no_text_can_be_printed(images, tmp_path, capsysbinary):
+    out = tmp_path / "bag\udcff"
+    assert main(["make-bag", str(images), "--out", str(out)]) == 0
+    assert rb"bag\udcff" in capsysbinary.readouterr().out
+
+
+def test_names_that_are_no_text_can_be_in_errors(tmp_path, capsysbinary):
+    assert main(["info", str(tmp_path / "none\udcff.onnx")]) == 2
+    (line,) = capsysbinary.readouterr().err.splitlines()
+    assert rb"none\udcff.onnx" in line
+
+
+# --- signals -------------------------------------------------------------------------------------
+
+
+def interrupted(process, ready, number) -> str:
+    """Send a signal once `ready` holds; returns what the process then wrote on stderr."""
+    while not ready():
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.02)
+    process.send_signal(number)
+    return process.communicate(timeout=60)[1]
+
+
+def default_interrupt() -> None:
+    """A test run in the background ignores SIGINT, and its children would inherit that."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def start(*arguments: object) -> subprocess.Popen:
+    return subprocess.Popen(
+        [*PROGRAM, *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=default_interrupt,
+    )
+
+
+SIGNALS = [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
+
+
+@pytest.mark.parametrize(("number", "code"), SIGNALS)
+def test_an_interrupted_replay_says_in_one_line_what_is_kept(number, code, model, tmp_path):
+    bag, out = bag_of(tmp_path, 3000), tmp_path / "out"
+    process = start("replay", bag, "--out", out, "--model", model, "--part", 5, "-q")
+    (line,) = interrupted(process, lambda: frames_kept(out) > 0, number).splitlines()
+    assert process.returncode == code
+    assert f"{frames_kept(out)} frames are kept in {out}" in line and "--resume" in line
+
+
+@pytest.mark.parametrize(("number", "code"), SIGNALS)
+def test_an_interrupted_track_keeps_its_frames(number, code, model, tmp_path):
+    out = tmp_path / "out"
+    process = start("track", "synthetic:1", "--out", out, "--model", model, "-q")
+    labels = out / "labels"
+    ready = lambda: labels.is_dir() and len(list(labels.iterdir())) > 3  # noqa: E731
+    (line,) = interrupted(process, ready, number).splitlines()
+    assert process.returncode == code
+    assert line.startswith("video-knet track: interrupted")
+    capture = cv2.VideoCapture(str(out / "overlay.mp4"))
+    assert capture.isOpened() and capture.read()[0]
+    assert len((out / "tracks.jsonl").read_text().splitlines()) >= 3
+
+
+def test_handlers_are_as_before_after_a_command(images, model, tmp_path):
+    before = [signal.getsignal(number) for number, _ in SIGNALS]
+    track(images, model, tmp_path)
+    assert [signal.getsignal(number) for number, _ in SIGNALS] == before
