@@ -350,6 +350,23 @@ def assert_picture_or_error(message: SimpleNamespace) -> None:
         assert (rgb.ndim, rgb.shape[2], rgb.dtype) == (3, 3, np.uint8)
 
 
+def damaged(data: bytes, rng: np.random.Generator) -> bytes:
+    """`data` with up to three bytes changed, cut off at any place in one case of four."""
+    values = np.frombuffer(data, np.uint8).copy()
+    at = rng.integers(0, len(values), rng.integers(0, 4))
+    values[at] = rng.integers(0, 256, len(at))
+    return values[: rng.integers(0, len(values)) if rng.random() < 0.25 else None].tobytes()
+
+
+def test_many_damaged_messages_are_decoded_or_rejected():
+    rng, encodings = np.random.default_rng(0), ("", *ENCODINGS, "16UC1")
+    files = [PNG, WITH_TEXT, *(encode(".jpg", p) for p in (PICTURE[:6, :8], PICTURE[:9, :9, 0]))]
+    for number in range(FUZZ_MESSAGES):
+        encoding = encodings[number % len(encodings)]
+        declaration = f"{encoding}; jpeg compressed " if encoding else ""
+        assert_picture_or_error(compressed(damaged(files[number % 4], rng), declaration))
+
+
 @given(changed_files(), DECLARATIONS)
 @settings(max_examples=300, deadline=None)
 def test_damaged_files_are_decoded_or_rejected(data, declaration):
