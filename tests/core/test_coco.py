@@ -161,7 +161,7 @@ def test_what_is_wrong_in_the_index_is_named(instances, change, message):
 
 def test_the_other_index_is_refused(panoptic):
     (panoptic / "annotations/instances_val2017.json").write_text(json.dumps(entries(133)))
-    with pytest.raises(DatasetError, match="wanted 80 categories, found 133"):
+    with pytest.raises(DatasetError, match="expected 80 categories, got 133"):
         open_dataset("coco_instances", panoptic, "val2017")
 
 

@@ -283,7 +283,7 @@ FAULTY_JSON = [
     ),
     ("youtube_vis_2019", lambda c: c[1].pop("score"), "track 1: needs the key 'score'"),
     ("youtube_vis_2019", lambda c: c[0].update(video_id=7), "one of the split's, found 7"),
-    ("youtube_vis_2019", lambda c: c[0].update(category_id=0), "must be 1..40, found 0"),
+    ("youtube_vis_2019", lambda c: c[0].update(category_id=0), "must be 1..40, got 0"),
     ("youtube_vis_2019", lambda c: c[0]["segmentations"].pop(), "the 3 frames, found 2"),
     (
         "youtube_vis_2019",

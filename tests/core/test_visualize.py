@@ -173,3 +173,18 @@ def test_all_frames_of_a_video_have_one_size(tmp_path):
             video.write(np.zeros((96, 64, 3), np.uint8))
     with pytest.raises(ValueError, match="fps"):
         OverlayVideo(tmp_path / "x.mp4", 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "drawn"),
+    [("vehicle", "vehicle"), ("Bär", "Bar"), ("汽车", "class 1"), ("машина", "class 1")],
+)
+def test_names_that_opencv_cannot_draw_are_drawn_as_numbers(name, drawn, monkeypatch):
+    """OpenCV's fonts have ASCII letters alone, and draw a question mark for every other byte."""
+    texts = []
+    monkeypatch.setattr(cv2, "putText", lambda picture, text, *rest: texts.append(text))
+    rows = CLASSES.to_rows()
+    rows[VEHICLE]["name"] = name
+    frame = scene((7, (20, 20, 100, 60)))
+    overlay(np.zeros((120, 160, 3), np.uint8), frame, ClassTable.from_rows(rows))
+    assert set(texts) == {f"{drawn} 7"}

@@ -15,6 +15,7 @@ from .by_model import by_model
 from .instances import InstanceEvaluator, instances
 from .panoptic import PanopticEvaluator, panoptic_maps
 from .run import Evaluator, P, Predictor, Receiver, Saver, run
+from .saved_classes import check_classes, write_classes
 from .saved_maps import (
     CityscapesVpsSaver,
     StepSaver,
@@ -59,12 +60,13 @@ def evaluate_predictions(dataset: VideoDataset, path: Path) -> Scores:
     """Score predictions on disk, in the form that `evaluate_model` saves them in.
 
     Raises:
-        DatasetError: the labels are not published, a frame or its prediction cannot be read, or the
-            two do not fit.
+        DatasetError: the labels are not published, a frame or its prediction cannot be read, the
+            two do not fit, or the predictions were saved with other classes.
     """
     task = _task_of(dataset)
     if not is_labelled(dataset):
         raise DatasetError(_unlabelled(dataset))
+    check_classes(path, dataset)
     evaluator = task.evaluator(dataset)
     run(dataset, task.read(path, dataset), [evaluator])
     return evaluator.compute()
@@ -93,7 +95,10 @@ def evaluate_model(
         raise DatasetError(f"{_unlabelled(dataset)}; with --save its predictions are written")
     saver = task.saver(save) if save else None
     receivers: list[Receiver[Any]] = [part for part in (evaluator, saver) if part is not None]
-    run(dataset, by_model(runtime, dataset, task.convert, tracking), receivers)
+    predictor = by_model(runtime, dataset, task.convert, tracking)
+    if save is not None:
+        write_classes(save, dataset)
+    run(dataset, predictor, receivers)
     if saver is not None:
         saver.close()
     return evaluator.compute() if evaluator is not None else None
