@@ -1,0 +1,34 @@
+"""The order of numbered files: 1, 2, 10, and not 1, 10, 2."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from typing import Any, TypeVar
+
+from natsort import natsort_keygen, ns
+
+Name = TypeVar("Name", str, os.PathLike)
+FOREIGN = ("__MACOSX", "@eaDir", "$RECYCLE.BIN", "Thumbs.db", "desktop.ini")
+"""Files and folders that systems add to those of the user."""
+_key = natsort_keygen(alg=ns.PATH | ns.IGNORECASE)
+
+
+def natural_key(name: str | os.PathLike) -> tuple[Any, str]:
+    """Key for sorting names or paths: numbers in them by value, whatever their padding or case.
+
+    Names that differ only in these (`1.png` and `01.png`) are in the order of their text, so that
+    the order never depends on the file system.
+    """
+    text = os.fspath(name)
+    return _key(text), text
+
+
+def natural_order(names: Iterable[Name]) -> list[Name]:
+    """The names or paths sorted by `natural_key`."""
+    return sorted(names, key=natural_key)
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder of that name is none of the user's: `.x`, `._x`, `Thumbs.db`."""
+    return name.startswith(".") or name in FOREIGN
