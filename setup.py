@@ -6,11 +6,12 @@ from xml.etree import ElementTree
 
 from setuptools import setup
 
+SHARED = ("config/models", "config/train", "models", "msg")
+
 setup(
     version=ElementTree.parse(Path(__file__).with_name("package.xml")).findtext("version"),
     # where `shared_file` looks in an installed prefix, as colcon puts them too
     data_files=[
-        ("share/video_knet_ros/models", ["models/street_lite0.onnx"]),
-        ("share/video_knet_ros/msg", sorted(glob("msg/*.msg"))),
+        (f"share/video_knet_ros/{folder}", sorted(glob(f"{folder}/*.*"))) for folder in SHARED
     ],
 )

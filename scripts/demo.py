@@ -28,7 +28,6 @@ from ament_index_python.packages import (
     get_package_prefix,
     get_package_share_directory,
 )
-from numpy.typing import NDArray
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import Image

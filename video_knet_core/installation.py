@@ -5,11 +5,17 @@ from __future__ import annotations
 import os
 import site
 import sysconfig
+from collections.abc import Iterator
 from pathlib import Path
+
+SHARE = Path("share/video_knet_ros")
+"""Below the prefix of an installation, by pip as by colcon."""
 
 
 def shared_file(name: str) -> Path:
-    """A file beside the sources, else in the share folder of a ROS or Python prefix.
+    """A file beside the sources, else in the share folder of the prefix of this installation.
+
+    The prefixes of the environment, in which another version may be, come after that.
 
     Args:
         name: its path from the root of the sources, for example "models/street_lite0.onnx".
@@ -17,12 +23,53 @@ def shared_file(name: str) -> Path:
     Raises:
         FileNotFoundError: it is in none of them; the message lists the places.
     """
-    prefixes = [p for p in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep) if p]
-    prefixes += [sysconfig.get_path("data"), site.getuserbase()]
-    folders = [Path(__file__).resolve().parents[1]]
-    folders += [Path(p) / "share/video_knet_ros" for p in dict.fromkeys(prefixes)]
+    folders = list(dict.fromkeys(_folders()))
     for folder in folders:
         if (folder / name).is_file():
             return folder / name
     places = ", ".join(str(folder) for folder in folders)
     raise FileNotFoundError(f"the shipped file {name} is in none of: {places}")
+
+
+def config_file(path: Path, kind: str) -> Path:
+    """The file `path` if there is one, else the shipped configuration of that name.
+
+    Args:
+        path: a file; or "street_lite0" or "config/train/street_lite0.yaml" for the shipped one.
+        kind: "train" or "models", the folder of the shipped ones.
+
+    Raises:
+        FileNotFoundError: it is neither; the message lists the shipped names.
+    """
+    if path.exists():
+        return path
+    folder = Path("config", kind)
+    names = [f"{path}.yaml"] if path.parent == Path() else []
+    names += [path.name] if path.parent in (Path(), folder) else []
+    for name in names:
+        try:
+            return shared_file(str(folder / name))
+        except FileNotFoundError:
+            continue
+    known = ", ".join(shipped_configs(kind))
+    raise FileNotFoundError(f"no configuration {path}: expected a file or one of {known}")
+
+
+def shipped_configs(kind: str) -> tuple[str, ...]:
+    """Names of the shipped configurations of a kind, in the order of the alphabet."""
+    for folder in _folders():
+        if files := sorted((folder / "config" / kind).glob("*.yaml")):
+            return tuple(file.stem for file in files)
+    return ()
+
+
+def _folders() -> Iterator[Path]:
+    """Where shared files may be, those of this version first."""
+    sources = Path(__file__).resolve().parents[1]
+    if (sources / "package.xml").is_file():
+        yield sources
+    prefixes = [prefix for prefix in (sources, *sources.parents) if (prefix / SHARE).is_dir()]
+    prefixes += [Path(sysconfig.get_path("data")), Path(site.getuserbase())]
+    ament = os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep)
+    prefixes += [Path(prefix) for prefix in ament if prefix]
+    yield from (prefix / SHARE for prefix in prefixes)

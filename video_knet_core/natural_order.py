@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any, TypeVar
 
 from natsort import natsort_keygen, ns
 
-Name = TypeVar("Name", str, os.PathLike)
+Name = TypeVar("Name", str, Path)
 FOREIGN = ("__MACOSX", "@eaDir", "$RECYCLE.BIN", "Thumbs.db", "desktop.ini")
 """Files and folders that systems add to those of the user."""
 _key = natsort_keygen(alg=ns.PATH | ns.IGNORECASE)
 
 
-def natural_key(name: str | os.PathLike) -> tuple[Any, str]:
+def natural_key(name: str | Path) -> tuple[Any, str]:
     """Key for sorting names or paths: numbers in them by value, whatever their padding or case.
 
     Names that differ only in these (`1.png` and `01.png`) are in the order of their text, so that

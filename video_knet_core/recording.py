@@ -19,7 +19,6 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from .config import TrackingConfig
 from .data.frames import FrameError, FrameSource, ImageFolder
@@ -27,6 +26,7 @@ from .engine.runtime import Runtime
 from .output_files import OutputError, exclusive, refuse_inputs
 from .overlay_video import OverlayVideo
 from .predictor import VideoPredictor
+from .progress import progress_bar
 from .types import ClassTable, PanopticFrame, Track, TrackState
 from .visualize import overlay
 
@@ -209,7 +209,7 @@ def track_video(
     start = time.perf_counter()
     with (
         Recording(out, source.fps, predictor.classes, _files_of(source)) as recording,
-        tqdm(total=total, unit="frame", disable=None) as bar,
+        progress_bar(total=total, unit="frame") as bar,
         ThreadPoolExecutor(max_workers=1) as files,
     ):
 

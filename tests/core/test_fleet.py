@@ -206,9 +206,9 @@ def test_a_bag_that_fails_is_tried_again_with_a_fresh_engine_after_the_others(
 ):
     opened, tried = [], []
 
-    def open_runtime(path, threads):
+    def open_runtime(path, **options):
         opened.append(path)
-        return real_open(path, threads=threads)
+        return real_open(path, **options)
 
     def replay(bag, runtime, out, *arguments, **options):
         tried.append(bag.name)

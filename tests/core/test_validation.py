@@ -177,11 +177,8 @@ def test_all_splits_are_read_unless_one_is_named(copy, capsys):
     ("arguments", "message"),
     [
         (["coco", "."], "the data set must be one of"),
-        (
-            ["vspw", "no/such"],
-            "no/such must have a split of train, val, test in the layout of vspw",
-        ),
-        (["own", "OWN", "--split", "test"], "must have a split of test .* found val"),
+        (["vspw", "no/such"], "train, val, test in no/such, .* vspw, got none"),
+        (["own", "OWN", "--split", "test"], "split of test .* got val"),
     ],
 )
 def test_bad_usage(arguments, message, written, capsys):

@@ -7,15 +7,36 @@ import re
 from pathlib import Path
 
 from ..config import ASSOCIATIONS, TrackingConfig
-from ..engine.runtime import Runtime, default_model_path, open_runtime
+from ..engine.runtime import BACKENDS, Runtime, default_model_path, open_runtime
+
+MOST = 2**31 - 1
+MOST_THREADS = 1024
+MOST_SIDE = 16384
+"""Pixels."""
 
 
 def add_model(command: argparse.ArgumentParser) -> None:
-    """--model and --threads."""
+    """--model, --backend and --threads."""
     command.add_argument(
         "--model", type=Path, metavar="FILE", help=".onnx or .safetensors; default: the shipped one"
     )
-    command.add_argument("--threads", type=positive, default=2, metavar="N", help="default: 2")
+    command.add_argument(
+        "--backend",
+        choices=("auto", *BACKENDS),
+        default="auto",
+        metavar="NAME",
+        help=f"one of {', '.join(BACKENDS)}; default: auto, the best that works here",
+    )
+    command.add_argument("--threads", type=threads, default=2, metavar="N", help="default: 2")
+
+
+def add_json(command: argparse.ArgumentParser) -> None:
+    """--json."""
+    command.add_argument(
+        "--json",
+        action="store_true",
+        help="print the result as one JSON document, and nothing else on stdout",
+    )
 
 
 def add_association(command: argparse.ArgumentParser) -> None:
@@ -33,21 +54,30 @@ def add_association(command: argparse.ArgumentParser) -> None:
 def positive(text: str) -> int:
     """A number from 1 on."""
     value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, found {value}")
+    if not 1 <= value <= MOST:
+        raise argparse.ArgumentTypeError(f"expected a number from 1 to {MOST}, got {text[:30]}")
+    return value
+
+
+def threads(text: str) -> int:
+    """A number of threads that a machine may have."""
+    value = positive(text)
+    if value > MOST_THREADS:
+        raise argparse.ArgumentTypeError(f"expected at most {MOST_THREADS}, got {value}")
     return value
 
 
 def size(text: str) -> tuple[int, int]:
-    """Height and width of HxW, at most five digits each: larger ones overflow a count."""
+    """Height and width of HxW in pixels."""
     match = re.fullmatch(r"([1-9]\d{0,4})x([1-9]\d{0,4})", text, re.ASCII)
-    if match is None:
+    if match is None or max(map(int, match.groups())) > MOST_SIDE:
         raise argparse.ArgumentTypeError(
-            f"must be height x width in pixels, as 384x1248, found {text!r}"
+            f"expected height x width of at most {MOST_SIDE} pixels, as 384x1248, got {text!r}"
         )
     return int(match[1]), int(match[2])
 
 
 def runtime_of(arguments: argparse.Namespace) -> Runtime:
-    """Open the model that `add_model` let the user name."""
-    return open_runtime(arguments.model or default_model_path(), threads=arguments.threads)
+    """Open the model that `add_model` lets the user name; the caller closes it."""
+    model = arguments.model or default_model_path()
+    return open_runtime(model, arguments.backend, arguments.threads)

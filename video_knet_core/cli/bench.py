@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 from ..engine.runtime import BACKENDS, default_model_path
-from .arguments import positive, size
+from .arguments import positive, size, threads
 
 
 def add_bench(commands: argparse._SubParsersAction) -> None:
@@ -45,7 +45,7 @@ def add_bench(commands: argparse._SubParsersAction) -> None:
         help="size of the images; default: the model's own",
     )
     bench.add_argument(
-        "--threads", type=positive, default=2, metavar="N", help="of engine and OpenCV; default: 2"
+        "--threads", type=threads, default=2, metavar="N", help="of engine and OpenCV; default: 2"
     )
     bench.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
     bench.set_defaults(run=_bench)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 
+from .arguments import add_json
 from .errors import EXIT_FAULTS, UsageError
 
 
@@ -23,25 +25,36 @@ def add_validate(commands: argparse._SubParsersAction) -> None:
     )
     validate.add_argument("root", type=Path, metavar="PATH", help="the folder of the data set")
     validate.add_argument("--split", help="train, val (valid) or test; default: all there are")
+    add_json(validate)
     validate.set_defaults(run=_validate)
 
 
 def _validate(arguments: argparse.Namespace) -> int:
-    from ..data.datasets import layout_of, splits_of
     from ..data.validation import validate
 
-    found = splits_of(arguments.dataset, arguments.root)
-    splits = [split for split in found if arguments.split in (None, split)]
-    if not splits:
-        wanted = [arguments.split] if arguments.split else layout_of(arguments.dataset).splits
-        raise UsageError(
-            f"{arguments.root} must have a split of {', '.join(wanted)} in the layout of "
-            f"{arguments.dataset}, found {', '.join(found) or 'none'}"
-        )
-    count = 0
+    splits, faults = _splits(arguments), []
     for split in splits:
         for fault in validate(arguments.dataset, arguments.root, split):
-            count += 1
-            print(f"{split}: {fault}", flush=True)
-    print(f"{', '.join(splits)}: {count} faults")
-    return EXIT_FAULTS if count else 0
+            faults.append({"split": split, "where": fault.where, "what": fault.what})
+            if not arguments.json:
+                print(f"{split}: {fault}", flush=True)
+    if arguments.json:
+        print(json.dumps({"splits": splits, "faults": faults}, indent=2))
+    else:
+        print(f"{', '.join(splits)}: {len(faults)} faults")
+    return EXIT_FAULTS if faults else 0
+
+
+def _splits(arguments: argparse.Namespace) -> list[str]:
+    """The splits to read; UsageError if there are none."""
+    from ..data.datasets import layout_of, splits_of
+
+    there = splits_of(arguments.dataset, arguments.root)
+    splits = [split for split in there if arguments.split in (None, split)]
+    if not splits:
+        expected = [arguments.split] if arguments.split else layout_of(arguments.dataset).splits
+        raise UsageError(
+            f"expected a split of {', '.join(expected)} in {arguments.root}, in the layout of "
+            f"{arguments.dataset}, got {', '.join(there) or 'none'}"
+        )
+    return splits

@@ -13,7 +13,10 @@ from ..engine.runtime import BackendError, ModelError
 
 EXIT_FAULTS = 1
 EXIT_BAD_INPUT = 2
-EXIT_INTERRUPTED = 130
+EXIT_SIGNAL = 128
+"""Plus the number of the signal: 130 after Ctrl-C, 143 after SIGTERM."""
+EXIT_PIPE = 141
+"""The reader of stdout has gone, as after SIGPIPE."""
 LONGEST_MESSAGE = 2000
 """Characters. Weights of another network miss every key there is, too many to read."""
 
@@ -22,9 +25,13 @@ class UsageError(Exception):
     """What the user asked for cannot be done; the message says why."""
 
 
+class NothingError(Exception):
+    """The command did what it was asked for, and found nothing to do it with."""
+
+
 BAD_INPUT = (
     *(UsageError, ModelError, BackendError, ConfigError, FrameError, BagError),
-    *(OSError, FloatingPointError),
+    *(OSError, FloatingPointError, MemoryError),
 )
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from ..config import ASSOCIATIONS, TrackingConfig
 from ..data.sprites import SpriteSplit
 from .arguments import add_association, add_model, positive, runtime_of
-from .errors import UsageError
+from .errors import NothingError, UsageError
 
 if TYPE_CHECKING:
     from ..data.street_frame import StreetClip
@@ -130,14 +131,15 @@ def _eval_clips(arguments: argparse.Namespace, title: str, clips: Iterable[Stree
     from ..evaluate.street import evaluate_clips
     from ..evaluate.street_instances import evaluate_instances
 
-    runtime, trackings = runtime_of(arguments), _trackings(arguments)
-    if runtime.info.task == "semantic":
-        raise UsageError(f"{runtime.info.name} has no tracks to measure: see eval camvid")
-    if runtime.info.task == "instance":
-        found = evaluate_instances(runtime, clips, arguments.frames, trackings)
-        print("\n".join([title, *_instance_table(found)]))
-        return
-    scores = evaluate_clips(runtime, clips, arguments.frames, trackings)
+    trackings = _trackings(arguments)
+    with closing(runtime_of(arguments)) as runtime:
+        if runtime.info.task == "semantic":
+            raise UsageError(f"{runtime.info.name} has no tracks to measure: see eval camvid")
+        if runtime.info.task == "instance":
+            by_tracker = evaluate_instances(runtime, clips, arguments.frames, trackings)
+            print("\n".join([title, *_instance_table(by_tracker)]))
+            return
+        scores = evaluate_clips(runtime, clips, arguments.frames, trackings)
     print(title)
     _print_scores(scores, arguments)
 
@@ -192,11 +194,13 @@ def _table(scores: Mapping[str, StreetScores]) -> list[str]:
 
 
 def _eval_camvid(arguments: argparse.Namespace) -> None:
+    from ..data.camvid import CamVid
     from ..evaluate.street import evaluate_camvid
 
-    runtime = runtime_of(arguments)
-    scores = evaluate_camvid(runtime, arguments.root)
-    for info, iou in zip(runtime.info.classes, scores.per_class, strict=True):
+    CamVid(arguments.root)  # raises for what is missing, before the engine is opened
+    with closing(runtime_of(arguments)) as runtime:
+        scores, classes = evaluate_camvid(runtime, arguments.root), runtime.info.classes
+    for info, iou in zip(classes, scores.per_class, strict=True):
         print(f"  {info.name:<12} {iou:.3f}")
     print(f"mIoU {scores.miou:.3f}   mVC8 {scores.mvc8:.3f} (as released with VSPW)")
 
@@ -207,7 +211,10 @@ def _eval_dataset(arguments: argparse.Namespace) -> None:
     if arguments.predictions and arguments.save:
         raise UsageError("--save writes what a model predicts, so it cannot be with --predictions")
     split = arguments.split or layout_of(arguments.name).validation
-    scores = _scores(arguments, open_dataset(arguments.name, arguments.root, split))
+    dataset = open_dataset(arguments.name, arguments.root, split)
+    if not any(len(video) for video in dataset):
+        raise NothingError(f"{arguments.name}: the split {split} of {arguments.root} has no frames")
+    scores = _scores(arguments, dataset)
     if scores is None:
         print(f"{split} has no labels to score with; the predictions are in {arguments.save}")
         return
@@ -222,4 +229,5 @@ def _scores(arguments: argparse.Namespace, dataset: VideoDataset) -> Scores | No
     if arguments.predictions:
         return evaluate_predictions(dataset, arguments.predictions)
     tracking = TrackingConfig(association=arguments.association)
-    return evaluate_model(dataset, runtime_of(arguments), tracking, arguments.save)
+    with closing(runtime_of(arguments)) as runtime:
+        return evaluate_model(dataset, runtime, tracking, arguments.save)

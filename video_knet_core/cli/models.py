@@ -11,6 +11,7 @@ from pathlib import Path
 from ..config import STRIDE, ModelConfig
 from ..config_io import load_yaml
 from ..engine.runtime import default_model_path
+from ..installation import config_file
 from .arguments import size
 from .errors import UsageError, needs_torch
 
@@ -74,7 +75,7 @@ def add_import(commands: argparse._SubParsersAction) -> None:
         type=Path,
         required=True,
         metavar="YAML",
-        help="what the weights are of: config/models/*.yaml",
+        help="what the weights are of: a file, or a shipped one, as kitti_step_r50",
     )
     importer.set_defaults(run=_import_checkpoint)
 
@@ -95,7 +96,7 @@ def _config_of(path: Path) -> ModelConfig:
 
         return ModelFile.read(path).config
     if path.suffix == ".yaml":
-        return load_yaml(ModelConfig, path)
+        return load_yaml(ModelConfig, config_file(path, "models"))
     if path.suffix == ".safetensors":
         with needs_torch("train"):
             from ..model.checkpoint import checkpoint_config
@@ -163,7 +164,7 @@ def _export(arguments: argparse.Namespace) -> None:
 
 
 def _import_checkpoint(arguments: argparse.Namespace) -> None:
-    config = load_yaml(ModelConfig, arguments.config)
+    config = load_yaml(ModelConfig, config_file(arguments.config, "models"))
     with needs_torch("train"):
         from ..model.checkpoint import save_model, sha256
         from ..model.official import import_official, read_official, translate

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..config import TrackingConfig
 from ..engine.runtime import default_model_path
 from ..ros_messages.outputs import ALL_OUTPUTS
-from .arguments import add_association, add_model, positive, runtime_of
-from .errors import EXIT_FAULTS, UsageError
+from .arguments import add_association, add_json, add_model, positive, runtime_of
+from .errors import EXIT_FAULTS, NothingError, UsageError
 
 if TYPE_CHECKING:
     from ..replay.fleet import Outcome
+    from ..replay.run import ReplaySummary
     from ..replay.settings import ReplaySettings
+
+MOST_SECONDS = 1e9
+"""Stamps are nanoseconds in 64 bits."""
 
 _log = logging.getLogger(__name__)
 
@@ -70,7 +76,8 @@ def add_replay(commands: argparse._SubParsersAction) -> None:
     replay.add_argument("--resume", action="store_true", help="go on with an interrupted replay")
     add_model(replay)
     add_association(replay)
-    replay.set_defaults(run=_replay)
+    add_json(replay)
+    replay.set_defaults(run=_replay, kept=_kept)
 
 
 def _add_products(replay: argparse.ArgumentParser) -> None:
@@ -122,11 +129,44 @@ def _replay(arguments: argparse.Namespace) -> int:
     settings, tracking = _settings(arguments), TrackingConfig(association=arguments.association)
     if arguments.glob is not None:
         return _replay_fleet(arguments, settings, tracking)
-    summary = replay(
-        arguments.bag, runtime_of(arguments), arguments.out, settings, tracking, arguments.resume
-    )
-    print(summary)
+    with ExitStack() as opened:
+        summary = replay(
+            arguments.bag,
+            lambda: opened.enter_context(closing(runtime_of(arguments))),
+            arguments.out,
+            settings,
+            tracking,
+            arguments.resume,
+        )
+    _print_result(arguments, str(summary), _as_json(summary))
+    if not summary.frames:
+        raise NothingError(f"no frame was processed; {_frames_sought(arguments)}")
     return EXIT_FAULTS if summary.damage or summary.failed else 0
+
+
+def _print_result(arguments: argparse.Namespace, words: str, values: dict[str, Any]) -> None:
+    print(json.dumps(values, indent=2) if arguments.json else words)
+
+
+def _as_json(summary: ReplaySummary) -> dict[str, Any]:
+    return {**asdict(summary), "out": str(summary.out)}
+
+
+def _frames_sought(arguments: argparse.Namespace) -> str:
+    """Which images would have been processed."""
+    start, end = arguments.start, arguments.duration
+    span = f"from {start:g} s" + ("" if end is None else f" to {start + end:g} s")
+    return f"{arguments.bag or arguments.glob} has no images that can be used {span}"
+
+
+def _kept(arguments: argparse.Namespace) -> str:
+    """What an interruption leaves."""
+    from ..replay.journal import frames_kept
+
+    if arguments.glob is not None:
+        return f"{arguments.out} keeps what is complete, --resume continues with the rest"
+    frames = frames_kept(arguments.out)
+    return f"{frames} frames are kept in {arguments.out}, --resume continues after them"
 
 
 def _check_fleet(arguments: argparse.Namespace) -> None:
@@ -152,7 +192,7 @@ def _replay_fleet(
 
     jobs = find_jobs(arguments.glob, arguments.out, arguments.resume)
     model = (arguments.model or default_model_path()).absolute()
-    plan = Plan(model, arguments.threads, settings, tracking)
+    plan = Plan(model, arguments.threads, settings, tracking, arguments.backend)
     if arguments.ray is None:
         coming = replay_serially(jobs, plan)
     else:
@@ -166,7 +206,9 @@ def _replay_fleet(
                 _tell(outcome, len(outcomes), len(jobs))
     finally:  # also what was done before Ctrl-C
         if outcomes:
-            print(table(outcomes))
+            _print_result(arguments, table(outcomes), {"bags": [o.to_json() for o in outcomes]})
+    if not any(outcome.frames for outcome in outcomes):
+        raise NothingError(f"no frame was processed; {_frames_sought(arguments)}")
     return 0 if all(outcome.is_clean for outcome in outcomes) else EXIT_FAULTS
 
 
@@ -232,6 +274,8 @@ def _make_bag(arguments: argparse.Namespace) -> None:
         raise UsageError(f"a bag of ros1 must be called NAME.bag, found {arguments.out.name}")
     form = BagFormat(arguments.format, arguments.compression, arguments.jpeg)
     count = make_bag({arguments.topic: frames}, arguments.out, form, arguments.max_frames)
+    if not count:
+        raise NothingError(f"{arguments.video} has no frames")
     print(f"{arguments.out}: {count} images on {arguments.topic}")
 
 
@@ -247,8 +291,10 @@ def _needs(package: str, extra: str) -> Iterator[None]:
 
 def _seconds(text: str) -> float:
     value = float(text)
-    if not (math.isfinite(value) and value >= 0):
-        raise argparse.ArgumentTypeError(f"must be a number of seconds from 0 on, found {text}")
+    if not (math.isfinite(value) and 0 <= value <= MOST_SECONDS):
+        raise argparse.ArgumentTypeError(
+            f"expected seconds from 0 to {MOST_SECONDS:.0e}, got {text!r}"
+        )
     return value
 
 

@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import json
+from collections import Counter
+from contextlib import closing
 from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Any
 
 from ..config import TrackingConfig
-from .arguments import add_association, add_model, positive, runtime_of
+from .arguments import add_association, add_json, add_model, positive, runtime_of
+from .errors import NothingError
+
+if TYPE_CHECKING:
+    from ..recording import Summary
 
 
 def add_track(commands: argparse._SubParsersAction) -> None:
@@ -16,7 +25,8 @@ def add_track(commands: argparse._SubParsersAction) -> None:
         help="segment and track a video",
         description="Writes DIR/overlay.mp4, DIR/labels/NNNNNN.png (16-bit labels, 0 = none; "
         "of overlapping masks the frontmost) and DIR/tracks.jsonl (one line per frame: what each "
-        "label is). An earlier result in DIR is replaced. Ctrl-C ends the video early.",
+        "label is). An earlier result in DIR is replaced. Ctrl-C ends the video early and "
+        "keeps the frames so far.",
     )
     track.add_argument(
         "video", help="video file, folder of images, webcam index, or synthetic[:seed]"
@@ -25,6 +35,7 @@ def add_track(commands: argparse._SubParsersAction) -> None:
     track.add_argument("--max-frames", type=positive, metavar="N", help="stop after N frames")
     add_model(track)
     add_association(track)
+    add_json(track)
     track.set_defaults(run=_track)
 
 
@@ -32,9 +43,23 @@ def _track(arguments: argparse.Namespace) -> None:
     from ..data.frames import open_frames
     from ..recording import track_video
 
-    source = open_frames(arguments.video)
+    source, out = open_frames(arguments.video), arguments.out
     tracking = TrackingConfig(association=arguments.association)
-    summary = track_video(
-        source, runtime_of(arguments), arguments.out, arguments.max_frames, tracking
-    )
-    print(summary)
+    with closing(runtime_of(arguments)) as runtime:
+        summary = track_video(source, runtime, out, arguments.max_frames, tracking)
+    print(json.dumps(_as_json(summary), indent=2) if arguments.json else summary)
+    if not summary.inference_ms:
+        raise NothingError(f"{arguments.video} has no frames")
+
+
+def _as_json(summary: Summary) -> dict[str, Any]:
+    frames, seconds = len(summary.inference_ms), summary.seconds
+    return {
+        "out": str(summary.out),
+        "backend": summary.backend,
+        "frames": frames,
+        "seconds": seconds,
+        "fps": frames / seconds if frames else None,
+        "step_ms_median": median(summary.inference_ms) if frames else None,
+        "tracks": dict(Counter(summary.confirmed.values())) if summary.tracks_things else None,
+    }

@@ -43,6 +43,8 @@ def find_faults(dataset: VideoDataset) -> Iterator[Fault]:
     class and segment ids that the table or the index has not; instances of stuff classes; listed
     masks without pixels, and frames without labels.
     """
+    if not len(dataset):
+        yield Fault(dataset.name, "has no videos")
     for video in dataset:
         yield from _faults_of_video(video, dataset)
 

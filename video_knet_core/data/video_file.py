@@ -68,7 +68,8 @@ class VideoFile:
 
     def __init__(self, path: Path) -> None:
         """FrameError if it is missing or has no video that can be decoded."""
-        self.path: Path = path
+        self.path: Path | None = path
+        self._path = path
         decoder = _Decoder(path)
         self.fps, self.count = decoder.fps, decoder.count
         self._unread: _Decoder | None = None
@@ -80,8 +81,8 @@ class VideoFile:
 
     def __iter__(self) -> Iterator[Frame]:
         if self._is_pipe and self._unread is None:
-            raise FrameError(f"{self.path} is a pipe and can be read only once")
-        decoder, self._unread = self._unread or _Decoder(self.path), None
+            raise FrameError(f"{self._path} is a pipe and can be read only once")
+        decoder, self._unread = self._unread or _Decoder(self._path), None
         try:
             yield from decoder.frames()
         finally:

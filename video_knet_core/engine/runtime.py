@@ -19,6 +19,9 @@ from ..types import ClassTable, Segments
 DEFAULT_MODEL = "street_lite0.onnx"
 
 _log = logging.getLogger(__name__)
+REASONS_LOG = f"{__name__}.reasons"
+"""Logger of the backends that were not taken, and why; apart, so that a program can hide it."""
+_log_reason = logging.getLogger(REASONS_LOG).info
 
 
 Progress = Callable[[str, float], None]
@@ -227,8 +230,9 @@ class _Ladder:
 
     def _tell(self, name: str, slow: Sequence[str] = ()) -> None:
         meanwhile = f", while {' or '.join(slow)} is prepared" if slow else ""
-        failures = "".join(f"; not {failure}" for failure in self._failures)
-        _log.info("%s runs on %s%s%s", self._path, name, meanwhile, failures)
+        _log.info("%s runs on %s%s", self._path, name, meanwhile)
+        for failure in self._failures:
+            _log_reason("not %s", failure)
 
 
 def default_model_path() -> Path:

@@ -16,11 +16,11 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from ..data.synthetic_street import SyntheticStreet
 from ..engine.runtime import BackendError, Runtime, backends_for, open_runtime
 from ..predictor import VideoPredictor
+from ..progress import progress_bar
 from ..types import PanopticFrame
 from .energy import EnergyMeter, NoMeter, open_meter
 from .machine import machine_facts, peak_resident_bytes, resident_bytes
@@ -266,7 +266,7 @@ def measure(runs: Sequence[Run], frames: int, meter: EnergyMeter | None) -> int 
     street = SyntheticStreet(7, 288, 480)
     clip = [street.frame(t).image for t in range(min(CLIP_FRAMES, frames + WARM_UP))]
     before = None
-    for t in tqdm(range(frames + WARM_UP), unit="frame", disable=None):
+    for t in progress_bar(range(frames + WARM_UP), unit="frame"):
         if t == WARM_UP:
             before = resident_bytes()
         picture = clip[forth_and_back(t, len(clip))]

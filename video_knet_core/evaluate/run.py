@@ -7,9 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from tqdm import tqdm
-
 from ..data.video import DatasetError, LabelledFrame, Video, VideoDataset
+from ..progress import progress_bar
 from .scores import Scores
 
 P = TypeVar("P")
@@ -57,7 +56,7 @@ def run(dataset: VideoDataset, predictor: Predictor[P], receivers: Sequence[Rece
     """
     for video in dataset:
         predict = predictor(video)
-        for frame in tqdm(video, video.name, total=len(video), leave=False, disable=None):
+        for frame in progress_bar(video, video.name, total=len(video), leave=False):
             prediction = predict(frame)
             with _named(f"{video.name}/{frame.name}"):
                 for receiver in receivers:

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from ..config import TrackingConfig
 from ..data.camvid import CamVid
@@ -22,6 +21,7 @@ from ..metrics.stq import SegmentationTrackingQuality
 from ..metrics.vpq import MeanVideoPanopticQuality
 from ..metrics.vss import MeanIoU, VideoSemanticConsistency
 from ..predictor import VideoPredictor
+from ..progress import progress_bar
 from ..types import NO_CLASS, ClassTable, PanopticFrame
 from .shared_runtime import SharedRuntime
 
@@ -117,7 +117,7 @@ def evaluate_clips(
     measured = {name: _Measured(classes) for name in trackings}
     for number, clip in enumerate(clips):
         predictors = {name: VideoPredictor(shared, config) for name, config in trackings.items()}
-        for t in tqdm(range(frames), f"clip {number + 1}", leave=False, disable=None):
+        for t in progress_bar(range(frames), f"clip {number + 1}", leave=False):
             truth = clip.frame(t)
             for name, predictor in predictors.items():
                 frame = predictor.step(truth.image, round(t * 1e9 / clip.fps))
@@ -163,7 +163,7 @@ def evaluate_camvid(runtime: Runtime, root: Path, fps: float = 15.0) -> ClassSco
     number = len(street_classes(runtime))
     quality = VideoSemanticConsistency(number, windows=(8,), void=(NO_CLASS,))
     clip, predictor = CamVid(root), VideoPredictor(runtime)
-    for t, (image, truth) in enumerate(tqdm(clip, leave=False, disable=None)):
+    for t, (image, truth) in enumerate(progress_bar(clip, leave=False)):
         quality.update(truth, predictor.step(image, round(t * 1e9 / fps)).semantic_map())
     result = quality.compute()
     return ClassScores(

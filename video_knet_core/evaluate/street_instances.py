@@ -6,13 +6,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from tqdm import tqdm
 
 from ..config import ConfigError, TrackingConfig
 from ..data.street_frame import STREET_CLASSES, STREET_THINGS, StreetClip, street_ids
 from ..engine.runtime import ModelError, Runtime
 from ..metrics.vis import VideoInstanceAP
 from ..predictor import VideoPredictor
+from ..progress import progress_bar
 from ..types import NO_CLASS, ClassInfo, ClassTable
 from .instances import TrackCollector, TrueTrackCollector, instances
 from .shared_runtime import SharedRuntime
@@ -67,7 +67,7 @@ def evaluate_instances(
         predictors = {name: VideoPredictor(shared, config) for name, config in trackings.items()}
         found = {name: TrackCollector() for name in trackings}
         true = TrueTrackCollector(things)
-        for t in tqdm(range(frames), f"clip {number + 1}", leave=False, disable=None):
+        for t in progress_bar(range(frames), f"clip {number + 1}", leave=False):
             truth = clip.frame(t)
             true.add(truth.relabelled(ids), ignored=truth.semantic == NO_CLASS)
             for name, predictor in predictors.items():

@@ -11,9 +11,11 @@ import logging
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
+from typing import Any
 
 from ..bags.bag import BagError
 from ..config import TrackingConfig
@@ -44,6 +46,7 @@ class Plan:
     """CPU threads of one engine."""
     settings: ReplaySettings
     tracking: TrackingConfig
+    backend: str = "auto"
 
 
 class State(Enum):
@@ -76,6 +79,18 @@ class Outcome:
     def is_clean(self) -> bool:
         """Whether every image of the bag was processed."""
         return self.state in (State.DONE, State.DONE_BEFORE) and not self.failed
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {
+            "bag": str(self.job.bag),
+            "out": str(self.job.out),
+            "state": self.state.value,
+            "frames": self.frames,
+            "failed": self.failed,
+            "seconds": self.seconds,
+            "reason": self.reason,
+        }
 
 
 def failure(job: Job, reason: str, seconds: float = 0.0) -> Outcome:
@@ -175,7 +190,7 @@ class Worker:
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
-        self._runtime = open_runtime(plan.model, threads=plan.threads)
+        self._runtime = open_runtime(plan.model, backend=plan.backend, threads=plan.threads)
 
     @property
     def backend(self) -> str:
@@ -221,18 +236,19 @@ def replay_serially(jobs: Sequence[Job], plan: Plan) -> Iterator[Outcome]:
 
     Raises what `open_runtime` does.
     """
-    queue, worker = Queue(jobs), Worker(plan)
-    while job := queue.take():
-        try:
-            outcome = worker.replay(job)
-        except Exception as error:
-            _log.exception("%s: unexpected", job.name)
-            outcome = failure(job, f"{type(error).__name__}: {error}")
-            worker.close()
-            worker = Worker(plan)
-        if settled := queue.settle(outcome):
-            yield settled
-    worker.close()
+    queue = Queue(jobs)
+    with ExitStack() as opened:
+        worker = opened.enter_context(closing(Worker(plan)))
+        while job := queue.take():
+            try:
+                outcome = worker.replay(job)
+            except Exception as error:  # of the engine, which is replaced; the other bags go on
+                _log.exception("%s: unexpected", job.name)
+                outcome = failure(job, f"{type(error).__name__}: {error}")
+                opened.close()
+                worker = opened.enter_context(closing(Worker(plan)))
+            if settled := queue.settle(outcome):
+                yield settled
 
 
 # --- the report ----------------------------------------------------------------------------------

@@ -6,13 +6,11 @@ import itertools
 import logging
 import shutil
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-
-from tqdm import tqdm
 
 from ..bags.bag import Bag, BagDamage, BagError, Message
 from ..bags.definitions import Embedded, MessageError
@@ -21,6 +19,7 @@ from ..bags.writing import Ros2Writer, read_metadata, recorded_qos, write_metada
 from ..config import TrackingConfig
 from ..data.frames import DEFAULT_FPS
 from ..engine.runtime import Runtime
+from ..progress import progress_bar
 from ..stored_state import StateError, pack, unpack
 from .background import Background, ahead
 from .camera import CameraReplay, Decoded, Processed
@@ -75,7 +74,7 @@ class ReplaySummary:
 
 def replay(
     path: str | Path,
-    runtime: Runtime,
+    runtime: Runtime | Callable[[], Runtime],
     out: Path,
     settings: ReplaySettings | None = None,
     tracking: TrackingConfig | None = None,
@@ -85,7 +84,7 @@ def replay(
 
     Args:
         path: a .bag, .mcap or .db3 file, or the folder of a ROS 2 recording.
-        runtime: the engine.
+        runtime: the engine, or what opens it once the bag is known to have the topics.
         out: a new or empty folder; or, with `resume`, that of an interrupted replay.
         settings: what to do.
         tracking: settings of the tracker.
@@ -106,7 +105,7 @@ class _Replay:
     def __init__(
         self,
         path: Path,
-        runtime: Runtime,
+        runtime: Runtime | Callable[[], Runtime],
         out: Path,
         settings: ReplaySettings,
         tracking: TrackingConfig,
@@ -119,6 +118,7 @@ class _Replay:
         except ReplayError as error:
             damage = f" ({self._contents.damage})" if self._contents.damage else ""
             raise ReplayError(f"{path}: {error}{damage}") from None
+        runtime = runtime() if callable(runtime) else runtime
         settings = replace(settings, outputs=choose_outputs(runtime.info, settings.outputs))
         self._settings, self._runtime, self._out = settings, runtime, out
         self._nodes = node_names(topics)
@@ -151,7 +151,7 @@ class _Replay:
 
     def run(self) -> ReplaySummary:
         start, before = time.perf_counter(), self._frames
-        bar = tqdm(total=self._expected(), initial=before, unit="frame", disable=None)
+        bar = progress_bar(total=self._expected(), initial=before, unit="frame")
         try:
             with bar as self._bar, closing(ahead(self._read())) as batches:
                 for message, decoded in itertools.chain.from_iterable(batches):

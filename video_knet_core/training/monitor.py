@@ -8,8 +8,8 @@ from types import TracebackType
 
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
-from tqdm import tqdm
 
+from ..progress import progress_bar
 from .validation import Quality
 
 REPORT_EVERY = 10
@@ -23,7 +23,7 @@ class Monitor:
         self._steps = steps
         folder = str(out / "tensorboard")
         self._writer = None if silent else SummaryWriter(folder, purge_step=first)
-        self._bar = tqdm(
+        self._bar = progress_bar(
             total=steps, initial=first, unit="step", dynamic_ncols=True, disable=silent
         )
 
