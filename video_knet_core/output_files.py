@@ -9,6 +9,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from .natural_order import is_hidden
+
 _log = logging.getLogger(__name__)
 
 
@@ -38,6 +40,22 @@ def exclusive(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def new_folder(folder: Path) -> Iterator[None]:
+    """As `exclusive`, and OutputError if the folder has anything in it."""
+    with exclusive(folder):
+        if not is_new(folder):
+            raise OutputError(f"{folder} holds other files: name a folder that is new or empty")
+        yield
+
+
+def is_new(folder: Path) -> bool:
+    """Whether nothing of the user is there; hidden files, which systems add, do not count."""
+    if folder.is_dir():
+        return all(is_hidden(path.name) for path in folder.iterdir())
+    return not os.path.lexists(folder)
 
 
 def make_folder(folder: Path) -> None:
@@ -77,6 +95,23 @@ def write_text(path: Path, text: str) -> None:
     """Write a file whole or not at all; OSError if it cannot be written."""
     with replacing(path) as partial:
         partial.write_text(text)
+
+
+def check_output_file(path: Path, inputs: Iterable[Path], suffix: str = "") -> None:
+    """Make the folder of a result that is written later, after a long work.
+
+    Raises:
+        OutputError: `path` does not end in `suffix`, is a folder or one of the inputs, or the
+            folder it is in cannot be written.
+    """
+    if not path.name.lower().endswith(suffix):
+        raise OutputError(f"expected a name that ends in {suffix} for the result, got {path}")
+    if path.is_dir():
+        raise OutputError(f"expected a file for the result, got the folder {path}")
+    refuse_inputs([path], inputs)
+    make_folder(path.parent)
+    if not os.access(path.parent, os.W_OK):
+        raise OutputError(f"cannot write {path}: no permission in {path.parent}")
 
 
 def refuse_inputs(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:

@@ -24,7 +24,6 @@ from .config import TrackingConfig
 from .data.frames import FrameError, FrameSource, ImageFolder
 from .engine.runtime import Runtime
 from .output_files import OutputError, exclusive, refuse_inputs
-from .overlay_video import OverlayVideo
 from .predictor import VideoPredictor
 from .progress import progress_bar
 from .types import ClassTable, PanopticFrame, Track, TrackState
@@ -96,6 +95,8 @@ class Recording:
     def __init__(
         self, out: Path, fps: float, classes: ClassTable, inputs: Iterable[Path] = ()
     ) -> None:
+        from .overlay_video import OverlayVideo  # the node imports this file and has no PyAV
+
         self._classes = classes
         self._labels = out / "labels"
         self._count = 0
