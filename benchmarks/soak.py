@@ -68,6 +68,8 @@ TICK_NS = 100_000_000
 HANG_S = 8.0
 PAUSE_S = 5.0
 """Diagnostics come every second; a longer pause than this is a fault, on a busy machine too."""
+EXPECTED = frozenset({"inference_stuck", "wrong_type"})
+"""Reasons that the diagnostics have to give at some time."""
 NODE = """
 import os, sys, time
 from video_knet_core.engine.runtime import open_runtime
