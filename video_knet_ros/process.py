@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Sequence
 from typing import TypeVar
@@ -25,6 +26,7 @@ from rclpy.logging import get_logger
 from rclpy.node import Node
 
 from video_knet_core.data.frames import FrameError
+from video_knet_core.engine.background import BUILD_THREAD
 
 from .worker import busy_threads
 
@@ -129,14 +131,16 @@ def _destroy(node: Node, log: RcutilsLogger) -> None:
 
 
 def _leave_if_busy(code: int, log: RcutilsLogger) -> None:
-    """End the process at once if an engine hangs.
+    """End the process at once if an engine hangs or is being built.
 
     A native call that comes back while the interpreter is taken down aborts the process, and the
     engine's own finalizers would wait for it.
     """
     busy = [thread.busy_s or 0.0 for thread in busy_threads()]
+    builds = any(thread.name == BUILD_THREAD for thread in threading.enumerate())
     if busy:
         log.warning(f"an engine has been busy for {max(busy):.1f} s: not waiting for it")
+    if busy or builds:
         logging.shutdown()
         sys.stdout.flush()
         sys.stderr.flush()

@@ -11,7 +11,6 @@ import logging
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -217,8 +216,11 @@ class Worker:
             return failure(job, str(error), time.perf_counter() - start)
 
     def close(self) -> None:
-        """Free the engine."""
-        self._runtime.close()
+        """Free the engine; one that is lost may not be freed, which is logged."""
+        try:
+            self._runtime.close()
+        except Exception as error:  # of any backend
+            _log.error("closing %s failed: %s", self._runtime.name, error)
 
     def _replay(self, job: Job) -> Outcome:
         settings, tracking = self._plan.settings, self._plan.tracking
@@ -243,19 +245,20 @@ def replay_serially(jobs: Sequence[Job], plan: Plan) -> Iterator[Outcome]:
 
     Raises what `open_runtime` does.
     """
-    queue = Queue(jobs)
-    with ExitStack() as opened:
-        worker = opened.enter_context(closing(Worker(plan)))
+    queue, worker = Queue(jobs), Worker(plan)
+    try:
         while job := queue.take():
             try:
                 outcome = worker.replay(job)
-            except Exception as error:  # of the engine, which is replaced; the other bags go on
+            except Exception as error:  # a bug, or an engine that is lost: the next bag may work
                 _log.exception("%s: unexpected", job.name)
                 outcome = failure(job, f"{type(error).__name__}: {error}")
-                opened.close()
-                worker = opened.enter_context(closing(Worker(plan)))
+                worker.close()
+                worker = Worker(plan)
             if settled := queue.settle(outcome):
                 yield settled
+    finally:
+        worker.close()
 
 
 # --- the report ----------------------------------------------------------------------------------
