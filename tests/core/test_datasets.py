@@ -25,9 +25,11 @@ from video_knet_core.data.datasets import DATASETS, open_dataset, splits_of
 from video_knet_core.data.pairs import CropRange
 from video_knet_core.data.submissions import (
     CityscapesVpsWriter,
+    VipsegWriter,
     YoutubeVisWriter,
     step_rgb,
     write_step,
+    write_vspw,
 )
 from video_knet_core.data.video import DatasetError
 from video_knet_core.data.vipseg import CLASS_OF_VALUE
@@ -576,8 +578,23 @@ def test_step_ids_are_those_of_two_bytes():
     assert step_rgb(none, np.full((2, 2), 65535))[0, 0].tolist() == [0, 255, 255]
     with pytest.raises(ValueError, match=r"0\.\.65535, found 65536\.\.65536"):
         step_rgb(none, np.full((2, 2), 65536))
-    with pytest.raises(ValueError, match=r"both be \[H, W\], found \(2, 2\), \(2, 3\)"):
+    with pytest.raises(ValueError, match=r"both be \[H, W\], got \(2, 2\), \(2, 3\)"):
         step_rgb(none, np.zeros((2, 3), int))
+
+
+@pytest.mark.parametrize("class_id", [-1, 256, 65535])
+def test_class_ids_that_8_bits_do_not_hold_are_never_written(class_id, tmp_path):
+    semantic, none = np.full((2, 2), class_id), np.zeros((2, 2), np.int64)
+    vps, vipseg = CityscapesVpsWriter(tmp_path), VipsegWriter(tmp_path)
+    for write in (
+        lambda: write_step(tmp_path, "v", "f", semantic, none),
+        lambda: write_vspw(tmp_path, "v", "f", semantic),
+        lambda: vps.add("v", "f", semantic, none),
+        lambda: vipseg.add("v", "f", semantic, none),
+    ):
+        with pytest.raises(ValueError, match=rf"class ids must be 0\.\..*, got {class_id}\.\."):
+            write()
+    assert not list(tmp_path.iterdir())
 
 
 def test_cityscapes_vps_results_are_read_back_as_labels(written, tmp_path):
