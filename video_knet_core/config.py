@@ -6,6 +6,7 @@ Defaults are the street model's.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from .types import ClassTable
@@ -26,7 +27,23 @@ ASSOCIATIONS = (
 
 
 class ConfigError(ValueError):
-    """An unusable configuration; the message names the key, the value and what is wanted."""
+    """An unusable configuration; the message names the key, what is expected and what it got."""
+
+
+def check_ranges(config: object, where: str, ranges: Mapping[str, tuple[float, float]]) -> None:
+    """ConfigError unless each field lies in its range, both ends included; NaN lies in none."""
+    for name, (low, high) in ranges.items():
+        value = getattr(config, name)
+        if not low <= value <= high:
+            raise ConfigError(
+                f"{where}{name}: expected {low:.10g}..{high:.10g}, got {short(value)}"
+            )
+
+
+def short(value: object) -> str:
+    """A value of any kind and size, for a message."""
+    text = repr(value)
+    return text if len(text) <= 100 else f"{text[:96]} ..."
 
 
 @dataclass(frozen=True)
@@ -44,6 +61,7 @@ class BackboneConfig:
     """ResNet only: three 3x3 convolutions instead of one 7x7, as PSPNet has it."""
 
     def __post_init__(self) -> None:
+        check_ranges(self, "backbone.", {"width": (1, 1024)})
         if self.output_stride not in (8, 32):
             raise ConfigError(f"backbone.output_stride must be 8 or 32, found {self.output_stride}")
         if self.output_stride != 32 and self.name == "swin_b":
@@ -70,6 +88,7 @@ class NeckConfig:
         return {"lean": self.stride, "atrous_pyramid": 4}.get(self.name, 8)
 
     def __post_init__(self) -> None:
+        check_ranges(self, "neck.", {"channels": (1, 8192)})
         if self.stride not in (4, 8):
             raise ConfigError(f"neck.stride must be 4 or 8, found {self.stride}")
 
@@ -107,6 +126,10 @@ class KernelConfig:
     embedding: bool = True
     """Association embedding; off = raw kernels are the embeddings (the paper's toy experiment)."""
 
+    def __post_init__(self) -> None:
+        ranges = {"things": (0, 254), "stages": (0, 64), "feedforward": (1, 65536)}
+        check_ranges(self, "kernels.", {**ranges, "attention_heads": (1, 1024)})
+
 
 @dataclass(frozen=True)
 class PanopticConfig:
@@ -121,6 +144,10 @@ class PanopticConfig:
     """A thing keeps its segment if it won at least this share of its own mask."""
     upsample: int = 2
     """The label map is this many times finer than the mask logits."""
+
+    def __post_init__(self) -> None:
+        ranges = {"score_threshold": (0, 1), "overlap_threshold": (0, 1), "upsample": (1, 32)}
+        check_ranges(self, "panoptic.", ranges)
 
 
 @dataclass(frozen=True)
@@ -167,21 +194,10 @@ class ModelConfig:
                 raise ConfigError(f"{name} must be one of {list(known)}, found {found!r}")
 
     def _check_numbers(self) -> None:
-        kernels, channels, semantic = self.kernels, self.neck.channels, self.task == "semantic"
-        limits = {
-            "height": (self.height, 32),
-            "width": (self.width, 32),
-            "kernels.things": (kernels.things, 0 if semantic else 1),
-            "kernels.stages": (kernels.stages, 0 if semantic else 1),
-            "neck.channels": (channels, 1),
-            "backbone.width": (self.backbone.width, 1),
-            "kernels.feedforward": (kernels.feedforward, 1),
-            "kernels.attention_heads": (kernels.attention_heads, 1),
-            "panoptic.upsample": (self.panoptic.upsample, 1),
-        }
-        for name, (value, least) in limits.items():
-            if value < least:
-                raise ConfigError(f"{name} must be at least {least}, found {value}")
+        kernels, channels = self.kernels, self.neck.channels
+        check_ranges(self, "", {"height": (32, 16384), "width": (32, 16384)})
+        if self.task != "semantic":
+            check_ranges(kernels, "kernels.", {"things": (1, 254), "stages": (1, 64)})
         if channels % 4 or channels % kernels.attention_heads:
             raise ConfigError(
                 f"neck.channels must be a multiple of 4 and of kernels.attention_heads "
@@ -199,11 +215,6 @@ class ModelConfig:
             )
         if self.slots > 254:
             raise ConfigError(f"at most 254 kernels fit an 8-bit segment map, found {self.slots}")
-        for name in ("score_threshold", "overlap_threshold"):
-            if not 0 <= getattr(self.panoptic, name) <= 1:
-                raise ConfigError(
-                    f"panoptic.{name} must be 0..1, found {getattr(self.panoptic, name)}"
-                )
 
     def _check_task(self) -> None:
         """What only one of the tasks has is asked for by no other."""
@@ -292,9 +303,8 @@ class TrackingConfig:
             raise ConfigError(
                 f"association must be one of {list(ASSOCIATIONS)}, found {self.association!r}"
             )
-        for name in ("match_threshold", "birth_score", "embedding_momentum"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(f"{name} must be 0..1, found {getattr(self, name)}")
+        fractions = ("match_threshold", "birth_score", "embedding_momentum")
+        check_ranges(self, "", {name: (0, 1) for name in fractions})
         if self.confirm_frames < 1:
             raise ConfigError(f"confirm_frames must be at least 1, found {self.confirm_frames}")
         for name in ("overlap_weight", "max_coast_s", "max_tentative_coast_s", "reset_gap_s"):

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import types
 import typing
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
 
-from .config import ConfigError
+from .config import ConfigError, short
 from .types import ClassTable
 
 T = TypeVar("T")
@@ -23,7 +25,7 @@ T = TypeVar("T")
 def from_dict(cls: type[T], data: Any, where: str = "") -> T:
     """Build the dataclass `cls` from plain data; ConfigError on unknown keys and wrong types."""
     if not isinstance(data, dict):
-        raise ConfigError(f"{where or cls.__name__} must be a mapping, found {data!r}")
+        raise ConfigError(f"{where or cls.__name__}: expected a mapping, got {short(data)}")
     hints = typing.get_type_hints(cls)
     known = [f.name for f in dataclasses.fields(cls)]  # type: ignore[arg-type]
     for key in data:
@@ -31,11 +33,11 @@ def from_dict(cls: type[T], data: Any, where: str = "") -> T:
             near = difflib.get_close_matches(str(key), known, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else f"; known keys: {known}"
             raise ConfigError(f"unknown key {_join(where, key)!r}{hint}")
-    values = {k: _convert(hints[k], v, _join(where, k)) for k, v in data.items()}
-    try:
-        return cls(**values)
-    except TypeError as error:
-        raise ConfigError(f"{where or cls.__name__}: {error}") from None
+    for key in _required(cls):
+        if key not in data:
+            got = short(list(data))
+            raise ConfigError(f"{where or cls.__name__}: expected the key {key!r}, got {got}")
+    return cls(**{k: _convert(hints[k], v, _join(where, k)) for k, v in data.items()})
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -55,15 +57,36 @@ def load_yaml(cls: type[T], path: str | Path) -> T:
     """Read a dataclass from a YAML file; errors name the file."""
     path = Path(path)
     try:
-        data = yaml.safe_load(path.read_bytes())  # UTF-8 or UTF-16 in any locale
+        data = path.read_bytes()
     except FileNotFoundError:
         raise ConfigError(f"no config file {path}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not YAML: {error}") from None
+    except OSError as error:  # a folder, or one that may not be read
+        raise ConfigError(f"config file {path}: {error.strerror}") from None
+    except ValueError as error:  # a null character in the path
+        raise ConfigError(f"config file {str(path)!r}: {error}") from None
     try:
-        return from_dict(cls, data)
+        return from_dict(cls, _parse(data))
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
+
+
+def _parse(data: bytes) -> Any:
+    """UTF-8 or UTF-16, whatever the locale is."""
+    try:
+        return yaml.safe_load(data)
+    except RecursionError:
+        raise ConfigError("is not YAML that can be read: it is nested too deeply") from None
+    # PyYAML lets through what its converters of dates, numbers and explicit tags raise:
+    # "2020-13-01", "!!int x", "!!bool x", "!!timestamp x"
+    except (yaml.YAMLError, ValueError, TypeError, LookupError, AttributeError) as error:
+        raise ConfigError(f"is not YAML: {error}") from None
+
+
+def _required(cls: type) -> list[str]:
+    """Fields without a default."""
+    missing = dataclasses.MISSING
+    fields = dataclasses.fields(cls)
+    return [f.name for f in fields if f.default is missing and f.default_factory is missing]
 
 
 def _join(where: str, key: object) -> str:
@@ -81,19 +104,30 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         return from_dict(hint, value, where)  # type: ignore[arg-type]
     if typing.get_origin(hint) is tuple:
         if not isinstance(value, (list, tuple)):
-            raise ConfigError(f"{where} must be a list, found {value!r}")
+            raise ConfigError(f"{where}: expected a list, got {short(value)}")
         inner = typing.get_args(hint)[0]
         return tuple(_convert(inner, v, where) for v in value)
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+    if hint is float:
+        return _number(value, where)
     if not isinstance(value, hint) or (hint is not bool and isinstance(value, bool)):
-        raise ConfigError(f"{where} must be {hint.__name__}, found {value!r}")
+        raise ConfigError(f"{where}: expected {hint.__name__}, got {short(value)}")
+    if hint is str and "\0" in value:
+        raise ConfigError(f"{where}: expected text without null characters, got {value!r}")
     return value
+
+
+def _number(value: Any, where: str) -> float:
+    """A finite one; integers are taken as well, unless they are too large."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        with suppress(OverflowError):  # of an integer
+            if math.isfinite(number := float(value)):
+                return number
+    raise ConfigError(f"{where}: expected a finite number, got {short(value)}")
 
 
 def _class_table(rows: Any, where: str) -> ClassTable:
     if not isinstance(rows, list) or not rows:
-        raise ConfigError(f"{where} must be a list of classes, found {rows!r}")
+        raise ConfigError(f"{where}: expected a list of classes, got {short(rows)}")
     try:
         return ClassTable.from_rows(rows)
     except (ValueError, TypeError, KeyError) as error:

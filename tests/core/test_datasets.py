@@ -449,7 +449,7 @@ def test_a_mask_with_the_wrong_number_of_pixels(copy):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("classes: []", "classes must be a list of classes"),
+        ("classes: []", "classes: expected a list of classes"),
         ("label_divisor: 10", "classes"),
         (
             "classes: [{name: a, is_thing: true, color: [0, 0, 0]}]\nlabel_divisor: 70000",

@@ -123,14 +123,17 @@ def test_the_decoders_of_semantic_segmentation_need_a_dilated_backbone():
     ("change", "message"),
     [
         ({"neck": {"name": "semantic_fpn", "channels": 48}}, "multiple of 32 for semantic_fpn"),
-        ({"neck": {"channels": 0}}, "neck.channels must be at least 1, found 0"),
-        ({"backbone": {"name": "resnet50", "width": 0}}, "backbone.width must be at least 1"),
+        ({"neck": {"channels": 0}}, "neck.channels: expected 1..8192, got 0"),
+        ({"backbone": {"name": "resnet50", "width": 0}}, "backbone.width: expected 1..1024, got 0"),
         ({"backbone": {"name": "vgg"}}, r"backbone.name must be one of \[.*\], found 'vgg'"),
         ({"kernels": {"fusion": "yes"}}, r"kernels.fusion must be one of \['none'"),
         ({"kernels": {"things": 254}}, "at most 254 kernels fit"),
-        ({"panoptic": {"overlap_threshold": 7.0}}, "overlap_threshold must be 0..1, found 7.0"),
-        ({"panoptic": {"score_threshold": float("nan")}}, "score_threshold must be 0..1"),
-        ({"height": 31}, "height must be at least 32, found 31"),
+        ({"panoptic": {"overlap_threshold": 7.0}}, "overlap_threshold: expected 0..1, got 7.0"),
+        (
+            {"panoptic": {"score_threshold": float("nan")}},
+            "score_threshold: expected a finite number, got nan",
+        ),
+        ({"height": 31}, "height: expected 32..16384, got 31"),
         (
             {"backbone": {"output_stride": 8}, "neck": {"name": "semantic_fpn", "channels": 64}},
             "backbone.output_stride must be 32 for semantic_fpn, found 8",

@@ -186,7 +186,14 @@ def test_s6_a_sequence_of_void_is_nan():
 
 
 def test_nothing_measured_is_nan():
-    assert np.isnan(SegmentationTrackingQuality(2, [1]).compute().sq)
+    assert np.isnan(SegmentationTrackingQuality(2, [1]).compute().measured).all()
+
+
+def test_without_things_only_the_segmentation_can_be_measured():
+    stuff, none = np.zeros((2, 3, 3), int), np.zeros((2, 3, 3), int)
+    quality = stq(stuff, none, stuff, none)
+    for each in (quality, quality.per_sequence[0]):
+        assert np.isnan(each.measured[:2]).all() and each.measured[2] == each.sq == 1.0
 
 
 def test_s7_counts_go_on_beyond_what_float32_holds():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import multiprocessing
 import subprocess
 import sys
 import threading
@@ -17,7 +19,7 @@ import pytest
 import torch
 import yaml
 from dataset_fixtures import FIXTURES
-from networks import CONFIGS, small_config, small_network
+from networks import CONFIGS, small_config, small_network, small_version
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
@@ -31,11 +33,14 @@ from video_knet_core.model.checkpoint import load_model, read_metadata, save_mod
 from video_knet_core.model.video_knet import VideoKNet
 from video_knet_core.training import losses, processes
 from video_knet_core.training.batches import batches
+from video_knet_core.training.monitor import Monitor
 from video_knet_core.training.optimization import set_rate
 from video_knet_core.training.settings import TrainConfig, ValidationConfig
 from video_knet_core.training.targets import IGNORE
-from video_knet_core.training.trainer import Trainer, train_from_config
-from video_knet_core.training.validation import Validation
+from video_knet_core.training.trainer import Trainer, find_device, train_from_config
+from video_knet_core.training.validation import Quality, Validation
+
+NAN = math.nan
 
 
 def write_run(folder: Path, model: VideoKNet, **settings: object) -> Path:
@@ -120,15 +125,91 @@ def test_what_two_processes_began_one_may_end(of_two_processes, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "change", [{"learning_rate": 1e-3}, {"schedule": "step"}, {"height": 96}, {"seed": 5}]
+    ("change", "difference"),
+    [
+        ({"learning_rate": 1e-3}, "learning_rate: expected 0.001 as configured, got 0.0007"),
+        ({"schedule": "step"}, """schedule: expected "step" as configured, got "cosine\""""),
+        ({"steps": 4}, "steps: expected 4 as configured, got 2"),
+        ({"batch": 2}, "pairs: expected 2 as configured, got 1"),
+        ({"losses": {"dice": 2.0}}, "losses.dice: expected 2.0 as configured, got 4.0"),
+        ({"decay_at": [0.75, 0.8]}, "decay_at[1]: expected 0.8 as configured, got 0.9166"),
+        ({"network": {"things": 7}}, "model.kernels.things: expected 7 as configured, got 6"),
+    ],
 )
-def test_another_run_is_not_resumed(run, tmp_path, change):
+def test_another_run_is_not_resumed_and_its_first_difference_is_named(
+    run, tmp_path, change, difference
+):
     trainer = Trainer(run, tmp_path / "out", device="cpu")
     trainer.train_step(next(batches(trainer.dataset, 0)))
     trainer.save()
-    other = Trainer(write_run(tmp_path, small_network(), **change), tmp_path / "out", device="cpu")
-    with pytest.raises(checkpoint.CheckpointError, match="of another run"):
+    network = small_network(**change.pop("network", {}))
+    other = Trainer(write_run(tmp_path, network, **change), tmp_path / "out", device="cpu")
+    with pytest.raises(checkpoint.CheckpointError) as error:
         other.resume()
+    state = tmp_path / "out" / "last.state.safetensors"
+    assert str(error.value) == f"{state} is of another run: {difference}"
+
+
+@pytest.mark.parametrize("name", ["cuda:99", "meta", "toaster", "cuda:"])
+def test_a_device_that_is_not_there_is_a_mistake_of_the_user(name):
+    with pytest.raises(ConfigError, match=rf"device: expected one of .*'cpu'.*, got '{name}'"):
+        find_device(name)
+
+
+@pytest.mark.parametrize("name", ["cuda", "mps"])
+def test_a_gpu_that_torch_knows_but_does_not_have(name, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    assert find_device("auto") == torch.device("cpu")
+    with pytest.raises(ConfigError, match=rf"\['auto', 'cpu'\], got '{name}'"):
+        find_device(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "network", "settings"),
+    [
+        ("street_pspnet_lite0", {}, {"height": 64, "width": 96}),
+        ("street_deeplabv3plus_lite0", {}, {"height": 64, "width": 96}),
+        ("street_lite0", {}, {"height": 32, "width": 32}),
+    ],
+)
+def test_one_image_is_too_few_for_a_batch_norm_of_one_value(name, network, settings, tmp_path):
+    settings = {"batch": 1, "video": False, "steps": 1, **settings}
+    path = write_run(tmp_path, small_version(name, **network), **settings)
+    with pytest.raises(ConfigError, match="batch: expected at least 2 images .* got batch 1"):
+        train_from_config(path, tmp_path / "one", device="cpu")
+    path = write_run(tmp_path, small_version(name, **network), **settings | {"batch": 2})
+    train_from_config(path, tmp_path / "two", device="cpu")
+
+
+START_METHODS = sorted({*multiprocessing.get_all_start_methods()} - {"fork"})
+
+
+@pytest.fixture
+def start_method(request):
+    before = multiprocessing.get_start_method()
+    multiprocessing.set_start_method(request.param, force=True)
+    yield request.param
+    multiprocessing.set_start_method(before, force=True)
+
+
+@pytest.mark.parametrize("start_method", START_METHODS, indirect=True)
+@pytest.mark.parametrize("task", ["street_lite0", "street_pspnet_lite0", "street_instances_lite0"])
+def test_workers_that_do_not_fork_give_the_same_batches(start_method, task, tmp_path):
+    """Forkserver is the default of Python 3.14 on Linux, spawn that of macOS and Windows."""
+    settings = {"batch": 2, "steps": 2, "photometric": True}
+    trainer = Trainer(write_run(tmp_path, small_version(task), **settings), tmp_path, device="cpu")
+    dataset = trainer.dataset
+    expected = list(batches(dataset, 0))
+    dataset.config = replace(dataset.config, workers=1)
+    for (images, targets), (other_images, other_targets) in zip(
+        *([batch for (batch,) in each] for each in (batches(dataset, 0), expected)), strict=True
+    ):
+        assert torch.equal(images, other_images)
+        for side, other_side in zip(targets, other_targets, strict=True):
+            for one, other in zip(side, other_side, strict=True):
+                for key, value in vars(one).items():
+                    assert torch.equal(value, getattr(other, key)), key
 
 
 def test_losses_of_two_processes_add_up_when_one_sees_nothing(monkeypatch):
@@ -273,6 +354,68 @@ def test_the_best_model_has_its_metric_inside_and_pictures_are_logged(tmp_path):
     assert (picture.height, picture.width) == (288, 480)
 
 
+@pytest.mark.parametrize(
+    ("scores", "best", "decided_by"),
+    [
+        ([{"stq": 0.5}, {"stq": 0.4}, {"stq": 0.3}], 1, "stq"),
+        ([{"stq": 0.0}] * 3, 3, "stq"),
+        ([{"stq": NAN, "aq": NAN, "sq": s} for s in (0.1, 0.3, 0.2)], 2, "sq"),
+        ([{"stq": NAN, "aq": NAN, "sq": 0.25}] * 3, 3, "sq"),
+        ([{"stq": NAN, "aq": NAN, "sq": NAN}] * 3, 3, None),
+    ],
+    ids=["the highest", "the newest of equal ones", "second score", "equal second", "none"],
+)
+def test_which_model_is_the_best(scores, best, decided_by, tmp_path, capsys):
+    validation = {"every": 1, "clips": 1, "frames": 1}
+    path = write_run(tmp_path, small_network(), steps=3, validation=validation)
+    trainer = Trainer(path, tmp_path / "out", device="cpu")
+    rows = iter(scores)
+    trainer.validation = lambda model: Quality(next(rows), ())
+    trainer.run()
+    assert read_metadata(tmp_path / "out" / "best.safetensors")["step"] == best
+    assert trainer.progress.best_by == decided_by
+    out = capsys.readouterr().out
+    unmeasured = [name for name, score in scores[0].items() if math.isnan(score)]
+    assert out.count("warning:") == bool(unmeasured)
+    assert f"step 1: {next(iter(scores[0]))} " in out and "nan" not in out
+    if unmeasured:
+        rule = f"{decided_by or 'the newest model'} "
+        assert f"warning: {', '.join(unmeasured)} cannot be measured" in out and rule in out
+
+
+def test_a_resumed_run_keeps_the_best_of_before(tmp_path):
+    validation = {"every": 1, "clips": 1, "frames": 1}
+    path = write_run(tmp_path, small_network(), validation=validation)
+    trainer = Trainer(path, tmp_path / "out", device="cpu")
+    trainer.validation = lambda model: Quality({"stq": NAN, "sq": 0.3}, ())
+    trainer.train_step(next(batches(trainer.dataset, 0)))
+    trainer.progress.step = 1
+    with Monitor(tmp_path / "out", 2, 0, silent=True) as monitor:
+        trainer.validate(monitor)
+    trainer.save()
+    other = Trainer(path, tmp_path / "out", device="cpu")
+    other.resume()
+    assert (other.progress.best, other.progress.best_by) == (0.3, "sq")
+    assert other.progress.metrics == {"step": 1, "stq": None, "sq": 0.3}
+
+
+@pytest.mark.parametrize("void", [False, True])
+def test_data_without_tracks_or_labels_is_validated_by_what_it_has(void, tmp_path):
+    """As from nightly inspection: no things in it, or nothing labelled yet."""
+    FIXTURES["own"].write(tmp_path / "data" / "mine")
+    for path in (tmp_path / "data/mine/val/panoptic").rglob("*.png"):
+        labels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+        road = np.zeros_like(labels)
+        cv2.imwrite(str(path), np.full_like(labels, 65535) if void else road)
+    validation = {"every": 1, "dataset": "own", "path": "mine", "clips": 1, "frames": 2}
+    path = write_run(tmp_path, small_network(), validation=validation)
+    train_from_config(path, tmp_path / "out", tmp_path / "data", device="cpu")
+    best = read_metadata(tmp_path / "out" / "best.safetensors")
+    assert best["metrics"]["stq"] is best["metrics"]["aq"] is None
+    assert best["metrics"]["sq"] is None if void else best["metrics"]["sq"] >= 0
+    assert best["step"] == 2 or not void
+
+
 def test_a_data_set_may_be_the_validation(tmp_path):
     FIXTURES["own"].write(tmp_path / "data" / "mine")
     validation = {"every": 1, "dataset": "own", "path": "mine", "clips": 1, "frames": 2}
@@ -351,8 +494,8 @@ def test_a_smaller_source_keeps_its_shape_in_the_crops_corner():
         ({"average": 1.0}, "average must be 0 or more and below 1, found 1.0"),
         ({"schedule": "linear"}, r"schedule must be one of \('cosine', 'step'\), found 'linear'"),
         ({"precision": "half"}, "precision must be one of .*, found 'half'"),
-        ({"seed": 2**31}, "seed must be below 2.31, found 2147483648"),
-        ({"accumulate": 0}, "accumulate must be at least 1, found 0"),
+        ({"seed": 2**31}, "seed: expected 0..2147483647, got 2147483648"),
+        ({"accumulate": 0}, "accumulate: expected 1..1000000000, got 0"),
     ],
 )
 def test_settings_that_cannot_be(settings, message):

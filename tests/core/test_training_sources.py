@@ -115,8 +115,14 @@ def test_runs_may_share_their_drawn_streets(tmp_path):
         ([{**OWN, "share": 0.0}], "share must be above 0, up to 1, found 0.0"),
         ([{**OWN, "share": 0.7}] * 2, r"must sum up to at most 1, found \[0.7, 0.7\]"),
         ([{**OWN, "offsets": [0]}], r"offsets must be numbers other than 0, found \[0\]"),
-        ([{**OWN, "scale": [2.0, 1.0]}], r"scale must be two rising numbers, found \[2.0, 1.0\]"),
-        ([{**OWN, "aspect": [0.0, 1.0]}], r"aspect must be two rising numbers, found \[0.0, 1.0\]"),
+        (
+            [{**OWN, "scale": [2.0, 1.0]}],
+            r"scale must be two rising .*found \[2.0, 1.0\]",
+        ),
+        (
+            [{**OWN, "aspect": [0.0, 1.0]}],
+            r"aspect must be two rising .*found \[0.0, 1.0\]",
+        ),
         ([{"path": "mine"}], "dataset"),
     ],
 )
@@ -131,7 +137,7 @@ def test_a_share_of_stills_that_cannot_be():
 
 
 def test_a_number_of_sprites_that_cannot_be():
-    with pytest.raises(ConfigError, match=r"data.max_sprites must be 0 or more, found -1"):
+    with pytest.raises(ConfigError, match=r"data.max_sprites: expected 0..10000, got -1"):
         DataConfig(max_sprites=-1)
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ..data.video import LabelledFrame, Video, VideoDataset
 from ..metrics.overlaps import Classes, Overlaps, count_overlaps
-from ..metrics.stq import SegmentationTrackingQuality
+from ..metrics.stq import SegmentationTrackingQuality, SequenceQuality
 from ..metrics.vpq import Absent, Crowd, MeanPanopticQuality, MeanVideoPanopticQuality
 from ..types import PanopticFrame
 from .scores import Scores
@@ -124,17 +124,21 @@ class _Metrics:
         """Everything, the table's four in the same order in each row."""
         stq, vpq = self.stq.compute(), self.vpq.compute()
         rows = {
-            str(name): {"stq": row.stq, "aq": row.aq, "sq": row.sq, "vpq": _mean_of(vpq, str(name))}
-            for name, row in stq.per_sequence.items()
+            str(name): _row(row, _mean_of(vpq, str(name))) for name, row in stq.per_sequence.items()
         }
         return {
-            "total": {"stq": stq.stq, "aq": stq.aq, "sq": stq.sq, "vpq": vpq.vpq},
+            "total": _row(stq, vpq.vpq),
             "per_sequence": rows,
             "class_iou": stq.per_class.tolist(),
             "vpq": {"all": vpq.vpq, "things": vpq.things, "stuff": vpq.stuff},
             "vpq_of_windows": _by_window(vpq),
             "convention": asdict(self.rule),
         }
+
+
+def _row(quality: SequenceQuality, vpq: float) -> dict[str, float]:
+    """The table's four columns; NaN for what the labels do not allow to measure."""
+    return dict(zip(("stq", "aq", "sq", "vpq"), (*quality.measured, vpq), strict=True))
 
 
 def _mean_of(vpq: MeanPanopticQuality, sequence: str) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -33,4 +34,9 @@ class Scores:
         names = (name for group in self.columns.values() for name in group)
         yield " " * width + "".join(f"{name:>7}" for name in names)
         for name, values in self.rows.items():
-            yield f"{name:<{width}}" + "".join(f"{value:7.3f}" for value in values)
+            yield f"{name:<{width}}" + "".join(map(_cell, values))
+
+
+def _cell(value: float) -> str:
+    """A score; what could not be measured is neither 0 nor a number."""
+    return f"{'n/a':>7}" if math.isnan(value) else f"{value:7.3f}"

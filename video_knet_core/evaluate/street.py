@@ -208,11 +208,12 @@ class _Measured:
 
     def compute(self) -> StreetScores:
         """Scores of everything seen so far."""
-        result, (stays, steady) = self._quality.compute(), self._switches.stays()
+        stq, aq, sq = self._quality.compute().measured
+        stays, steady = self._switches.stays()
         return StreetScores(
-            stq=result.stq,
-            aq=result.aq,
-            sq=result.sq,
+            stq=stq,
+            aq=aq,
+            sq=sq,
             vpq=self._panoptic.compute().vpq,
             miou=self._iou.compute().miou,
             stays=stays,

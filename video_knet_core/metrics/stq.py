@@ -42,18 +42,22 @@ class SequenceQuality:
 
     stq: float
     aq: float
-    """0 if the ground truth has no things."""
+    """0 if the ground truth has no tubes, as the reference programs have it; see `measured`."""
     sq: float
     """NaN if the ground truth is void everywhere."""
+    tubes: int
+    """Of the ground truth."""
+
+    @property
+    def measured(self) -> tuple[float, float, float]:
+        """STQ, AQ and SQ, the first two NaN if the ground truth has no tubes to measure them on."""
+        return (self.stq, self.aq, self.sq) if self.tubes else (np.nan, np.nan, self.sq)
 
 
 @dataclass(frozen=True)
-class TrackingQuality:
+class TrackingQuality(SequenceQuality):
     """Quality of all sequences together; fractions 0..1, NaN before the first valid pixel."""
 
-    stq: float
-    aq: float
-    sq: float
     per_class: NDArray[np.float64]
     """[K] IoU of each class; NaN for classes in neither ground truth nor prediction."""
     per_sequence: dict[Hashable, SequenceQuality]
@@ -185,9 +189,8 @@ class SegmentationTrackingQuality:
         }
         sums = self.sums()
         total = sums.quality()
-        return TrackingQuality(
-            total.stq, total.aq, total.sq, class_iou(sums.confusion)[:-1], per_sequence
-        )
+        iou = class_iou(sums.confusion)[:-1]
+        return TrackingQuality(total.stq, total.aq, total.sq, total.tubes, iou, per_sequence)
 
     def sums(self) -> QualitySums:
         """What can be added to that of other sequences."""
@@ -204,4 +207,4 @@ def _quality(association: float, tubes: int, confusion: NDArray[np.int64]) -> Se
     iou = class_iou(confusion)
     measured = iou[~np.isnan(iou)]
     sq = float(measured.mean()) if len(measured) else float("nan")
-    return SequenceQuality(float(np.sqrt(aq * sq)), aq, sq)
+    return SequenceQuality(float(np.sqrt(aq * sq)), aq, sq, tubes)

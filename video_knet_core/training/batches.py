@@ -36,7 +36,7 @@ class PairDataset(Dataset):
         config: TrainConfig,
     ) -> None:
         self.sources, self.classes, self.config = sources, model.classes, config
-        self._task = task_of(model)
+        self._targets = task_of(model).targets
 
     def __getitem__(self, index: int) -> Sample:
         rng = np.random.default_rng((self.config.seed, index))
@@ -46,8 +46,7 @@ class PairDataset(Dataset):
         pixels = photometric(pair.images, rng) if self.config.photometric else pair.images
         images = torch.from_numpy(pixels).permute(0, 3, 1, 2)
         targets = [
-            self._task.targets(pair, side, self.classes, self.config)
-            for side in range(len(pair.images))
+            self._targets(pair, side, self.classes, self.config) for side in range(len(pair.images))
         ]
         return images, targets
 

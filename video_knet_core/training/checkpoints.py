@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,10 +29,24 @@ class Progress:
     """How far a run is."""
 
     step: int = 0
-    best: float = -1.0
-    """Of all validations, by the score that counts for the task."""
+    best: float | None = None
+    """Score of the best model; None before a validation, and where no score can be measured."""
+    best_by: str | None = None
+    """Name of that score."""
     metrics: dict[str, Any] = field(default_factory=dict)
-    """The last validation, with its step."""
+    """The last validation, with its step; None for a score that cannot be measured."""
+
+    def update_best(self, name: str | None, score: float | None) -> bool:
+        """Whether a model with this score is the best so far: of equal ones the newest is, and so
+        is the newest as long as no score can be measured."""
+        worse = self.best is not None and (score is None or self._is_lower(name, score))
+        if not worse:
+            self.best, self.best_by = score, name
+        return not worse
+
+    def _is_lower(self, name: str | None, score: float) -> bool:
+        """Scores of different names cannot be compared: then neither is lower."""
+        return name == self.best_by and self.best is not None and score < self.best
 
 
 @dataclass(frozen=True)
@@ -96,9 +111,8 @@ class RunFiles:
         """
         tensors, metadata = load_tensors(self.state)
         if metadata.get("run") != run:
-            raise CheckpointError(
-                f"{self.state} is of another run: found {metadata.get('run')}, wanted {run}"
-            )
+            reason = _first_difference(_settings(metadata.get("run")), json.loads(run))
+            raise CheckpointError(f"{self.state} is of another run: {reason}")
         try:
             for name, module in modules.items():
                 module.load_state_dict({k: tensors[f"{name}/{k}"] for k in module.state_dict()})
@@ -118,6 +132,28 @@ def identity(config: TrainConfig, model: VideoKNet) -> str:
     facts["data"] = {k: v for k, v in facts["data"].items() if k != "street_cache"}
     pairs = config.batch * processes.count()
     return json.dumps({**facts, "pairs": pairs, "model": to_dict(model.config)})
+
+
+def _settings(run: str | None) -> Any:
+    """What `identity` wrote; an empty mapping if it was another program."""
+    try:
+        return json.loads(run or "{}")
+    except json.JSONDecodeError:
+        return {}
+
+
+def _first_difference(saved: Any, configured: Any, key: str = "") -> str:
+    """The first setting that differs, by its path in the configuration, with both values."""
+    if isinstance(saved, dict) and isinstance(configured, dict):
+        for name in {**configured, **saved}:
+            if saved.get(name) != configured.get(name):
+                path = f"{key}.{name}" if key else name
+                return _first_difference(saved.get(name), configured.get(name), path)
+    if isinstance(saved, list) and isinstance(configured, list) and len(saved) == len(configured):
+        number = next(i for i, value in enumerate(saved) if value != configured[i])
+        return _first_difference(saved[number], configured[number], f"{key}[{number}]")
+    found, expected = (textwrap.shorten(json.dumps(v), 100) for v in (saved, configured))
+    return f"{key}: expected {expected} as configured, got {found}"
 
 
 def _in_layout_of(parameter: nn.Parameter, values: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -64,7 +64,7 @@ class PanopticMetric:
         )
         confusion = values[2:].astype(np.int64).reshape(sums.confusion.shape)
         quality = QualitySums(float(values[0]), int(values[1]), confusion).quality()
-        return {"stq": quality.stq, "aq": quality.aq, "sq": quality.sq}
+        return dict(zip(("stq", "aq", "sq"), quality.measured, strict=True))
 
 
 class SemanticMetric:

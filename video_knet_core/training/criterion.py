@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from ..config import check_ranges
 from ..model.position import position_code
 from ..model.video_knet import Prediction
 from . import losses
@@ -41,6 +42,10 @@ class LossWeights:
     """... and `KernelConfig.seeds`."""
     track: float = 0.25
     track_aux: float = 1.0
+
+    def __post_init__(self) -> None:
+        ranges = {field.name: (0.0, 1e6) for field in fields(self)}
+        check_ranges(self, "losses.", ranges | {"balance": (0.0, 1.0)})
 
 
 class Criterion:

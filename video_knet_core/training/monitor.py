@@ -20,7 +20,7 @@ class Monitor:
     """Shows one run; a silent one is for processes beside the first."""
 
     def __init__(self, out: Path, steps: int, first: int, silent: bool) -> None:
-        self._steps = steps
+        self._steps, self._warned = steps, False
         folder = str(out / "tensorboard")
         self._writer = None if silent else SummaryWriter(folder, purge_step=first)
         self._bar = progress_bar(
@@ -54,9 +54,24 @@ class Monitor:
         """After a validation: its scores, and pictures of what the model predicts."""
         if self._writer is None:
             return
-        for name, score in quality.scores.items():
-            self._writer.add_scalar(f"validation/{name}", score, step)
+        for name, score in quality.measured.items():
+            if score is not None:
+                self._writer.add_scalar(f"validation/{name}", score, step)
         for number, picture in enumerate(quality.pictures):
             self._writer.add_image(f"clip {number}", picture, step, dataformats="HWC")
-        scores = (f"{name} {score:.3f}" for name, score in quality.scores.items())
+        scores = (f"{k} {'n/a' if v is None else f'{v:.3f}'}" for k, v in quality.measured.items())
         self._bar.write(f"step {step}: " + "  ".join(scores))
+        self._warn_unmeasured(quality)
+
+    def _warn_unmeasured(self, quality: Quality) -> None:
+        """Once: what cannot be measured on these clips, and which model is kept as the best."""
+        unmeasured = [name for name, score in quality.measured.items() if score is None]
+        if not unmeasured or self._warned:
+            return
+        self._warned = True
+        name, _ = quality.decisive
+        rule = f"{name} decides which model is the best" if name else "the newest model is the best"
+        self._bar.write(
+            f"warning: {', '.join(unmeasured)} cannot be measured on the validation clips (they "
+            f"have no such labels): {rule}"
+        )

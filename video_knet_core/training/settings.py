@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..config import ConfigError, ModelConfig
+from ..config import ConfigError, ModelConfig, check_ranges
 from ..config_io import load_yaml
 from ..data.camvid import CamVid
 from ..data.clip_pairs import TWO_SIDED, ClipPairs, StillPairs
@@ -20,6 +20,11 @@ from ..output_files import expanded
 from ..types import first_difference
 from .criterion import LossWeights
 from .targets import TARGET_RULES
+
+MANY = 1_000_000_000
+"""More than anything that is counted here."""
+EVALUATION_SEEDS = 1_000_000
+"""First street of an evaluation; those below are for training."""
 
 
 @dataclass(frozen=True)
@@ -45,15 +50,16 @@ class ClipConfig:
     def __post_init__(self) -> None:
         if not 0 < self.share <= 1:
             raise ConfigError(f"data.clips: share must be above 0, up to 1, found {self.share}")
-        if not self.offsets or 0 in self.offsets:
+        if not self.offsets or not all(0 < abs(offset) <= MANY for offset in self.offsets):
             raise ConfigError(
                 f"data.clips: offsets must be numbers other than 0, found {list(self.offsets)}"
             )
         for name in ("scale", "aspect"):
             values = getattr(self, name)
-            if len(values) != 2 or not 0 < values[0] <= values[1]:
+            if len(values) != 2 or not 1e-3 <= values[0] <= values[1] <= 1e3:
                 raise ConfigError(
-                    f"data.clips: {name} must be two rising numbers, found {list(values)}"
+                    f"data.clips: {name} must be two rising numbers in 0.001..1000, "
+                    f"found {list(values)}"
                 )
 
 
@@ -83,8 +89,8 @@ class DataConfig:
             raise ConfigError(
                 f"data.copy_paste_share must lie in 0..1, found {self.copy_paste_share}"
             )
-        if self.max_sprites < 0:
-            raise ConfigError(f"data.max_sprites must be 0 or more, found {self.max_sprites}")
+        ranges = {"max_sprites": (0, 10_000), "synthetic_seeds": (1, EVALUATION_SEEDS)}
+        check_ranges(self, "data.", ranges)
         if self.rest < 0:
             shares = [clip.share for clip in self.clips]
             raise ConfigError(f"the shares of data.clips must sum up to at most 1, found {shares}")
@@ -114,13 +120,21 @@ class ValidationConfig:
     """At most this many of each."""
 
     def __post_init__(self) -> None:
-        for name, least in (("every", 0), ("clips", 1), ("frames", 1)):
-            if getattr(self, name) < least:
-                raise ConfigError(
-                    f"validation.{name} must be at least {least}, found {getattr(self, name)}"
-                )
+        ranges = {"every": (0, MANY), "clips": (1, MANY), "frames": (1, MANY)}
+        check_ranges(self, "validation.", ranges)
 
 
+POSITIVE_SETTINGS = ("steps", "batch", "accumulate", "mask_stride", "rank_stride", "threads")
+RANGES: dict[str, tuple[float, float]] = {
+    **dict.fromkeys((*POSITIVE_SETTINGS, "checkpoint_every"), (1, MANY)),
+    **dict.fromkeys(("workers", "warmup_steps"), (0, MANY)),
+    "seed": (0, 2**31 - 1),
+    **dict.fromkeys(("learning_rate", "backbone_learning_rate", "weight_decay"), (0, 1000)),
+    "clip_norm": (1e-9, 1e9),
+    "frozen_groups": (0, 7),
+    **dict.fromkeys(("height", "width"), (32, 16384)),
+}
+"""Of the settings of a run."""
 PRECISIONS = ("auto", "bfloat16", "float32")
 SCHEDULES = ("cosine", "step")
 
@@ -180,14 +194,10 @@ class TrainConfig:
     validation: ValidationConfig = field(default_factory=ValidationConfig)
 
     def __post_init__(self) -> None:
-        positive = ("steps", "batch", "accumulate", "mask_stride", "rank_stride")
-        least = dict.fromkeys((*positive, "checkpoint_every", "threads"), 1)
-        for name, value in (least | {"workers": 0, "warmup_steps": 0, "seed": 0}).items():
-            if getattr(self, name) < value:
-                raise ConfigError(f"{name} must be at least {value}, found {getattr(self, name)}")
+        check_ranges(self, "", RANGES)
         for name in ("height", "width"):
             value = getattr(self, name)
-            if value < 32 or value % 32 or value % self.mask_stride or value % self.rank_stride:
+            if value % 32 or value % self.mask_stride or value % self.rank_stride:
                 raise ConfigError(
                     f"{name} must be a multiple of 32, mask_stride and rank_stride, found {value}"
                 )
@@ -195,12 +205,10 @@ class TrainConfig:
         for name, known in words.items():
             if getattr(self, name) not in known:
                 raise ConfigError(f"{name} must be one of {known}, found {getattr(self, name)!r}")
-        if self.seed >= 2**31:
-            raise ConfigError(f"seed must be below 2^31, found {self.seed}")
         if not 0 <= self.average < 1:
             raise ConfigError(f"average must be 0 or more and below 1, found {self.average}")
-        if not 0 <= self.frozen_groups <= 7:
-            raise ConfigError(f"frozen_groups must be 0..7, found {self.frozen_groups}")
+        if not all(0 <= part <= 1 for part in self.decay_at):
+            raise ConfigError(f"decay_at must be parts of the run, 0..1, found {self.decay_at}")
 
     def load_model_config(self, config_path: Path) -> ModelConfig:
         """Read the model configuration this run names."""

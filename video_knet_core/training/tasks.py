@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 from torch import Tensor
@@ -47,26 +48,26 @@ class TrainingTask:
     """The parts that differ between tasks."""
 
     targets: Callable[[FramePair, int, ClassTable, TrainConfig], Targets]
-    """Makes them of one frame of a pair."""
+    """Makes them of one frame of a pair. Data workers that are spawned get it by pickle, so it is
+    no function within another."""
     criterion: Callable[[LossWeights, ClassTable], FrameCriterion]
     metric: Callable[[ClassTable], ClipMetric]
-    """Its first score decides which model is the best."""
+    """Its first score that can be measured decides which model is the best."""
 
 
-def _mask_targets(background: bool) -> Callable[[FramePair, int, ClassTable, TrainConfig], Targets]:
-    def targets(pair: FramePair, side: int, classes: ClassTable, config: TrainConfig) -> Targets:
-        return frame_targets(
-            pair.semantic[side],
-            pair.instance[side],
-            classes,
-            config.mask_stride,
-            config.targets,
-            config.rank_stride,
-            None if pair.masks is None else pair.masks[side],
-            background,
-        )
-
-    return targets
+def _mask_targets(
+    pair: FramePair, side: int, classes: ClassTable, config: TrainConfig, background: bool = False
+) -> Targets:
+    return frame_targets(
+        pair.semantic[side],
+        pair.instance[side],
+        classes,
+        config.mask_stride,
+        config.targets,
+        config.rank_stride,
+        None if pair.masks is None else pair.masks[side],
+        background,
+    )
 
 
 def _class_targets(pair: FramePair, side: int, classes: ClassTable, config: TrainConfig) -> Targets:
@@ -75,7 +76,7 @@ def _class_targets(pair: FramePair, side: int, classes: ClassTable, config: Trai
 
 TRAINING_TASKS = {
     "panoptic": TrainingTask(
-        _mask_targets(background=False),
+        _mask_targets,
         lambda weights, classes: Criterion(weights, len(classes.things)),
         PanopticMetric,
     ),
@@ -83,7 +84,7 @@ TRAINING_TASKS = {
         _class_targets, lambda weights, classes: SemanticCriterion(weights), SemanticMetric
     ),
     "instance": TrainingTask(
-        _mask_targets(background=True),
+        partial(_mask_targets, background=True),
         lambda weights, classes: Criterion(weights, len(classes.things), background=True),
         InstanceMetric,
     ),

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from ..config import ConfigError
+from ..config import SEMANTIC_NECKS, ConfigError, ModelConfig
 from ..config_io import load_yaml
 from ..model.checkpoint import load_model
 from ..model.official import official_difference, read_official, translate
@@ -49,6 +49,7 @@ class Trainer:
         torch.set_num_threads(config.threads)
         self.model = _in_channels_last(build_model(config, config_path).to(self.device))
         model = self.model.config
+        check_batch(config, model)
         sources = open_sources(config.data, model, data_root, out, config.video)
         self.dataset = PairDataset(sources, model, config)
         self.validation = Validation(config.validation, model, data_root)
@@ -99,15 +100,12 @@ class Trainer:
         return {"total": torch.stack(list(means.values())).sum(), **means}
 
     def validate(self, monitor: Monitor) -> None:
-        """Measure the model, and keep it if it is the best so far."""
+        """Measure the model, and keep it if it is the best so far; see `Progress.update_best`."""
         quality, progress = self.validation(self.result), self.progress
-        progress.metrics = {"step": progress.step, **quality.scores}
+        progress.metrics = {"step": progress.step, **quality.measured}
         monitor.validated(progress.step, quality)
-        if quality.score > progress.best:
-            progress.best = quality.score
-            if processes.number() == 0:
-                seed = self.config.seed
-                self.files.save_model(self.files.best, self.result, progress, seed)
+        if progress.update_best(*quality.decisive) and processes.number() == 0:
+            self.files.save_model(self.files.best, self.result, progress, self.config.seed)
 
     def save(self) -> None:
         """Write the model, then the state of the run; the first process does."""
@@ -153,6 +151,17 @@ class Trainer:
     def _modules(self) -> dict[str, nn.Module]:
         modules: dict[str, nn.Module] = {"model": self.model}
         return modules | ({"average": self.average} if self.average else {})
+
+
+def check_batch(config: TrainConfig, model: ModelConfig) -> None:
+    """ConfigError if a batch has one value for a batch norm, which then has no variance."""
+    images, stride = config.batch * (1 + config.video), model.backbone.output_stride
+    cells = 1 if model.neck.name in SEMANTIC_NECKS else config.height * config.width // stride**2
+    if images * cells < 2:
+        raise ConfigError(
+            f"batch: expected at least 2 images in a batch for neck.name {model.neck.name!r} at "
+            f"{config.height} x {config.width}, got batch {config.batch} with video {config.video}"
+        )
 
 
 def build_model(config: TrainConfig, config_path: Path) -> VideoKNet:
@@ -253,13 +262,26 @@ def train_from_config(
 
 
 def find_device(name: str) -> torch.device:
-    """The device called `name`, or with "auto" a GPU if there is one; ConfigError if unknown."""
+    """The device called `name`, or with "auto" a GPU if there is one.
+
+    Raises:
+        ConfigError: this machine, or this build of torch, has no such device.
+    """
+    gpus = torch.cuda.device_count()
     if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
+        name = "cuda" if gpus else "cpu"
+    available = {"cpu": 1, "cuda": gpus, "mps": int(torch.backends.mps.is_available())}
     try:
-        return torch.device(name)
-    except RuntimeError as error:
-        raise ConfigError(f"device must be auto, cpu or cuda, found {name!r}") from error
+        device = torch.device(name)
+    except RuntimeError:  # torch does not know the name
+        device = None
+    if device is None or (device.index or 0) >= available.get(device.type, 0):
+        known = ["auto", *(kind for kind, number in available.items() if number)]
+        raise ConfigError(
+            f"device: expected one of {known}, got {name!r} (torch {torch.__version__} has {gpus} "
+            "CUDA devices here)"
+        )
+    return device
 
 
 def _in_channels_last(model: VideoKNet) -> VideoKNet:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -39,9 +40,17 @@ class Quality:
     """[H,W,3] RGB"""
 
     @property
-    def score(self) -> float:
-        """The one that counts."""
-        return next(iter(self.scores.values()))
+    def measured(self) -> dict[str, float | None]:
+        """The scores with None in place of NaN."""
+        return {name: None if math.isnan(v) else v for name, v in self.scores.items()}
+
+    @property
+    def decisive(self) -> tuple[str, float] | tuple[None, None]:
+        """Name and value of the first score that could be measured; None twice if none could.
+
+        Which scores can be measured depends on the labels alone, not on the model.
+        """
+        return next(((n, v) for n, v in self.scores.items() if not math.isnan(v)), (None, None))
 
 
 class Validation:
