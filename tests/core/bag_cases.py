@@ -9,13 +9,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bag_fixtures import (
+    CHUNK,
+    DATA_END,
     FIRST,
+    FOOTER,
     PERIOD,
+    STATISTICS,
     TOPIC,
     Row,
     bag_of,
+    cut_at,
+    flip,
     image_row,
     image_rows,
+    in_chunk,
+    put_before,
+    record,
     storage_file,
     truncated,
     write_db3,
@@ -101,56 +110,6 @@ def mcap(rows: Sequence[Row] = TEN, **options) -> Callable[[Path], Path]:
     return lambda folder: write_mcap(folder / "a.mcap", rows, **options)
 
 
-def record(code: int, content: bytes) -> bytes:
-    return struct.pack("<BQ", code, len(content)) + content
-
-
-def records(data: bytes) -> list[tuple[int, int, int]]:
-    """Code, beginning and end of each record of an MCAP file."""
-    found, at = [], len(MAGIC)
-    while at < len(data) - len(MAGIC):
-        code, size = struct.unpack_from("<BQ", data, at)
-        found.append((code, at, at + 9 + size))
-        at = found[-1][2]
-    return found
-
-
-def cut_at(code: int, number: int, offset: int) -> Callable[[bytes], bytes]:
-    """Cuts a file off some bytes behind the beginning of a record."""
-    return lambda data: data[: [at for c, at, _ in records(data) if c == code][number] + offset]
-
-
-def put_before(code: int, more: bytes) -> Callable[[bytes], bytes]:
-    def change(data: bytes) -> bytes:
-        at = next(at for c, at, _ in records(data) if c == code)
-        return data[:at] + more + data[at:]
-
-    return change
-
-
-def in_chunk(change: Callable[[bytes], bytes]) -> Callable[[bytes], bytes]:
-    """Changes the content of the first chunk, whose checksum is taken away."""
-
-    def changed_file(data: bytes) -> bytes:
-        at, end = next((at, end) for code, at, end in records(data) if code == CHUNK)
-        content = change(data[at + 9 + 40 : end])
-        times = data[at + 9 : at + 25]
-        head = times + struct.pack("<QIIQ", len(content), 0, 0, len(content))
-        return data[:at] + record(CHUNK, head + content) + data[end:]
-
-    return changed_file
-
-
-def flip(code: int, offset: int) -> Callable[[bytes], bytes]:
-    """Changes a byte behind the beginning of the last record of a kind."""
-
-    def change(data: bytes) -> bytes:
-        at = [at for c, at, _ in records(data) if c == code][-1] + offset
-        return data[:at] + bytes([data[at] ^ 0xFF]) + data[at + 1 :]
-
-    return change
-
-
 def two_publishers(writer) -> None:
     """Five more images by another channel of the same topic."""
     schema = writer.register_schema(IMAGE, "ros2msg", b"")
@@ -169,7 +128,6 @@ def attachments(writer) -> None:
     writer.add_metadata("car", {"name": "x"})
 
 
-CHUNK, STATISTICS, DATA_END, FOOTER = 0x06, 0x0B, 0x0F, 0x02
 NO_SUMMARY = NO_INDEX | {
     "use_statistics": False,
     "repeat_channels": False,
@@ -385,6 +343,20 @@ def bag1(compression: str = "none", kind: str = IMAGE, name: str = "a.bag"):
         return folder / name
 
     return write
+
+
+def ros1_chunks(folder: Path) -> Path:
+    """A bag of ROS 1 with a chunk for each message, the times of `TEN`."""
+    source = list(open_bag(made("ros1", "none")(folder)).messages({TOPIC}))
+    writer = rosbag1.Writer(folder / "a.bag")
+    writer.set_compression(rosbag1.Writer.CompressionFormat.LZ4)
+    writer.chunk_threshold = 1
+    with writer:
+        text, md5 = ros1_types().generate_msgdef(IMAGE)
+        connection = writer.add_connection(TOPIC, IMAGE, msgdef=text, md5sum=md5)
+        for number, message in enumerate(source):
+            writer.write(connection, FIRST + number * PERIOD, message.data)
+    return folder / "a.bag"
 
 
 def index_of(data: bytes) -> int:

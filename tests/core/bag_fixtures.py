@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import struct
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from mcap.writer import Writer as McapWriter
 from video_knet_core.bags.bag import BagDamage, Message
 from video_knet_core.bags.definitions import IMAGE, decode, message_types, ros2_types
 from video_knet_core.bags.making import BagFormat, make_bag
+from video_knet_core.bags.mcap import MAGIC
 from video_knet_core.bags.opening import open_bag
 from video_knet_core.ros_messages.conversions import Conversions
 
@@ -134,6 +136,7 @@ def write_db3(path: Path, rows: Sequence[Row], qos: str | None = "") -> Path:
     """An SQLite file as the first versions of ROS 2 recorded it, without definitions."""
     database = sqlite3.connect(path)
     database.executescript(
+        "PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF;"
         "CREATE TABLE topics(id INTEGER PRIMARY KEY, name TEXT, type TEXT,"
         " serialization_format TEXT, offered_qos_profiles TEXT);"
         "CREATE TABLE messages(id INTEGER PRIMARY KEY, topic_id INTEGER, timestamp INTEGER,"
@@ -171,3 +174,58 @@ def images_in(path: Path, **limits: int) -> tuple[list[int], str]:
     except BagDamage as error:
         return numbers, str(error)
     return numbers, ""
+
+
+# --- bytes of MCAP files -------------------------------------------------------------------------
+
+CHUNK, STATISTICS, DATA_END, FOOTER = 0x06, 0x0B, 0x0F, 0x02
+
+
+def record(code: int, content: bytes) -> bytes:
+    return struct.pack("<BQ", code, len(content)) + content
+
+
+def records(data: bytes) -> list[tuple[int, int, int]]:
+    """Code, beginning and end of each record of an MCAP file."""
+    found, at = [], len(MAGIC)
+    while at < len(data) - len(MAGIC):
+        code, size = struct.unpack_from("<BQ", data, at)
+        found.append((code, at, at + 9 + size))
+        at = found[-1][2]
+    return found
+
+
+def cut_at(code: int, number: int, offset: int) -> Callable[[bytes], bytes]:
+    """Cuts a file off some bytes behind the beginning of a record."""
+    return lambda data: data[: [at for c, at, _ in records(data) if c == code][number] + offset]
+
+
+def put_before(code: int, more: bytes) -> Callable[[bytes], bytes]:
+    def change(data: bytes) -> bytes:
+        at = next(at for c, at, _ in records(data) if c == code)
+        return data[:at] + more + data[at:]
+
+    return change
+
+
+def in_chunk(change: Callable[[bytes], bytes]) -> Callable[[bytes], bytes]:
+    """Changes the content of the first chunk, whose checksum is taken away."""
+
+    def changed_file(data: bytes) -> bytes:
+        at, end = next((at, end) for code, at, end in records(data) if code == CHUNK)
+        content = change(data[at + 9 + 40 : end])
+        times = data[at + 9 : at + 25]
+        head = times + struct.pack("<QIIQ", len(content), 0, 0, len(content))
+        return data[:at] + record(CHUNK, head + content) + data[end:]
+
+    return changed_file
+
+
+def flip(code: int, offset: int) -> Callable[[bytes], bytes]:
+    """Changes a byte behind the beginning of the last record of a kind."""
+
+    def change(data: bytes) -> bytes:
+        at = [at for c, at, _ in records(data) if c == code][-1] + offset
+        return data[:at] + bytes([data[at] ^ 0xFF]) + data[at + 1 :]
+
+    return change

@@ -7,16 +7,13 @@ import re
 import tempfile
 from collections import Counter
 from contextlib import nullcontext
-from pathlib import Path
 
 import pytest
-from bag_cases import CASES, NO_SUMMARY, NONE, TEN, db3, half, made, mcap, split, zstd_file
+from bag_cases import CASES, NO_SUMMARY, NONE, TEN, db3, half, mcap, ros1_chunks, split, zstd_file
 from bag_fixtures import FIRST, PERIOD, TOPIC, image_row, image_rows, images_in, write_mcap
-from rosbags import rosbag1
 
 from video_knet_core.bags.bag import BagError
 from video_knet_core.bags.compression import decompress
-from video_knet_core.bags.definitions import IMAGE, ros1_types
 from video_knet_core.bags.opening import open_bag
 
 
@@ -91,23 +88,9 @@ RANGES = {
     "MCAP, no summary": mcap(**NO_SUMMARY),
     "MCAP, channels not repeated": mcap(repeat_channels=False),
     "SQLite": db3(),
-    "ROS 1": lambda folder: ros1_chunks(folder),
+    "ROS 1": ros1_chunks,
     "split": split("a_0.mcap a_1.mcap a_2.mcap a_3.mcap a_4.mcap"),
 }
-
-
-def ros1_chunks(folder: Path) -> Path:
-    """A bag of ROS 1 with a chunk for each message, the times of `TEN`."""
-    source = list(open_bag(made("ros1", "none")(folder)).messages({TOPIC}))
-    writer = rosbag1.Writer(folder / "a.bag")
-    writer.set_compression(rosbag1.Writer.CompressionFormat.LZ4)
-    writer.chunk_threshold = 1
-    with writer:
-        text, md5 = ros1_types().generate_msgdef(IMAGE)
-        connection = writer.add_connection(TOPIC, IMAGE, msgdef=text, md5sum=md5)
-        for number, message in enumerate(source):
-            writer.write(connection, FIRST + number * PERIOD, message.data)
-    return folder / "a.bag"
 
 
 @pytest.mark.parametrize("make", RANGES.values(), ids=RANGES)
