@@ -208,7 +208,8 @@ class McapFile:
         rest = BytesIO(file.read(min(file.size - at, LARGEST_CUT)))
         if len(rest.getvalue()) < LARGEST_CUT and rest.read(1) == bytes([Opcode.CHUNK]):
             rest.seek(9)
-            with suppress(BagDamage, *READ_ERRORS):  # up to there; the caller reports the damage
+            # Up to there, or none for a size beyond all memory; the caller reports the damage.
+            with suppress(BagDamage, OverflowError, *READ_ERRORS):
                 chunk = Chunk.read(ReadDataStream(rest))  # of fewer bytes than it says
                 for record in self._chunk(chunk, at, cut=True):
                     yield at, record

@@ -133,6 +133,8 @@ def _readable(path: Path) -> Iterator[tuple[Path, str, str]]:
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "bag"
         fault = _decompress_file(path, copy)
+        if fault and not copy.stat().st_size:
+            raise BagError(fault)
         yield copy, f"{path} (decompressed)", fault
 
 
