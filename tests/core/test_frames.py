@@ -108,3 +108,28 @@ def test_a_missing_webcam():
 def test_a_rate_of_zero(folder):
     with pytest.raises(FrameError, match="above 0, got 0"):
         open_frames(folder, fps=0)
+
+
+def numbered(folder, names):
+    folder.mkdir()
+    for number, name in enumerate(names):
+        cv2.imwrite(str(folder / name), picture(10 * number))
+    return folder
+
+
+def test_numbered_images_play_in_the_order_of_their_numbers(tmp_path):
+    names = [f"{number}.png" for number in range(1, 13)]
+    frames = list(open_frames(numbered(tmp_path / "images", names)))
+    assert [image[0, 0, 2] for image, _ in frames] == [10 * number for number in range(12)]
+
+
+def test_hidden_files_are_no_images(tmp_path):
+    folder = numbered(tmp_path / "images", ["0.png", "1.png"])
+    for name in ("._0.png", ".1.png", ".DS_Store", "Thumbs.db"):
+        (folder / name).write_bytes(b"\0\5\x16\7\0\2\0\0Mac OS X        ")
+    assert [path.name for path in open_frames(folder).paths] == ["0.png", "1.png"]
+
+
+def test_sources_that_never_end_say_so(folder, video):
+    assert open_frames("synthetic").endless
+    assert not open_frames(folder).endless and not open_frames(video).endless

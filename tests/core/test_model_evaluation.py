@@ -236,4 +236,8 @@ def test_the_command_runs_a_model_and_each_video_starts_anew(written, tmp_path, 
     scores = json.loads((tmp_path / "one.json").read_text())
     assert scores == json.loads((tmp_path / "two.json").read_text())
     assert 0.1 < scores["total"]["sq"] < 1
-    assert len(list(tmp_path.glob("drive_*/*.png"))) == 6
+    saved = {path: path.read_bytes() for path in tmp_path.glob("drive_*/*.png")}
+    assert len(saved) == 6
+    assert main([*command, "--save", str(tmp_path)]) == 2
+    assert "new or empty" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in tmp_path.glob("drive_*/*.png")} == saved

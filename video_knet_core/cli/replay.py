@@ -268,7 +268,7 @@ def _make_bag(arguments: argparse.Namespace) -> None:
     with _needs("rosbags", "replay"):
         from ..bags.making import BagFormat, make_bag
     frames = open_frames(arguments.video)
-    if frames.count is None and arguments.max_frames is None:
+    if frames.endless and arguments.max_frames is None:
         raise UsageError(f"{arguments.video} never ends: give --max-frames")
     if arguments.format == "ros1" and arguments.out.suffix != ".bag":
         raise UsageError(f"a bag of ros1 must be called NAME.bag, found {arguments.out.name}")

@@ -97,7 +97,8 @@ class _Decoder:
         self._container = _open(path)
         try:
             self._stream = _stream_of(self._container, path)
-            self._stream.thread_type = "AUTO"
+            # decoding frames in parallel would lose whole ones beside a damaged one
+            self._stream.thread_type = "SLICE"
             self.fps = _fps(self._stream)
             self.count = self._stream.frames if self._stream.frames > 0 else None
             self._damaged = 0
