@@ -28,19 +28,20 @@ from ament_index_python.packages import (
     get_package_prefix,
     get_package_share_directory,
 )
-from numpy.typing import NDArray
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import Image
 from video_knet_ros.msg import TrackedInstance, TrackedInstanceArray
 
-from video_knet_core.visualize import OverlayVideo, side_by_side
+from video_knet_core.overlay_video import OverlayVideo
+from video_knet_core.visualize import side_by_side
 from video_knet_ros.conversions import nanoseconds, to_rgb
 
 PACKAGE = "video_knet_ros"
 START_TIMEOUT_S = 60.0
 """From starting the processes to the first result; a busy machine loads the model slowly."""
 VIDEO_FPS = 20.0
+"""Usual rate, for the encoder; each overlay is shown at its stamp."""
 PICTURES = 4
 REMEMBERED = 60
 """Messages kept while the others of the same stamp are awaited."""
@@ -111,8 +112,6 @@ class Recorder(Node):
         self._images: dict[int, Image] = {}
         self._labels: dict[int, Image] = {}
         self._tables: dict[int, TrackedInstanceArray] = {}
-        self._video_start: int | None = None
-        self._video_frames = 0
         qos = QoSProfile(depth=10)
         self.create_subscription(Image, "/camera/image_raw", self._on_image, qos)
         self.create_subscription(Image, "/video_knet/overlay/image", self._on_overlay, qos)
@@ -143,7 +142,7 @@ class Recorder(Node):
 
     def _on_overlay(self, message: Image) -> None:
         overlay, stamp = to_rgb(message), _stamp(message)
-        self._write_video(overlay, stamp)
+        self._video.write(overlay, stamp)
         image = self._images.get(stamp)
         number = len(self.pictures)
         elapsed = self.statistics.last - self.statistics.first
@@ -152,15 +151,6 @@ class Recorder(Node):
             picture = side_by_side(to_rgb(image), overlay)
             cv2.imwrite(str(path), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
             self.pictures.append(path)
-
-    def _write_video(self, overlay: NDArray[np.uint8], stamp: int) -> None:
-        """Show each overlay until the next one's time has come, so that the video runs true."""
-        if self._video_start is None:
-            self._video_start = stamp
-        due = round((stamp - self._video_start) * 1e-9 * VIDEO_FPS)
-        while self._video_frames <= due:
-            self._video.write(overlay)
-            self._video_frames += 1
 
 
 def _stamp(message: Image | TrackedInstanceArray) -> int:

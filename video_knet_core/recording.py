@@ -6,8 +6,11 @@ import dataclasses
 import itertools
 import json
 import math
+import re
 import time
 from collections import Counter
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,12 +21,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .config import TrackingConfig
-from .data.frames import FrameError, FrameSource
+from .data.frames import FrameError, FrameSource, ImageFolder
 from .engine.runtime import Runtime
+from .output_files import OutputError, exclusive, refuse_inputs
 from .predictor import VideoPredictor
 from .progress import progress_bar
 from .types import ClassTable, PanopticFrame, Track, TrackState
-from .visualize import OverlayVideo, overlay
+from .visualize import overlay
+
+OVERLAY, TRACKS = "overlay.mp4", "tracks.jsonl"
+LABEL_NAME = re.compile(r"\d{6,}\.png")
 
 
 @dataclass
@@ -34,6 +41,8 @@ class Summary:
     backend: str
     tracks_things: bool = True
     """False in task semantic: the report says nothing of tracks."""
+    interrupted: bool = False
+    """Ended before the source did, by Ctrl-C or SIGTERM."""
     seconds: float = 0.0
     inference_ms: list[float] = field(default_factory=list)
     """Of each frame."""
@@ -56,6 +65,8 @@ class Summary:
             f"step {np.median(self.inference_ms):.1f} ms (median, {self.backend})",
             f"{self.out}: overlay.mp4, labels/, tracks.jsonl",
         ]
+        if self.interrupted:
+            lines.append("stopped early; the files are complete up to there")
         if self.tracks_things:
             names = Counter(self.confirmed.values()).most_common()
             tracks = ", ".join(f"{count} {name}" for name, count in names) or "none"
@@ -69,17 +80,34 @@ class Recording:
     A label image holds the labels of its own frame, as the node publishes them: 16 bit, 0 = no
     segment; of overlapping masks the frontmost. The line of tracks.jsonl with the same number says
     which class and track each is.
+
+    Args:
+        out: the folder; other files in it are left as they are.
+        fps: nominal rate of the video.
+        classes: of the model.
+        inputs: files or folders that are read meanwhile.
+
+    Raises:
+        OutputError: a result would replace an input or a file that is no earlier result, or
+            another process writes into the folder.
     """
 
-    def __init__(self, out: Path, fps: float, classes: ClassTable) -> None:
+    def __init__(
+        self, out: Path, fps: float, classes: ClassTable, inputs: Iterable[Path] = ()
+    ) -> None:
+        from .overlay_video import OverlayVideo  # the node imports this file and has no PyAV
+
         self._classes = classes
         self._labels = out / "labels"
-        _make_room(out, self._labels)
         self._count = 0
         self._size: tuple[int, ...] | None = None
-        self._stack = ExitStack()
-        self._lines = self._stack.enter_context((out / "tracks.jsonl").open("w"))
-        self._video = self._stack.enter_context(OverlayVideo(out / "overlay.mp4", fps))
+        with ExitStack() as stack:
+            stack.enter_context(exclusive(out))
+            _remove_earlier(out, inputs)
+            self._labels.mkdir(exist_ok=True)
+            self._lines = stack.enter_context((out / TRACKS).open("w", buffering=1))
+            self._video = stack.enter_context(OverlayVideo(out / OVERLAY, fps))
+            self._stack = stack.pop_all()
 
     def __enter__(self) -> Recording:
         return self
@@ -88,7 +116,7 @@ class Recording:
         self._stack.close()
 
     def write(self, image: NDArray[np.uint8], frame: PanopticFrame) -> None:
-        """Keep one frame.
+        """Keep one frame, shown in the video at its stamp.
 
         Raises:
             FrameError: the image has another size than the first one.
@@ -98,12 +126,13 @@ class Recording:
         self._size = self._size or size
         if size != self._size:
             raise FrameError(f"frame {self._count} is {size}, those before it are {self._size}")
+        # the line comes first: a folder with label images in it has lines that show whose they are
+        self._lines.write(json.dumps(self._line(frame)) + "\n")
         path = self._labels / f"{self._count:06d}.png"
         if not cv2.imwrite(str(path), frame.labels, [cv2.IMWRITE_PNG_COMPRESSION, 1]):
             raise OSError(f"cannot write {path}")
-        self._lines.write(json.dumps(self._line(frame)) + "\n")
         self._count += 1
-        self._video.write(overlay(image, frame, self._classes))
+        self._video.write(overlay(image, frame, self._classes), frame.stamp)
 
     def _line(self, frame: PanopticFrame) -> dict[str, Any]:
         return {
@@ -127,17 +156,36 @@ def table_row(track: Track, classes: ClassTable) -> dict[str, Any]:
     return row
 
 
-def _make_room(out: Path, labels: Path) -> None:
-    """Remove an earlier result from `out`, and nothing else.
+def _remove_earlier(out: Path, inputs: Iterable[Path]) -> None:
+    """Remove an earlier result from `out`, and nothing else; OutputError before anything is."""
+    labels, files = out / "labels", (out / OVERLAY, out / TRACKS)
+    older = [path for path in labels.glob("*.png") if LABEL_NAME.fullmatch(path.name)]
+    refuse_inputs((labels, *files, *older), inputs)
+    present = [path for path in (labels, *files) if _holds_data(path)]
+    if present and not _is_ours(out / TRACKS):
+        raise OutputError(
+            f"{present[0]} is no earlier result of this program, which would replace it: "
+            "name another folder"
+        )
+    for path in (*older, *files):
+        path.unlink(missing_ok=True)
 
-    Raises:
-        FileExistsError: `labels` holds files, and not of an earlier result (a data set's, perhaps).
-    """
-    labels.mkdir(parents=True, exist_ok=True)
-    if any(labels.iterdir()) and not (out / "tracks.jsonl").is_file():
-        raise FileExistsError(f"{labels} holds files that are no earlier result")
-    for old in (*labels.glob("[0-9]" * 6 + ".png"), out / "overlay.mp4"):
-        old.unlink(missing_ok=True)
+
+def _holds_data(path: Path) -> bool:
+    """Whether replacing the file, or writing into the folder, would change what it holds."""
+    if path.is_dir():
+        return path.suffix != "" or any(path.iterdir())
+    return path.is_symlink() or (path.exists() and path.stat().st_size > 0)
+
+
+def _is_ours(tracks: Path) -> bool:
+    """Whether the first line is one that `Recording` writes."""
+    try:
+        with tracks.open() as file:
+            row = json.loads(file.readline())
+    except (OSError, ValueError):
+        return False
+    return isinstance(row, dict) and row.keys() >= {"frame", "stamp", "epoch", "tracks"}
 
 
 def track_video(
@@ -147,10 +195,13 @@ def track_video(
     max_frames: int | None = None,
     tracking: TrackingConfig | None = None,
 ) -> Summary:
-    """Track `source` and keep the results in `out`; Ctrl-C ends it early and keeps what there is.
+    """Track `source` and keep the results in `out`.
+
+    Ctrl-C (KeyboardInterrupt) ends it early: all files are finished, and the summary says so.
 
     Raises:
         FrameError: a frame cannot be read or has another size; the frames before it are kept.
+        OutputError: see `Recording`.
         OSError: `out` cannot be written.
     """
     predictor = VideoPredictor(runtime, tracking)
@@ -158,16 +209,30 @@ def track_video(
     total = min((n for n in (source.count, max_frames) if n is not None), default=None)
     start = time.perf_counter()
     with (
-        Recording(out, source.fps, predictor.classes) as recording,
+        Recording(out, source.fps, predictor.classes, _files_of(source)) as recording,
         progress_bar(total=total, unit="frame") as bar,
+        ThreadPoolExecutor(max_workers=1) as files,
     ):
+
+        def keep(image: NDArray[np.uint8], frame: PanopticFrame) -> None:
+            recording.write(image, frame)
+            summary.add(frame, predictor.classes)
+
         try:
             for image, stamp in itertools.islice(source, max_frames):
                 frame = predictor.step(image, stamp)
-                recording.write(image, frame)
-                summary.add(frame, predictor.classes)
+                # in a thread, which Ctrl-C does not interrupt: all files have the same frames
+                files.submit(keep, image, frame).result()
                 bar.update()
         except KeyboardInterrupt:
+            summary.interrupted = True
             bar.close()
     summary.seconds = time.perf_counter() - start
     return summary
+
+
+def _files_of(source: FrameSource) -> list[Path]:
+    """What is read: the file, or the folder and its images, which may be links to elsewhere."""
+    if source.path is None:
+        return []
+    return [source.path, *(source.paths if isinstance(source, ImageFolder) else ())]

@@ -1,11 +1,9 @@
-"""Pictures of results: tinted segments with contours and names, and videos of them."""
+"""Pictures of results: tinted segments with contours and names."""
 
 from __future__ import annotations
 
 import colorsys
 from functools import lru_cache
-from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import cv2
@@ -19,7 +17,6 @@ OPACITY = 0.5
 """Of the colours over the image, unless another is asked for."""
 _GOLDEN = 0.618033988749895
 """Steps of this share of a turn keep hues of neighbouring ids far apart, for any number of ids."""
-_CODEC = "mp4v"
 
 Image = NDArray[Any]
 """uint8 [H, W, 3] RGB; the stubs of cv2 do not tell the dtype."""
@@ -75,63 +72,6 @@ def side_by_side(image: NDArray[np.uint8], drawn: NDArray[np.uint8]) -> Image:
     if image.shape != drawn.shape:
         raise ValueError(f"both pictures must have one size, found {image.shape}, {drawn.shape}")
     return np.hstack([image, drawn])
-
-
-class OverlayVideo:
-    """Writes RGB frames to an MP4 file; use it in a `with` block.
-
-    The file is created with the first frame, whose size all others must have.
-
-    Args:
-        path: the file; its folder must exist.
-        fps: frames per second of the video.
-    """
-
-    def __init__(self, path: str | Path, fps: float):
-        if not fps > 0:
-            raise ValueError(f"fps must be positive, found {fps}")
-        self.path = Path(path)
-        self.fps = fps
-        self._writer: cv2.VideoWriter | None = None
-        self._size: tuple[int, int] | None = None
-
-    def __enter__(self) -> OverlayVideo:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def write(self, rgb: NDArray[np.uint8]) -> None:
-        """Append a frame, uint8 [H, W, 3] RGB.
-
-        Raises:
-            OSError: the file cannot be written with this codec.
-            ValueError: the frame has another size than the first one.
-        """
-        size = (rgb.shape[1], rgb.shape[0])
-        if self._writer is None:
-            self._writer, self._size = self._open(size), size
-        if size != self._size:
-            raise ValueError(f"{self.path} has frames of {self._size} (w, h), found {size}")
-        self._writer.write(cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))
-
-    def close(self) -> None:
-        """Finish the file; harmless when done twice."""
-        if self._writer is not None:
-            self._writer.release()
-            self._writer = None
-
-    def _open(self, size: tuple[int, int]) -> cv2.VideoWriter:
-        fourcc = cv2.VideoWriter.fourcc(*_CODEC)
-        writer = cv2.VideoWriter(str(self.path), fourcc, self.fps, size)
-        if not writer.isOpened():
-            raise OSError(f"cannot write video {self.path} with codec {_CODEC} at {size} (w, h)")
-        return writer
 
 
 def _drawn_labels(

@@ -106,5 +106,5 @@ def test_a_missing_webcam():
 
 
 def test_a_rate_of_zero(folder):
-    with pytest.raises(FrameError, match="above 0, found 0"):
+    with pytest.raises(FrameError, match="above 0, got 0"):
         open_frames(folder, fps=0)

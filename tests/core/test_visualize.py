@@ -1,16 +1,15 @@
-"""Overlays and videos of results."""
+"""Overlays of results."""
 
 from __future__ import annotations
 
 import itertools
 
-import cv2
 import numpy as np
 import pytest
 
 from video_knet_core.geometry import LabelMap, OverlappingMasks
 from video_knet_core.types import ClassTable, PanopticFrame, StageTimes, Track, TrackState
-from video_knet_core.visualize import OverlayVideo, overlay, side_by_side, track_color
+from video_knet_core.visualize import overlay, side_by_side, track_color
 
 CLASSES = ClassTable.from_rows(
     [
@@ -138,38 +137,3 @@ def test_side_by_side_doubles_the_width():
     assert both.shape == (4, 12, 3) and both[:, :6].max() == 0 and both[:, 6:].min() == 1
     with pytest.raises(ValueError, match="one size"):
         side_by_side(a, b[:2])
-
-
-def test_a_video_can_be_read_back(tmp_path):
-    path = tmp_path / "out.mp4"
-    with OverlayVideo(path, 10) as video:
-        for level in (40, 120, 200):
-            video.write(np.full((64, 96, 3), (level, 60, 90), np.uint8))
-    reader = cv2.VideoCapture(str(path))
-    assert reader.get(cv2.CAP_PROP_FPS) == pytest.approx(10)
-    levels = []
-    while True:
-        ok, frame = reader.read()
-        if not ok:
-            break
-        assert frame.shape == (64, 96, 3)
-        levels.append(float(frame[..., 2].mean()))
-    assert levels == pytest.approx([40, 120, 200], abs=8)
-
-
-def test_a_video_that_cannot_be_written_is_an_error(tmp_path):
-    path = tmp_path / "no such folder" / "out.mp4"
-    with (
-        pytest.raises(OSError, match="no such folder.*codec mp4v"),
-        OverlayVideo(path, 10) as video,
-    ):
-        video.write(np.zeros((64, 96, 3), np.uint8))
-
-
-def test_all_frames_of_a_video_have_one_size(tmp_path):
-    with OverlayVideo(tmp_path / "out.mp4", 10) as video:
-        video.write(np.zeros((64, 96, 3), np.uint8))
-        with pytest.raises(ValueError, match=r"\(96, 64\) .*found \(64, 96\)"):
-            video.write(np.zeros((96, 64, 3), np.uint8))
-    with pytest.raises(ValueError, match="fps"):
-        OverlayVideo(tmp_path / "x.mp4", 0)

@@ -9,6 +9,7 @@ import argparse
 from collections.abc import Iterator, Sequence
 
 from .. import __version__
+from .arguments import expand_paths
 from .bench import add_bench
 from .completion import add_completion
 from .console import (
@@ -57,6 +58,7 @@ def _run(arguments: argparse.Namespace) -> int:
     with notes(arguments), interrupts() as signals:
         code, interrupted = EXIT_BAD_INPUT, False
         try:
+            expand_paths(arguments)
             code = arguments.run(arguments) or 0
         except BrokenPipeError:
             raise

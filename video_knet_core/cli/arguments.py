@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ..config import ASSOCIATIONS, TrackingConfig
 from ..engine.runtime import BACKENDS, Runtime, default_model_path, open_runtime
+from ..output_files import expanded
 
 MOST = 2**31 - 1
 MOST_THREADS = 1024
@@ -49,6 +50,15 @@ def add_association(command: argparse.ArgumentParser) -> None:
         "tracker; or, to compare with: raw kernels, iou of masks, sort, mask_propagation by "
         "optical flow, appearance to an ImageNet network (needs torch)",
     )
+
+
+def expand_paths(arguments: argparse.Namespace) -> None:
+    """Replace `~` in all paths; a shell leaves it in `--out=~/result`."""
+    for name, value in vars(arguments).items():
+        if isinstance(value, Path):
+            setattr(arguments, name, expanded(value))
+        elif isinstance(value, list):
+            setattr(arguments, name, [expanded(v) if isinstance(v, Path) else v for v in value])
 
 
 def positive(text: str) -> int:

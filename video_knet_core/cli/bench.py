@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 from ..engine.runtime import BACKENDS, default_model_path
+from ..output_files import check_output_file, write_text
 from .arguments import positive, size, threads
 
 
@@ -55,7 +56,9 @@ def _bench(arguments: argparse.Namespace) -> None:
     from ..evaluate.bench import bench
 
     models = arguments.models or [default_model_path()]
+    if arguments.json:
+        check_output_file(arguments.json, models, ".json")
     report = bench(models, arguments.backend, arguments.frames, arguments.size, arguments.threads)
     print("\n".join(report.table()))
     if arguments.json:
-        arguments.json.write_text(json.dumps(report.to_json(), indent=2) + "\n")
+        write_text(arguments.json, json.dumps(report.to_json(), indent=2) + "\n")

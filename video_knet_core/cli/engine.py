@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..output_files import check_output_file
 from .arguments import positive
 from .errors import UsageError
 
@@ -70,6 +71,8 @@ def _build_engine(arguments: argparse.Namespace) -> None:
     from ..engine.tensorrt_build import build_from_bytes
 
     model = ModelFile.read(arguments.model)
+    if arguments.out:
+        check_output_file(arguments.out, [arguments.model], ".plan")
     library = _library(arguments)
     gpu, targets = _gpu_of(library, arguments.target)
     onnx = model.path.read_bytes()

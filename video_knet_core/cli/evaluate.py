@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, get_args
 
 from ..config import ASSOCIATIONS, TrackingConfig
 from ..data.sprites import SpriteSplit
+from ..output_files import check_output_file, write_text
 from .arguments import add_association, add_model, positive, runtime_of
 from .errors import NothingError, UsageError
 
@@ -210,6 +211,8 @@ def _eval_dataset(arguments: argparse.Namespace) -> None:
 
     if arguments.predictions and arguments.save:
         raise UsageError("--save writes what a model predicts, so it cannot be with --predictions")
+    if arguments.json:
+        _check_scores(arguments)
     split = arguments.split or layout_of(arguments.name).validation
     dataset = open_dataset(arguments.name, arguments.root, split)
     if not any(len(video) for video in dataset):
@@ -220,7 +223,16 @@ def _eval_dataset(arguments: argparse.Namespace) -> None:
         return
     print("\n".join(scores.table()))
     if arguments.json:
-        arguments.json.write_text(scores.to_json())
+        write_text(arguments.json, scores.to_json())
+
+
+def _check_scores(arguments: argparse.Namespace) -> None:
+    """OutputError if the file of scores is a file of the data set or of the predictions."""
+    path, read = arguments.json, [arguments.root, arguments.predictions]
+    inputs = [folder for folder in read if folder is not None]
+    if path.exists():
+        inputs += [path for folder in inputs if folder.resolve() in path.resolve().parents]
+    check_output_file(path, inputs, ".json")
 
 
 def _scores(arguments: argparse.Namespace, dataset: VideoDataset) -> Scores | None:

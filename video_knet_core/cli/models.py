@@ -12,6 +12,7 @@ from ..config import STRIDE, ModelConfig
 from ..config_io import load_yaml
 from ..engine.runtime import default_model_path
 from ..installation import config_file
+from ..output_files import check_output_file
 from .arguments import size
 from .errors import UsageError, needs_torch
 
@@ -155,6 +156,7 @@ def _class_rows(config: ModelConfig) -> Iterator[str]:
 
 
 def _export(arguments: argparse.Namespace) -> None:
+    check_output_file(arguments.out, [arguments.checkpoint], ".onnx")
     with needs_torch("export"):
         from ..engine.export import export_checkpoint
 
@@ -165,6 +167,7 @@ def _export(arguments: argparse.Namespace) -> None:
 
 def _import_checkpoint(arguments: argparse.Namespace) -> None:
     config = load_yaml(ModelConfig, config_file(arguments.config, "models"))
+    check_output_file(arguments.out, [arguments.source, arguments.config], ".safetensors")
     with needs_torch("train"):
         from ..model.checkpoint import save_model, sha256
         from ..model.official import import_official, read_official, translate

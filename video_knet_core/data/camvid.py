@@ -14,8 +14,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ..natural_order import natural_order
 from ..types import NO_CLASS
-from .frames import IMAGE_SUFFIXES, FrameError, read_image
+from .frames import FrameError, is_image, read_image
 from .label_png import label_file
 from .sequences import list_images, match_frames
 from .video import DatasetError, FrameFiles, Labels, Video, VideoList
@@ -43,8 +44,7 @@ class CamVid:
         for folder in (root / "images", root / "labels"):
             if not folder.is_dir():
                 raise FrameError(f"CamVid needs the folder {folder}")
-        images = (root / "images").iterdir()
-        self.images = sorted(p for p in images if p.suffix.lower() in IMAGE_SUFFIXES)
+        self.images = natural_order(p for p in (root / "images").iterdir() if is_image(p.name))
         if not self.images:
             raise FrameError(f"{root / 'images'} holds no images")
         self.labels = [root / "labels" / f"{image.stem}.png" for image in self.images]

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..natural_order import natural_order
 from .camvid import open_camvid
 from .cityscapes_vps import open_cityscapes_vps
 from .coco import open_coco_instances, open_coco_panoptic
@@ -90,5 +91,5 @@ def layout_of(name: str) -> Layout:
 def _content(root: Path) -> str:
     if not root.is_dir():
         return "no such folder"
-    names = sorted(path.name for path in root.iterdir())
+    names = natural_order(path.name for path in root.iterdir())
     return ", ".join(names[:10]) or "an empty folder"

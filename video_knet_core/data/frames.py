@@ -3,14 +3,15 @@
     for image, stamp in open_frames("drive.mp4"):
         ...
 
-Each source gives RGB uint8 [H, W, 3] and a stamp in nanoseconds, and starts anew each time it is
-iterated. Recorded sources count stamps from 0 by their frame rate; a webcam gives the wall clock.
+Each source gives RGB uint8 [H, W, 3] and a stamp in nanoseconds, and starts from its first frame
+each time it is iterated. Stamps of a video file are the times in the file, from 0 on; those of
+images and streets count from 0 by the frame rate; those of a webcam are the wall clock.
 """
 
 from __future__ import annotations
 
 import itertools
-import logging
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,7 +22,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-_log = logging.getLogger(__name__)
+from ..natural_order import is_hidden, natural_order
+from ..output_files import expanded
 
 Frame = tuple[NDArray[np.uint8], int]
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
@@ -37,8 +39,13 @@ class FrameSource(Protocol):
     """Frames in order, with stamps."""
 
     fps: float
+    """Nominal or mean rate [Hz]; the stamps need not follow it."""
     count: int | None
-    """Number of frames, as far as it is known beforehand."""
+    """Number of frames as the source declares it, which may be wrong; None = unknown."""
+    endless: bool
+    """Whether it has no end of its own."""
+    path: Path | None
+    """The file or folder that is read; None = there is none."""
 
     def __iter__(self) -> Iterator[Frame]:
         """Play from the start; FrameError when a frame cannot be read."""
@@ -56,12 +63,14 @@ def open_frames(source: str | Path, fps: float = DEFAULT_FPS) -> FrameSource:
     Raises:
         FrameError: there is no such source, or it cannot be read.
     """
-    if not fps > 0:
-        raise FrameError(f"the frame rate must be above 0, found {fps}")
-    path, name = Path(source), str(source)
+    if not 0 < fps < math.inf:
+        raise FrameError(f"expected a frame rate above 0, got {fps}")
+    path, name = expanded(source), str(source)
     if path.is_dir():
         return ImageFolder(path, fps)
-    if path.is_file():
+    if path.exists():  # a file, a pipe or /dev/stdin
+        from .video_file import VideoFile  # a robot with a camera needs no PyAV
+
         return VideoFile(path)
     if name.isdecimal():
         return Webcam(int(name))
@@ -73,45 +82,15 @@ def open_frames(source: str | Path, fps: float = DEFAULT_FPS) -> FrameSource:
     )
 
 
-class VideoFile:
-    """A file that OpenCV can decode."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        capture = self._open()
-        fps = capture.get(cv2.CAP_PROP_FPS)
-        count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
-        capture.release()
-        self.fps: float = fps if 0 < fps < 1000 else DEFAULT_FPS
-        self.count = count if count > 0 else None
-
-    def _open(self) -> cv2.VideoCapture:
-        capture = cv2.VideoCapture(str(self._path))
-        if not capture.isOpened() or not capture.grab():
-            raise FrameError(f"{self._path} is not a video that OpenCV can read")
-        capture.release()
-        return cv2.VideoCapture(str(self._path))
-
-    def __iter__(self) -> Iterator[Frame]:
-        capture = self._open()
-        try:
-            for index in itertools.count():
-                more, image = capture.read()
-                if not more:
-                    break
-                yield _rgb(image), _stamp(index, self.fps)
-        finally:
-            capture.release()
-        if self.count and index < self.count:  # a damaged file, or a count that was an estimate
-            _log.warning("%s: only %d of %d frames can be read", self._path, index, self.count)
-
-
 class ImageFolder:
-    """The images of a folder, by name."""
+    """The images of a folder by name, in natural order: 1, 2, 10."""
+
+    endless = False
 
     def __init__(self, folder: Path, fps: float = DEFAULT_FPS) -> None:
+        self.path: Path | None = folder
         self.fps = fps
-        self.paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
+        self.paths = natural_order(path for path in folder.iterdir() if is_image(path.name))
         if not self.paths:
             raise FrameError(f"{folder} holds no images ({', '.join(IMAGE_SUFFIXES)})")
         self.count: int | None = len(self.paths)
@@ -123,6 +102,9 @@ class ImageFolder:
 
 class Webcam:
     """A camera of this machine; it never ends."""
+
+    endless = True
+    path: Path | None = None
 
     def __init__(self, index: int) -> None:
         self._index = index
@@ -157,6 +139,8 @@ class SyntheticFrames:
     seed: int
     fps: float = DEFAULT_FPS
     count: int | None = None
+    endless: bool = True
+    path: Path | None = None
 
     def __iter__(self) -> Iterator[Frame]:
         from .synthetic_street import SyntheticStreet
@@ -164,6 +148,11 @@ class SyntheticFrames:
         street = SyntheticStreet(self.seed, fps=self.fps)
         for index in itertools.count():
             yield street.frame(index).image, _stamp(index, self.fps)
+
+
+def is_image(name: str) -> bool:
+    """Whether a file of that name is an image of the user, and none that a system added."""
+    return Path(name).suffix.lower() in IMAGE_SUFFIXES and not is_hidden(name)
 
 
 def read_image(path: Path) -> NDArray[np.uint8]:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..natural_order import natural_order
 from .label_png import as_classes, label_file, read_rgb
 from .sequences import first_folder, list_folders, list_images, match_frames
 from .video import FrameFiles, Labels, Video, VideoList
@@ -41,7 +42,7 @@ def _official(images: Path, panoptic: Path) -> list[Video]:
     read = read_step if panoptic.is_dir() or images.name != "test" else None
     names = list_folders(images)
     if read:
-        names = sorted({*names, *list_folders(panoptic)})
+        names = natural_order({*names, *list_folders(panoptic)})
     return [
         Video(name, match_frames(list_images(images / name), labels), read)
         for name in names

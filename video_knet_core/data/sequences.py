@@ -3,33 +3,45 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
-from .frames import IMAGE_SUFFIXES
+from ..natural_order import is_hidden, natural_order
+from .frames import is_image
 from .video import DatasetError, FrameFiles, LabelReader, Video
 
 
 def list_images(folder: str | Path) -> dict[str, str]:
-    """Name without suffix -> path of the images of a folder, by name; {} if it is no folder."""
+    """Name without suffix -> path of the images of a folder, in natural order of the names.
+
+    Empty if it is no folder. DatasetError if two images differ in the suffix only.
+    """
     try:
-        names = sorted(os.listdir(folder))
+        names = natural_order(filter(is_image, os.listdir(folder)))
     except (FileNotFoundError, NotADirectoryError):
         return {}
-    split = (os.path.splitext(name) for name in names)
-    return {stem: f"{folder}/{stem}{end}" for stem, end in split if end.lower() in IMAGE_SUFFIXES}
+    images: dict[str, str] = {}
+    for name in names:
+        stem, path = os.path.splitext(name)[0], f"{folder}/{name}"
+        if stem in images:
+            raise DatasetError(f"expected one image called {stem}, got {images[stem]} and {path}")
+        images[stem] = path
+    return images
 
 
 def list_folders(folder: str | Path) -> list[str]:
-    """Names of the folders in `folder`, sorted; DatasetError if it is no folder or has none."""
+    """Names of the folders in `folder`, in natural order, without hidden ones.
+
+    DatasetError if it is no folder or has none.
+    """
     try:
         with os.scandir(folder) as entries:
-            names = sorted(entry.name for entry in entries if entry.is_dir())
+            names = [e.name for e in entries if e.is_dir() and not is_hidden(e.name)]
     except (FileNotFoundError, NotADirectoryError):
         raise DatasetError(f"there is no folder {folder}") from None
     if not names:
-        raise DatasetError(f"{folder} holds no folders, wanted one for each video")
-    return names
+        raise DatasetError(f"{folder} holds no folders, expected one for each video")
+    return natural_order(names)
 
 
 def first_folder(*folders: Path) -> Path:
@@ -53,13 +65,13 @@ def read_names(path: Path) -> list[str]:
 def match_frames(
     images: Mapping[str, str], labels: Mapping[str, str] | None
 ) -> tuple[FrameFiles, ...]:
-    """One frame for every name that has an image, or labels, or both, sorted by name.
+    """One frame for every name that has an image, or labels, or both, in natural order.
 
     Frames that lack one stay in: they are named when they are read, and by `validate-data`.
     """
     if labels is None:
-        return tuple(FrameFiles(name, images[name]) for name in sorted(images))
-    names: Iterable[str] = sorted(images.keys() | labels.keys())
+        return tuple(FrameFiles(name, images[name]) for name in natural_order(images))
+    names = natural_order(images.keys() | labels.keys())
     return tuple(FrameFiles(name, images.get(name), labels.get(name)) for name in names)
 
 

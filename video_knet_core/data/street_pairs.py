@@ -62,13 +62,17 @@ class StreetPairs:
         street = SyntheticStreet(seed)
         frames = [street.frame(moment + offset) for offset in OFFSETS]
         self.cache.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=self.cache, suffix=".npz", delete=False) as file:
-            np.savez(
-                file,
-                images=np.stack([f.image for f in frames]),
-                semantic=np.stack([f.semantic for f in frames]),
-                instance=np.stack([f.instance for f in frames]),
-            )
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(file.name, path)
+        images, semantic, instance = (
+            np.stack([getattr(frame, part) for frame in frames])
+            for part in ("image", "semantic", "instance")
+        )
+        # the name is of its own: several workers may draw the same street
+        with tempfile.NamedTemporaryFile(dir=self.cache, prefix=".street_", delete=False) as file:
+            try:
+                np.savez(file, images=images, semantic=semantic, instance=instance)
+                file.flush()
+                os.fsync(file.fileno())
+                os.replace(file.name, path)
+            except BaseException:
+                os.unlink(file.name)
+                raise

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..metrics.rle import RunLengths
+from ..output_files import make_folder, write_text
 from ..types import NO_CLASS
 from . import vipseg, vspw
 from .label_png import segment_colors, write_png
@@ -220,6 +221,6 @@ def _check_sizes(semantic: NDArray, instance: NDArray) -> None:
 
 
 def _write_json(path: Path, content: Any) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content))
+    make_folder(path.parent)
+    write_text(path, json.dumps(content))
     return path

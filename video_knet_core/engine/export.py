@@ -7,7 +7,6 @@ build every graph: see the comments on types here and in `merging`.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from ..model.checkpoint import load_model, sha256
 from ..model.kernels import PreviousKernels
 from ..model.precision import with_half_maps
 from ..model.video_knet import VideoKNet
+from ..output_files import make_folder, replacing
 from .frame import segment_frame
 from .model_file import FORMAT, FORMS, INPUTS, METADATA_KEY, PRECISIONS, outputs_of
 
@@ -139,10 +139,9 @@ def _check_choice(name: str, value: str, known: Iterable[str]) -> None:
 
 def _save(proto: onnx.ModelProto, out: Path) -> None:
     """Write the file so that a fault in the middle leaves an old one as it was."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.with_name(out.name + ".partial")
-    onnx.save(proto, str(partial))
-    os.replace(partial, out)
+    make_folder(out.parent)
+    with replacing(out) as partial:
+        onnx.save(proto, str(partial), format="protobuf")  # not by the name, which has no suffix
 
 
 def _forget_sources(graph: onnx.GraphProto) -> None:

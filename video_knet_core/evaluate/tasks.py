@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic
@@ -10,6 +11,7 @@ from typing import Any, Generic
 from ..config import TrackingConfig
 from ..data.video import DatasetError, VideoDataset
 from ..engine.runtime import Runtime
+from ..output_files import new_folder
 from ..types import PanopticFrame
 from .by_model import by_model
 from .instances import InstanceEvaluator, instances
@@ -85,17 +87,19 @@ def evaluate_model(
         ModelError: the classes of the model are not those of the data set.
         DatasetError: a frame cannot be read, the labels are not published and nothing is saved, or
             the data set is for training only.
-        OSError: a prediction cannot be written.
+        OSError: `save` is not new or empty, or a prediction cannot be written.
     """
     task = _task_of(dataset)
     evaluator = task.evaluator(dataset) if is_labelled(dataset) else None
     if evaluator is None and save is None:
         raise DatasetError(f"{_unlabelled(dataset)}; with --save its predictions are written")
-    saver = task.saver(save) if save else None
-    receivers: list[Receiver[Any]] = [part for part in (evaluator, saver) if part is not None]
-    run(dataset, by_model(runtime, dataset, task.convert, tracking), receivers)
-    if saver is not None:
-        saver.close()
+    predictor = by_model(runtime, dataset, task.convert, tracking)
+    with nullcontext() if save is None else new_folder(save):
+        saver = None if save is None else task.saver(save)
+        receivers: list[Receiver[Any]] = [part for part in (evaluator, saver) if part is not None]
+        run(dataset, predictor, receivers)
+        if saver is not None:
+            saver.close()
     return evaluator.compute() if evaluator is not None else None
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..config import ConfigError, ModelConfig
 from ..config_io import from_dict, to_dict
+from ..output_files import make_folder, replacing
 from .video_knet import VideoKNet
 
 FORMAT = 1
@@ -80,12 +81,11 @@ def load_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 def save_tensors(tensors: dict[str, Tensor], path: str | Path, metadata: dict[str, str]) -> None:
     """Write a safetensors file so that a fault in the middle leaves the old file as it was."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    save_file({k: v.contiguous() for k, v in tensors.items()}, partial, metadata)
-    with partial.open("rb") as file:
-        os.fsync(file.fileno())  # or a power cut could leave the new name with nothing in it
-    os.replace(partial, path)
+    make_folder(path.parent)
+    with replacing(path) as partial:
+        save_file({k: v.contiguous() for k, v in tensors.items()}, partial, metadata)
+        with partial.open("rb") as file:
+            os.fsync(file.fileno())  # or a power cut could leave the new name with nothing in it
 
 
 @contextmanager

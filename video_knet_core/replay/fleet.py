@@ -20,6 +20,8 @@ from typing import Any
 from ..bags.bag import BagError
 from ..config import TrackingConfig
 from ..engine.runtime import open_runtime
+from ..natural_order import is_hidden, natural_key, natural_order
+from ..output_files import expanded, is_new
 from .journal import FinishedError, frames_kept
 from .run import replay
 from .settings import ReplayError, ReplaySettings
@@ -102,7 +104,9 @@ def failure(job: Job, reason: str, seconds: float = 0.0) -> Outcome:
 
 
 def find_jobs(pattern: str, out: Path, resume: bool = False) -> tuple[Job, ...]:
-    """The bags that a glob pattern matches, sorted; what lies in `out` is none of them.
+    """The bags that a glob pattern matches, in natural order; what lies in `out` is none of them.
+
+    Hidden files, as `._drive.mcap`, are no bags.
 
     The results of a bag are in a folder called after what the bag is called from the first
     wildcard of the pattern on, without the suffix: `bags/*/drive*.mcap` has those of
@@ -112,9 +116,12 @@ def find_jobs(pattern: str, out: Path, resume: bool = False) -> tuple[Job, ...]:
         ReplayError: the pattern matches nothing, two bags would share a folder, or, unless with
             `resume`, one of the folders has something in it.
     """
+    pattern = str(expanded(pattern))
     base, out = fixed_folder(pattern), out.absolute()
-    bags = sorted(Path(name).absolute() for name in glob.glob(pattern, recursive=True))
-    bags = [bag for bag in bags if out not in (bag, *bag.parents)]
+    matches = [Path(name).absolute() for name in glob.glob(pattern, recursive=True)]
+    bags = natural_order(path for path in matches if not is_hidden(path.name))
+    results = out.resolve()
+    bags = [bag for bag in bags if results not in (bag.resolve(), *bag.resolve().parents)]
     if not bags:
         raise ReplayError(f"no bag is called {pattern}")
     names = [str((bag if bag.is_dir() else bag.with_suffix("")).relative_to(base)) for bag in bags]
@@ -127,7 +134,7 @@ def find_jobs(pattern: str, out: Path, resume: bool = False) -> tuple[Job, ...]:
 
 def fixed_folder(pattern: str) -> Path:
     """The folder in which all is that a glob pattern can match."""
-    path = Path(pattern)
+    path = expanded(pattern)
     fixed = Path(*itertools.takewhile(lambda part: not glob.has_magic(part), path.parts))
     return (path.parent if fixed == path else fixed).absolute()
 
@@ -148,7 +155,7 @@ def _check_folders(jobs: Sequence[Job]) -> None:
 def _check_new(jobs: Sequence[Job]) -> None:
     """ReplayError if there are results already."""
     for job in jobs:
-        if job.out.exists() and (not job.out.is_dir() or any(job.out.iterdir())):
+        if not is_new(job.out):
             raise ReplayError(
                 f"{job.out} is not empty: --resume goes on with the replays that are there, "
                 "or name another folder"
@@ -256,7 +263,7 @@ def replay_serially(jobs: Sequence[Job], plan: Plan) -> Iterator[Outcome]:
 
 def table(outcomes: Sequence[Outcome]) -> str:
     """A row for each bag, the reasons of what went wrong, and the sum."""
-    outcomes = sorted(outcomes, key=lambda outcome: outcome.job.bag)
+    outcomes = sorted(outcomes, key=lambda outcome: natural_key(outcome.job.bag))
     width = max(len("bag"), *(len(outcome.job.name) for outcome in outcomes))
     lines = [f"{'bag':{width}}  {'frames':>8}  {'failed':>6}  {'seconds':>8}  state"]
     lines += [

@@ -8,16 +8,19 @@ made again; after it they are kept. So a replay may be killed at any time.
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..output_files import is_new, write_text
 from .settings import ReplayError
 
 FORMAT = 1
 NAME = "replay.json"
 UNFINISHED = "unfinished"
+STATE_NAME = re.compile(r"state_\d{4,}\.zip")
 
 
 @dataclass
@@ -42,9 +45,7 @@ class Journal:
 
     def save(self, out: Path) -> None:
         """Replace the file in `out` in one step."""
-        temporary = out / f"{NAME}.tmp"
-        temporary.write_text(json.dumps(asdict(self), indent=1) + "\n")
-        temporary.replace(out / NAME)
+        write_text(out / NAME, json.dumps(asdict(self), indent=1) + "\n")
 
 
 class FinishedError(ReplayError):
@@ -73,7 +74,7 @@ def open_journal(out: Path, task: dict[str, Any], resume: bool) -> Journal:
     task = json.loads(json.dumps(task))  # tuples are lists in the file
     out.mkdir(parents=True, exist_ok=True)
     if not (out / NAME).exists():
-        if any(out.iterdir()):
+        if not is_new(out):
             raise ReplayError(f"{out} holds other files; name a folder that is new or empty")
         journal = Journal(task)
     else:
@@ -83,8 +84,8 @@ def open_journal(out: Path, task: dict[str, Any], resume: bool) -> Journal:
             journal = Journal(task)
     shutil.rmtree(out / UNFINISHED, ignore_errors=True)
     for state in out.glob("state_*.zip"):
-        if state.name != journal.state:  # killed before it was removed
-            state.unlink()
+        if state.name != journal.state and STATE_NAME.fullmatch(state.name):
+            state.unlink()  # killed before it was removed
     journal.save(out)
     return journal
 

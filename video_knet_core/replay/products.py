@@ -13,10 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..data.submissions import write_step
+from ..overlay_video import OverlayVideo
 from ..recording import table_row
 from ..ros_messages.conversions import nanoseconds
 from ..types import ClassTable
-from ..visualize import OverlayVideo, overlay
+from ..visualize import overlay
 from .camera import Processed
 from .settings import ReplayError, ReplaySettings
 
@@ -69,7 +70,7 @@ class Products:
         if self._lines is not None:
             self._lines.write(json.dumps(self._row(result)) + "\n")
         if self._settings.overlay:
-            self._draw(overlay(result.image, result.frame, self._classes))
+            self._draw(overlay(result.image, result.frame, self._classes), result.frame.stamp)
 
     def finish_part(self, part: int) -> int:
         """Put the video of a part in its place; returns the bytes of the JSON lines so far."""
@@ -111,7 +112,7 @@ class Products:
             "tracks": [table_row(track, self._classes) for track in frame.tracks],
         }
 
-    def _draw(self, drawn: NDArray[np.uint8]) -> None:
+    def _draw(self, drawn: NDArray[np.uint8], stamp: int) -> None:
         """Add to the video; a picture of another size is scaled to that of the first one."""
         if self._video is None:
             self._unfinished.parent.mkdir(parents=True, exist_ok=True)
@@ -119,4 +120,4 @@ class Products:
             self._size = (drawn.shape[1], drawn.shape[0])
         if (drawn.shape[1], drawn.shape[0]) != self._size:
             drawn = np.asarray(cv2.resize(drawn, self._size), np.uint8)
-        self._video.write(drawn)
+        self._video.write(drawn, stamp)

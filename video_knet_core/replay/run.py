@@ -7,7 +7,7 @@ import logging
 import shutil
 import time
 from collections.abc import Callable, Generator, Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -19,6 +19,8 @@ from ..bags.writing import Ros2Writer, read_metadata, recorded_qos, write_metada
 from ..config import TrackingConfig
 from ..data.frames import DEFAULT_FPS
 from ..engine.runtime import Runtime
+from ..natural_order import is_hidden, natural_order
+from ..output_files import exclusive, expanded
 from ..progress import progress_bar
 from ..stored_state import StateError, pack, unpack
 from .background import Background, ahead
@@ -35,6 +37,8 @@ from .settings import ReplayError, ReplaySettings
 GRACE = 10_000_000_000
 """Nanoseconds after the end of `duration` from which on the bag is read no further: a few messages
 may have been recorded late."""
+RECORDED = {".mcap", ".db3"}
+"""In the names of the files of a recording, compressed or not."""
 BATCH = 1 << 20
 """Bytes after which messages are handed on though no image follows."""
 Read = tuple[Message, Decoded | ValueError | None]
@@ -93,12 +97,13 @@ def replay(
     Raises:
         BagError: the bag cannot be read at all, or has not what is asked for.
         ReplayError: `out` holds something else, or another replay.
+        OutputError: another process writes into `out`, or it is a file.
         KeyboardInterrupt: the replay can be resumed.
         OSError: a file cannot be written.
     """
-    return _Replay(
-        Path(path), runtime, out, settings or ReplaySettings(), tracking or TrackingConfig(), resume
-    ).run()
+    settings, tracking = settings or ReplaySettings(), tracking or TrackingConfig()
+    with ExitStack() as held:
+        return _Replay(expanded(path), runtime, out, settings, tracking, resume, held).run()
 
 
 class _Replay:
@@ -110,6 +115,7 @@ class _Replay:
         settings: ReplaySettings,
         tracking: TrackingConfig,
         resume: bool,
+        held: ExitStack,
     ) -> None:
         self._bag: Bag = open_bag(path)
         self._contents = self._bag.contents()
@@ -133,6 +139,7 @@ class _Replay:
             "settings": asdict(settings),
             "tracking": asdict(tracking),
         }
+        held.enter_context(exclusive(out))
         self._journal = open_journal(out, task, resume)
         self._cameras = {
             topic: CameraReplay(node, runtime, settings, tracking)
@@ -379,9 +386,12 @@ def _before(messages: Iterator[Message], end: int) -> Iterator[Message]:
 
 
 def _size(path: Path) -> int:
-    files = path.iterdir() if path.is_dir() else [path]
-    return sum(file.stat().st_size for file in files)
+    """Bytes of the bag; other files and folders beside those of a recording are none of it."""
+    files = [path]
+    if path.is_dir():
+        files = [f for f in path.iterdir() if RECORDED & set(f.suffixes) and not is_hidden(f.name)]
+    return sum(file.stat().st_size for file in files if file.is_file())
 
 
 def _contents(out: Path) -> list[str]:
-    return sorted(f"{p.name}/" if p.is_dir() else p.name for p in out.iterdir())
+    return natural_order(f"{p.name}/" if p.is_dir() else p.name for p in out.iterdir())

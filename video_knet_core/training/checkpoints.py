@@ -55,6 +55,11 @@ class RunFiles:
         """The model with the best validation."""
         return self.folder / "best.safetensors"
 
+    def present(self) -> str:
+        """Names of the files that a new run would replace; empty if there are none."""
+        files = (self.state, self.last, self.best)
+        return ", ".join(path.name for path in files if path.exists())
+
     def save_model(self, path: Path, model: VideoKNet, progress: Progress, seed: int) -> None:
         """Write a model to use, with its step and its last validation inside."""
         facts = {"step": progress.step, "seed": seed, "metrics": progress.metrics}

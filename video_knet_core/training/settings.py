@@ -16,6 +16,7 @@ from ..data.sprites import load_sprites
 from ..data.street_frame import street_ids
 from ..data.street_pairs import StreetPairs
 from ..data.video import VideoDataset
+from ..output_files import expanded
 from .criterion import LossWeights
 from .targets import TARGET_RULES
 
@@ -202,7 +203,7 @@ class TrainConfig:
 
     def load_model_config(self, config_path: Path) -> ModelConfig:
         """Read the model configuration this run names."""
-        return load_yaml(ModelConfig, config_path.parent / self.model)
+        return load_yaml(ModelConfig, config_path.parent / expanded(self.model))
 
 
 def open_sources(
@@ -232,7 +233,7 @@ def open_sources(
         pasted = _copy_paste(config, model, root)
         sources.append((share, pasted if video else KeyFrames(pasted)))
     if config.rest > share:
-        cache = Path(config.street_cache) if config.street_cache else out / "streets"
+        cache = expanded(config.street_cache) if config.street_cache else out / "streets"
         ids = street_ids(model.classes, "the synthetic street")
         streets = StreetPairs(config.synthetic_seeds, cache, causal=config.causal, ids=ids)
         sources.append((config.rest - share, streets if video else KeyFrames(streets)))
@@ -241,8 +242,8 @@ def open_sources(
 
 def _copy_paste(config: DataConfig, model: ModelConfig, root: Path) -> PairSource:
     ids = street_ids(model.classes, f"data.copy_paste_share {config.copy_paste_share}")
-    sprites = load_sprites(root / config.sprites, model.classes)
-    stills = CamVid(root / config.stills, ids)
+    sprites = load_sprites(root / expanded(config.sprites), model.classes)
+    stills = CamVid(root / expanded(config.stills), ids)
     return CopyPaste(
         *(stills, sprites, model.classes.things, config.max_sprites),
         causal=config.causal,
@@ -251,7 +252,9 @@ def _copy_paste(config: DataConfig, model: ModelConfig, root: Path) -> PairSourc
 
 
 def _clip_pairs(config: ClipConfig, model: ModelConfig, root: Path, video: bool) -> PairSource:
-    dataset = open_labelled(config.dataset, root / config.path, config.split, model, "data.clips")
+    dataset = open_labelled(
+        config.dataset, root / expanded(config.path), config.split, model, "data.clips"
+    )
     crop = CropRange((config.scale[0], config.scale[1]), (config.aspect[0], config.aspect[1]))
     if config.stills or not video:
         return StillPairs(dataset, crop, alone=not video)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
 
 import torch
@@ -18,6 +18,7 @@ from ..config_io import load_yaml
 from ..model.checkpoint import load_model
 from ..model.official import read_official, translate
 from ..model.video_knet import VideoKNet
+from ..output_files import exclusive, expanded
 from . import processes
 from .batches import Batch, PairDataset, batches
 from .checkpoints import Progress, RunFiles, identity
@@ -158,7 +159,7 @@ def build_model(config: TrainConfig, config_path: Path) -> VideoKNet:
     if config.init is None:
         model.backbone.load_imagenet()
     else:
-        init = config_path.parent / config.init
+        init = config_path.parent / expanded(config.init)
         if init.suffix == ".pth":
             state, _ = translate(read_official(init))
         else:
@@ -226,13 +227,16 @@ def train_from_config(
     Raises:
         ConfigError: the configuration cannot be used, or `out` holds a run and `resume` is off.
         CheckpointError: there is nothing to resume, or it is of another run.
+        OutputError: another process trains in `out`.
     """
-    with processes.joined(find_device(device)) as own_device:
+    with processes.joined(find_device(device)) as own_device, ExitStack() as held:
+        if not resume and (present := RunFiles(out).present()):
+            raise ConfigError(f"{out} holds a run already ({present}): resume it, or name another")
         trainer = Trainer(config_path, out, data_root, str(own_device))
+        if processes.number() == 0:
+            held.enter_context(exclusive(out))
         if resume:
             trainer.resume()
-        elif trainer.files.state.exists():
-            raise ConfigError(f"{out} holds a run already: resume it, or choose another folder")
         processes.wait()
         trainer.run()
 

@@ -17,6 +17,7 @@ from ..data.video import DatasetError
 from ..engine.torch_runtime import TorchRuntime
 from ..evaluate.by_model import FRAMES_PER_SECOND
 from ..model.video_knet import VideoKNet
+from ..output_files import expanded
 from ..predictor import VideoPredictor
 from ..visualize import overlay
 from . import processes
@@ -79,7 +80,7 @@ def _open_clips(
     if config.dataset == "synthetic":
         ids = street_ids(model.classes, "validation")
         return [_Street(FIRST_SEED + n, ids) for n in range(config.clips)]
-    root = data_path(data_root, f"validation: {config.dataset}") / config.path
+    root = data_path(data_root, f"validation: {config.dataset}") / expanded(config.path)
     dataset = open_labelled(config.dataset, root, config.split, model, "validation")
     videos = [dataset[n] for n in range(min(config.clips, len(dataset)))]
     for video in videos:
