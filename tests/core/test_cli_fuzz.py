@@ -58,7 +58,16 @@ COMMANDS = {
     "validate-data": (2, "--split --json"),
     "bench": (1, "--backend --frames --size --threads --json"),
 }
-FLAGS = {"--rle", "--merge", "--overlay", "--labels", "--tracks", "--no-report", "--resume", "--raw"}
+FLAGS = {
+    "--rle",
+    "--merge",
+    "--overlay",
+    "--labels",
+    "--tracks",
+    "--no-report",
+    "--resume",
+    "--raw",
+}
 LIKELY = {  # what the parser may take, to get behind it
     "--backend": ["auto", "torch", "onnxruntime-cpu", "tensorrt"],
     "--threads": ["1"],
