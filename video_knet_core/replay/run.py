@@ -142,10 +142,10 @@ class _Replay:
         held.enter_context(exclusive(out))
         self._journal = open_journal(out, task, resume)
         self._cameras = {
-            topic: CameraReplay(node, runtime, settings, tracking)
+            topic: CameraReplay(node, runtime, settings, tracking, start=self._contents.start or 0)
             for topic, node in self._nodes.items()
         }
-        self._report = Report(self._facts(path, tracking)) if settings.report else None
+        self._report = Report(self._facts(path, tracking), out) if settings.report else None
         self._restore()
         self._copied = self._topics_to_copy() if settings.merge else {}
         self._products = {topic: self._products_of(topic) for topic in topics}
@@ -290,7 +290,10 @@ class _Replay:
         self._finish_part()
         if self._report is not None:
             failures = {topic: (c.failed, c.failures) for topic, c in self._cameras.items()}
-            write_page(self._report, Outcome(failures, damage), self._out)
+            late = {topic: camera.late for topic, camera in self._cameras.items()}
+            left_out = {topic: camera.left_out for topic, camera in self._cameras.items()}
+            self._report.finish()
+            write_page(self._report, Outcome(failures, damage, late, left_out), self._out)
         state, self._journal.state = self._journal.state, ""
         self._journal.damage, self._journal.complete = damage, True
         self._journal.save(self._out)
@@ -303,6 +306,8 @@ class _Replay:
             self._part.abort()
         for products in self._products.values():
             products.close()
+        if self._report is not None:
+            self._report.close()
         if self._rerun is not None:
             self._rerun.close()
 
