@@ -24,6 +24,7 @@ from .config import TrackingConfig
 from .data.frames import FrameError, FrameSource, ImageFolder
 from .engine.runtime import Runtime
 from .epochs import epoch_of
+from .image_files import write_pixels
 from .output_files import OutputError, exclusive, refuse_inputs
 from .predictor import VideoPredictor
 from .progress import progress_bar
@@ -130,8 +131,7 @@ class Recording:
         # the line comes first: a folder with label images in it has lines that show whose they are
         self._lines.write(json.dumps(self._line(frame)) + "\n")
         path = self._labels / f"{self._count:06d}.png"
-        if not cv2.imwrite(str(path), frame.labels, [cv2.IMWRITE_PNG_COMPRESSION, 1]):
-            raise OSError(f"cannot write {path}")
+        write_pixels(path, frame.labels, [cv2.IMWRITE_PNG_COMPRESSION, 1])
         self._count += 1
         self._video.write(overlay(image, frame, self._classes), frame.stamp)
 

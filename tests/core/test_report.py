@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import json
 import re
 
 import numpy as np
 import pytest
-from bag_fixtures import bag_of
+from bag_fixtures import bag_of, rewritten
 from browser import DESK, PHONE, Browser, find_browser
 from report_pages import ReportPage
 from tiny_onnx import write_tiny_model
@@ -140,6 +141,136 @@ def test_a_reset_ends_all_tracks_and_their_ids_mean_others_after():
     assert fed(new_report(), frames).track_counts().tolist() == [0, 2]
 
 
+# --- from a track to its frame -------------------------------------------------------------------
+
+
+def links(found: ReportPage) -> list[dict[str, str | None]]:
+    return [each for tag, each in found.elements if tag == "a" and "#frame" in str(each["href"])]
+
+
+def test_each_track_has_a_link_to_the_first_picture_with_it():
+    rows = {n: [row(1, CAR, 1), *([row(2, CAR, 2)] if n >= 3 else [])] for n in range(6)}
+    found = page_of(fed(new_report(), [result(n, *rows[n]) for n in rows]))
+    assert [each["href"] for each in links(found)] == ["#frame-0-0", "#frame-0-3"]
+    assert {each.get("id") for _, each in found.elements} >= {"frame-0-0", "frame-0-3"}
+
+
+def test_a_track_without_a_picture_has_a_link_to_the_nearest_one():
+    def rows(number):
+        return [row(1, CAR, 1)] if number == 97 else []
+
+    report = fed(new_report(), [result(number, *rows(number)) for number in range(200)])
+    assert 97 not in [picture.number for picture in report.cameras[TOPIC].pictures.kept]
+    (link,) = links(page_of(report))
+    assert link["href"] == "#frame-0-96" and "nearest" in str(link["title"])
+
+
+def test_links_of_several_cameras_lead_to_their_own_pictures():
+    topics = ("/front/image_raw", "/rear/image_raw")
+    report = new_report(topics=topics)
+    for topic in topics:
+        report.add(topic, 0, result(0, row(1, CAR, 1)))
+    found = page_of(report)
+    assert [each["href"] for each in links(found)] == ["#frame-0-0", "#frame-1-0"]
+    ids = [each["id"] for _, each in found.elements if "id" in each]
+    assert len(ids) == len(set(ids))
+
+
+# --- stamps --------------------------------------------------------------------------------------
+
+
+def stamped(stamps: list[int], epochs=None) -> Report:
+    """A report of frames that were received 0.1 s apart, with these stamps."""
+    report = new_report()
+    for number, (stamp, epoch) in enumerate(zip(stamps, epochs or [0] * len(stamps), strict=True)):
+        each = result(number, row(1, CAR, 1), epoch=epoch)
+        frame = dataclasses.replace(each.frame, stamp=stamp)
+        report.add(TOPIC, number * PERIOD, each._replace(frame=frame))
+    return report
+
+
+def test_regular_stamps_have_no_gaps_and_no_resets():
+    found = page_of(stamped([n * PERIOD for n in range(20)]))
+    assert "10 Hz" in found.text and "There are no gaps and no resets." in found.text
+    assert not found.of_class("mark")
+
+
+def test_gaps_and_resets_are_named_with_their_times_and_marked():
+    stamps = [n * PERIOD + (2_000_000_000 if n >= 12 else 0) for n in range(20)]
+    report = stamped(stamps, [0] * 15 + [1] * 5)
+    notes = report.cameras[TOPIC].stamps
+    assert notes.gaps() == [(pytest.approx(2.1), pytest.approx(1.2))]
+    assert notes.resets == [pytest.approx(1.5)] and notes.reset_count == 1
+    found = page_of(report)
+    assert "2.1 s until 1.2 s" in found.text and "at 1.5 s" in found.text
+    assert [each["class"] for each in found.of_class("mark")] == ["mark reset"]
+    times, largest = notes.over_time()
+    assert largest.max() == pytest.approx(2100) and len(times) == 19
+
+
+@pytest.mark.parametrize(
+    "stamps", [[0] * 10, [5] * 10, [10**9 - n for n in range(10)], [n // 5 for n in range(10)], [7]]
+)
+def test_stamps_that_stand_still_go_back_or_come_in_bunches_make_a_page_too(stamps):
+    found = page_of(stamped(stamps))
+    assert "nan" not in found.text.lower() and "inf " not in found.text
+
+
+def test_images_that_were_left_out_are_marked_on_the_time_axis():
+    report = fed(new_report(), [result(number, row(1, ROAD)) for number in range(50)])
+    bins = TimeBins(2)
+    bins.row(1.0)[0] += 3
+    bins.row(2.0)[1] += 1
+    bins.row(3.0)[1] += 1
+    outcome = Outcome({TOPIC: (3, ["a"])}, "", {TOPIC: 2}, {TOPIC: bins})
+    found = ReportPage(page(report, outcome))
+    assert [each["class"] for each in found.of_class("mark")] == [
+        *("mark failed", "mark late", "mark late"),
+    ]
+    assert "2 left out because they came after" in found.text
+
+
+def test_bins_can_hold_the_largest_number():
+    bins = TimeBins(1, combine=np.maximum)
+    for seconds, value in ((0.0, 3), (4.0, 5), (100.0, 4), (1000.0, -2)):
+        row = bins.row(seconds)
+        np.maximum(row, value, out=row)
+    assert bins.sums[np.isfinite(bins.sums)].tolist() == [5, 4, -2]
+
+
+# --- the table of tracks -------------------------------------------------------------------------
+
+
+def test_the_table_has_a_row_for_each_confirmed_track_as_csv_and_as_json(tmp_path):
+    report = Report(dataclasses.replace(new_report().facts), tmp_path)
+    car = dataclasses.replace(row(1, CAR, 7), box=(1, 2, 3, 4), area=12, score=0.5)
+    grown = dataclasses.replace(car, box=(2, 2, 3, 4), area=20, score=1.0)
+    fed(report, [result(0, car, row(2, CAR, 8, TENTATIVE)), result(1, grown), result(2, ended=[7])])
+    fed(report, [result(3, row(1, CAR, 9))])
+    report.finish()
+    with (tmp_path / "tracks.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [each["track_id"] for each in rows] == ["7", "9"]  # as they ended
+    first, _ = json.loads((tmp_path / "tracks.json").read_text())
+    assert {name: str(value) for name, value in first.items()} == rows[0]
+    assert first == {
+        **{"camera": "/video_knet", "epoch": 0, "track_id": 7, "class_id": 1, "class": "car"},
+        **{"first_s": 0.0, "last_s": 0.1, "first_stamp": 0, "last_stamp": PERIOD},
+        **{"first_frame": 0, "last_frame": 1, "frames": 2, "mean_score": 0.75},
+        **{"first_x": 1, "first_y": 2, "first_width": 3, "first_height": 4},
+        **{"last_x": 2, "last_y": 2, "last_width": 3, "last_height": 4, "max_area": 20},
+    }
+
+
+def test_a_replay_leaves_the_table_and_no_report_leaves_none(runtime, tmp_path):
+    path = bag_of(tmp_path, 10)
+    replay(path, runtime, tmp_path / "out")
+    (only,) = json.loads((tmp_path / "out/tracks.json").read_text())
+    assert (only["frames"], only["first_s"], only["last_s"]) == (10, 0.0, 0.9)
+    replay(path, runtime, tmp_path / "none", ReplaySettings(report=False))
+    assert not list((tmp_path / "none").glob("tracks.*"))
+
+
 # --- classes -------------------------------------------------------------------------------------
 
 
@@ -220,7 +351,7 @@ def test_cameras_share_the_room_for_frames_and_have_sections_of_their_own():
     assert len(found.of_class("frame")) == 6 and len(bars(found)) == 3
     headings = [word for word in found.words if word in topics]
     assert all(headings.count(topic) >= 4 for topic in topics)
-    assert found.words.count("No frames.") == 3  # tracks, classes and times of the last camera
+    assert found.words.count("No frames.") == 4  # tracks, stamps, classes, times of the last camera
 
 
 # --- what may go wrong ---------------------------------------------------------------------------
@@ -250,6 +381,19 @@ def test_damage_and_images_left_out_are_told_in_words():
     assert f"{TOPIC}: 12 images could not be used. The first 2 of them:" in text
 
 
+def test_the_time_of_an_image_that_is_left_out_is_that_of_the_recording(runtime, tmp_path):
+    def cut(rows):
+        start = 1_700_000_000 * 10**9
+        return [
+            (name, kind, time + start, data[: -50 if number == 4 else None])
+            for number, (name, kind, time, data) in enumerate(rows)
+        ]
+
+    replay(rewritten(bag_of(tmp_path, 8), cut), runtime, tmp_path / "out")
+    text = ReportPage((tmp_path / "out/report.html").read_text()).text
+    assert "the image received at 0.4 s is left out" in text and "170000" not in text
+
+
 def test_a_file_name_that_is_no_text_is_no_obstacle(tmp_path):
     report = fed(new_report(bag="drive\udcff.mcap"), [result(0, row(1, ROAD))])
     write_page(report, Outcome({TOPIC: (0, [])}, ""), tmp_path)
@@ -275,7 +419,7 @@ def test_a_replay_leaves_a_page_that_asks_for_nothing(runtime, tmp_path):
     assert "Replay of in" in found.words and len(bars(found)) == 1
     assert "default-src 'none'" in text and "http:" not in text and "https:" not in text
     sources = [each[key] for _, each in found.elements for key in ("src", "href") if key in each]
-    assert all(str(source).startswith(("data:", "#")) for source in sources)
+    assert all(str(source).startswith(("data:", "#", "tracks.")) for source in sources)
     assert not list((tmp_path / "out").glob("*.tmp"))
 
 
@@ -302,6 +446,9 @@ def test_a_resumed_replay_has_the_same_report_but_for_its_timing(runtime, tmp_pa
         ReportPage((tmp_path / name / "report.html").read_text()) for name in ("whole", "out")
     )
     assert resumed.lasting == whole.lasting and len(whole.lasting) > 300
+    for name in ("tracks.csv", "tracks.json"):
+        texts = [(tmp_path / folder / name).read_bytes() for folder in ("whole", "out")]
+        assert texts[0] == texts[1] and len(texts[0]) > 300
 
 
 def test_no_report_leaves_none(tmp_path):

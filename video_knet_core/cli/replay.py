@@ -126,21 +126,25 @@ def _replay(arguments: argparse.Namespace) -> int:
     _check_fleet(arguments)
     with _needs("rosbags", "replay"):
         from ..replay.run import replay
+        from ..replay.settings import EmptyReplayError
     settings, tracking = _settings(arguments), TrackingConfig(association=arguments.association)
     if arguments.glob is not None:
         return _replay_fleet(arguments, settings, tracking)
     with ExitStack() as opened:
-        summary = replay(
-            arguments.bag,
-            lambda: opened.enter_context(closing(runtime_of(arguments))),
-            arguments.out,
-            settings,
-            tracking,
-            arguments.resume,
-        )
+        try:
+            summary = replay(
+                arguments.bag,
+                lambda: opened.enter_context(closing(runtime_of(arguments))),
+                arguments.out,
+                settings,
+                tracking,
+                arguments.resume,
+            )
+        except EmptyReplayError as error:
+            raise NothingError(str(error)) from None
     _print_result(arguments, str(summary), _as_json(summary))
     if not summary.frames:
-        raise NothingError(f"no frame was processed; {_frames_sought(arguments)}")
+        raise NothingError(f"{arguments.bag} has no images that can be used")
     return EXIT_FAULTS if summary.damage or summary.failed else 0
 
 
@@ -150,13 +154,6 @@ def _print_result(arguments: argparse.Namespace, words: str, values: dict[str, A
 
 def _as_json(summary: ReplaySummary) -> dict[str, Any]:
     return {**asdict(summary), "out": str(summary.out)}
-
-
-def _frames_sought(arguments: argparse.Namespace) -> str:
-    """Which images would have been processed."""
-    start, end = arguments.start, arguments.duration
-    span = f"from {start:g} s" + ("" if end is None else f" to {start + end:g} s")
-    return f"{arguments.bag or arguments.glob} has no images that can be used {span}"
 
 
 def _kept(arguments: argparse.Namespace) -> str:
@@ -208,7 +205,7 @@ def _replay_fleet(
         if outcomes:
             _print_result(arguments, table(outcomes), {"bags": [o.to_json() for o in outcomes]})
     if not any(outcome.frames for outcome in outcomes):
-        raise NothingError(f"no frame was processed; {_frames_sought(arguments)}")
+        raise NothingError(f"no bag of {arguments.glob} has images that can be used")
     return 0 if all(outcome.is_clean for outcome in outcomes) else EXIT_FAULTS
 
 

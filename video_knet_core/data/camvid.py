@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ..image_files import read_pixels
 from ..natural_order import natural_order
 from ..types import NO_CLASS
 from .frames import FrameError, is_image, read_image
@@ -90,7 +91,7 @@ def _read_frame(frame: FrameFiles) -> Labels:
 
 
 def _read_labels(path: Path) -> NDArray[np.uint8]:
-    values = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    values = read_pixels(path, cv2.IMREAD_UNCHANGED)
     if values is None or values.ndim != 2 or values.dtype != np.uint8:
         raise FrameError(f"{path} is not an 8-bit label image")
     if values.max() > UNLABELLED:

@@ -22,6 +22,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ..image_files import read_pixels
 from ..natural_order import is_hidden, natural_order
 from ..output_files import expanded
 
@@ -72,10 +73,10 @@ def open_frames(source: str | Path, fps: float = DEFAULT_FPS) -> FrameSource:
         from .video_file import VideoFile  # a robot with a camera needs no PyAV
 
         return VideoFile(path)
-    if name.isdecimal():
+    if name.isdecimal() and len(name) < 10:
         return Webcam(int(name))
     kind, _, seed = name.partition(":")
-    if kind == "synthetic" and (seed.isdecimal() or name == kind):
+    if kind == "synthetic" and (name == kind or (seed.isdecimal() and len(seed) < 20)):
         return SyntheticFrames(int(seed or 0), fps)
     raise FrameError(
         f"no video {name!r}: neither a file, a folder, a webcam index nor 'synthetic[:seed]'"
@@ -157,7 +158,7 @@ def is_image(name: str) -> bool:
 
 def read_image(path: Path) -> NDArray[np.uint8]:
     """RGB uint8 [H, W, 3]; FrameError if the file is not an image."""
-    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    image = read_pixels(path)
     if image is None:
         raise FrameError(f"{path} is not an image that OpenCV can read")
     return _rgb(image)

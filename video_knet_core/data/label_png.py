@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ..image_files import decode_pixels, write_pixels
 from ..types import NO_CLASS
 from .video import DatasetError, FrameFiles
 
@@ -32,10 +33,10 @@ def read_values(path: str | Path) -> NDArray[np.uint8] | NDArray[np.uint16]:
     """
     data = _bytes(path)
     if _has_palette(data):
-        values = cv2.imdecode(_grey_palette(data), cv2.IMREAD_COLOR)
+        values = decode_pixels(_grey_palette(data), cv2.IMREAD_COLOR)
         values = None if values is None else values[..., 0]
     else:
-        values = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+        values = decode_pixels(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if values is None or values.ndim != 2 or values.dtype not in (np.uint8, np.uint16):
         raise DatasetError(f"{path} is {_kind(values)}, wanted one value per pixel")
     return values
@@ -47,7 +48,7 @@ def read_rgb(path: str | Path) -> NDArray[np.uint8]:
     Raises:
         DatasetError: no such file, no image, or an image of another kind.
     """
-    values = cv2.imdecode(np.frombuffer(_bytes(path), np.uint8), cv2.IMREAD_UNCHANGED)
+    values = decode_pixels(np.frombuffer(_bytes(path), np.uint8), cv2.IMREAD_UNCHANGED)
     if values is None or values.ndim != 3 or values.shape[2] != 3 or values.dtype != np.uint8:
         raise DatasetError(f"{path} is {_kind(values)}, wanted three 8-bit channels")
     return values[..., ::-1]
@@ -56,8 +57,7 @@ def read_rgb(path: str | Path) -> NDArray[np.uint8]:
 def write_png(path: str | Path, values: NDArray) -> None:
     """Write [H, W] u8 or u16, or RGB [H, W, 3] u8; makes folders. OSError if it cannot."""
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    if not cv2.imwrite(str(path), values[..., ::-1] if values.ndim == 3 else values):
-        raise OSError(f"cannot write {path}")
+    write_pixels(Path(path), values[..., ::-1] if values.ndim == 3 else values)
 
 
 def segment_ids(rgb: NDArray[np.uint8]) -> NDArray[np.int64]:

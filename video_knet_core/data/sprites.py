@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ..image_files import read_pixels
 from ..types import ClassTable
 from .frames import FrameError
 from .pairs import Rng
@@ -91,8 +92,8 @@ def _read_sprite(folder: Path, entry: dict[str, Any], classes: ClassTable) -> Sp
 
 def _read_cutout(folder: Path, number: int) -> tuple[NDArray, NDArray]:
     stem = f"{number:05d}"
-    image = cv2.imread(str(folder / f"{stem}.jpg"))
-    mask = cv2.imread(str(folder / f"{stem}.png"), cv2.IMREAD_GRAYSCALE)
+    image = read_pixels(folder / f"{stem}.jpg")
+    mask = read_pixels(folder / f"{stem}.png", cv2.IMREAD_GRAYSCALE)
     if image is None or mask is None:
         raise FileNotFoundError(f"{folder}: cut-out {stem} is missing or unreadable")
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB), (mask > 0).astype(np.uint8)

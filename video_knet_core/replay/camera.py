@@ -35,6 +35,8 @@ from ..ros_messages.image_decoding import ImageError, to_rgb
 from ..ros_messages.outputs import IMAGE_OUTPUTS, topic_of
 from ..types import PanopticFrame, StageTimes
 from ..visualize import OPACITY
+from .report.time_axis import at
+from .report.time_bins import TimeBins
 from .settings import ReplaySettings
 
 KINDS = {"instances": INSTANCES, "detections": DETECTIONS} | dict.fromkeys(IMAGE_OUTPUTS, IMAGE)
@@ -78,7 +80,8 @@ class CameraReplay:
         runtime: the engine; several cameras may share it.
         settings: of the replay.
         tracking: settings of the tracker.
-        recording: first and last time of the bag [ns], or what else tells it from others.
+        recording: when the first and the last message of the bag were received [ns]; None in one
+            without messages.
     """
 
     def __init__(
@@ -87,7 +90,7 @@ class CameraReplay:
         runtime: Runtime,
         settings: ReplaySettings,
         tracking: TrackingConfig | None = None,
-        recording: tuple[object, ...] = (),
+        recording: tuple[int | None, int | None] = (None, None),
     ) -> None:
         self.node = node
         self.predictor = VideoPredictor(runtime, tracking)
@@ -97,6 +100,9 @@ class CameraReplay:
         self.failed = 0
         self.failures: list[str] = []
         """Reasons of the first failures."""
+        self.left_out = TimeBins(2, np.int32)
+        """Images left out over the seconds of the recording: failed ones, and late ones."""
+        self._start = recording[0] or 0
         self._runtime = runtime
         self._recording = recording
         self._settings = settings
@@ -133,6 +139,7 @@ class CameraReplay:
         if self.predictor.is_late(stamp or message.time):
             self._skipped += 1
             self.late += 1
+            self.left_out.row(self._seconds(message))[1] += 1
             return None
         if not self.processed:
             self.predictor.reset(self._first_epoch(message, decoded))
@@ -209,6 +216,7 @@ class CameraReplay:
             "late": self.late,
             "failed": self.failed,
             "failures": self.failures,
+            "left_out": self.left_out.state(),
             "seen": self._seen,
             "skipped": self._skipped,
         }
@@ -219,13 +227,19 @@ class CameraReplay:
         self.processed, self.failed = state["processed"], state["failed"]
         self.late = state["late"]
         self.failures = state["failures"]
+        self.left_out.restore(state["left_out"])
         self._seen, self._skipped = state["seen"], state["skipped"]
         self._decoded = self._seen
 
     def _fail(self, message: Message, error: Exception) -> None:
         self.failed += 1
+        self.left_out.row(self._seconds(message))[0] += 1
         if self.failed <= MOST_FAILURES:
             more = "; others are only counted" if self.failed == MOST_FAILURES else ""
-            words = f"the image received at {message.time} ns is left out: {error}"
+            words = f"the image received at {at(self._seconds(message))} is left out: {error}"
             self.failures.append(words)
             _log.warning("%s: %s%s", message.topic.name, words, more)
+
+    def _seconds(self, message: Message) -> float:
+        """Of the recording, when a message was received."""
+        return (message.time - self._start) * 1e-9

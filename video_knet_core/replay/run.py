@@ -32,7 +32,7 @@ from .report.page import write_page
 from .report.report import Facts, Outcome, Report, in_words
 from .rerun_recording import RerunRecording
 from .selection import choose_outputs, choose_topics, has_images, node_names, time_range
-from .settings import ReplayError, ReplaySettings
+from .settings import EmptyReplayError, ReplayError, ReplaySettings
 
 BATCH = 1 << 20
 """Bytes after which messages are handed on though no image follows."""
@@ -127,7 +127,7 @@ class _Replay:
             self._empty = self._topics_without_images(topics)
         except ReplayError as error:
             damage = f" ({self._contents.damage})" if self._contents.damage else ""
-            raise ReplayError(f"{path}: {error}{damage}") from None
+            raise type(error)(f"{path}: {error}{damage}") from None
         runtime = runtime() if callable(runtime) else runtime
         settings = replace(settings, outputs=choose_outputs(runtime.info, settings.outputs))
         self._settings, self._runtime, self._out = settings, runtime, out
@@ -150,7 +150,7 @@ class _Replay:
             topic: CameraReplay(node, runtime, settings, tracking, recording)
             for topic, node in self._nodes.items()
         }
-        self._report = Report(self._facts(path, tracking)) if settings.report else None
+        self._report = Report(self._facts(path, tracking), out) if settings.report else None
         self._restore()
         self._copied = self._topics_to_copy() if settings.merge else {}
         self._part: Ros2Writer | None = None
@@ -302,7 +302,10 @@ class _Replay:
         self._finish_part()
         if self._report is not None:
             failures = {topic: (c.failed, c.failures) for topic, c in self._cameras.items()}
-            write_page(self._report, Outcome(failures, damage), self._out)
+            late = {topic: camera.late for topic, camera in self._cameras.items()}
+            left_out = {topic: camera.left_out for topic, camera in self._cameras.items()}
+            self._report.finish()
+            write_page(self._report, Outcome(failures, damage, late, left_out), self._out)
         state, self._journal.state = self._journal.state, ""
         self._journal.damage, self._journal.complete = damage, True
         self._journal.save(self._out)
@@ -314,6 +317,8 @@ class _Replay:
         with ExitStack() as stack:  # each is closed, also after one that fails
             if self._rerun is not None:
                 stack.callback(self._rerun.close)
+            if self._report is not None:
+                stack.callback(self._report.close)
             for products in self._products.values():
                 stack.callback(products.close)
             if self._part is not None:
@@ -396,7 +401,7 @@ class _Replay:
         except BagDamage as error:  # met again by the replay if there is something to replay
             damage = "" if self._contents.damage else f" ({error})"
         if len(missing) == len(topics):
-            raise ReplayError(f"no images of {', '.join(topics)} in the chosen time{damage}")
+            raise EmptyReplayError(f"no images of {', '.join(topics)} in the chosen time{damage}")
         for topic in missing:
             _log.warning("no images of %s in the chosen time%s", topic, damage)
         return tuple(missing)

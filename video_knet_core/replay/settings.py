@@ -11,6 +11,10 @@ class ReplayError(BagError):
     """A replay that cannot be done; the message says what is there and what is wanted."""
 
 
+class EmptyReplayError(ReplayError):
+    """There is no image in the chosen time."""
+
+
 @dataclass(frozen=True)
 class ReplaySettings:
     """All that the results depend on, but for the bag and the model."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,9 @@ from numpy.typing import NDArray
 from ...types import ClassTable, PanopticFrame
 from ..camera import Processed
 from .latency import Latency
-from .lifelines import Lifelines
+from .lifelines import Lifeline, Lifelines
 from .pictures import Pictures
+from .stamps import Stamps
 from .time_bins import TimeBins, grouped
 
 
@@ -21,10 +23,17 @@ class CameraNotes:
     Args:
         classes: of the model.
         pictures: at most.
+        ended: called with each confirmed track that has ended.
     """
 
-    def __init__(self, classes: ClassTable, pictures: int) -> None:
-        self.tracks = Lifelines(len(classes))
+    def __init__(
+        self,
+        classes: ClassTable,
+        pictures: int,
+        ended: Callable[[Lifeline], None] = lambda line: None,
+    ) -> None:
+        self.tracks = Lifelines(len(classes), ended)
+        self.stamps = Stamps()
         self.latency = Latency()
         self.pictures = Pictures(pictures, classes)
         self.first = self.last = 0.0
@@ -43,6 +52,7 @@ class CameraNotes:
         row = self._shares.row(seconds)
         row += np.concatenate([[1.0, seconds], _shares(result.frame, len(row) - 3)])
         self.tracks.add(result.number, seconds, result.frame)
+        self.stamps.add(seconds, result.frame)
         self.latency.add(seconds, result.times.step)
         self.pictures.add(seconds, result)
 
@@ -65,6 +75,7 @@ class CameraNotes:
             "size": self.size,
             "shares": self._shares.state(),
             "tracks": self.tracks.state(),
+            "stamps": self.stamps.state(),
             "latency": self.latency.state(),
             "pictures": self.pictures.state(),
         }
@@ -75,6 +86,7 @@ class CameraNotes:
         self.frames, self.size = state["frames"], state["size"]
         self._shares.restore(state["shares"])
         self.tracks.restore(state["tracks"])
+        self.stamps.restore(state["stamps"])
         self.latency.restore(state["latency"])
         self.pictures.restore(state["pictures"])
 

@@ -11,13 +11,17 @@ from ...types import ClassTable
 from ...visualize import track_color
 from .lifelines import Lifeline
 from .markup import Markup, joined, tag, template
+from .stamps import Stamps
 from .time_axis import WIDTH, TimeAxis
+from .time_bins import TimeBins
 
 HEIGHT = 200
 LEAST_BAR = 3
 """Units of width: a track of one frame must be seen."""
 LEAST_SHARE = 0.0005
 """Of all pixels: classes below are not drawn."""
+MARK = 24
+"""Height of the marks of images that were left out."""
 GAP = 4
 """Of the usual distance of points; where they are farther apart, nothing is drawn between."""
 
@@ -35,8 +39,13 @@ def swatch(color: str) -> Markup:
     return tag("svg", box, class_="swatch", width=12, height=12, aria_hidden="true")
 
 
-def track_row(line: Lifeline, name: str, axis: TimeAxis) -> Markup:
-    """The bar of a track: full where it had pixels, thin where it was out of sight."""
+def track_row(line: Lifeline, name: str, place: Markup, axis: TimeAxis) -> Markup:
+    """The bar of a track: full where it had pixels, thin where it was out of sight.
+
+    Args:
+        name: of the class.
+        place: link to a picture of the track.
+    """
     color = hex_color(track_color(line.track_id))
     first, last = line.spans[0][0], line.spans[-1][1]
     thread = tag("rect", **_place(first, last, axis), y=4, height=2, fill=color, opacity=0.55)
@@ -46,11 +55,12 @@ def track_row(line: Lifeline, name: str, axis: TimeAxis) -> Markup:
         "track.html",
         swatch=swatch(color),
         name=f"{name} {line.track_id}",
+        place=place,
         grid=axis.grid(10),
         bar=joined(thread, *spans),
         first=axis.label(first),
         last=axis.label(last),
-        frames=f"{line.frames} frames",
+        frames=f"{line.frames:,} frame{'s' * (line.frames != 1)} from {line.first_frame:,} on",
         gaps=f", {gaps} gap{'s' * (gaps > 1)}" if gaps else "",
     )
 
@@ -85,6 +95,29 @@ def latency_chart(times: Array, milliseconds: Array, axis: TimeAxis) -> Markup:
         drawn.append(tag("path", tag("title", name), class_=f"line {name}", d=path))
     labels = [f"{top:g} ms", f"{top / 2:g}", "0"]
     return _chart("Inference time", drawn, labels, axis)
+
+
+def stamp_chart(stamps: Stamps, left_out: TimeBins, axis: TimeAxis) -> Markup:
+    """The largest interval of stamps over time, and marks where something happened."""
+    times, milliseconds = stamps.over_time()
+    top = _round_up(float(np.nanmax([1, stamps.median, *milliseconds])))
+    path = "".join(_line(times[run], milliseconds[run] / top, axis) for run in _runs(times))
+    drawn = [axis.grid(HEIGHT), tag("path", tag("title", "interval"), class_="line p50", d=path)]
+    drawn += [_mark("reset", seconds, HEIGHT, axis) for seconds in stamps.resets]
+    for column, name in enumerate(("failed", "late")):
+        filled = left_out.sums[:, column] > 0
+        drawn += [_mark(name, seconds, MARK, axis) for seconds in left_out.middles[filled]]
+    labels = [_interval(top), _interval(top / 2), "0"]
+    return _chart("Interval of the stamps", drawn, labels, axis)
+
+
+def _mark(name: str, seconds: float, height: int, axis: TimeAxis) -> Markup:
+    title = tag("title", f"{name} at {axis.label(seconds)}")
+    return tag("path", title, class_=f"mark {name}", d=f"M{axis.x(seconds):.1f} 0v{height}")
+
+
+def _interval(milliseconds: float) -> str:
+    return f"{milliseconds:g} ms" if milliseconds < 1000 else f"{milliseconds / 1e3:g} s"
 
 
 def _chart(name: str, drawn: Sequence[Markup], labels: Sequence[str], axis: TimeAxis) -> Markup:

@@ -28,7 +28,7 @@ class Latency:
 
     def add(self, seconds: float, milliseconds: float) -> None:
         """Count a frame at a time of the recording."""
-        self._counts.row(seconds)[_bucket(milliseconds)] += 1
+        self._counts.row(seconds)[bucket(milliseconds)] += 1
 
     @property
     def histogram(self) -> NDArray[np.int64]:
@@ -64,7 +64,8 @@ def quantiles(histograms: NDArray[Any]) -> NDArray[np.float64]:
     return out
 
 
-def _bucket(milliseconds: float) -> int:
+def bucket(milliseconds: float) -> int:
+    """Of a histogram, 0..`BUCKETS` - 1."""
     place = math.log(max(milliseconds, LEAST_MS) / LEAST_MS) / math.log(RATIO)
     return min(int(place), BUCKETS - 1)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import astuple, dataclass
 from typing import Any
 
@@ -29,9 +29,27 @@ class Lifeline:
     last_frame: int
     spans: list[list[float]]
     """First and last time of each run of frames with pixels [s]."""
+    first_frame: int
+    first_stamp: int
+    last_stamp: int
+    """Nanoseconds."""
+    first_box: tuple[int, ...]
+    last_box: tuple[int, ...]
+    """x, y, width, height."""
+    score_sum: float = 0.0
+    max_area: int = 0
 
-    def see(self, number: int, seconds: float, track: Track) -> None:
+    @classmethod
+    def of(cls, epoch: int, number: int, stamp: int, track: Track) -> Lifeline:
+        """A track that is seen for the first time; `see` takes the same row."""
+        name = epoch, track.track_id, track.class_id
+        return cls(*name, False, 0, 0, [], number, stamp, stamp, track.box, track.box)
+
+    def see(self, number: int, seconds: float, stamp: int, track: Track) -> None:
         """Take the row of a frame."""
+        self.last_stamp, self.last_box = stamp, track.box
+        self.score_sum += track.score
+        self.max_area = max(self.max_area, track.area)
         self.class_id = track.class_id
         self.confirmed = self.confirmed or track.state == TrackState.CONFIRMED
         if self.frames and number == self.last_frame + 1:
@@ -59,9 +77,11 @@ class Lifelines:
 
     Args:
         classes: number of them.
+        ended: called with each confirmed track that has ended.
     """
 
-    def __init__(self, classes: int) -> None:
+    def __init__(self, classes: int, ended: Callable[[Lifeline], None] = lambda line: None) -> None:
+        self._on_end = ended
         self._epochs: list[int] = []  # the last two: after one wrong stamp the first is resumed
         self._living: dict[tuple[int, int], Lifeline] = {}  # by epoch and track id
         self._longest: list[tuple[tuple[int, int, int], Lifeline]] = []  # a heap, least rank first
@@ -76,7 +96,8 @@ class Lifelines:
             self._end([name for name in self._living if name[0] not in self._epochs])
         for track in frame.tracks:
             if track.track_id and track.label:
-                self._line_of(track, frame.epoch).see(number, seconds, track)
+                line = self._line_of(track, frame, number)
+                line.see(number, seconds, frame.stamp, track)
         self._end([(frame.epoch, track_id) for track_id in frame.ended])
 
     def counts(self) -> list[int]:
@@ -112,10 +133,14 @@ class Lifelines:
         self._longest = [(line.rank, line) for line in longest]
         self.unconfirmed = state["unconfirmed"]
 
-    def _line_of(self, track: Track, epoch: int) -> Lifeline:
-        name = epoch, track.track_id
+    def living(self) -> list[Lifeline]:
+        """The confirmed tracks that have not ended."""
+        return [self._living[name] for name in sorted(self._living) if self._living[name].confirmed]
+
+    def _line_of(self, track: Track, frame: PanopticFrame, number: int) -> Lifeline:
+        name = frame.epoch, track.track_id
         if name not in self._living:
-            self._living[name] = Lifeline(*name, track.class_id, False, 0, 0, [])
+            self._living[name] = Lifeline.of(frame.epoch, number, frame.stamp, track)
         return self._living[name]
 
     def _end(self, names: Iterable[tuple[int, int]]) -> None:
@@ -123,6 +148,7 @@ class Lifelines:
             line = self._living.pop(name, None)
             if line is not None and line.confirmed:
                 self._ended[line.class_id] += 1
+                self._on_end(line)
                 heapq.heappush(self._longest, (line.rank, line))
                 if len(self._longest) > MOST_LINES:
                     heapq.heappop(self._longest)

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from ... import __version__
 from . import sections, summary
-from .camera_notes import CameraNotes
 from .markup import Markup, joined, tag, template, text_of
 from .report import Outcome, Report
 from .time_axis import TimeAxis
+from .time_bins import TimeBins
 
 NAME = "report.html"
 
@@ -46,12 +46,20 @@ def page(report: Report, outcome: Outcome) -> Markup:
         cameras=summary.camera_rows(report, outcome),
         facts=summary.facts_list(report, axis),
         frames=sections.frames(report, axis),
-        tracks=_each(report, lambda notes: sections.tracks(notes, facts.classes, axis)),
-        shares=_each(report, lambda notes: sections.shares(notes, facts.classes, axis)),
+        tracks=_each(report, lambda topic: sections.tracks(report, topic, axis)),
+        stamps=_each(report, lambda topic: _stamps(report, outcome, topic, axis)),
+        shares=_each(
+            report, lambda topic: sections.shares(report.cameras[topic], facts.classes, axis)
+        ),
         legend=sections.legend(report),
         unseen=sections.unseen(report),
-        latency=_each(report, lambda notes: sections.latency(notes, axis)),
+        latency=_each(report, lambda topic: sections.latency(report.cameras[topic], axis)),
     )
+
+
+def _stamps(report: Report, outcome: Outcome, topic: str, axis: TimeAxis) -> Markup:
+    left_out, late = outcome.left_out.get(topic, TimeBins(2)), outcome.late.get(topic, 0)
+    return sections.stamps(report, topic, left_out, late, axis)
 
 
 def _axis(report: Report) -> TimeAxis:
@@ -61,12 +69,12 @@ def _axis(report: Report) -> TimeAxis:
     return TimeAxis(first, max((notes.last for notes in filled), default=first))
 
 
-def _each(report: Report, draw: Callable[[CameraNotes], Markup]) -> Markup:
+def _each(report: Report, draw: Callable[[str], Markup]) -> Markup:
     """A section of each camera, under its name if there are several."""
     several = len(report.cameras) > 1
     parts = []
     for topic, notes in report.cameras.items():
-        drawn = draw(notes) if notes.frames else tag("p", "No frames.", class_="note")
+        drawn = draw(topic) if notes.frames else tag("p", "No frames.", class_="note")
         parts += [tag("h3", topic), drawn] if several else [drawn]
     return joined(*parts)
 

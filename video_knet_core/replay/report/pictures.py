@@ -31,6 +31,8 @@ class Picture:
     height: int
     things: dict[str, int]
     """Instances by class name."""
+    tracks: tuple[tuple[int, int], ...]
+    """Epoch and track id of those that are to be seen."""
 
 
 class Pictures:
@@ -56,6 +58,15 @@ class Pictures:
             self.kept = self.kept[::2]
             self._every *= 2
 
+    def showing(self, epoch: int, track_id: int) -> Picture | None:
+        """The first one with a track; None if there is none."""
+        name = epoch, track_id
+        return next((picture for picture in self.kept if name in picture.tracks), None)
+
+    def nearest(self, seconds: float) -> Picture:
+        """The one that is nearest to a time; there is one as soon as there is a frame."""
+        return min(self.kept, key=lambda picture: abs(picture.seconds - seconds))
+
     def state(self) -> dict[str, Any]:
         """All that `restore` needs."""
         return {"every": self._every, "kept": [astuple(picture) for picture in self.kept]}
@@ -74,9 +85,9 @@ def _picture(seconds: float, result: Processed, classes: ClassTable) -> Picture:
     options = [cv2.IMWRITE_JPEG_QUALITY, QUALITY]
     _, jpeg = cv2.imencode(".jpg", cv2.cvtColor(small, cv2.COLOR_RGB2BGR), options)
     things = _things(result.frame, classes)
-    return Picture(
-        result.number, seconds, np.asarray(jpeg, np.uint8).ravel(), width, height, things
-    )
+    pixels, frame = np.asarray(jpeg, np.uint8).ravel(), result.frame
+    tracks = tuple((frame.epoch, t.track_id) for t in frame.tracks if t.track_id and t.label)
+    return Picture(result.number, seconds, pixels, width, height, things, tracks)
 
 
 def _things(frame: PanopticFrame, classes: ClassTable) -> dict[str, int]:

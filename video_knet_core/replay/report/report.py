@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,9 @@ from ..camera import Processed
 from ..settings import ReplaySettings
 from .camera_notes import CameraNotes
 from .latency import quantiles
+from .lifelines import Lifeline
+from .time_bins import TimeBins
+from .track_table import TrackTable
 
 MOST_PICTURES = 12
 """Of all cameras together, unless there are more cameras than that."""
@@ -44,6 +49,10 @@ class Outcome:
     """Topic -> images that could not be used, and the reasons of the first of them."""
     damage: str
     """Where and why the bag could be read no further; empty if all of it could."""
+    late: dict[str, int] = field(default_factory=dict)
+    """Topic -> images left out because they came after one with a later stamp."""
+    left_out: dict[str, TimeBins] = field(default_factory=dict)
+    """Topic -> when images were left out: [bins, 2], failed ones and late ones."""
 
 
 def in_words(settings: ReplaySettings, tracking: TrackingConfig) -> dict[str, str]:
@@ -63,12 +72,17 @@ class Report:
 
     Args:
         facts: about the replay.
+        out: folder for the table of tracks; None = there is no table.
     """
 
-    def __init__(self, facts: Facts) -> None:
+    def __init__(self, facts: Facts, out: Path | None = None) -> None:
         self.facts = facts
+        self._table = TrackTable(out, facts.classes) if out is not None else None
         most = max(MOST_PICTURES // len(facts.nodes), 1)
-        self.cameras = {topic: CameraNotes(facts.classes, most) for topic in facts.nodes}
+        self.cameras = {
+            topic: CameraNotes(facts.classes, most, partial(self._ended, topic))
+            for topic in facts.nodes
+        }
         self._begun = time.perf_counter()
         self._before = 0.0
 
@@ -99,10 +113,31 @@ class Report:
     def state(self) -> dict[str, Any]:
         """All that `restore` needs."""
         cameras = {topic: camera.state() for topic, camera in self.cameras.items()}
-        return {"seconds": self.seconds, "cameras": cameras}
+        table = self._table.size() if self._table is not None else None
+        return {"seconds": self.seconds, "cameras": cameras, "table": table}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on where another report was."""
         self._before = state["seconds"]
         for topic, camera in self.cameras.items():
             camera.restore(state["cameras"][topic])
+        if self._table is not None:
+            self._table.restore(state["table"])
+
+    def finish(self) -> None:
+        """Complete the table of tracks; OSError if it cannot be written."""
+        if self._table is not None:
+            self._table.finish(
+                (self.facts.nodes[topic], line)
+                for topic, notes in self.cameras.items()
+                for line in notes.tracks.living()
+            )
+
+    def close(self) -> None:
+        """Close the files."""
+        if self._table is not None:
+            self._table.close()
+
+    def _ended(self, topic: str, line: Lifeline) -> None:
+        if self._table is not None:
+            self._table.add(self.facts.nodes[topic], line)

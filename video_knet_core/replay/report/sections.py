@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import base64
+import math
+from collections.abc import Iterator
 
 from ...types import ClassInfo, ClassTable
 from .camera_notes import CameraNotes
-from .charts import hex_color, latency_chart, share_chart, swatch, track_row
+from .charts import hex_color, latency_chart, share_chart, stamp_chart, swatch, track_row
+from .latency import LEAST_MS
+from .lifelines import Lifeline
 from .markup import Markup, joined, tag, template
 from .pictures import Picture
 from .report import Report
+from .stamps import Stamps
 from .time_axis import TimeAxis
+from .time_bins import TimeBins
 
 POINTS = 120
 """Of a chart, from left to right."""
@@ -19,22 +25,33 @@ POINTS = 120
 def frames(report: Report, axis: TimeAxis) -> Markup:
     """The chosen frames of all cameras, by time."""
     rows = [
-        (picture, report.facts.nodes[topic])
+        (picture, topic, report.facts.nodes[topic])
         for topic, notes in report.cameras.items()
         for picture in notes.pictures.kept
     ]
     rows.sort(key=lambda row: row[0].seconds)  # as stable as the order of the cameras
     if not rows:
         return tag("p", "No frames.", class_="note")
-    several = len(report.cameras) > 1
-    return joined(*(_frame(picture, node if several else "", axis) for picture, node in rows))
+    several, topics = len(report.cameras) > 1, list(report.cameras)
+    return joined(
+        *(
+            _frame(picture, topics.index(topic), node if several else "", axis)
+            for picture, topic, node in rows
+        )
+    )
 
 
-def _frame(picture: Picture, node: str, axis: TimeAxis) -> Markup:
-    place = f"{axis.label(picture.seconds)}, frame {picture.number}"
+def anchor(camera: int, picture: Picture) -> str:
+    """By which a picture of a camera can be linked to."""
+    return f"frame-{camera}-{picture.number}"
+
+
+def _frame(picture: Picture, camera: int, node: str, axis: TimeAxis) -> Markup:
+    place = f"{axis.label(picture.seconds)}, frame {picture.number:,}"
     things = ", ".join(f"{count} × {name}" for name, count in picture.things.items())
     return template(
         "frame.html",
+        anchor=anchor(camera, picture),
         place=f"{place}, {node}" if node else place,
         things=things or "no instances",
         data=base64.b64encode(picture.jpeg.tobytes()).decode(),
@@ -43,21 +60,69 @@ def _frame(picture: Picture, node: str, axis: TimeAxis) -> Markup:
     )
 
 
-def tracks(notes: CameraNotes, classes: ClassTable, axis: TimeAxis) -> Markup:
+def tracks(report: Report, topic: str, axis: TimeAxis) -> Markup:
     """The timeline of the tracks of a camera."""
+    notes, classes = report.cameras[topic], report.facts.classes
+    camera = list(report.cameras).index(topic)
     if not classes.things:
         words = "The model tells classes, not instances: there are no tracks."
         return tag("p", words, class_="note")
     lines = notes.tracks.longest()
     if not lines:
         return tag("p", "No instance was tracked.", class_="note")
+    rows = (
+        track_row(line, classes[line.class_id].name, _place(notes, camera, line, axis), axis)
+        for line in lines
+    )
     return template(
         "tracks.html",
         note=_tracks_note(notes, len(lines)),
         label="Timeline of the tracks",
         axis=axis.drawn(),
-        rows=joined(*(track_row(line, classes[line.class_id].name, axis) for line in lines)),
+        rows=joined(*rows),
     )
+
+
+def _place(notes: CameraNotes, camera: int, line: Lifeline, axis: TimeAxis) -> Markup:
+    """A link from a track to a picture with it, else to the one that is nearest in time."""
+    picture = notes.pictures.showing(line.epoch, line.track_id)
+    words = "First picture with it" if picture else "No picture has it; the nearest one"
+    picture = picture or notes.pictures.nearest(line.spans[0][0])
+    title = f"{words}: {axis.label(picture.seconds)}, frame {picture.number:,}"
+    return tag("a", "picture", href=f"#{anchor(camera, picture)}", title=title)
+
+
+def stamps(report: Report, topic: str, left_out: TimeBins, late: int, axis: TimeAxis) -> Markup:
+    """Intervals of the stamps of a camera over time, its gaps and its resets."""
+    found = report.cameras[topic].stamps
+    rows = [_intervals_note(found), *_events(found, axis)]
+    if late:
+        rows.append(f"{late:,} left out because they came after an image with a later stamp.")
+    return joined(tag("p", " ".join(rows), class_="note"), stamp_chart(found, left_out, axis))
+
+
+def _intervals_note(found: Stamps) -> str:
+    if not math.isfinite(found.median):
+        return "One frame has no interval."
+    if found.median <= LEAST_MS:
+        return "The median interval is 0: the stamps stand still, or come in bunches."
+    return f"The median interval is {found.median:.3g} ms ({1e3 / found.median:.3g} Hz)."
+
+
+def _events(found: Stamps, axis: TimeAxis) -> Iterator[str]:
+    gaps = found.gaps()
+    if gaps:
+        longest = max(gaps)
+        words = ", ".join(f"{gap.interval:.3g} s until {axis.label(gap.seconds)}" for gap in gaps)
+        more = f" The longest is {longest.interval:.3g} s." if len(gaps) > 1 else ""
+        yield f"{len(gaps)} gap{'s' * (len(gaps) > 1)}: {words}.{more}"
+    if found.reset_count:
+        words = ", ".join(axis.label(seconds) for seconds in found.resets)
+        more = ", ..." if found.reset_count > len(found.resets) else ""
+        number = found.reset_count
+        yield f"The tracker was reset {number:,} time{'s' * (number > 1)}: at {words}{more}."
+    if not gaps and not found.reset_count:
+        yield "There are no gaps and no resets."
 
 
 def _tracks_note(notes: CameraNotes, shown: int) -> str:

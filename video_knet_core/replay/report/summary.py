@@ -31,7 +31,7 @@ def tiles(report: Report, outcome: Outcome, axis: TimeAxis) -> Markup:
     cameras = report.cameras.values()
     frames = sum(notes.frames for notes in cameras)
     tracks = int(report.track_counts().sum())
-    failed = sum(count for count, _ in outcome.failures.values())
+    failed = sum(count for count, _ in outcome.failures.values()) + sum(outcome.late.values())
     p50, _, p99 = report.quantiles()
     rows = [
         (f"{frames:,}", _plural(frames, "frame"), ""),
@@ -49,20 +49,21 @@ def camera_rows(report: Report, outcome: Outcome) -> Markup:
     rows = []
     for topic, notes in report.cameras.items():
         width, height = notes.size
-        numbers = (
-            f"{width} × {height}" if notes.frames else "none",
-            f"{notes.frames:,}",
-            f"{outcome.failures[topic][0]:,}",
-            f"{sum(notes.tracks.counts()):,}",
-        )
+        left_out = outcome.failures[topic][0] + outcome.late.get(topic, 0)
+        numbers = {
+            "Image": f"{width} × {height}" if notes.frames else "none",
+            "Frames": f"{notes.frames:,}",
+            "Left out": f"{left_out:,}",
+            "Tracks": f"{sum(notes.tracks.counts()):,}",
+        }
         p50 = _milliseconds(quantiles(notes.latency.histogram[None])[0, 0])
         rows.append(
             tag(
                 "tr",
                 tag("th", topic, scope="row"),
-                tag("td", report.facts.nodes[topic]),
-                *(tag("td", number, class_="number") for number in numbers),
-                tag("td", p50, class_="number timing"),
+                tag("td", report.facts.nodes[topic], data_label="Results"),
+                *(tag("td", n, class_="number", data_label=name) for name, n in numbers.items()),
+                tag("td", p50, class_="number timing", data_label="p50 ms"),
             )
         )
     return joined(*rows)

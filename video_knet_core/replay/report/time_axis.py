@@ -12,6 +12,11 @@ MOST_STEPS = 5
 STEPS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 14400)
 
 
+def at(seconds: float) -> str:
+    """A time of the recording as `--start` takes it, to the millisecond."""
+    return f"{seconds:.3f}".rstrip("0").rstrip(".") + " s"
+
+
 @dataclass(frozen=True)
 class TimeAxis:
     """From the first to the last frame, in seconds of the recording."""

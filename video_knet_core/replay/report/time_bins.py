@@ -22,13 +22,24 @@ class TimeBins:
     Args:
         columns: numbers in a row.
         dtype: of the sums.
+        combine: np.add; or np.maximum for bins that hold the largest number, from -inf on.
     """
 
-    def __init__(self, columns: int, dtype: type = np.float64) -> None:
+    def __init__(self, columns: int, dtype: type = np.float64, combine: np.ufunc = np.add) -> None:
+        self._combine = combine
         self.width = FIRST_WIDTH
         """Seconds of a bin."""
-        self.sums: NDArray[Any] = np.zeros((MOST_BINS, columns), dtype)
+        self.sums: NDArray[Any] = np.full((MOST_BINS, columns), self._empty, dtype)
         """[bins, columns]"""
+
+    @property
+    def _empty(self) -> float:
+        return 0 if self._combine is np.add else -np.inf
+
+    @property
+    def middles(self) -> NDArray[np.float64]:
+        """[bins] seconds."""
+        return np.asarray((np.arange(MOST_BINS) + 0.5) * self.width, np.float64)
 
     def row(self, seconds: float) -> NDArray[Any]:
         """[columns] the sums of the bin of a time, to add to; a time before 0 counts as 0."""
@@ -45,8 +56,10 @@ class TimeBins:
         self.width, self.sums = state["width"], state["sums"]
 
     def _double(self) -> None:
-        pairs = self.sums.reshape(MOST_BINS // 2, 2, -1).sum(axis=1, dtype=self.sums.dtype)
-        self.sums = np.concatenate([pairs, np.zeros_like(pairs)])
+        pairs = self._combine.reduce(
+            self.sums.reshape(MOST_BINS // 2, 2, -1), axis=1, dtype=self.sums.dtype
+        )
+        self.sums = np.concatenate([pairs, np.full_like(pairs, self._empty)])
         self.width *= 2
 
 

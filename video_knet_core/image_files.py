@@ -1,0 +1,32 @@
+"""Image files of any name: OpenCV itself crashes on a path that is no UTF-8."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+
+def read_pixels(path: Path, flags: int = cv2.IMREAD_COLOR) -> NDArray | None:
+    """As `cv2.imread`: None if there is no such file, or none that OpenCV can read."""
+    try:
+        return decode_pixels(np.fromfile(path, np.uint8), flags)
+    except OSError:
+        return None
+
+
+def decode_pixels(data: NDArray[np.uint8], flags: int) -> NDArray | None:
+    """As `cv2.imdecode`: None if it is no image that OpenCV can read."""
+    try:
+        return cv2.imdecode(data, flags) if data.size else None
+    except cv2.error:  # larger than it allows
+        return None
+
+
+def write_pixels(path: Path, pixels: NDArray, options: Sequence[int] = ()) -> None:
+    """As `cv2.imwrite`; OSError if the file cannot be written."""
+    _, data = cv2.imencode(path.suffix, pixels, list(options))
+    path.write_bytes(data.tobytes())
