@@ -158,7 +158,7 @@ def test_one_frame_that_fails_is_a_warning_and_all_are_an_error(world):
     reported(world, Reason.FRAMES_FAILED, WARN)
     world.tester.destroy_timer(good)
     message, _ = reported(world, Reason.ALL_FRAMES_FAILED, ERROR)
-    assert "wrong step: 7 bytes" in message
+    assert "wrong step" in message and "got 7" in message
     world.tester.destroy_timer(bad)
     stream(world, camera_topic)
     world.report(lambda v: v["reason"] == "", OK)
