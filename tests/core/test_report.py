@@ -271,6 +271,14 @@ def test_a_replay_leaves_the_table_and_no_report_leaves_none(runtime, tmp_path):
     assert not list((tmp_path / "none").glob("tracks.*"))
 
 
+def test_a_track_is_resumed_after_an_epoch_of_one_wrong_stamp():
+    epochs = [7, 7, 8, 7, 7]
+    frames = [result(n, row(1, CAR, 1 + epoch % 7), epoch=epoch) for n, epoch in enumerate(epochs)]
+    tracks = fed(new_report(), frames).cameras[TOPIC].tracks
+    assert [(t.epoch, t.track_id, t.frames) for t in tracks.longest()] == [(7, 1, 4), (8, 2, 1)]
+    assert sum(tracks.counts()) == 2
+
+
 # --- classes -------------------------------------------------------------------------------------
 
 

@@ -115,7 +115,7 @@ class StreamClock:
             stamp: nanoseconds.
             longest_gap: seconds.
         """
-        if self.stamp is None or self._is_return(stamp) or self._not_begun:
+        if self.stamp is None or self._is_return(stamp) or self._begins(stamp):
             return ""
         if self._back(stamp) > LATE:
             return f"the stamp went back by {self._back(stamp) / NANOSECONDS:.3f} s"
@@ -138,7 +138,7 @@ class StreamClock:
         rest = difference - self.ahead
         usual = self.interval or NOMINAL
         mark = Mark(self.images + 1, stamp)
-        is_gap = rest > GAP * usual and not self._not_begun
+        is_gap = rest > GAP * usual and not self._begins(stamp)
         marks = (*self._marks_kept(rest, exact), mark)[-MARKS:]
         certain = marks[-1].stamp - marks[0].stamp >= 3 * self.noise
         interval = (_mean(marks) if certain else None) or self.interval
@@ -216,10 +216,9 @@ class StreamClock:
             marks=(mark,),
         )
 
-    @property
-    def _not_begun(self) -> bool:
-        """All images were stamped 0: their clock has not begun, and where it begins is no gap."""
-        return self.stamp == 0 and self.standing > 0
+    def _begins(self, stamp: int) -> bool:
+        """Whether the images so far were stamped 0: where their clock begins is no gap."""
+        return self.stamp == 0 and self.standing > 0 and stamp > 0
 
     def _back(self, stamp: int) -> int:
         """Nanoseconds from a stamp to the last one."""
