@@ -118,6 +118,24 @@ def test_unusable_rows_are_named(row, message):
         ClassTable.from_rows([row])
 
 
+YAML = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.dates(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text() | st.booleans(), inner),
+    max_leaves=6,
+)
+ROWS = st.fixed_dictionaries({"name": YAML, "is_thing": YAML, "color": YAML})
+
+
+@given(st.lists(ROWS | YAML, max_size=4))
+def test_whatever_the_rows_hold_a_table_is_made_or_they_are_rejected(rows):
+    try:
+        classes = ClassTable.from_rows(rows)
+    except ValueError as error:
+        assert str(error)
+    else:
+        assert len({plain_name(info.name) for info in classes}) == len(rows)
+
+
 # --- two tables ----------------------------------------------------------------------------------
 
 
