@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import shutil
@@ -474,7 +475,7 @@ def test_labels_of_eight_bit_are_not_ones_own_code(copy):
 def test_colours_where_values_are_wanted(copy):
     root = copy("vspw")
     put(root / "data/street_5/mask/00000000.png", RGB)
-    with pytest.raises(DatasetError, match="3 channels of 8 bit, wanted one value per pixel"):
+    with pytest.raises(DatasetError, match="3 channels of 8 bit, expected one value per pixel"):
         opened("vspw", root)[0][0]
 
 
@@ -557,6 +558,43 @@ def test_a_listed_video_without_files(copy):
     shutil.rmtree(root / "data/street_6")
     with pytest.raises(DatasetError, match="the video 'street_6' has no frames"):
         ClipPairs(opened("vspw", root))
+
+
+def palette_png(side: int) -> bytes:
+    """A PNG of positions in a palette; of a large `side` it declares more than it holds."""
+
+    def chunk(name: bytes, content: bytes) -> bytes:
+        checksum = zlib.crc32(name + content)
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", checksum)
+
+    header = struct.pack(">IIBBBBB", side, side, 8, 3, 0, 0, 0)
+    rows = zlib.compress(b"\0\1\2\3\4" * 4)
+    chunks = ((b"IHDR", header), (b"PLTE", bytes(48)), (b"IDAT", rows), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in chunks)
+
+
+def test_damaged_label_images_are_read_or_named(tmp_path):
+    path, rng = tmp_path / "label.png", np.random.default_rng(0)
+    grey = cv2.imencode(".png", np.arange(16, dtype=np.uint16).reshape(4, 4))[1].tobytes()
+    rgb = cv2.imencode(".png", np.zeros((4, 4, 3), np.uint8))[1].tobytes()
+    for number in range(600):
+        data = bytearray((palette_png(4), palette_png(60000), grey, rgb)[number % 4])
+        for at in rng.integers(0, len(data), rng.integers(0, 4)):
+            data[at] = rng.integers(256)
+        path.write_bytes(data[: rng.integers(len(data)) if number % 3 == 0 else None])
+        for read in (label_png.read_values, label_png.read_rgb):
+            with contextlib.suppress(DatasetError):  # all that may be raised
+                assert read(path).size
+
+
+def test_a_segment_id_that_no_png_can_hold(copy):
+    root = copy("cityscapes_vps")
+    path = root / "panoptic_gt_val_city_vps.json"
+    index = json.loads(path.read_text())
+    index["annotations"][0]["segments_info"][0]["id"] = 1 << 70
+    path.write_text(json.dumps(index))
+    with pytest.raises(DatasetError, match="annotation 0, segment 0: id must be 0..16777215"):
+        opened("cityscapes_vps", root)
 
 
 # --- results -------------------------------------------------------------------------------------

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from dataset_fixtures import FIXTURES
@@ -17,6 +19,7 @@ from video_knet_core.data.street_pairs import OFFSETS, StreetPairs
 from video_knet_core.data.video import DatasetError
 from video_knet_core.training.batches import PairDataset
 from video_knet_core.training.settings import DataConfig, TrainConfig, open_sources
+from video_knet_core.types import ClassTable
 
 OWN = {"dataset": "own", "path": "mine", "split": "val"}
 
@@ -157,3 +160,13 @@ def test_a_data_set_that_is_not_there(root, tmp_path):
 def test_a_data_set_needs_a_root(tmp_path):
     with pytest.raises(ConfigError, match="data.clips: own: a data root is needed"):
         open_sources(data(OWN), small_config(), None, tmp_path)
+
+
+def test_a_data_set_with_the_classes_in_another_order(root, tmp_path):
+    """Stuff backwards: as many classes, and the same of them are things."""
+    model = small_config()
+    rows = model.classes.to_rows()
+    model = replace(model, classes=ClassTable.from_rows([*rows[7::-1], *rows[8:]]))
+    message = r"own .*: class 0: expected 'sky' \(stuff\), got 'road' \(stuff\)"
+    with pytest.raises(ConfigError, match=message):
+        open_sources(data(OWN), model, root, tmp_path)

@@ -95,7 +95,7 @@ def damage_vspw(root: Path) -> list[str]:
     put(root / "data/street_6/origin/00000001.jpg", SMALL)
     put(root / "data/street_6/mask/00000001.png", np.ones((24, 64), np.uint8))
     return [
-        "val: street_5/00000000: .*00000000.png is an empty file, wanted a PNG",
+        "val: street_5/00000000: .*00000000.png is an empty file, expected a PNG",
         "val: street_5/00000002: .*00000002.jpg is not an image that OpenCV can read",
         r"val: street_6/00000001: is \(24, 64\), but frame 00000000 is \(48, 64\)",
     ]
