@@ -6,11 +6,11 @@ CHECK := .venv-check/bin/python -m
 ENTER := source scripts/env.sh
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check clean
+.PHONY: help setup demo test test-lowest check clean
 
 help:  ## Show this help
 	@echo "Video K-Net for ROS 2. Targets:"
-	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 	@echo "With a ROS 2 install sourced it is used; else ROS 2 Jazzy is put into .venv."
 
 setup:  ## Make .venv and build the ROS 2 package (no torch)
@@ -24,6 +24,13 @@ test:  ## Run the tests (installs torch); ARGS="-k tracker" goes to pytest
 	@$(PYTHON) scripts/setup_env.py test
 	@$(ENTER) && OMP_NUM_THREADS=1 python -m pytest -n 2 --dist loadgroup $(ARGS)
 
+# Python 3.10 if there is one that runs. Without torch, whose only build that is tried is that of
+# `make test`, without ROS, and so without the tests that need them.
+test-lowest:  ## Run the tests without torch and ROS on the oldest allowed dependencies
+	@$$(python3.10 --version >/dev/null 2>&1 && echo python3.10 || echo $(PYTHON)) \
+	  scripts/setup_env.py lowest
+	@OMP_NUM_THREADS=1 .venv-lowest/bin/python -m pytest -n 2 --dist loadgroup $(ARGS)
+
 check:  ## Run ruff, mypy and codespell
 	@$(PYTHON) scripts/setup_env.py check
 	@$(CHECK) ruff check .
@@ -32,5 +39,5 @@ check:  ## Run ruff, mypy and codespell
 	@$(CHECK) codespell_lib
 
 clean:  ## Remove everything that was made here
-	rm -rf .venv .venv-check build install log out .*_cache .hypothesis *.egg-info
+	rm -rf .venv .venv-check .venv-lowest build install log out .*_cache .hypothesis *.egg-info
 	find . -name __pycache__ -prune -exec rm -rf {} +

@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-"""Set up this repository: `.venv` and the colcon overlay `install`, or `.venv-check`.
+"""Set up this repository: `.venv` and the colcon overlay `install`, or another environment.
 
 `setup_env.py run` is all the demo needs (no torch), `test` adds torch and the test tools, `check`
-is a small environment of its own for the linters. With a ROS 2 install sourced that one is used;
+is a small environment of its own for the linters, `lowest` one with the oldest version of each
+dependency. With a ROS 2 install sourced that one is used;
 else ROS 2 Jazzy comes as wheels. A step whose inputs have not changed is skipped.
 """
 
@@ -97,6 +98,7 @@ class Environment:
 
 VENV = Environment(REPO / ".venv")
 CHECK_VENV = Environment(REPO / ".venv-check")
+LOWEST_VENV = Environment(REPO / ".venv-lowest")
 
 
 # --- steps: each returns whether there was something to do ---------------------------------------
@@ -179,6 +181,22 @@ def install_linters() -> bool:
     return True
 
 
+def install_lowest() -> bool:
+    """The oldest versions that pyproject.toml allows, for the tests without torch and ROS."""
+    made = make_venv(LOWEST_VENV, with_system_packages=False)
+    command = [str(LOWEST_VENV.python), str(SCRIPTS / "lowest_versions.py")]
+    listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    key = f"{listed}{digest([REPO / 'pyproject.toml'])}"
+    if LOWEST_VENV.is_done("lowest", key):
+        return made
+    requirements = LOWEST_VENV.path / "lowest.txt"
+    requirements.write_text(listed)
+    LOWEST_VENV.pip_install("-r", str(requirements))
+    LOWEST_VENV.pip_install("--no-deps", "-e", str(REPO))
+    LOWEST_VENV.mark_done("lowest", key)
+    return True
+
+
 class Step(NamedTuple):
     """One numbered line of the set-up."""
 
@@ -202,6 +220,7 @@ GOALS: dict[str, list[Step]] = {
     "run": RUN,
     "test": TEST,
     "check": [Step("Install the linters", install_linters)],
+    "lowest": [Step("Install the oldest versions of all dependencies", install_lowest)],
 }
 
 

@@ -6,6 +6,7 @@ machine is, or on a test run beside it.
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 from pathlib import Path
 
@@ -16,12 +17,33 @@ HERE = Path(__file__).parent
 EXPORTS = ("test_export", "test_precision", "test_runtime", "test_tensorrt_build")
 """They share models whose export takes long (fixture `exported`)."""
 
+HAS_TORCH = importlib.util.find_spec("torch") is not None
+
 hypothesis.settings.register_profile(
     "busy machine",
     deadline=None,  # of milliseconds per example
     suppress_health_check=[hypothesis.HealthCheck.too_slow],
 )
 hypothesis.settings.load_profile("busy machine")
+
+
+class _MayNeedTorch(pytest.Module):
+    """A file whose tests are skipped where torch, and so the extra `train`, is not installed."""
+
+    def collect(self):
+        try:
+            return super().collect()
+        except self.CollectError as error:
+            if "No module named 'torch'" not in str(error):
+                raise
+            pytest.skip("needs torch: pip install 'video_knet_ros[train]'")
+
+
+def pytest_pycollect_makemodule(module_path, parent):
+    """Where torch is missing, as in `make test-lowest`, run the tests that do without."""
+    if HAS_TORCH:
+        return None
+    return _MayNeedTorch.from_parent(parent, path=module_path)
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:

@@ -385,3 +385,39 @@ def test_track_states_of_message_and_core_agree(overlay: Path) -> None:
     assert {state.name: getattr(message, state.name) for state in TrackState} == {
         state.name: state.value for state in TrackState
     }
+
+
+# --- the oldest versions of dependencies ----------------------------------------------------------
+
+SPEC = importlib.util.spec_from_file_location("lowest", REPO / "scripts" / "lowest_versions.py")
+assert SPEC is not None and SPEC.loader is not None
+lowest_versions = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(lowest_versions)
+
+
+def test_every_dependency_has_an_oldest_version_that_is_tried_or_says_why_not() -> None:
+    project = lowest_versions.tomllib.loads((REPO / "pyproject.toml").read_text())["project"]
+    tried = [lowest_versions.lowest(name) for name in lowest_versions.requirements(project)]
+    assert {"numpy", "onnxruntime", "rosbags", "openvino", "pytest"} <= {
+        line.partition("==")[0] for line in tried
+    }
+    assert set(lowest_versions.LEFT_OUT) <= set(project["optional-dependencies"])
+
+
+@pytest.mark.parametrize(
+    ("requirement", "lowest"),
+    [
+        ("numpy>=1.24", "numpy==1.24"),
+        ("opencv-python-headless>=4.6.0.66,<5", "opencv-python-headless==4.6.0.66"),
+        ("ray[default] >= 2.40", "ray==2.40"),
+        ("zstd>=1; python_version < '3.14'", "zstd==1; python_version < '3.14'"),
+    ],
+)
+def test_the_oldest_version_of_a_requirement(requirement: str, lowest: str) -> None:
+    assert lowest_versions.lowest(requirement) == lowest
+
+
+@pytest.mark.parametrize("requirement", ["numpy", "numpy<2", "numpy==1.24"])
+def test_a_requirement_without_an_oldest_version_is_an_error(requirement: str) -> None:
+    with pytest.raises(ValueError, match="expected NAME>=VERSION"):
+        lowest_versions.lowest(requirement)

@@ -30,6 +30,7 @@ def exported(tmp_path_factory) -> Callable[..., Path]:
     With `plain` it is the decoder of a semantic network alone. The checkpoint of each is beside it,
     as NAME.safetensors, or NAME_plain.safetensors.
     """
+    pytest.importorskip("torch", reason="an export needs it")
     from networks import shrink_swin, small_version, tell_pixels_apart
 
     from video_knet_core.cli import main

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from networks import CONFIGS
 
@@ -98,6 +100,24 @@ def test_the_street_models_have_the_classes_of_the_street():
     assert instances.kernels == street.kernels
 
 
+def test_one_resnet_50_has_all_three_additions_and_differs_from_the_published_one_in_fusion_alone():
+    """The paper's row of all three (KAE + KL + KF) is of a ResNet-50; its configuration is ours."""
+    whole, published = model("kitti_step_fusion_r50"), model("kitti_step_r50")
+    assert (whole.kernels.embedding, whole.kernels.linking) == (True, "ffn")
+    assert whole.kernels.fusion == "update_dynamic_cov" and published.kernels.fusion == "none"
+    assert replace(whole, kernels=replace(whole.kernels, fusion="none")) == published
+
+
+def test_figures_stand_beside_the_configuration_that_they_belong_to():
+    """docs/models.md: STQ / AQ / SQ of the paper's ablation on KITTI-STEP."""
+    text = (CONFIGS.parent / "docs" / "models.md").read_text()
+    figures = text.split("## Published figures")[1].split("\n## ")[0]
+    lines = {line.split("`")[1]: line for line in figures.splitlines() if line.startswith("| `")}
+    assert "STQ 70.9, AQ 70.8, SQ 71.2" in lines["kitti_step_fusion_r50"]
+    assert "STQ 70.2, AQ 71.2, SQ 69.7" in lines["kitti_step_r50"]
+    assert set(lines) <= {path.stem for path in FILES}
+
+
 def test_of_the_published_networks_only_the_swin_model_has_kernel_fusion():
     """Section 7e of the specification: none of the published ResNet-50 configurations has it."""
     settings = {
@@ -106,6 +126,7 @@ def test_of_the_published_networks_only_the_swin_model_has_kernel_fusion():
         if path.stem.startswith(tuple(SIZES))
         for config in [load_yaml(ModelConfig, path)]
     }
+    del settings["kitti_step_fusion_r50"]  # the paper's, which was not published
     swin = settings.pop("kitti_step_swin_b")
     assert swin == ("swin_b", "update_dynamic_cov", "update")
     assert set(settings.values()) == {("resnet50", "none", "ffn")}

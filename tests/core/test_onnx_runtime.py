@@ -11,7 +11,7 @@ import pytest
 from tiny_onnx import CHANNELS, HEIGHT, SLOTS, WIDTH, metadata, write_model, write_tiny_model
 
 from video_knet_core.engine.onnx_runtime import OnnxRuntime
-from video_knet_core.engine.runtime import ModelError
+from video_knet_core.engine.runtime import ModelError, default_model_path
 
 
 @pytest.fixture(scope="module")
@@ -146,3 +146,12 @@ def test_closing_twice_is_harmless_and_a_closed_runtime_says_so(tiny):
     runtime.close()
     with pytest.raises(RuntimeError, match="closed"):
         runtime.step(image(), None)
+
+
+def test_the_shipped_model_runs_on_the_oldest_runtime_that_is_allowed():
+    """In `make test-lowest`; here on the one that is installed."""
+    runtime = OnnxRuntime(default_model_path(), threads=1)
+    image = np.full((runtime.info.height, runtime.info.width, 3), 90, np.uint8)
+    segments, _ = runtime.step(image, None)
+    assert segments.map.shape[0] >= runtime.info.height // 2 and len(segments.class_ids)
+    runtime.close()

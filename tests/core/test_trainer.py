@@ -127,13 +127,13 @@ def test_what_two_processes_began_one_may_end(of_two_processes, tmp_path):
 @pytest.mark.parametrize(
     ("change", "difference"),
     [
-        ({"learning_rate": 1e-3}, "learning_rate: expected 0.001 as configured, got 0.0007"),
-        ({"schedule": "step"}, """schedule: expected "step" as configured, got "cosine\""""),
-        ({"steps": 4}, "steps: expected 4 as configured, got 2"),
-        ({"batch": 2}, "pairs: expected 2 as configured, got 1"),
-        ({"losses": {"dice": 2.0}}, "losses.dice: expected 2.0 as configured, got 4.0"),
-        ({"decay_at": [0.75, 0.8]}, "decay_at[1]: expected 0.8 as configured, got 0.9166"),
-        ({"network": {"things": 7}}, "model.kernels.things: expected 7 as configured, got 6"),
+        ({"learning_rate": 1e-3}, 'expected "learning_rate": 0.001 as configured, got 0.0007'),
+        ({"schedule": "step"}, 'expected "schedule": "step" as configured, got "cosine"'),
+        ({"steps": 4}, 'expected "steps": 4 as configured, got 2'),
+        ({"batch": 2}, 'expected "pairs": 2 as configured, got 1'),
+        ({"losses": {"dice": 2.0}}, 'expected "losses.dice": 2.0 as configured, got 4.0'),
+        ({"decay_at": [0.75, 0.8]}, 'expected "decay_at[1]": 0.8 as configured, got 0.9166'),
+        ({"network": {"things": 7}}, 'expected "model.kernels.things": 7 as configured, got 6'),
     ],
 )
 def test_another_run_is_not_resumed_and_its_first_difference_is_named(

@@ -198,3 +198,14 @@ def test_a_lean_neck_at_stride_8_gives_maps_half_as_large():
     assert coarse(torch.zeros(1, 3, 64, 96))[0].mask_logits.shape[-2:] == (8, 12)
     with pytest.raises(ConfigError, match="neck.stride must be 4 or 8, found 16"):
         replace(config.neck, stride=16)
+
+
+@torch.no_grad()
+def test_a_resnet_50_with_all_three_additions_looks_back_with_masks_and_embeddings(image):
+    network = small_version("kitti_step_fusion_r50")
+    first, state = network(image)
+    later, _ = network(image, state)
+    assert not torch.equal(first.mask_logits, later.mask_logits), "fusion changes masks"
+    assert not torch.equal(first.embeddings, later.embeddings), "linking changes embeddings"
+    without = small_version("kitti_step_r50")
+    assert torch.equal(without(image)[0].mask_logits, without(image, state)[0].mask_logits)

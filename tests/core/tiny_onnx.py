@@ -101,7 +101,7 @@ def write_model(path: Path, meta=None, rename=(), step=1.0, task="panoptic") -> 
         "none": np.array(facts.rest, np.uint8),
         "road": np.array(1, np.uint8),
         "vehicle": np.array(2, np.uint8),
-        "half": np.array(127, np.uint8),
+        "half": np.array(127, np.int32),
         "step": np.array(step, np.float32),
         "slots": np.arange(1, SLOTS + 1, dtype=np.int64).reshape(-1, 1, 1),
         "first": np.array([0, 0, 0]),
@@ -115,7 +115,8 @@ def write_model(path: Path, meta=None, rename=(), step=1.0, task="panoptic") -> 
     nodes = [
         helper.make_node("Slice", ["image", "first", "end", "axes", "stride"], ["red_3d"]),
         helper.make_node("Squeeze", ["red_3d", "last"], ["red"]),
-        helper.make_node("Greater", ["red", "half"], ["bright"]),
+        helper.make_node("Cast", ["red"], ["red_32"], to=TensorProto.INT32),  # else no old runtime
+        helper.make_node("Greater", ["red_32", "half"], ["bright"]),
         helper.make_node("Where", ["bright", "vehicle", "none"], ["lower_half"]),
         helper.make_node("Where", ["upper", "road", "lower_half"], ["segment_map"]),
         *(_whole_masks() if task == "instance" else _masks_of_the_map()),

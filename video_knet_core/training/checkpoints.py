@@ -153,7 +153,7 @@ def _first_difference(saved: Any, configured: Any, key: str = "") -> str:
         number = next(i for i, value in enumerate(saved) if value != configured[i])
         return _first_difference(saved[number], configured[number], f"{key}[{number}]")
     found, expected = (textwrap.shorten(json.dumps(v), 100) for v in (saved, configured))
-    return f"{key}: expected {expected} as configured, got {found}"
+    return f'expected "{key}": {expected} as configured, got {found}'
 
 
 def _in_layout_of(parameter: nn.Parameter, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
