@@ -80,6 +80,12 @@ def test_what_is_no_bag_is_named(name, text, tmp_path):
         open_bag(tmp_path / name)
 
 
+def test_a_bag_in_the_home_folder_may_be_named_by_a_tilde(tmp_path, monkeypatch):
+    write_mcap(tmp_path / "a.mcap", TEN)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert images_in(Path("~/a.mcap")) == (list(range(10)), "")
+
+
 # --- ranges of time ------------------------------------------------------------------------------
 
 RANGES = {

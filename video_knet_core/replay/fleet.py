@@ -222,17 +222,19 @@ def replay_serially(jobs: Sequence[Job], plan: Plan) -> Iterator[Outcome]:
     Raises what `open_runtime` does.
     """
     queue, worker = Queue(jobs), Worker(plan)
-    while job := queue.take():
-        try:
-            outcome = worker.replay(job)
-        except Exception as error:
-            _log.exception("%s: unexpected", job.name)
-            outcome = failure(job, f"{type(error).__name__}: {error}")
-            worker.close()
-            worker = Worker(plan)
-        if settled := queue.settle(outcome):
-            yield settled
-    worker.close()
+    try:
+        while job := queue.take():
+            try:
+                outcome = worker.replay(job)
+            except Exception as error:  # of the engine or our own: logged with its traceback
+                _log.exception("%s: unexpected", job.name)
+                outcome = failure(job, f"{type(error).__name__}: {error}")
+                worker.close()
+                worker = Worker(plan)
+            if settled := queue.settle(outcome):
+                yield settled
+    finally:
+        worker.close()
 
 
 # --- the report ----------------------------------------------------------------------------------

@@ -143,9 +143,15 @@ class _Replay:
         self._report = Report(self._facts(path, tracking)) if settings.report else None
         self._restore()
         self._copied = self._topics_to_copy() if settings.merge else {}
-        self._products = {topic: self._products_of(topic) for topic in topics}
-        self._files = Background()
         self._part: Ros2Writer | None = None
+        self._products: dict[str, Products] = {}
+        try:
+            for topic in topics:
+                self._products[topic] = self._products_of(topic)
+        except BaseException:
+            self._close()
+            raise
+        self._files = Background()
         self._part_frames = 0
         self._damage = ""
         self._messages = self._journal.messages
