@@ -7,6 +7,7 @@ import re
 import tempfile
 from collections import Counter
 from contextlib import nullcontext
+from pathlib import Path
 
 import pytest
 from bag_cases import CASES, NO_SUMMARY, NONE, TEN, db3, half, mcap, ros1_chunks, split, zstd_file

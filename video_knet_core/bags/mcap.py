@@ -63,7 +63,7 @@ class _Summary:
     channels: dict[int, Channel] = field(default_factory=dict)
     statistics: Statistics | None = None
     chunks: list[tuple[int, int, int, int]] = field(default_factory=list)
-    """Of each chunk: place, bytes, earliest and latest receive time."""
+    """Of each chunk: place, bytes with its index, earliest and latest receive time."""
 
     @property
     def is_complete(self) -> bool:
@@ -282,7 +282,8 @@ def _read_summary(file: ExactReader) -> _Summary | None:
             summary.statistics = record
         elif isinstance(record, ChunkIndex):
             times = record.message_start_time, record.message_end_time
-            summary.chunks.append((record.chunk_start_offset, record.chunk_length, *times))
+            size = record.chunk_length + record.message_index_length  # which comes behind it
+            summary.chunks.append((record.chunk_start_offset, size, *times))
     return summary
 
 
