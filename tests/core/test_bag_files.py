@@ -7,6 +7,7 @@ import re
 import tempfile
 from collections import Counter
 from contextlib import nullcontext
+from pathlib import Path
 
 import pytest
 from bag_cases import CASES, NO_SUMMARY, NONE, TEN, db3, half, mcap, ros1_chunks, split, zstd_file
@@ -78,6 +79,12 @@ def test_what_is_no_bag_is_named(name, text, tmp_path):
     (tmp_path / name).write_bytes(text.encode("latin-1"))
     with pytest.raises(BagError, match=re.escape(str(tmp_path / name))):
         open_bag(tmp_path / name)
+
+
+def test_a_bag_in_the_home_folder_may_be_named_by_a_tilde(tmp_path, monkeypatch):
+    write_mcap(tmp_path / "a.mcap", TEN)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert images_in(Path("~/a.mcap")) == (list(range(10)), "")
 
 
 # --- ranges of time ------------------------------------------------------------------------------

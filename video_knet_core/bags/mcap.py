@@ -63,7 +63,7 @@ class _Summary:
     channels: dict[int, Channel] = field(default_factory=dict)
     statistics: Statistics | None = None
     chunks: list[tuple[int, int, int, int]] = field(default_factory=list)
-    """Of each chunk: place, bytes, earliest and latest receive time."""
+    """Of each chunk: place, bytes with its index, earliest and latest receive time."""
 
     @property
     def is_complete(self) -> bool:
@@ -171,7 +171,7 @@ class McapFile:
             except READ_ERRORS as error:
                 yield from self._cut_chunk(file, at)
                 raise BagDamage(
-                    f"{self._name}: the record at byte {at} is damaged: {error!r}"
+                    f"{self._name}: the record at byte {at} is damaged: {_reason(error)}"
                 ) from None
             if isinstance(record, Chunk):
                 yield from ((at, inner) for inner in self._chunk(record, at))
@@ -188,8 +188,8 @@ class McapFile:
             data = decompress(chunk.compression, chunk.data, chunk.uncompressed_size, cut)
         except CompressionError as error:
             raise BagDamage(f"{where}: {error}") from None
-        expected, got = chunk.uncompressed_crc, zlib.crc32(data)
-        if expected and not cut and expected != got:
+        expected = chunk.uncompressed_crc
+        if expected and not cut and expected != (got := zlib.crc32(data)):
             raise BagDamage(f"{where}: expected the checksum {expected}, got {got}")
         file = ExactReader(BytesIO(data))
         records = _reader(file)
@@ -199,7 +199,7 @@ class McapFile:
             except READ_ERRORS as error:
                 if isinstance(error, EndOfData) and error.expected == 1:
                     return  # after a record that the package does not know, which it passes over
-                raise BagDamage(f"{where}: its record at byte {place}: {error!r}") from None
+                raise BagDamage(f"{where}: its record at byte {place}: {_reason(error)}") from None
             yield record
 
     def _cut_chunk(self, file: ExactReader, at: int) -> Iterator[tuple[int, McapRecord]]:
@@ -282,8 +282,14 @@ def _read_summary(file: ExactReader) -> _Summary | None:
             summary.statistics = record
         elif isinstance(record, ChunkIndex):
             times = record.message_start_time, record.message_end_time
-            summary.chunks.append((record.chunk_start_offset, record.chunk_length, *times))
+            size = record.chunk_length + record.message_index_length  # which comes behind it
+            summary.chunks.append((record.chunk_start_offset, size, *times))
     return summary
+
+
+def _reason(error: Exception) -> str:
+    """Its text; some errors of the package have none but their name."""
+    return str(error) or type(error).__name__
 
 
 def _definition(schema: Schema) -> str:

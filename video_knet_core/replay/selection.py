@@ -21,15 +21,13 @@ def time_range(contents: Contents, settings: ReplaySettings) -> tuple[int | None
     Raises:
         ReplayError: the bag ends before it.
     """
-    start, end = contents.start, contents.end
-    if start is None or end is None:  # an index may be wrong: nothing is left out
+    start, whole = contents.start, contents.seconds
+    if start is None:  # an index may be wrong: nothing is left out
         return None, None
+    if settings.start > whole:
+        raise ReplayError(f"expected a start within its {whole:.3f} s, got {settings.start} s")
     since = start + round(settings.start * 1e9) if settings.start else None
-    if since is not None and since > end:
-        raise ReplayError(
-            f"expected a start within its {contents.seconds:.3f} s, got {settings.start} s"
-        )
-    if settings.duration is None:
+    if settings.duration is None or settings.start + settings.duration > whole:
         return since, None
     return since, start + round((settings.start + settings.duration) * 1e9)
 
