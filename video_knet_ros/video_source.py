@@ -4,6 +4,7 @@ street on `camera/image_raw`, stamped like a camera's images and at a steady rat
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterator
 
 from rcl_interfaces.msg import ParameterDescriptor
@@ -33,7 +34,9 @@ class VideoSource(Node):
             )
         )
         rate = _rate(
-            self._declare("rate", 0.0, "Images per second; 0 = the video's own", any_type=True)
+            self._declare(
+                "rate", 0.0, "Images per second; 0 = at the video's own times", any_type=True
+            )
         )
         self._loop = self._declare("loop", True, "Begin again when the video ends")
         self._frame_id = self._declare("frame_id", "camera", "frame_id of the images")
@@ -44,8 +47,13 @@ class VideoSource(Node):
         self._iterator: Iterator[Frame] = iter(self._frames)
         self._last_stamp = 0
         self._publisher = self.create_publisher(Image, "camera/image_raw", _qos(reliability))
+        self._at_own_pace = not rate and not self._frames.endless
+        self._coming: Frame | None = None
+        self._due = time.monotonic_ns()
         rate = rate or self._frames.fps
-        self.create_timer(1 / rate, self._tick, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        self._period = round(1e9 / rate)
+        clock = Clock(clock_type=ClockType.STEADY_TIME)
+        self._timer = self.create_timer(1 / rate, self._tick, clock=clock)
         self.get_logger().info(f"{source} at {rate:g} images/s on {self._publisher.topic_name}")
 
     def _declare(
@@ -58,17 +66,32 @@ class VideoSource(Node):
         return self.declare_parameter(name, default, descriptor).value
 
     def _tick(self) -> None:
-        try:
-            frame = self._next_frame()
-        except Exception as error:
-            kind = "" if isinstance(error, FrameError) else f"{type(error).__name__}: "
-            self.get_logger().fatal(f"no more images: {kind}{process.one_line(error)}")
-            raise SystemExit(1) from None
+        frame = self._coming or self._read()
         if frame is None:
             self.get_logger().info("the video has ended")
             raise SystemExit(0)
         header = Header(stamp=self._stamp(), frame_id=self._frame_id)
         self._publisher.publish(conversions.image_message(header, "rgb8", frame[0]))
+        if self._at_own_pace:
+            self._coming = self._read()
+            self._wait_for(self._coming, frame[1])
+
+    def _wait_for(self, coming: Frame | None, stamp: int) -> None:
+        """Set the timer to when the next frame is due, which follows the one of `stamp`."""
+        step = self._period if coming is None or coming[1] <= stamp else coming[1] - stamp
+        now = time.monotonic_ns()
+        self._due = max(self._due + step, now)  # a frame that came late does not hurry the others
+        self._timer.timer_period_ns = max(self._due - now, 1)
+        self._timer.reset()
+
+    def _read(self) -> Frame | None:
+        """The next frame; an error ends the process, whatever it is, with a line that names it."""
+        try:
+            return self._next_frame()
+        except Exception as error:
+            kind = "" if isinstance(error, FrameError) else f"{type(error).__name__}: "
+            self.get_logger().fatal(f"no more images: {kind}{process.one_line(error)}")
+            raise SystemExit(1) from None
 
     def _next_frame(self) -> Frame | None:
         frame = next(self._iterator, None)
