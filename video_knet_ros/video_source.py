@@ -35,7 +35,7 @@ class VideoSource(Node):
         )
         rate = _rate(
             self._declare(
-                "rate", 0.0, "Images per second; 0 = at the video's own times", any_type=True
+                "rate", 0.0, "Images per second; 0 = the video's own times", any_type=True
             )
         )
         self._loop = self._declare("loop", True, "Begin again when the video ends")
