@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from .config import TrackingConfig
 from .data.frames import FrameError, FrameSource, ImageFolder
 from .engine.runtime import Runtime
+from .epochs import epoch_of
 from .output_files import OutputError, exclusive, refuse_inputs
 from .predictor import VideoPredictor
 from .progress import progress_bar
@@ -220,6 +221,9 @@ def track_video(
 
         try:
             for image, stamp in itertools.islice(source, max_frames):
+                if not summary.inference_ms:
+                    facts = runtime.name, runtime.info.checkpoint_sha256, predictor.tracking
+                    predictor.reset(epoch_of(image, stamp, *facts))
                 frame = predictor.step(image, stamp)
                 # in a thread, which Ctrl-C does not interrupt: all files have the same frames
                 files.submit(keep, image, frame).result()

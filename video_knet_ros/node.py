@@ -24,6 +24,7 @@ from std_srvs.srv import SetBool, Trigger
 
 from video_knet_core.config import TrackingConfig
 from video_knet_core.engine.runtime import ModelInfo, Runtime, default_model_path, open_runtime
+from video_knet_core.epochs import new_epoch
 from video_knet_core.predictor import VideoPredictor
 
 from . import conversions, diagnostics, parameters, process
@@ -80,7 +81,7 @@ class CameraNode(LifecycleNode):
         self._state = "unconfigured"
         self._fault = ""
         self._model, self._task, self._engine, self._build = "", "", "", ""
-        self._next_epoch = 0  # of the next configuration: ids of two must not be mixed up
+        self._next_epoch = new_epoch()  # of the next configuration: no id may name two objects
         self.counts = diagnostics.FrameCounts()
         self._reporter = diagnostics.Reporter()
         self.add_on_set_parameters_callback(self._validate)
@@ -259,7 +260,7 @@ class CameraNode(LifecycleNode):
         frame = engine.predictor.step(image, stamp or self.get_clock().now().nanoseconds)
         if counts is not self.counts:  # the node was deactivated and activated meanwhile
             return
-        self._next_epoch = frame.epoch + 1
+        self._next_epoch = engine.predictor.next_epoch
         self._last = Snapshot(message.header, image, frame)
         counts.inference_ms = frame.times.step
         self._engine = engine.runtime.name  # a better one takes over when it is built

@@ -9,6 +9,7 @@ import pytest
 
 from video_knet_core import predictor as predictor_module
 from video_knet_core.engine.runtime import ModelInfo
+from video_knet_core.epochs import epoch_of, new_epoch
 from video_knet_core.predictor import VideoPredictor
 from video_knet_core.types import ClassInfo, ClassTable, Segments, TrackState
 
@@ -182,7 +183,7 @@ def test_an_image_of_the_engines_size_is_passed_on_unchanged():
     ("second", "stamp"),
     [
         pytest.param(image(120, 201), FRAME, id="size"),
-        pytest.param(image(), -1, id="time runs backwards"),
+        pytest.param(image(), -600_000_000, id="time runs backwards"),
         pytest.param(image(), 6_000_000_000, id="gap"),
     ],
 )
@@ -194,6 +195,31 @@ def test_a_break_in_the_stream_resets(second, stamp):
     assert stream._runtime.states == [None, None]
     old, new = ({t.track_id for t in f.tracks} - {0} for f in (before, after))
     assert old and new and not old & new
+
+
+def test_an_image_with_an_earlier_stamp_is_late():
+    stream = predictor()
+    assert not stream.is_late(-FRAME)
+    stream.step(image(), 0)
+    assert stream.is_late(-1) and stream.is_late(-4 * FRAME)
+    assert not stream.is_late(0) and not stream.is_late(FRAME)
+    assert not stream.is_late(-6 * FRAME)  # not late but another timeline
+
+
+def test_a_clock_that_was_set_back_is_not_late_for_ever():
+    stream = predictor()
+    stream.step(image(), 0)
+    late = [stream.is_late(-4 * FRAME + i) for i in range(6)]
+    assert late == [True] * 4 + [False] * 2
+
+
+@pytest.mark.parametrize("back", [1, 2_000_000, 4 * FRAME])
+def test_a_late_image_is_taken_in_the_order_of_the_calls_and_keeps_the_ids(back):
+    stream = predictor()
+    frames = [stream.step(image(), stamp) for stamp in (FRAME, FRAME - back, 2 * FRAME)]
+    assert [f.epoch for f in frames] == [0, 0, 0]
+    assert frames[1].born == frames[2].born == ()
+    assert stream._runtime.states == [None, 1, 2]
 
 
 def test_the_stages_of_a_frame_are_timed(monkeypatch):
@@ -217,6 +243,27 @@ def test_the_stages_of_a_frame_are_timed(monkeypatch):
     monkeypatch.setattr("video_knet_core.predictor._stuff_row", row)
     times = stream.step(image(), 0).times
     assert dataclasses.astuple(times) == pytest.approx((1, 2, 4 + 2 * 16, 8))
+
+
+def test_live_epochs_are_random_and_exact_in_json():
+    epochs = {new_epoch() for _ in range(100)}
+    assert len(epochs) == 100 and max(epochs) < 2**48
+    assert all(float(epoch + 10**6) == epoch + 10**6 for epoch in epochs)
+
+
+def test_the_epoch_of_a_recording_is_that_of_all_it_depends_on():
+    assert epoch_of(image(), 5, "model") == epoch_of(image().copy(), 5, "model") < 2**48
+    others = [epoch_of(image(), 6, "model"), epoch_of(image(), 5), epoch_of(image()[:, ::-1], 5)]
+    assert len({epoch_of(image(), 5, "model"), *others}) == 4
+
+
+def test_an_epoch_can_be_given():
+    stream = VideoPredictor(ScriptedRuntime(segments()), first_epoch=7)
+    assert (stream.step(image(), 0).epoch, stream.next_epoch) == (7, 8)
+    stream.reset(epoch=20)
+    assert (stream.step(image(), 0).epoch, stream.next_epoch) == (20, 21)
+    stream.reset()
+    assert stream.epoch == 21
 
 
 def test_reset_starts_a_new_epoch():

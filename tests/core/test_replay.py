@@ -33,6 +33,7 @@ from video_knet_core.bags.definitions import (
 )
 from video_knet_core.bags.making import DELAY, FIRST_STAMP, BagFormat, make_bag
 from video_knet_core.cli import main
+from video_knet_core.config import TrackingConfig
 from video_knet_core.data import submissions
 from video_knet_core.data.frames import open_frames
 from video_knet_core.engine.runtime import open_runtime
@@ -129,7 +130,8 @@ def test_counts_stamps_and_topics_of_the_round_trip(form, storage, runtime, tmp_
     assert result.times["/video_knet/instances"] == [stamp + DELAY for stamp in stamps]
     assert [table.sequence for table in tables] == list(range(10))
     assert [row.track_id for table in tables for row in table.instances if row.is_thing] == [1] * 10
-    assert all(table.tracker_epoch == table.skipped == 0 for table in tables)
+    assert all(table.skipped == 0 for table in tables)
+    assert len({table.tracker_epoch for table in tables}) == 1
 
 
 def test_rosbags_reads_the_parts_as_one_bag(runtime, tmp_path):
@@ -298,7 +300,7 @@ def test_detections_come_with_the_names_of_their_classes_and_need_no_vision_msgs
         (row,) = (row for row in table.instances if row.is_thing)
         (detection,) = message.detections
         assert message.header == detection.header == table.header
-        assert detection.id == str(row.track_id)
+        assert detection.id == f"{table.tracker_epoch}/{row.track_id}"
         centre, box = detection.bbox.center.position, detection.bbox
         assert (box.size_x, box.size_y) == (row.roi.width, row.roi.height)
         assert centre.x - box.size_x / 2 == row.roi.x_offset
@@ -488,10 +490,11 @@ def stamped(tmp_path, stamps: list[float]) -> Path:
 
 
 def seen(tmp_path, stamps: list[float], runtime) -> tuple[list[float], list[int]]:
-    """Stamps and epochs of the tables of a bag with these stamps."""
+    """Stamps of the tables of a bag with these stamps, and epochs after the first one."""
     replay(stamped(tmp_path, stamps), runtime, tmp_path / "out")
     tables = result_of(tmp_path / "out").tables["/video_knet/instances"]
-    return [nanoseconds(t.header.stamp) / 1e9 for t in tables], [t.tracker_epoch for t in tables]
+    epochs = [t.tracker_epoch - tables[0].tracker_epoch for t in tables]
+    return [nanoseconds(t.header.stamp) / 1e9 for t in tables], epochs
 
 
 def test_images_that_overtook_each_other_are_put_in_the_order_of_their_stamps(runtime, tmp_path):
@@ -503,6 +506,47 @@ def test_stamps_that_go_back_far_reset_the_tracker_as_in_the_live_node(runtime, 
     stamps, epochs = seen(tmp_path, [5, 5.1, 5.2, 1, 1.1, 5, 5.1], runtime)
     assert stamps == [5, 5.1, 5.2, 1, 1.1, 5, 5.1]
     assert epochs == [0, 0, 0, 1, 1, 1, 1]  # a gap of less than 5 s forward is none
+
+
+def test_an_image_that_is_too_late_to_be_put_in_order_is_left_out(runtime, tmp_path):
+    stamps = [1 + 0.05 * n for n in range(12)]
+    late = [*stamps[:7], 1.02, *stamps[7:]]
+    summary = replay(stamped(tmp_path, late), runtime, tmp_path / "out")
+    tables = result_of(tmp_path / "out").tables["/video_knet/instances"]
+    assert [nanoseconds(t.header.stamp) / 1e9 for t in tables] == pytest.approx(stamps)
+    assert summary.late == sum(t.skipped for t in tables) == 1 and "1 images were" in str(summary)
+    assert len({t.tracker_epoch for t in tables}) == 1
+
+
+def test_one_wrong_stamp_costs_no_ids(runtime, tmp_path):
+    _, epochs = seen(tmp_path, [5, 5.1, 5.2, 95.3, 5.4, 5.5, 5.6], runtime)
+    assert epochs == [0, 0, 0, 1, 0, 0, 0]
+    tables = result_of(tmp_path / "out").tables["/video_knet/instances"]
+    assert [len(t.born) for t in tables] == [1, 0, 0, 1, 0, 0, 0]
+
+
+def first_epoch(out, runtime, path, tracking=None, **settings):
+    replay(path, runtime, out, ReplaySettings(**settings), tracking)
+    epoch = result_of(out).tables["/video_knet/instances"][0].tracker_epoch
+    assert 0 < epoch < 2**48
+    return epoch
+
+
+def test_the_epoch_is_the_same_for_the_same_results_and_no_other(runtime, tmp_path):
+    """Of a whole bag, with other products, of another start, of other images, of other settings."""
+    path = stamped(tmp_path, [1, 1.1, 1.2, 1.3])
+    (tmp_path / "other").mkdir()
+    other = stamped(tmp_path / "other", [1, 1.1, 1.2, 1.4][::-1])
+    whole = first_epoch(tmp_path / "a", runtime, path)
+    assert first_epoch(tmp_path / "b", runtime, path, report=False, tracks=True) == whole
+    assert first_epoch(tmp_path / "c", runtime, path, duration=0.2) == whole
+    different = {
+        first_epoch(tmp_path / "d", runtime, path, start=0.1),
+        first_epoch(tmp_path / "e", runtime, path, every=2),
+        first_epoch(tmp_path / "f", runtime, other),
+        first_epoch(tmp_path / "g", runtime, path, TrackingConfig(max_coast_s=1.0)),
+    }
+    assert len(different) == 4 and whole not in different
 
 
 def test_equal_stamps_stay_in_the_order_of_their_arrival(runtime, tmp_path):
