@@ -3,6 +3,7 @@
 
     python benchmarks/replay.py [--model MODEL.onnx] [--frames 400] [--rounds 3]
                                 [--jpeg QUALITY] [--memory-frames 20000] [--folder FOLDER]
+                                [--format mcap|sqlite3|ros1]
 
 Speed: the same images, 1242 x 375, through the bare predictor and through a replay, which reads,
 decodes, converts and writes beside it; by turns, because a busy machine is busy for both. Other
@@ -27,7 +28,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from video_knet_core.bags.making import BagFormat, make_bag
+from video_knet_core.bags.making import FORMATS, BagFormat, make_bag
 from video_knet_core.data.synthetic_street import SyntheticStreet
 from video_knet_core.engine.runtime import ModelInfo, default_model_path, open_runtime
 from video_knet_core.predictor import VideoPredictor
@@ -75,13 +76,13 @@ def small_frames(count: int) -> Iterator[tuple[np.ndarray, int]]:
         yield rng.integers(0, 256, (SMALL[1], SMALL[0], 3), np.uint8), number * PERIOD
 
 
-def peak_memory(frames: int, folder: Path) -> float:
+def peak_memory(frames: int, folder: Path, form: BagFormat) -> float:
     """MiB at most in use by a replay of so many images."""
-    path = folder / f"small{frames}"
-    make_bag({"/camera/image_raw": small_frames(frames)}, path)
+    path = folder / f"small{frames}{'.bag' if form.format == 'ros1' else ''}"
+    make_bag({"/camera/image_raw": small_frames(frames)}, path, form)
     command = [sys.executable, __file__, "--peak", str(path), "--folder", str(folder)]
     result = subprocess.run(command, capture_output=True, text=True, check=True)
-    shutil.rmtree(path)
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
     return float(result.stdout.splitlines()[-1])
 
 
@@ -125,8 +126,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--model", type=Path, help="default: the shipped model")
     parser.add_argument("--frames", type=int, default=400, help="for speed; default 400")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=3, help="for speed; 0 = memory alone")
     parser.add_argument("--jpeg", type=int, help="quality of compressed images; default: raw")
+    parser.add_argument("--format", choices=FORMATS, default="mcap", help="for memory")
     parser.add_argument("--memory-frames", type=int, default=20_000)
     parser.add_argument("--folder", type=Path, help="for the bags, 30 kB for each small image")
     parser.add_argument("--peak", type=Path, help=argparse.SUPPRESS)
@@ -137,15 +139,17 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=args.folder) as name:
         folder = Path(name)
         model = args.model or default_model_path()
-        print("frames/s: predictor   replay   share   share of processor time")
-        form = BagFormat(jpeg=args.jpeg)
-        rows = measure_speed(model, args.frames, args.rounds, folder, form)
-        for (bare, bare_cpu), (whole, whole_cpu) in (*rows, np.median(rows, axis=0)):
-            print(
-                f"{args.frames / bare:19.2f} {args.frames / whole:8.2f} {bare / whole:7.1%} "
-                f"{bare_cpu / whole_cpu:25.1%}"
-            )
-        few, many = peak_memory(FEW, folder), peak_memory(args.memory_frames, folder)
+        if args.rounds:
+            print("frames/s: predictor   replay   share   share of processor time")
+            form = BagFormat(jpeg=args.jpeg)
+            rows = measure_speed(model, args.frames, args.rounds, folder, form)
+            for (bare, bare_cpu), (whole, whole_cpu) in (*rows, np.median(rows, axis=0)):
+                print(
+                    f"{args.frames / bare:19.2f} {args.frames / whole:8.2f} {bare / whole:7.1%} "
+                    f"{bare_cpu / whole_cpu:25.1%}"
+                )
+        form = BagFormat(args.format)
+        few, many = (peak_memory(n, folder, form) for n in (FEW, args.memory_frames))
         print(
             f"peak memory: {few:.1f} MiB for {FEW} images, {many:.1f} MiB for "
             f"{args.memory_frames}: {many - few:+.1f} MiB"

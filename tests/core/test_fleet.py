@@ -211,7 +211,7 @@ def test_the_table_tells_of_each_bag_and_what_is_done_is_not_done_again(
     assert found.pop("text") == (0, 0, "failed")
     assert found == {f"drive{n}": (FRAMES + n, 0, "done before") for n in (0, 1, 2, 4, 5)}
     assert f"drive3: {storage_file(bags / 'drive3')}: damaged after message" in report
-    assert f"text: {bags / 'text.mcap'} is not an MCAP file" in report
+    assert f"text: {bags / 'text.mcap'} is no bag" in report
     assert report.endswith("7 bags: 5 done before, 1 damaged, 1 failed\n")
     assert digests(tmp_path / "out") == before
 

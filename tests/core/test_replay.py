@@ -730,7 +730,7 @@ def test_what_cannot_be_chosen_is_told_with_what_is_there(model, tmp_path, capsy
     replay(path, open_runtime(model), tmp_path / "done", ReplaySettings(topics=two[:1]))
     command[1] = str(tmp_path / "done/bag")
     line = failure([*command, "--topic", "/video_knet/instances"], capsys)
-    assert f"/video_knet/instances is {TABLES} as cdr, wanted one of images" in line
+    assert f"/video_knet/instances is {TABLES} as cdr, expected one of images" in line
     assert not (tmp_path / "out").exists()
 
 

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+import os
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple, Protocol
+from pathlib import Path
+from typing import IO, NamedTuple, Protocol
 
 CDR = "cdr"
 ROS1 = "ros1"
 
 
 class BagError(ValueError):
-    """A bag that cannot be read or written at all, or has not what is asked for."""
+    """A bag that cannot be read or written at all, or does not have what is asked for."""
 
 
 class BagDamage(BagError):
-    """The bag can be read no further; what came before is good. The message tells the place."""
+    """Some of the bag cannot be read; all that can was given. The message names the place."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class Topic:
     definition: str = ""
     """Text of the message definition with all that it refers to; empty if the bag has none."""
     qos: str = ""
-    """Offered QoS profiles as YAML; empty if the bag tells none."""
+    """Offered QoS profiles as YAML; empty if the bag has none."""
 
 
 class Message(NamedTuple):
@@ -38,8 +40,8 @@ class Message(NamedTuple):
 
     topic: Topic
     time: int
-    """When it was received [ns]."""
-    data: bytes | memoryview
+    """When it was received [ns]; may be 0 or negative (simulated time)."""
+    data: bytes
 
 
 @dataclass(frozen=True)
@@ -47,64 +49,148 @@ class Contents:
     """What is in a bag."""
 
     topics: tuple[Topic, ...]
+    """Several of one name if the bag has messages of several types on it."""
     counts: dict[str, int]
-    """Messages by topic, as far as the bag goes."""
-    start: int
-    """Receive time of the first message [ns]; 0 in an empty bag."""
-    end: int
-    """Receive time of the last message [ns]."""
+    """Messages by name of the topic, as far as the bag can be read."""
+    start: int | None
+    """Receive time of the earliest message [ns]; None in a bag without messages."""
+    end: int | None
+    """Receive time of the latest message [ns]."""
     damage: str = ""
-    """Where and why the bag can be read no further; empty if all of it can, as far as its index
-    tells."""
+    """Where and why some of the bag cannot be read; empty if all of it can, according to its
+    index."""
+
+    @property
+    def seconds(self) -> float:
+        """From the earliest message to the latest."""
+        return 0.0 if self.start is None or self.end is None else (self.end - self.start) * 1e-9
 
 
 class Bag(Protocol):
     """A bag on disk."""
 
+    @property
+    def files(self) -> Sequence[Path]:
+        """The files that hold its messages."""
+        ...
+
     def contents(self) -> Contents:
         """What is in it; BagError if it is no bag or nothing of it can be read."""
         ...
 
-    def messages(self, names: Collection[str], since: int = 0) -> Iterator[Message]:
-        """Messages of some topics as they were recorded, those received before `since` left out.
+    def messages(
+        self, names: Collection[str], since: int | None = None, until: int | None = None
+    ) -> Iterator[Message]:
+        """Messages of some topics in the order in which they were recorded.
+
+        Args:
+            names: of the topics.
+            since: receive time of the earliest [ns]; None = no limit.
+            until: receive time before which the others are [ns]; None = no limit.
 
         Raises:
-            BagDamage: there is damage behind the last message that was given.
+            BagDamage: after the last message, if some of the bag cannot be read.
         """
         ...
 
 
+class StorageFile(Protocol):
+    """One file of a bag; messages of its errors begin with its name."""
+
+    def contents(self) -> Contents:
+        """As `Bag.contents`."""
+        ...
+
+    def messages(
+        self, names: Collection[str], since: int | None = None, until: int | None = None
+    ) -> Iterator[Message]:
+        """As `Bag.messages`; BagDamage where the file can be read no further."""
+        ...
+
+
+class EndOfData(ValueError):
+    """There are fewer bytes than the `expected` ones."""
+
+    def __init__(self, expected: int, at: int, size: int) -> None:
+        super().__init__(f"expected {expected} bytes at byte {at}, got {size - at} up to the end")
+        self.expected = expected
+
+
+class ExactReader:
+    """A file whose `read` gives exactly the bytes asked for, or raises `EndOfData`.
+
+    Libraries ask for as many bytes as a damaged file says: a plain file would give them fewer, or
+    all the rest for a negative number, or memory would be allocated for bytes that do not exist.
+    """
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.size = file.seek(0, os.SEEK_END)
+        self._at = file.seek(0)
+
+    def tell(self) -> int:
+        """Position of the next byte."""
+        return self._at
+
+    def seek(self, at: int) -> None:
+        """Go to a byte of the file, or to its end."""
+        if not 0 <= at <= self.size:
+            raise EndOfData(at - self._at, self._at, self.size)
+        self._at = self._file.seek(at)
+
+    def read(self, size: int) -> bytes:
+        """The next bytes."""
+        if not 0 <= size <= self.size - self._at:
+            raise EndOfData(size, self._at, self.size)
+        self._at += size
+        return self._file.read(size)
+
+
+def in_range(time: int, since: int | None, until: int | None) -> bool:
+    """Whether a receive time is within the limits of `Bag.messages`."""
+    return (since is None or time >= since) and (until is None or time < until)
+
+
+def distinct(topics: Iterable[Topic]) -> tuple[Topic, ...]:
+    """Each name with each type once; the definition is the first that there is."""
+    found: dict[tuple[str, str, str], Topic] = {}
+    for topic in topics:
+        known = found.setdefault((topic.name, topic.type, topic.encoding), topic)
+        if not known.definition and topic.definition:
+            found[known.name, known.type, known.encoding] = replace(
+                known, definition=topic.definition
+            )
+    return tuple(found.values())
+
+
 def survey(messages: Iterator[Message]) -> Contents:
     """Contents of a bag without a usable index: everything is read."""
-    topics: dict[str, Topic] = {}
+    topics: dict[Topic, None] = {}
     counts: dict[str, int] = {}
-    start = end = 0
+    start: int | None = None
+    end: int | None = None
     damage = ""
     try:
         for topic, time, _ in messages:
-            topics.setdefault(topic.name, topic)
+            topics.setdefault(topic)
             counts[topic.name] = counts.get(topic.name, 0) + 1
-            start, end = min(start or time, time), max(end, time)
+            start = time if start is None else min(start, time)
+            end = time if end is None else max(end, time)
     except BagDamage as error:
         damage = str(error)
-    return Contents(tuple(topics.values()), counts, start, end, damage)
+    return Contents(distinct(topics), counts, start, end, damage)
 
 
-def joined(parts: list[Contents]) -> Contents:
-    """Contents of a bag in several files, up to the first damage."""
-    topics: dict[str, Topic] = {}
+def joined(parts: Sequence[Contents], damages: Sequence[str] = ()) -> Contents:
+    """Contents of a bag in several files; `damages` is what is wrong beside them."""
     counts: dict[str, int] = {}
     for part in parts:
-        for topic in part.topics:
-            known = topics.setdefault(topic.name, topic)
-            if not known.definition:
-                topics[topic.name] = replace(known, definition=topic.definition)
-            counts[topic.name] = counts.get(topic.name, 0) + part.counts.get(topic.name, 0)
-    filled = [part for part in parts if sum(part.counts.values())]
+        for name, count in part.counts.items():
+            counts[name] = counts.get(name, 0) + count
     return Contents(
-        tuple(topics.values()),
+        distinct(topic for part in parts for topic in part.topics),
         counts,
-        min((part.start for part in filled), default=0),
-        max((part.end for part in filled), default=0),
-        next((part.damage for part in parts if part.damage), ""),
+        min((part.start for part in parts if part.start is not None), default=None),
+        max((part.end for part in parts if part.end is not None), default=None),
+        "; ".join([*damages, *(part.damage for part in parts if part.damage)]),
     )

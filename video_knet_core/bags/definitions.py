@@ -15,6 +15,7 @@ from rosbags.typesys import (
     get_types_from_msg,
     get_typestore,
 )
+from rosbags.typesys.msg import normalize_msgtype
 from rosbags.typesys.store import Typestore
 
 from ..installation import shared_file
@@ -44,6 +45,10 @@ VISION_MESSAGES = {
     "LabelInfo": "std_msgs/Header header\nvision_msgs/VisionClass[] class_map\nfloat32 threshold",
 }
 """Fields of the messages of vision_msgs 4 that a replay writes; rosbags does not know them."""
+UNKNOWN_HASH = f"RIHS01_{0:064}"
+"""Of a type whose definition cannot be understood."""
+DEFINITION_ERRORS = (TypesysError, KeyError, ValueError, AttributeError, AssertionError)
+"""What rosbags raises for a definition that it cannot parse, or that lacks a type or is empty."""
 
 
 class MessageError(ValueError):
@@ -92,6 +97,11 @@ def vision_types() -> VisionTypes:
     return VisionTypes(**theirs, **{name: types[f"geometry_msgs/msg/{name}"] for name in geometry})
 
 
+def type_name(name: str) -> str:
+    """sensor_msgs/msg/Image, also of sensor_msgs/Image (ROS 1, first versions of ROS 2)."""
+    return normalize_msgtype(name) if "/" in name else name
+
+
 def decode(message: Message) -> Any:
     """The message as an object of rosbags; its type must be a standard one.
 
@@ -114,7 +124,7 @@ def read_cdr(data: bytes | memoryview, kind: str) -> Any:
     leave some bytes there. Raises what rosbags does.
     """
     if len(data) < 4 or bytes(data[:2]) not in (b"\0\0", b"\0\1"):
-        raise ValueError(f"they begin with {bytes(data[:2])!r}, wanted CDR")
+        raise ValueError(f"expected CDR, got bytes that begin with {bytes(data[:2])!r}")
     store = ros2_types()
     form = store.get_msgdef(kind)
     read = form.deserialize_cdr_le if data[1] else form.deserialize_cdr_be
@@ -125,47 +135,76 @@ class Embedded:
     """A topic of a bag as ROS 2 has it, by the definition that is embedded in the bag.
 
     Raises:
-        BagError: there is no definition, or none that can be understood.
+        BagError: the encoding is unknown, there is no definition, or messages of ROS 1 have one
+            that cannot be understood.
     """
 
     def __init__(self, topic: Topic) -> None:
-        store = get_typestore(Stores.EMPTY)
+        if topic.encoding not in (CDR, ROS1):
+            raise BagError(
+                f"{topic.name}: expected the encoding {CDR} or {ROS1}, got {topic.encoding!r}"
+            )
         self.topic = topic
-        try:
-            if topic.encoding not in (CDR, ROS1):
-                raise BagError(f"{topic.name}: messages encoded as {topic.encoding!r}")
+        self.definition = _unix_lines(topic.definition)
+        self.hash = UNKNOWN_HASH
+        store = get_typestore(Stores.EMPTY) if topic.definition else ros2_types()
+        self._store = store
+        try:  # old bags of ROS 2 have no definitions
             if topic.definition:
-                store.register(_types(topic))
-            else:  # old bags of ROS 2 have no definitions
-                store = ros2_types()
-            self._store = store
-            self.definition = topic.definition
+                store.register(_types(self.definition, topic))
             if topic.encoding == ROS1 or not topic.definition:
                 self.definition, _ = store.generate_msgdef(topic.type, ros_version=2)
             self.hash = store.hash_rihs01(topic.type)
-        except (TypesysError, KeyError) as error:
-            raise BagError(
-                f"{topic.name}: no usable definition of {topic.type}: {error!r}"
-            ) from None
+        except DEFINITION_ERRORS as error:
+            if topic.encoding == ROS1 or not topic.definition:
+                raise BagError(
+                    f"{topic.name}: no usable definition of {topic.type!r}: {error!r}"
+                ) from None  # others are copied as they are, nothing has to be understood
 
-    def to_cdr(self, data: bytes | memoryview) -> bytes | memoryview:
+    def check_clash(self, other: Embedded) -> None:
+        """BagError if no recording holds both: a type has one definition, a topic one type."""
+        same_type = self.topic.type == other.topic.type
+        if self.topic.name == other.topic.name and not self.is_of(other.topic):
+            raise BagError(
+                f"{self.topic.name} as {self.topic.type}: it is copied as {other.topic.type}"
+            )
+        if same_type and (self.hash, self._text_if_unknown) != (other.hash, other._text_if_unknown):
+            raise BagError(
+                f"{self.topic.name}: its definition of {self.topic.type} is not that of "
+                f"{other.topic.name}"
+            )
+
+    @property
+    def _text_if_unknown(self) -> str:
+        return self.definition if self.hash == UNKNOWN_HASH else ""
+
+    def is_of(self, topic: Topic) -> bool:
+        """Whether messages of a topic of this name are of this type."""
+        return (topic.type, topic.encoding) == (self.topic.type, self.topic.encoding)
+
+    def to_cdr(self, data: bytes) -> bytes:
         """Bytes of a message as ROS 2 has them; MessageError if they do not fit the type."""
         if self.topic.encoding == CDR:
             return data
         try:
-            return self._store.ros1_to_cdr(data, self.topic.type)
-        except (SerdeError, AssertionError, IndexError) as error:
+            return bytes(self._store.ros1_to_cdr(data, self.topic.type))
+        except (SerdeError, struct.error, AssertionError, IndexError, ValueError) as error:
             raise MessageError(f"its {len(data)} bytes are no {self.topic.type}: {error}") from None
 
 
-def _types(topic: Topic) -> dict:
+def _unix_lines(text: str) -> str:
+    """A definition with line ends that every parser takes."""
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _types(definition: str, topic: Topic) -> dict:
     """Types of an embedded definition; ROS 2 has no `seq` in a header."""
-    if topic.definition.startswith(IDL):
+    if definition.startswith(IDL):
         types: dict = {}
-        for part in topic.definition.split(IDL)[1:]:
+        for part in definition.split(IDL)[1:]:
             types |= get_types_from_idl(part.partition("\n")[2])
         return types
-    types = get_types_from_msg(topic.definition, topic.type)
+    types = get_types_from_msg(definition, topic.type)
     if topic.encoding == ROS1 and (header := types.get("std_msgs/msg/Header")):
         constants, fields = header
         types["std_msgs/msg/Header"] = (constants, [f for f in fields if f[0] != "seq"])

@@ -37,14 +37,14 @@ class BagFormat:
     """Quality of JPEG images, 1..100; None = raw images."""
 
     def __post_init__(self) -> None:
-        wanted: tuple[str, ...] = COMPRESSIONS
+        expected: tuple[str, ...] = COMPRESSIONS
         if self.format == "ros1":
-            wanted = ("none", "chunk")
+            expected = ("none", "chunk")
         elif self.format == "sqlite3":
-            wanted = ("none", "message", "file")
-        if self.compression not in wanted:
+            expected = ("none", "message", "file")
+        if self.compression not in expected:
             raise BagError(
-                f"{self.format} can be compressed by {', '.join(wanted)}, found {self.compression}"
+                f"{self.format} can be compressed by {', '.join(expected)}, got {self.compression}"
             )
 
 

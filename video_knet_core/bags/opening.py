@@ -1,143 +1,252 @@
-"""`open_bag` finds out what a path is."""
+"""`open_bag` opens any recording: one file or a folder of several, compressed or not."""
 
 from __future__ import annotations
 
+import logging
 import re
-import shutil
 import tempfile
-from collections.abc import Callable, Collection, Iterator
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 import yaml
 
-from .bag import Bag, BagDamage, BagError, Contents, Message, joined
-from .mcap import McapFile
-from .rosbag1 import Rosbag1File
-from .sqlite import SqliteFile
-from .zstd import open_zstd, zstd_decompress
+from . import mcap, rosbag1, sqlite
+from .bag import ROS1, Bag, BagDamage, BagError, Contents, Message, StorageFile, joined
+from .compression import ZSTD_MAGIC, CompressionError, ZstdError, decompress, open_zstd
 
-FORMATS: dict[str, Callable[[Path], Bag]] = {
-    ".bag": Rosbag1File,
-    ".active": Rosbag1File,
-    ".mcap": McapFile,
-    ".db3": SqliteFile,
+FORMATS: dict[bytes, Callable[[Path, str], StorageFile]] = {
+    mcap.MAGIC: mcap.McapFile,
+    sqlite.MAGIC: sqlite.SqliteFile,
+    rosbag1.MAGIC: rosbag1.Rosbag1File,
 }
-"""By suffix; `.bag.active` is what ROS 1 calls a recording under way."""
+"""By the first bytes of a file; names of files mislead."""
+SUFFIXES = (".mcap", ".db3")
+"""Of the files in the folder of a recording."""
 COMPRESSED = (".zstd", ".zst")
+
+_log = logging.getLogger(__name__)
 
 
 def open_bag(path: str | Path) -> Bag:
-    """Open a .bag, .mcap or .db3 file, or the folder of a ROS 2 recording.
+    """Open a .bag, .mcap or .db3 file, also a compressed one, or the folder of a recording.
 
     Raises:
         BagError: it is none of these.
+        OSError: it cannot be read.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     if path.is_dir():
-        return FolderBag(path)
+        return Recording(*_files(path))
     if not path.is_file():
         raise BagError(f"no bag {path}")
-    if path.suffix not in FORMATS:
-        raise BagError(
-            f"{path} is no bag: wanted {', '.join(FORMATS)} or the folder of a ROS 2 recording"
-        )
-    return FORMATS[path.suffix](path)
+    return Recording([path])
 
 
-class FolderBag:
-    """A folder of files that were recorded one after the other; `metadata.yaml` may be missing."""
+class Recording:
+    """Files that were recorded one after the other.
 
-    def __init__(self, folder: Path) -> None:
-        self.path = folder
-        metadata = _metadata(folder)
-        self._by_message = str(metadata.get("compression_mode", "")).lower() == "message"
-        self._paths = _files(folder, metadata)
+    A file that cannot be read, or is damaged, costs what is in it; the others are read.
+
+    Args:
+        files: in their order.
+        missing: what is said of files that should be there.
+
+    Raises:
+        BagError: none of the files is a bag.
+    """
+
+    def __init__(self, files: Sequence[Path], missing: Sequence[str] = ()) -> None:
+        self.files = tuple(files)
+        self._missing = missing
+        faults = [fault for path in files if (fault := _why_no_bag(path))]
+        if len(faults) == len(files):
+            raise BagError("; ".join(faults))
 
     def contents(self) -> Contents:
-        """Of all files up to the first that is damaged."""
-        found = []
-        for bag in self._bags():
-            found.append(bag.contents())
-            if found[-1].damage:
-                break
-        return joined(found)
+        """See `Bag.contents`."""
+        parts: list[Contents] = []
+        damages = list(self._missing)
+        for path in self.files:
+            try:
+                with _readable(path) as (copy, name, fault):
+                    part = _open(copy, name).contents()
+                    parts.append(replace(part, damage=part.damage or fault))
+            except BagError as error:
+                damages.append(str(error))
+        if not parts:
+            raise BagError("; ".join(damages))
+        return joined(parts, damages)
 
-    def messages(self, names: Collection[str], since: int = 0) -> Iterator[Message]:
+    def messages(
+        self, names: Collection[str], since: int | None = None, until: int | None = None
+    ) -> Iterator[Message]:
         """See `Bag.messages`."""
-        for bag in self._bags():
-            messages = bag.messages(names, since)
-            yield from map(self._decompressed, messages) if self._by_message else messages
-
-    def _bags(self) -> Iterator[Bag]:
-        for path in self._paths:
-            with _decompressed_file(path) as file:
-                try:
-                    bag = FORMATS[file.suffix](file)
-                except BagError as error:
-                    if path == self._paths[0]:
-                        raise
-                    raise BagDamage(str(error)) from None
-                yield bag
-
-    def _decompressed(self, message: Message) -> Message:
-        try:
-            return message._replace(data=zstd_decompress(message.data))
-        except Exception as error:  # its own class, which two packages define
-            raise BagDamage(
-                f"{self.path}: the message of {message.topic.name} at {message.time} ns "
-                f"is damaged: {error}"
-            ) from None
+        damages = list(self._missing)
+        for path in self.files:
+            try:
+                with _readable(path) as (copy, name, fault):
+                    for message in _open(copy, name).messages(names, since, until):
+                        yield _decompressed(message, name)
+                    if fault:
+                        damages.append(fault)
+            except BagError as error:
+                damages.append(str(error))
+        if damages:
+            raise BagDamage("; ".join(damages))
 
 
-class _decompressed_file:
-    """The file as it is, or a decompressed copy for as long as it is used."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._folder: tempfile.TemporaryDirectory | None = None
-
-    def __enter__(self) -> Path:
-        if self._path.suffix not in COMPRESSED:
-            return self._path
-        self._folder = tempfile.TemporaryDirectory()
-        copy = Path(self._folder.name) / self._path.stem
-        with (
-            open_zstd(self._path, "rb") as source,
-            copy.open("wb") as target,
-            suppress(Exception),  # damaged: what came before is read, and its end missed
-        ):
-            shutil.copyfileobj(source, target)
-        return copy
-
-    def __exit__(self, *exception: object) -> None:
-        if self._folder is not None:
-            self._folder.cleanup()
+def _open(path: Path, name: str) -> StorageFile:
+    """A file by its first bytes; errors call it `name`."""
+    with path.open("rb") as file:
+        head = file.read(max(map(len, FORMATS)))
+    for magic, form in FORMATS.items():
+        if head.startswith(magic):
+            return form(path, name)
+    got = f"a file that begins with {head!r}" if head else "an empty file"
+    raise BagError(f"{name} is no bag: expected MCAP, SQLite or ROS 1 (format 2.0), got {got}")
 
 
-def _metadata(folder: Path) -> dict:
+def _why_no_bag(path: Path) -> str:
+    """Empty if a file is a bag, or may be one when it is decompressed."""
+    if _is_zstd(path):
+        return ""
     try:
-        text = (folder / "metadata.yaml").read_text()
-        found = yaml.safe_load(text)["rosbag2_bagfile_information"]
-        return found if isinstance(found, dict) else {}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError):
-        return {}  # a recording that was cut off has none
+        _open(path, str(path))
+    except BagError as error:
+        return str(error)
+    return ""
 
 
-def _files(folder: Path, metadata: dict) -> list[Path]:
-    """The recorded files in order: those of the metadata, else all by number."""
-    listed = metadata.get("relative_file_paths") or []
-    paths = [folder / PurePosixPath(name).name for name in listed]
-    if missing := [path.name for path in paths if not path.is_file()]:
-        raise BagError(f"{folder}: {', '.join(missing)} of its metadata.yaml are missing")
-    if not paths:
-        paths = [p for p in folder.iterdir() if _suffix(p) in (".mcap", ".db3")]
-        paths.sort(key=lambda p: [int(n) for n in re.findall(r"\d+", p.name)])
-    if not paths:
-        raise BagError(f"{folder} holds no .mcap and no .db3 file")
-    return paths
+def _is_zstd(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(len(ZSTD_MAGIC)) == ZSTD_MAGIC
 
 
-def _suffix(path: Path) -> str:
-    """Without that of a compression."""
-    return Path(path.stem).suffix if path.suffix in COMPRESSED else path.suffix
+@contextmanager
+def _readable(path: Path) -> Iterator[tuple[Path, str, str]]:
+    """The file or a decompressed copy, its name for errors, and why the copy is not whole."""
+    if not _is_zstd(path):
+        yield path, str(path), ""
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / "bag"
+        fault = _decompress_file(path, copy)
+        if fault and not copy.stat().st_size:
+            raise BagError(fault)
+        yield copy, f"{path} (decompressed)", fault
+
+
+def _decompress_file(path: Path, copy: Path) -> str:
+    """Copy as much as can be decompressed; why that is not all, or nothing.
+
+    A full disk is an OSError like any other.
+    """
+    with open_zstd(path, "rb") as source, copy.open("wb") as target:
+        while True:
+            try:
+                block = source.read1(1 << 20)
+            except (ZstdError, EOFError) as error:
+                return f"{path}: damaged after {target.tell()} decompressed bytes: {error}"
+            if not block:
+                return ""
+            target.write(block)
+
+
+def _decompressed(message: Message, name: str) -> Message:
+    """A message that may be compressed by itself; metadata.yaml says so, but may be missing."""
+    if message.topic.encoding == ROS1 or message.data[: len(ZSTD_MAGIC)] != ZSTD_MAGIC:
+        return message
+    try:
+        return message._replace(data=decompress("zstd", message.data))
+    except CompressionError as error:
+        raise BagDamage(
+            f"{name}: the message of {message.topic.name} at {message.time} ns is damaged: {error}"
+        ) from None
+
+
+# --- the files of a folder -----------------------------------------------------------------------
+
+
+def _files(folder: Path) -> tuple[list[Path], list[str]]:
+    """The recorded files in order, and what is said of those that are missing.
+
+    Those of metadata.yaml, and what was recorded after it was written; all that are there if it is
+    missing or names none of them.
+    """
+    present = _present(folder)
+    found, missing = [], []
+    for name in _listed(folder):
+        match = next((path for path in present if _plain(path.name) == _plain(name)), None)
+        if match is None:
+            missing.append(f"{folder}: {name} of its metadata.yaml is missing")
+        else:
+            found.append(match)
+    if not present:
+        raise BagError("; ".join(missing) or f"{folder} has no .mcap and no .db3 file")
+    if not found:
+        return present, []
+    later = [path for path in present if _follows(path, found[-1])]
+    for path in later:
+        _log.warning("%s is not in metadata.yaml; it is read after the others", path)
+    return [*found, *later], missing
+
+
+def _present(folder: Path) -> list[Path]:
+    """Files of messages in a folder by number; the decompressed one if one is there twice."""
+    paths = sorted(
+        (
+            path
+            for path in folder.iterdir()
+            if not path.name.startswith(".")
+            and Path(_plain(path.name)).suffix in SUFFIXES
+            and path.is_file()
+        ),
+        key=lambda path: (_natural(_plain(path.name)), path.suffix in COMPRESSED),
+    )
+    first: dict[str, Path] = {}
+    for path in paths:
+        known = first.setdefault(_plain(path.name), path)
+        if not known.stat().st_size:
+            first[_plain(path.name)] = path
+    return list(first.values())
+
+
+def _listed(folder: Path) -> list[str]:
+    """Names of files in metadata.yaml; none if it is missing, or not whole enough to name them."""
+    path = folder / "metadata.yaml"
+    try:
+        listed = yaml.safe_load(path.read_bytes())["rosbag2_bagfile_information"][
+            "relative_file_paths"
+        ]
+        names = [PurePosixPath(name).name for name in listed]
+    except FileNotFoundError:
+        return []
+    except (UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError) as error:
+        _log.warning("%s cannot be used, all files beside it are read: %r", path, error)
+        return []
+    return list(dict.fromkeys(names))
+
+
+def _plain(name: str) -> str:
+    """The name of a file without the suffix of a compression."""
+    path = Path(name)
+    return path.stem if path.suffix in COMPRESSED else name
+
+
+def _follows(path: Path, last: Path) -> bool:
+    """Whether a file is a later one of the same series, like drive_10.mcap after drive_9.mcap."""
+    series = [re.fullmatch(r"(.*?)(\d+)(\.\w+)", _plain(p.name)) for p in (path, last)]
+    if series[0] is None or series[1] is None:
+        return False
+    (stem, number, suffix), (last_stem, last_number, last_suffix) = (
+        m.groups() for m in series if m
+    )
+    return (stem, suffix) == (last_stem, last_suffix) and int(number) > int(last_number)
+
+
+def _natural(name: str) -> list[tuple[int, int, str]]:
+    """For sorting: numbers by value, the rest as text."""
+    parts = re.findall(r"(\d+)|(\D+)", name)
+    return [(0, int(number), number) if number else (1, 0, text) for number, text in parts]

@@ -1,4 +1,8 @@
-"""SQLite files (.db3), as recorded by ROS 2."""
+"""SQLite files (.db3), as recorded by ROS 2, read by the SQLite of the standard library.
+
+The reader of `rosbags` refuses what this one reads: a file that is shorter than it says, one whose
+last messages are in a journal beside it (`-wal`), QoS profiles that lack fields, paths with a `#`.
+"""
 
 from __future__ import annotations
 
@@ -6,79 +10,129 @@ import sqlite3
 from collections.abc import Collection, Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
-from .bag import BagDamage, BagError, Contents, Message, Topic, survey
+from .bag import (
+    BagDamage,
+    BagError,
+    Contents,
+    Message,
+    Topic,
+    distinct,
+    joined,
+    survey,
+)
+from .definitions import type_name
 
 MAGIC = b"SQLite format 3\0"
 
 
 class SqliteFile:
-    """One file. Raises BagError if it is not of this format, or has no table of topics."""
+    """One file, which begins with `MAGIC`; errors call it `name`.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        with path.open("rb") as file:
-            if file.read(len(MAGIC)) != MAGIC:
-                raise BagError(f"{path} is not an SQLite file: it does not begin like one")
+    Raises BagError if it has no table of topics.
+    """
+
+    def __init__(self, path: Path, name: str) -> None:
+        self._path, self._name = path, name
         try:
             with closing(self._connect()) as database:
                 self._topics = _read_topics(database)
-        except sqlite3.Error as error:
-            raise BagError(f"{path} is not a bag that can be read: {error}") from None
+        except (sqlite3.Error, TypeError) as error:  # TypeError: a column of another type
+            raise BagError(f"{name} is not a bag that can be read: {error}") from None
 
     def contents(self) -> Contents:
         """From the tables, or from all messages if those are damaged."""
         query = "SELECT topic_id, count(*), min(timestamp), max(timestamp) FROM messages GROUP BY 1"
+        counts = dict.fromkeys((topic.name for topic in self._topics.values()), 0)
+        empty = Contents(distinct(self._topics.values()), counts, None, None)
         try:
             with closing(self._connect()) as database:
                 rows = database.execute(query).fetchall()
         except sqlite3.Error:
-            found = survey(self.messages({topic.name for topic in self._topics.values()}))
-            return Contents(
-                tuple(self._topics.values()), found.counts, found.start, found.end, found.damage
-            )
-        counts = {topic.name: 0 for topic in self._topics.values()}
-        for number, count, _, _ in rows:
-            counts[self._topics[number].name] += count
-        start, end = min((r[2] for r in rows), default=0), max((r[3] for r in rows), default=0)
-        return Contents(tuple(self._topics.values()), counts, start, end)
+            rows = [(None,)]
+        if not all(isinstance(value, int) for row in rows for value in row):
+            return joined([empty, survey(self.messages(counts))])
+        rows = [row for row in rows if row[0] in self._topics]
+        parts = [Contents((), {self._topics[n].name: k}, a, b) for n, k, a, b in rows]
+        return joined([empty, *parts])
 
-    def messages(self, names: Collection[str], since: int = 0) -> Iterator[Message]:
-        """See `Bag.messages`. Without the index by time, which may be what is damaged."""
+    def messages(
+        self, names: Collection[str], since: int | None = None, until: int | None = None
+    ) -> Iterator[Message]:
+        """See `StorageFile.messages`. Without the index by time, which may be what is damaged."""
         numbers = [number for number, topic in self._topics.items() if topic.name in names]
         marks = ", ".join("?" * len(numbers))
-        query = (
-            "SELECT id, topic_id, timestamp, data FROM messages "
-            f"WHERE topic_id IN ({marks}) AND timestamp >= ? ORDER BY id"
-        )
-        last = 0
+        query = f"SELECT id, topic_id, timestamp, data FROM messages WHERE topic_id IN ({marks})"
+        limits = {" AND +timestamp >= ?": since, " AND +timestamp < ?": until}
+        given = {text: _int64(limit) for text, limit in limits.items() if limit is not None}
+        query = "".join([query, *given, " ORDER BY id"])
+        last: int | None = None
         with closing(self._connect()) as database:
             try:
-                for row, number, time, data in database.execute(query, [*numbers, since]):
-                    yield Message(self._topics[number], time, data)
-                    last = row
+                for row in database.execute(query, [*numbers, *given.values()]):
+                    yield self._message(row, last)
+                    last = row[0]
             except sqlite3.Error as error:
-                raise BagDamage(f"{self.path}: damaged after message {last}: {error}") from None
+                place = "before the first message" if last is None else f"after message {last}"
+                raise BagDamage(f"{self._name}: damaged {place}: {error}") from None
+
+    def _message(self, row: tuple[Any, ...], last: int | None) -> Message:
+        """A message, if its columns are what they must be; a damaged tree may repeat rows."""
+        number, topic, time, data = row
+        if not isinstance(time, int) or not isinstance(data, bytes):
+            kinds = f"{type(time).__name__} and {type(data).__name__}"
+            raise BagDamage(
+                f"{self._name}: message {number}: expected a time and bytes, got {kinds}"
+            )
+        if last is not None and number <= last:
+            raise BagDamage(f"{self._name}: message {number} comes after message {last}")
+        return Message(self._topics[topic], time, data)
 
     def _connect(self) -> sqlite3.Connection:
         """Open the file for reading, also if it is shorter than it says."""
-        unfinished = self.path.with_name(f"{self.path.name}-wal").exists()
+        unfinished = self._path.with_name(f"{self._path.name}-wal").exists()
         mode = "mode=ro" if unfinished else "mode=ro&immutable=1"
-        database = sqlite3.connect(f"file:{quote(str(self.path))}?{mode}", uri=True)
+        database = sqlite3.connect(f"file:{quote(str(self._path))}?{mode}", uri=True)
         database.execute("PRAGMA writable_schema = ON")
         return database
 
 
 def _read_topics(database: sqlite3.Connection) -> dict[int, Topic]:
-    columns = {row[1] for row in database.execute("PRAGMA table_info(topics)")}
-    qos = "offered_qos_profiles" if "offered_qos_profiles" in columns else "''"
-    definitions = {}
-    if database.execute("PRAGMA table_info(message_definitions)").fetchall():
-        query = "SELECT topic_type, encoded_message_definition FROM message_definitions"
-        definitions = dict(database.execute(query).fetchall())
-    query = f"SELECT id, name, type, serialization_format, {qos} FROM topics ORDER BY id"
-    return {
-        number: Topic(name, kind, encoding, definitions.get(kind, ""), profiles)
-        for number, name, kind, encoding, profiles in database.execute(query)
-    }
+    topics, definitions = _columns(database, "topics"), _read_definitions(database)
+    qos = "offered_qos_profiles" if "offered_qos_profiles" in topics else "''"
+    digest = "type_description_hash" if "type_description_hash" in topics else "''"
+    query = f"SELECT id, name, type, serialization_format, {qos}, {digest} FROM topics ORDER BY id"
+    found = {}
+    for number, name, kind, encoding, profiles, type_hash in database.execute(query):
+        if not all(isinstance(text, str) for text in (name, kind, encoding)):
+            raise TypeError(f"expected texts for topic {number}, got {(name, kind, encoding)}")
+        definition = definitions.get((kind, type_hash)) or definitions.get((kind, None), "")
+        profiles = profiles if isinstance(profiles, str) else ""
+        found[number] = Topic(name, type_name(kind), encoding, definition, profiles)
+    return found
+
+
+def _read_definitions(database: sqlite3.Connection) -> dict[tuple[Any, Any], str]:
+    """(type, hash) -> definition, and (type, None) -> its first one: a type may have several."""
+    columns = _columns(database, "message_definitions")
+    if not columns:
+        return {}
+    digest = "type_description_hash" if "type_description_hash" in columns else "NULL"
+    query = f"SELECT topic_type, {digest}, encoded_message_definition FROM message_definitions"
+    definitions: dict[tuple[Any, Any], str] = {}
+    for kind, type_hash, text in database.execute(query):
+        if isinstance(text, str):
+            definitions.setdefault((kind, None), text)
+            definitions[kind, type_hash] = text
+    return definitions
+
+
+def _int64(number: int) -> int:
+    """The nearest number that SQLite can compare with."""
+    return min(max(number, -(1 << 63)), (1 << 63) - 1)
+
+
+def _columns(database: sqlite3.Connection, table: str) -> set[str]:
+    return {row[1] for row in database.execute(f"PRAGMA table_info({table})")}

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+import sqlite3
+import struct
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -28,6 +31,9 @@ COMPRESSIONS = ("none", "chunk", "message", "file")
 """How a ROS 2 bag is compressed: MCAP by its own chunks, any storage by message or by file."""
 METADATA_VERSION = 8
 """Of metadata.yaml: that of Iron, which later distributions read."""
+LATEST = (1 << 63) - 1
+"""Receive time [ns] that every storage can hold; MCAP holds none below 0."""
+_log = logging.getLogger(__name__)
 _MODES = {
     "none": CompressionMode.NONE,
     "chunk": CompressionMode.STORAGE,
@@ -56,8 +62,25 @@ def offered(latched: bool = False) -> list[Qos]:
 
 
 def recorded_qos(text: str) -> list[Qos]:
-    """QoS as a bag of ROS 2 has it, or "latched" of one of ROS 1."""
-    return offered(latched=True) if text == "latched" else parse_qos(text)
+    """QoS as a bag of ROS 2 has it, or "latched" of one of ROS 1.
+
+    None, which means the default, if a profile lacks a field or cannot be understood.
+    """
+    if text == "latched":
+        return offered(latched=True)
+    try:
+        profiles = parse_qos(yaml.safe_load(text))
+    except (yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError) as error:
+        _log.debug("QoS profiles %r are not copied: %r", text, error)
+        return []
+    return profiles if all(map(_is_whole, profiles)) else []
+
+
+def _is_whole(qos: Qos) -> bool:
+    """Whether the numbers of a profile are such; rosbags takes anything."""
+    times = (qos.deadline, qos.lifespan, qos.liveliness_lease_duration)
+    numbers = [qos.depth, *(part for time in times for part in (time.sec, time.nsec))]
+    return all(isinstance(number, int) for number in numbers)
 
 
 class Ros2Writer:
@@ -91,7 +114,8 @@ class Ros2Writer:
         )
 
     def write(self, topic: str, time: int, data: bytes | memoryview) -> None:
-        """Append a message received at `time` (ns)."""
+        """Append a message received at `time` (ns), or at the nearest time that can be stored."""
+        time = min(max(time, 0), LATEST)
         self._writer.write(self._connections[topic], time, bytes(data))
 
     def close(self) -> None:
@@ -99,8 +123,9 @@ class Ros2Writer:
         self._writer.close()
 
     def abort(self) -> None:
-        """Let go of the files, which nobody will read: what fails then does not matter."""
-        with suppress(Exception):
+        """Close the files, which nobody will read: a full disk, or a file in a state that cannot
+        be finished, does not matter any more."""
+        with suppress(OSError, sqlite3.Error, ValueError, struct.error, rosbag2.WriterError):
             self._writer.close()
 
 

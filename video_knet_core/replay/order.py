@@ -24,7 +24,7 @@ def in_stamp_order(messages: Iterator[Message], cameras: Collection[str]) -> Ite
     """All messages; the images of each camera by stamp, equal stamps as they were received.
 
     Raises:
-        BagDamage: by the bag, after the messages before the damage.
+        BagDamage: by the bag, after the messages that can be read.
     """
     windows = {name: _Window() for name in cameras}
     damage = None
@@ -61,14 +61,15 @@ class _Window:
     def __init__(self) -> None:
         self._held: list[tuple[int, int, Message]] = []
         self._count = 0
-        self._newest = 0
+        self._newest: int | None = None
 
     def take(self, message: Message) -> list[Message]:
         """Keep an image; returns those whose turn has come."""
         stamp, out = stamp_of(message), []
-        if stamp < self._newest - RESTART:
+        if self._newest is not None and stamp < self._newest - RESTART:
             out = self.empty()
-        self._newest = max(self._newest, stamp) if self._held else stamp
+        held = self._newest if self._held else None
+        self._newest = stamp if held is None else max(held, stamp)
         self._count += 1
         bisect.insort(self._held, (stamp, self._count, message))
         if len(self._held) > WINDOW:

@@ -6,7 +6,7 @@ import itertools
 import logging
 import shutil
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -19,7 +19,7 @@ from ..bags.writing import Ros2Writer, read_metadata, recorded_qos, write_metada
 from ..config import TrackingConfig
 from ..data.frames import DEFAULT_FPS
 from ..engine.runtime import Runtime
-from ..natural_order import is_hidden, natural_order
+from ..natural_order import natural_order
 from ..output_files import exclusive, expanded
 from ..progress import progress_bar
 from ..stored_state import StateError, pack, unpack
@@ -31,14 +31,9 @@ from .products import Products
 from .report.page import write_page
 from .report.report import Facts, Outcome, Report, in_words
 from .rerun_recording import RerunRecording
-from .selection import choose_outputs, choose_topics, node_names
+from .selection import choose_outputs, choose_topics, has_images, node_names, time_range
 from .settings import ReplayError, ReplaySettings
 
-GRACE = 10_000_000_000
-"""Nanoseconds after the end of `duration` from which on the bag is read no further: a few messages
-may have been recorded late."""
-RECORDED = {".mcap", ".db3"}
-"""In the names of the files of a recording, compressed or not."""
 BATCH = 1 << 20
 """Bytes after which messages are handed on though no image follows."""
 Read = tuple[Message, Decoded | ValueError | None]
@@ -60,10 +55,12 @@ class ReplaySummary:
     late: int
     """Images left out because they came after one with a later stamp."""
     damage: str
-    """Where and why the bag could be read no further; empty if all of it could."""
+    """Where and why some of the bag could not be read; empty if all of it could."""
     frames_now: int
     """Processed since this program began."""
     seconds: float
+    empty: tuple[str, ...] = ()
+    """Topics without an image in what was read."""
 
     def __str__(self) -> str:
         rate = self.frames_now / self.seconds if self.seconds else 0.0
@@ -77,6 +74,7 @@ class ReplaySummary:
             lines.append(f"{self.late} images were left out: they came after a later one")
         if self.damage:
             lines.append(f"the bag is damaged; it was read up to there: {self.damage}")
+        lines += [f"no images of {topic} in what was read" for topic in self.empty]
         return "\n".join([*lines, f"{self.out}: {', '.join(_contents(self.out))}"])
 
 
@@ -91,7 +89,7 @@ def replay(
     """Process the images of a bag and write the results into a folder.
 
     Args:
-        path: a .bag, .mcap or .db3 file, or the folder of a ROS 2 recording.
+        path: as for `open_bag`.
         runtime: the engine, or what opens it once the bag is known to have the topics.
         out: a new or empty folder; or, with `resume`, that of an interrupted replay.
         settings: what to do.
@@ -125,6 +123,8 @@ class _Replay:
         self._contents = self._bag.contents()
         try:
             topics = choose_topics(self._contents, settings.topics)
+            self._range = time_range(self._contents, settings)
+            self._empty = self._topics_without_images(topics)
         except ReplayError as error:
             damage = f" ({self._contents.damage})" if self._contents.damage else ""
             raise ReplayError(f"{path}: {error}{damage}") from None
@@ -136,7 +136,7 @@ class _Replay:
         self._rerun = RerunRecording(out, unfinished, classes) if settings.rerun else None
         task = {
             "bag": path.name,
-            "bytes": _size(path),
+            "bytes": sum(file.stat().st_size for file in self._bag.files),
             "model": runtime.info.name,
             "checkpoint": runtime.info.checkpoint_sha256,
             "backend": runtime.name,
@@ -153,9 +153,15 @@ class _Replay:
         self._report = Report(self._facts(path, tracking)) if settings.report else None
         self._restore()
         self._copied = self._topics_to_copy() if settings.merge else {}
-        self._products = {topic: self._products_of(topic) for topic in topics}
-        self._files = Background()
         self._part: Ros2Writer | None = None
+        self._products: dict[str, Products] = {}
+        try:
+            for topic in topics:
+                self._products[topic] = self._products_of(topic)
+        except BaseException:
+            self._close()
+            raise
+        self._files = Background()
         self._part_frames = 0
         self._damage = ""
         self._messages = self._journal.messages
@@ -180,6 +186,7 @@ class _Replay:
             self._damage,
             self._frames - before,
             time.perf_counter() - start,
+            self._empty,
         )
 
     # --- messages in
@@ -187,11 +194,15 @@ class _Replay:
     def _remaining(self) -> Iterator[Message]:
         """The messages that are still to be taken, in order."""
         names = {*self._nodes, *self._copied}
-        since = self._contents.start + round(self._settings.start * 1e9)
-        messages = self._bag.messages(names, since)
-        if self._settings.duration is not None:
-            messages = _before(messages, since + round(self._settings.duration * 1e9))
+        messages = filter(self._is_used, self._bag.messages(names, *self._range))
         return itertools.islice(in_stamp_order(messages, self._nodes), self._messages, None)
+
+    def _is_used(self, message: Message) -> bool:
+        """Whether it is an image, or copied; a topic may have messages of several types."""
+        topic = message.topic
+        if topic.name in self._nodes:
+            return has_images(topic)
+        return self._copied[topic.name].is_of(topic)
 
     def _read(self) -> Generator[list[Read], None, None]:
         """Those messages up to each image, with the image; in the thread that reads ahead."""
@@ -213,7 +224,7 @@ class _Replay:
     def _take(self, message: Message, decoded: Decoded | ValueError | None) -> None:
         topic = message.topic.name
         self._messages += 1
-        if topic in self._copied:
+        if topic in self._copied and self._copied[topic].is_of(message.topic):
             self._files.later(partial(self._copy, message))
         if topic in self._cameras and (result := self._cameras[topic].process(message, decoded)):
             self._files.later(partial(self._write, message, result))
@@ -336,7 +347,7 @@ class _Replay:
     def _facts(self, path: Path, tracking: TrackingConfig) -> Facts:
         info = self._runtime.info
         options = in_words(self._settings, tracking)
-        start, backend = self._contents.start, self._runtime.name
+        start, backend = self._contents.start or 0, self._runtime.name
         return Facts(path.name, info.name, backend, info.classes, self._nodes, start, options)
 
     def _products_of(self, topic: str) -> Products:
@@ -352,23 +363,52 @@ class _Replay:
         )
 
     def _topics_to_copy(self) -> dict[str, Embedded]:
-        """All topics that can be copied; what cannot is told."""
+        """All topics that can be copied; what cannot is logged."""
         ours = tuple(f"{node}/" for node in self._nodes.values())
-        found = {}
-        for topic in self._contents.topics:
+        found: dict[str, Embedded] = {}
+        types: dict[str, Embedded] = {}
+        for topic in sorted(self._contents.topics, key=has_images, reverse=True):
             if topic.name.startswith(ours) and topic.name not in self._nodes:
                 _log.warning("%s is not copied: the replay makes topics there", topic.name)
                 continue
             try:
-                found[topic.name] = Embedded(topic)
+                embedded = Embedded(topic)
+                known = found.get(topic.name) or types.setdefault(topic.type, embedded)
+                embedded.check_clash(known)
+                found[topic.name] = embedded
             except BagError as error:
                 _log.warning("not copied: %s", error)
-        return found
+        order = dict.fromkeys(topic.name for topic in self._contents.topics)
+        return {name: found[name] for name in order if name in found}
+
+    def _topics_without_images(self, topics: Sequence[str]) -> tuple[str, ...]:
+        """Cameras without an image in the chosen time; ReplayError if none has any."""
+        if self._range == (None, None) and all(map(self._contents.counts.get, topics)):
+            return ()
+        missing, damage = dict.fromkeys(topics), ""
+        try:
+            with closing(self._images(topics)) as images:
+                for message in images:
+                    missing.pop(message.topic.name, None)
+                    if not missing:
+                        break
+        except BagDamage as error:  # met again by the replay if there is something to replay
+            damage = "" if self._contents.damage else f" ({error})"
+        if len(missing) == len(topics):
+            raise ReplayError(f"no images of {', '.join(topics)} in the chosen time{damage}")
+        for topic in missing:
+            _log.warning("no images of %s in the chosen time%s", topic, damage)
+        return tuple(missing)
+
+    def _images(self, topics: Sequence[str]) -> Generator[Message, None, None]:
+        for message in self._bag.messages(topics, *self._range):
+            if has_images(message.topic):
+                yield message
 
     def _expected(self) -> int | None:
         """Frames there are to process, about."""
         counts, settings = self._contents.counts, self._settings
-        whole = (self._contents.end - self._contents.start) * 1e-9
+        whole = self._contents.seconds
         rest = max(whole - settings.start, 0.0)
         read = min(rest, settings.duration) if settings.duration is not None else rest
         share = read / whole if whole else 1.0
@@ -376,27 +416,10 @@ class _Replay:
 
     def _fps(self, topic: str) -> float:
         """Mean rate of the processed images of a topic."""
-        seconds = (self._contents.end - self._contents.start) * 1e-9
+        seconds = self._contents.seconds
         count = self._contents.counts.get(topic, 0)
         rate = (count - 1) / seconds if count > 1 and seconds else DEFAULT_FPS
         return round(min(max(rate / self._settings.every, 1.0), 120.0), 2)
-
-
-def _before(messages: Iterator[Message], end: int) -> Iterator[Message]:
-    """The messages received before `end` (ns)."""
-    for message in messages:
-        if message.time >= end + GRACE:
-            return
-        if message.time < end:
-            yield message
-
-
-def _size(path: Path) -> int:
-    """Bytes of the bag; other files and folders beside those of a recording are none of it."""
-    files = [path]
-    if path.is_dir():
-        files = [f for f in path.iterdir() if RECORDED & set(f.suffixes) and not is_hidden(f.name)]
-    return sum(file.stat().st_size for file in files if file.is_file())
 
 
 def _contents(out: Path) -> list[str]:

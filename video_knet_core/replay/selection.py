@@ -9,10 +9,27 @@ from ..bags.bag import CDR, ROS1, Contents, Topic
 from ..bags.definitions import IMAGE_TYPES
 from ..engine.runtime import ModelInfo
 from ..ros_messages.outputs import OUTPUTS
-from .settings import ReplayError
+from .settings import ReplayError, ReplaySettings
 
 NODE = "/video_knet"
 """Name of the node of a single camera, as `camera.launch.py` starts it."""
+
+
+def time_range(contents: Contents, settings: ReplaySettings) -> tuple[int | None, int | None]:
+    """Receive times of `Bag.messages` [ns]; None = no limit.
+
+    Raises:
+        ReplayError: the bag ends before it.
+    """
+    start, whole = contents.start, contents.seconds
+    if start is None:  # an index may be wrong: nothing is left out
+        return None, None
+    if settings.start > whole:
+        raise ReplayError(f"expected a start within its {whole:.3f} s, got {settings.start} s")
+    since = start + round(settings.start * 1e9) if settings.start else None
+    if settings.duration is None or settings.start + settings.duration > whole:
+        return since, None
+    return since, start + round((settings.start + settings.duration) * 1e9)
 
 
 def choose_topics(contents: Contents, wanted: Sequence[str]) -> tuple[str, ...]:
@@ -22,8 +39,8 @@ def choose_topics(contents: Contents, wanted: Sequence[str]) -> tuple[str, ...]:
         ReplayError: one is not there or has no images, or there is not exactly one to choose; the
             message lists what is there.
     """
-    topics = {topic.name: topic for topic in contents.topics}
-    images = {name: topic for name, topic in topics.items() if _has_images(topic)}
+    images = {topic.name: topic for topic in contents.topics if has_images(topic)}
+    topics = {topic.name: topic for topic in contents.topics} | images
     if not images:
         raise ReplayError(f"there are no images in it, only {_listed(contents, topics)}")
     for name in wanted:
@@ -33,8 +50,8 @@ def choose_topics(contents: Contents, wanted: Sequence[str]) -> tuple[str, ...]:
             )
         if name not in images:
             raise ReplayError(
-                f"{name} is {topics[name].type} as {topics[name].encoding}, wanted one of images: "
-                f"{_listed(contents, images)}"
+                f"{name} is {topics[name].type} as {topics[name].encoding}, expected one of "
+                f"images: {_listed(contents, images)}"
             )
     if not wanted and len(images) > 1:
         raise ReplayError(f"name one or more of its topics: {_listed(contents, images)}")
@@ -71,7 +88,8 @@ def node_names(topics: Sequence[str]) -> dict[str, str]:
     return names
 
 
-def _has_images(topic: Topic) -> bool:
+def has_images(topic: Topic) -> bool:
+    """Whether the messages of a topic are images that can be decoded."""
     return topic.type in IMAGE_TYPES and topic.encoding in (CDR, ROS1)
 
 

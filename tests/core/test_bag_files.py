@@ -1,0 +1,131 @@
+"""Files of all kinds that are met: every image that is in them is read, damage is named."""
+
+from __future__ import annotations
+
+import errno
+import re
+import tempfile
+from collections import Counter
+from contextlib import nullcontext
+from pathlib import Path
+
+import pytest
+from bag_cases import CASES, NO_SUMMARY, NONE, TEN, db3, half, mcap, ros1_chunks, split, zstd_file
+from bag_fixtures import FIRST, PERIOD, TOPIC, image_row, image_rows, images_in, write_mcap
+
+from video_knet_core.bags.bag import BagError
+from video_knet_core.bags.compression import decompress
+from video_knet_core.bags.opening import open_bag
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_every_image_is_read_and_damage_is_named(case, tmp_path):
+    path = case.make(tmp_path)
+    numbers, damage = images_in(path)
+    assert numbers == list(case.images)
+    assert bool(damage) == bool(case.damage) and case.damage in damage
+    assert not damage or str(tmp_path) in damage
+    assert images_in(path) == (numbers, damage)  # no name of a temporary file
+
+
+WHOLE = {name: case for name, case in CASES.items() if not case.damage}
+
+
+@pytest.mark.parametrize("case", WHOLE.values(), ids=WHOLE)
+def test_contents_count_what_is_read(case, tmp_path):
+    bag = open_bag(case.make(tmp_path))
+    contents = bag.contents()
+    found = [message for topic in contents.counts for message in bag.messages({topic})]
+    counts = Counter(message.topic.name for message in found)
+    assert {name: count for name, count in contents.counts.items() if count} == counts
+    times = [message.time for message in found]
+    assert (contents.start, contents.end) == (min(times, default=None), max(times, default=None))
+    assert contents.damage == ""
+    assert set(contents.topics) >= {message.topic for message in found if message.topic.definition}
+
+
+def test_a_compressed_file_that_is_cut_off_is_read_up_to_there(tmp_path):
+    path = zstd_file(write_mcap(tmp_path / "a.mcap", image_rows(80), compression=NONE))
+    numbers, damage = images_in(half(path))
+    assert numbers == list(range(len(numbers))) and 0 < len(numbers) < 80
+    assert damage.startswith(str(path)) and images_in(path) == (numbers, damage)
+    contents = open_bag(path).contents()
+    assert contents.counts == {TOPIC: len(numbers)} and str(path) in contents.damage
+
+
+def test_a_full_disk_is_no_damage(tmp_path, monkeypatch):
+    path = zstd_file(write_mcap(tmp_path / "a.mcap", TEN))
+
+    (tmp_path / "bag").symlink_to("/dev/full")
+    monkeypatch.setattr(tempfile, "TemporaryDirectory", lambda: nullcontext(tmp_path))
+    with pytest.raises(OSError) as error:
+        images_in(path)
+    assert error.value.errno == errno.ENOSPC
+
+
+def test_an_unreadable_file_is_no_damage(tmp_path, monkeypatch):
+    path = write_mcap(tmp_path / "a.mcap", TEN)
+    bag = open_bag(path)
+    path.unlink()
+    with pytest.raises(FileNotFoundError):
+        list(bag.messages({TOPIC}))
+
+
+@pytest.mark.parametrize(
+    "text", ["", "#ROSBAG V1.2\n", "\x89MCAP1\r\n", "This is no bag.", "SQLite"], ids=repr
+)
+@pytest.mark.parametrize("name", ["a.mcap", "a.bag", "a.db3", "a.mcap.zstd", "a"])
+def test_what_is_no_bag_is_named(name, text, tmp_path):
+    (tmp_path / name).write_bytes(text.encode("latin-1"))
+    with pytest.raises(BagError, match=re.escape(str(tmp_path / name))):
+        open_bag(tmp_path / name)
+
+
+def test_a_bag_in_the_home_folder_may_be_named_by_a_tilde(tmp_path, monkeypatch):
+    write_mcap(tmp_path / "a.mcap", TEN)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert images_in(Path("~/a.mcap")) == (list(range(10)), "")
+
+
+# --- ranges of time ------------------------------------------------------------------------------
+
+RANGES = {
+    "MCAP": mcap(),
+    "MCAP, no chunks": mcap(use_chunking=False),
+    "MCAP, no summary": mcap(**NO_SUMMARY),
+    "MCAP, channels not repeated": mcap(repeat_channels=False),
+    "SQLite": db3(),
+    "ROS 1": ros1_chunks,
+    "split": split("a_0.mcap a_1.mcap a_2.mcap a_3.mcap a_4.mcap"),
+}
+
+
+@pytest.mark.parametrize("make", RANGES.values(), ids=RANGES)
+def test_a_range_of_time_begins_and_ends_where_it_says(make, tmp_path):
+    path = make(tmp_path)
+    since, until = FIRST + 3 * PERIOD, FIRST + 6 * PERIOD
+    assert images_in(path, since=since) == (list(range(3, 10)), "")
+    assert images_in(path, until=until) == (list(range(6)), "")
+    assert images_in(path, since=since, until=until) == ([3, 4, 5], "")
+    assert images_in(path, since=1 << 70) == images_in(path, until=-(1 << 70)) == ([], "")
+
+
+@pytest.mark.parametrize("make", [mcap(), ros1_chunks], ids=["MCAP", "ROS 1"])
+def test_chunks_outside_a_range_are_not_decompressed(make, tmp_path, monkeypatch):
+    path, sizes = make(tmp_path), []
+
+    def counted(*arguments):
+        sizes.append(1)
+        return decompress(*arguments)
+
+    monkeypatch.setattr("video_knet_core.bags.mcap.decompress", counted)
+    monkeypatch.setattr("video_knet_core.bags.rosbag1.decompress", counted)
+    assert images_in(path, since=FIRST + 8 * PERIOD) == ([8, 9], "")
+    assert len(sizes) <= 3
+
+
+def test_times_that_go_back_stay_in_the_order_of_the_file(tmp_path):
+    rows = [image_row(n, FIRST + (n if n < 5 else n - 4) * PERIOD) for n in range(10)]
+    path = write_mcap(tmp_path / "a.mcap", rows)
+    assert images_in(path) == (list(range(10)), "")
+    assert images_in(path, since=FIRST + 2 * PERIOD, until=FIRST + 4 * PERIOD) == ([2, 3, 6, 7], "")

@@ -1,0 +1,63 @@
+"""Zstandard (from the standard library where it has it), LZ4 and bzip2, also of data cut short."""
+
+from __future__ import annotations
+
+import bz2
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from lz4.frame import LZ4FrameDecompressor
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
+ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+"""First bytes of a Zstandard frame; no message of ROS 2 begins like that."""
+ZstdError = zstd.ZstdError
+open_zstd = zstd.open
+DECOMPRESSORS: dict[str, Callable[[], Any]] = {
+    "zstd": zstd.ZstdDecompressor,
+    "lz4": LZ4FrameDecompressor,
+    "bz2": bz2.BZ2Decompressor,
+}
+
+
+class CompressionError(ValueError):
+    """Data that cannot be decompressed."""
+
+
+def decompress(kind: str, data: bytes, size: int | None = None, cut: bool = False) -> bytes:
+    """Decompressed data.
+
+    Args:
+        kind: one of `DECOMPRESSORS`, or "" or "none".
+        data: one frame.
+        size: bytes that it must have when it is decompressed; None = any.
+        cut: the end of the frame is missing: what there is of the data is returned.
+
+    Raises:
+        CompressionError: the data is damaged, of another size, or of an unknown kind.
+    """
+    if kind in ("", "none"):
+        unpacked, complete = data, True
+    elif kind not in DECOMPRESSORS:
+        raise CompressionError(f"expected a compression of {[*DECOMPRESSORS]}, got {kind!r}")
+    else:
+        decompressor = DECOMPRESSORS[kind]()
+        try:
+            unpacked = decompressor.decompress(data, -1 if size is None else size + 1)
+        # The errors of zstd, lz4 and bz2 in this order; all is in memory, no file is read here.
+        except (ZstdError, RuntimeError, OSError, EOFError, ValueError, OverflowError) as error:
+            raise CompressionError(f"{kind}: {error}") from None
+        except MemoryError:  # the damaged size of a frame
+            raise CompressionError(f"{kind}: it needs more memory than there is") from None
+        complete = decompressor.eof
+    if not cut:
+        if size is not None and len(unpacked) != size:
+            raise CompressionError(f"expected {size} bytes, got {len(unpacked)}")
+        if not complete:
+            raise CompressionError(f"{kind}: the end is missing")
+    return unpacked
