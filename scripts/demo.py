@@ -33,6 +33,7 @@ from rclpy.qos import QoSProfile
 from sensor_msgs.msg import Image
 from video_knet_ros.msg import TrackedInstance, TrackedInstanceArray
 
+from video_knet_core.output_files import expanded, refuse_inputs
 from video_knet_core.overlay_video import OverlayVideo
 from video_knet_core.visualize import side_by_side
 from video_knet_ros.conversions import nanoseconds, to_rgb
@@ -253,6 +254,7 @@ def prepare_environment() -> None:
 def run(video: str, seconds: float, model: str, out: Path) -> None:
     """The demo; DemoError if it does not show what it should."""
     prepare_environment()
+    refuse_inputs([out / "overlay.mp4"], [expanded(video)])
     out.mkdir(parents=True, exist_ok=True)
     node_log, source_log = out / "camera_node.log", out / "video_source.log"
     node_args = ["-r", "~/image:=/camera/image_raw", "-p", f"model:='{model}'"]

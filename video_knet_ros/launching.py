@@ -35,7 +35,7 @@ ENGINE_ARGUMENTS: tuple[Argument, ...] = (
 """For the parameters of camera nodes; see `camera_parameters`."""
 SOURCES = "video file, image folder, webcam index, synthetic or synthetic:SEED"
 VIDEO_ARGUMENTS: tuple[Argument, ...] = (
-    ("rate", "0.0", "Images per second of the video; 0 = its own", None),
+    ("rate", "0.0", "Images per second of the video; 0 = each frame at its own time", None),
     ("loop", "true", "Begin the video again when it ends", BOOL),
 )
 """For `video_source`."""

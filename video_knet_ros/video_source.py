@@ -6,6 +6,7 @@ In simulated time that has not begun the stamps are 0, as those of any node."""
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterator
 
 from rcl_interfaces.msg import ParameterDescriptor
@@ -65,7 +66,9 @@ class VideoSource(Node):
             )
         )
         rate = _rate(
-            self._declare("rate", 0.0, "Images per second; 0 = the video's own", any_type=True)
+            self._declare(
+                "rate", 0.0, "Images per second; 0 = the video's own times", any_type=True
+            )
         )
         self._loop = self._declare("loop", True, "Begin again when the video ends")
         self._frame_id = self._declare("frame_id", "camera", "frame_id of the images")
@@ -75,9 +78,14 @@ class VideoSource(Node):
         self._frames = open_frames(process.expand(source), rate or DEFAULT_FPS)
         self._iterator: Iterator[Frame] = iter(self._frames)
         self._publisher = self.create_publisher(Image, "camera/image_raw", _qos(reliability))
+        self._at_own_pace = not rate and not self._frames.endless
+        self._coming: Frame | None = None
+        self._due = time.monotonic_ns()
         rate = rate or self._frames.fps
-        self._stamps = Stamps(round(1e9 / rate))
-        self.create_timer(1 / rate, self._tick, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        self._period = round(1e9 / rate)
+        self._stamps = Stamps(self._period)
+        clock = Clock(clock_type=ClockType.STEADY_TIME)
+        self._timer = self.create_timer(1 / rate, self._tick, clock=clock)
         self.get_logger().info(f"{source} at {rate:g} images/s on {self._publisher.topic_name}")
 
     def _declare(
@@ -90,12 +98,7 @@ class VideoSource(Node):
         return self.declare_parameter(name, default, descriptor).value
 
     def _tick(self) -> None:
-        try:
-            frame = self._next_frame()
-        except Exception as error:
-            kind = "" if isinstance(error, FrameError) else f"{type(error).__name__}: "
-            self.get_logger().fatal(f"no more images: {kind}{process.one_line(error)}")
-            raise SystemExit(1) from None
+        frame = self._coming or self._read()
         if frame is None:
             self.get_logger().info("the video has ended")
             raise SystemExit(0)
@@ -104,6 +107,26 @@ class VideoSource(Node):
             self.get_logger().warning("simulated time has not begun: the stamps are 0", once=True)
         header = Header(stamp=conversions.time_message(stamp), frame_id=self._frame_id)
         self._publisher.publish(conversions.image_message(header, "rgb8", frame[0]))
+        if self._at_own_pace:
+            self._coming = self._read()
+            self._wait_for(self._coming, frame[1])
+
+    def _wait_for(self, coming: Frame | None, stamp: int) -> None:
+        """Set the timer to when the next frame is due, which follows the one of `stamp`."""
+        step = self._period if coming is None or coming[1] <= stamp else coming[1] - stamp
+        now = time.monotonic_ns()
+        self._due = max(self._due + step, now)  # a frame that came late does not hurry the others
+        self._timer.timer_period_ns = max(self._due - now, 1)
+        self._timer.reset()
+
+    def _read(self) -> Frame | None:
+        """The next frame; an error ends the process, whatever it is, with a line that names it."""
+        try:
+            return self._next_frame()
+        except Exception as error:
+            kind = "" if isinstance(error, FrameError) else f"{type(error).__name__}: "
+            self.get_logger().fatal(f"no more images: {kind}{process.one_line(error)}")
+            raise SystemExit(1) from None
 
     def _next_frame(self) -> Frame | None:
         frame = next(self._iterator, None)

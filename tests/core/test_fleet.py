@@ -122,6 +122,30 @@ def test_results_are_not_taken_for_bags(tmp_path):
     assert [job.name for job in jobs] == ["a"]
 
 
+def test_bags_are_in_natural_order_and_hidden_files_are_none(tmp_path):
+    for name in ("drive10.mcap", "drive2.mcap", "drive1.mcap", "._drive1.mcap", "Thumbs.db"):
+        (tmp_path / name).touch()
+    for pattern in ("*", "[.dT]*"):
+        jobs = find_jobs(f"{tmp_path}/{pattern}", tmp_path / "out")
+        assert [job.name for job in jobs] == ["drive1", "drive2", "drive10"]
+
+
+def test_results_in_a_linked_folder_are_not_taken_for_bags(tmp_path):
+    for name in ("bags/a.mcap", "bags/out/a/bag/bag_0000.mcap"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "link").symlink_to(tmp_path / "bags")
+    jobs = find_jobs(f"{tmp_path}/bags/**/*.mcap", tmp_path / "link/out", resume=True)
+    assert [job.name for job in jobs] == ["a"]
+
+
+def test_patterns_may_begin_with_a_tilde(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "a.mcap").touch()
+    (job,) = find_jobs("~/*.mcap", tmp_path / "out")
+    assert (job.bag, job.name) == (tmp_path / "a.mcap", "a")
+
+
 def test_a_fleet_of_no_bags_or_over_other_results_is_refused_before_it_begins(
     bags, model, tmp_path, capsys
 ):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import random
 import re
@@ -36,6 +37,8 @@ from video_knet_core.config import TrackingConfig
 from video_knet_core.data import submissions
 from video_knet_core.data.frames import open_frames
 from video_knet_core.engine.runtime import open_runtime
+from video_knet_core.output_files import OutputError, exclusive
+from video_knet_core.overlay_video import OverlayVideo
 from video_knet_core.replay import products, run
 from video_knet_core.replay.background import AHEAD, ahead
 from video_knet_core.replay.run import replay
@@ -808,6 +811,60 @@ def test_an_existing_output_is_never_overwritten(runtime, tmp_path):
     assert digests(out) == before
 
 
+def interrupted(path, runtime, out, settings):
+    """Replay until Ctrl-C at the fourth frame."""
+    steps = itertools.count()
+
+    class Interrupted:
+        name, info, portable_state = runtime.name, runtime.info, runtime.portable_state
+
+        def step(self, image, state):
+            if next(steps) == 3:
+                raise KeyboardInterrupt
+            return runtime.step(image, state)
+
+    with pytest.raises(KeyboardInterrupt):
+        replay(path, Interrupted(), out, settings)
+
+
+def test_results_may_lie_in_the_folder_of_the_recording(runtime, tmp_path):
+    """What is beside the recorded files, results or notes, is none of the recording."""
+    path, settings = bag_of(tmp_path, 10), ReplaySettings(part_frames=2)
+    out = path / "result"
+    interrupted(path, runtime, out, settings)
+    for name in ("notes.txt", ".DS_Store", "._in.mcap"):
+        (path / name).write_text("mine")
+    assert replay(path, runtime, out, settings, resume=True).frames == 10
+
+
+def test_files_of_others_in_the_results_are_left_alone(runtime, tmp_path):
+    path, out, settings = bag_of(tmp_path, 10), tmp_path / "out", ReplaySettings(part_frames=2)
+    out.mkdir()
+    (out / ".DS_Store").write_text("mine")
+    interrupted(path, runtime, out, settings)
+    mine = [out / name for name in (".DS_Store", "state_backup.zip", "notes.txt", "bag/notes.txt")]
+    for file in mine:
+        file.write_text("mine")
+    replay(path, runtime, out, settings, resume=True)
+    assert [file.read_text() for file in mine] == ["mine"] * 4
+    assert not list(out.rglob("*.partial")) and not list(out.glob("state_0*"))
+
+
+def test_two_replays_into_one_folder_exclude_each_other(runtime, tmp_path):
+    path, out = bag_of(tmp_path, 3), tmp_path / "out"
+    with exclusive(out), pytest.raises(OutputError, match="another process is writing"):
+        replay(path, runtime, out)
+    assert list(out.iterdir()) == []
+    assert replay(path, runtime, out).frames == 3
+
+
+def test_overlays_are_shown_at_the_stamps_of_the_images(runtime, tmp_path):
+    replay(bag_of(tmp_path, 4), runtime, tmp_path / "out", ReplaySettings(overlay=True))
+    (video,) = (tmp_path / "out/overlay/video_knet").iterdir()
+    shown = [stamp for _, stamp in open_frames(video)]
+    np.testing.assert_allclose(shown, [stamp for _, stamp in drive(4)], atol=17_000)
+
+
 def test_a_model_of_the_same_name_from_another_checkpoint_cannot_go_on(model, tmp_path):
     path, out = bag_of(tmp_path, 10), tmp_path / "out"
     replay(path, open_runtime(model, "onnxruntime-cpu"), out)
@@ -845,6 +902,16 @@ def test_make_bag_of_the_synthetic_street(tmp_path, capsys):
     wanted = [image for image, _ in zip(open_frames("synthetic:3"), range(2), strict=False)]
     for message, (image, _) in zip(read_all(tmp_path / "bag"), wanted, strict=True):
         assert np.array_equal(decode(message).data.reshape(image.shape), image)
+
+
+def test_make_bag_keeps_the_times_of_a_video(tmp_path):
+    stamps = [0, 33_000_000, 967_000_000, 3_033_000_000]
+    with OverlayVideo(tmp_path / "a.mp4", 30) as video:
+        for stamp in stamps:
+            video.write(np.zeros((48, 64, 3), np.uint8), stamp)
+    assert main(["make-bag", str(tmp_path / "a.mp4"), "--out", str(tmp_path / "bag")]) == 0
+    times = [message.time for message in read_all(tmp_path / "bag")]
+    np.testing.assert_allclose(np.array(times) - times[0], stamps, atol=17_000)
 
 
 def test_make_bag_that_cannot_end_or_has_another_name_is_refused(tmp_path, capsys):

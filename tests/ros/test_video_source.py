@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from itertools import pairwise
+
 import cv2
 import numpy as np
 import pytest
@@ -12,6 +16,7 @@ from rosgraph_msgs.msg import Clock as ClockMessage
 from sensor_msgs.msg import Image
 
 from video_knet_core.data.frames import FrameError
+from video_knet_core.overlay_video import OverlayVideo
 from video_knet_ros import conversions
 from video_knet_ros.video_source import Stamps, VideoSource
 
@@ -62,6 +67,35 @@ def test_stamps_are_the_nodes_time_and_grow_at_the_rate(world, folder):
     assert times == sorted(set(times))
     assert begin < times[0] and times[-1] < source.get_clock().now().nanoseconds
     assert [timer.timer_period_ns for timer in source.timers] == [50_000_000]
+
+
+def test_a_pause_in_a_video_is_one_in_its_images(world, tmp_path):
+    """At the mean rate the gaps would be equal, of 0.87 s; a busy machine delays single images."""
+    path = tmp_path / "pause.mp4"
+    with OverlayVideo(path, 20) as video:
+        for number, seconds in enumerate((0, 0.05, 0.1, 2.6)):
+            image = np.full((48, 64, 3), 60 * number, np.uint8)
+            video.write(image, round(seconds * 1e9))
+    play(world, source=str(path), loop=True)
+    got = collect(world)
+    world.wait(lambda: len(got) >= 5, "a round")
+    levels = [round(conversions.to_rgb(m).mean() / 60) for m in got]
+    assert all(second == (first + 1) % 4 for first, second in pairwise(levels))
+    pauses = [gap for level, gap in zip(levels, np.diff(stamps(got)), strict=False) if level == 2]
+    assert pauses and min(pauses) > 1.2e9
+
+
+def test_a_camera_needs_no_library_for_videos_nor_for_numbered_files():
+    """Which ROS has no packages of."""
+    code = (
+        "import sys\n"
+        "sys.modules['av'] = sys.modules['natsort'] = None\n"
+        "import video_knet_ros.node, video_knet_ros.video_source\n"
+        "from video_knet_core.data.frames import open_frames\n"
+        "next(iter(open_frames('synthetic')))\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
 
 
 MS = 1_000_000

@@ -21,6 +21,8 @@ from .frames import DEFAULT_FPS, Frame, FrameError
 
 TEXT_AS_PICTURE = "tty"
 """FFmpeg's demuxer that draws text files; a text file is no video here."""
+DAMAGE = (av.error.InvalidDataError, av.error.PatchWelcomeError, av.error.EOFError)
+"""What FFmpeg raises for a file whose structure is broken."""
 _log = logging.getLogger(__name__)
 
 
@@ -134,15 +136,19 @@ class _Decoder:
         while True:
             try:
                 packet = next(packets, None)
-            except (av.FFmpegError, OSError) as error:  # what follows cannot be found
-                self._note(error)
+            except DAMAGE as error:
+                self._note(error.strerror)
                 return
+            except av.FFmpegError as error:  # as of a disk that fails
+                raise FrameError(f"{self._path} cannot be read on: {error.strerror}") from None
             if packet is None:
                 return
             try:
                 frames = packet.decode()
-            except (av.FFmpegError, ValueError) as error:
-                self._note(error)
+            except MemoryError:
+                raise
+            except av.FFmpegError as error:  # a decoder reads no file: it is about these bytes
+                self._note(error.strerror)
                 continue
             for frame in frames:
                 if not isinstance(frame, av.VideoFrame):

@@ -25,6 +25,8 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import IO, TypeVar
 
+from ..output_files import expanded
+
 T = TypeVar("T")
 
 MAGIC = b"VKNETPLN"
@@ -82,7 +84,7 @@ class PlanKey:
 def default_folder() -> Path:
     """$VIDEO_KNET_CACHE, else video_knet in $XDG_CACHE_HOME, else in ~/.cache."""
     if named := os.environ.get("VIDEO_KNET_CACHE"):
-        return Path(named).expanduser()
+        return expanded(named)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "video_knet"
 
 
