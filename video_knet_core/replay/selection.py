@@ -9,7 +9,7 @@ from ..bags.bag import CDR, ROS1, Contents, Topic
 from ..bags.definitions import IMAGE_TYPES
 from ..engine.runtime import ModelInfo
 from ..ros_messages.outputs import OUTPUTS
-from .settings import ReplayError, ReplaySettings
+from .settings import EmptyReplayError, ReplayError, ReplaySettings
 
 NODE = "/video_knet"
 """Name of the node of a single camera, as `camera.launch.py` starts it."""
@@ -26,7 +26,7 @@ def time_range(contents: Contents, settings: ReplaySettings) -> tuple[int | None
         return None, None
     since = start + round(settings.start * 1e9) if settings.start else None
     if since is not None and since > end:
-        raise ReplayError(
+        raise EmptyReplayError(
             f"expected a start within its {contents.seconds:.3f} s, got {settings.start} s"
         )
     if settings.duration is None:
