@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 NAMES = ("chromium", "chromium-headless-shell", "chromium-browser", "google-chrome")
-PHONE, DESK = (390, 844), (1440, 900)
+PHONE, TABLET, DESK = (390, 844), (768, 1024), (1440, 900)
 
 
 def find_browser() -> str | None:

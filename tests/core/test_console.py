@@ -220,11 +220,15 @@ def test_a_start_behind_the_end_of_the_bag_is_an_error(model, tmp_path, capsys):
     command = ["replay", str(bag), "--out", str(tmp_path / "out"), "--model", str(model), "-q"]
     assert main([*command, "--start", "99"]) == 1
     (line,) = capsys.readouterr().err.splitlines()
-    assert (
-        line.startswith("video-knet replay: ")
-        and "no images" in line
-        and "/camera/image_raw" in line
-    )
+    assert line.startswith("video-knet replay: ") and str(bag) in line and "99" in line
+
+
+def test_a_time_without_images_is_an_error(model, tmp_path, capsys):
+    bag = bag_of(tmp_path, 3)
+    command = ["replay", str(bag), "--out", str(tmp_path / "out"), "--model", str(model), "-q"]
+    assert main([*command, "--start", "0.11", "--duration", "0.01"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert str(bag) in line and "/camera/image_raw" in line
 
 
 def test_an_empty_folder_is_no_video(tmp_path, capsys):

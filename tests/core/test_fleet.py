@@ -305,6 +305,22 @@ def test_a_machine_without_the_shared_disk_or_with_another_version_is_named(tmp_
         replace(place, version="0.0").check()
 
 
+@pytest.mark.parametrize("when", ["end", "early"])
+def test_the_engine_of_a_serial_fleet_is_closed_also_when_it_is_ended_early(
+    when, bags, model, tmp_path, monkeypatch
+):
+    closed = []
+    monkeypatch.setattr(fleet.Worker, "close", lambda worker: closed.append(worker))
+    plan = Plan(model, 1, ReplaySettings(), TrackingConfig())
+    outcomes = replay_serially(find_jobs(f"{bags}/drive[12]", tmp_path / "out"), plan)
+    if when == "early":
+        next(outcomes)
+        outcomes.close()
+    else:
+        list(outcomes)
+    assert len(closed) == 1
+
+
 @pytest.fixture(scope="module")
 def cluster():
     """Address of a Ray cluster with two cores, and a GPU that is none."""

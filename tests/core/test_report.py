@@ -10,7 +10,7 @@ import re
 import numpy as np
 import pytest
 from bag_fixtures import bag_of, rewritten
-from browser import DESK, PHONE, Browser, find_browser
+from browser import DESK, PHONE, TABLET, Browser, find_browser
 from report_pages import ReportPage
 from tiny_onnx import write_tiny_model
 
@@ -476,10 +476,14 @@ def test_in_a_browser_the_page_is_quiet_fits_and_its_frames_can_be_enlarged(runt
     replay(bag_of(tmp_path, 30, topics=topics), runtime, tmp_path / "out", ReplaySettings(topics))
     path = tmp_path / "out/report.html"
     with Browser() as browser:
-        for size in (PHONE, DESK):
+        for size in (PHONE, TABLET, DESK):
             browser.open(path, size)
             root = "document.documentElement"
             assert browser.run(f"{root}.scrollWidth") == browser.run(f"{root}.clientWidth")
+            tables = "[...document.querySelectorAll('.scroll table')]"
+            assert browser.run(f"{tables}.every(t => t.scrollWidth <= t.parentElement.clientWidth)")
+            browser.run("document.querySelector('.track a').click()")
+            assert browser.run("document.querySelector('figure:target img').naturalWidth > 0")
             assert browser.run("[...document.images].every(i => !i.src || i.naturalWidth > 0)")
             browser.run("document.querySelectorAll('button.frame')[1].focus()")
             browser.press("Enter")

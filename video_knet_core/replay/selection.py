@@ -9,7 +9,7 @@ from ..bags.bag import CDR, ROS1, Contents, Topic
 from ..bags.definitions import IMAGE_TYPES
 from ..engine.runtime import ModelInfo
 from ..ros_messages.outputs import OUTPUTS
-from .settings import ReplayError, ReplaySettings
+from .settings import EmptyReplayError, ReplayError, ReplaySettings
 
 NODE = "/video_knet"
 """Name of the node of a single camera, as `camera.launch.py` starts it."""
@@ -19,13 +19,13 @@ def time_range(contents: Contents, settings: ReplaySettings) -> tuple[int | None
     """Receive times of `Bag.messages` [ns]; None = no limit.
 
     Raises:
-        ReplayError: the bag ends before it.
+        EmptyReplayError: the bag ends before it.
     """
     start, whole = contents.start, contents.seconds
     if start is None:  # an index may be wrong: nothing is left out
         return None, None
     if settings.start > whole:
-        raise ReplayError(f"expected a start within its {whole:.3f} s, got {settings.start} s")
+        raise EmptyReplayError(f"expected a start within its {whole:.3f} s, got {settings.start} s")
     since = start + round(settings.start * 1e9) if settings.start else None
     if settings.duration is None or settings.start + settings.duration > whole:
         return since, None

@@ -19,8 +19,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from .image_files import ImageError as ImageError
-from .image_files import check_file
+from .image_structure import ImageError as ImageError
+from .image_structure import check_file
 
 _RGB = -1
 """In place of an OpenCV conversion code: the pixels are RGB already."""

@@ -60,7 +60,7 @@ def track_row(line: Lifeline, name: str, place: Markup, axis: TimeAxis) -> Marku
         bar=joined(thread, *spans),
         first=axis.label(first),
         last=axis.label(last),
-        frames=f"{line.frames:,} frame{'s' * (line.frames != 1)} from {line.first_frame:,} on",
+        frames=f"{line.frames:,} frame{'s' * (line.frames != 1)} from {line.first_frame:,}",
         gaps=f", {gaps} gap{'s' * (gaps > 1)}" if gaps else "",
     )
 
