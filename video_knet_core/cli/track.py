@@ -41,12 +41,14 @@ def add_track(commands: argparse._SubParsersAction) -> None:
 
 def _track(arguments: argparse.Namespace) -> None:
     from ..data.frames import open_frames
+    from ..epochs import facts_of
     from ..recording import track_video
 
     source, out = open_frames(arguments.video), arguments.out
     tracking = TrackingConfig(association=arguments.association)
+    facts = facts_of(arguments.video)
     with closing(runtime_of(arguments)) as runtime:
-        summary = track_video(source, runtime, out, arguments.max_frames, tracking)
+        summary = track_video(source, runtime, out, arguments.max_frames, tracking, facts)
     print(json.dumps(_as_json(summary), indent=2) if arguments.json else summary)
     if not summary.inference_ms:
         raise NothingError(f"{arguments.video} has no frames")
