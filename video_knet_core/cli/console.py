@@ -59,9 +59,10 @@ def _level(name: str, level: int) -> Iterator[None]:
         logger.setLevel(before)
 
 
-def print_error(command: str, words: object) -> None:
-    """One line on stderr."""
-    text = " ".join(str(words).split()).encode(errors="backslashreplace").decode()
+def print_error(command: str, error: object) -> None:
+    """One line on stderr: the message of an error, or its name if it has none."""
+    words = str(error) or type(error).__name__
+    text = " ".join(words.split()).encode(errors="backslashreplace").decode()
     print(f"video-knet {command}: {text}", file=sys.stderr, flush=True)
 
 
