@@ -407,7 +407,7 @@ def test_every_dependency_has_an_oldest_version_that_is_tried_or_says_why_not() 
 @pytest.mark.parametrize(
     ("requirement", "lowest"),
     [
-        ("numpy>=1.24", "numpy==1.24"),
+        ("numpy>=1.24.2", "numpy==1.24.2"),
         ("opencv-python-headless>=4.6.0.66,<5", "opencv-python-headless==4.6.0.66"),
         ("ray[default] >= 2.40", "ray==2.40"),
         ("zstd>=1; python_version < '3.14'", "zstd==1; python_version < '3.14'"),
