@@ -14,8 +14,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from ..bags.bag import Bag, BagDamage, BagError, Message
-from ..bags.definitions import Embedded, MessageError
+from ..bags.bag import Bag, BagDamage, Message
+from ..bags.definitions import MessageError
 from ..bags.opening import open_bag
 from ..bags.writing import Ros2Writer, read_metadata, recorded_qos, write_metadata
 from ..config import TrackingConfig
@@ -30,7 +30,14 @@ from .products import Products
 from .report.page import write_page
 from .report.report import Facts, Outcome, Report, in_words
 from .rerun_recording import RerunRecording
-from .selection import choose_outputs, choose_topics, has_images, node_names, time_range
+from .selection import (
+    choose_outputs,
+    choose_topics,
+    has_images,
+    node_names,
+    time_range,
+    topics_to_copy,
+)
 from .settings import ReplayError, ReplaySettings
 
 BATCH = 1 << 20
@@ -142,7 +149,7 @@ class _Replay:
         }
         self._report = Report(self._facts(path, tracking)) if settings.report else None
         self._restore()
-        self._copied = self._topics_to_copy() if settings.merge else {}
+        self._copied = topics_to_copy(self._contents, self._nodes) if settings.merge else {}
         self._part: Ros2Writer | None = None
         self._products: dict[str, Products] = {}
         try:
@@ -350,25 +357,6 @@ class _Replay:
             self._fps(topic),
             self._journal.tracks_sizes.get(node, 0),
         )
-
-    def _topics_to_copy(self) -> dict[str, Embedded]:
-        """All topics that can be copied; what cannot is logged."""
-        ours = tuple(f"{node}/" for node in self._nodes.values())
-        found: dict[str, Embedded] = {}
-        types: dict[str, Embedded] = {}
-        for topic in sorted(self._contents.topics, key=has_images, reverse=True):
-            if topic.name.startswith(ours) and topic.name not in self._nodes:
-                _log.warning("%s is not copied: the replay makes topics there", topic.name)
-                continue
-            try:
-                embedded = Embedded(topic)
-                known = found.get(topic.name) or types.setdefault(topic.type, embedded)
-                embedded.check_clash(known)
-                found[topic.name] = embedded
-            except BagError as error:
-                _log.warning("not copied: %s", error)
-        order = dict.fromkeys(topic.name for topic in self._contents.topics)
-        return {name: found[name] for name in order if name in found}
 
     def _topics_without_images(self, topics: Sequence[str]) -> tuple[str, ...]:
         """Cameras without an image in the chosen time; ReplayError if none has any."""
