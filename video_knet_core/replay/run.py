@@ -363,8 +363,9 @@ class _Replay:
         if self._range == (None, None) and all(map(self._contents.counts.get, topics)):
             return ()
         missing, damage = dict.fromkeys(topics), ""
+        messages = self._bag.messages(topics, *self._range)
         try:
-            with closing(self._images(topics)) as images:
+            with closing(m for m in messages if has_images(m.topic)) as images:
                 for message in images:
                     missing.pop(message.topic.name, None)
                     if not missing:
@@ -376,11 +377,6 @@ class _Replay:
         for topic in missing:
             _log.warning("no images of %s in the chosen time%s", topic, damage)
         return tuple(missing)
-
-    def _images(self, topics: Sequence[str]) -> Generator[Message, None, None]:
-        for message in self._bag.messages(topics, *self._range):
-            if has_images(message.topic):
-                yield message
 
     def _expected(self) -> int | None:
         """Frames there are to process, about."""
