@@ -12,8 +12,8 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from ..bags.bag import Bag, BagDamage, BagError, Message
-from ..bags.definitions import Embedded, MessageError
+from ..bags.bag import Bag, BagDamage, Message
+from ..bags.definitions import MessageError
 from ..bags.opening import open_bag
 from ..bags.writing import Ros2Writer, read_metadata, recorded_qos, write_metadata
 from ..config import TrackingConfig
@@ -31,7 +31,14 @@ from .products import Products
 from .report.page import write_page
 from .report.report import Facts, Outcome, Report, in_words
 from .rerun_recording import RerunRecording
-from .selection import choose_outputs, choose_topics, has_images, node_names, time_range
+from .selection import (
+    choose_outputs,
+    choose_topics,
+    has_images,
+    node_names,
+    time_range,
+    topics_to_copy,
+)
 from .settings import EmptyReplayError, ReplayError, ReplaySettings
 
 BATCH = 1 << 20
@@ -152,7 +159,7 @@ class _Replay:
         }
         self._report = Report(self._facts(path, tracking), out) if settings.report else None
         self._restore()
-        self._copied = self._topics_to_copy() if settings.merge else {}
+        self._copied = topics_to_copy(self._contents, self._nodes) if settings.merge else {}
         self._part: Ros2Writer | None = None
         self._products: dict[str, Products] = {}
         try:
@@ -368,32 +375,14 @@ class _Replay:
             self._journal.tracks_sizes.get(node, 0),
         )
 
-    def _topics_to_copy(self) -> dict[str, Embedded]:
-        """All topics that can be copied; what cannot is logged."""
-        ours = tuple(f"{node}/" for node in self._nodes.values())
-        found: dict[str, Embedded] = {}
-        types: dict[str, Embedded] = {}
-        for topic in sorted(self._contents.topics, key=has_images, reverse=True):
-            if topic.name.startswith(ours) and topic.name not in self._nodes:
-                _log.warning("%s is not copied: the replay makes topics there", topic.name)
-                continue
-            try:
-                embedded = Embedded(topic)
-                known = found.get(topic.name) or types.setdefault(topic.type, embedded)
-                embedded.check_clash(known)
-                found[topic.name] = embedded
-            except BagError as error:
-                _log.warning("not copied: %s", error)
-        order = dict.fromkeys(topic.name for topic in self._contents.topics)
-        return {name: found[name] for name in order if name in found}
-
     def _topics_without_images(self, topics: Sequence[str]) -> tuple[str, ...]:
         """Cameras without an image in the chosen time; ReplayError if none has any."""
         if self._range == (None, None) and all(map(self._contents.counts.get, topics)):
             return ()
         missing, damage = dict.fromkeys(topics), ""
+        messages = self._bag.messages(topics, *self._range)
         try:
-            with closing(self._images(topics)) as images:
+            with closing(m for m in messages if has_images(m.topic)) as images:
                 for message in images:
                     missing.pop(message.topic.name, None)
                     if not missing:
@@ -405,11 +394,6 @@ class _Replay:
         for topic in missing:
             _log.warning("no images of %s in the chosen time%s", topic, damage)
         return tuple(missing)
-
-    def _images(self, topics: Sequence[str]) -> Generator[Message, None, None]:
-        for message in self._bag.messages(topics, *self._range):
-            if has_images(message.topic):
-                yield message
 
     def _expected(self) -> int | None:
         """Frames there are to process, about."""

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from ..bags.bag import CDR, ROS1, Contents, Topic
-from ..bags.definitions import IMAGE_TYPES
+from ..bags.bag import CDR, ROS1, BagError, Contents, Topic
+from ..bags.definitions import IMAGE_TYPES, Embedded
 from ..engine.runtime import ModelInfo
 from ..ros_messages.outputs import OUTPUTS
 from .settings import EmptyReplayError, ReplayError, ReplaySettings
 
+_log = logging.getLogger(__name__)
 NODE = "/video_knet"
 """Name of the node of a single camera, as `camera.launch.py` starts it."""
 
@@ -86,6 +88,30 @@ def node_names(topics: Sequence[str]) -> dict[str, str]:
     if len(set(names.values())) < len(topics):
         names = {topic: _plain(topic) for topic in topics}
     return names
+
+
+def topics_to_copy(contents: Contents, nodes: Mapping[str, str]) -> dict[str, Embedded]:
+    """All topics that one recording can hold beside the results; what cannot be copied is logged.
+
+    Args:
+        contents: of the bag.
+        nodes: see `node_names`.
+    """
+    ours = tuple(f"{node}/" for node in nodes.values())
+    found: dict[str, Embedded] = {}
+    types: dict[str, Embedded] = {}
+    for topic in sorted(contents.topics, key=has_images, reverse=True):
+        if topic.name.startswith(ours) and topic.name not in nodes:
+            _log.warning("%s is not copied: the replay makes topics there", topic.name)
+            continue
+        try:
+            embedded = Embedded(topic)
+            embedded.check_clash(found.get(topic.name) or types.setdefault(topic.type, embedded))
+            found[topic.name] = embedded
+        except BagError as error:
+            _log.warning("not copied: %s", error)
+    order = dict.fromkeys(topic.name for topic in contents.topics)
+    return {name: found[name] for name in order if name in found}
 
 
 def has_images(topic: Topic) -> bool:
