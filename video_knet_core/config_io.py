@@ -55,7 +55,7 @@ def load_yaml(cls: type[T], path: str | Path) -> T:
     """Read a dataclass from a YAML file; errors name the file."""
     path = Path(path)
     try:
-        data = yaml.safe_load(path.read_text())
+        data = yaml.safe_load(path.read_bytes())  # UTF-8 or UTF-16 in any locale
     except FileNotFoundError:
         raise ConfigError(f"no config file {path}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:

@@ -7,10 +7,13 @@ Stamps are integer nanoseconds everywhere, as in a ROS header.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import cached_property
+from itertools import zip_longest
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +21,10 @@ from numpy.typing import NDArray
 from .geometry import LabelMap, OverlappingMasks
 
 NO_CLASS = 255
-"""Class value of pixels that belong to no segment (also "ignore" in ground truth)."""
+"""Class value of pixels that belong to no segment (also "ignore" in ground truth). Class ids are
+8 bits everywhere, so a table has at most this many classes: 0..254."""
+ClassKind = tuple[str, bool]
+"""Name of a class, and whether it is a thing."""
 
 
 @dataclass(frozen=True)
@@ -44,10 +50,13 @@ class ClassTable:
     def __post_init__(self) -> None:
         ids = [c.id for c in self.classes]
         if ids != list(range(len(ids))):
-            raise ValueError(f"class ids must be 0..{len(ids) - 1} in order, found {ids}")
-        names = [c.name for c in self.classes]
-        if len(set(names)) != len(names):
-            raise ValueError(f"class names must differ, found {names}")
+            raise ValueError(f"class ids must be 0..{len(ids) - 1} in order, got {ids}")
+        if len(ids) > NO_CLASS:
+            raise ValueError(
+                f"expected at most {NO_CLASS} classes (ids are 8 bits, {NO_CLASS} is no class), "
+                f"got {len(ids)}: {self.classes[NO_CLASS].name!r} would be class {NO_CLASS}"
+            )
+        _check_names(self.classes)
 
     def __len__(self) -> int:
         return len(self.classes)
@@ -59,9 +68,9 @@ class ClassTable:
         return self.classes[class_id]
 
     def id_of(self, name: str) -> int:
-        """Id of the class called `name`; KeyError names the classes there are."""
+        """Id of the class called `name` by `plain_name`; KeyError names the classes there are."""
         for info in self.classes:
-            if info.name == name:
+            if plain_name(info.name) == plain_name(name):
                 return info.id
         raise KeyError(f"no class {name!r}; there are {[c.name for c in self.classes]}")
 
@@ -76,6 +85,11 @@ class ClassTable:
         return tuple(c.id for c in self.classes if not c.is_thing)
 
     @property
+    def kinds(self) -> tuple[ClassKind, ...]:
+        """Name of each class, and whether it is a thing: what makes two tables the same."""
+        return tuple((c.name, c.is_thing) for c in self.classes)
+
+    @property
     def logit_class_ids(self) -> tuple[int, ...]:
         """Class id of each logit: things first, then stuff."""
         return self.things + self.stuff
@@ -88,22 +102,76 @@ class ClassTable:
 
     @classmethod
     def from_rows(cls, rows: Sequence[dict]) -> ClassTable:
-        """Build from rows of `name`, `is_thing`, `color`; the position of a row is its id."""
-        wanted = {"name", "is_thing", "color"}
-        for i, row in enumerate(rows):
-            if set(row) != wanted:
-                raise ValueError(f"class {i}: keys must be {sorted(wanted)}, found {sorted(row)}")
-            if not isinstance(row["is_thing"], bool):
-                raise ValueError(f"class {i}: is_thing must be true or false: {row['is_thing']!r}")
-            color = row["color"]
-            if len(color) != 3 or not all(isinstance(v, int) and 0 <= v <= 255 for v in color):
-                raise ValueError(f"class {i}: color must be three values 0..255, found {color}")
-        return cls(
-            tuple(
-                ClassInfo(i, row["name"], row["is_thing"], tuple(row["color"]))
-                for i, row in enumerate(rows)
-            )
+        """Build from rows of `name`, `is_thing`, `color`; the position of a row is its id.
+
+        Names are composed (Unicode NFC), so that equal names are equal however they were typed.
+
+        Raises:
+            ValueError: a row or the table is unusable; names the class, what was expected and got.
+        """
+        return cls(tuple(_class_info(number, row) for number, row in enumerate(rows)))
+
+
+def plain_name(name: str) -> str:
+    """`name` as names are compared: without case, and with "_" for spaces, hyphens, underscores.
+
+    Data sets differ in those ("tennis racket", "tennis_racket"). Letters of any script are kept.
+    """
+    folded = unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+    return _SEPARATORS.sub("_", folded).strip("_")
+
+
+def first_difference(expected: Iterable[ClassKind], got: Iterable[ClassKind]) -> str:
+    """The first class that differs in name or kind, by number; empty if all are equal."""
+    for number, (ours, theirs) in enumerate(zip_longest(expected, got)):
+        if not ours or not theirs or _compared(ours) != _compared(theirs):
+            return f"class {number}: expected {_named(ours)}, got {_named(theirs)}"
+    return ""
+
+
+_SEPARATORS = re.compile(r"[\s_\-\u2010-\u2015]+")
+_KEYS = {"name", "is_thing", "color"}
+
+
+def _class_info(number: int, row: object) -> ClassInfo:
+    """One row of a table; ValueError names what is wrong with it."""
+    if not isinstance(row, Mapping) or set(row) != _KEYS:
+        got = sorted(map(str, row)) if isinstance(row, Mapping) else repr(row)
+        raise ValueError(f"class {number}: keys must be {sorted(_KEYS)}, got {got}")
+    name, is_thing, color = row["name"], row["is_thing"], row["color"]
+    if not isinstance(name, str):
+        raise ValueError(
+            f"class {number}: name must be text, got {name!r}; in YAML put it in quotes"
         )
+    if not isinstance(is_thing, bool):
+        raise ValueError(f"class {number}: is_thing must be true or false, got {is_thing!r}")
+    values = color if isinstance(color, list | tuple) else ()
+    if len(values) != 3 or not all(type(v) is int and 0 <= v <= 255 for v in values):
+        raise ValueError(f"class {number}: color must be three values 0..255, got {color!r}")
+    return ClassInfo(number, unicodedata.normalize("NFC", name), is_thing, tuple(values))
+
+
+def _check_names(classes: Sequence[ClassInfo]) -> None:
+    """ValueError unless all names are printable and differ as `plain_name` compares them."""
+    seen: dict[str, ClassInfo] = {}
+    for info in classes:
+        plain = plain_name(info.name)
+        if not plain or any(unicodedata.category(c) in ("Cc", "Cs") for c in info.name):
+            raise ValueError(f"class {info.id}: expected a name of letters, got {info.name!r}")
+        other = seen.setdefault(plain, info)
+        if other is not info:
+            raise ValueError(
+                f"class names must differ in more than case, spaces, hyphens and underscores, "
+                f"got {other.name!r} (class {other.id}) and {info.name!r} (class {info.id})"
+            )
+
+
+def _compared(kind: ClassKind) -> ClassKind:
+    return plain_name(kind[0]), kind[1]
+
+
+def _named(kind: ClassKind | None) -> str:
+    return f"{kind[0]!r} ({'thing' if kind[1] else 'stuff'})" if kind else "none"
 
 
 @dataclass(frozen=True)

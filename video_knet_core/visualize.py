@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import colorsys
+import unicodedata
 from functools import lru_cache
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .geometry import LabelMap
-from .types import ClassTable, PanopticFrame, Track
+from .types import ClassInfo, ClassTable, PanopticFrame, Track
 
 OPACITY = 0.5
 """Of the colours over the image, unless another is asked for."""
@@ -63,7 +64,7 @@ def overlay(
     things = [track for track in visible if track.is_thing]
     for track in sorted(things, key=lambda track: track.area):
         number = f" {track.track_id}" if track.track_id else ""
-        _draw_name(picture, track, classes[track.class_id].name + number)
+        _draw_name(picture, track, _drawable(classes[track.class_id]) + number)
     return picture
 
 
@@ -122,6 +123,13 @@ def _thickened(lines: NDArray[np.bool_]) -> NDArray[np.bool_]:
         return lines
     kernel = np.ones((width, width), np.uint8)
     return cv2.dilate(lines.view(np.uint8), kernel).astype(bool)
+
+
+def _drawable(info: ClassInfo) -> str:
+    """Name of a class in the letters that OpenCV draws, without accents, else its number."""
+    letters = unicodedata.normalize("NFKD", info.name)
+    plain = "".join(c for c in letters if not unicodedata.combining(c))
+    return plain if plain.isascii() else f"class {info.id}"
 
 
 def _draw_name(picture: Image, track: Track, text: str) -> None:

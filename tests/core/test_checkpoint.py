@@ -8,6 +8,7 @@ from networks import small_network
 from safetensors.torch import load_file, save_file
 
 from video_knet_core.model.checkpoint import (
+    METADATA_KEY,
     CheckpointError,
     load_model,
     read_metadata,
@@ -21,6 +22,13 @@ def checkpoint(tmp_path):
     network = small_network()
     save_model(network, tmp_path / "model.safetensors", step=7)
     return network, tmp_path / "model.safetensors"
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "7"])
+def test_damaged_metadata_is_named(text, tmp_path):
+    save_tensors({}, tmp_path / "damaged.safetensors", {METADATA_KEY: text})
+    with pytest.raises(CheckpointError, match=r"damaged\.safetensors: its metadata"):
+        read_metadata(tmp_path / "damaged.safetensors")
 
 
 def test_a_checkpoint_brings_back_weights_configuration_and_facts(checkpoint):

@@ -388,7 +388,19 @@ def test_bad_input_is_one_line_and_exit_code_2(arguments, folder, model, tmp_pat
 
 def test_a_model_with_other_classes_cannot_be_evaluated(model, capsys):
     assert main(["eval", "synthetic", "--model", str(model)]) == 2
-    assert "its classes must be ['road', 'sidewalk'" in capsys.readouterr().err
+    assert "class 1: expected 'sidewalk' (stuff), got 'vehicle' (thing)" in capsys.readouterr().err
+
+
+def test_class_names_are_printed_whatever_the_encoding_of_the_terminal(tmp_path):
+    rows = [{"name": name, "is_thing": True, "color": [1, 2, 3]} for name in ("汽车", "машина")]
+    path = tmp_path / "model.yaml"
+    path.write_text(yaml.safe_dump({"classes": rows}, allow_unicode=True), encoding="utf-8")
+    command = [sys.executable, "-m", "video_knet_core.cli", "info", str(path)]
+    for encoding, name in (("ascii", r"\u6c7d\u8f66"), ("utf-8", "汽车")):
+        done = subprocess.run(
+            command, capture_output=True, env={**os.environ, "PYTHONIOENCODING": encoding}
+        )
+        assert done.returncode == 0 and f"thing {name} (RGB" in done.stdout.decode()
 
 
 @pytest.mark.parametrize("frames", ["0", "-3", "x"])

@@ -122,6 +122,7 @@ def panoptic(tmp_path):
 def test_panoptic_segments(panoptic):
     dataset = open_dataset("coco_panoptic", panoptic, "val2017")
     assert (dataset.class_count, sorted(dataset.things)) == (133, list(range(80)))
+    assert dataset.kinds[79:81] == (("kind 90", True), ("kind 91", False))
     frame = dataset[0][0]
     assert frame.semantic[[0, 12, 24, 30], 0].tolist() == [10, 132, 0, 255]
     assert frame.instance[[0, 12, 24, 30], 0].tolist() == [70_000, 0, 0, 0], (
@@ -159,9 +160,22 @@ def test_what_is_wrong_in_the_index_is_named(instances, change, message):
         open_dataset("coco_instances", instances, "val2017")[0][0]
 
 
+def test_names_and_kinds_of_another_release_are_those_of_its_index(panoptic):
+    path = panoptic / "annotations/panoptic_val2017.json"
+    index = json.loads(path.read_text())
+    for entry in index["categories"]:
+        entry |= {"name": f"other {entry['id']}", "isthing": int(entry["id"] > 3)}
+    path.write_text(json.dumps(index))
+    kinds = open_dataset("coco_panoptic", panoptic, "val2017").kinds
+    assert kinds[:4] == (
+        *(("other 1", False), ("other 2", False), ("other 3", False)),
+        ("other 4", True),
+    )
+
+
 def test_the_other_index_is_refused(panoptic):
     (panoptic / "annotations/instances_val2017.json").write_text(json.dumps(entries(133)))
-    with pytest.raises(DatasetError, match="wanted 80 categories, found 133"):
+    with pytest.raises(DatasetError, match="expected 80 categories, got 133"):
         open_dataset("coco_instances", panoptic, "val2017")
 
 

@@ -209,7 +209,9 @@ def test_vipseg_is_saved_in_the_categories_of_the_data_set(written, tmp_path):
 
 
 def test_vspw_is_saved_as_class_ids_without_void(written, tmp_path):
-    with pytest.raises(ValueError, match=r"street_5/0+: class ids must be 0\.\.123 .*, found 255"):
+    with pytest.raises(
+        ValueError, match=r"street_5/0+: class ids must be 0\.\.123 .*, got 7\.\.255"
+    ):
         saved("vspw", written["vspw"], tmp_path, lambda frame: frame.semantic)
 
 
@@ -283,7 +285,7 @@ FAULTY_JSON = [
     ),
     ("youtube_vis_2019", lambda c: c[1].pop("score"), "track 1: needs the key 'score'"),
     ("youtube_vis_2019", lambda c: c[0].update(video_id=7), "one of the split's, found 7"),
-    ("youtube_vis_2019", lambda c: c[0].update(category_id=0), "must be 1..40, found 0"),
+    ("youtube_vis_2019", lambda c: c[0].update(category_id=0), "must be 1..40, got 0"),
     ("youtube_vis_2019", lambda c: c[0]["segmentations"].pop(), "the 3 frames, found 2"),
     (
         "youtube_vis_2019",
@@ -304,7 +306,12 @@ def test_faulty_json_of_predictions(layout, edit, message, written, tmp_path, ca
 @pytest.mark.parametrize(
     ("layout", "path", "labels", "message"),
     [
-        ("kitti_step", "0000/000001.png", (42, 0, 0), "0000/000001: pred_semantic holds class 42"),
+        (
+            "kitti_step",
+            "0000/000001.png",
+            (42, 0, 0),
+            "0000/000001.png: class ids must be 0..18 or 255, found 42",
+        ),
         ("vspw", "street_5/00000001.png", 142, "class ids must be 0..123 everywhere, found 142"),
         ("vipseg", "pan_pred/street_5/00000001.png", (9, 9, 9), "must be those of its index"),
     ],

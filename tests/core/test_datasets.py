@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import re
 import shutil
 import struct
 import time
@@ -13,19 +15,23 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import yaml
 from dataset_fixtures import CONFIGS, FIXTURES, put, vipseg_classes
 
 from video_knet_core.config import ModelConfig
 from video_knet_core.config_io import load_yaml
 from video_knet_core.data import label_png
+from video_knet_core.data.cityscapes_vps import KINDS as CITYSCAPES_KINDS
 from video_knet_core.data.clip_pairs import CAUSAL, ClipPairs
 from video_knet_core.data.datasets import DATASETS, open_dataset, splits_of
 from video_knet_core.data.pairs import CropRange
 from video_knet_core.data.submissions import (
     CityscapesVpsWriter,
+    VipsegWriter,
     YoutubeVisWriter,
     step_rgb,
     write_step,
+    write_vspw,
 )
 from video_knet_core.data.video import DatasetError
 from video_knet_core.data.vipseg import CLASS_OF_VALUE
@@ -157,12 +163,15 @@ def test_one_video_of_ones_own_needs_no_folder_of_its_own(copy):
         ("kitti_step_r50", "kitti_step"),
         ("cityscapes_vps_r50", "cityscapes_vps"),
         ("vipseg_r50", "vipseg"),
+        ("youtube_vis_r50", "youtube_vis_2019"),
+        ("vspw_pspnet_r101", "vspw"),
         ("street_lite0", "own"),
     ],
 )
 def test_the_classes_are_those_of_the_model_configuration(name, layout, written):
     classes = load_yaml(ModelConfig, CONFIGS / f"models/{name}.yaml").classes
     dataset = opened(layout, written[layout][0])
+    assert dataset.kinds == classes.kinds
     assert dataset.class_count == len(classes) and dataset.things == set(classes.things)
 
 
@@ -277,7 +286,7 @@ RGB = np.full((48, 64, 3), (42, 0, 0), np.uint8)
         ("cityscapes_vps", "val/panoptic_video/*final_mask.png", RGB, "must be those of its index"),
         ("vipseg", "panomasks/street_5/00000000.png", np.uint16(1942), r"one of 0\.\.124, 200, "),
         ("vspw", "data/street_5/mask/00000000.png", np.uint8(142), r"one of 0\.\.124, 255"),
-        ("own", "val/panoptic/drive_5/0.png", np.uint16(22042), r"0\.\.10 or 255, found 11"),
+        ("own", "val/panoptic/drive_5/0.png", np.uint16(22042), "label 22042 of class 11"),
     ],
 )
 def test_a_class_beyond_the_table(layout, path, labels, message, copy):
@@ -287,8 +296,84 @@ def test_a_class_beyond_the_table(layout, path, labels, message, copy):
     with pytest.raises(DatasetError, match=message) as error:
         opened(layout, root)[0][0]
     assert file.name in str(error.value)
-    value = {"own": "11", "vipseg": "1942", "vspw": "142"}.get(layout, "42")
-    assert f"found {value}" in str(error.value) or f"value {value}," in str(error.value)
+    value = {"own": "22042", "vipseg": "1942", "vspw": "142"}.get(layout, "42")
+    assert re.search(rf"\b{value}\b", str(error.value))
+
+
+@pytest.mark.parametrize("count", [11, 254, 255])
+@pytest.mark.parametrize("class_id", [0, 10, 11, 253, 254, 255, 256, 321])
+def test_own_labels_are_classes_of_the_table_or_an_error(count, class_id, tmp_path):
+    """A divisor of 200 leaves room for class ids up to 327 in 16 bits; 255 is none of them."""
+    rows = [{"name": f"part {i}", "is_thing": True, "color": [0, 0, 0]} for i in range(count)]
+    table = {"label_divisor": 200, "classes": rows}
+    (tmp_path / "classes.yaml").write_text(yaml.safe_dump(table))
+    label = np.full((48, 64), class_id * 200 + 1, np.uint16)
+    label[:8] = 65535
+    put(tmp_path / "val/panoptic/0.png", label)
+    put(tmp_path / "val/images/0.png", np.zeros((48, 64, 3), np.uint8))
+    video = open_dataset("own", tmp_path, "val")[0]
+    if class_id < count:
+        frame = video[0]
+        assert np.unique(frame.semantic).tolist() == sorted({class_id, 255})
+        assert np.unique(frame.instance).tolist() == [0, 1]
+    else:
+        with pytest.raises(
+            DatasetError, match=rf"0\.png: .*{class_id * 200 + 1} of class {class_id}"
+        ):
+            video[0]
+
+
+@pytest.mark.parametrize("count", [256, 300, 65535])
+def test_a_table_of_more_classes_than_8_bits_hold_is_rejected(count, tmp_path):
+    rows = [{"name": f"part {i}", "is_thing": True, "color": [0, 0, 0]} for i in range(count)]
+    text = json.dumps({"label_divisor": 1, "classes": rows})  # JSON is YAML, and much faster
+    (tmp_path / "classes.yaml").write_text(text)
+    (tmp_path / "val/images").mkdir(parents=True)
+    message = rf"classes\.yaml: classes: expected at most 255 classes .*, got {count}: 'part 255'"
+    with pytest.raises(DatasetError, match=message):
+        open_dataset("own", tmp_path, "val")
+
+
+def test_an_index_may_not_list_more_classes_than_8_bits_hold(copy):
+    root = copy("youtube_vis_2019")
+    path = root / "annotations/valid.json"
+    index = json.loads(path.read_text())
+    index["categories"] = [{"id": i, "name": f"kind {i}"} for i in range(1, 1204)]
+    path.write_text(json.dumps(index))
+    with pytest.raises(DatasetError, match="expected at most 255 classes, got 1203"):
+        opened("youtube_vis_2019", root)
+
+
+@pytest.mark.parametrize(
+    ("categories", "message"),
+    [
+        ([{"id": 2, "name": "a"}], r"category ids must be 1, 2, \.\.\., got \[2\]"),
+        (
+            [{"id": 1, "name": "a"}, {"id": 1, "name": "b"}],
+            "category 1: ids must differ, got 1 twice",
+        ),
+        ([{"id": 1}], "category 0: needs the key 'name'"),
+    ],
+)
+def test_faulty_categories_of_an_index(categories, message, copy):
+    root = copy("youtube_vis_2019")
+    path = root / "annotations/valid.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "categories": categories}))
+    with pytest.raises(DatasetError, match=message):
+        opened("youtube_vis_2019", root)
+
+
+def test_the_categories_of_cityscapes_are_checked_where_the_index_lists_them(copy):
+    root = copy("cityscapes_vps")
+    path = root / "panoptic_gt_val_city_vps.json"
+    index = json.loads(path.read_text())
+    index["categories"] = [{"id": i, "name": n} for i, (n, _) in enumerate(CITYSCAPES_KINDS)]
+    path.write_text(json.dumps(index))
+    assert opened("cityscapes_vps", root).kinds == CITYSCAPES_KINDS
+    index["categories"][3]["name"] = "guard rail"
+    path.write_text(json.dumps(index))
+    with pytest.raises(DatasetError, match="class 3: expected 'wall' .*, got 'guard rail'"):
+        opened("cityscapes_vps", root)
 
 
 def test_a_category_beyond_the_table(copy):
@@ -296,7 +381,7 @@ def test_a_category_beyond_the_table(copy):
     change(
         root / "annotations/valid.json", lambda index: index["annotations"][2], "category_id", 41
     )
-    message = r"valid\.json: annotation 2: category_id must be 1\.\.40, found 41"
+    message = r"valid\.json: annotation 2: category_id must be 1\.\.40, got 41"
     with pytest.raises(DatasetError, match=message):
         opened("youtube_vis_2019", root)
 
@@ -385,14 +470,14 @@ def test_unusable_classes_of_ones_own(text, message, copy):
 def test_labels_of_eight_bit_are_not_ones_own_code(copy):
     root = copy("own")
     put(root / "val/panoptic/drive_5/0.png", np.zeros((48, 64), np.uint8))
-    with pytest.raises(DatasetError, match=r"0\.png is an image of 8 bit, wanted 16 bit"):
+    with pytest.raises(DatasetError, match=r"0\.png is an image of 8 bit, expected 16 bit"):
         opened("own", root)[0][0]
 
 
 def test_colours_where_values_are_wanted(copy):
     root = copy("vspw")
     put(root / "data/street_5/mask/00000000.png", RGB)
-    with pytest.raises(DatasetError, match="3 channels of 8 bit, wanted one value per pixel"):
+    with pytest.raises(DatasetError, match="3 channels of 8 bit, expected one value per pixel"):
         opened("vspw", root)[0][0]
 
 
@@ -477,6 +562,43 @@ def test_a_listed_video_without_files(copy):
         ClipPairs(opened("vspw", root))
 
 
+def palette_png(side: int) -> bytes:
+    """A PNG of positions in a palette; of a large `side` it declares more than it holds."""
+
+    def chunk(name: bytes, content: bytes) -> bytes:
+        checksum = zlib.crc32(name + content)
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", checksum)
+
+    header = struct.pack(">IIBBBBB", side, side, 8, 3, 0, 0, 0)
+    rows = zlib.compress(b"\0\1\2\3\4" * 4)
+    chunks = ((b"IHDR", header), (b"PLTE", bytes(48)), (b"IDAT", rows), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in chunks)
+
+
+def test_damaged_label_images_are_read_or_named(tmp_path):
+    path, rng = tmp_path / "label.png", np.random.default_rng(0)
+    grey = cv2.imencode(".png", np.arange(16, dtype=np.uint16).reshape(4, 4))[1].tobytes()
+    rgb = cv2.imencode(".png", np.zeros((4, 4, 3), np.uint8))[1].tobytes()
+    for number in range(600):
+        data = bytearray((palette_png(4), palette_png(60000), grey, rgb)[number % 4])
+        for at in rng.integers(0, len(data), rng.integers(0, 4)):
+            data[at] = rng.integers(256)
+        path.write_bytes(data[: rng.integers(len(data)) if number % 3 == 0 else None])
+        for read in (label_png.read_values, label_png.read_rgb):
+            with contextlib.suppress(DatasetError):  # all that may be raised
+                assert read(path).size
+
+
+def test_a_segment_id_that_no_png_can_hold(copy):
+    root = copy("cityscapes_vps")
+    path = root / "panoptic_gt_val_city_vps.json"
+    index = json.loads(path.read_text())
+    index["annotations"][0]["segments_info"][0]["id"] = 1 << 70
+    path.write_text(json.dumps(index))
+    with pytest.raises(DatasetError, match="annotation 0, segment 0: id must be 0..16777215"):
+        opened("cityscapes_vps", root)
+
+
 # --- results -------------------------------------------------------------------------------------
 
 
@@ -496,8 +618,23 @@ def test_step_ids_are_those_of_two_bytes():
     assert step_rgb(none, np.full((2, 2), 65535))[0, 0].tolist() == [0, 255, 255]
     with pytest.raises(ValueError, match=r"0\.\.65535, found 65536\.\.65536"):
         step_rgb(none, np.full((2, 2), 65536))
-    with pytest.raises(ValueError, match=r"both be \[H, W\], found \(2, 2\), \(2, 3\)"):
+    with pytest.raises(ValueError, match=r"both be \[H, W\], got \(2, 2\), \(2, 3\)"):
         step_rgb(none, np.zeros((2, 3), int))
+
+
+@pytest.mark.parametrize("class_id", [-1, 256, 65535])
+def test_class_ids_that_8_bits_do_not_hold_are_never_written(class_id, tmp_path):
+    semantic, none = np.full((2, 2), class_id), np.zeros((2, 2), np.int64)
+    vps, vipseg = CityscapesVpsWriter(tmp_path), VipsegWriter(tmp_path)
+    for write in (
+        lambda: write_step(tmp_path, "v", "f", semantic, none),
+        lambda: write_vspw(tmp_path, "v", "f", semantic),
+        lambda: vps.add("v", "f", semantic, none),
+        lambda: vipseg.add("v", "f", semantic, none),
+    ):
+        with pytest.raises(ValueError, match=rf"class ids must be 0\.\..*, got {class_id}\.\."):
+            write()
+    assert not list(tmp_path.iterdir())
 
 
 def test_cityscapes_vps_results_are_read_back_as_labels(written, tmp_path):

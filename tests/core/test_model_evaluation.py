@@ -8,13 +8,17 @@ import shutil
 import cv2
 import numpy as np
 import pytest
+import yaml
 from dataset_fixtures import FIXTURES, put
 
 from video_knet_core.cli import main
 from video_knet_core.data.clip_pairs import ClipPairs
 from video_knet_core.data.datasets import open_dataset
 from video_knet_core.data.video import DatasetError
+from video_knet_core.data.vipseg import KINDS as VIPSEG_KINDS
 from video_knet_core.data.vipseg import THINGS as VIPSEG_THINGS
+from video_knet_core.data.vspw import NAMES as VSPW_NAMES
+from video_knet_core.data.youtube_vis import NAMES as YOUTUBE_NAMES
 from video_knet_core.engine.runtime import ModelError, ModelInfo
 from video_knet_core.evaluate.instances import Instance, TrackCollector
 from video_knet_core.evaluate.tasks import evaluate_model, evaluate_predictions
@@ -32,10 +36,10 @@ class Stripes:
 
     name = "stripes"
 
-    def __init__(self, class_count, things, task="panoptic"):
-        rows = (ClassInfo(i, f"class {i}", i in things, (i, i, i)) for i in range(class_count))
+    def __init__(self, names, things, task="panoptic"):
+        rows = (ClassInfo(i, name, i in things, (i, i, i)) for i, name in enumerate(names))
         self.info = ModelInfo("stripes", ClassTable(tuple(rows)), HEIGHT, WIDTH, task)
-        stuff = sorted(set(range(class_count)) - set(things)) or sorted(things)
+        stuff = sorted(set(range(len(names))) - set(things)) or sorted(things)
         self.class_ids = np.array([stuff[0], min(things, default=3), stuff[1], stuff[2]])
 
     def step(self, image, state):
@@ -55,7 +59,7 @@ def opened(layout, root):
 
 
 def stripes_for(dataset):
-    return Stripes(dataset.class_count, dataset.things or {3})
+    return Stripes([name for name, _ in dataset.kinds], dataset.things or {3})
 
 
 @pytest.mark.parametrize("layout", FIXTURES)
@@ -74,22 +78,24 @@ def test_stripes_are_scored_as_they_lie(tmp_path):
     put(tmp_path / "data/v/origin/0.png", np.full((HEIGHT, WIDTH, 3), 200, np.uint8))
     put(tmp_path / "data/v/mask/0.png", np.full((HEIGHT, WIDTH), 1, np.uint8))
     (tmp_path / "val.txt").write_text("v")
-    scores = evaluate_model(open_dataset("vspw", tmp_path, "val"), Stripes(124, {3}))
+    scores = evaluate_model(open_dataset("vspw", tmp_path, "val"), Stripes(VSPW_NAMES, {3}))
     assert scores.figures["total"]["miou"] == 0.25
-    semantic = Stripes(124, {}, "semantic")
+    semantic = Stripes(VSPW_NAMES, {}, "semantic")
     again = evaluate_model(open_dataset("vspw", tmp_path, "val"), semantic)
     assert again.figures["total"]["miou"] == 0.25
 
 
 def test_a_model_of_instances_has_no_class_for_most_pixels_of_vspw(written):
-    with pytest.raises(ModelError, match="needs a class of each pixel, found a model of task inst"):
-        evaluate_model(opened("vspw", written["vspw"]), Stripes(124, range(124), "instance"))
+    with pytest.raises(ModelError, match="needs a class of each pixel, got a model of task inst"):
+        evaluate_model(opened("vspw", written["vspw"]), Stripes(VSPW_NAMES, range(124), "instance"))
 
 
 def test_a_semantic_model_has_no_instances_for_youtube_vis(written):
-    with pytest.raises(ModelError, match=r"youtube_vis_2019 has 40 classes .*found 40 with \[\]"):
+    with pytest.raises(
+        ModelError, match=r"class 0: expected 'person' \(thing\), got 'person' \(stuff\)"
+    ):
         dataset = opened("youtube_vis_2019", written["youtube_vis_2019"])
-        evaluate_model(dataset, Stripes(40, {}, "semantic"))
+        evaluate_model(dataset, Stripes(YOUTUBE_NAMES, {}, "semantic"))
 
 
 def test_pixels_without_a_segment_get_a_class_in_vspw(tmp_path):
@@ -99,7 +105,7 @@ def test_pixels_without_a_segment_get_a_class_in_vspw(tmp_path):
     put(tmp_path / "data/v/mask/0.png", np.full((HEIGHT, WIDTH), 1, np.uint8))
     (tmp_path / "val.txt").write_text("v")
     dataset = open_dataset("vspw", tmp_path, "val")
-    evaluate_model(dataset, Stripes(124, {3}), save=tmp_path / "out")
+    evaluate_model(dataset, Stripes(VSPW_NAMES, {3}), save=tmp_path / "out")
     saved = cv2.imread(str(tmp_path / "out/v/0.png"), cv2.IMREAD_UNCHANGED)
     assert (
         saved.dtype == np.uint8
@@ -110,10 +116,58 @@ def test_pixels_without_a_segment_get_a_class_in_vspw(tmp_path):
 
 def test_the_classes_of_vspw_are_not_those_of_vipseg(written):
     dataset = opened("vspw", written["vspw"])
-    with pytest.raises(ModelError, match="must be in its own order .* found the order of vipseg"):
-        evaluate_model(dataset, Stripes(124, VIPSEG_THINGS))
-    with pytest.raises(ModelError, match="vspw has 124 classes .* found 123"):
-        evaluate_model(dataset, Stripes(123, {3}))
+    vipseg_names = [name for name, _ in VIPSEG_KINDS]
+    with pytest.raises(ModelError, match="class 2: expected 'door' .*, got 'stair'"):
+        evaluate_model(dataset, Stripes(vipseg_names, VIPSEG_THINGS))
+    with pytest.raises(ModelError, match="class 123: expected 'train' .*, got none"):
+        evaluate_model(dataset, Stripes(VSPW_NAMES[:-1], {3}))
+
+
+def test_the_classes_of_one_youtube_vis_release_are_not_those_of_another(written, tmp_path):
+    """2021 has 40 classes too, in another order: its first is airplane."""
+    root = tmp_path / "data"
+    shutil.copytree(written["youtube_vis_2019"], root)
+    path = root / "annotations/valid.json"
+    index = json.loads(path.read_text())
+    names = ["airplane", *(name for name in YOUTUBE_NAMES if name != "airplane")]
+    index["categories"] = [{"id": i, "name": name} for i, name in enumerate(names, start=1)]
+    path.write_text(json.dumps(index))
+    dataset = opened("youtube_vis_2019", root)
+    message = r"class 0: expected 'airplane' \(thing\), got 'person' \(thing\)"
+    with pytest.raises(ModelError, match=message):
+        evaluate_model(dataset, Stripes(YOUTUBE_NAMES, range(40)))
+    saved = tmp_path / "out"
+    evaluate_model(
+        opened("youtube_vis_2019", written["youtube_vis_2019"]),
+        Stripes(YOUTUBE_NAMES, range(40)),
+        save=saved,
+    )
+    for predictions in (saved, saved / "results.json"):
+        with pytest.raises(DatasetError, match=message):
+            evaluate_predictions(dataset, predictions)
+
+
+def test_the_same_number_of_classes_in_another_order_is_not_scored(written):
+    """Stuff backwards: as many classes, and the same of them are things."""
+    dataset = opened("own", written["own"])
+    names = [name for name, _ in dataset.kinds]
+    with pytest.raises(ModelError, match="class 0: expected 'road' .*, got 'sky'"):
+        evaluate_model(dataset, Stripes([*names[7::-1], *names[8:]], dataset.things))
+
+
+def test_saved_predictions_are_of_the_classes_of_the_data_set(written, tmp_path):
+    """Two classes change places in classes.yaml after the predictions were saved."""
+    dataset = opened("own", written["own"])
+    evaluate_model(dataset, stripes_for(dataset), save=tmp_path / "out")
+    root = tmp_path / "data"
+    shutil.copytree(written["own"], root)
+    table = yaml.safe_load((root / "classes.yaml").read_text())
+    table["classes"][0], table["classes"][1] = table["classes"][1], table["classes"][0]
+    (root / "classes.yaml").write_text(yaml.safe_dump(table))
+    with pytest.raises(DatasetError, match="class 0: expected 'sidewalk' .*, got 'road'"):
+        evaluate_predictions(opened("own", root), tmp_path / "out")
+    (tmp_path / "out/video_knet_classes.json").unlink()  # those of other programs have none
+    assert evaluate_predictions(opened("own", root), tmp_path / "out").figures["frames"] == 6
 
 
 def test_a_split_without_labels_is_only_saved(written, tmp_path):
@@ -179,7 +233,7 @@ def test_a_track_is_in_a_frame_once():
 def test_a_foreign_model_is_named(written, capsys):
     command = ["eval", "dataset", "vipseg", str(written["vipseg"]), "--split", "val"]
     assert main(command) == 2
-    assert "street_lite0: vipseg has 124 classes with things" in capsys.readouterr().err
+    assert "class 0: expected 'wall' (stuff), got 'road' (stuff)" in capsys.readouterr().err
 
 
 def test_the_command_runs_a_model_and_each_video_starts_anew(written, tmp_path, capsys):

@@ -9,7 +9,12 @@ import torch
 from golden import official_config, official_shapes, small_config, small_weights
 
 from video_knet_core.model.checkpoint import CheckpointError, load_model, save_model
-from video_knet_core.model.official import import_official, read_official, translate
+from video_knet_core.model.official import (
+    import_official,
+    official_difference,
+    read_official,
+    translate,
+)
 from video_knet_core.model.video_knet import VideoKNet
 from video_knet_core.training.trainer import start_from
 
@@ -54,6 +59,28 @@ def test_a_checkpoint_of_mmcv_is_read_without_running_what_is_in_it(tmp_path):
     torch.save({"meta": {"epoch": 12}, "state_dict": weights}, tmp_path / "official.pth")
     read = read_official(tmp_path / "official.pth")
     assert set(read) == set(small_weights())
+
+
+def pth_of_classes(path, names):
+    torch.save({"meta": {"CLASSES": names}, "state_dict": small_weights()}, path)
+    return path
+
+
+def test_class_names_in_a_checkpoint_are_those_of_the_configuration(tmp_path):
+    classes = small_config().classes
+    by_id = [info.name for info in classes]
+    for names in (by_id, [by_id[i] for i in classes.logit_class_ids], by_id[:3]):
+        path = pth_of_classes(tmp_path / "official.pth", tuple(names))
+        assert official_difference(path, classes) == ""
+
+
+def test_a_checkpoint_of_other_classes_is_named(tmp_path):
+    classes = small_config().classes
+    names = [info.name for info in classes]
+    names[2], names[3] = names[3], names[2]
+    path = pth_of_classes(tmp_path / "official.pth", tuple(names))
+    message = official_difference(path, classes)
+    assert message.startswith(f"class 2: expected {names[3]!r}") and repr(names[2]) in message
 
 
 class Payload:

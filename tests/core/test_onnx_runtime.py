@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import json
 import os
 import subprocess
@@ -75,6 +76,16 @@ def test_kernels_that_are_not_finite_are_an_error(tmp_path):
     path = write_model(tmp_path / "nan.onnx", json.dumps(metadata()), step=np.nan)
     with pytest.raises(FloatingPointError, match="tiny"):
         OnnxRuntime(path).step(image(), None)
+
+
+def test_class_names_of_any_script_come_back_from_the_file(tmp_path):
+    data = copy.deepcopy(metadata())
+    names = ["汽车", "سيارة"]
+    for row, name in zip(data["config"]["classes"], names, strict=True):
+        row["name"] = name
+    for ascii_only in (True, False):
+        path = write_model(tmp_path / "named.onnx", json.dumps(data, ensure_ascii=ascii_only))
+        assert [info.name for info in OnnxRuntime(path).info.classes] == names
 
 
 def test_a_missing_file(tmp_path):

@@ -64,7 +64,7 @@ def test_without_recognisable_embeddings_only_the_tracking_suffers(street):
 
 
 def test_a_model_with_other_classes_is_refused(street):
-    with pytest.raises(ModelError, match="found .*'tram'"):
+    with pytest.raises(ModelError, match="got .*'tram'"):
         evaluate_synthetic(Oracle(street, names=["road", "tram"]), clips=1, frames=1)
 
 

@@ -80,7 +80,7 @@ def test_what_is_found_on_void_is_no_mistake(data_root):
 def test_a_class_that_the_street_has_not_is_refused():
     street = SyntheticStreet(HELD_OUT_SEED)
     engine = InstanceOracle(street, names=["person", "tram"])
-    with pytest.raises(ModelError, match="found .*'tram'"):
+    with pytest.raises(ModelError, match="got .*'tram'"):
         evaluate_instances(engine, [street], 1, TRACKINGS)
 
 

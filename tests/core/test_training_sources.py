@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from dataset_fixtures import FIXTURES
@@ -17,6 +19,7 @@ from video_knet_core.data.street_pairs import OFFSETS, StreetPairs
 from video_knet_core.data.video import DatasetError
 from video_knet_core.training.batches import PairDataset
 from video_knet_core.training.settings import DataConfig, TrainConfig, open_sources
+from video_knet_core.types import ClassTable
 
 OWN = {"dataset": "own", "path": "mine", "split": "val"}
 
@@ -138,7 +141,7 @@ def test_a_number_of_sprites_that_cannot_be():
 def test_a_data_set_with_other_classes_than_the_model(root, tmp_path):
     FIXTURES["kitti_step"].write(root / "kitti")
     clips = data({"dataset": "kitti_step", "path": "kitti", "split": "val"})
-    message = r"has 19 classes with things \[11, 13\], the model has 11 with \[8, 9, 10\]"
+    message = r"kitti_step .*: class 3: expected 'fence' \(stuff\), got 'wall' \(stuff\)"
     with pytest.raises(ConfigError, match=message):
         open_sources(clips, small_config(), root, tmp_path)
 
@@ -151,3 +154,13 @@ def test_a_data_set_that_is_not_there(root, tmp_path):
 def test_a_data_set_needs_a_root(tmp_path):
     with pytest.raises(ConfigError, match="data.clips: own: a data root is needed"):
         open_sources(data(OWN), small_config(), None, tmp_path)
+
+
+def test_a_data_set_with_the_classes_in_another_order(root, tmp_path):
+    """Stuff backwards: as many classes, and the same of them are things."""
+    model = small_config()
+    rows = model.classes.to_rows()
+    model = replace(model, classes=ClassTable.from_rows([*rows[7::-1], *rows[8:]]))
+    message = r"own .*: class 0: expected 'sky' \(stuff\), got 'road' \(stuff\)"
+    with pytest.raises(ConfigError, match=message):
+        open_sources(data(OWN), model, root, tmp_path)

@@ -410,7 +410,7 @@ def test_a_street_without_one_of_the_classes_is_refused():
     table = ClassTable(
         (ClassInfo(0, "road", False, (0, 0, 0)), ClassInfo(1, "river", False, (0, 0, 0)))
     )
-    with pytest.raises(ConfigError, match=r"stills: classes must be of .*, found \['river'\]"):
+    with pytest.raises(ConfigError, match=r"stills: classes must be of .*, got \['river'\]"):
         street_ids(table, "stills")
     assert street_ids(street_table(), "stills")[:11].tolist() == list(range(len(STREET_CLASSES)))
 
@@ -462,6 +462,29 @@ def test_weights_of_other_classes_are_taken_by_name():
     weight, own = from_street["head.classifier.weight"], semantic.head.classifier.weight
     assert torch.equal(weight[1], own[1]), "no street has a river"
     assert not torch.equal(weight[0], own[0]) and not torch.equal(weight[2], own[2])
+
+
+@pytest.mark.parametrize(
+    "names",
+    [("汽车", "行人", "天空", "树"), ("машина", "человек", "небо", "дерево"), tuple("abcd")],
+)
+def test_names_of_any_script_take_their_own_rows(names):
+    """The first two change places, and the last is new."""
+
+    def network(*rows: str) -> VideoKNet:
+        classes = (ClassInfo(i, name, False, (0, 0, 0)) for i, name in enumerate(rows))
+        return VideoKNet(replace(small_model("semantic"), classes=ClassTable(tuple(classes))))
+
+    start, model = network(*names[:3]), network(names[1], names[0], names[2], names[3])
+    taken = with_classes_of(model, start)["head.classifier.weight"]
+    old, fresh = start.head.classifier.weight, model.head.classifier.weight
+    assert torch.equal(taken[:3], old[[1, 0, 2]]) and torch.equal(taken[3], fresh[3])
+
+
+def test_a_class_of_the_street_keeps_its_kind():
+    rows = [ClassInfo(0, "road", True, (0, 0, 0)), ClassInfo(1, "person", True, (0, 0, 0))]
+    with pytest.raises(ConfigError, match="stills: 'road' must be stuff, as in the street"):
+        street_ids(ClassTable(tuple(rows)), "stills")
 
 
 def test_an_instance_model_starts_from_the_shipped_one():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 
+import cv2
 import numpy as np
 import pytest
 
@@ -137,3 +138,18 @@ def test_side_by_side_doubles_the_width():
     assert both.shape == (4, 12, 3) and both[:, :6].max() == 0 and both[:, 6:].min() == 1
     with pytest.raises(ValueError, match="one size"):
         side_by_side(a, b[:2])
+
+
+@pytest.mark.parametrize(
+    ("name", "drawn"),
+    [("vehicle", "vehicle"), ("Bär", "Bar"), ("汽车", "class 1"), ("машина", "class 1")],
+)
+def test_names_that_opencv_cannot_draw_are_drawn_as_numbers(name, drawn, monkeypatch):
+    """OpenCV's fonts have ASCII letters alone, and draw a question mark for every other byte."""
+    texts = []
+    monkeypatch.setattr(cv2, "putText", lambda picture, text, *rest: texts.append(text))
+    rows = CLASSES.to_rows()
+    rows[VEHICLE]["name"] = name
+    frame = scene((7, (20, 20, 100, 60)))
+    overlay(np.zeros((120, 160, 3), np.uint8), frame, ClassTable.from_rows(rows))
+    assert set(texts) == {f"{drawn} 7"}

@@ -27,10 +27,18 @@ def things(table) -> set[int]:
 @pytest.mark.parametrize(
     ("pixels", "says", "words"),
     [
-        (street()[..., 0], "rgb8", "wrong step: 96 bytes, wanted at least 288 for 96 rgb8 pixels"),
-        (street(), "bgra8", "wrong step: 288 bytes, wanted at least 384 for 96 bgra8 pixels"),
-        (street()[..., 0], "nv12", "wrong amount of data: 4608 bytes, wanted 6912 for 72 rows"),
-        (street()[..., 0].astype(np.uint16), "16UC1", "unknown encoding '16UC1'; wanted one of"),
+        (
+            street()[..., 0],
+            "rgb8",
+            "wrong step: expected at least 288 bytes for 96 rgb8 pixels, got 96",
+        ),
+        (street(), "bgra8", "wrong step: expected at least 384 bytes for 96 bgra8 pixels, got 288"),
+        (
+            street()[..., 0],
+            "nv12",
+            "wrong amount of data: expected 6912 bytes for 72 rows of 96 bytes, got 4608",
+        ),
+        (street()[..., 0].astype(np.uint16), "16UC1", "unknown encoding '16UC1': expected one of"),
     ],
 )
 def test_an_encoding_that_promises_more_than_there_is_costs_one_frame(world, pixels, says, words):

@@ -170,8 +170,18 @@ def _import_checkpoint(arguments: argparse.Namespace) -> None:
     check_output_file(arguments.out, [arguments.source, arguments.config], ".safetensors")
     with needs_torch("train"):
         from ..model.checkpoint import save_model, sha256
-        from ..model.official import import_official, read_official, translate
+        from ..model.official import (
+            import_official,
+            official_difference,
+            read_official,
+            translate,
+        )
 
+        if difference := official_difference(arguments.source, config.classes):
+            raise UsageError(
+                f"the classes of {arguments.source} are not those of {arguments.config}: "
+                f"{difference}"
+            )
         state = read_official(arguments.source)
         unused = translate(state)[1]
         facts = {"source": arguments.source.name, "source_sha256": sha256(arguments.source)}

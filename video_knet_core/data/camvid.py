@@ -19,7 +19,8 @@ from ..types import NO_CLASS
 from .frames import FrameError, is_image, read_image
 from .label_png import label_file
 from .sequences import list_images, match_frames
-from .video import DatasetError, FrameFiles, Labels, Video, VideoList
+from .street_frame import STREET_CLASSES
+from .video import DatasetError, FrameFiles, Labels, Video, VideoList, class_kinds
 
 UNLABELLED = 11
 """Label value of pixels without a class."""
@@ -77,7 +78,7 @@ def open_camvid(root: Path, split: str) -> VideoList:
     if not images:
         raise DatasetError(f"{root / split / 'images'} holds no images")
     frames = match_frames(images, list_images(root / split / "labels"))
-    return VideoList("camvid", UNLABELLED, frozenset(), [Video(split, frames, _read_frame)])
+    return VideoList("camvid", class_kinds(STREET_CLASSES, ()), [Video(split, frames, _read_frame)])
 
 
 def _read_frame(frame: FrameFiles) -> Labels:

@@ -13,15 +13,23 @@ from functools import partial
 from itertools import groupby
 from pathlib import Path
 
-from .json_index import load_json, need
+from ..types import first_difference
+from .json_index import load_json, need, read_categories
 from .label_png import label_file
 from .segment_json import Segments, keep_segment, parse_segments, read_segments
 from .sequences import first_folder, list_images, match_frames
-from .video import DatasetError, FrameFiles, Labels, Video, VideoList
+from .video import DatasetError, FrameFiles, Labels, Video, VideoList, class_kinds
 
-CLASS_COUNT = 19
+# fmt: off
+NAMES = (
+    "road", "sidewalk", "building", "wall", "fence", "pole", "traffic light", "traffic sign",
+    "vegetation", "terrain", "sky", "person", "rider", "car", "truck", "bus", "train",
+    "motorcycle", "bicycle",
+)
+# fmt: on
+"""Of the 19 classes of Cityscapes by train id."""
+KINDS = class_kinds(NAMES, range(11, 19))
 THINGS = frozenset(range(11, 19))
-"""person, rider, car, truck, bus, train, motorcycle, bicycle"""
 
 
 def open_cityscapes_vps(root: Path, split: str) -> VideoList:
@@ -36,7 +44,7 @@ def open_cityscapes_vps(root: Path, split: str) -> VideoList:
         videos = _unlabelled(images)
     else:
         videos = _labelled(images, root / split / "panoptic_video", index)
-    return VideoList("cityscapes_vps", CLASS_COUNT, THINGS, videos)
+    return VideoList("cityscapes_vps", KINDS, videos)
 
 
 def _unlabelled(images: Path) -> list[Video]:
@@ -45,7 +53,8 @@ def _unlabelled(images: Path) -> list[Video]:
 
 
 def _labelled(images: Path, labels: Path, index: Path) -> list[Video]:
-    content, classes = load_json(index, keep_segment), {i: i for i in range(CLASS_COUNT)}
+    content, classes = load_json(index, keep_segment), {i: i for i in range(len(NAMES))}
+    _check_categories(content, index)
     names = _image_names(need(content, "images", list, str(index)), index)
     videos: dict[str, list[FrameFiles]] = {}
     segments: list[Segments] = []
@@ -60,6 +69,20 @@ def _labelled(images: Path, labels: Path, index: Path) -> list[Video]:
         segments.append(parse_segments(annotation, classes, where))
     read = partial(_read, segments)
     return [Video(name, tuple(frames), read) for name, frames in videos.items()]
+
+
+def _check_categories(content: dict, index: Path) -> None:
+    """DatasetError if the index has a list of categories and it is another than that of `NAMES`."""
+    if not content.get("categories"):
+        return
+    found = read_categories(content, str(index))
+    kinds = [(entry["name"], bool(entry.get("isthing", i in THINGS))) for i, entry in found.items()]
+    difference = first_difference(KINDS, kinds)
+    if difference or list(found) != list(range(len(NAMES))):
+        raise DatasetError(
+            f"{index}: expected the categories 0..{len(NAMES) - 1} of Cityscapes, "
+            f"got {difference or list(found)}"
+        )
 
 
 def _image_names(entries: list, index: Path) -> dict[str, str]:

@@ -6,7 +6,7 @@
 
 Pictures, not videos: each is a video of one frame, for image networks, and for pretended clips to
 start a video network from. Class ids are the data set's categories by ascending id, without gaps:
-80 things, then in `coco_panoptic` 53 kinds of stuff.
+80 things, then in `coco_panoptic` 53 kinds of stuff. Their names are those of the index.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .instance_labels import ObjectMask, compact, labels_of, run_lengths
-from .json_index import load_json, need
+from .json_index import load_json, need, read_categories
 from .label_png import label_file
 from .polygons import polygons_mask
 from .segment_json import Segments, keep_segment, parse_segments, read_segments
@@ -29,7 +29,6 @@ from .sequences import first_folder
 from .video import DatasetError, FrameFiles, Labels, Video, VideoList
 
 THING_COUNT, STUFF_COUNT = 80, 53
-THINGS = frozenset(range(THING_COUNT))
 
 
 def open_coco_panoptic(root: Path, split: str) -> VideoList:
@@ -42,18 +41,23 @@ def open_coco_panoptic(root: Path, split: str) -> VideoList:
     images = first_folder(root / split)
     masks = first_folder(index.with_suffix(""), root / f"panoptic_{split}")
     content = load_json(index, keep_segment)
-    classes = _classes(content, THING_COUNT + STUFF_COUNT, index)
+    categories = _categories(content, THING_COUNT + STUFF_COUNT, index)
+    kinds = tuple(
+        (entry["name"], _is_thing(entry, i)) for i, entry in enumerate(categories.values())
+    )
+    classes = {category: number for number, category in enumerate(categories)}
     pictures = _pictures(content, index)
     videos: list[Video] = []
     segments: list[Segments] = []
-    read = partial(_read_panoptic, segments)
+    things = frozenset(i for i, (_, is_thing) in enumerate(kinds) if is_thing)
+    read = partial(_read_panoptic, segments, things)
     for number, annotation in enumerate(need(content, "annotations", list, str(index))):
         where = f"{index}: annotation {number}"
         picture = _picture_of(annotation, pictures, where)
         png = f"{masks}/{need(annotation, 'file_name', str, where)}"
         segments.append(parse_segments(annotation, classes, where))
         videos.append(_video(picture, images, read, png, number))
-    return VideoList("coco_panoptic", THING_COUNT + STUFF_COUNT, THINGS, videos)
+    return VideoList("coco_panoptic", kinds, videos)
 
 
 def open_coco_instances(root: Path, split: str) -> VideoList:
@@ -65,7 +69,9 @@ def open_coco_instances(root: Path, split: str) -> VideoList:
     index = root / "annotations" / f"instances_{split}.json"
     images = first_folder(root / split)
     content = load_json(index, _keep)
-    classes = _classes(content, THING_COUNT, index)
+    categories = _categories(content, THING_COUNT, index)
+    kinds = tuple((entry["name"], True) for entry in categories.values())
+    classes = {category: number for number, category in enumerate(categories)}
     pictures = _pictures(content, index)
     objects: dict[int, list[_Object]] = {image_id: [] for image_id in pictures}
     for number, annotation in enumerate(need(content, "annotations", list, str(index))):
@@ -76,7 +82,7 @@ def open_coco_instances(root: Path, split: str) -> VideoList:
         _video(picture, images, partial(_read_objects, objects[picture.id], picture.size))
         for picture in pictures.values()
     ]
-    return VideoList("coco_instances", THING_COUNT, THINGS, videos)
+    return VideoList("coco_instances", kinds, videos)
 
 
 @dataclass(frozen=True)
@@ -132,13 +138,17 @@ def _video(
     return Video(stem, (frame,), read)
 
 
-def _classes(content: Any, count: int, index: Path) -> dict[int, int]:
-    """Category id -> class id; DatasetError if there are not `count` categories."""
-    entries = need(content, "categories", list, str(index))
-    found = sorted(need(entry, "id", int, f"{index}: a category") for entry in entries)
+def _categories(content: Any, count: int, index: Path) -> dict[int, dict]:
+    """The categories by ascending id; DatasetError if there are not `count`."""
+    found = read_categories(content, str(index))
     if len(found) != count:
-        raise DatasetError(f"{index}: wanted {count} categories, found {len(found)}")
-    return {category: number for number, category in enumerate(found)}
+        raise DatasetError(f"{index}: expected {count} categories, got {len(found)}")
+    return found
+
+
+def _is_thing(category: dict, class_id: int) -> bool:
+    """Whether a category has instances: the first 80, if the index does not state it."""
+    return bool(category.get("isthing", class_id < THING_COUNT))
 
 
 def _keep(entry: dict) -> dict:
@@ -177,8 +187,10 @@ def _parse_object(annotation: dict, classes: Mapping[int, int], where: str) -> _
     )
 
 
-def _read_panoptic(segments: Sequence[Segments], frame: FrameFiles) -> Labels:
-    return read_segments(label_file(frame), segments[frame.index], THINGS)
+def _read_panoptic(
+    segments: Sequence[Segments], things: frozenset[int], frame: FrameFiles
+) -> Labels:
+    return read_segments(label_file(frame), segments[frame.index], things)
 
 
 def _read_objects(objects: Sequence[_Object], size: tuple[int, int], frame: FrameFiles) -> Labels:

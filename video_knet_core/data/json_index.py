@@ -30,6 +30,23 @@ def load_json(path: Path, keep: Callable[[dict], Any] | None = None) -> Any:
         raise DatasetError(f"{path} is not JSON: {error}") from None
 
 
+def read_categories(content: Any, where: str) -> dict[int, dict]:
+    """The entries of `categories` by ascending id.
+
+    Raises:
+        DatasetError: there are none, one has no name, or two have one id.
+    """
+    found: dict[int, dict] = {}
+    for number, entry in enumerate(need(content, "categories", list, where)):
+        here = f"{where}: category {number}"
+        need(entry, "name", str, here)
+        category = need(entry, "id", int, here)
+        if category in found:
+            raise DatasetError(f"{here}: ids must differ, got {category} twice")
+        found[category] = entry
+    return dict(sorted(found.items()))
+
+
 def need(entry: Any, key: str, kind: type | tuple[type, ...], where: str) -> Any:
     """`entry[key]`; `where` tells which entry of which file.
 

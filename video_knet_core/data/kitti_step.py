@@ -16,13 +16,13 @@ from pathlib import Path
 import numpy as np
 
 from ..natural_order import natural_order
+from .cityscapes_vps import NAMES
 from .label_png import as_classes, label_file, read_rgb
 from .sequences import first_folder, list_folders, list_images, match_frames
-from .video import FrameFiles, Labels, Video, VideoList
+from .video import FrameFiles, Labels, Video, VideoList, class_kinds
 
-CLASS_COUNT = 19
-THINGS = frozenset({11, 13})
-"""person, car"""
+KINDS = class_kinds(NAMES, {11, 13})
+"""The classes of Cityscapes, of which person and car are things."""
 IMAGE_END, LABEL_END = "_leftImg8bit", "_panoptic"
 
 
@@ -35,7 +35,7 @@ def open_kitti_step(root: Path, split: str) -> VideoList:
     folder = first_folder(root / "images" / split, root / "video_sequence" / split)
     flat = folder.parent.name == "video_sequence"
     videos = _flat(folder) if flat else _official(folder, root / "panoptic_maps" / split)
-    return VideoList("kitti_step", CLASS_COUNT, THINGS, videos, consecutive=True)
+    return VideoList("kitti_step", KINDS, videos, consecutive=True)
 
 
 def _official(images: Path, panoptic: Path) -> list[Video]:
@@ -71,4 +71,4 @@ def read_step(frame: FrameFiles) -> Labels:
     path = label_file(frame)
     rgb = read_rgb(path)
     high, low = rgb[..., 1].astype(np.int64), rgb[..., 2]
-    return Labels(as_classes(rgb[..., 0], CLASS_COUNT, path), high * 256 + low)
+    return Labels(as_classes(rgb[..., 0], len(KINDS), path), high * 256 + low)

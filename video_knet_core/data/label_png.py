@@ -32,12 +32,11 @@ def read_values(path: str | Path) -> NDArray[np.uint8] | NDArray[np.uint16]:
     """
     data = _bytes(path)
     if _has_palette(data):
-        values = cv2.imdecode(_grey_palette(data), cv2.IMREAD_COLOR)
-        values = None if values is None else values[..., 0]
+        values = _decode(_grey_palette(data), cv2.IMREAD_COLOR, path)[..., 0]
     else:
-        values = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    if values is None or values.ndim != 2 or values.dtype not in (np.uint8, np.uint16):
-        raise DatasetError(f"{path} is {_kind(values)}, wanted one value per pixel")
+        values = _decode(data, cv2.IMREAD_UNCHANGED, path)
+    if values.ndim != 2 or values.dtype not in (np.uint8, np.uint16):
+        raise DatasetError(f"{path} is {_kind(values)}, expected one value per pixel")
     return values
 
 
@@ -47,9 +46,9 @@ def read_rgb(path: str | Path) -> NDArray[np.uint8]:
     Raises:
         DatasetError: no such file, no image, or an image of another kind.
     """
-    values = cv2.imdecode(np.frombuffer(_bytes(path), np.uint8), cv2.IMREAD_UNCHANGED)
-    if values is None or values.ndim != 3 or values.shape[2] != 3 or values.dtype != np.uint8:
-        raise DatasetError(f"{path} is {_kind(values)}, wanted three 8-bit channels")
+    values = _decode(_bytes(path), cv2.IMREAD_UNCHANGED, path)
+    if values.ndim != 3 or values.shape[2] != 3 or values.dtype != np.uint8:
+        raise DatasetError(f"{path} is {_kind(values)}, expected three 8-bit channels")
     return values[..., ::-1]
 
 
@@ -112,13 +111,22 @@ def _bytes(path: str | Path) -> bytes:
     except FileNotFoundError:
         raise DatasetError(f"there is no label image {path}") from None
     if not data:  # the first VSPW archive had some
-        raise DatasetError(f"{path} is an empty file, wanted a PNG")
+        raise DatasetError(f"{path} is an empty file, expected a PNG")
     return data
 
 
-def _kind(values: NDArray | None) -> str:
+def _decode(data: bytes, flags: int, path: str | Path) -> NDArray:
+    """The values in a file; DatasetError if OpenCV cannot read it."""
+    try:
+        values = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    except cv2.error as error:  # a declared size beyond its limits
+        raise DatasetError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
     if values is None:
-        return "no image that OpenCV can read"
+        raise DatasetError(f"{path} is no image that OpenCV can read")
+    return values
+
+
+def _kind(values: NDArray) -> str:
     channels = 1 if values.ndim == 2 else values.shape[2]
     return f"an image of {channels} channels of {values.dtype.itemsize * 8} bit"
 
@@ -128,14 +136,16 @@ def _has_palette(data: bytes) -> bool:
     return data[:8] == b"\x89PNG\r\n\x1a\n" and data[25:26] == b"\x03"
 
 
-def _grey_palette(data: bytes) -> NDArray[np.uint8]:
+def _grey_palette(data: bytes) -> bytes:
     """The PNG with entry i of its palette made the grey (i, i, i).
 
     OpenCV shows colours only; through this palette the colours are the positions themselves.
     """
-    at = data.index(b"PLTE")
+    at = data.find(b"PLTE")
+    if at < 0:
+        return data  # damaged, as decoding it will show
     length = int.from_bytes(data[at - 4 : at], "big")
     chunk = b"PLTE" + _GREYS[:length]
     end = at + len(chunk)
     checksum = zlib.crc32(chunk).to_bytes(4, "big")
-    return np.frombuffer(data[:at] + chunk + checksum + data[end + 4 :], np.uint8)
+    return data[:at] + chunk + checksum + data[end + 4 :]

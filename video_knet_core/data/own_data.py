@@ -17,7 +17,7 @@ import numpy as np
 from ..config import ConfigError
 from ..config_io import load_yaml
 from ..types import NO_CLASS, ClassTable
-from .label_png import as_classes, label_file, read_values
+from .label_png import label_file, read_values
 from .sequences import first_folder, list_folders, list_images, match_frames
 from .video import DatasetError, FrameFiles, Labels, Video, VideoList
 
@@ -64,8 +64,7 @@ def open_own_data(root: Path, split: str) -> VideoList:
         )
         for name in names
     ]
-    things = frozenset(classes.classes.things)
-    return VideoList("own", len(classes.classes), things, videos)
+    return VideoList("own", classes.classes.kinds, videos)
 
 
 def load_classes(root: Path) -> OwnClasses:
@@ -81,8 +80,14 @@ def read_own(classes: OwnClasses, frame: FrameFiles) -> Labels:
     path = label_file(frame)
     values = read_values(path)
     if values.dtype != np.uint16:
-        raise DatasetError(f"{path} is an image of 8 bit, wanted 16 bit")
-    void = values == VOID
-    semantic = np.where(void, NO_CLASS, values // classes.label_divisor)
+        raise DatasetError(f"{path} is an image of 8 bit, expected 16 bit")
+    void, count = values == VOID, len(classes.classes)
+    semantic = values // classes.label_divisor
+    beyond = ~void & (semantic >= count)
+    if beyond.any():
+        raise DatasetError(
+            f"{path}: class ids must be 0..{count - 1} or the label {VOID}, got the label "
+            f"{values[beyond][0]} of class {semantic[beyond][0]}"
+        )
     instance = np.where(void, 0, values % classes.label_divisor).astype(np.int64)
-    return Labels(as_classes(semantic, len(classes.classes), path), instance)
+    return Labels(np.where(void, NO_CLASS, semantic).astype(np.uint8), instance)

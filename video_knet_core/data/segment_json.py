@@ -40,8 +40,10 @@ def parse_segments(annotation: dict, classes: Mapping[int, int], where: str) -> 
         if category not in classes:
             wanted = value_ranges(np.array(sorted(classes)))
             raise DatasetError(f"{here}: category_id must be {wanted}, found {category}")
-        row = need(entry, "id", int, here), classes[category], int(entry.get("iscrowd", 0))
-        rows.append(row)
+        segment = need(entry, "id", int, here)
+        if not 0 <= segment < 1 << 24:
+            raise DatasetError(f"{here}: id must be 0..{(1 << 24) - 1}, got {segment}")
+        rows.append((segment, classes[category], bool(entry.get("iscrowd", 0))))
     return np.array(rows, np.int64).reshape(-1, 3)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..config import ConfigError
-from ..types import NO_CLASS, ClassTable
+from ..types import NO_CLASS, ClassTable, plain_name
 from .video import InstanceMasks
 
 STREET_CLASSES = [
@@ -69,13 +69,17 @@ def street_ids(classes: ClassTable, asked_by: str) -> NDArray[np.uint8]:
     """[256] class id in `classes` of each street class of the same name, `NO_CLASS` of others.
 
     Raises:
-        ConfigError: the street has not all of `classes`; says who asked for them.
+        ConfigError: the street has not all of `classes`, or one is a thing here and stuff there
+            (where all are stuff, as in task semantic, kinds do not count); says who asked for them.
     """
-    names = [info.name for info in classes]
-    unknown = [name for name in names if name not in STREET_CLASSES]
+    unknown = [info.name for info in classes if plain_name(info.name) not in STREET_CLASSES]
     if unknown:
-        raise ConfigError(f"{asked_by}: classes must be of {STREET_CLASSES}, found {unknown}")
+        raise ConfigError(f"{asked_by}: classes must be of {STREET_CLASSES}, got {unknown}")
     ids = np.full(NO_CLASS + 1, NO_CLASS, np.uint8)
-    for name in names:
-        ids[STREET_CLASSES.index(name)] = classes.id_of(name)
+    for info in classes:
+        name = plain_name(info.name)
+        if classes.things and info.is_thing != (name in STREET_THINGS):
+            expected = "stuff" if info.is_thing else "a thing"
+            raise ConfigError(f"{asked_by}: {info.name!r} must be {expected}, as in the street")
+        ids[STREET_CLASSES.index(name)] = info.id
     return ids

@@ -19,7 +19,7 @@ from .label_png import segment_colors, write_png
 STEP_IDS = 1 << 16
 
 
-def step_rgb(semantic: NDArray[np.uint8], instance: NDArray) -> NDArray[np.uint8]:
+def step_rgb(semantic: NDArray[np.integer], instance: NDArray) -> NDArray[np.uint8]:
     """[H, W, 3] of the KITTI-STEP code: R = class, G * 256 + B = instance.
 
     Args:
@@ -29,7 +29,7 @@ def step_rgb(semantic: NDArray[np.uint8], instance: NDArray) -> NDArray[np.uint8
     Raises:
         ValueError: the maps differ in size, or an id does not fit.
     """
-    _check_sizes(semantic, instance)
+    _check_maps(semantic, instance)
     if instance.size and not 0 <= instance.min() <= instance.max() < STEP_IDS:
         raise ValueError(
             f"instance ids must be 0..{STEP_IDS - 1}, found {instance.min()}..{instance.max()}"
@@ -38,7 +38,7 @@ def step_rgb(semantic: NDArray[np.uint8], instance: NDArray) -> NDArray[np.uint8
 
 
 def write_step(
-    out: Path, video: str, frame: str, semantic: NDArray[np.uint8], instance: NDArray
+    out: Path, video: str, frame: str, semantic: NDArray[np.integer], instance: NDArray
 ) -> Path:
     """Write OUT/VIDEO/FRAME.png; returns the path. Raises as `step_rgb`, and OSError."""
     path = out / video / f"{frame}.png"
@@ -46,7 +46,7 @@ def write_step(
     return path
 
 
-def write_vspw(out: Path, video: str, frame: str, semantic: NDArray[np.uint8]) -> Path:
+def write_vspw(out: Path, video: str, frame: str, semantic: NDArray[np.integer]) -> Path:
     """Write OUT/VIDEO/FRAME.png of class ids [H, W], 0..123 (mask value - 1); returns the path.
 
     Raises:
@@ -54,9 +54,10 @@ def write_vspw(out: Path, video: str, frame: str, semantic: NDArray[np.uint8]) -
             under some other class.
         OSError: the file cannot be written.
     """
-    if semantic.size and semantic.max() >= vspw.CLASS_COUNT:
+    if semantic.size and not 0 <= semantic.min() <= semantic.max() < vspw.CLASS_COUNT:
         raise ValueError(
-            f"class ids must be 0..{vspw.CLASS_COUNT - 1} everywhere, found {semantic.max()}"
+            f"class ids must be 0..{vspw.CLASS_COUNT - 1} everywhere, "
+            f"got {semantic.min()}..{semantic.max()}"
         )
     path = out / video / f"{frame}.png"
     write_png(path, semantic.astype(np.uint8))
@@ -77,7 +78,7 @@ class CityscapesVpsWriter:
         self._segments = _SegmentIds()
 
     def add(
-        self, video: str, image_id: str, semantic: NDArray[np.uint8], instance: NDArray
+        self, video: str, image_id: str, semantic: NDArray[np.integer], instance: NDArray
     ) -> None:
         """Write the PNG of one frame.
 
@@ -109,7 +110,7 @@ class VipsegWriter:
         self._annotations: dict[str, list[dict[str, Any]]] = {}
         self._segments = _SegmentIds()
 
-    def add(self, video: str, frame: str, semantic: NDArray[np.uint8], instance: NDArray) -> None:
+    def add(self, video: str, frame: str, semantic: NDArray[np.integer], instance: NDArray) -> None:
         """Write the PNG of one frame; see `CityscapesVpsWriter.add`. Videos come one by one."""
         if video not in self._annotations:
             self._annotations[video], self._segments = [], _SegmentIds()
@@ -137,7 +138,7 @@ class _SegmentIds:
 
     def write(self, path: Path, semantic: NDArray, instance: NDArray) -> list[dict[str, Any]]:
         """Write the PNG of segment ids, 0 = void; returns a row for each segment."""
-        _check_sizes(semantic, instance)
+        _check_maps(semantic, instance)
         joint = np.where(semantic == NO_CLASS, -1, instance.astype(np.int64) * 256 + semantic)
         found, positions = np.unique(joint, return_inverse=True)
         ids = np.array([self._id_of(int(value)) for value in found], np.int64)
@@ -213,11 +214,14 @@ def _segment_row(segment_id: int, category: int, mask: NDArray[np.bool_]) -> dic
     return {"id": segment_id, "category_id": category, "iscrowd": 0, "bbox": box, "area": area}
 
 
-def _check_sizes(semantic: NDArray, instance: NDArray) -> None:
+def _check_maps(semantic: NDArray, instance: NDArray) -> None:
+    """ValueError unless both are [H, W], with class ids of 8 bits."""
     if semantic.ndim != 2 or semantic.shape != instance.shape:
         raise ValueError(
-            f"semantic and instance must both be [H, W], found {semantic.shape}, {instance.shape}"
+            f"semantic and instance must both be [H, W], got {semantic.shape}, {instance.shape}"
         )
+    if semantic.size and not 0 <= semantic.min() <= semantic.max() <= NO_CLASS:
+        raise ValueError(f"class ids must be 0..{NO_CLASS}, got {semantic.min()}..{semantic.max()}")
 
 
 def _write_json(path: Path, content: Any) -> Path:

@@ -10,15 +10,16 @@ Opening a data set lists folders and reads indices; no image is touched before i
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..types import NO_CLASS
+from ..types import NO_CLASS, ClassKind
 from .frames import FrameError, read_image
 
 
@@ -160,6 +161,11 @@ class VideoDataset(Protocol):
         ...
 
     @property
+    def kinds(self) -> tuple[ClassKind, ...]:
+        """Name of each class, and whether its pixels may have an instance."""
+        ...
+
+    @property
     def class_count(self) -> int:
         """Class ids are 0 .. this - 1."""
         ...
@@ -186,14 +192,27 @@ class VideoList:
     """The `VideoDataset` that all readers here give."""
 
     name: str
-    class_count: int
-    things: frozenset[int]
+    kinds: tuple[ClassKind, ...] = field(repr=False)
     videos: Sequence[Video] = field(repr=False)
     consecutive: bool = False
 
+    @property
+    def class_count(self) -> int:
+        """Class ids are 0 .. this - 1."""
+        return len(self.kinds)
+
+    @cached_property
+    def things(self) -> frozenset[int]:
+        """Class ids whose pixels may have an instance."""
+        return frozenset(i for i, (_, is_thing) in enumerate(self.kinds) if is_thing)
+
     def __post_init__(self) -> None:
+        if len(self.kinds) > NO_CLASS:
+            raise DatasetError(
+                f"{self.name}: expected at most {NO_CLASS} classes, got {len(self.kinds)}"
+            )
         if not self.videos:
-            raise DatasetError(f"{self.name}: the split is empty, wanted at least one video")
+            raise DatasetError(f"{self.name}: the split is empty, expected at least one video")
 
     def __len__(self) -> int:
         return len(self.videos)
@@ -203,3 +222,8 @@ class VideoList:
 
     def __iter__(self) -> Iterator[Video]:
         return iter(self.videos)
+
+
+def class_kinds(names: Sequence[str], things: Collection[int]) -> tuple[ClassKind, ...]:
+    """The classes called `names`; those at `things` are things."""
+    return tuple((name, number in things) for number, name in enumerate(names))

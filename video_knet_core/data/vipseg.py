@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from ..types import NO_CLASS
 from .label_png import label_file, look_up, read_values
 from .sequences import first_folder, listed_videos
-from .video import FrameFiles, Labels, VideoList
+from .video import FrameFiles, Labels, VideoList, class_kinds
+from .vspw import NAMES
 
-CLASS_COUNT = 124
+CLASS_COUNT = len(NAMES)
 # fmt: off
 THING_CATEGORIES = (
     3, 5, 9, 11, 42, 44, 45, 47, 48, 49, 50, 51, 52, 53, 55, 56, 57, 61, 62, 63, 64, 65, 66,
@@ -36,6 +37,8 @@ CATEGORY_OF_CLASS = np.array(STUFF_CATEGORIES + THING_CATEGORIES, np.int64)
 CLASS_OF_CATEGORY = np.full(CLASS_COUNT + 1, NO_CLASS, np.int64)
 CLASS_OF_CATEGORY[CATEGORY_OF_CLASS] = np.arange(CLASS_COUNT)
 """[125] class id of each category; 0 is void."""
+KINDS = class_kinds([NAMES[c - 1] for c in CATEGORY_OF_CLASS], THINGS)
+"""The categories are those of VSPW, in another order."""
 
 
 def _class_of_value() -> NDArray[np.int64]:
@@ -59,7 +62,7 @@ def open_vipseg(root: Path, split: str) -> VideoList:
     """
     images = first_folder(root / "imgs", root / "images")
     videos = listed_videos(root, split, f"{images.name}/{{}}", "panomasks/{}", read_vipseg)
-    return VideoList("vipseg", CLASS_COUNT, THINGS, videos)
+    return VideoList("vipseg", KINDS, videos)
 
 
 def read_vipseg(frame: FrameFiles) -> Labels:

@@ -17,9 +17,32 @@ import numpy as np
 from ..types import NO_CLASS
 from .label_png import label_file, look_up, read_values
 from .sequences import listed_videos
-from .video import FrameFiles, Labels, VideoList
+from .video import FrameFiles, Labels, VideoList, class_kinds
 
-CLASS_COUNT = 124
+# fmt: off
+NAMES = (
+    "wall", "ceiling", "door", "stair", "ladder", "escalator", "Playground_slide",
+    "handrail_or_fence", "window", "rail", "goal", "pillar", "pole", "floor", "ground", "grass",
+    "sand", "athletic_field", "road", "path", "crosswalk", "building", "house", "bridge", "tower",
+    "windmill", "well_or_well_lid", "other_construction", "sky", "mountain", "stone", "wood",
+    "ice", "snowfield", "grandstand", "sea", "river", "lake", "waterfall", "water",
+    "billboard_or_Bulletin_Board", "sculpture", "pipeline", "flag", "parasol_or_umbrella",
+    "cushion_or_carpet", "tent", "roadblock", "car", "bus", "truck", "bicycle", "motorcycle",
+    "wheeled_machine", "ship_or_boat", "raft", "airplane", "tyre", "traffic_light", "lamp",
+    "person", "cat", "dog", "horse", "cattle", "other_animal", "tree", "flower", "other_plant",
+    "toy", "ball_net", "backboard", "skateboard", "bat", "ball",
+    "cupboard_or_showcase_or_storage_rack", "box", "traveling_case_or_trolley_case", "basket",
+    "bag_or_package", "trash_can", "cage", "plate", "tub_or_bowl_or_pot", "bottle_or_cup",
+    "barrel", "fishbowl", "bed", "pillow", "table_or_desk", "chair_or_seat", "bench", "sofa",
+    "shelf", "bathtub", "gun", "commode", "roaster", "other_machine", "refrigerator",
+    "washing_machine", "Microwave_oven", "fan", "curtain", "textiles", "clothes",
+    "painting_or_poster", "mirror", "flower_pot_or_vase", "clock", "book", "tool", "blackboard",
+    "tissue", "screen_or_television", "computer", "printer", "Mobile_phone", "keyboard",
+    "other_electronic_product", "fruit", "food", "instrument", "train",
+)
+# fmt: on
+"""Of the classes 1..124."""
+CLASS_COUNT = len(NAMES)
 CLASS_OF_VALUE = np.full(256, -1, np.int64)
 CLASS_OF_VALUE[1 : CLASS_COUNT + 1] = np.arange(CLASS_COUNT)
 CLASS_OF_VALUE[[0, NO_CLASS]] = NO_CLASS
@@ -32,7 +55,7 @@ def open_vspw(root: Path, split: str) -> VideoList:
         DatasetError: the list is missing or empty.
     """
     videos = listed_videos(root, split, "data/{}/origin", "data/{}/mask", read_vspw)
-    return VideoList("vspw", CLASS_COUNT, frozenset(), videos)
+    return VideoList("vspw", class_kinds(NAMES, ()), videos)
 
 
 def read_vspw(frame: FrameFiles) -> Labels:

@@ -3,7 +3,8 @@
     annotations/SPLIT.json, SPLIT/JPEGImages/VIDEO/00000.jpg      (train, valid, test)
 
 The official index lists videos with their file names, and tracks with a run-length mask for each
-frame, or null. Valid and test are published without tracks.
+frame, or null. Valid and test are published without tracks. Class ids are category ids less 1, and
+class names those of the index: the releases of 2021 and 2022 have other classes by the same ids.
 """
 
 from __future__ import annotations
@@ -16,12 +17,20 @@ from typing import Any
 
 from ..metrics.rle import RunLengths
 from .instance_labels import ObjectMask, compact, labels_of, run_lengths
-from .json_index import load_json, need
+from .json_index import load_json, need, read_categories
 from .sequences import first_folder
 from .video import DatasetError, FrameFiles, Labels, Video, VideoList
 
-CLASS_COUNT = 40
-"""Class ids are the category ids 1..40 less 1."""
+# fmt: off
+NAMES = (
+    "person", "giant_panda", "lizard", "parrot", "skateboard", "sedan", "ape", "dog", "snake",
+    "monkey", "hand", "rabbit", "duck", "cat", "cow", "fish", "train", "horse", "turtle", "bear",
+    "motorbike", "giraffe", "leopard", "fox", "deer", "owl", "surfboard", "airplane", "truck",
+    "zebra", "tiger", "elephant", "snowboard", "boat", "shark", "mouse", "frog", "eagle",
+    "earless_seal", "tennis_racket",
+)
+# fmt: on
+"""Of the categories 1..40 of 2019, where an index has no `categories`."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +72,8 @@ def open_youtube_vis(root: Path, split: str) -> VideoList:
     content = load_json(index, _keep)
     labelled = split == "train" or "annotations" in content
     tracks = need(content, "annotations", list, str(index)) if labelled else []
-    of_video = _tracks_of_videos(tracks, index)
+    names = _class_names(content, index)
+    of_video = _tracks_of_videos(tracks, len(names), index)
     entries = need(content, "videos", list, str(index))
     unknown = of_video.keys() - {need(entry, "id", int, f"{index}: a video") for entry in entries}
     if unknown:
@@ -73,7 +83,18 @@ def open_youtube_vis(root: Path, split: str) -> VideoList:
         for number, entry in enumerate(entries)
     ]
     videos.sort(key=lambda video: video.id)
-    return VideoList("youtube_vis_2019", CLASS_COUNT, frozenset(range(CLASS_COUNT)), videos)
+    kinds = tuple((name, True) for name in names)
+    return VideoList("youtube_vis_2019", kinds, videos)
+
+
+def _class_names(content: dict, index: Path) -> list[str]:
+    """Names of the categories 1, 2, ..."""
+    if not content.get("categories"):
+        return list(NAMES)
+    categories = read_categories(content, str(index))
+    if list(categories) != list(range(1, len(categories) + 1)):
+        raise DatasetError(f"{index}: category ids must be 1, 2, ..., got {list(categories)[:20]}")
+    return [entry["name"] for entry in categories.values()]
 
 
 def _keep(entry: dict) -> dict:
@@ -85,13 +106,13 @@ def _keep(entry: dict) -> dict:
     return entry
 
 
-def _tracks_of_videos(entries: list, index: Path) -> dict[int, list[TrackAnnotation]]:
+def _tracks_of_videos(entries: list, count: int, index: Path) -> dict[int, list[TrackAnnotation]]:
     videos: dict[int, list[TrackAnnotation]] = {}
     for number, entry in enumerate(entries):
         where = f"{index}: annotation {number}"
         category = need(entry, "category_id", int, where)
-        if not 1 <= category <= CLASS_COUNT:
-            raise DatasetError(f"{where}: category_id must be 1..{CLASS_COUNT}, found {category}")
+        if not 1 <= category <= count:
+            raise DatasetError(f"{where}: category_id must be 1..{count}, got {category}")
         track = TrackAnnotation(
             need(entry, "id", int, where),
             category - 1,

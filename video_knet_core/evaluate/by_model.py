@@ -6,11 +6,10 @@ from collections.abc import Callable
 from itertools import count
 
 from ..config import TrackingConfig
-from ..data import vipseg
 from ..data.video import LabelledFrame, Video, VideoDataset
 from ..engine.runtime import ModelError, Runtime
 from ..predictor import VideoPredictor
-from ..types import PanopticFrame
+from ..types import PanopticFrame, first_difference
 from .run import P, Predictor
 
 FRAMES_PER_SECOND = 10.0
@@ -49,27 +48,18 @@ def by_model(
 
 
 def check_classes(runtime: Runtime, dataset: VideoDataset) -> None:
-    """ModelError unless the model has the classes of the data set.
+    """ModelError unless the model has the classes of the data set, by name and kind.
 
     VSPW does not tell things from stuff, so that a model may: a semantic one has no things, and a
-    panoptic one has some. There only the number is compared, and the same classes in the order of
-    VIPSeg are refused. A model of task instance has no classes for most pixels, and is refused too.
+    panoptic one has some. There only the names are compared. A model of task instance has no
+    classes for most pixels, and is rejected.
     """
-    name, classes = runtime.info.name, runtime.info.classes
-    found, wanted = (len(classes), set(classes.things)), (dataset.class_count, set(dataset.things))
+    name, classes = runtime.info.name, runtime.info.classes.kinds
     if dataset.name == "vspw":
-        if found == (vipseg.CLASS_COUNT, vipseg.THINGS):
-            raise ModelError(
-                f"{name}: the classes of vspw must be in its own order (mask value - 1), "
-                "found the order of vipseg, stuff before things"
-            )
         if runtime.info.task == "instance":
             raise ModelError(
-                f"{name}: vspw needs a class of each pixel, found a model of task instance"
+                f"{name}: vspw needs a class of each pixel, got a model of task instance"
             )
-        wanted = wanted[0], found[1]
-    if found != wanted:
-        raise ModelError(
-            f"{name}: {dataset.name} has {wanted[0]} classes with things "
-            f"{sorted(wanted[1])}, found {found[0]} with {sorted(found[1])}"
-        )
+        classes = tuple((class_name, False) for class_name, _ in classes)
+    if difference := first_difference(dataset.kinds, classes):
+        raise ModelError(f"{name}: its classes are not those of {dataset.name}: {difference}")

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..data import vipseg
 from ..data.json_index import load_json, need
-from ..data.label_png import read_rgb, read_values
+from ..data.label_png import as_classes, read_rgb, read_values
 from ..data.segment_json import Segments, keep_segment, parse_segments, read_segments
 from ..data.submissions import CityscapesVpsWriter, VipsegWriter, write_step, write_vspw
 from ..data.video import DatasetError, LabelledFrame, Video, VideoDataset
@@ -48,16 +48,18 @@ class StepSaver(_Saver):
     def update(self, video: Video, frame: LabelledFrame, prediction: Maps) -> None:
         """Write a frame; ValueError if an id does not fit two bytes."""
         semantic, instance = prediction
-        write_step(self.out, video.name, frame.name, semantic.astype(np.uint8), instance)
+        write_step(self.out, video.name, frame.name, semantic, instance)
 
 
-def read_step_maps(folder: Path, _: VideoDataset) -> Predictor[Maps]:
+def read_step_maps(folder: Path, dataset: VideoDataset) -> Predictor[Maps]:
     """Read what `StepSaver` writes."""
 
     def start(video: Video) -> Callable[[LabelledFrame], Maps]:
         def predict(frame: LabelledFrame) -> Maps:
-            rgb = read_rgb(folder / video.name / f"{frame.name}.png").astype(np.int64)
-            return rgb[..., 0], rgb[..., 1] * 256 + rgb[..., 2]
+            path = folder / video.name / f"{frame.name}.png"
+            rgb = read_rgb(path).astype(np.int64)
+            classes = as_classes(rgb[..., 0], dataset.class_count, path)
+            return classes, rgb[..., 1] * 256 + rgb[..., 2]
 
         return predict
 
@@ -81,7 +83,7 @@ class CityscapesVpsSaver(_Saver):
         image_id = frame.name
         for end in IMAGE_ENDS:
             image_id = image_id.removesuffix(end)
-        self._writer.add(video.name, image_id, semantic.astype(np.uint8), instance)
+        self._writer.add(video.name, image_id, semantic, instance)
 
     def end_video(self, video: Video) -> None:
         """Count the frames anew."""
@@ -124,7 +126,7 @@ class VipsegSaver(_Saver):
     def update(self, video: Video, frame: LabelledFrame, prediction: Maps) -> None:
         """Write a frame."""
         semantic, instance = prediction
-        self._writer.add(video.name, frame.name, semantic.astype(np.uint8), instance)
+        self._writer.add(video.name, frame.name, semantic, instance)
 
     def close(self) -> Path:
         """Write pred.json."""
@@ -164,7 +166,7 @@ class VspwSaver(_Saver):
 
     def update(self, video: Video, frame: LabelledFrame, prediction: ClassMap) -> None:
         """Write a frame; ValueError if a pixel has no class."""
-        write_vspw(self.out, video.name, frame.name, prediction.astype(np.uint8))
+        write_vspw(self.out, video.name, frame.name, prediction)
 
 
 def read_vspw_maps(folder: Path, dataset: VideoDataset) -> Predictor[ClassMap]:

@@ -13,7 +13,7 @@ from ..data.instance_labels import run_lengths
 from ..data.json_index import load_json, need
 from ..data.submissions import YoutubeVisWriter
 from ..data.video import DatasetError, LabelledFrame, Video, VideoDataset
-from ..data.youtube_vis import CLASS_COUNT, YoutubeVisVideo
+from ..data.youtube_vis import YoutubeVisVideo
 from .instances import Instance, Instances, TrackCollector, youtube_vis
 from .run import Predictor
 
@@ -74,7 +74,8 @@ def read_results(path: Path, dataset: VideoDataset) -> Predictor[Instances]:
     if not isinstance(content, list):
         raise DatasetError(f"{file} must be a list of tracks, found {type(content).__name__}")
     for number, entry in enumerate(content):
-        video_id, result = _result(entry, videos, f"{file}: track {number}")
+        where = f"{file}: track {number}"
+        video_id, result = _result(entry, videos, dataset.class_count, where)
         results.setdefault(video_id, []).append(result)
 
     def start(video: Video) -> Callable[[LabelledFrame], Instances]:
@@ -90,14 +91,16 @@ def read_results(path: Path, dataset: VideoDataset) -> Predictor[Instances]:
     return start
 
 
-def _result(entry: Any, videos: dict[int, YoutubeVisVideo], where: str) -> tuple[int, _Result]:
+def _result(
+    entry: Any, videos: dict[int, YoutubeVisVideo], classes: int, where: str
+) -> tuple[int, _Result]:
     """Video id and content of a checked entry."""
     video_id = need(entry, "video_id", int, where)
     if video_id not in videos:
         raise DatasetError(f"{where}: video_id must be one of the split's, found {video_id}")
     category = need(entry, "category_id", int, where)
-    if not 1 <= category <= CLASS_COUNT:
-        raise DatasetError(f"{where}: category_id must be 1..{CLASS_COUNT}, found {category}")
+    if not 1 <= category <= classes:
+        raise DatasetError(f"{where}: category_id must be 1..{classes}, got {category}")
     score = need(entry, "score", (int, float), where)
     if not math.isfinite(score):
         raise DatasetError(f"{where}: score must be finite, found {score}")

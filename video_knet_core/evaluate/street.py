@@ -13,7 +13,7 @@ from ..config import TrackingConfig
 from ..data.camvid import CamVid
 from ..data.pasted_clips import PastedClip
 from ..data.sprites import SpriteSplit, load_sprites
-from ..data.street_frame import STREET_CLASSES, StreetClip, StreetFrame
+from ..data.street_frame import STREET_CLASSES, STREET_THINGS, StreetClip, StreetFrame
 from ..data.synthetic_street import SyntheticStreet
 from ..engine.runtime import ModelError, Runtime
 from ..metrics.overlaps import Classes, count_overlaps
@@ -22,7 +22,7 @@ from ..metrics.vpq import MeanVideoPanopticQuality
 from ..metrics.vss import MeanIoU, VideoSemanticConsistency
 from ..predictor import VideoPredictor
 from ..progress import progress_bar
-from ..types import NO_CLASS, ClassTable, PanopticFrame
+from ..types import NO_CLASS, ClassTable, PanopticFrame, first_difference
 from .shared_runtime import SharedRuntime
 
 HELD_OUT_SEED = 1_000_000
@@ -173,12 +173,12 @@ def evaluate_camvid(runtime: Runtime, root: Path, fps: float = 15.0) -> ClassSco
 
 def street_classes(runtime: Runtime) -> ClassTable:
     """The classes of the model; ModelError if they are not those of the data."""
-    names = [info.name for info in runtime.info.classes]
-    if names != STREET_CLASSES:
-        raise ModelError(
-            f"{runtime.info.name}: its classes must be {STREET_CLASSES}, found {names}"
-        )
-    return runtime.info.classes
+    classes = runtime.info.classes
+    things = STREET_THINGS if classes.things else ()
+    kinds = [(name, name in things) for name in STREET_CLASSES]
+    if difference := first_difference(kinds, classes.kinds):
+        raise ModelError(f"{runtime.info.name}: its classes are not the street's: {difference}")
+    return classes
 
 
 class _Measured:

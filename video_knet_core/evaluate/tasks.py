@@ -17,6 +17,7 @@ from .by_model import by_model
 from .instances import InstanceEvaluator, instances
 from .panoptic import PanopticEvaluator, panoptic_maps
 from .run import Evaluator, P, Predictor, Receiver, Saver, run
+from .saved_classes import check_classes, write_classes
 from .saved_maps import (
     CityscapesVpsSaver,
     StepSaver,
@@ -61,12 +62,13 @@ def evaluate_predictions(dataset: VideoDataset, path: Path) -> Scores:
     """Score predictions on disk, in the form that `evaluate_model` saves them in.
 
     Raises:
-        DatasetError: the labels are not published, a frame or its prediction cannot be read, or the
-            two do not fit.
+        DatasetError: the labels are not published, a frame or its prediction cannot be read, the
+            two do not fit, or the predictions were saved with other classes.
     """
     task = _task_of(dataset)
     if not is_labelled(dataset):
         raise DatasetError(_unlabelled(dataset))
+    check_classes(path, dataset)
     evaluator = task.evaluator(dataset)
     run(dataset, task.read(path, dataset), [evaluator])
     return evaluator.compute()
@@ -95,6 +97,8 @@ def evaluate_model(
         raise DatasetError(f"{_unlabelled(dataset)}; with --save its predictions are written")
     predictor = by_model(runtime, dataset, task.convert, tracking)
     with nullcontext() if save is None else new_folder(save):
+        if save is not None:
+            write_classes(save, dataset)
         saver = None if save is None else task.saver(save)
         receivers: list[Receiver[Any]] = [part for part in (evaluator, saver) if part is not None]
         run(dataset, predictor, receivers)

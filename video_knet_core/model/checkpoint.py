@@ -57,7 +57,12 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
         raise CheckpointError(
             f"{path} has no {METADATA_KEY!r} metadata: not written by this project"
         )
-    facts = json.loads(metadata[METADATA_KEY])
+    try:
+        facts = json.loads(metadata[METADATA_KEY])
+    except ValueError as error:
+        raise CheckpointError(f"{path}: its metadata is damaged: {error}") from None
+    if not isinstance(facts, dict):
+        raise CheckpointError(f"{path}: its metadata must be a mapping, got {facts!r:.80}")
     if facts.get("format") != FORMAT:
         raise CheckpointError(f"{path}: format must be {FORMAT}, found {facts.get('format')!r}")
     return facts

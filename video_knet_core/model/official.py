@@ -9,11 +9,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..config import ModelConfig
+from ..types import ClassTable, first_difference
 from .checkpoint import CheckpointError
 from .video_knet import VideoKNet
 
@@ -168,8 +170,44 @@ def read_official(path: str | Path) -> State:
     Raises:
         CheckpointError: no such file, not one of torch, or one that holds more than plain tensors.
     """
+    content = _load(path)
+    state = content.get("state_dict", content) if isinstance(content, dict) else content
+    if not isinstance(state, dict) or not all(
+        isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()
+    ):
+        raise CheckpointError(f"{path} must hold tensors by name, found {type(state).__name__}")
+    return {key.removeprefix("module."): value for key, value in state.items()}
+
+
+def official_difference(path: str | Path, classes: ClassTable) -> str:
+    """The first class name in a `.pth` file of MMDetection that differs from `classes`, or "".
+
+    Its names (`meta.CLASSES`) may be in the order of class ids or of logits. A list of another
+    length is of something else, such as the things alone: then there is nothing to compare.
+
+    Raises:
+        CheckpointError: as `read_official`.
+    """
+    content = _load(path)
+    meta = content.get("meta") if isinstance(content, dict) else None
+    names = meta.get("CLASSES") if isinstance(meta, dict) else None
+    if not isinstance(names, list | tuple) or len(names) != len(classes):
+        return ""
+    orders = range(len(classes)), classes.logit_class_ids
+    found = [
+        first_difference(
+            ((classes[i].name, classes[i].is_thing) for i in order),
+            ((str(n), classes[i].is_thing) for n, i in zip(names, order, strict=True)),
+        )
+        for order in orders
+    ]
+    return found[0] if all(found) else ""
+
+
+def _load(path: str | Path) -> Any:
+    """The content of a file of torch; CheckpointError if it is none, or is more than plain data."""
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise CheckpointError(f"no checkpoint {path}") from None
     except OSError:
@@ -177,12 +215,6 @@ def read_official(path: str | Path) -> State:
     except Exception as error:  # on a file of another kind torch's reader fails in any way
         reason = _refusal(error)
         raise CheckpointError(f"{path} cannot be read as plain weights: {reason}") from None
-    state = content.get("state_dict", content) if isinstance(content, dict) else content
-    if not isinstance(state, dict) or not all(
-        isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()
-    ):
-        raise CheckpointError(f"{path} must hold tensors by name, found {type(state).__name__}")
-    return {key.removeprefix("module."): value for key, value in state.items()}
 
 
 def _refusal(error: Exception) -> str:

@@ -12,23 +12,23 @@ nv24 has as many, twice as long: step * height * 3 bytes.
 
 from __future__ import annotations
 
+import re
 from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from .image_files import ImageError as ImageError
+from .image_files import check_file
+
 _RGB = -1
 """In place of an OpenCV conversion code: the pixels are RGB already."""
 _NV24 = -2
 """In place of an OpenCV conversion code: OpenCV has none for chroma at full resolution."""
 
-_JPEG_START, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
-_PNG_START, _PNG_END = b"\x89PNG", b"IEND"
-
-
-class ImageError(ValueError):
-    """An image message that cannot be used; the message names what was found and what is wanted."""
+_OPENCV_TYPE = re.compile(r"\d+[USF]C\d*")
+_CODECS = ("", "jpeg", "jpg", "png")
 
 
 class _Encoding(NamedTuple):
@@ -88,8 +88,15 @@ def to_rgb(message: Any) -> NDArray[np.uint8]:
     An rgb8 image without row padding is not copied: the result shares the message's memory.
     16-bit values are scaled so that 65535 becomes 255, and rounded, as cv_bridge does it.
     """
-    if not hasattr(message, "encoding"):  # a CompressedImage has a format instead
-        return _decompress(message)
+    try:  # a CompressedImage has a format instead of an encoding
+        return _raw_to_rgb(message) if hasattr(message, "encoding") else _decompress(message)
+    except cv2.error as error:
+        raise ImageError(
+            f"OpenCV cannot convert the image: {' '.join(str(error).split())}"
+        ) from error
+
+
+def _raw_to_rgb(message: Any) -> NDArray[np.uint8]:
     encoding = _look_up(message)
     _check_size(message, encoding)
     _check_data(message, encoding)
@@ -111,25 +118,28 @@ def _look_up(message: Any) -> _Encoding:
     try:
         return ENCODINGS[message.encoding]
     except KeyError:
-        raise ImageError(
-            f"unknown encoding {message.encoding!r}; wanted one of {', '.join(ENCODINGS)}"
-        ) from None
+        raise _unknown_encoding(message.encoding) from None
+
+
+def _unknown_encoding(name: str) -> ImageError:
+    return ImageError(f"unknown encoding {name!r}: expected one of {', '.join(ENCODINGS)}")
 
 
 def _check_size(message: Any, encoding: _Encoding) -> None:
     height, width = message.height, message.width
     if not height or not width:
         raise ImageError(f"empty image: {width} x {height} pixels")
-    wanted = []
+    expected = []
     if encoding.even_width and width % 2:
-        wanted.append("an even width")
+        expected.append("an even width")
     if encoding.even_height and height % 2:
-        wanted.append("an even height")
+        expected.append("an even height")
     if min(height, width) < encoding.least_size:
-        wanted.append(f"at least {encoding.least_size} x {encoding.least_size}")
-    if wanted:
+        expected.append(f"at least {encoding.least_size} x {encoding.least_size}")
+    if expected:
         raise ImageError(
-            f"{width} x {height} pixels cannot be {message.encoding}, wanted {' and '.join(wanted)}"
+            f"wrong size of {message.encoding}: expected {' and '.join(expected)}, "
+            f"got {width} x {height} pixels"
         )
 
 
@@ -138,13 +148,13 @@ def _check_data(message: Any, encoding: _Encoding) -> None:
     least = message.width * encoding.pixel_bytes
     if step < least:
         raise ImageError(
-            f"wrong step: {step} bytes, wanted at least {least} "
-            f"for {message.width} {message.encoding} pixels"
+            f"wrong step: expected at least {least} bytes "
+            f"for {message.width} {message.encoding} pixels, got {step}"
         )
     if len(message.data) != rows * step:
         raise ImageError(
-            f"wrong amount of data: {len(message.data)} bytes, wanted {rows * step} "
-            f"for {rows} rows of {step} bytes"
+            f"wrong amount of data: expected {rows * step} bytes "
+            f"for {rows} rows of {step} bytes, got {len(message.data)}"
         )
 
 
@@ -176,15 +186,55 @@ def _nv24_to_rgb(message: Any) -> NDArray[np.uint8]:
 
 
 def _decompress(message: Any) -> NDArray[np.uint8]:
+    """A compressed picture, understood as its `format` declares it."""
     data = bytes(message.data)
-    found = f"{len(data)} bytes of format {message.format!r}"
-    if not data.startswith((_JPEG_START, _PNG_START)):
-        raise ImageError(f"not an image: {found}, wanted JPEG or PNG")
-    end = _JPEG_END if data.startswith(_JPEG_START) else _PNG_END
-    if end not in data:  # OpenCV would make up the missing rows
-        raise ImageError(f"truncated image: {found}, without the mark that ends the file")
-    flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION  # labels must lie on the sent pixels
-    bgr = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
-    if bgr is None:
-        raise ImageError(f"corrupt image: {found} cannot be decoded")
-    return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
+    try:
+        declared, target = _declared(message.format)
+        check_file(data)
+        return _picture_to_rgb(_decode(data), declared, target)
+    except ImageError as error:
+        raise ImageError(f"{len(data)} bytes of format {message.format!r}: {error}") from None
+
+
+def _declared(declaration: str) -> tuple[_Encoding | None, str]:
+    """What the `format` of a CompressedImage declares.
+
+    image_transport writes "ENCODING; CODEC compressed TARGET": the encoding of the raw image, and
+    that of the picture in the file where the sender converted it. Other senders write only a codec,
+    such as "jpeg": then the picture is colour or grey, as sensor_msgs/CompressedImage has it.
+
+    Returns:
+        The encoding of the raw image, None if there is none declared; the target, "" if none.
+    """
+    if "compresseddepth" in declaration.lower():
+        raise ImageError("compressedDepth holds distances, expected a picture")
+    name, semicolon, rest = (part.strip() for part in declaration.partition(";"))
+    if name in ENCODINGS:
+        return ENCODINGS[name], rest.partition("compressed")[2].strip()
+    if _OPENCV_TYPE.fullmatch(name) or (semicolon and name.lower() not in _CODECS):
+        raise _unknown_encoding(name)
+    return None, ""
+
+
+def _decode(data: bytes) -> NDArray:
+    """The picture in a file, grey [H, W] or BGR [H, W, 3], of 8 or 16 bit, without alpha."""
+    flags = cv2.IMREAD_ANYDEPTH | cv2.IMREAD_ANYCOLOR
+    flags |= cv2.IMREAD_IGNORE_ORIENTATION  # labels must lie on the sent pixels
+    picture = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    if picture is None:
+        raise ImageError("corrupt image: it cannot be decoded")
+    return picture
+
+
+def _picture_to_rgb(picture: NDArray, declared: _Encoding | None, target: str) -> NDArray[np.uint8]:
+    """A decoded picture as RGB; a mosaic is one if the raw image was, unless it was converted."""
+    if declared and picture.dtype.itemsize > np.dtype(declared.dtype).itemsize:
+        raise ImageError(f"expected a picture of 8 bits per value, got {picture.dtype}")
+    code = cv2.COLOR_BGR2RGB if picture.ndim == 3 else cv2.COLOR_GRAY2RGB
+    if declared and declared.bayer and picture.ndim == 2 and not target.startswith("mono"):
+        if target in ("bgr8", "rgb8", "bgr16", "rgb16"):
+            raise ImageError(f"expected colours ({target}), got one value per pixel")
+        if min(picture.shape) < declared.least_size:
+            raise ImageError(f"expected a mosaic of at least 3 x 3 pixels, got {picture.shape}")
+        return _to_8_bit(cv2.cvtColor(picture, declared.code))
+    return np.asarray(cv2.cvtColor(_to_8_bit(picture), code), np.uint8)

@@ -78,7 +78,7 @@ class Pixels:
         """[N, h, w] the pixels of each detection."""
         if self.slot_masks is not None:
             return self.slot_masks[self.slots].view(np.bool_)
-        return self.slot_map == (1 + self.slots).astype(np.uint8)[:, None, None]
+        return self.slot_map == (1 + self.slots).astype(self.slot_map.dtype)[:, None, None]
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from ..data.street_frame import street_ids
 from ..data.street_pairs import StreetPairs
 from ..data.video import VideoDataset
 from ..output_files import expanded
+from ..types import first_difference
 from .criterion import LossWeights
 from .targets import TARGET_RULES
 
@@ -272,11 +273,9 @@ def open_labelled(
             f"{asked_by}: {name} has {_kinds(dataset)}, which is for the task "
             f"{' or '.join(suited)}, the model has the task {model.task}"
         )
-    found, things = len(model.classes), sorted(model.classes.things)
-    if (found, things) != (dataset.class_count, sorted(dataset.things)):
+    if difference := first_difference(model.classes.kinds, dataset.kinds):
         raise ConfigError(
-            f"{asked_by}: {name} has {dataset.class_count} classes with things "
-            f"{sorted(dataset.things)}, the model has {found} with {things}"
+            f"{asked_by}: the classes of {name} are not those of the model: {difference}"
         )
     return dataset
 

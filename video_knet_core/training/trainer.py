@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections import defaultdict
 from collections.abc import Sequence
@@ -16,9 +17,10 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from ..config import ConfigError
 from ..config_io import load_yaml
 from ..model.checkpoint import load_model
-from ..model.official import read_official, translate
+from ..model.official import official_difference, read_official, translate
 from ..model.video_knet import VideoKNet
 from ..output_files import exclusive, expanded
+from ..types import ClassTable, plain_name
 from . import processes
 from .batches import Batch, PairDataset, batches
 from .checkpoints import Progress, RunFiles, identity
@@ -29,6 +31,7 @@ from .settings import TrainConfig, open_sources
 from .tasks import task_of
 from .validation import Validation
 
+_log = logging.getLogger(__name__)
 CLASSIFIER = re.compile(r"\b(head\.classifier|auxiliary\.classifier|class_head\.3)\.")
 """Parameters whose shape is the number of classes."""
 
@@ -161,7 +164,7 @@ def build_model(config: TrainConfig, config_path: Path) -> VideoKNet:
     else:
         init = config_path.parent / expanded(config.init)
         if init.suffix == ".pth":
-            state, _ = translate(read_official(init))
+            state = _official_weights(init, model_config.classes)
         else:
             start = load_model(init)
             state = with_classes_of(model, start)
@@ -172,11 +175,20 @@ def build_model(config: TrainConfig, config_path: Path) -> VideoKNet:
     return model
 
 
+def _official_weights(path: Path, classes: ClassTable) -> dict[str, Tensor]:
+    """The weights of a `.pth` file, without its classifiers if it names other classes."""
+    state, _ = translate(read_official(path))
+    if difference := official_difference(path, classes):
+        _log.warning("init: the classifiers of %s are left out: %s", path, difference)
+        state = {key: value for key, value in state.items() if not CLASSIFIER.search(key)}
+    return state
+
+
 def with_classes_of(model: VideoKNet, start: VideoKNet) -> dict[str, Tensor]:
     """The weights of `start` with the class rows that `model` has: of classes of the same name.
 
-    Classes that `start` does not know keep the first values of `model`. Names of data sets differ
-    in spaces and dashes ("tennis racket", "tennis_racket"), which do not count.
+    Classes that `start` does not have keep the first values of `model`. Names are compared as by
+    `plain_name`: "tennis racket" is "tennis_racket".
     """
     state, own = start.state_dict(), model.state_dict()
     if start.config.classes == model.config.classes:
@@ -184,7 +196,7 @@ def with_classes_of(model: VideoKNet, start: VideoKNet) -> dict[str, Tensor]:
     known, wanted = _rows(start), _rows(model)
     pairs = [(row, known[name]) for name, row in wanted.items() if name in known]
     for key in filter(CLASSIFIER.search, list(state)):
-        if key in own:
+        if key in own and own[key].shape[1:] == state[key].shape[1:]:
             rows = own[key].clone()
             for row, old in pairs:
                 rows[row] = state[key][old]
@@ -195,8 +207,7 @@ def with_classes_of(model: VideoKNet, start: VideoKNet) -> dict[str, Tensor]:
 def _rows(model: VideoKNet) -> dict[str, int]:
     """Row of each class in the classifiers, by its name in plain form."""
     classes = model.config.classes
-    names = (re.sub(r"[^a-z0-9]+", "_", classes[i].name.lower()) for i in classes.logit_class_ids)
-    return {name: row for row, name in enumerate(names)}
+    return {plain_name(classes[i].name): row for row, i in enumerate(classes.logit_class_ids)}
 
 
 def start_from(model: VideoKNet, state: dict[str, Tensor]) -> None:
