@@ -94,7 +94,7 @@ def replacing(path: Path) -> Iterator[Path]:
 def write_text(path: Path, text: str) -> None:
     """Write a file whole or not at all; OSError if it cannot be written."""
     with replacing(path) as partial:
-        partial.write_text(text)
+        partial.write_text(text, encoding="utf-8")
 
 
 def check_output_file(path: Path, inputs: Iterable[Path], suffix: str = "") -> None:

@@ -97,6 +97,8 @@ def evaluate_model(
         raise DatasetError(f"{_unlabelled(dataset)}; with --save its predictions are written")
     predictor = by_model(runtime, dataset, task.convert, tracking)
     with nullcontext() if save is None else new_folder(save):
+        if save is not None:
+            write_classes(save, dataset)
         saver = None if save is None else task.saver(save)
         receivers: list[Receiver[Any]] = [part for part in (evaluator, saver) if part is not None]
         if save is not None:
