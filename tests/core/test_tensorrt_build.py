@@ -20,6 +20,7 @@ GRAPHS = [
     *(("street_lite0", precision, "deploy") for precision in ("fp32", "fp16")),
     ("street_lite0", "fp32", "raw"),
     ("kitti_step_r50", "fp16", "deploy"),
+    ("kitti_step_fusion_r50", "fp16", "deploy"),
     ("kitti_step_swin_b", "fp16", "deploy"),
     ("street_pspnet_lite0", "fp32", "deploy"),
     ("vspw_deeplabv3plus_r101", "fp16", "deploy"),
