@@ -1,4 +1,4 @@
-"""Video K-Net: online video panoptic segmentation with ids that stay.
+"""Video K-Net: online video panoptic segmentation with persistent track ids.
 
 The core knows nothing of ROS. Running an exported model needs numpy, OpenCV and an engine; only
 `model`, `training` and `engine.export` need torch.
