@@ -126,7 +126,7 @@ class OverlayVideo:
         stream.width, stream.height = (length + length % 2 for length in size)
         stream.pix_fmt = "yuv420p"
         stream.time_base = stream.codec_context.time_base = Fraction(1, TICKS)
-        stream.codec_context.thread_count = 1  # the engine needs the cores; the same bytes each time
+        stream.codec_context.thread_count = 1  # leaves the cores to the engine
         stream.codec_context.max_b_frames = 0  # the first frame is at 0, without an edit list
         stream.codec_context.colorspace = SMPTE170M
         return stream
