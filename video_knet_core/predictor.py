@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import time
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -23,9 +23,13 @@ from .geometry import LabelMap, NearestUpsampling, OverlappingMasks, Regions
 from .stored_state import pack, unpack
 from .tracking import STATE_CLASSES, build_tracker
 from .tracking.baselines import ImageFeatures
+from .tracking.clock import StreamClock
 from .tracking.detections import Detections, Pixels
 from .tracking.history import Tracked
 from .types import ClassTable, PanopticFrame, Segments, StageTimes, Track, TrackState
+
+LATE_IMAGES = 4
+"""Late images in a row that are dropped; one more, and the clock was set back for good."""
 
 _log = logging.getLogger(__name__)
 
@@ -51,9 +55,10 @@ class VideoPredictor:
             tracking, first_epoch, _imagenet_features, has_things=bool(self.classes.things)
         )
         self._upsampling: NearestUpsampling | None = None
-        self._state: Any | None = None
-        self._size: tuple[int, ...] | None = None
-        self._stamp: int | None = None
+        self._stream = _Stream()
+        self._suspended: _Suspended | None = None
+        self._newest_epoch = first_epoch
+        self._late_images = 0
 
     @property
     def epoch(self) -> int:
@@ -79,55 +84,84 @@ class VideoPredictor:
 
     def reset(self) -> None:
         """Forget the stream: the next frame is a first one, with new track ids."""
-        self._tracker.reset()
-        self._state = self._size = self._stamp = None
+        self._suspended = None
+        self._begin()
+
+    def is_late(self, stamp: int) -> bool:
+        """Whether an image came after one with a later stamp, and is better dropped than processed.
+
+        Ask once for each image, before `step`. After `LATE_IMAGES` in a row the answer is no: the
+        clock was set back by a little, and nothing would be processed until it has caught up.
+
+        Args:
+            stamp: nanoseconds.
+        """
+        late = self._stream.clock.is_late(int(stamp))
+        self._late_images = self._late_images + 1 if late else 0
+        return late and self._late_images <= LATE_IMAGES
 
     def state(self) -> bytes:
         """All that is remembered of the stream, for `restore`."""
-        state = self._state
+        suspended = self._suspended
         tree = {
-            "engine": None if state is None else self._runtime.portable_state(state),
-            "size": self._size,
-            "stamp": self._stamp,
+            "stream": self._packed(self._stream),
             "tracker": self._tracker.state(),
+            "suspended": suspended and (self._packed(suspended.stream), suspended.tracker),
+            "newest_epoch": self._newest_epoch,
+            "late_images": self._late_images,
         }
         return pack(tree, STATE_CLASSES)
 
     def restore(self, state: bytes) -> None:
-        """Go on where another predictor of the same engine and association was.
+        """Resume where another predictor of the same engine and association was.
 
         Raises:
             StateError: the bytes are damaged.
         """
         tree = unpack(state, STATE_CLASSES)
         self._tracker.restore(tree["tracker"])
-        self._state, self._size, self._stamp = tree["engine"], tree["size"], tree["stamp"]
+        self._stream = _Stream(*tree["stream"])
+        self._suspended = None
+        if tree["suspended"] is not None:
+            stream, tracker = tree["suspended"]
+            self._suspended = _Suspended(_Stream(*stream), tracker)
+        self._newest_epoch, self._late_images = tree["newest_epoch"], tree["late_images"]
+
+    def _packed(self, stream: _Stream) -> tuple[Any, tuple[int, ...] | None, StreamClock]:
+        engine = stream.engine
+        engine = None if engine is None else self._runtime.portable_state(engine)
+        return engine, stream.size, stream.clock
 
     def step(self, image: NDArray[np.uint8], stamp: int) -> PanopticFrame:
         """Segment and track one frame. A frame that fails leaves the predictor as it was.
 
         Args:
             image: uint8 [H, W, 3] RGB of any size. Another size than the last one's resets.
-            stamp: nanoseconds. A step backwards or a gap over `reset_gap_s` resets.
+            stamp: nanoseconds. A step back by more than half a second resets, and so does a gap
+                over `reset_gap_s`; a smaller step back does not: the order of the calls counts. If
+                the very next stamp is again one of before the break, its epoch and ids are resumed:
+                one wrong stamp costs no ids. The ids that its own frame gave may come again,
+                in another epoch.
 
         Raises:
             ValueError: the image is not a uint8 RGB image with pixels.
             ConfigError: the association needs what the engine does not give.
         """
         check_image(image)
-        reason = self._discontinuity(image, stamp)
+        stamp = int(stamp)  # those of numpy overflow
+        reason = self._break_before(image, stamp)
+        resumed = self._resumed(image, stamp, reason)
+        stream = resumed.stream if resumed else _Stream() if reason else self._stream
         watch = _Stopwatch()
         resized = _resize(image, self._runtime.info.height, self._runtime.info.width)
         watch.lap("preprocess")
-        segments, state = self._runtime.step(resized, None if reason else self._state)
+        segments, engine = self._runtime.step(resized, stream.engine)
         watch.lap("step")
-        if reason:
-            _log.info("tracker reset: %s", reason)
-            self.reset()
+        self._change(reason, resumed)
+        clock = stream.clock.advanced(stamp)
         size = (image.shape[0], image.shape[1])
-        shown, tracks, tracked = self._track(segments, resized, size, stamp, watch)
-        self._state = state
-        self._size, self._stamp = image.shape, stamp
+        shown, tracks, tracked = self._track(segments, resized, size, clock, watch)
+        self._stream = _Stream(engine, image.shape, clock)
         return PanopticFrame(
             stamp=stamp,
             label_map=shown.label_map,
@@ -139,25 +173,50 @@ class VideoPredictor:
             masks=shown.masks,
         )
 
-    def _discontinuity(self, image: NDArray[np.uint8], stamp: int) -> str:
+    def _break_before(self, image: NDArray[np.uint8], stamp: int) -> str:
         """Why this frame cannot follow the last one; empty if it can."""
-        if self._size is None or self._stamp is None:
-            return ""
-        if image.shape != self._size:
-            return f"the image size changed from {self._size[:2]} to {image.shape[:2]}"
-        gap = (stamp - self._stamp) * 1e-9
-        if gap < 0:
-            return f"the stamp went back by {-gap:.3f} s"
-        if gap > self.tracking.reset_gap_s:
-            return f"no image for {gap:.1f} s"
-        return ""
+        size = self._stream.size
+        if size is not None and image.shape != size:
+            return f"the image size changed from {size[:2]} to {image.shape[:2]}"
+        return self._stream.clock.break_before(stamp, self.tracking.reset_gap_s)
+
+    def _resumed(self, image: NDArray[np.uint8], stamp: int, reason: str) -> _Suspended | None:
+        """The stream before the last break, if this frame follows that and not the last one."""
+        before = self._suspended
+        if before is None or before.stream.size != image.shape:
+            return None
+        if before.stream.clock.break_before(stamp, self.tracking.reset_gap_s):
+            return None
+        nearer = before.stream.clock.distance(stamp) < self._stream.clock.distance(stamp)
+        return before if reason or nearer else None
+
+    def _change(self, reason: str, resumed: _Suspended | None) -> None:
+        """Begin or resume a stream if the last one does not continue, which is suspended then."""
+        suspended = None
+        if (reason or resumed) and self._stream.size is not None:
+            suspended = _Suspended(self._stream, self._tracker.state())
+        if resumed:
+            _log.info("tracker resumed: the last stamp was out of order (%s)", reason)
+            self._stream = resumed.stream
+            self._tracker.restore(resumed.tracker)
+        elif reason:
+            _log.info("tracker reset: %s", reason)
+            self._begin()
+        self._suspended = suspended
+
+    def _begin(self) -> None:
+        """A new stream, whose epoch none has had."""
+        self._stream = _Stream()
+        self._tracker.epoch = self._newest_epoch
+        self._tracker.reset()
+        self._newest_epoch = self._tracker.epoch
 
     def _track(
         self,
         segments: Segments,
         image: NDArray[np.uint8],
         size: tuple[int, int],
-        stamp: int,
+        clock: StreamClock,
         watch: _Stopwatch,
     ) -> tuple[_Shown, tuple[Track, ...], Tracked]:
         """Slots to regions, regions to tracks, tracks to labels: stuff first, then things."""
@@ -171,16 +230,36 @@ class VideoPredictor:
         slots = things - grouped.first_thing
         detections = _detections(segments, slots, regions.take(things), size, image)
         watch.lap("merge")
-        tracked = self._tracker.update(detections, stamp, first_label=1 + len(stuff))
+        assert clock.stamp is not None
+        tracked = self._tracker.update(detections, clock.stamp, 1 + len(stuff), clock.time)
         watch.lap("track")
         order = np.concatenate([stuff, things[tracked.detection_of]])
         shown = _show(segments, grouped, order, self._upsampling)
         rows = [
-            _stuff_row(grouped, regions, region, label, stamp)
+            _stuff_row(grouped, regions, region, label, clock.stamp)
             for label, region in enumerate(stuff.tolist(), start=1)
         ]
         watch.lap("merge")
         return shown, (*rows, *tracked.visible, *tracked.coasted), tracked
+
+
+@dataclass(frozen=True)
+class _Stream:
+    """What is remembered of a stream beside its tracks."""
+
+    engine: Any | None = None
+    """State of the engine."""
+    size: tuple[int, ...] | None = None
+    """Shape of the images; None before the first."""
+    clock: StreamClock = StreamClock()
+
+
+class _Suspended(NamedTuple):
+    """A stream of which the last image seemed to be no part."""
+
+    stream: _Stream
+    tracker: Any
+    """State of the tracker, which a reset leaves as it is."""
 
 
 class _Stopwatch:

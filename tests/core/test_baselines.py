@@ -368,7 +368,7 @@ def test_a_predictor_whose_engine_tells_no_kernels_stays_as_it_was():
     for _ in range(2):
         with pytest.raises(ConfigError, match="the engine gives none"):
             predictor.step(IMAGE, 0)
-    assert predictor._state is None and predictor.epoch == 0
+    assert predictor._stream.engine is None and predictor.epoch == 0
 
 
 def test_our_tracker_never_makes_masks_of_detections(monkeypatch):

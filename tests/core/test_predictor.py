@@ -182,7 +182,7 @@ def test_an_image_of_the_engines_size_is_passed_on_unchanged():
     ("second", "stamp"),
     [
         pytest.param(image(120, 201), FRAME, id="size"),
-        pytest.param(image(), -1, id="time runs backwards"),
+        pytest.param(image(), -600_000_000, id="time runs backwards"),
         pytest.param(image(), 6_000_000_000, id="gap"),
     ],
 )
@@ -194,6 +194,31 @@ def test_a_break_in_the_stream_resets(second, stamp):
     assert stream._runtime.states == [None, None]
     old, new = ({t.track_id for t in f.tracks} - {0} for f in (before, after))
     assert old and new and not old & new
+
+
+def test_an_image_with_an_earlier_stamp_is_late():
+    stream = predictor()
+    assert not stream.is_late(-FRAME)
+    stream.step(image(), 0)
+    assert stream.is_late(-1) and stream.is_late(-4 * FRAME)
+    assert not stream.is_late(0) and not stream.is_late(FRAME)
+    assert not stream.is_late(-6 * FRAME)  # not late but another timeline
+
+
+def test_a_clock_that_was_set_back_is_not_late_for_ever():
+    stream = predictor()
+    stream.step(image(), 0)
+    late = [stream.is_late(-4 * FRAME + i) for i in range(6)]
+    assert late == [True] * 4 + [False] * 2
+
+
+@pytest.mark.parametrize("back", [1, 2_000_000, 4 * FRAME])
+def test_a_late_image_is_taken_in_the_order_of_the_calls_and_keeps_the_ids(back):
+    stream = predictor()
+    frames = [stream.step(image(), stamp) for stamp in (FRAME, FRAME - back, 2 * FRAME)]
+    assert [f.epoch for f in frames] == [0, 0, 0]
+    assert frames[1].born == frames[2].born == ()
+    assert stream._runtime.states == [None, 1, 2]
 
 
 def test_the_stages_of_a_frame_are_timed(monkeypatch):

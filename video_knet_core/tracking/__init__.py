@@ -12,6 +12,7 @@ from .baselines import (
     MaskOverlap,
     MaskPropagation,
 )
+from .clock import Mark, StreamClock, StreamTime
 from .detections import Segment
 from .history import History
 from .quasi_dense import QuasiDenseTracker, Remembered
@@ -28,7 +29,10 @@ _ASSOCIATIONS: dict[str, Callable[[], Association]] = {
     "mask_propagation": MaskPropagation,
 }
 """Those that need nothing to be built."""
-STATE_CLASSES = (BoxFilter, History, Memory, Remembered, Segment)
+STATE_CLASSES = (
+    *(BoxFilter, History, Memory, Remembered, Segment),
+    *(Mark, StreamClock, StreamTime),
+)
 """What the `state()` of a tracker holds beside plain values."""
 
 

@@ -10,12 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..types import Track, TrackState
+from .clock import StreamTime
 from .detections import Segment
 
 VELOCITY_MOMENTUM = 0.5
 """Weight of the newest displacement in the velocity of a track."""
 UNKNOWN = (math.nan, math.nan)
-"""Velocity of a track seen only once."""
+"""Velocity of a track seen only once, or whose images have no times."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,8 @@ class History:
     id: int
     first_seen: int
     last_seen: int = 0
+    """Stamps; for differences there is `seen_at`."""
+    seen_at: StreamTime = field(init=False)
     segment: Segment = field(init=False)
     velocity: tuple[float, float] = UNKNOWN
     score_sum: float = 0.0
@@ -53,13 +56,14 @@ class History:
         """Class of the newest segment."""
         return self.segment.class_id
 
-    def see(self, segment: Segment, stamp: int) -> None:
+    def see(self, segment: Segment, stamp: int, time: StreamTime) -> None:
         """Take the segment of a frame into the track."""
         if self.age:
-            self.velocity = self._velocity(segment.centroid, stamp)
+            self.velocity = self._velocity(segment.centroid, time)
         self.segment = segment
         self.score_sum += segment.score
         self.last_seen = stamp
+        self.seen_at = time
         self.age += 1
         self.visible = True
 
@@ -84,20 +88,22 @@ class History:
             truncated=self.segment.truncated,
         )
 
-    def _velocity(self, centroid: tuple[float, float], stamp: int) -> tuple[float, float]:
-        """Pixels per second, smoothed; unknown until the track was seen at two stamps."""
-        seconds = (stamp - self.last_seen) * 1e-9
+    def _velocity(self, centroid: tuple[float, float], now: StreamTime) -> tuple[float, float]:
+        """Pixels per second, smoothed; unknown until the track was seen at two times."""
+        seconds = now.seconds_since(self.seen_at)
+        if math.isnan(seconds):
+            return UNKNOWN
         if seconds <= 0:
             return self.velocity
         x, y = (
             (new - old) / seconds for new, old in zip(centroid, self.segment.centroid, strict=True)
         )
+        weight = VELOCITY_MOMENTUM * now.certainty(seconds)
         if math.isnan(self.velocity[0]):
-            return x, y
-        keep = 1 - VELOCITY_MOMENTUM
+            return (x, y) if weight == VELOCITY_MOMENTUM else UNKNOWN
         return (
-            VELOCITY_MOMENTUM * x + keep * self.velocity[0],
-            VELOCITY_MOMENTUM * y + keep * self.velocity[1],
+            weight * x + (1 - weight) * self.velocity[0],
+            weight * y + (1 - weight) * self.velocity[1],
         )
 
 
@@ -122,5 +128,5 @@ def visible_rows(
 def _untracked(segment: Segment, stamp: int) -> History:
     """A thing without an identity, seen in this frame alone."""
     history = History(0, first_seen=stamp, confirmed=False)
-    history.see(segment, stamp)
+    history.see(segment, stamp, StreamTime(stamp))
     return history

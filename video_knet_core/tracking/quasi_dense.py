@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from ..config import TrackingConfig
 from .association import bi_softmax, box_overlap
+from .clock import StreamTime
 from .detections import Detections
 from .history import History, Tracked, visible_rows
 
@@ -89,7 +90,7 @@ class QuasiDenseMatcher:
 
     def reset(self) -> None:
         """Forget all tracks and backdrops."""
-        self._tracks.clear()
+        self._tracks = {}
         self._backdrops.clear()
 
     def state(self) -> dict[str, Any]:
@@ -205,7 +206,7 @@ class QuasiDenseTracker:
     def reset(self) -> None:
         """Forget all tracks; ids go on counting."""
         self._matcher.reset()
-        self._histories.clear()
+        self._histories = {}
         self.epoch += 1
 
     def state(self) -> dict[str, Any]:
@@ -223,20 +224,28 @@ class QuasiDenseTracker:
         self._histories = state["histories"]
         self._matcher.restore(state["matcher"])
 
-    def update(self, detections: Detections, stamp: int, first_label: int = 1) -> Tracked:
+    def update(
+        self,
+        detections: Detections,
+        stamp: int,
+        first_label: int = 1,
+        time: StreamTime | None = None,
+    ) -> Tracked:
         """Match the segments of one frame with the tracks, start new ones and end old ones.
 
         Args:
             detections: the thing segments of the frame.
-            stamp: nanoseconds, not before the stamp of the last update.
+            stamp: nanoseconds; what the tracks tell as first_seen and last_seen.
             first_label: label of the first visible row.
+            time: for velocities; None = the stamps are exact and never go back.
         """
+        now = time or StreamTime(stamp)
         segments = detections.segments()
         for history in self._histories.values():
             history.visible = False
         owners = {i: self._history(id_, stamp) for i, id_ in self._match(detections)}
         for i, history in owners.items():
-            history.see(segments[i], stamp)
+            history.see(segments[i], stamp, now)
         ended = self._end()
         return Tracked(
             *visible_rows(segments, owners, stamp, first_label),

@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 
 from ..config import TrackingConfig
 from .association import box_overlap, match_greedily
+from .clock import StreamTime
 from .detections import Detections, Segment
 from .history import History, Tracked, visible_rows
 from .strategy import Association, EmbeddingAssociation, Expected
@@ -90,29 +91,37 @@ class Tracker:
         self._memory = state["memory"]
         self._association.restore(state["association"])
 
-    def update(self, detections: Detections, stamp: int, first_label: int = 1) -> Tracked:
+    def update(
+        self,
+        detections: Detections,
+        stamp: int,
+        first_label: int = 1,
+        time: StreamTime | None = None,
+    ) -> Tracked:
         """Match the segments of one frame with the tracks, start new ones and end old ones.
 
         Args:
             detections: the thing segments of the frame.
-            stamp: nanoseconds, not before the stamp of the last update.
+            stamp: nanoseconds; what the tracks tell as first_seen and last_seen.
             first_label: label of the first visible row.
+            time: for all differences; None = the stamps are exact and never go back.
 
         Raises:
             ConfigError: the engine does not give what the association compares.
         """
+        now = time or StreamTime(stamp)
         self._association.observe(detections)
-        known = [m for m in self._memory if self._lives(m, stamp)]
-        owners = {i: known[j] for i, j in self._match(detections, known, stamp)}
+        known = [m for m in self._memory if self._lives(m, now)]
+        owners = {i: known[j] for i, j in self._match(detections, known, now)}
         for memory in self._memory:
             memory.visible = False
         owners |= {i: self._start(stamp) for i in self._births(detections, owners)}
         segments = detections.segments()
         for i, memory in owners.items():
             self._association.remember(memory.id, detections, i)
-            self._see(memory, segments[i], stamp)
-        ended = tuple(m.id for m in self._memory if not self._lives(m, stamp))
-        self._memory = [m for m in self._memory if self._lives(m, stamp)]
+            self._see(memory, segments[i], stamp, now)
+        ended = tuple(m.id for m in self._memory if not self._lives(m, now))
+        self._memory = [m for m in self._memory if self._lives(m, now)]
         self._association.forget(ended)
         return Tracked(
             *visible_rows(segments, owners, stamp, first_label),
@@ -121,21 +130,21 @@ class Tracker:
             ended=ended,
         )
 
-    def _lives(self, memory: Memory, stamp: int) -> bool:
+    def _lives(self, memory: Memory, now: StreamTime) -> bool:
         """A track lives while it has pixels, or had some not too long ago.
 
         Without the first, a camera slower than the time limit would lose every track.
         """
         config = self.config
         limit = config.max_coast_s if memory.confirmed else config.max_tentative_coast_s
-        return memory.visible or stamp - memory.last_seen <= round(limit * 1e9)
+        return memory.visible or now.ns - memory.seen_at.ns <= round(limit * 1e9)
 
     def _match(
-        self, detections: Detections, known: list[Memory], stamp: int
+        self, detections: Detections, known: list[Memory], now: StreamTime
     ) -> list[tuple[int, int]]:
         if not known or not len(detections):
             return []
-        boxes = _boxes_at(known, stamp)
+        boxes = _boxes_at(known, now)
         overlap = box_overlap(detections.regions.boxes, boxes)
         visible = np.array([m.visible for m in known])
         expected = Expected([m.id for m in known], boxes, overlap, visible)
@@ -161,11 +170,11 @@ class Tracker:
         self._memory.append(memory)
         return memory
 
-    def _see(self, memory: Memory, segment: Segment, stamp: int) -> None:
+    def _see(self, memory: Memory, segment: Segment, stamp: int, now: StreamTime) -> None:
         """Take a segment into the track."""
         memory.votes = {c: v * VOTE_DECAY for c, v in memory.votes.items()}
         memory.votes[segment.class_id] = memory.votes.get(segment.class_id, 0.0) + segment.score
-        memory.see(segment, stamp)
+        memory.see(segment, stamp, now)
         memory.confirmed = memory.confirmed or memory.age >= self.config.confirm_frames
 
 
@@ -182,9 +191,9 @@ class Memory(History):
         return max(self.votes, key=self.votes.__getitem__)
 
 
-def _boxes_at(known: list[Memory], stamp: int) -> NDArray[np.float64]:
-    """[M, 4] where the boxes should be at `stamp`, if the motion went on."""
+def _boxes_at(known: list[Memory], now: StreamTime) -> NDArray[np.float64]:
+    """[M, 4] where the boxes should be now, if the motion went on."""
     boxes = np.array([m.segment.box for m in known], np.float64)
-    seconds = np.array([stamp - m.last_seen for m in known]) * 1e-9
+    seconds = np.array([(now.ns - m.seen_at.ns) * 1e-9 for m in known])
     boxes[:, :2] += np.nan_to_num([m.velocity for m in known]) * seconds[:, None]
     return boxes

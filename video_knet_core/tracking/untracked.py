@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..config import TrackingConfig
+from .clock import StreamTime
 from .detections import Detections
 from .history import Tracked
 
@@ -34,7 +35,13 @@ class NoTracker:
         """Go on where another one was."""
         self.epoch = state["epoch"]
 
-    def update(self, detections: Detections, stamp: int, first_label: int = 1) -> Tracked:
+    def update(
+        self,
+        detections: Detections,
+        stamp: int,
+        first_label: int = 1,
+        time: StreamTime | None = None,
+    ) -> Tracked:
         """No track; ValueError if there is a thing all the same."""
         if len(detections):
             raise ValueError(

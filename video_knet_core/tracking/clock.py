@@ -1,0 +1,231 @@
+"""Time as trackers count it, from stamps that may be equal, bunched, late or frozen.
+
+Stamps that differ as those of a camera do are taken as they are, however irregular: images may have
+been dropped. Some drivers stamp several images with one tick of a coarse clock, or on arrival of a
+burst. Divided by such differences, a velocity is 0, infinite or anything between. There the stream
+time advances by the mean interval between images, which the stamps give over a longer time.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+NANOSECONDS = 1_000_000_000
+NOMINAL = NANOSECONDS // 10
+"""Interval between images where the stamps do not give one: tracks end by counting images."""
+SHORTEST = NANOSECONDS // 100
+"""A shorter difference of stamps is an interval only if it is at least a quarter of the mean one:
+few cameras take more than 100 images/s, and many deliver two at once."""
+FASTEST = NANOSECONDS // 2000
+"""No camera has a shorter mean interval."""
+GAP = 8
+"""Mean intervals in a gap: images are missing, or the rate has changed."""
+MARKS = 8
+"""Steps of the clock over which the mean interval is taken."""
+CERTAIN = 3
+"""Steps after which the mean interval is kept when the first images with equal stamps come."""
+REGULAR = 8
+"""Steps in a row after which stamps are taken as they are again."""
+FROZEN = 32
+"""Images without a step of the clock after which it stands still."""
+LATE = NANOSECONDS // 2
+"""An image with a stamp before the last one by no more than this is late; before that begins
+another timeline."""
+
+
+@dataclass(frozen=True)
+class StreamTime:
+    """When an image was taken, on a clock that never goes back."""
+
+    ns: int
+    era: int = 0
+    """Differs where no time between two images could be measured."""
+    interval: int | None = None
+    """Mean interval between images [ns]; None = not known yet, all intervals count."""
+
+    def seconds_since(self, earlier: StreamTime) -> float:
+        """Seconds between two images, NaN if unknown."""
+        return (self.ns - earlier.ns) / NANOSECONDS if self.era == earlier.era else math.nan
+
+    def certainty(self, seconds: float) -> float:
+        """0..1, how far a velocity over an interval counts.
+
+        That over less than half the mean interval may be mostly noise of the stamps.
+        """
+        if self.interval is None:
+            return 1.0
+        return min(seconds * NANOSECONDS / (self.interval / 2), 1.0)
+
+
+@dataclass(frozen=True)
+class Mark:
+    """An image with which the clock made a step."""
+
+    image: int
+    stamp: int
+
+
+@dataclass(frozen=True)
+class StreamClock:
+    """Turns the stamps of one timeline, in the order of the images, into stream times.
+
+    `advanced` gives the clock of the next image and leaves this one as it is.
+    """
+
+    stamp: int | None = None
+    """Of the last image [ns]; None before the first."""
+    ns: int = 0
+    era: int = 0
+    interval: int | None = None
+    images: int = 0
+    last_step: Mark | None = None
+    """Or the first image."""
+    standing: int = 0
+    """Images since then."""
+    steps: int = 0
+    """Steps so far."""
+    regular: int = REGULAR
+    """Steps in a row; from `REGULAR` on the stamps are taken as they are."""
+    ahead: int = 0
+    """By how much the stream time has run ahead of the stamps since the last step [ns]."""
+    marks: tuple[Mark, ...] = ()
+    before_leap: int | None = None
+    """Stamp before the last one, if that leapt ahead: it may have been wrong."""
+
+    @property
+    def time(self) -> StreamTime:
+        """Of the last image."""
+        return StreamTime(self.ns, self.era, self.interval)
+
+    def is_late(self, stamp: int) -> bool:
+        """Whether an image belongs before the last one."""
+        return 0 < self._back(stamp) <= LATE and not self._is_return(stamp)
+
+    def distance(self, stamp: int) -> int:
+        """Nanoseconds between a stamp and the last one."""
+        return abs(self._back(stamp))
+
+    def break_before(self, stamp: int, longest_gap: float) -> str:
+        """Why an image cannot follow the last one, empty if it can.
+
+        Args:
+            stamp: nanoseconds.
+            longest_gap: seconds.
+        """
+        if self.stamp is None or self._is_return(stamp) or self._not_begun:
+            return ""
+        if self._back(stamp) > LATE:
+            return f"the stamp went back by {self._back(stamp) / NANOSECONDS:.3f} s"
+        gap = (-self._back(stamp) - self.ahead) / NANOSECONDS
+        return f"no image for {gap:.1f} s" if gap > longest_gap else ""
+
+    def advanced(self, stamp: int) -> StreamClock:
+        """The clock of the next image."""
+        if self.stamp is None:
+            first = Mark(1, stamp)
+            return replace(self, stamp=stamp, ns=stamp, images=1, last_step=first, marks=(first,))
+        difference = stamp - self.stamp
+        if difference >= SHORTEST or (self.interval and difference * 4 >= self.interval):
+            return self._stepped(stamp, difference)
+        return self._stood(stamp, difference)
+
+    def _stepped(self, stamp: int, difference: int) -> StreamClock:
+        """After an image that the stamps tell from the one before."""
+        exact = self.regular >= REGULAR
+        rest = difference - self.ahead
+        usual = self.interval or NOMINAL
+        mark = Mark(self.images + 1, stamp)
+        is_gap = rest > GAP * usual and not self._not_begun
+        marks = (*self._marks_kept(rest, exact), mark)[-MARKS:]
+        interval = _mean(marks) or self.interval
+        passed = difference if exact else rest if is_gap else interval or NOMINAL
+        return replace(
+            self,
+            stamp=stamp,
+            ns=self.ns + passed,
+            era=self.era if exact or interval else self.era + 1,
+            interval=interval,
+            images=mark.image,
+            last_step=mark,
+            standing=0,
+            steps=self.steps + 1,
+            regular=self.regular + 1,
+            ahead=0,
+            marks=marks,
+            before_leap=self.stamp if is_gap else None,
+        )
+
+    def _marks_kept(self, rest: int, exact: bool) -> tuple[Mark, ...]:
+        """Marks before a step that the mean interval is still taken over.
+
+        None over a change of the rate, or over a pause of the clock while images came.
+        """
+        assert self.stamp is not None
+        if self.standing > FROZEN:
+            return ()
+        if self.interval is not None and len(self.marks) > 1:
+            if exact and rest * GAP < self.interval:
+                return (Mark(self.images, self.stamp),)
+            if not -2 * self.interval <= rest <= GAP * self.interval:
+                return ()
+        return tuple(mark for mark in self.marks if mark.stamp < self.stamp + rest + self.ahead)
+
+    def _stood(self, stamp: int, difference: int) -> StreamClock:
+        """After an image with about the stamp of the one before, or an earlier one."""
+        standing = self.standing + 1
+        assert self.last_step is not None
+        mean = (stamp - self.last_step.stamp) // standing
+        if standing >= FROZEN and mean >= FASTEST:
+            return self._fast(stamp, mean)
+        marks, interval = self.marks, self.interval
+        if self.steps < CERTAIN and self.regular >= REGULAR:  # those may not have been images
+            interval, marks = None, tuple(mark for mark in marks if mark.image > 1)[-1:]
+        passed = interval or NOMINAL
+        known = interval is not None and standing <= FROZEN
+        return replace(
+            self,
+            stamp=stamp,
+            ns=self.ns + passed,
+            era=self.era if known else self.era + 1,
+            interval=interval,
+            images=self.images + 1,
+            standing=standing,
+            regular=0,
+            ahead=0 if self._is_return(stamp) else self.ahead + passed - difference,
+            marks=marks,
+            before_leap=None,
+        )
+
+    def _fast(self, stamp: int, interval: int) -> StreamClock:
+        """After many images with about one stamp that are those of a very fast camera."""
+        mark = Mark(self.images + 1, stamp)
+        return StreamClock(
+            stamp,
+            self.ns + interval,
+            self.era,
+            interval,
+            mark.image,
+            last_step=mark,
+            steps=CERTAIN,
+            marks=(mark,),
+        )
+
+    @property
+    def _not_begun(self) -> bool:
+        """All images were stamped 0: their clock has not begun, and where it begins is no gap."""
+        return self.stamp == 0 and self.standing > 0
+
+    def _back(self, stamp: int) -> int:
+        """Nanoseconds from a stamp to the last one."""
+        return 0 if self.stamp is None else self.stamp - stamp
+
+    def _is_return(self, stamp: int) -> bool:
+        """Whether the last stamp was wrong: it leapt ahead, and this one did not."""
+        return self.before_leap is not None and self._back(stamp) > 0 and stamp >= self.before_leap
+
+
+def _mean(marks: tuple[Mark, ...]) -> int | None:
+    """Mean interval between images; None for a single mark."""
+    first, last = marks[0], marks[-1]
+    return (last.stamp - first.stamp) // (last.image - first.image) if last != first else None
