@@ -59,6 +59,8 @@ class VideoPredictor:
         self._suspended: _Suspended | None = None
         self._newest_epoch = first_epoch
         self._late_images = 0
+        self.last_reset = ""
+        """Why the last reset was; empty before the first."""
 
     @property
     def epoch(self) -> int:
@@ -82,10 +84,10 @@ class VideoPredictor:
             )
         self._tracker.config = config
 
-    def reset(self) -> None:
+    def reset(self, reason: str = "requested") -> None:
         """Forget the stream: the next frame is a first one, with new track ids."""
         self._suspended = None
-        self._begin()
+        self._begin(reason)
 
     def is_late(self, stamp: int) -> bool:
         """Whether an image came after one with a later stamp, and is better dropped than processed.
@@ -201,11 +203,12 @@ class VideoPredictor:
             self._tracker.restore(resumed.tracker)
         elif reason:
             _log.info("tracker reset: %s", reason)
-            self._begin()
+            self._begin(reason)
         self._suspended = suspended
 
-    def _begin(self) -> None:
+    def _begin(self, reason: str) -> None:
         """A new stream, whose epoch none has had."""
+        self.last_reset = reason
         self._stream = _Stream()
         self._tracker.epoch = self._newest_epoch
         self._tracker.reset()

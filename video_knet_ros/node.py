@@ -14,6 +14,7 @@ from concurrent.futures import Future
 from concurrent.futures import wait as wait_for
 from functools import partial
 from pathlib import Path
+from random import SystemRandom
 from typing import Any, NamedTuple
 
 from diagnostic_msgs.msg import DiagnosticArray
@@ -33,7 +34,7 @@ from . import conversions, diagnostics, parameters, process
 from .lifecycle import AsyncLifecycleNode, RequestError
 from .outputs import Outputs
 from .snapshot import Snapshot
-from .subscription import ImageSubscription, RateLimit
+from .subscription import COMPRESSED, RAW, ImageSubscription, OneCamera, RateLimit
 from .worker import CLOSE_WAIT_S, InferenceThread, Worker, run_aside
 
 GRAPH_PERIOD_S = 0.5
@@ -86,12 +87,15 @@ class CameraNode(AsyncLifecycleNode):
         self._outputs: Outputs | None = None
         self._subscription = ImageSubscription(self, self._on_image)
         self._rate_limit = RateLimit()
+        self._one_camera = OneCamera()
         self._last: Snapshot | None = None
         self._saving: Future[Path] | None = None
         self._state = "unconfigured"
         self._fault = ""
         self._model, self._task, self._engine, self._build = "", "", "", ""
-        self._next_epoch = 0  # of the next configuration: ids of two must not be mixed up
+        # of the next configuration; ids must not be mixed up with those of another one, nor with
+        # those of the process before a restart, so it begins anywhere
+        self._next_epoch = SystemRandom().randrange(2**31)
         self.counts = diagnostics.FrameCounts()
         self._reporter = diagnostics.Reporter()
         self.add_on_set_parameters_callback(self._validate)
@@ -272,70 +276,96 @@ class CameraNode(AsyncLifecycleNode):
         value = {name: self.get_parameter(name).value for name in ("enabled", "reliability")}
         if self._state == "active" and value["enabled"]:
             if not self._subscription:
-                self.counts.arrived = time.monotonic()  # the watchdog counts from now
-            self._subscription.follow(*self._input(), value["reliability"])
+                self.counts.watched_since = time.monotonic()
+                self._rate_limit.restart()
+            transport = COMPRESSED if self.get_parameter("compressed").value else RAW
+            self._subscription.follow(transport, value["reliability"])
         else:
             self._subscription.drop()
             if self._worker is not None and self._worker.withdraw():
                 self.counts.skipped += 1
 
-    def _input(self) -> tuple[type, str]:
-        if self.get_parameter("compressed").value:
-            return CompressedImage, "~/image/compressed"
-        return Image, "~/image"
-
     def _on_image(self, message: Image | CompressedImage) -> None:
         if self._worker is None:  # taken off the wire before, delivered after a cleanup
             return
-        self.counts.received += 1
-        self.counts.arrived = time.monotonic()
-        if not self._rate_limit.admits(self.get_parameter("max_rate").value):
-            self.counts.limited += 1
-        elif self._worker.offer(partial(self._process, message, self.counts)):
-            self.counts.skipped += 1
+        counts = self.counts
+        counts.received += 1
+        counts.arrived = time.monotonic()
+        stamp = self._stamp(message)
+        if stamp is None:
+            counts.undated += 1
+        elif not self._one_camera.admits(message):
+            counts.interleaved += 1
+        elif not self._rate_limit.admits(self.get_parameter("max_rate").value):
+            counts.limited += 1
+        elif self._worker.offer(partial(self._process, message, stamp, counts)):
+            counts.skipped += 1
+
+    def _stamp(self, message: Image | CompressedImage) -> int | None:
+        """Nanoseconds by which an image is tracked: its stamp, or the time of its arrival if it has
+        none; None if simulated time has not begun either."""
+        # ROS has 0 for "not set": in a header, and on a simulated clock that has not begun
+        now = self.get_clock().now().nanoseconds
+        return conversions.nanoseconds(message.header.stamp) or now or None
 
     def _process(
-        self, message: Image | CompressedImage, counts: diagnostics.FrameCounts, engine: Engine
+        self,
+        message: Image | CompressedImage,
+        stamp: int,
+        counts: diagnostics.FrameCounts,
+        engine: Engine,
     ) -> None:
         """One frame, in the inference thread; a frame that fails is counted and reported."""
         counts.begun = time.monotonic()
         try:
-            if self._is_too_old(message):
+            if self._is_too_old(message, counts):
                 counts.expired += 1
+            elif engine.predictor.is_late(stamp):
+                counts.late += 1
             else:
-                self._segment(message, counts, engine)
-        except Exception as error:
+                self._segment(message, stamp, counts, engine)
+        except Exception as error:  # whatever it is, it costs this frame alone
             if self.context.ok():  # else the process is ending, and publishing cannot work
                 self._report(error, counts)
         finally:
-            counts.begun = 0.0
+            counts.begun = None
 
-    def _is_too_old(self, message: Image | CompressedImage) -> bool:
+    def _is_too_old(
+        self, message: Image | CompressedImage, counts: diagnostics.FrameCounts
+    ) -> bool:
+        """Whether the image is over `max_age_ms`; one without a stamp, or a clock, never is."""
         limit, stamp = self.get_parameter("max_age_ms").value, message.header.stamp
         age = conversions.latency_ms(
             conversions.nanoseconds(stamp), self.get_clock().now().nanoseconds
         )
-        return limit > 0 and age > limit
+        if not (limit > 0 and age > limit):
+            return False
+        counts.expired_ms = age
+        return True
 
     def _segment(
-        self, message: Image | CompressedImage, counts: diagnostics.FrameCounts, engine: Engine
+        self,
+        message: Image | CompressedImage,
+        stamp: int,
+        counts: diagnostics.FrameCounts,
+        engine: Engine,
     ) -> None:
         """Image to outputs."""
         outputs = self._outputs
         assert outputs is not None
         dropped = counts.dropped
-        stamp = conversions.nanoseconds(message.header.stamp)
         image = conversions.to_rgb(message)
-        frame = engine.predictor.step(image, stamp or self.get_clock().now().nanoseconds)
+        frame = engine.predictor.step(image, stamp)
         if counts is not self.counts or outputs is not self._outputs:
             return  # the node was deactivated or cleaned up meanwhile
-        self._next_epoch = frame.epoch + 1
+        self._next_epoch = max(self._next_epoch, frame.epoch + 1)
         self._last = Snapshot(message.header, image, frame)
         counts.inference_ms = frame.times.step
+        counts.note_epoch(frame.epoch, engine.predictor.last_reset)
         self._engine = engine.runtime.name  # a better one takes over when it is built
         number = counts.next_frame(dropped)
         counts.latency_ms = outputs.publish(message.header, image, frame, *number)
-        counts.processed += 1  # not before: a frame that cannot be published has failed
+        counts.note_result()  # not before: a frame that cannot be published has failed
 
     def _report(self, error: Exception, counts: diagnostics.FrameCounts) -> None:
         counts.failed += 1
@@ -412,12 +442,23 @@ class CameraNode(AsyncLifecycleNode):
             engine_build=self._build,
             fault=self._fault,
             subscription=str(self._subscription),
-            incompatible=self._subscription.incompatible,
+            obstacle=self._subscription.obstacle,
+            publishers=self._subscription.publishers,
             made=self.made,
+            subscribers=self._outputs.frame_subscribers if self._outputs is not None else 0,
+            output_obstacle=self._outputs.obstacle if self._outputs is not None else "",
+            max_rate=self.get_parameter("max_rate").value,
+            max_age_ms=self.get_parameter("max_age_ms").value,
+            simulated_time=self._simulated_time(),
         )
         stamp = self.get_clock().now().to_msg()
         report = self._reporter.report(stamp, status, self.counts, parameters.limits(self))
         self._diagnostics.publish(report)
+
+    def _simulated_time(self) -> float | None:
+        """Seconds on /clock, 0 before it begins; None unless `use_sim_time` is set."""
+        clock = self.get_clock()
+        return clock.now().nanoseconds / 1e9 if clock.ros_time_is_active else None
 
 
 def _close(engine: Engine) -> None:

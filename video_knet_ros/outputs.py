@@ -8,9 +8,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rclpy.event_handler import PublisherEventCallbacks, QoSPublisherMatchedInfo
+from rclpy.event_handler import (
+    PublisherEventCallbacks,
+    QoSOfferedIncompatibleQoSInfo,
+    QoSPublisherMatchedInfo,
+)
 from rclpy.lifecycle import LifecycleNode
-from rclpy.qos import QoSProfile
+from rclpy.qos import QoSProfile, qos_policy_name_from_kind
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
@@ -48,7 +52,10 @@ class Topic:
         self.readers = 0
         self.made = 0
         """Messages made so far."""
-        events = PublisherEventCallbacks(matched=self._on_matched)
+        self._incompatible_policy = ""
+        events = PublisherEventCallbacks(
+            matched=self._on_matched, incompatible_qos=self._on_incompatible
+        )
         self._publisher = node.create_lifecycle_publisher(
             kind, name, profile, event_callbacks=events
         )
@@ -57,6 +64,14 @@ class Topic:
     def wanted(self) -> bool:
         """Whether a message would reach anybody."""
         return self._publisher.is_activated and self.readers > 0
+
+    @property
+    def obstacle(self) -> str:
+        """Why messages cannot reach a subscriber of this topic; empty if they reach all."""
+        name, policy = self._publisher.topic_name, self._incompatible_policy
+        if not policy or self._node.count_subscribers(name) <= self.readers:
+            return ""  # whoever requested it has left
+        return f"a subscriber of {name} requests another {policy} than is offered"
 
     def publish(self, message: Any) -> None:
         """Send a message."""
@@ -69,6 +84,14 @@ class Topic:
 
     def _on_matched(self, event: QoSPublisherMatchedInfo) -> None:
         self.readers = event.current_count
+
+    def _on_incompatible(self, event: QoSOfferedIncompatibleQoSInfo) -> None:
+        self._incompatible_policy = qos_policy_name_from_kind(event.last_policy_kind).lower()
+        self._node.get_logger().warning(
+            f"no messages can reach a subscriber of {self._publisher.topic_name}: "
+            f"it requests another {self._incompatible_policy} than is offered",
+            throttle_duration_sec=10.0,
+        )
 
 
 class ImageTopic(Topic):
@@ -134,6 +157,17 @@ class Outputs:
     def readers(self) -> dict[str, int]:
         """Subscribers now, by output."""
         return {name: topic.readers for name, topic in self._topics.items()}
+
+    @property
+    def frame_subscribers(self) -> int:
+        """Subscribers now, of the outputs that are published for each frame."""
+        latched = (self._class_map, self._label_info)
+        return sum(topic.readers for topic in self._topics.values() if topic not in latched)
+
+    @property
+    def obstacle(self) -> str:
+        """Why an output cannot reach one of its subscribers; empty if all can be reached."""
+        return next((topic.obstacle for topic in self._topics.values() if topic.obstacle), "")
 
     def publish_classes(self) -> None:
         """Latch the class table; the publishers must be active."""

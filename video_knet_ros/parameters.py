@@ -18,8 +18,8 @@ from rclpy.parameter import Parameter
 
 from video_knet_core.config import ASSOCIATIONS, TrackingConfig
 
-from .diagnostics import Limits
 from .outputs import OutputSettings
+from .verdict import Limits
 
 
 class Change(Enum):

@@ -3,49 +3,81 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from typing import Any
+from collections import deque
+from collections.abc import Callable, Hashable
+from typing import Any, NamedTuple
 
 from rclpy.event_handler import QoSRequestedIncompatibleQoSInfo, SubscriptionEventCallbacks
 from rclpy.node import Node
-from rclpy.qos import QoSPolicyKind, QoSProfile, qos_policy_name_from_kind
+from rclpy.qos import QoSPolicyKind, QoSProfile, ReliabilityPolicy, qos_policy_name_from_kind
 from rclpy.subscription import Subscription
+from rclpy.topic_endpoint_info import TopicEndpointInfo
+from sensor_msgs.msg import CompressedImage, Image
 
 from . import qos
+from .reasons import Finding, Reason
+
+
+class Transport(NamedTuple):
+    """How images come: `compressed` is the value of the parameter that selects it."""
+
+    kind: type
+    topic: str
+    type_name: str
+    compressed: bool
+
+    @property
+    def other(self) -> Transport:
+        """The one that is not selected."""
+        return RAW if self.compressed else COMPRESSED
+
+
+RAW = Transport(Image, "~/image", "sensor_msgs/msg/Image", False)
+COMPRESSED = Transport(
+    CompressedImage, "~/image/compressed", "sensor_msgs/msg/CompressedImage", True
+)
 
 
 class ImageSubscription:
-    """At most one subscription, made anew when its quality of service has to change."""
+    """At most one subscription, created again when its quality of service has to change."""
 
     def __init__(self, node: Node, callback: Callable[[Any], None]) -> None:
         self._node = node
         self._callback = callback
         self._subscription: Subscription | None = None
         self._profile: QoSProfile | None = None
-        self._follows = False
-        self.incompatible = ""
-        """Why images of a publisher cannot come, in words; empty if all can."""
+        self._automatic = False
+        self._incompatible_policy = ""
+        self.publishers: tuple[str, ...] = ()
+        """Full names of the nodes that publish images on the topic, one for each publisher."""
+        self.obstacle: Finding | None = None
+        """Why images of a publisher cannot come; None if all can."""
 
-    def follow(self, kind: type, topic: str, reliability: str) -> None:
+    def follow(self, transport: Transport, reliability: str) -> None:
         """Be subscribed as "auto", "reliable" or "best_effort"; cheap when nothing has changed."""
-        self._follows = reliability == "auto"
-        publishers = self._node.get_publishers_info_by_topic(topic)
-        offered = [publisher.qos_profile.reliability for publisher in publishers]
-        wanted = qos.newest_image(qos.reliability_to_request(reliability, offered))
-        if wanted != self._profile:
+        self._automatic = reliability == "auto"
+        found = self._node.get_publishers_info_by_topic(transport.topic)
+        images = [p for p in found if p.topic_type == transport.type_name]
+        offered = [publisher.qos_profile.reliability for publisher in images]
+        expected = qos.newest_image(qos.reliability_to_request(reliability, offered))
+        if expected != self._profile:
             self.drop()
             events = SubscriptionEventCallbacks(incompatible_qos=self._on_incompatible)
             self._subscription = self._node.create_subscription(
-                kind, topic, self._callback, wanted, event_callbacks=events
+                transport.kind, transport.topic, self._callback, expected, event_callbacks=events
             )
-            self._profile = wanted
+            self._profile = expected
+        if not images:
+            self._incompatible_policy = ""  # whoever offered it has left
+        self.publishers = tuple(_full_name(publisher) for publisher in images)
+        self._note_obstacle(self._find_obstacle(transport, found, offered))
 
     def drop(self) -> None:
         """Be subscribed no longer."""
         if self._subscription is not None:
             self._node.destroy_subscription(self._subscription)
         self._subscription = self._profile = None
-        self.incompatible = ""
+        self._incompatible_policy, self.publishers, self.obstacle = "", (), None
 
     def __bool__(self) -> bool:
         """Whether there is a subscription."""
@@ -57,16 +89,65 @@ class ImageSubscription:
             return ""
         return f"{self._subscription.topic_name} ({self._profile.reliability.name.lower()})"
 
-    def _on_incompatible(self, event: QoSRequestedIncompatibleQoSInfo) -> None:
-        if self._follows and event.last_policy_kind == QoSPolicyKind.RELIABILITY:
-            return  # the next `follow` mends it
-        policy = qos_policy_name_from_kind(event.last_policy_kind).lower()
-        self.incompatible = f"a publisher offers another {policy} than is asked for"
-        if event.last_policy_kind == QoSPolicyKind.RELIABILITY:
-            self.incompatible = (
-                "a publisher offers best_effort only; set the parameter reliability to auto"
+    def _find_obstacle(
+        self,
+        transport: Transport,
+        found: list[TopicEndpointInfo],
+        offered: list[ReliabilityPolicy],
+    ) -> Finding | None:
+        """Why images cannot come from the publishers `found`; `offered` are those of images."""
+        assert self._profile is not None
+        requested = self._profile.reliability
+        best_effort = ReliabilityPolicy.BEST_EFFORT
+        if requested == ReliabilityPolicy.RELIABLE and best_effort in offered:
+            why = "a publisher offers best_effort only; set the parameter reliability to auto"
+            return Finding(Reason.QOS_INCOMPATIBLE, why)
+        if self._incompatible_policy:
+            why = f"a publisher offers another {self._incompatible_policy} than is requested"
+            return Finding(Reason.QOS_INCOMPATIBLE, why)
+        wrong = [publisher for publisher in found if publisher.topic_type != transport.type_name]
+        if wrong:
+            return Finding(Reason.WRONG_TYPE, _wrong_type(transport, wrong[0]))
+        if not found:
+            return self._images_of_other_transport(transport.other)
+        return None
+
+    def _images_of_other_transport(self, other: Transport) -> Finding | None:
+        """That images come by the transport that is not selected, if they do."""
+        publishers = self._node.get_publishers_info_by_topic(other.topic)
+        if not any(publisher.topic_type == other.type_name for publisher in publishers):
+            return None
+        topic = self._node.resolve_topic_name(other.topic)
+        value = str(other.compressed).lower()
+        why = f"images are published on {topic}; set the parameter compressed to {value}"
+        return Finding(Reason.WRONG_TRANSPORT, why)
+
+    def _note_obstacle(self, obstacle: Finding | None) -> None:
+        """Keep it, and log it when it is a new one."""
+        if obstacle is not None and obstacle != self.obstacle:
+            self._node.get_logger().warning(
+                f"no images can come on {self}: {obstacle.message}", throttle_duration_sec=10.0
             )
-        self._node.get_logger().warning(f"no images can come on {self}: {self.incompatible}")
+        self.obstacle = obstacle
+
+    def _on_incompatible(self, event: QoSRequestedIncompatibleQoSInfo) -> None:
+        """Keep the policy, for the graph does not show all of them; `follow` reports it."""
+        if event.last_policy_kind != QoSPolicyKind.RELIABILITY:  # that one the graph does show
+            self._incompatible_policy = qos_policy_name_from_kind(event.last_policy_kind).lower()
+
+
+def _full_name(publisher: TopicEndpointInfo) -> str:
+    return f"{publisher.node_namespace.rstrip('/')}/{publisher.node_name}"
+
+
+def _wrong_type(transport: Transport, publisher: TopicEndpointInfo) -> str:
+    why = (
+        f"{_full_name(publisher)} publishes {publisher.topic_type}, expected {transport.type_name}"
+    )
+    if publisher.topic_type == transport.other.type_name:
+        value = str(transport.other.compressed).lower()
+        return f"{why}; set the parameter compressed to {value} and remap {transport.other.topic}"
+    return why
 
 
 class RateLimit:
@@ -77,15 +158,64 @@ class RateLimit:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._due = 0.0
+        self._rate: float | None = None
+        self._due: float | None = None
+
+    def restart(self) -> None:
+        """Begin a new schedule with the next image."""
+        self._due = None
 
     def admits(self, rate: float) -> bool:
-        """Whether the image that came now is taken at `rate` per second; 0 = all are."""
+        """Whether the image that came now is taken at `rate` per second; 0 = all are.
+
+        Another rate than the last one's begins a new schedule.
+        """
+        if rate != self._rate:
+            self._rate, self._due = rate, None
         if rate <= 0:
             return True
         now, period = self._clock(), 1.0 / rate
-        if now < self._due - self.SLACK * period:
+        due = now if self._due is None else self._due
+        if now < due - self.SLACK * period:
             return False
         # from the schedule, not from now, or each image that is late would slow the rate
-        self._due = period + (self._due if now - self._due < period else now)
+        self._due = period + (due if now - due < period else now)
+        return True
+
+
+class OneCamera:
+    """Lets through the images of one camera when those of several come on one topic in turn.
+
+    The images of a camera have `frame_id` and size in common. A camera may change both, and change
+    back; but when images of two come in turn, those of one are dropped, or ids would be lost with
+    each image.
+    """
+
+    HOLD_S = 2.0
+    """Seconds without images after which a camera is taken to have left."""
+    MAX_CHANGES = 2
+    """Changes of camera within `HOLD_S` that are followed."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._current: Hashable = None
+        self._seen: dict[Hashable, float] = {}
+        self._changes: deque[float] = deque(maxlen=self.MAX_CHANGES)
+
+    def admits(self, message: Image | CompressedImage) -> bool:
+        """Whether an image that came now is taken."""
+        size = (message.height, message.width) if isinstance(message, Image) else ()
+        camera = message.header.frame_id, *size
+        now = self._clock()
+        self._seen = {c: t for c, t in self._seen.items() if now - t <= self.HOLD_S}
+        returns, current_stays = camera in self._seen, self._current in self._seen
+        self._seen[camera] = now
+        if self._current in (None, camera):
+            self._current = camera
+            return True
+        in_turn = len(self._changes) == self.MAX_CHANGES and now - self._changes[0] <= self.HOLD_S
+        self._changes.append(now)
+        if in_turn and returns and current_stays:
+            return False
+        self._current = camera
         return True

@@ -181,14 +181,14 @@ def test_a_camera_that_stops_is_told_and_one_that_returns_is_well(world):
     assert world.set_parameter("warn_after_s", 60.0).successful
     assert world.set_parameter("error_after_s", 60.0).successful
     world.publisher().publish(image_message(street(), world.now()))
-    assert world.report(lambda v: v["processed"] == "1", DiagnosticStatus.OK)[1] == "active"
+    assert world.report(lambda v: v["processed"] == "1")[0] == DiagnosticStatus.OK
 
 
 def test_a_disabled_node_misses_no_images(world):
     world.camera_node(enabled=False, warn_after_s=0.0)
     for _ in range(2):
-        level, words, _ = world.report(lambda v: v["state"] == "active")
-        assert (level, words) == (DiagnosticStatus.OK, "active, but disabled")
+        level, _, values = world.report(lambda v: v["state"] == "active")
+        assert (level, values["reason"]) == (DiagnosticStatus.WARN, "disabled")
 
 
 def test_late_results_are_told(world):

@@ -1,0 +1,346 @@
+"""Every reason for which no results come, over real DDS: its key and its level in /diagnostics."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import rclpy
+from diagnostic_msgs.msg import DiagnosticStatus
+from harness import BEST_EFFORT, RELIABLE, PaintedRuntime, image_message, street
+from rclpy.context import Context
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+from rclpy.qos import DurabilityPolicy, QoSProfile
+from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import CompressedImage, Image
+from std_msgs.msg import String
+from std_srvs.srv import Trigger
+from video_knet_ros.msg import TrackedInstanceArray
+
+from video_knet_ros import conversions, node, verdict
+from video_knet_ros.frame_counts import FrameCounts
+from video_knet_ros.reasons import Level, Reason
+from video_knet_ros.verdict import Limits
+from video_knet_ros.worker import InferenceThread
+
+ROOT = Path(__file__).parents[2]
+OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
+SOON = {"warn_after_s": 0.3, "error_after_s": 2.0}
+
+
+@pytest.fixture
+def outsider(world):
+    """A node of another participant: within one, a topic has one type."""
+    context = Context()
+    rclpy.init(context=context)
+    outsider = Node("outsider", context=context)
+    yield outsider
+    outsider.destroy_node()
+    rclpy.shutdown(context=context)
+
+
+def reported(world, reason: Reason, level: bytes | None = None, name: str = "/video_knet"):
+    """Message and values of the next diagnostics with this reason."""
+    _, message, values = world.report(lambda v: v["reason"] == reason.key, level, name=name)
+    return message, values
+
+
+def stream(world, publisher, stamp=None, period: float = 0.05, **change):
+    """Publish an image again and again, stamped with the time, until the test ends."""
+
+    def publish() -> None:
+        message = image_message(street(), world.now() if stamp is None else stamp())
+        message.header.frame_id = "camera"
+        for name, value in change.items():
+            setattr(message, name, value)
+        publisher.publish(message)
+
+    return world.tester.create_timer(period, publish)
+
+
+@pytest.mark.parametrize("page", ["topics.md", "troubleshooting.md"])
+def test_the_pages_name_every_reason(page):
+    text = (ROOT / "docs" / page).read_text()
+    rows = dict(re.findall(r"^\| `(\w+)` \| ([\w, ]+) \|", text, re.MULTILINE))
+    assert rows == {reason.key: reason.level.value for reason in Reason}
+
+
+def test_states_of_the_lifecycle_without_results_are_warnings(world):
+    world.camera_node(start=False)
+    reported(world, Reason.UNCONFIGURED, WARN)
+    assert world.transition("configure")
+    reported(world, Reason.INACTIVE, WARN)
+    assert world.transition("shutdown")
+    reported(world, Reason.FINALIZED, WARN)
+
+
+def test_a_disabled_node_is_a_warning(world):
+    world.camera_node(enabled=False, **SOON)
+    message, _ = reported(world, Reason.DISABLED, WARN)
+    assert "enabled" in message
+
+
+def test_a_failed_transition_is_an_error(world):
+    def open_nothing(path, **options):
+        raise FileNotFoundError(f"no model file {path}")
+
+    world.camera_node(open_runtime=open_nothing)
+    message, _ = reported(world, Reason.TRANSITION_FAILED, ERROR)
+    assert "painted.onnx" in message
+
+
+def test_a_topic_without_a_publisher_is_named(world):
+    world.camera_node(**SOON)
+    reported(world, Reason.NO_PUBLISHER, WARN)
+    message, _ = reported(world, Reason.NO_PUBLISHER, ERROR)
+    assert "/video_knet/image" in message
+
+
+def test_a_publisher_that_is_silent_is_another_reason_and_is_named(world):
+    world.camera_node(**SOON)
+    world.publisher()
+    _, values = reported(world, Reason.NO_IMAGES, ERROR)
+    assert values["publishers"] == "/tester"
+
+
+@pytest.mark.parametrize("kind", [String, CompressedImage])
+def test_a_publisher_of_another_type_is_named_with_both_types(world, outsider, kind):
+    world.camera_node(**SOON)
+    outsider.create_publisher(kind, "/video_knet/image", RELIABLE)
+    message, values = reported(world, Reason.WRONG_TYPE, ERROR)
+    assert f"{kind.__module__.split('.')[0]}/msg/{kind.__name__}" in message
+    assert "/outsider" in message and "sensor_msgs/msg/Image" in message
+    assert ("compressed to true" in message) == (kind is CompressedImage)
+    assert values["publishers"] == "", "a publisher of another type is no camera"
+
+
+def test_raw_images_on_the_topic_of_compressed_ones_are_named(world, outsider):
+    world.camera_node(compressed=True, **SOON)
+    outsider.create_publisher(Image, "/video_knet/image/compressed", RELIABLE)
+    message, _ = reported(world, Reason.WRONG_TYPE, ERROR)
+    assert "sensor_msgs/msg/Image," in message and "compressed to false" in message
+
+
+@pytest.mark.parametrize(
+    ("compressed", "kind", "topic"),
+    [(False, CompressedImage, "image/compressed"), (True, Image, "image")],
+)
+def test_images_by_the_other_transport_name_the_parameter(world, compressed, kind, topic):
+    world.camera_node(compressed=compressed, **SOON)
+    world.tester.create_publisher(kind, f"/video_knet/{topic}", RELIABLE)
+    message, _ = reported(world, Reason.WRONG_TRANSPORT, ERROR)
+    assert f"compressed to {str(not compressed).lower()}" in message
+    assert f"/video_knet/{topic};" in message
+
+
+def test_a_publisher_that_leaves_takes_its_reason_along(world):
+    world.camera_node(reliability="reliable", **SOON)
+    best_effort = world.tester.create_publisher(Image, "/video_knet/image", BEST_EFFORT)
+    message, _ = reported(world, Reason.QOS_INCOMPATIBLE, ERROR)
+    assert "reliability" in message
+    world.tester.destroy_publisher(best_effort)
+    reported(world, Reason.NO_PUBLISHER)
+
+
+def test_one_frame_that_fails_is_a_warning_and_all_are_an_error(world):
+    world.camera_node(**SOON)
+    tables = world.tables()
+    camera_topic = world.publisher()
+    good = stream(world, camera_topic)
+    world.wait(lambda: tables, "a table")
+    camera_topic.publish(image_message(street(), 1.0, encoding="rgb8"))
+    bad = stream(world, camera_topic, step=7)
+    reported(world, Reason.FRAMES_FAILED, WARN)
+    world.tester.destroy_timer(good)
+    message, _ = reported(world, Reason.ALL_FRAMES_FAILED, ERROR)
+    assert "wrong step: 7 bytes" in message
+    world.tester.destroy_timer(bad)
+    stream(world, camera_topic)
+    world.report(lambda v: v["reason"] == "", OK)
+
+
+def test_an_image_that_stays_in_the_engine(world):
+    world.camera_node(**SOON)
+    stream(world, world.publisher())
+    (engine,) = world.runtimes
+    engine.gate.clear()
+    reported(world, Reason.INFERENCE_STUCK, ERROR)
+    engine.gate.set()
+
+
+def test_an_engine_that_another_camera_keeps_busy(world):
+    thread, other = InferenceThread(), PaintedRuntime()
+    overrides = [Parameter(name, value=value) for name, value in SOON.items()]
+    cameras = [
+        node.CameraNode(
+            lambda path, runtime=runtime, **_: runtime,
+            name,
+            lambda **_: thread,
+            parameter_overrides=overrides,
+        )
+        for name, runtime in (("other", other), ("video_knet", PaintedRuntime()))
+    ]
+    try:
+        for camera in cameras:
+            node.start(camera)
+            world.add(camera)
+        other.gate.clear()
+        busy = world.tester.create_publisher(Image, "/other/image", RELIABLE)
+        world.wait(busy.get_subscription_count, "the subscription")
+        stream(world, busy)
+        world.wait(lambda: other.seen, "the other camera's image")
+        stream(world, world.publisher())
+        reported(world, Reason.ENGINE_BUSY, WARN)
+    finally:
+        other.gate.set()
+        for camera in cameras:
+            camera.destroy_node()
+        thread.close()
+
+
+def test_a_rate_limit_between_two_results_is_a_warning(world):
+    world.camera_node(max_rate=0.01, **SOON)
+    tables = world.tables()
+    stream(world, world.publisher())
+    world.wait(lambda: tables, "the first table")
+    message, values = reported(world, Reason.RATE_LIMITED, WARN)
+    assert "max_rate = 0.01" in message and int(values["limited"]) > 0
+
+
+def test_images_that_are_all_too_old(world):
+    world.camera_node(max_age_ms=100.0, **SOON)
+    stream(world, world.publisher(), stamp=lambda: world.now() - 60)
+    reported(world, Reason.IMAGES_TOO_OLD, WARN)
+    message, values = reported(world, Reason.IMAGES_TOO_OLD, ERROR)
+    assert "max_age_ms = 100" in message and "59.9 s" in message
+    assert int(values["expired"]) > 0
+
+
+def test_late_images_are_dropped_and_counted_and_keep_the_epoch(world):
+    camera = world.camera_node(**SOON)
+    tables = world.tables()
+    camera_topic = world.publisher()
+    _, first = world.send(camera_topic, tables, street(1))
+    late = image_message(street(2), 100.05)
+    camera_topic.publish(late)
+    world.wait(lambda: camera.counts.late == 1, "the late image")
+    assert world.report(lambda v: v["late"] == "1")
+    _, last = world.send(camera_topic, tables, street(3))
+    assert (last.tracker_epoch, last.skipped) == (first.tracker_epoch, 1)
+    assert len(tables) == 2 and world.runtimes[0].seen == [1, 3]
+
+
+def test_images_that_are_all_late_are_a_reason_and_an_error_in_time():
+    status = verdict.NodeStatus("camera", "active", subscription="image", publishers=("driver",))
+    counts = FrameCounts(arrived=11.9, last_result=10.0, watched_since=0.0, late=3)
+    moment = verdict.Moment(now=12.0, failed=0, epoch_changes=0, clock_stopped=0.0, in_state=12.0)
+    for limits, level in ((Limits(1.0, 5.0), WARN), (Limits(1.0, 1.5), ERROR)):
+        got = verdict.verdict(status, counts, limits, moment)
+        assert got[:2] == (level, Reason.IMAGES_LATE.key)
+
+
+def test_images_without_a_stamp_before_simulated_time_begins_are_left_out(world):
+    camera = world.camera_node(use_sim_time=True, **SOON)
+    tables = world.tables()
+    stream(world, world.publisher(), stamp=lambda: 0.0)
+    message, values = reported(world, Reason.NO_CLOCK, ERROR)
+    assert "/clock" in message and int(values["undated"]) > 0
+    assert not tables and camera.counts.processed == 0
+    clock = world.tester.create_publisher(Clock, "/clock", RELIABLE)
+    clock.publish(Clock(clock=conversions.time_message(5 * 10**9)))
+    world.wait(lambda: tables, "a table, for the clock has begun")
+
+
+def test_simulated_time_that_has_not_begun_is_a_warning_with_results_too(world):
+    world.camera_node(use_sim_time=True, **SOON)
+    tables = world.tables()
+    stream(world, world.publisher())
+    world.wait(lambda: tables, "a table")
+    reported(world, Reason.NO_CLOCK, WARN)
+    assert str(tables[-1].latency_ms) == "nan"
+
+
+def test_simulated_time_that_stands_still_is_a_warning(world):
+    world.camera_node(use_sim_time=True, **SOON)
+    clock = world.tester.create_publisher(Clock, "/clock", RELIABLE)
+    camera_topic = world.publisher()
+    world.wait(clock.get_subscription_count, "a reader of the clock")
+    clock.publish(Clock(clock=conversions.time_message(5 * 10**9)))
+    reported(world, Reason.CLOCK_STOPPED, WARN)  # and no images: somebody has paused it
+    stream(world, camera_topic, stamp=lambda: 5.0)
+    message, _ = reported(world, Reason.CLOCK_STOPPED, WARN)
+    assert message.startswith("simulated time has stood still")
+
+
+def test_two_cameras_on_one_topic_are_named_and_do_not_reset_the_tracker_again_and_again(world):
+    camera = world.camera_node(**SOON)
+    tables = world.tables()
+    first, second = world.publisher(), world.publisher()
+    stream(world, first)
+    world.wait(lambda: tables, "a table")
+    large = image_message(street(scale=2))
+    stream(world, second, height=large.height, width=large.width, step=large.step, data=large.data)
+    message, values = reported(world, Reason.SEVERAL_PUBLISHERS, WARN)
+    assert values["publishers"] == "/tester, /tester" and message.count("/tester") == 2
+    world.wait(lambda: camera.counts.interleaved > 30, "images of both")
+    assert camera.counts.resets <= 2
+    assert int(world.report(lambda v: True)[2]["interleaved"]) > 0
+
+
+def test_resets_are_counted_with_epoch_and_reason(world):
+    camera = world.camera_node(warn_after_s=3600.0)
+    tables = world.tables()
+    camera_topic = world.publisher()
+    world.send(camera_topic, tables, street(), step=world.now() - 200)
+    for i in range(4):
+        world.send(camera_topic, tables, street(i), step=10.0)
+    _, values = reported(world, Reason.REPEATED_RESETS, WARN)
+    assert values["resets"] == "4" and "no image for 10.0 s" in values["last_reset"]
+    assert values["tracker_epoch"] == str(tables[-1].tracker_epoch)
+    assert world.call(Trigger, "reset_tracker", Trigger.Request()).success
+    world.send(camera_topic, tables, street())
+    world.wait(lambda: camera.counts.resets == 5, "the count")
+    assert camera.counts.last_reset == "requested"
+
+
+def test_stamps_in_the_future_are_a_warning(world):
+    world.camera_node(**SOON)
+    world.tables()
+    stream(world, world.publisher(), stamp=lambda: world.now() + 3600)
+    message, _ = reported(world, Reason.STAMPS_IN_FUTURE, WARN)
+    assert "3600." in message or "3599." in message
+
+
+def test_results_of_old_images_are_late(world):
+    world.camera_node(**SOON)
+    world.tables()
+    stream(world, world.publisher(), stamp=lambda: world.now() - 60)
+    reported(world, Reason.RESULTS_LATE, ERROR)
+
+
+def test_a_subscriber_that_no_message_can_reach_is_named_until_it_leaves(world):
+    world.camera_node(**SOON)
+    stream(world, world.publisher())
+    latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    reader = world.tester.create_subscription(
+        TrackedInstanceArray, "/video_knet/instances", lambda m: None, latched
+    )
+    message, _ = reported(world, Reason.OUTPUT_QOS_INCOMPATIBLE, WARN)
+    assert "/video_knet/instances" in message and "durability" in message
+    world.tester.destroy_subscription(reader)
+    reported(world, Reason.NO_SUBSCRIBERS, OK)
+
+
+def test_without_subscribers_all_is_well_but_the_reason_for_no_messages_is_given(world):
+    world.camera_node(**SOON)
+    stream(world, world.publisher())
+    reported(world, Reason.NO_SUBSCRIBERS, OK)
+    world.tables()
+    level, message, _ = world.report(lambda v: v["reason"] == "")
+    assert (level, message) == (OK, "active")
+
+
+def test_only_what_is_deliberate_and_harmless_is_ok():
+    assert [r for r in Reason if r.level is Level.OK] == [Reason.NO_SUBSCRIBERS]
