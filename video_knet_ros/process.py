@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import time
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
@@ -153,9 +154,39 @@ def _forward_python_logging(log: RcutilsLogger) -> None:
         logger.addHandler(_RosHandler(log))
 
 
+class Throttle(logging.Filter):
+    """Lets through the first records of one line of code, and counts what it leaves out after that.
+
+    What happens with each image would fill the log.
+    """
+
+    FIRST = 3
+    """Records of one line of code that pass within a period."""
+    PERIOD_S = 10.0
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._clock = clock
+        self._passed: dict[tuple[str, int], tuple[float, int]] = {}
+        """Begin of the present period, and records in it, by line of code."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether `record` passes; the first of a period names how many of the last did not."""
+        place, now = (record.pathname, record.lineno), self._clock()
+        begun, count = self._passed.get(place, (now, 0))
+        if now - begun > self.PERIOD_S:
+            left_out = max(count - self.FIRST, 0)
+            if left_out:
+                record.msg, record.args = f"{record.getMessage()} ({left_out} more before)", ()
+            begun, count = now, 0
+        self._passed[place] = begun, count + 1
+        return count < self.FIRST
+
+
 class _RosHandler(logging.Handler):
     def __init__(self, log: RcutilsLogger) -> None:
         super().__init__()
+        self.addFilter(Throttle())
         self._log = log
 
     def emit(self, record: logging.LogRecord) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from video_knet_ros.msg import TrackedInstanceArray
 
 from video_knet_ros import conversions, node, verdict
 from video_knet_ros.frame_counts import FrameCounts
+from video_knet_ros.process import Throttle
 from video_knet_ros.reasons import Level, Reason
 from video_knet_ros.verdict import Limits
 from video_knet_ros.worker import InferenceThread
@@ -344,3 +346,18 @@ def test_without_subscribers_all_is_well_but_the_reason_for_no_messages_is_given
 
 def test_only_what_is_deliberate_and_harmless_is_ok():
     assert [r for r in Reason if r.level is Level.OK] == [Reason.NO_SUBSCRIBERS]
+
+
+def test_a_line_that_is_logged_with_each_image_is_throttled_and_others_are_not():
+    times = iter([0.0] * 101 + [11.0, 11.1])
+    throttle = Throttle(lambda: next(times))
+
+    def passes(line: int, number: int) -> tuple[bool, str]:
+        record = logging.LogRecord("core", logging.INFO, "a.py", line, "reset %d", (number,), None)
+        return throttle.filter(record), record.getMessage()
+
+    assert sum(passes(1, i)[0] for i in range(100)) == Throttle.FIRST
+    assert passes(2, 0) == (True, "reset 0")
+    passed, message = passes(1, 100)
+    assert passed and message.startswith("reset 100 (97 more")
+    assert passes(1, 101) == (True, "reset 101")
