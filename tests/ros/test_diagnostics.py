@@ -65,7 +65,8 @@ def stream(world, publisher, stamp=None, period: float = 0.05, **change):
 @pytest.mark.parametrize("page", ["topics.md", "troubleshooting.md"])
 def test_the_pages_name_every_reason(page):
     text = (ROOT / "docs" / page).read_text()
-    rows = dict(re.findall(r"^\| `(\w+)` \| ([\w, ]+) \|", text, re.MULTILINE))
+    levels = "|".join(level.value for level in Level)
+    rows = dict(re.findall(rf"^\| `(\w+)` \| ({levels}) \|", text, re.MULTILINE))
     assert rows == {reason.key: reason.level.value for reason in Reason}
 
 

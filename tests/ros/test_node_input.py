@@ -255,6 +255,25 @@ def test_a_rate_limit_takes_evenly_spaced_images():
     assert sum(limit.admits(10.0) for _ in range(301)) == pytest.approx(101, abs=2)
 
 
+def test_a_changed_rate_begins_a_new_schedule_at_once():
+    times = iter([0.0, 0.1, 0.2, 0.25, 0.31])
+    limit = RateLimit(lambda: next(times))
+    assert [limit.admits(0.1), limit.admits(0.1)] == [True, False]
+    assert [limit.admits(10.0), limit.admits(10.0), limit.admits(10.0)] == [True, False, True]
+
+
+def test_a_rate_that_rises_at_run_time_lets_the_next_image_through(world):
+    camera = world.camera_node(max_rate=0.01)
+    tables = world.tables()
+    camera_topic = world.publisher()
+    world.send(camera_topic, tables, street(1))
+    camera_topic.publish(image_message(street(2), 200.0))
+    world.wait(lambda: camera.counts.limited == 1, "the limit")
+    assert world.set_parameter("max_rate", 10.0).successful
+    world.send(camera_topic, tables, street(3))
+    assert camera.counts.limited == 1 and world.runtimes[0].seen == [1, 3]
+
+
 def test_a_camera_that_cannot_be_heard_is_told_in_words(world, capfd):
     world.camera_node(reliability="reliable", warn_after_s=0.2)
     world.tester.create_publisher(Image, "/video_knet/image", BEST_EFFORT)
