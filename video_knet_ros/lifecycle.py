@@ -7,19 +7,23 @@ timers, parameters and other services between.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Awaitable, Callable, Generator
 from concurrent.futures import Future
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.exceptions import InvalidHandle
-from rclpy.lifecycle import LifecycleNode
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 
 from . import process
+
+_log = logging.getLogger(__name__)
 
 LABELS = {
     Transition.TRANSITION_CONFIGURE: "configure",
@@ -47,10 +51,33 @@ class AsyncLifecycleNode(LifecycleNode):
         # a callback that waits blocks those of its group unless the group is reentrant
         self._waiting = ReentrantCallbackGroup()
         self._pending: list[str] = []
+        self.fault = ""
+        """Why the last transition failed, or what it left behind; empty if all is well."""
+        for number, callback in self._callbacks.items():
+            self._callbacks[number] = partial(self._attempt, callback)
         service = next(s for s in self.services if s.srv_type is ChangeState)
         self._transit = service.callback
         service.callback, service.callback_group = self._on_change_state, self._waiting
         self._waiting.add_entity(service)
+
+    def note_fault(self, what: str, reason: BaseException | str) -> None:
+        """Keep the reason of a fault, and log it."""
+        self.fault = f"{what}: {process.one_line(reason)}"
+        if self.context.ok():
+            self.get_logger().error(self.fault)
+        else:  # the node's logger also publishes, which fails now
+            _log.error("%s: %s", self.get_name(), self.fault)
+
+    def _attempt(
+        self, callback: Callable[[LifecycleState], TransitionCallbackReturn], state: LifecycleState
+    ) -> TransitionCallbackReturn:
+        """Run a callback of a transition; rclpy drops the reason of one that raises."""
+        try:
+            return callback(state)
+        except Exception as error:  # of any backend or the middleware; then `on_error` cleans up
+            name = callback.__name__.removeprefix("on_")
+            self.note_fault(f"{name} failed: {type(error).__name__}", error)
+            return TransitionCallbackReturn.ERROR
 
     async def prepare(self, transition: str) -> None:
         """Do what takes long before a transition that is possible, by its label.

@@ -15,7 +15,6 @@ from concurrent.futures import wait as wait_for
 from functools import partial
 from pathlib import Path
 from random import SystemRandom
-from typing import Any, NamedTuple
 
 from diagnostic_msgs.msg import DiagnosticArray
 from lifecycle_msgs.msg import Transition
@@ -26,11 +25,10 @@ from rclpy.parameter import Parameter
 from sensor_msgs.msg import CompressedImage, Image
 from std_srvs.srv import SetBool, Trigger
 
-from video_knet_core.config import TrackingConfig
-from video_knet_core.engine.runtime import ModelInfo, Runtime, default_model_path, open_runtime
-from video_knet_core.predictor import VideoPredictor
+from video_knet_core.engine.runtime import ModelInfo, Runtime, open_runtime
 
 from . import conversions, diagnostics, parameters, process
+from .camera_engine import ENGINE_OPTIONS, Engine
 from .lifecycle import AsyncLifecycleNode, RequestError
 from .outputs import Outputs
 from .snapshot import Snapshot
@@ -43,15 +41,6 @@ ANSWER_WAIT_S = 2.0
 """How long a service waits for the engine before it answers that it is busy."""
 SAVE_WAIT_S = 5.0
 """How long `save_snapshot` waits for the disk."""
-ENGINE_OPTIONS = ("backend", "threads")
-"""Parameters that go to `open_runtime` under their own names."""
-
-
-class Engine(NamedTuple):
-    """What the inference thread owns."""
-
-    runtime: Runtime
-    predictor: VideoPredictor
 
 
 class CameraNode(AsyncLifecycleNode):
@@ -91,7 +80,6 @@ class CameraNode(AsyncLifecycleNode):
         self._last: Snapshot | None = None
         self._saving: Future[Path] | None = None
         self._state = "unconfigured"
-        self._fault = ""
         self._model, self._task, self._engine, self._build = "", "", "", ""
         # of the next configuration; ids must not be mixed up with those of another one, nor with
         # those of the process before a restart, so it begins anywhere
@@ -146,24 +134,20 @@ class CameraNode(AsyncLifecycleNode):
             self._outputs = Outputs(self, self._describe(worker.opened.result()))
             self._outputs.settings = parameters.output_settings(self)
         except Exception as error:  # of engines and middlewares, which share no base but this
-            self._release()
-            self._note_fault("not configured", error)
+            self._release(wait=False)
+            self.note_fault("not configured", error)
             return TransitionCallbackReturn.FAILURE
-        self._fault = ""
+        self.fault = ""
         self._state = "inactive"
         return super().on_configure(state)
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         assert self._outputs is not None
         self.counts = diagnostics.FrameCounts()
-        try:
-            result = super().on_activate(state)
-            self._outputs.publish_classes()
-            self._state = "active"
-            self._follow_publishers()
-        except Exception as error:  # of the middleware, whose errors share no base but this
-            self._note_fault("not activated", error)
-            return TransitionCallbackReturn.ERROR
+        result = super().on_activate(state)
+        self._outputs.publish_classes()
+        self._state = "active"
+        self._follow_publishers()
         return result
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -182,37 +166,29 @@ class CameraNode(AsyncLifecycleNode):
 
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Clean up after a transition that failed; the node is unconfigured then."""
-        fault = self._fault or f"a transition from {state.label} failed"
-        self._release()
-        self._fault = fault
-        self.get_logger().error(f"{fault}; the node is unconfigured")
+        self._release(wait=False)
+        self.get_logger().error("a transition failed: the node is unconfigured")
         return TransitionCallbackReturn.SUCCESS
 
     def destroy_node(self) -> None:
         """Leave the graph; wait for the engine and for a snapshot at most `CLOSE_WAIT_S` each."""
-        self._release()
-        if self._saving is not None:
-            wait_for([self._saving], CLOSE_WAIT_S)
-        super().destroy_node()
+        try:
+            self._release()
+            if self._saving is not None:
+                wait_for([self._saving], CLOSE_WAIT_S)
+        finally:
+            super().destroy_node()
 
     def _begin_opening(self) -> Worker[Engine]:
         settings = {name: self.get_parameter(name).value for name in ("model", *ENGINE_OPTIONS)}
-        tracking = parameters.tracking_config(self)
-        thread = self._choose_thread(**settings)
-        worker = Worker(partial(self._open, settings, tracking), _close, thread)
+        tracking, epoch = parameters.tracking_config(self), self._next_epoch
+        opening = partial(
+            Engine.open, self._open_runtime, settings, tracking, epoch, self._on_build
+        )
+        worker = Worker(opening, Engine.close, self._choose_thread(**settings))
         self._worker, self._state = worker, "configuring"
         worker.opened.add_done_callback(self.wake)
         return worker
-
-    def _open(self, settings: dict[str, Any], tracking: TrackingConfig) -> Engine:
-        path = Path(settings["model"]) if settings["model"] else default_model_path()
-        options = {name: settings[name] for name in ENGINE_OPTIONS}
-        runtime = self._open_runtime(path, **options, background=True, progress=self._on_build)
-        try:
-            return Engine(runtime, VideoPredictor(runtime, tracking, self._next_epoch))
-        except BaseException:
-            runtime.close()
-            raise
 
     def _describe(self, engine: Engine) -> ModelInfo:
         info = engine.runtime.info
@@ -224,40 +200,23 @@ class CameraNode(AsyncLifecycleNode):
         """Keep for the diagnostics how far the engine is; the thread that builds it calls this."""
         self._build = f"{what} {share:.0%}" if share < 1 else what
 
-    def _note_fault(self, what: str, error: BaseException | str) -> None:
-        """Keep the reason for /diagnostics, and log it unless the process is ending."""
-        self._fault = f"{what}: {process.one_line(error)}"
-        if self.context.ok():
-            self.get_logger().error(self._fault)
+    def _release(self, wait: bool = True) -> None:
+        """Go back to unconfigured, from any state; a second time does what the first left undone.
 
-    def _release(self) -> None:
-        """Go back to unconfigured, from any state."""
+        Args:
+            wait: for the engine to close, at most `CLOSE_WAIT_S`. One that is not waited for closes
+                in its own time.
+        """
         self._state = "unconfigured"
         self._follow_publishers()
-        if self._worker is not None:
-            self._close(self._worker)
-            self._worker = None
+        worker, self._worker = self._worker, None
+        if worker is not None and (reason := worker.end(CLOSE_WAIT_S if wait else None)):
+            self.note_fault("engine not closed", reason)
         # after the last frame, which sets them
         self._model, self._task, self._engine, self._build = "", "", "", ""
-        if self._outputs is not None:
-            self._outputs.destroy()
-            self._outputs = None
-        self._last = None
-
-    def _close(self, worker: Worker[Engine]) -> None:
-        """Close the engine, and let go of one that hangs or whose closing fails."""
-        closed, busy_s = worker.close(), worker.busy_s or 0.0
-        if not (closed.done() or worker.given_up):
-            wait_for([closed], max(CLOSE_WAIT_S - busy_s, 0.0))
-        if not closed.done():
-            worker.give_up()
-            busy_s = worker.busy_s or 0.0
-            self._note_fault(
-                "engine not closed",
-                f"it has been busy for {busy_s:.1f} s and is closed when it returns",
-            )
-        elif error := closed.exception():
-            self._note_fault("engine not closed", error)
+        outputs, self._outputs, self._last = self._outputs, None, None
+        if outputs is not None:
+            outputs.destroy()
 
     # --- images
 
@@ -392,7 +351,8 @@ class CameraNode(AsyncLifecycleNode):
             if self._outputs is not None:
                 self._outputs.settings = parameters.output_settings(self)
             if self._worker and any(p.name in parameters.TRACKING_PARAMETERS for p in changes):
-                self._worker.call(partial(_set_tracking, parameters.tracking_config(self)))
+                tracking = parameters.tracking_config(self)
+                self._worker.call(lambda engine: engine.set_tracking(tracking))
         except Exception as error:  # rclpy would leave whoever sets them without an answer
             names = ", ".join(change.name for change in changes)
             self.get_logger().error(f"{names} not applied: {process.one_line(error)}")
@@ -407,7 +367,7 @@ class CameraNode(AsyncLifecycleNode):
         worker = self._worker
         if worker is None or self._outputs is None:
             raise RequestError("the node is not configured")
-        epoch = worker.call(_reset)
+        epoch = worker.call(Engine.reset)
         epoch.add_done_callback(self.wake)
         if not await self.wait(epoch.done, ANSWER_WAIT_S):
             epoch.cancel()
@@ -440,7 +400,7 @@ class CameraNode(AsyncLifecycleNode):
             task=self._task,
             engine=self._engine,
             engine_build=self._build,
-            fault=self._fault,
+            fault=self.fault,
             subscription=str(self._subscription),
             obstacle=self._subscription.obstacle,
             publishers=self._subscription.publishers,
@@ -459,19 +419,6 @@ class CameraNode(AsyncLifecycleNode):
         """Seconds on /clock, 0 before it begins; None unless `use_sim_time` is set."""
         clock = self.get_clock()
         return clock.now().nanoseconds / 1e9 if clock.ros_time_is_active else None
-
-
-def _close(engine: Engine) -> None:
-    engine.runtime.close()
-
-
-def _reset(engine: Engine) -> int:
-    engine.predictor.reset()
-    return engine.predictor.epoch
-
-
-def _set_tracking(config: TrackingConfig, engine: Engine) -> None:
-    engine.predictor.tracking = config
 
 
 def main(args: list[str] | None = None) -> int:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from array import array
+from collections.abc import Collection
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -128,18 +130,23 @@ class Outputs:
         self.classes = info.classes
         self.settings = OutputSettings()
         self._topics: dict[str, Topic] = {}
-        names = OUTPUTS[info.task].all
+        try:
+            self._create(OUTPUTS[info.task].all)
+        except BaseException:
+            self.destroy()
+            raise
+
+    def _create(self, names: Collection[str]) -> None:
         self._instances = self._detections = self._label_info = None
         if "instances" in names:
             self._instances = self._add("instances", TrackedInstanceArray)
         if "detections" in names and vision_messages is not None:
             self._detections = self._add("detections", vision_messages.Detection2DArray)
-        self._images = {
-            name: ImageTopic(node, f"~/{output.topic}", output.encoding)
-            for name, output in IMAGE_OUTPUTS.items()
-            if name in names
-        }
-        self._topics |= self._images
+        self._images: dict[str, ImageTopic] = {}
+        for name, output in IMAGE_OUTPUTS.items():
+            if name in names:
+                topic = ImageTopic(self._node, f"~/{output.topic}", output.encoding)
+                self._topics[name] = self._images[name] = topic
         self._class_map = self._add("class_map", ClassMap, qos.LATCHED)
         if vision_messages is not None:
             self._label_info = self._add("label_info", vision_messages.LabelInfo, qos.LATCHED)
@@ -214,6 +221,7 @@ class Outputs:
         return latency
 
     def destroy(self) -> None:
-        """Take the topics off the graph."""
-        for topic in self._topics.values():
-            topic.destroy()
+        """Take the topics off the graph; one that fails does not keep the others there."""
+        with ExitStack() as stack:
+            for topic in self._topics.values():
+                stack.callback(topic.destroy)

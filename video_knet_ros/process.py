@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import threading
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
@@ -25,6 +27,7 @@ from rclpy.logging import get_logger
 from rclpy.node import Node
 
 from video_knet_core.data.frames import FrameError
+from video_knet_core.engine.background import BUILD_THREAD
 
 from .worker import busy_threads
 
@@ -67,7 +70,9 @@ def run(
     _forward_python_logging(log)
     nodes: Sequence[AnyNode] = ()
     try:
-        nodes = create()
+        with warnings.catch_warnings():  # of rclpy, about a node that it could not make
+            warnings.filterwarnings("ignore", "Failed to fini", RuntimeWarning)
+            nodes = create()
     except START_ERRORS as error:
         log.fatal(one_line(error))
         rclpy.try_shutdown()
@@ -127,14 +132,16 @@ def _destroy(node: Node, log: RcutilsLogger) -> None:
 
 
 def _leave_if_busy(code: int, log: RcutilsLogger) -> None:
-    """End the process at once if an engine hangs.
+    """End the process at once if an engine hangs or is being built.
 
     A native call that comes back while the interpreter is taken down aborts the process, and the
     engine's own finalizers would wait for it.
     """
     busy = [thread.busy_s or 0.0 for thread in busy_threads()]
+    builds = any(thread.name == BUILD_THREAD for thread in threading.enumerate())
     if busy:
         log.warning(f"an engine has been busy for {max(busy):.1f} s: not waiting for it")
+    if busy or builds:
         logging.shutdown()
         sys.stdout.flush()
         sys.stderr.flush()

@@ -12,7 +12,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Hashable
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from typing import Any, Generic, TypeVar
 from weakref import WeakSet
 
@@ -232,11 +232,32 @@ class Worker(Generic[Engine]):
             self._thread.release()
         return self._closed
 
+    def end(self, limit_s: float | None) -> str:
+        """Close the engine and wait for that, unless it was given up.
+
+        Args:
+            limit_s: the longest wait, and for the job that runs from its begin; None = no wait.
+
+        Returns:
+            Why the engine is not closed, "" if it is or was not waited for.
+        """
+        closed = self.close()
+        if limit_s is None:
+            closed.add_done_callback(_log_failure)
+            return ""
+        if not self.given_up:
+            wait([closed], max(limit_s - (self.busy_s or 0.0), 0.0))
+        if not closed.done():
+            self.give_up()
+            return f"busy for {self.busy_s or 0.0:.1f} s; it is closed when it returns"
+        return "" if (error := closed.exception()) is None else f"{type(error).__name__}: {error}"
+
     def give_up(self) -> None:
         """Wait for the engine no longer: it is closed when the job that hangs returns, if ever."""
-        self.given_up = True
-        self._thread.give_up()
-        self.close().add_done_callback(_log_failure)
+        if not self.given_up:
+            self.given_up = True
+            self._thread.give_up()
+            self.close().add_done_callback(_log_failure)
 
     def _finish(self) -> None:
         if self.opened.exception() is None:

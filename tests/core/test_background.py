@@ -367,6 +367,64 @@ def test_an_engine_that_comes_after_the_close_is_closed(tiny):
     assert built[0].closed and not runtime._owner.thread.is_alive()
 
 
+@pytest.mark.parametrize("error", [SystemExit("no licence"), KeyboardInterrupt()])
+def test_a_build_that_exits_is_a_build_that_fails(swap, caplog, error):
+    swap.build.failure = error
+    swap.finish_build()
+    assert swap.runtime.step(picture(), None) and swap.runtime.name == "onnxruntime-cpu"
+    wait(lambda: not swap.runtime._owner.thread.is_alive(), "the thread to end")
+    assert "onnxruntime-cpu stays" in caplog.text
+
+
+@pytest.mark.parametrize("failure", [None, RuntimeError("the first step broke")])
+def test_a_progress_callback_that_fails_costs_no_frame(tiny, caplog, failure):
+    def progress(what, share):
+        if share == 1:
+            raise ValueError("nobody listens")
+
+    build = Build(tiny)
+    runtime = SwappingRuntime(Present(tiny), build, progress)
+    build.ask.set()
+    wait(lambda: runtime._better, "the build")
+    build.built.failure = failure
+    segments, state = runtime.step(picture(), None)
+    assert kernel(runtime, state) == 1
+    assert runtime.name == ("onnxruntime-cpu" if failure else "tensorrt")
+    assert "a progress callback failed" in caplog.text
+    runtime.close()
+
+
+def test_an_engine_that_hangs_in_its_close_holds_up_no_other_camera(swap):
+    closing, go_on = threading.Event(), threading.Event()
+    close = swap.present.close
+    swap.present.close = lambda: (closing.set(), go_on.wait(TIMEOUT_S), close())
+    swap.finish_build()
+    with ThreadPoolExecutor(1) as thread:
+        first = thread.submit(swap.runtime.step, picture(), None)
+        assert closing.wait(TIMEOUT_S), "the step that takes over closes the old engine"
+        swap.runtime.step(picture(), None)
+        assert not first.done() and swap.runtime.name == "tensorrt"
+        go_on.set()
+        first.result(TIMEOUT_S)
+    assert swap.present.closed
+
+
+def test_a_late_engine_that_cannot_be_closed_does_not_keep_the_thread(tiny, caplog):
+    build = Build(tiny)
+    runtime = SwappingRuntime(Present(tiny), lambda progress: build(lambda *what: None))
+
+    def fail(self):
+        raise RuntimeError("the GPU is gone")
+
+    runtime.close()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(DeviceRuntime, "close", fail)
+        build.ask.set()
+        runtime._owner.thread.join(TIMEOUT_S)
+    assert not runtime._owner.thread.is_alive()
+    assert "the GPU is gone" in caplog.text
+
+
 @pytest.mark.parametrize("steps", [0, 1, 2])
 def test_close_ends_both_engines_and_the_thread(swap, steps):
     swap.finish_build()

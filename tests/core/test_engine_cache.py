@@ -122,6 +122,7 @@ def test_a_strange_model_name_stays_in_the_folder(cache):
     ("variables", "wanted"),
     [
         ({"VIDEO_KNET_CACHE": "/a/b", "XDG_CACHE_HOME": "/c"}, "/a/b"),
+        ({"VIDEO_KNET_CACHE": "~/engines"}, str(Path.home() / "engines")),
         ({"XDG_CACHE_HOME": "/c"}, "/c/video_knet"),
         ({"HOME": "/home/me"}, "/home/me/.cache/video_knet"),
     ],

@@ -228,6 +228,44 @@ def test_a_bag_that_fails_is_tried_again_with_a_fresh_engine_after_the_others(
     ]
 
 
+@pytest.mark.parametrize("ended", ["whole", "early"])
+def test_the_engine_is_closed_when_the_bags_are_done_or_nobody_asks_for_more(
+    bags, model, tmp_path, monkeypatch, ended
+):
+    opened, closed, real_open = [], [], fleet.open_runtime
+
+    def open_runtime(path, threads):
+        runtime = real_open(path, threads=threads)
+        opened.append(runtime)
+        monkeypatch.setattr(runtime, "close", lambda: closed.append(runtime), raising=False)
+        return runtime
+
+    monkeypatch.setattr(fleet, "open_runtime", open_runtime)
+    plan = Plan(model, 1, ReplaySettings(), TrackingConfig())
+    outcomes = replay_serially(find_jobs(f"{bags}/drive[12]", tmp_path / "out"), plan)
+    next(outcomes)
+    assert not closed
+    if ended == "early":
+        outcomes.close()
+    else:
+        assert len(list(outcomes)) == 1
+    assert closed == opened and len(opened) == 1
+
+
+def test_an_engine_that_cannot_be_closed_does_not_end_the_fleet(bags, model, tmp_path, monkeypatch):
+    def fail(runtime):
+        raise RuntimeError("the GPU is gone")
+
+    def replay(*arguments, **options):
+        raise RuntimeError("the engine is hurt")
+
+    monkeypatch.setattr(fleet, "replay", replay)
+    monkeypatch.setattr(type(fleet.open_runtime(model)), "close", fail)
+    plan = Plan(model, 1, ReplaySettings(), TrackingConfig())
+    outcomes = list(replay_serially(find_jobs(f"{bags}/drive[12]", tmp_path / "out"), plan))
+    assert [outcome.state for outcome in outcomes] == [State.FAILED] * 2
+
+
 # --- by workers of Ray ---------------------------------------------------------------------------
 
 

@@ -127,3 +127,11 @@ def test_opening_a_model_leaves_nothing_in_the_home_folder(tiny, tmp_path):
     environment.pop("ORT_DISABLE_TELEMETRY", None)
     subprocess.run([sys.executable, "-c", code], env=environment, check=True)
     assert not list(tmp_path.iterdir())
+
+
+def test_closing_twice_is_harmless_and_a_closed_runtime_says_so(tiny):
+    runtime = OnnxRuntime(tiny)
+    runtime.close()
+    runtime.close()
+    with pytest.raises(RuntimeError, match="closed"):
+        runtime.step(image(), None)

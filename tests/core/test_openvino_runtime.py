@@ -126,3 +126,11 @@ def test_opening_a_model_reports_to_nobody(tiny, tmp_path):
     result = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     assert not (tmp_path / "intel").exists()
+
+
+def test_closing_twice_is_harmless_and_a_closed_runtime_says_so(tiny):
+    runtime = OpenVINORuntime(tiny)
+    runtime.close()
+    runtime.close()
+    with pytest.raises(RuntimeError, match="closed"):
+        runtime.step(image(), None)

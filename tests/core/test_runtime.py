@@ -9,6 +9,7 @@ from types import ModuleType
 import pytest
 from tiny_onnx import write_tiny_model
 
+from video_knet_core.engine import background
 from video_knet_core.engine import runtime as runtime_module
 from video_knet_core.engine.background import SwappingRuntime
 from video_knet_core.engine.onnx_runtime import OnnxRuntime
@@ -161,6 +162,20 @@ def test_an_engine_that_must_be_built_is_left_to_the_background(tiny, tensorrt, 
     assert "while tensorrt or tensorrt-rtx is prepared" in caplog.text
     runtime.close()
     runtime._owner.thread.join(20)  # or it would open the engine of the next test
+
+
+def test_the_engine_at_hand_is_closed_when_no_build_can_begin(tiny, tensorrt, monkeypatch):
+    closed = []
+    monkeypatch.setattr(OnnxRuntime, "close", lambda runtime: closed.append(runtime.name))
+
+    def fail(*arguments):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(background, "SwappingRuntime", fail)
+    monkeypatch.setitem(runtime_module.BACKENDS, "openvino", runtime_module.Backend(broken))
+    with pytest.raises(RuntimeError, match="thread"):
+        open_runtime(tiny, background=True)
+    assert closed == ["onnxruntime-cpu"]
 
 
 def test_no_worse_engine_is_built_than_the_one_that_serves(tiny, tensorrt):

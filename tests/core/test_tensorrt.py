@@ -15,7 +15,7 @@ from recurrent_onnx import WHITE, write_recurrent_model
 from tiny_onnx import CHANNELS, HEIGHT, SLOTS, WIDTH, write_model
 
 from video_knet_core.config import TASKS
-from video_knet_core.engine import cuda
+from video_knet_core.engine import cuda, tensorrt
 from video_knet_core.engine.buffer_plan import ALIGNMENT, BufferPlan
 from video_knet_core.engine.model_file import INPUTS, outputs_of
 from video_knet_core.engine.onnx_runtime import OnnxRuntime
@@ -327,6 +327,23 @@ def test_close_frees_all_and_may_be_repeated(gpu, model):
     np.testing.assert_array_equal(runtime.portable_state(state), segments.kernels)
     with pytest.raises(RuntimeError, match="tensorrt recurrent is closed"):
         runtime.step(frames(1)[0], state)
+
+
+def test_a_close_that_raises_frees_the_device_and_ends_the_thread(gpu, model, monkeypatch):
+    before = threading.active_count()
+    runtime = TensorRTRuntime(model)
+    _, state = runtime.step(frames(1)[0], None)
+    assert state.camera, "held, or its memory is freed before"
+
+    def fail(buffers):
+        raise RuntimeError("the GPU is gone")
+
+    monkeypatch.setattr(tensorrt._CameraBuffers, "free", fail)
+    with pytest.raises(RuntimeError, match="the GPU is gone"):
+        runtime.close()
+    assert gpu.device.left and gpu.device.live == 0
+    assert threading.active_count() == before
+    runtime.close()
 
 
 def test_a_runtime_that_is_dropped_frees_all(gpu, model):

@@ -75,3 +75,11 @@ def test_a_wrong_image_a_missing_file_and_the_wrong_backend_are_named(checkpoint
         open_runtime(tmp_path / "absent.safetensors")
     with pytest.raises(ModelError, match="small.safetensors is not a model that ONNX Runtime"):
         open_runtime(checkpoint, backend="onnxruntime-cpu")
+
+
+def test_closing_twice_is_harmless_and_a_closed_runtime_says_so(checkpoint):
+    runtime = open_runtime(checkpoint)
+    runtime.close()
+    runtime.close()
+    with pytest.raises(RuntimeError, match="closed"):
+        runtime.step(np.zeros((runtime.info.height, runtime.info.width, 3), np.uint8), None)

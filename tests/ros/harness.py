@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray
-from lifecycle_msgs.srv import ChangeState
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState, GetState
 from rcl_interfaces.srv import SetParameters
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
@@ -188,12 +189,16 @@ class World:
 
     def call(self, kind: type, service: str, request: Any) -> Any:
         """Response of a service of the camera node, or of any other by its full name."""
+        future = self.request(kind, service, request)
+        self.wait(future.done, f"an answer of {service}")
+        return future.result()
+
+    def request(self, kind: type, service: str, request: Any) -> Any:
+        """Future of what `call` returns."""
         name = service if service.startswith("/") else f"/video_knet/{service}"
         client = self.tester.create_client(kind, name)
         self.wait(client.service_is_ready, f"service {service}")
-        future = client.call_async(request)
-        self.wait(future.done, f"an answer of {service}")
-        return future.result()
+        return client.call_async(request)
 
     def set_parameter(self, name: str, value: Any) -> Any:
         """Result of setting one parameter from outside."""
@@ -203,9 +208,18 @@ class World:
 
     def transition(self, label: str) -> bool:
         """Ask for a lifecycle transition from outside, as `ros2 lifecycle set` does."""
-        request = ChangeState.Request()
-        request.transition.label = label
-        return self.call(ChangeState, "change_state", request).success
+        future = self.request_transition(label)
+        self.wait(future.done, f"an answer to {label}")
+        return future.result().success
+
+    def request_transition(self, label: str) -> Any:
+        """Future of the response to a lifecycle transition."""
+        request = ChangeState.Request(transition=Transition(label=label))
+        return self.request(ChangeState, "change_state", request)
+
+    def state(self) -> str:
+        """The lifecycle state that the camera node reports."""
+        return self.call(GetState, "get_state", GetState.Request()).current_state.label
 
     def now(self) -> float:
         """Seconds on the clock of the nodes."""

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 from harness import RELIABLE, PaintedRuntime, image_message, street
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
 from rclpy.exceptions import InvalidNodeNameException
 from rclpy.qos import ReliabilityPolicy
 from sensor_msgs.msg import Image
 from video_knet_ros.msg import TrackedInstanceArray
 
 from video_knet_ros import cameras, node
+from video_knet_ros.shared_runtime import SharedRuntimes
 from video_knet_ros.worker import InferenceThread
 
 
@@ -19,7 +24,7 @@ class Rig:
     def __init__(self, world, *names: str) -> None:
         self.world, self.thread = world, InferenceThread()
         self.progress: list = []
-        made = cameras.create_cameras(names, self.thread, self.open)
+        made = cameras.create_cameras(names, self.thread, lambda *a, **k: self.open(*a, **k))
         self.nodes = {camera.get_name(): camera for camera in made}
         for camera in made:
             node.start(camera)
@@ -144,11 +149,88 @@ def test_cameras_with_other_engine_options_have_another_engine(world):
     assert all(runtime.closed for runtime in world.runtimes)
 
 
-def test_a_name_that_cannot_be_one_is_refused(world):
+def transition(world, name: str, label: str):
+    """Future of the response of a camera to a lifecycle transition."""
+    request = ChangeState.Request(transition=Transition(label=label))
+    return world.request(ChangeState, f"/{name}/change_state", request)
+
+
+def make(world, name: str, *labels: str) -> None:
+    for label in labels:
+        future = transition(world, name, label)
+        world.wait(future.done, f"{label} of {name}")
+        assert future.result().success, label
+
+
+def test_cameras_go_on_while_the_engine_of_one_opens(world, rig, monkeypatch):
+    opening = threading.Event()
+
+    def open_slowly(path, **options):
+        assert opening.wait(60)
+        return world.open_painted(path)
+
+    make(world, "rear", "deactivate", "cleanup")
+    rig.nodes["rear"].set_parameters([node.Parameter("model", value="slow.onnx")])
+    rig.open = open_slowly
+    configured = transition(world, "rear", "configure")
+    world.report(lambda v: v["state"] == "configuring", name="/rear")
+    for i in range(3):
+        rig.send("front", street(i), 1 + 0.1 * i)
+    world.report(lambda v: v["state"] == "active", name="/front")
+    assert not configured.done()
+    opening.set()
+    world.wait(configured.done, "the answer")
+    assert configured.result().success
+    make(world, "rear", "activate")
+    rig.send("front", street(3), 1.3)
+
+
+def test_an_engine_that_hangs_harms_only_its_own_cameras_and_a_new_one_can_be_had(
+    world, rig, monkeypatch
+):
+    monkeypatch.setattr(node, "CLOSE_WAIT_S", 0.3)
+    make(world, "rear", "deactivate", "cleanup")
+    rig.nodes["rear"].set_parameters([node.Parameter("threads", value=3)])
+    make(world, "rear", "configure", "activate")
+    hung, _ = world.runtimes
+    hung.gate.clear()
+    rig.topics["front"].publish(image_message(street(1), 1.0))
+    world.wait(lambda: hung.seen, "inference to begin")
+    world.wait(lambda: rig.asks_for_all("rear"), "a reliable subscription")
+    world.wait(lambda: rig.nodes["rear"].readers["instances"], "the reader")
+    world.wait(rig.topics["rear"].get_subscription_count, "the subscription")
+    rig.send("rear", street(1), 1.0)
+    make(world, "front", "deactivate", "cleanup", "configure", "activate")
+    assert len(world.runtimes) == 3, "a hung engine is not shared"
+    world.wait(lambda: rig.asks_for_all("front"), "a reliable subscription")
+    world.wait(lambda: rig.nodes["front"].readers["instances"], "the reader")
+    world.wait(rig.topics["front"].get_subscription_count, "the subscription")
+    rig.send("front", street(2), 1.1)
+    hung.gate.set()
+    world.wait(lambda: hung.closed, "the hung engine to be closed")
+
+
+def test_a_handle_that_is_closed_twice_gives_up_one_share(world):
+    shared = SharedRuntimes(world.open_painted)
+    first, second = (shared.open("some.onnx") for _ in range(2))
+    first.close()
+    first.close()
+    assert not world.runtimes[0].closed
+    second.close()
+    assert world.runtimes[0].closed
+
+
+def test_a_name_that_cannot_be_one_is_refused_and_leaves_no_camera(world, monkeypatch):
+    destroyed = []
+    destroy = node.CameraNode.destroy_node
+    monkeypatch.setattr(
+        node.CameraNode, "destroy_node", lambda n: (destroyed.append(n.get_name()), destroy(n))
+    )
     thread = InferenceThread()
     with pytest.raises(InvalidNodeNameException):
-        cameras.create_cameras(["front camera"], thread)
-    thread.close()
+        cameras.create_cameras(["front", "rear camera"], thread)
+    assert destroyed == ["front"]
+    assert thread.close()
 
 
 BAD_ARGUMENTS = [[], ["front", "front"], ["front", "--ros-args", "-r", "image:=bad//topic"]]

@@ -11,7 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from harness import RELIABLE, World, stamps
+from harness import RELIABLE, World, image_message, stamps, street
 from lifecycle_msgs.srv import ChangeState
 from sensor_msgs.msg import Image
 from std_srvs.srv import Trigger
@@ -31,11 +31,12 @@ class Processes:
         self._folder = folder
         self._running: list[subprocess.Popen] = []
 
-    def start(self, module: str, *ros_args: str) -> subprocess.Popen:
+    def start(self, module: str, *ros_args: str, **variables: str) -> subprocess.Popen:
         code = f"import sys; from {module} import main; sys.exit(main())"
         command = [sys.executable, "-c", code, "--ros-args", *ros_args]
         with self.log(module).open("w") as log:
-            env = {**os.environ, "OMP_NUM_THREADS": "1"}
+            path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+            env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path, **variables}
             process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=log, stderr=log)
         self._running.append(process)
         return process
@@ -114,8 +115,10 @@ def test_a_corrupt_model_and_an_impossible_transition_leave_the_process_alive(
     log = processes.log(NODE)
     world.wait(lambda: "not configured" in log.read_text(), "the start", timeout=60)
     world.wait(client.service_is_ready, "the service")
-    client.call_async(request)
-    world.wait(lambda: "a callback failed: RCLError" in log.read_text(), "the report")
+    answer = client.call_async(request)
+    world.wait(answer.done, "an answer")
+    assert answer.result().success is False
+    assert "the node is unconfigured" in log.read_text()
     assert world.call(Trigger, "/lonely/reset_tracker", Trigger.Request()).success is False
     assert process.poll() is None
     (line,) = [line for line in log.read_text().splitlines() if "not configured" in line]
@@ -130,6 +133,7 @@ def test_a_corrupt_model_and_an_impossible_transition_leave_the_process_alive(
     [
         (SOURCE, "source:=no/such/video.mp4", "no video 'no/such/video.mp4'"),
         (NODE, "threads:=0", "Parameter threads out of range"),
+        (NODE, "use_sim_time:=perhaps", "use_sim_time"),
     ],
 )
 def test_settings_that_cannot_be_used_end_the_process_with_one_line(
@@ -157,3 +161,30 @@ def test_a_ros_argument_that_cannot_be_read_ends_the_process_in_one_line(process
     assert process.wait(60) == 1
     log = processes.log(module).read_text()
     assert "Couldn't parse remap rule: '-r image:=bad//topic'" in log and "Traceback" not in log
+
+
+def test_a_namespace_that_cannot_be_one_ends_the_process_in_one_line(processes):
+    process = processes.start(NODE, "-r", "__ns:=/robot/")
+    assert process.wait(60) == 1
+    (line,) = processes.log(NODE).read_text().strip().splitlines()
+    assert "invalid node namespace" in line
+
+
+@pytest.mark.parametrize("fault", ["open", "step", "close", "close raises"])
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
+def test_a_process_ends_whatever_its_engine_does(world, processes, fault, ending):
+    process = processes.start("faulty_node", FAULT=fault)
+    log = processes.log("faulty_node")
+    camera_topic = world.tester.create_publisher(Image, "/video_knet/image", RELIABLE)
+    if fault == "open":
+        world.wait(lambda: "opening" in log.read_text(), "the opening", timeout=60)
+    else:
+        world.wait(camera_topic.get_subscription_count, "the subscription", timeout=60)
+        image = image_message(street())
+        world.wait(lambda: camera_topic.publish(image) or "in a step" in log.read_text(), "a step")
+    process.send_signal(ending)
+    assert process.wait(30) == 0
+    text = log.read_text()
+    assert "Traceback" not in text
+    reason = "the GPU is gone" if fault == "close raises" else "busy for"
+    assert sum(reason in line for line in text.splitlines()) >= 1

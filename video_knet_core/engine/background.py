@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 from ..types import Segments
 from .runtime import Progress, Runtime
 
+BUILD_THREAD = "engine-build"
+"""Name of the threads that build engines."""
 LOG_PERIOD_S = 10.0
 """A build that goes on says so in the log this often."""
 
@@ -65,7 +67,7 @@ class SwappingRuntime:
         self._open = {self._serving}
         self._on_trial = False
         self._closed = False
-        self._owner = _Owner("engine-build")
+        self._owner = _Owner(BUILD_THREAD)
         self._owner.submit(lambda: self._build(open_better))
 
     @property
@@ -101,7 +103,7 @@ class SwappingRuntime:
         """Open the better runtime, in the thread that will own it."""
         try:
             runtime = open_better(self._report)
-        except Exception as error:  # whatever a vendor's library raises, frames go on
+        except BaseException as error:  # whatever a vendor's library raises, frames go on
             self._owner.end()
             if not self._closed:
                 self._give_up("no better engine", error)
@@ -112,7 +114,7 @@ class SwappingRuntime:
                 self._better = better
                 self._open.add(better)
                 return
-        runtime.close()
+        _Engine(runtime).close()
         self._owner.end()
 
     def _report(self, what: str, share: float) -> None:
@@ -122,17 +124,22 @@ class SwappingRuntime:
         if now - self._logged >= LOG_PERIOD_S:
             self._logged = now
             _log.info("%s %.0f %%", what, 100 * share)
-        self._tell(what, share)
-
-    def _tell(self, what: str, share: float) -> None:
         if self._progress:
             self._progress(what, share)
 
-    def _give_up(self, what: str, error: Exception) -> None:
+    def _announce(self, what: str) -> None:
+        """Report what came of the build; a callback that fails must not take a frame with it."""
+        try:
+            if self._progress:
+                self._progress(what, 1.0)
+        except Exception:  # of the caller's own code
+            _log.exception("a progress callback failed")
+
+    def _give_up(self, what: str, error: BaseException) -> None:
         """Say why the present runtime stays."""
         reason = f"{what}: {error or type(error).__name__}"
         _log.warning("%s stays: %s", self.name, reason)
-        self._tell(reason, 1.0)
+        self._announce(reason)
 
     # --- the swap
 
@@ -162,14 +169,18 @@ class SwappingRuntime:
     def _accept(self, better: _Engine) -> None:
         with self._lock:
             old, self._serving, self._better = self._serving, better, None
-            self._retire(old)
+            retired = self._retire(old)
+        if retired:
+            old.close()
         _log.info("%s takes over from %s", better.runtime.name, old.runtime.name)
-        self._tell(f"{better.runtime.name} serves", 1.0)
+        self._announce(f"{better.runtime.name} serves")
 
     def _reject(self, better: _Engine, error: Exception) -> None:
         with self._lock:
             self._better = None
-            self._retire(better)
+            retired = self._retire(better)
+        if retired:
+            better.close()
         self._give_up(f"the first step of {better.runtime.name} failed", error)
 
     # --- steps
@@ -189,8 +200,9 @@ class SwappingRuntime:
         finally:
             with self._lock:
                 engine.steps -= 1
-                if engine is not self._serving:
-                    self._retire(engine)
+                retired = engine is not self._serving and self._retire(engine)
+            if retired:
+                engine.close()
 
     def _step(
         self, engine: _Engine, image: NDArray[np.uint8], state: Any | None
@@ -203,17 +215,17 @@ class SwappingRuntime:
             engine.states.add(new)
         return segments, new
 
-    def _retire(self, engine: _Engine) -> None:
-        """Close an engine that shall not serve, if no step runs on it; its states become portable.
+    def _retire(self, engine: _Engine) -> bool:
+        """Whether an engine that shall not serve is to be closed: no step runs on it.
 
-        The lock is held.
+        Its states become portable. The lock is held, and is not while it closes: that may hang.
         """
         if engine.steps or engine not in self._open:
-            return
+            return False
         for state in engine.states:
             state.value, state.engine = _portable(state), None
         self._open.remove(engine)
-        engine.close()
+        return True
 
 
 @dataclass(eq=False)
@@ -236,8 +248,8 @@ class _Engine:
         """Free the runtime; a broken one must not take a frame with it."""
         try:
             self.runtime.close()
-        except Exception:
-            _log.exception("closing %s failed", self.runtime.name)
+        except Exception as error:  # of any backend
+            _log.error("closing %s failed: %s: %s", self.runtime.name, type(error).__name__, error)
 
 
 @dataclass(eq=False)

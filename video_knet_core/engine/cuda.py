@@ -87,6 +87,7 @@ class Device(ABC):
 
     def __init__(self) -> None:
         self._releases: dict[Resource, Callable[[], object]] = {}
+        self._closed = False
 
     @abstractmethod
     def allocate(self, size: int) -> DeviceMemory:
@@ -136,7 +137,10 @@ class Device(ABC):
                 _log.warning("a %s could not be freed: %s", type(resource).__name__, str(error))
 
     def close(self) -> None:
-        """Free all that is left, the newest first, and give the context back."""
+        """Free all that is left, the newest first, and give the context back, once."""
+        if self._closed:
+            return
+        self._closed = True
         self.free(*reversed(list(self._releases)))
         try:
             self._leave()

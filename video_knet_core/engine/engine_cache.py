@@ -82,7 +82,7 @@ class PlanKey:
 def default_folder() -> Path:
     """$VIDEO_KNET_CACHE, else video_knet in $XDG_CACHE_HOME, else in ~/.cache."""
     if named := os.environ.get("VIDEO_KNET_CACHE"):
-        return Path(named)
+        return Path(named).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "video_knet"
 
 
@@ -270,12 +270,13 @@ def read_plan(path: Path) -> tuple[PlanKey, bytes]:
 
 def _open_trusted(path: Path) -> IO[bytes]:
     """Open a file that only this user or root can have written; PlanError if others could."""
-    file = path.open("rb")
-    status = os.fstat(file.fileno())
-    writable = status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
-    if status.st_uid in (os.geteuid(), 0) and not writable:
-        return file
-    file.close()
+    with contextlib.ExitStack() as opened:
+        file = opened.enter_context(path.open("rb"))
+        status = os.fstat(file.fileno())
+        writable = status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+        if status.st_uid in (os.geteuid(), 0) and not writable:
+            opened.pop_all()
+            return file
     mode = stat.S_IMODE(status.st_mode)
     raise PlanError(
         f"is not trusted: owner {status.st_uid} and mode {mode:o}, wanted yours or root's, and no "

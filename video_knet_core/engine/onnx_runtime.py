@@ -31,15 +31,19 @@ class OnnxRuntime:
         model = ModelFile.read(path, form="deploy")
         self.name = "onnxruntime-cuda" if cuda else "onnxruntime-cpu"
         self.info = model.info
-        self._session = _open_session(model.path, threads, cuda)
+        self._session: onnxruntime.InferenceSession | None = _open_session(
+            model.path, threads, cuda
+        )
         self._model = model
 
     def step(self, image: NDArray[np.uint8], state: Any | None) -> tuple[Segments, Any]:
         """Segment one frame; see `Runtime.step`."""
         self.info.check_image(image)
+        if (session := self._session) is None:
+            raise RuntimeError("the runtime is closed")
         inputs = self._model.inputs(image, state)
         names = list(self._model.outputs)
-        results = dict(zip(names, self._session.run(names, inputs), strict=True))
+        results = dict(zip(names, session.run(names, inputs), strict=True))
         return self.info.segments(results), results["kernels"]
 
     def portable_state(self, state: Any) -> NDArray[np.float32]:
@@ -47,8 +51,8 @@ class OnnxRuntime:
         return np.asarray(state, np.float32)
 
     def close(self) -> None:
-        """Free the session; the runtime cannot be used after."""
-        del self._session
+        """Free the session; the runtime cannot be used after. A second time does nothing."""
+        self._session = None
 
 
 def _open_session(path: Path, threads: int, cuda: bool) -> onnxruntime.InferenceSession:

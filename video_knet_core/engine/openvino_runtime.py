@@ -45,9 +45,9 @@ class OpenVINORuntime:
         }
         try:
             compiled = openvino.Core().compile_model(str(model.path), "CPU", settings)
+            self._request: Any = compiled.create_infer_request()
         except RuntimeError as error:
             raise BackendError(f"OpenVINO cannot run {model.path}: {error}") from None
-        self._request = compiled.create_infer_request()
         self._busy = threading.Lock()  # a request serves one thread at a time
         self._model = model
 
@@ -56,6 +56,8 @@ class OpenVINORuntime:
         self.info.check_image(image)
         inputs = self._model.inputs(image, state)
         with self._busy:
+            if self._request is None:
+                raise RuntimeError("the runtime is closed")
             found = self._request.infer(inputs, share_inputs=True, share_outputs=False)
         results = {name: found[name] for name in self._model.outputs}
         return self.info.segments(results), results["kernels"]
@@ -65,8 +67,8 @@ class OpenVINORuntime:
         return state
 
     def close(self) -> None:
-        """Free the model; the runtime cannot be used after."""
-        del self._request
+        """Free the model; the runtime cannot be used after. A second time does nothing."""
+        self._request = None
 
 
 def _import_openvino() -> ModuleType:

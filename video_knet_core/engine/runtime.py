@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -106,7 +105,7 @@ class Runtime(Protocol):
         ...
 
     def close(self) -> None:
-        """Free the engine; it cannot be used after."""
+        """Free the engine; it cannot be used after. A second time does nothing."""
         ...
 
 
@@ -195,7 +194,11 @@ class _Ladder:
         from .background import SwappingRuntime
 
         later = _Ladder(self._path, self._threads)
-        return SwappingRuntime(present, partial(later.open_first, slow), progress)
+        try:
+            return SwappingRuntime(present, partial(later.open_first, slow), progress)
+        except BaseException:  # no thread can be started
+            present.close()
+            raise
 
     def _is_quick(self, name: str) -> bool:
         try:
@@ -221,8 +224,10 @@ class _Ladder:
         try:
             check_agreement(runtime, self._path, self._threads)
         except BaseException:
-            with suppress(Exception):  # of a device that is lost; the trial tells why
+            try:
                 runtime.close()
+            except Exception as error:  # of a device that is lost: the trial has the reason
+                _log.warning("closing %s failed: %s", runtime.name, error)
             raise
 
     def _tell(self, name: str, slow: Sequence[str] = ()) -> None:

@@ -48,7 +48,8 @@ from .tensorrt_build import Library, Progress, build_from_bytes, load_library
 from .tensorrt_build import build_plan as build_plan
 
 EXIT_WAIT_S = 5.0
-"""How long the end of a program, or the last reference to an engine, waits for it to be freed."""
+"""How long the end of a program, the last reference to an engine, or an opening that failed waits
+for the thread of the engine."""
 
 _log = logging.getLogger(__name__)
 
@@ -99,7 +100,7 @@ class TensorRTRuntime:
             )
         except BaseException:  # Ctrl-C too: the build stops at its next step
             cancelled.set()
-            owner.close()
+            owner.close(EXIT_WAIT_S)
             raise
         self._owner = owner
         self._finalizer = weakref.finalize(self, _shut_down, owner, self._engine)
@@ -127,8 +128,10 @@ class TensorRTRuntime:
     def close(self) -> None:
         """Free everything on the GPU; the runtime and its states cannot be used after."""
         if self._finalizer.detach() is not None:
-            self._owner.call(self._engine.close)
-            self._owner.close()
+            try:
+                self._owner.call(self._engine.close)
+            finally:
+                self._owner.close()
 
 
 def engine_is_cached(path: str | Path, flavour: str = "tensorrt") -> bool:
@@ -470,9 +473,11 @@ class _Engine:
         """Free all, in the order that TensorRT asks for; a second time does nothing."""
         if self._loaded is None:
             return
-        for buffers in list(self.cameras):
-            buffers.free()
-        self._kernels = None
-        self._loaded = None
-        self._scratch = None
-        self.device.close()
+        try:
+            for buffers in list(self.cameras):
+                buffers.free()
+        finally:
+            self._kernels = None
+            self._loaded = None
+            self._scratch = None
+            self.device.close()

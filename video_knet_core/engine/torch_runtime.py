@@ -52,6 +52,8 @@ class TorchRuntime:
     def step(self, image: NDArray[np.uint8], state: Any | None) -> tuple[Segments, Any]:
         """Segment one frame; see `Runtime.step`."""
         self.info.check_image(image)
+        if not hasattr(self, "model"):
+            raise RuntimeError("the runtime is closed")
         if isinstance(state, np.ndarray):
             state = self._state_of(torch.from_numpy(state))
         return self.step_pixels(torch.from_numpy(image).permute(2, 0, 1).float(), state)
@@ -79,5 +81,6 @@ class TorchRuntime:
         return PreviousKernels(kernels[None].to(mean), valid)
 
     def close(self) -> None:
-        """Free the network; the runtime cannot be used after."""
-        del self.model
+        """Free the network; the runtime cannot be used after. A second time does nothing."""
+        if hasattr(self, "model"):
+            del self.model

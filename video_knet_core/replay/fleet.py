@@ -195,8 +195,11 @@ class Worker:
             return failure(job, str(error), time.perf_counter() - start)
 
     def close(self) -> None:
-        """Free the engine."""
-        self._runtime.close()
+        """Free the engine; one that is lost may not be freed, which is logged."""
+        try:
+            self._runtime.close()
+        except Exception as error:  # of any backend
+            _log.error("closing %s failed: %s", self._runtime.name, error)
 
     def _replay(self, job: Job) -> Outcome:
         settings, tracking = self._plan.settings, self._plan.tracking
@@ -222,17 +225,19 @@ def replay_serially(jobs: Sequence[Job], plan: Plan) -> Iterator[Outcome]:
     Raises what `open_runtime` does.
     """
     queue, worker = Queue(jobs), Worker(plan)
-    while job := queue.take():
-        try:
-            outcome = worker.replay(job)
-        except Exception as error:
-            _log.exception("%s: unexpected", job.name)
-            outcome = failure(job, f"{type(error).__name__}: {error}")
-            worker.close()
-            worker = Worker(plan)
-        if settled := queue.settle(outcome):
-            yield settled
-    worker.close()
+    try:
+        while job := queue.take():
+            try:
+                outcome = worker.replay(job)
+            except Exception as error:  # a bug, or an engine that is lost: the next bag may work
+                _log.exception("%s: unexpected", job.name)
+                outcome = failure(job, f"{type(error).__name__}: {error}")
+                worker.close()
+                worker = Worker(plan)
+            if settled := queue.settle(outcome):
+                yield settled
+    finally:
+        worker.close()
 
 
 # --- the report ----------------------------------------------------------------------------------

@@ -86,9 +86,10 @@ class Products:
 
     def close(self) -> None:
         """Close the files."""
+        video, self._video = self._video, None
+        if video is not None:
+            self._stack.callback(video.close)
         self._stack.close()
-        if self._video is not None:
-            self._video.close()
 
     def _write_labels(self, result: Processed) -> None:
         semantic, instance = result.frame.semantic_map(), result.frame.track_id_map()

@@ -71,9 +71,9 @@ class RerunRecording:
 
     def close(self) -> None:
         """Close the file."""
-        if self._stream is not None:
-            self._stream.disconnect()
-            self._stream = None
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            stream.disconnect()
 
     def _open(self) -> Any:
         """The file under way; each begins with the names and colours of the classes."""

@@ -7,7 +7,7 @@ import logging
 import shutil
 import time
 from collections.abc import Generator, Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -141,9 +141,15 @@ class _Replay:
         self._report = Report(self._facts(path, tracking)) if settings.report else None
         self._restore()
         self._copied = self._topics_to_copy() if settings.merge else {}
-        self._products = {topic: self._products_of(topic) for topic in topics}
-        self._files = Background()
         self._part: Ros2Writer | None = None
+        self._products: dict[str, Products] = {}
+        try:
+            for topic in topics:
+                self._products[topic] = self._products_of(topic)
+        except BaseException:
+            self._close()
+            raise
+        self._files = Background()
         self._part_frames = 0
         self._damage = ""
         self._messages = self._journal.messages
@@ -287,12 +293,13 @@ class _Replay:
         shutil.rmtree(self._out / UNFINISHED, ignore_errors=True)
 
     def _close(self) -> None:
-        if self._part is not None:
-            self._part.abort()
-        for products in self._products.values():
-            products.close()
-        if self._rerun is not None:
-            self._rerun.close()
+        with ExitStack() as stack:  # each is closed, also after one that fails
+            if self._rerun is not None:
+                stack.callback(self._rerun.close)
+            for products in self._products.values():
+                stack.callback(products.close)
+            if self._part is not None:
+                stack.callback(self._part.abort)
 
     # --- state
 
