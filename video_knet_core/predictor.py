@@ -40,7 +40,8 @@ class VideoPredictor:
     Args:
         runtime: the engine.
         tracking: settings of the tracker; in task semantic there is none.
-        first_epoch: number of the first epoch.
+        first_epoch: number of the first epoch. Give `epochs.new_epoch()` where results of several
+            processes come together: an epoch and a track id then name one object in all of them.
 
     Raises:
         ConfigError: the association needs a package that is missing.
@@ -64,7 +65,7 @@ class VideoPredictor:
 
     @property
     def epoch(self) -> int:
-        """Counts the resets."""
+        """Number of the stream of the last frame; ids of two epochs name different objects."""
         return self._tracker.epoch
 
     @property
@@ -84,10 +85,20 @@ class VideoPredictor:
             )
         self._tracker.config = config
 
-    def reset(self, reason: str = "requested") -> None:
-        """Forget the stream: the next frame is a first one, with new track ids."""
+    @property
+    def next_epoch(self) -> int:
+        """The lowest number that no epoch of this predictor has had; `epoch` may be lower than the
+        one before, see `step`."""
+        return self._newest_epoch + 1
+
+    def reset(self, epoch: int | None = None) -> None:
+        """Forget the stream: the next frame is a first one, with new track ids.
+
+        Args:
+            epoch: number of the new epoch; None = `next_epoch`.
+        """
         self._suspended = None
-        self._begin(reason)
+        self._begin("requested", epoch)
 
     def is_late(self, stamp: int) -> bool:
         """Whether an image came after one with a later stamp, and is better dropped than processed.
@@ -206,13 +217,13 @@ class VideoPredictor:
             self._begin(reason)
         self._suspended = suspended
 
-    def _begin(self, reason: str) -> None:
-        """A new stream, whose epoch none has had."""
+    def _begin(self, reason: str, epoch: int | None = None) -> None:
+        """A new stream; its epoch is one that none has had, if none is given."""
         self.last_reset = reason
         self._stream = _Stream()
-        self._tracker.epoch = self._newest_epoch
+        epoch = self.next_epoch if epoch is None else epoch
         self._tracker.reset()
-        self._newest_epoch = self._tracker.epoch
+        self._tracker.epoch = self._newest_epoch = epoch
 
     def _track(
         self,

@@ -21,6 +21,7 @@ from tqdm import tqdm
 from .config import TrackingConfig
 from .data.frames import FrameError, FrameSource
 from .engine.runtime import Runtime
+from .epochs import epoch_of
 from .predictor import VideoPredictor
 from .types import ClassTable, PanopticFrame, Track, TrackState
 from .visualize import OverlayVideo, overlay
@@ -163,6 +164,9 @@ def track_video(
     ):
         try:
             for image, stamp in itertools.islice(source, max_frames):
+                if not summary.inference_ms:
+                    facts = runtime.name, runtime.info.checkpoint_sha256, predictor.tracking
+                    predictor.reset(epoch_of(image, stamp, *facts))
                 frame = predictor.step(image, stamp)
                 recording.write(image, frame)
                 summary.add(frame, predictor.classes)

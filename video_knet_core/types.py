@@ -211,7 +211,7 @@ class PanopticFrame:
     ended: tuple[int, ...]
     """Track ids that ended with this frame; they never come back. A reset names none."""
     epoch: int
-    """Counts tracker resets; ids of different epochs have nothing to do with each other."""
+    """Number of the epoch, +1 at a reset of the tracker; an epoch and a track id name an object."""
     times: StageTimes
     masks: OverlappingMasks | None = None
     """Whole masks of the labels, in task instance."""

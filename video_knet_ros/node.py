@@ -14,7 +14,6 @@ from concurrent.futures import Future
 from concurrent.futures import wait as wait_for
 from functools import partial
 from pathlib import Path
-from random import SystemRandom
 
 from diagnostic_msgs.msg import DiagnosticArray
 from lifecycle_msgs.msg import Transition
@@ -26,6 +25,7 @@ from sensor_msgs.msg import CompressedImage, Image
 from std_srvs.srv import SetBool, Trigger
 
 from video_knet_core.engine.runtime import ModelInfo, Runtime, open_runtime
+from video_knet_core.epochs import new_epoch
 
 from . import conversions, diagnostics, parameters, process
 from .camera_engine import ENGINE_OPTIONS, Engine
@@ -81,9 +81,7 @@ class CameraNode(AsyncLifecycleNode):
         self._saving: Future[Path] | None = None
         self._state = "unconfigured"
         self._model, self._task, self._engine, self._build = "", "", "", ""
-        # of the next configuration; ids must not be mixed up with those of another one, nor with
-        # those of the process before a restart, so it begins anywhere
-        self._next_epoch = SystemRandom().randrange(2**31)
+        self._next_epoch = new_epoch()  # of the next configuration: no id may name two objects
         self.counts = diagnostics.FrameCounts()
         self._reporter = diagnostics.Reporter()
         self.add_on_set_parameters_callback(self._validate)
@@ -317,7 +315,7 @@ class CameraNode(AsyncLifecycleNode):
         frame = engine.predictor.step(image, stamp)
         if counts is not self.counts or outputs is not self._outputs:
             return  # the node was deactivated or cleaned up meanwhile
-        self._next_epoch = max(self._next_epoch, frame.epoch + 1)
+        self._next_epoch = engine.predictor.next_epoch
         self._last = Snapshot(message.header, image, frame)
         counts.inference_ms = frame.times.step
         counts.note_epoch(frame.epoch, engine.predictor.last_reset)

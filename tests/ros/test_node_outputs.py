@@ -258,7 +258,8 @@ def test_detections_and_their_labels_come_where_vision_msgs_is_installed(world, 
     (detections,) = world.wait(lambda: found, "detections")
     assert detections.header == message.header
     things = [row for row in table.instances if row.is_thing and row.label]
-    assert [d.id for d in detections.detections] == [str(row.track_id) for row in things]
+    names = [f"{table.tracker_epoch}/{row.track_id}" for row in things]
+    assert [d.id for d in detections.detections] == names
     latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
     labels = world.collect(vision.LabelInfo, "label_info", latched)
     (info,) = world.wait(lambda: labels, "the labels")

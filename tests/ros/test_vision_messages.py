@@ -28,7 +28,7 @@ def frames(*images: np.ndarray) -> list[PanopticFrame]:
 def test_each_thing_with_pixels_is_a_detection():
     (frame,) = frames(street())
     message = vision_messages.detections(HEADER, frame)
-    tracks = {str(t.track_id): t for t in frame.tracks if t.is_thing}
+    tracks = {f"{frame.epoch}/{t.track_id}": t for t in frame.tracks if t.is_thing}
     assert message.header == HEADER and len(tracks) == 2
     assert {d.id for d in message.detections} == set(tracks)
     for detection in message.detections:
@@ -60,6 +60,15 @@ def test_ids_stay_and_coasted_tracks_are_left_out():
     assert any(t.label == 0 for t in one.tracks), "the car should coast"
     (person,) = after
     assert person.id in {d.id for d in before}
+
+
+def test_the_ids_of_two_epochs_differ():
+    predictor = VideoPredictor(PaintedRuntime(), first_epoch=2**48)
+    first = vision_messages.detections(HEADER, predictor.step(street(), 1)).detections
+    predictor.reset()
+    second = vision_messages.detections(HEADER, predictor.step(street(), 2)).detections
+    assert [d.id for d in first] == ["281474976710656/1", "281474976710656/2"]
+    assert [d.id for d in second] == ["281474976710657/3", "281474976710657/4"]
 
 
 def test_a_thing_without_a_track_has_an_empty_id():

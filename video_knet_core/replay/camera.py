@@ -27,6 +27,7 @@ from ..bags.definitions import (
 from ..bags.writing import Ros2Writer, offered
 from ..config import TrackingConfig
 from ..engine.runtime import Runtime
+from ..epochs import epoch_of
 from ..predictor import VideoPredictor
 from ..ros_messages.conversions import Conversions, nanoseconds
 from ..ros_messages.detections import VisionConversions
@@ -89,9 +90,12 @@ class CameraReplay:
         self.node = node
         self.predictor = VideoPredictor(runtime, tracking)
         self.processed = 0
+        self.late = 0
+        """Images left out because they came after one with a later stamp."""
         self.failed = 0
         self.failures: list[str] = []
         """Reasons of the first failures."""
+        self._runtime = runtime
         self._settings = settings
         self._decoded = 0
         self._seen = 0
@@ -123,6 +127,12 @@ class CameraReplay:
             self._fail(message, decoded)
             return None
         image, stamp = decoded.image, nanoseconds(decoded.header.stamp)
+        if self.predictor.is_late(stamp or message.time):
+            self._skipped += 1
+            self.late += 1
+            return None
+        if not self.processed:
+            self.predictor.reset(self._first_epoch(message, decoded))
         try:
             frame = self.predictor.step(image, stamp or message.time)
         except FloatingPointError as error:
@@ -135,6 +145,13 @@ class CameraReplay:
         skipped, self._skipped = self._skipped, 0
         untimed = dataclasses.replace(frame, times=UNTIMED)
         return Processed(number, skipped, header, image, untimed, frame.times)
+
+    def _first_epoch(self, message: Message, decoded: Decoded) -> int:
+        """Of all that decides the results, so that no other recording has the same."""
+        stamp, settings = nanoseconds(decoded.header.stamp), self._settings
+        recording = message.topic.name, message.time, stamp, settings.every
+        engine = self._runtime.name, self._runtime.info.name, self._runtime.info.checkpoint_sha256
+        return epoch_of(decoded.image, *recording, *engine, self.predictor.tracking)
 
     def announce(self, writer: Ros2Writer) -> None:
         """Tell a bag of the topics of `write`."""
@@ -185,6 +202,7 @@ class CameraReplay:
         return {
             "predictor": np.frombuffer(self.predictor.state(), np.uint8),
             "processed": self.processed,
+            "late": self.late,
             "failed": self.failed,
             "failures": self.failures,
             "seen": self._seen,
@@ -195,6 +213,7 @@ class CameraReplay:
         """Go on where another replay of the same camera was."""
         self.predictor.restore(state["predictor"].tobytes())
         self.processed, self.failed = state["processed"], state["failed"]
+        self.late = state["late"]
         self.failures = state["failures"]
         self._seen, self._skipped = state["seen"], state["skipped"]
         self._decoded = self._seen

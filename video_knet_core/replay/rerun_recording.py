@@ -58,7 +58,8 @@ class RerunRecording:
         semantic = result.frame.semantic_map()
         stream.log(f"{node}/segmentation", self._rerun.SegmentationImage(semantic, opacity=0.5))
         things = [track for track in result.frame.tracks if track.is_thing and track.label]
-        stream.log(f"{node}/instances", self._boxes(things), self._facts(things))
+        facts = self._facts(things, result.frame.epoch)
+        stream.log(f"{node}/instances", self._boxes(things), facts)
 
     def finish_part(self, part: int) -> None:
         """Put the file of a part in its place."""
@@ -103,8 +104,9 @@ class RerunRecording:
             class_ids=[track.class_id for track in things],
         )
 
-    def _facts(self, things: list[Track]) -> Any:
+    def _facts(self, things: list[Track], epoch: int) -> Any:
         return self._rerun.AnyValues(
+            tracker_epoch=np.full(len(things), epoch, np.int64),
             track_id=np.array([track.track_id for track in things], np.int64),
             score=np.array([track.score for track in things], np.float32),
         )

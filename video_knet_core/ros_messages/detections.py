@@ -39,12 +39,12 @@ class VisionConversions:
     def detections(self, header: Any, frame: PanopticFrame) -> Any:
         """One detection per thing with pixels in this frame.
 
-        The `id` is the track id, and empty for a thing without a track. The messages have no place
-        for the tracker's epoch: after a reset, an id names another object. The `class_id` is the
-        number of the class, as vision_msgs wants it; `label_info` tells the names.
+        The `id` is "EPOCH/TRACK_ID", and empty for a thing without a track: the messages have no
+        place of their own for the epoch, without which a track id names several objects. The
+        `class_id` is the number of the class, as vision_msgs has it; `label_info` has the names.
         """
         things = [track for track in frame.tracks if track.is_thing and track.label]
-        rows = [self._detection(header, track) for track in things]
+        rows = [self._detection(header, track, frame.epoch) for track in things]
         return self._types.Detection2DArray(header=header, detections=rows)
 
     def label_info(self, header: Any, classes: ClassTable, threshold: float) -> Any:
@@ -58,7 +58,7 @@ class VisionConversions:
         rows = [self._types.VisionClass(class_id=c.id, class_name=c.name) for c in classes]
         return self._types.LabelInfo(header=header, class_map=rows, threshold=float(threshold))
 
-    def _detection(self, header: Any, track: Track) -> Any:
+    def _detection(self, header: Any, track: Track, epoch: int) -> Any:
         hypothesis = self._types.ObjectHypothesis(
             class_id=str(track.class_id), score=float(track.score)
         )
@@ -69,7 +69,7 @@ class VisionConversions:
             header=header,
             results=[result],
             bbox=self._box(track),
-            id=str(track.track_id) if track.track_id else "",
+            id=f"{epoch}/{track.track_id}" if track.track_id else "",
         )
 
     def _unknown_pose(self) -> Any:

@@ -90,6 +90,8 @@ class StreamClock:
     ahead: int = 0
     """By how much the stream time has run ahead of the stamps since the last step [ns]."""
     marks: tuple[Mark, ...] = ()
+    noise: int = 0
+    """Largest step back since the stamps were last regular [ns]."""
     before_leap: int | None = None
     """Stamp before the last one, if that leapt ahead: it may have been wrong."""
 
@@ -138,7 +140,8 @@ class StreamClock:
         mark = Mark(self.images + 1, stamp)
         is_gap = rest > GAP * usual and not self._not_begun
         marks = (*self._marks_kept(rest, exact), mark)[-MARKS:]
-        interval = _mean(marks) or self.interval
+        certain = marks[-1].stamp - marks[0].stamp >= 3 * self.noise
+        interval = (_mean(marks) if certain else None) or self.interval
         passed = difference if exact else rest if is_gap else interval or NOMINAL
         return replace(
             self,
@@ -153,6 +156,7 @@ class StreamClock:
             regular=self.regular + 1,
             ahead=0,
             marks=marks,
+            noise=0 if exact else self.noise,
             before_leap=self.stamp if is_gap else None,
         )
 
@@ -181,7 +185,7 @@ class StreamClock:
         marks, interval = self.marks, self.interval
         if self.steps < CERTAIN and self.regular >= REGULAR:  # those may not have been images
             interval, marks = None, tuple(mark for mark in marks if mark.image > 1)[-1:]
-        passed = interval or NOMINAL
+        passed, returns = interval or NOMINAL, self._is_return(stamp)
         known = interval is not None and standing <= FROZEN
         return replace(
             self,
@@ -192,8 +196,9 @@ class StreamClock:
             images=self.images + 1,
             standing=standing,
             regular=0,
-            ahead=0 if self._is_return(stamp) else self.ahead + passed - difference,
+            ahead=0 if returns else self.ahead + passed - difference,
             marks=marks,
+            noise=self.noise if returns else max(self.noise, -difference),
             before_leap=None,
         )
 

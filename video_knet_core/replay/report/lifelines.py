@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+from collections.abc import Iterable
 from dataclasses import astuple, dataclass
 from typing import Any
 
@@ -61,8 +62,8 @@ class Lifelines:
     """
 
     def __init__(self, classes: int) -> None:
-        self._epoch = 0
-        self._living: dict[int, Lifeline] = {}
+        self._epochs: list[int] = []  # the last two: after one wrong stamp the first is resumed
+        self._living: dict[tuple[int, int], Lifeline] = {}  # by epoch and track id
         self._longest: list[tuple[tuple[int, int, int], Lifeline]] = []  # a heap, least rank first
         self._ended = [0] * classes
         self.unconfirmed = 0
@@ -70,13 +71,13 @@ class Lifelines:
 
     def add(self, number: int, seconds: float, frame: PanopticFrame) -> None:
         """Take a frame: its number, and its time in the recording."""
-        if frame.epoch != self._epoch:
-            self._end(tuple(self._living))
-            self._epoch = frame.epoch
+        if frame.epoch not in self._epochs[-1:]:
+            self._epochs = [*self._epochs[-1:], frame.epoch]
+            self._end([name for name in self._living if name[0] not in self._epochs])
         for track in frame.tracks:
             if track.track_id and track.label:
                 self._line_of(track, frame.epoch).see(number, seconds, track)
-        self._end(frame.ended)
+        self._end([(frame.epoch, track_id) for track_id in frame.ended])
 
     def counts(self) -> list[int]:
         """Confirmed tracks by class."""
@@ -95,7 +96,7 @@ class Lifelines:
     def state(self) -> dict[str, Any]:
         """All that `restore` needs."""
         return {
-            "epoch": self._epoch,
+            "epochs": self._epochs,
             "living": [astuple(line) for line in self._living.values()],
             "longest": [astuple(line) for _, line in self._longest],
             "ended": self._ended,
@@ -106,20 +107,20 @@ class Lifelines:
         """Go on where others were."""
         living = [Lifeline(*row) for row in state["living"]]
         longest = [Lifeline(*row) for row in state["longest"]]
-        self._epoch, self._ended = state["epoch"], state["ended"]
-        self._living = {line.track_id: line for line in living}
+        self._epochs, self._ended = state["epochs"], state["ended"]
+        self._living = {(line.epoch, line.track_id): line for line in living}
         self._longest = [(line.rank, line) for line in longest]
         self.unconfirmed = state["unconfirmed"]
 
     def _line_of(self, track: Track, epoch: int) -> Lifeline:
-        if track.track_id not in self._living:
-            new = Lifeline(epoch, track.track_id, track.class_id, False, 0, 0, [])
-            self._living[track.track_id] = new
-        return self._living[track.track_id]
+        name = epoch, track.track_id
+        if name not in self._living:
+            self._living[name] = Lifeline(*name, track.class_id, False, 0, 0, [])
+        return self._living[name]
 
-    def _end(self, track_ids: tuple[int, ...]) -> None:
-        for track_id in track_ids:
-            line = self._living.pop(track_id, None)
+    def _end(self, names: Iterable[tuple[int, int]]) -> None:
+        for name in names:
+            line = self._living.pop(name, None)
             if line is not None and line.confirmed:
                 self._ended[line.class_id] += 1
                 heapq.heappush(self._longest, (line.rank, line))
