@@ -473,11 +473,9 @@ class _Engine:
         """Free all, in the order that TensorRT asks for; a second time does nothing."""
         if self._loaded is None:
             return
-        try:
-            for buffers in list(self.cameras):
-                buffers.free()
-        finally:
-            self._kernels = None
-            self._loaded = None
-            self._scratch = None
-            self.device.close()
+        for buffers in list(self.cameras):
+            buffers.free()
+        self._kernels = None
+        self._loaded = None
+        self._scratch = None
+        self.device.close()
