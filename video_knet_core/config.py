@@ -285,7 +285,7 @@ class TrackingConfig:
     embedding_momentum: float = 0.8
     """Weight of the new embedding in the memory of a track."""
     reset_gap_s: float = 5.0
-    """A longer gap between stamps, or a step backwards in time, resets the tracker."""
+    """A longer gap between stamps resets the tracker, as does a step back by over half a second."""
 
     def __post_init__(self) -> None:
         if self.association not in ASSOCIATIONS:

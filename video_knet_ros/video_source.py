@@ -1,5 +1,7 @@
 """A camera for people without one: plays a video file, an image folder, a webcam or the synthetic
-street on `camera/image_raw`, stamped like a camera's images and at a steady rate."""
+street on `camera/image_raw`, stamped like a camera's images and at a steady rate.
+
+In simulated time that has not begun the stamps are 0, as those of any node."""
 
 from __future__ import annotations
 
@@ -16,6 +18,36 @@ from std_msgs.msg import Header
 from video_knet_core.data.frames import DEFAULT_FPS, Frame, FrameError, open_frames
 
 from . import conversions, process
+
+
+class Stamps:
+    """Stamps of images that come at a steady rate, from a clock that may tick less often.
+
+    Where the clock stands still between two images they are a period apart, as far as it may be
+    with its next tick. A clock that stands longer is paused: the stamps stand still with it.
+
+    Args:
+        period: nanoseconds between two images.
+    """
+
+    def __init__(self, period: int) -> None:
+        self._period = period
+        self._last = 0
+        self._now: int | None = None
+        self._tick = 0
+
+    def next(self, now: int) -> int:
+        """The stamp of an image that is sent when the clock shows `now`; both in nanoseconds."""
+        if self._now and now > self._now:
+            self._tick = now - self._now
+        self._now = now
+        if now < self._last - self._tick:  # it was set back: nothing is known of its ticks
+            self._last, self._tick = now, 0
+        elif now > self._last:
+            self._last = now
+        else:
+            self._last = max(self._last, min(self._last + self._period, now + self._tick))
+        return self._last
 
 
 class VideoSource(Node):
@@ -42,9 +74,9 @@ class VideoSource(Node):
         )
         self._frames = open_frames(source, rate or DEFAULT_FPS)
         self._iterator: Iterator[Frame] = iter(self._frames)
-        self._last_stamp = 0
         self._publisher = self.create_publisher(Image, "camera/image_raw", _qos(reliability))
         rate = rate or self._frames.fps
+        self._stamps = Stamps(round(1e9 / rate))
         self.create_timer(1 / rate, self._tick, clock=Clock(clock_type=ClockType.STEADY_TIME))
         self.get_logger().info(f"{source} at {rate:g} images/s on {self._publisher.topic_name}")
 
@@ -67,7 +99,10 @@ class VideoSource(Node):
         if frame is None:
             self.get_logger().info("the video has ended")
             raise SystemExit(0)
-        header = Header(stamp=self._stamp(), frame_id=self._frame_id)
+        stamp = self._stamps.next(self.get_clock().now().nanoseconds)
+        if not stamp:
+            self.get_logger().warning("simulated time has not begun: the stamps are 0", once=True)
+        header = Header(stamp=conversions.time_message(stamp), frame_id=self._frame_id)
         self._publisher.publish(conversions.image_message(header, "rgb8", frame[0]))
 
     def _next_frame(self) -> Frame | None:
@@ -76,12 +111,6 @@ class VideoSource(Node):
             self._iterator = iter(self._frames)
             frame = next(self._iterator, None)
         return frame
-
-    def _stamp(self):
-        """The node's time, always later than the last: a camera never sends two images at once."""
-        now = self.get_clock().now().nanoseconds
-        self._last_stamp = max(now, self._last_stamp + 1)
-        return conversions.time_message(self._last_stamp)
 
 
 def _rate(value: object) -> float:

@@ -9,6 +9,7 @@ import pytest
 
 from video_knet_core import predictor as predictor_module
 from video_knet_core.engine.runtime import ModelInfo
+from video_knet_core.epochs import epoch_of, new_epoch
 from video_knet_core.predictor import VideoPredictor
 from video_knet_core.types import ClassInfo, ClassTable, Segments, TrackState
 
@@ -242,6 +243,27 @@ def test_the_stages_of_a_frame_are_timed(monkeypatch):
     monkeypatch.setattr("video_knet_core.predictor._stuff_row", row)
     times = stream.step(image(), 0).times
     assert dataclasses.astuple(times) == pytest.approx((1, 2, 4 + 2 * 16, 8))
+
+
+def test_live_epochs_are_random_and_exact_in_json():
+    epochs = {new_epoch() for _ in range(100)}
+    assert len(epochs) == 100 and max(epochs) < 2**48
+    assert all(float(epoch + 10**6) == epoch + 10**6 for epoch in epochs)
+
+
+def test_the_epoch_of_a_recording_is_that_of_all_it_depends_on():
+    assert epoch_of(image(), 5, "model") == epoch_of(image().copy(), 5, "model") < 2**48
+    others = [epoch_of(image(), 6, "model"), epoch_of(image(), 5), epoch_of(image()[:, ::-1], 5)]
+    assert len({epoch_of(image(), 5, "model"), *others}) == 4
+
+
+def test_an_epoch_can_be_given():
+    stream = VideoPredictor(ScriptedRuntime(segments()), first_epoch=7)
+    assert (stream.step(image(), 0).epoch, stream.next_epoch) == (7, 8)
+    stream.reset(epoch=20)
+    assert (stream.step(image(), 0).epoch, stream.next_epoch) == (20, 21)
+    stream.reset()
+    assert stream.epoch == 21
 
 
 def test_reset_starts_a_new_epoch():

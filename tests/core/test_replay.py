@@ -32,6 +32,7 @@ from video_knet_core.bags.definitions import (
 )
 from video_knet_core.bags.making import DELAY, FIRST_STAMP, BagFormat, make_bag
 from video_knet_core.cli import main
+from video_knet_core.config import TrackingConfig
 from video_knet_core.data import submissions
 from video_knet_core.data.frames import open_frames
 from video_knet_core.engine.runtime import open_runtime
@@ -526,6 +527,47 @@ def test_stamps_that_go_back_far_reset_the_tracker_as_in_the_live_node(runtime, 
     stamps, epochs = seen(tmp_path, [5, 5.1, 5.2, 1, 1.1, 5, 5.1], runtime)
     assert stamps == [5, 5.1, 5.2, 1, 1.1, 5, 5.1]
     assert epochs == [0, 0, 0, 1, 1, 1, 1]  # a gap of less than 5 s forward is none
+
+
+def test_an_image_that_is_too_late_to_be_put_in_order_is_left_out(runtime, tmp_path):
+    stamps = [1 + 0.05 * n for n in range(12)]
+    late = [*stamps[:7], 1.02, *stamps[7:]]
+    summary = replay(stamped(tmp_path, late), runtime, tmp_path / "out")
+    tables = result_of(tmp_path / "out").tables["/video_knet/instances"]
+    assert [nanoseconds(t.header.stamp) / 1e9 for t in tables] == pytest.approx(stamps)
+    assert summary.late == sum(t.skipped for t in tables) == 1 and "1 images were" in str(summary)
+    assert len({t.tracker_epoch for t in tables}) == 1
+
+
+def test_one_wrong_stamp_costs_no_ids(runtime, tmp_path):
+    _, epochs = seen(tmp_path, [5, 5.1, 5.2, 95.3, 5.4, 5.5, 5.6], runtime)
+    assert epochs == [0, 0, 0, 1, 0, 0, 0]
+    report = (tmp_path / "out/report.html").read_text()
+    assert "1 track" in report
+
+
+def first_epoch(out, runtime, path, tracking=None, **settings):
+    replay(path, runtime, out, ReplaySettings(**settings), tracking)
+    epoch = result_of(out).tables["/video_knet/instances"][0].tracker_epoch
+    assert 0 < epoch < 2**48
+    return epoch
+
+
+def test_the_epoch_is_the_same_for_the_same_results_and_no_other(runtime, tmp_path):
+    """Of a whole bag, with other products, of another start, of other images, of other settings."""
+    path = stamped(tmp_path, [1, 1.1, 1.2, 1.3])
+    (tmp_path / "other").mkdir()
+    other = stamped(tmp_path / "other", [1, 1.1, 1.2, 1.4][::-1])
+    whole = first_epoch(tmp_path / "a", runtime, path)
+    assert first_epoch(tmp_path / "b", runtime, path, report=False, tracks=True) == whole
+    assert first_epoch(tmp_path / "c", runtime, path, duration=0.2) == whole
+    different = {
+        first_epoch(tmp_path / "d", runtime, path, start=0.1),
+        first_epoch(tmp_path / "e", runtime, path, every=2),
+        first_epoch(tmp_path / "f", runtime, other),
+        first_epoch(tmp_path / "g", runtime, path, TrackingConfig(max_coast_s=1.0)),
+    }
+    assert len(different) == 4 and whole not in different
 
 
 def test_equal_stamps_stay_in_the_order_of_their_arrival(runtime, tmp_path):

@@ -8,11 +8,12 @@ import pytest
 from harness import BEST_EFFORT, RELIABLE, stamps
 from rclpy.parameter import Parameter
 from rclpy.qos import ReliabilityPolicy
+from rosgraph_msgs.msg import Clock as ClockMessage
 from sensor_msgs.msg import Image
 
 from video_knet_core.data.frames import FrameError
 from video_knet_ros import conversions
-from video_knet_ros.video_source import VideoSource
+from video_knet_ros.video_source import Stamps, VideoSource
 
 
 @pytest.fixture
@@ -54,6 +55,54 @@ def test_stamps_are_the_nodes_time_and_grow_at_the_rate(world, folder):
     assert times == sorted(set(times)) and 0 <= now - times[-1] < 2e9
     quickest = np.quantile(np.diff(times), 0.25)  # a busy machine delays single images
     assert quickest == pytest.approx(50e6, rel=0.4)
+
+
+MS = 1_000_000
+
+
+def stamped(clock):
+    """Stamps in ms of images 100 ms apart, for these times of the clock in ms."""
+    source = Stamps(100 * MS)
+    return [source.next(now * MS) / MS for now in clock]
+
+
+@pytest.mark.parametrize(
+    ("clock", "wanted"),
+    [
+        pytest.param([1000, 1100, 1205, 1298], [1000, 1100, 1205, 1298], id="a fine clock"),
+        pytest.param(
+            [1000] * 3 + [1300] * 3 + [1600] * 3,
+            [1000] * 3 + [1300, 1400, 1500, 1600, 1700, 1800],
+            id="a coarse clock, known after a tick",
+        ),
+        pytest.param(
+            [1000, 1200, 1200, 1200, 1200, 1200], [1000, 1200, 1300, 1400, 1400, 1400], id="paused"
+        ),
+        pytest.param(
+            [1000, 1250, 1250, 1250, 1500], [1000, 1250, 1350, 1450, 1500], id="no multiple"
+        ),
+        pytest.param([0, 0, 0, 5000, 5000], [0, 0, 0, 5000, 5000], id="not begun"),
+        pytest.param([5000, 5100, 100, 200], [5000, 5100, 100, 200], id="set back"),
+        pytest.param([5000, 5100, 0, 0], [5000, 5100, 0, 0], id="restarted"),
+    ],
+)
+def test_stamps_follow_the_clock_and_go_on_between_its_ticks(clock, wanted):
+    assert stamped(clock) == wanted
+
+
+def test_the_stamps_are_those_of_simulated_time(world, folder):
+    """0 until it has begun; then those of the clock, and never 1 ns apart."""
+    play(world, source=str(folder), rate=50.0, use_sim_time=True)
+    got = collect(world)
+    world.wait(lambda: len(got) >= 2, "images before simulated time")
+    assert set(stamps(got)) == {0}
+    clock = world.tester.create_publisher(ClockMessage, "/clock", RELIABLE)
+    world.wait(clock.get_subscription_count, "a reader of the clock")
+    clock.publish(ClockMessage(clock=conversions.time_message(1000 * 10**9)))
+    world.wait(lambda: stamps(got)[-1], "an image in simulated time")
+    count = len(got)
+    world.wait(lambda: len(got) > count + 2, "images while the clock stands still")
+    assert set(stamps(got)) == {0, 1000 * 10**9}
 
 
 @pytest.mark.parametrize(("name", "policy"), [("reliable", RELIABLE), ("best_effort", BEST_EFFORT)])

@@ -78,6 +78,7 @@ class CameraReplay:
         runtime: the engine; several cameras may share it.
         settings: of the replay.
         tracking: settings of the tracker.
+        recording: first and last time of the bag [ns], or what else tells it from others.
     """
 
     def __init__(
@@ -86,6 +87,7 @@ class CameraReplay:
         runtime: Runtime,
         settings: ReplaySettings,
         tracking: TrackingConfig | None = None,
+        recording: tuple[object, ...] = (),
     ) -> None:
         self.node = node
         self.predictor = VideoPredictor(runtime, tracking)
@@ -96,6 +98,7 @@ class CameraReplay:
         self.failures: list[str] = []
         """Reasons of the first failures."""
         self._runtime = runtime
+        self._recording = recording
         self._settings = settings
         self._decoded = 0
         self._seen = 0
@@ -149,9 +152,10 @@ class CameraReplay:
     def _first_epoch(self, message: Message, decoded: Decoded) -> int:
         """Of all that decides the results, so that no other recording has the same."""
         stamp, settings = nanoseconds(decoded.header.stamp), self._settings
-        recording = message.topic.name, message.time, stamp, settings.every
+        first = message.topic.name, message.time, stamp, settings.every
         engine = self._runtime.name, self._runtime.info.name, self._runtime.info.checkpoint_sha256
-        return epoch_of(decoded.image, *recording, *engine, self.predictor.tracking)
+        tracking = self.predictor.tracking
+        return epoch_of(decoded.image, *self._recording, *first, *engine, tracking)
 
     def announce(self, writer: Ros2Writer) -> None:
         """Tell a bag of the topics of `write`."""

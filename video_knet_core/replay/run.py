@@ -54,6 +54,8 @@ class ReplaySummary:
     """Processed in all, those before an interruption included."""
     failed: int
     """Images that could not be used."""
+    late: int
+    """Images left out because they came after one with a later stamp."""
     damage: str
     """Where and why the bag could be read no further; empty if all of it could."""
     frames_now: int
@@ -68,6 +70,8 @@ class ReplaySummary:
         ]
         if self.failed:
             lines.append(f"{self.failed} images could not be used")
+        if self.late:
+            lines.append(f"{self.late} images were left out: they came after a later one")
         if self.damage:
             lines.append(f"the bag is damaged; it was read up to there: {self.damage}")
         return "\n".join([*lines, f"{self.out}: {', '.join(_contents(self.out))}"])
@@ -134,8 +138,9 @@ class _Replay:
             "tracking": asdict(tracking),
         }
         self._journal = open_journal(out, task, resume)
+        recording = self._contents.start, self._contents.end
         self._cameras = {
-            topic: CameraReplay(node, runtime, settings, tracking)
+            topic: CameraReplay(node, runtime, settings, tracking, recording)
             for topic, node in self._nodes.items()
         }
         self._report = Report(self._facts(path, tracking)) if settings.report else None
@@ -170,6 +175,7 @@ class _Replay:
             self._runtime.name,
             self._frames,
             self._journal.failed,
+            sum(camera.late for camera in self._cameras.values()),
             self._damage,
             self._frames - before,
             time.perf_counter() - start,
