@@ -30,6 +30,7 @@ def generate_launch_description() -> LaunchDescription:
 
 def _processes(context: LaunchContext) -> list[Node]:
     args = context.launch_configurations
+    launching.warn_of_unknown(args, ARGUMENTS)
     processes = [launching.camera_node(args)]
     if args["video"]:
         processes.append(

@@ -39,6 +39,7 @@ def generate_launch_description() -> LaunchDescription:
 
 def _processes(context: LaunchContext) -> list[Node]:
     args = context.launch_configurations
+    launching.warn_of_unknown(args, ARGUMENTS)
     topics = {
         name: args["image"].replace(CAMERA, name)
         for name in launching.camera_names(args["cameras"])

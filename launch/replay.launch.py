@@ -13,6 +13,7 @@ from launch import Action, LaunchContext, LaunchDescription
 from launch.actions import ExecuteProcess, OpaqueFunction
 
 from video_knet_ros import launching
+from video_knet_ros.process import expand
 
 ARGUMENTS: tuple[launching.Argument, ...] = (
     ("bag", None, "Folder or file that `ros2 bag play` can play", None),
@@ -31,13 +32,15 @@ def generate_launch_description() -> LaunchDescription:
 
 
 def _processes(context: LaunchContext) -> list[Action]:
+    launching.warn_of_unknown(context.launch_configurations, ARGUMENTS)
     args = {**context.launch_configurations, "use_sim_time": "true"}
     return [launching.camera_node(args), _player(args)]
 
 
 def _player(args: dict[str, str]) -> ExecuteProcess:
-    command = ["ros2", "bag", "play", args["bag"], "--clock"]
-    command += ["--rate", args["rate"], "--delay", args["delay"]]
+    rate, delay = launching.number(args, "rate", 0.01), launching.number(args, "delay", 0)
+    command = ["ros2", "bag", "play", expand(args["bag"]), "--clock"]
+    command += ["--rate", rate, "--delay", delay]
     if args["loop"] == "true":
         command.append("--loop")
     environment = launching.large_image_transport()

@@ -12,6 +12,8 @@ from video_knet_core.config import TrackingConfig
 from video_knet_core.engine.runtime import Progress, Runtime, default_model_path
 from video_knet_core.predictor import VideoPredictor
 
+from . import process
+
 ENGINE_OPTIONS = ("backend", "threads")
 """Parameters that go to `open_runtime` under their own names."""
 
@@ -44,7 +46,7 @@ class Engine:
             progress: called while a better engine is built.
         """
         model = settings["model"]
-        path = Path(model).expanduser() if model else default_model_path()
+        path = Path(process.expand(model)) if model else default_model_path()
         options = {name: settings[name] for name in ENGINE_OPTIONS}
         runtime = open_runtime(path, **options, background=True, progress=progress)
         try:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Sequence
+from contextlib import suppress
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from ament_index_python.packages import get_package_prefix, get_package_share_directory
 from launch.actions import DeclareLaunchArgument
+from launch.logging import get_logger
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
+
+from .process import expand
 
 PACKAGE = "video_knet_ros"
 SHARE = Path(get_package_share_directory(PACKAGE))
@@ -55,11 +61,35 @@ def declare(arguments: Sequence[Argument]) -> list[DeclareLaunchArgument]:
 
 
 def camera_parameters(args: dict[str, str]) -> list[Any]:
-    """Parameter sources of a camera node for `ENGINE_ARGUMENTS`, the last one counts most."""
+    """Parameter sources of a camera node for `ENGINE_ARGUMENTS`, the last one counts most.
+
+    Raises:
+        ValueError: there is no such parameter file; launch itself would leave it out.
+    """
+    params_file = expand(args["params_file"])
+    if not os.path.isfile(params_file):
+        raise ValueError(f"params_file must be a file, got {args['params_file']!r}")
     overrides: dict[str, object] = {n: text(args[n]) for n in ("model", "backend") if args[n]}
     if args["compressed"]:
         overrides["compressed"] = args["compressed"] == "true"
-    return [args["params_file"], overrides]
+    return [params_file, overrides]
+
+
+def warn_of_unknown(args: dict[str, str], arguments: Sequence[Argument]) -> None:
+    """Log arguments that are not of this launch file, but almost: launch ignores them."""
+    names = [name for name, *_ in arguments]
+    for name in args.keys() - set(names):
+        for close in get_close_matches(name, names, n=1, cutoff=0.75):
+            logger = get_logger("launch.user")
+            logger.warning(f"no argument {name!r} of this launch file: is {close!r} meant?")
+
+
+def number(args: dict[str, str], name: str, minimum: float) -> str:
+    """The value of an argument that is a number; ValueError unless it is, and not too small."""
+    with suppress(ValueError):
+        if minimum <= float(args[name]) < math.inf:
+            return args[name]
+    raise ValueError(f"{name} must be a number, {minimum:g} or more, got {args[name]!r}")
 
 
 def camera_names(value: str) -> list[str]:
@@ -89,15 +119,9 @@ def video_for_each(value: str, cameras: Sequence[str]) -> list[str]:
 
 def video_source(args: dict[str, str], source: str, topic: str, name: str, frame_id: str) -> Node:
     """A process that plays `source` as the camera on `topic`; ValueError for an unusable rate."""
-    try:
-        rate = float(args["rate"])
-    except ValueError:
-        raise ValueError(
-            f"rate must be a number of images per second, found {args['rate']!r}"
-        ) from None
     parameters = {
         "source": text(source),
-        "rate": rate,
+        "rate": float(number(args, "rate", 0)),
         "loop": args["loop"] == "true",
         "frame_id": text(frame_id),
     }

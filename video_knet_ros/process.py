@@ -148,6 +148,11 @@ def _leave_if_busy(code: int, log: RcutilsLogger) -> None:
         os._exit(code)
 
 
+def expand(path: str) -> str:
+    """A path as a user writes it, with `~` and environment variables; unknown ones stay."""
+    return os.path.expanduser(os.path.expandvars(path))
+
+
 def one_line(error: BaseException | str) -> str:
     """The message of an error without line breaks."""
     return " ".join(str(error).split())

@@ -72,7 +72,7 @@ class VideoSource(Node):
         reliability = self._declare(
             "reliability", "reliable", "QoS offered: reliable or best_effort"
         )
-        self._frames = open_frames(source, rate or DEFAULT_FPS)
+        self._frames = open_frames(process.expand(source), rate or DEFAULT_FPS)
         self._iterator: Iterator[Frame] = iter(self._frames)
         self._publisher = self.create_publisher(Image, "camera/image_raw", _qos(reliability))
         rate = rate or self._frames.fps

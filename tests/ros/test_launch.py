@@ -102,13 +102,17 @@ def launched(tmp_path):
 
 @pytest.mark.parametrize(
     ("file", "own"),
-    [(CAMERA, {"image", "rviz"}), (CAMERAS, {"image", "cameras"})],
-    ids=["camera", "multi_camera"],
+    [
+        (CAMERA, {"image", "rviz", "video", "use_sim_time"}),
+        (CAMERAS, {"image", "cameras", "video", "use_sim_time"}),
+        (REPLAY, {"image", "bag", "delay"}),
+    ],
+    ids=["camera", "multi_camera", "replay"],
 )
 def test_every_argument_is_described(file, own):
     arguments = {a.name: a for a in description(file).get_launch_arguments()}
-    shared = {"params_file", "model", "backend", "compressed", "video", "rate", "loop"}
-    assert own | shared | {"namespace", "log_level", "use_sim_time"} == set(arguments)
+    shared = {"params_file", "model", "backend", "compressed", "rate", "loop"}
+    assert own | shared | {"namespace", "log_level"} == set(arguments)
     assert all(len(a.description) > 10 for a in arguments.values())
 
 
@@ -146,6 +150,11 @@ def test_one_process_serves_all_cameras_and_each_video_has_its_own():
     ("file", "arguments", "words"),
     [
         (CAMERA, {"video": "0", "rate": "fast"}, "rate must be a number"),
+        (CAMERA, {"video": "0", "rate": "-1"}, "rate must be a number, 0 or more"),
+        (CAMERA, {"video": "0", "rate": "nan"}, "rate must be a number, 0 or more"),
+        (CAMERA, {"params_file": "no/such.yaml"}, "params_file must be a file"),
+        (REPLAY, {"bag": "drive", "rate": "0"}, "rate must be a number, 0.01 or more"),
+        (REPLAY, {"bag": "drive", "delay": "soon"}, "delay must be a number"),
         (CAMERAS, {"cameras": "front,"}, "cameras must be different names"),
         (CAMERAS, {"cameras": "front,front"}, "cameras must be different names"),
         (CAMERAS, {"cameras": "front left"}, "cameras must be different names"),
@@ -156,6 +165,30 @@ def test_arguments_that_cannot_be_used_are_named_with_their_values(file, argumen
     with pytest.raises(ValueError, match=words) as refusal:
         processes(file, **arguments)
     assert repr(list(arguments.values())[-1]) in str(refusal.value)
+
+
+def test_a_name_that_is_almost_an_argument_is_logged(monkeypatch):
+    from video_knet_ros import launching
+
+    logged: list[str] = []
+
+    class Logger:
+        warning = staticmethod(logged.append)
+
+    monkeypatch.setattr(launching, "get_logger", lambda name: Logger)
+    processes(CAMERA, vidoe="0", of_another_file="1")
+    (line,) = logged
+    assert "'vidoe'" in line and "'video'" in line
+
+
+def test_files_may_be_named_by_the_home_folder(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "mine.yaml").write_text("/**:\n  ros__parameters:\n    max_rate: 5.0\n")
+    assert executables(CAMERA, params_file="~/mine.yaml") == ["camera_node"]
+    _, player = processes(REPLAY, bag="~/drive")
+    assert str(tmp_path / "drive") in [
+        "".join(part.text for part in word) for word in player.process_description.cmd
+    ]
 
 
 @pytest.mark.parametrize(

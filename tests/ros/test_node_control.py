@@ -108,6 +108,27 @@ def test_the_engine_gets_its_parameters(world):
     assert (options["backend"], options["threads"]) == ("painted", 3)
 
 
+@pytest.mark.parametrize("name", ["~/m.onnx", "$MODELS/m.onnx"])
+def test_the_model_may_be_named_by_the_home_folder_and_the_environment(
+    world, tmp_path, monkeypatch, name
+):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("MODELS", str(tmp_path))
+    asked = []
+
+    def open_(path, **options):
+        asked.append(path)
+        return world.open_painted(path)
+
+    world.camera_node(open_runtime=open_, model=name)
+    assert asked == [tmp_path / "m.onnx"]
+
+
+def test_a_home_folder_of_nobody_is_named_in_the_diagnostics(world):
+    world.camera_node(open_runtime=open_runtime, model="~nobody-here/m.onnx")
+    assert "~nobody-here/m.onnx" in world.report(lambda v: True, DiagnosticStatus.ERROR)[1]
+
+
 def test_an_engine_that_is_built_meanwhile_takes_over(world):
     go_on = threading.Event()
 

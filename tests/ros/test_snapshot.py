@@ -56,6 +56,16 @@ def test_a_second_snapshot_of_the_same_stamp_replaces_nothing(world, tmp_path):
     assert names == ["100.100000000", "100.100000000-2"]
 
 
+def test_the_folder_may_be_named_by_the_home_folder_and_the_environment(
+    world, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("ROBOT", "r2")
+    world.camera_node(snapshot_folder="~/snapshots/$ROBOT")
+    world.send(world.publisher(), world.tables(), street())
+    assert Path(save(world).message).parent == tmp_path / "snapshots" / "r2"
+
+
 def test_without_an_image_there_is_none(world):
     world.camera_node()
     answer = save(world)

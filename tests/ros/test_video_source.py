@@ -46,6 +46,13 @@ def test_images_come_in_order_again_and_again(world, folder):
     assert {(m.height, m.width, m.encoding, m.step) for m in got} == {(10, 20, "rgb8", 60)}
 
 
+def test_the_source_may_be_named_by_the_home_folder(world, folder, monkeypatch):
+    monkeypatch.setenv("HOME", str(folder.parent))
+    play(world, source=f"~/{folder.name}", rate=50.0)
+    got = collect(world)
+    world.wait(lambda: got, "images")
+
+
 def test_stamps_are_the_nodes_time_and_grow_at_the_rate(world, folder):
     source = play(world, source=str(folder), rate=20)
     got = collect(world)
