@@ -21,7 +21,6 @@ from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
-from sensor_msgs.msg import CompressedImage, Image
 from std_srvs.srv import SetBool, Trigger
 
 from video_knet_core.engine.runtime import ModelInfo, Runtime, open_runtime
@@ -29,10 +28,12 @@ from video_knet_core.epochs import new_epoch
 
 from . import conversions, diagnostics, parameters, process
 from .camera_engine import ENGINE_OPTIONS, Engine
+from .frame_counts import FrameCounts
+from .image_times import ImageTimes
 from .lifecycle import AsyncLifecycleNode, RequestError
 from .outputs import Outputs
 from .snapshot import Snapshot
-from .subscription import COMPRESSED, RAW, ImageSubscription, OneCamera, RateLimit
+from .subscription import COMPRESSED, RAW, AnyImage, ImageSubscription, OneCamera, RateLimit
 from .worker import CLOSE_WAIT_S, InferenceThread, Worker, run_aside
 
 GRAPH_PERIOD_S = 0.5
@@ -77,12 +78,13 @@ class CameraNode(AsyncLifecycleNode):
         self._subscription = ImageSubscription(self, self._on_image)
         self._rate_limit = RateLimit()
         self._one_camera = OneCamera()
+        self._times = ImageTimes(self.get_clock())
         self._last: Snapshot | None = None
         self._saving: Future[Path] | None = None
         self._state = "unconfigured"
         self._model, self._task, self._engine, self._build = "", "", "", ""
         self._next_epoch = new_epoch()  # of the next configuration: no id may name two objects
-        self.counts = diagnostics.FrameCounts()
+        self.counts = FrameCounts()
         self._reporter = diagnostics.Reporter()
         self.add_on_set_parameters_callback(self._validate)
         parameters.declare(self)
@@ -141,7 +143,7 @@ class CameraNode(AsyncLifecycleNode):
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         assert self._outputs is not None
-        self.counts = diagnostics.FrameCounts()
+        self.counts = FrameCounts()
         result = super().on_activate(state)
         self._outputs.publish_classes()
         self._state = "active"
@@ -242,13 +244,13 @@ class CameraNode(AsyncLifecycleNode):
             if self._worker is not None and self._worker.withdraw():
                 self.counts.skipped += 1
 
-    def _on_image(self, message: Image | CompressedImage) -> None:
+    def _on_image(self, message: AnyImage) -> None:
         if self._worker is None:  # taken off the wire before, delivered after a cleanup
             return
         counts = self.counts
         counts.received += 1
         counts.arrived = time.monotonic()
-        stamp = self._stamp(message)
+        stamp = self._times.stamp(message)
         if stamp is None:
             counts.undated += 1
         elif not self._one_camera.admits(message):
@@ -258,25 +260,13 @@ class CameraNode(AsyncLifecycleNode):
         elif self._worker.offer(partial(self._process, message, stamp, counts)):
             counts.skipped += 1
 
-    def _stamp(self, message: Image | CompressedImage) -> int | None:
-        """Nanoseconds by which an image is tracked: its stamp, or the time of its arrival if it has
-        none; None if simulated time has not begun either."""
-        # ROS has 0 for "not set": in a header, and on a simulated clock that has not begun
-        now = self.get_clock().now().nanoseconds
-        return conversions.nanoseconds(message.header.stamp) or now or None
-
-    def _process(
-        self,
-        message: Image | CompressedImage,
-        stamp: int,
-        counts: diagnostics.FrameCounts,
-        engine: Engine,
-    ) -> None:
+    def _process(self, message: AnyImage, stamp: int, counts: FrameCounts, engine: Engine) -> None:
         """One frame, in the inference thread; a frame that fails is counted and reported."""
         counts.begun = time.monotonic()
         try:
-            if self._is_too_old(message, counts):
-                counts.expired += 1
+            age = self._times.age_ms(message)
+            if 0 < self.get_parameter("max_age_ms").value < age:
+                counts.expired, counts.expired_ms = counts.expired + 1, age
             elif engine.predictor.is_late(stamp):
                 counts.late += 1
             else:
@@ -287,26 +277,7 @@ class CameraNode(AsyncLifecycleNode):
         finally:
             counts.begun = None
 
-    def _is_too_old(
-        self, message: Image | CompressedImage, counts: diagnostics.FrameCounts
-    ) -> bool:
-        """Whether the image is over `max_age_ms`; one without a stamp, or a clock, never is."""
-        limit, stamp = self.get_parameter("max_age_ms").value, message.header.stamp
-        age = conversions.latency_ms(
-            conversions.nanoseconds(stamp), self.get_clock().now().nanoseconds
-        )
-        if not (limit > 0 and age > limit):
-            return False
-        counts.expired_ms = age
-        return True
-
-    def _segment(
-        self,
-        message: Image | CompressedImage,
-        stamp: int,
-        counts: diagnostics.FrameCounts,
-        engine: Engine,
-    ) -> None:
+    def _segment(self, message: AnyImage, stamp: int, counts: FrameCounts, engine: Engine) -> None:
         """Image to outputs."""
         outputs = self._outputs
         assert outputs is not None
@@ -324,7 +295,7 @@ class CameraNode(AsyncLifecycleNode):
         counts.latency_ms = outputs.publish(message.header, image, frame, *number)
         counts.note_result()  # not before: a frame that cannot be published has failed
 
-    def _report(self, error: Exception, counts: diagnostics.FrameCounts) -> None:
+    def _report(self, error: Exception, counts: FrameCounts) -> None:
         counts.failed += 1
         kind = "" if isinstance(error, conversions.ImageError) else f"{type(error).__name__}: "
         counts.last_failure = kind + process.one_line(error)
@@ -333,15 +304,7 @@ class CameraNode(AsyncLifecycleNode):
     # --- parameters, services, diagnostics
 
     def _validate(self, changes: list[Parameter]) -> SetParametersResult:
-        changes = [change for change in changes if not self._has(change)]
-        return parameters.validate(changes, configured=self._worker is not None)
-
-    def _has(self, change: Parameter) -> bool:
-        """Whether a parameter has this value already, which may be set again at any time."""
-        if not self.has_parameter(change.name):
-            return False
-        present = self.get_parameter(change.name)
-        return (change.type_, change.value) == (present.type_, present.value)
+        return parameters.validate(self, changes, configured=self._worker is not None)
 
     def _apply(self, changes: list[Parameter]) -> None:
         try:
@@ -405,18 +368,11 @@ class CameraNode(AsyncLifecycleNode):
             made=self.made,
             subscribers=self._outputs.frame_subscribers if self._outputs is not None else 0,
             output_obstacle=self._outputs.obstacle if self._outputs is not None else "",
-            max_rate=self.get_parameter("max_rate").value,
-            max_age_ms=self.get_parameter("max_age_ms").value,
-            simulated_time=self._simulated_time(),
+            simulated_time=self._times.simulated(),
         )
         stamp = self.get_clock().now().to_msg()
         report = self._reporter.report(stamp, status, self.counts, parameters.limits(self))
         self._diagnostics.publish(report)
-
-    def _simulated_time(self) -> float | None:
-        """Seconds on /clock, 0 before it begins; None unless `use_sim_time` is set."""
-        clock = self.get_clock()
-        return clock.now().nanoseconds / 1e9 if clock.ros_time_is_active else None
 
 
 def main(args: list[str] | None = None) -> int:

@@ -200,14 +200,25 @@ def declare(node: Node) -> None:
         node.declare_parameter(spec.name, spec.default, spec.descriptor())
 
 
-def validate(changes: Iterable[Parameter], configured: bool) -> SetParametersResult:
-    """Accept or refuse a set of changes as a whole; other nodes' parameters pass."""
+def validate(node: Node, changes: Iterable[Parameter], configured: bool) -> SetParametersResult:
+    """Accept or reject a set of changes as a whole; parameters that are not ours pass.
+
+    A parameter may be set to the value that it has at any time.
+    """
     for change in changes:
-        spec = _SPECS.get(change.name)
+        spec = None if _has(node, change) else _SPECS.get(change.name)
         reason = spec.refusal(change.value, configured) if spec else None
         if reason:
             return SetParametersResult(successful=False, reason=reason)
     return SetParametersResult(successful=True)
+
+
+def _has(node: Node, change: Parameter) -> bool:
+    """Whether a parameter has this value already."""
+    if not node.has_parameter(change.name):
+        return False
+    present = node.get_parameter(change.name)
+    return (change.type_, change.value) == (present.type_, present.value)
 
 
 def tracking_config(node: Node) -> TrackingConfig:
@@ -223,8 +234,8 @@ def output_settings(node: Node) -> OutputSettings:
 
 
 def limits(node: Node) -> Limits:
-    """When diagnostics warn of a delay and when they call it an error."""
-    names = ("warn_after_s", "error_after_s")
+    """What decides when diagnostics warn, and when they report an error."""
+    names = ("warn_after_s", "error_after_s", "max_rate", "max_age_ms")
     return Limits(*(node.get_parameter(name).value for name in names))
 
 

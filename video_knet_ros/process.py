@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
 from typing import TypeVar
 
 import rclpy
@@ -61,6 +64,40 @@ def run(
         The exit code: 0 after a signal, 1 if the arguments cannot be used or a node cannot be
         created, with the reason logged in one line; else that of the SystemExit.
     """
+    with _interrupts() as serving:
+        return _run(create, start, args, serving)
+
+
+@contextmanager
+def _interrupts() -> Iterator[threading.Event]:
+    """While the event is set Ctrl-C is left to rclpy, which ends the context.
+
+    Python's own handler also raises KeyboardInterrupt, in whatever the main thread does just then:
+    a finalizer prints a traceback for it.
+    """
+    serving = threading.Event()
+    if threading.current_thread() is not threading.main_thread():  # Python has no handlers there
+        yield serving
+        return
+    before = signal.getsignal(signal.SIGINT)
+
+    def on_interrupt(number: int, frame: FrameType | None) -> None:
+        if not serving.is_set() and callable(before):
+            before(number, frame)
+
+    signal.signal(signal.SIGINT, on_interrupt)
+    try:
+        yield serving
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _run(
+    create: Callable[[], Sequence[AnyNode]],
+    start: Callable[[AnyNode], None],
+    args: Sequence[str] | None,
+    serving: threading.Event,
+) -> int:
     log = get_logger("video_knet_ros")
     try:
         rclpy.init(args=args)
@@ -69,16 +106,23 @@ def run(
         return 1
     _forward_python_logging(log)
     nodes: Sequence[AnyNode] = ()
+    code = 0
     try:
         with warnings.catch_warnings():  # of rclpy, about a node that it could not make
             warnings.filterwarnings("ignore", "Failed to fini", RuntimeWarning)
             nodes = create()
-    except START_ERRORS as error:
-        log.fatal(one_line(error))
-        rclpy.try_shutdown()
-        return 1
-    try:
-        code = _serve(nodes, start)
+        serving.set()
+        _serve(nodes, start)
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    except KeyboardInterrupt:
+        pass
+    except Exception as error:
+        if rclpy.ok():  # else a signal ended the context under a transition
+            if not isinstance(error, START_ERRORS):
+                raise
+            log.fatal(one_line(error))
+            code = 1
     finally:
         for node in nodes:
             _destroy(node, log)
@@ -87,8 +131,8 @@ def run(
     return code
 
 
-def _serve(nodes: Sequence[AnyNode], start: Callable[[AnyNode], None]) -> int:
-    """Start the nodes and spin them until the end; the exit code."""
+def _serve(nodes: Sequence[AnyNode], start: Callable[[AnyNode], None]) -> None:
+    """Start the nodes and spin them until the end."""
     executor = SingleThreadedExecutor()
     try:
         for node in nodes:
@@ -96,16 +140,8 @@ def _serve(nodes: Sequence[AnyNode], start: Callable[[AnyNode], None]) -> int:
         for node in nodes:
             start(node)
         _spin(executor)
-    except SystemExit as end:
-        return end.code if isinstance(end.code, int) else int(end.code is not None)
-    except KeyboardInterrupt:
-        pass
-    except Exception:
-        if rclpy.ok():
-            raise  # else a signal ended the context under a transition, which cannot be published
     finally:
         executor.shutdown(timeout_sec=0)
-    return 0
 
 
 def _spin(executor: SingleThreadedExecutor) -> None:

@@ -52,9 +52,9 @@ class Snapshot:
             _write_png(partial / "overlay.png", drawn[..., ::-1])
             (partial / "table.json").write_text(json.dumps(self._table(classes), indent=1))
             partial.chmod(0o755)  # temporary folders are the owner's alone
-            return partial.rename(_free_name(folder, f"{stamp // 10**9}.{stamp % 10**9:09d}"))
+            return _rename(partial, f"{stamp // 10**9}.{stamp % 10**9:09d}")
         except BaseException:
-            shutil.rmtree(partial, ignore_errors=True)
+            shutil.rmtree(partial, ignore_errors=True)  # the disk may be gone; the error says it
             raise
 
     def _table(self, classes: ClassTable) -> dict:
@@ -67,14 +67,21 @@ class Snapshot:
 
 
 def _write_png(path: Path, pixels: NDArray) -> None:
-    _, data = cv2.imencode(".png", np.ascontiguousarray(pixels))
+    encoded, data = cv2.imencode(".png", np.ascontiguousarray(pixels))
+    if not encoded:
+        raise OSError(f"{path.name} cannot be encoded: {pixels.dtype} {pixels.shape}")
     path.write_bytes(data.tobytes())
 
 
-def _free_name(folder: Path, name: str) -> Path:
-    """`folder`/`name`, with a number if there is one of that name: stamps may come again."""
-    path, number = folder / name, 1
-    while path.exists():
+def _rename(folder: Path, name: str) -> Path:
+    """Give a folder its name, with a number if there is one of that name: stamps may come again,
+    and other cameras may save into the same place at the same time."""
+    path, number = folder.with_name(name), 1
+    while True:
+        try:
+            return folder.rename(path)
+        except OSError:
+            if not path.exists():
+                raise
         number += 1
-        path = folder / f"{name}-{number}"
-    return path
+        path = folder.with_name(f"{name}-{number}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Hashable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from rclpy.event_handler import QoSRequestedIncompatibleQoSInfo, SubscriptionEventCallbacks
 from rclpy.node import Node
@@ -16,6 +16,8 @@ from sensor_msgs.msg import CompressedImage, Image
 
 from . import qos
 from .reasons import Finding, Reason
+
+AnyImage: TypeAlias = Image | CompressedImage
 
 
 class Transport(NamedTuple):
@@ -202,7 +204,7 @@ class OneCamera:
         self._seen: dict[Hashable, float] = {}
         self._changes: deque[float] = deque(maxlen=self.MAX_CHANGES)
 
-    def admits(self, message: Image | CompressedImage) -> bool:
+    def admits(self, message: AnyImage) -> bool:
         """Whether an image that came now is taken."""
         size = (message.height, message.width) if isinstance(message, Image) else ()
         camera = message.header.frame_id, *size

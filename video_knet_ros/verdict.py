@@ -47,18 +47,22 @@ class NodeStatus:
     """Of outputs that are published for each frame."""
     output_obstacle: str = ""
     """Why an output cannot reach one of its subscribers; empty if all can be reached."""
-    max_rate: float = 0.0
-    max_age_ms: float = 0.0
     simulated_time: float | None = None
     """Seconds on /clock, 0 before it begins; None = the node goes by the clock of the machine."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """After how many seconds a stopped camera or a late result is a warning, and an error."""
+    """Parameters that decide what is reported."""
 
     warn: float
+    """Seconds after which a stopped camera or a late result is a warning."""
     error: float
+    """Seconds after which it is an error."""
+    max_rate: float = 0.0
+    """0 = no limit, as for the parameter."""
+    max_age_ms: float = 0.0
+    """0 = no limit, as for the parameter."""
 
 
 class Moment(NamedTuple):
@@ -139,7 +143,7 @@ def _stalls(
         and counts.wait(moment.now) > limits.warn
     ):
         yield Finding(Reason.ALL_FRAMES_FAILED, f"all frames failed: {counts.last_failure}")
-    yield from _without_result(status, counts, moment)
+    yield from _without_result(counts, limits, moment)
 
 
 def _no_images(status: NodeStatus, silence: float, limits: Limits, moment: Moment) -> Finding:
@@ -155,19 +159,19 @@ def _no_images(status: NodeStatus, silence: float, limits: Limits, moment: Momen
     return Finding(Reason.NO_IMAGES, words, silence)
 
 
-def _without_result(status: NodeStatus, counts: FrameCounts, moment: Moment) -> Iterator[Finding]:
+def _without_result(counts: FrameCounts, limits: Limits, moment: Moment) -> Iterator[Finding]:
     """What became of the images that came since the last result, if any did."""
     wait, age = counts.wait(moment.now), counts.expired_ms or 0.0
     why = {
         Reason.NO_CLOCK: "images have no stamp, and simulated time has not begun on /clock",
-        Reason.IMAGES_TOO_OLD: f"images are older than max_age_ms = {status.max_age_ms:g}, "
-        f"the last one by {(age - status.max_age_ms) / 1e3:.1f} s",
+        Reason.IMAGES_TOO_OLD: f"images are older than max_age_ms = {limits.max_age_ms:g}, "
+        f"the last one by {(age - limits.max_age_ms) / 1e3:.1f} s",
         Reason.IMAGES_LATE: "images have earlier stamps than one that was processed",
         Reason.SEVERAL_PUBLISHERS: "images of another camera on the topic are left out",
-        Reason.RATE_LIMITED: f"images are left out to keep to max_rate = {status.max_rate:g}",
+        Reason.RATE_LIMITED: f"images are left out to keep to max_rate = {limits.max_rate:g}",
         Reason.ENGINE_BUSY: "images wait for the inference thread",
     }
-    reason = _cause(counts, wait, status.max_rate)
+    reason = _cause(counts, wait, limits.max_rate)
     if reason is not None:
         yield Finding(reason, f"no result for {wait:.1f} s: {why[reason]}", wait)
 

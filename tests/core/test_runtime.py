@@ -164,7 +164,7 @@ def test_an_engine_that_must_be_built_is_left_to_the_background(tiny, tensorrt, 
     runtime._owner.thread.join(20)  # or it would open the engine of the next test
 
 
-def test_the_engine_at_hand_is_closed_when_no_build_can_begin(tiny, tensorrt, monkeypatch):
+def test_the_present_engine_is_closed_when_no_build_can_begin(tiny, tensorrt, monkeypatch):
     closed = []
     monkeypatch.setattr(OnnxRuntime, "close", lambda runtime: closed.append(runtime.name))
 

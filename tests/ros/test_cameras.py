@@ -13,7 +13,7 @@ from rclpy.qos import ReliabilityPolicy
 from sensor_msgs.msg import Image
 from video_knet_ros.msg import TrackedInstanceArray
 
-from video_knet_ros import cameras, node
+from video_knet_ros import camera_engine, cameras, node
 from video_knet_ros.shared_runtime import SharedRuntimes
 from video_knet_ros.worker import InferenceThread
 
@@ -208,6 +208,28 @@ def test_an_engine_that_hangs_harms_only_its_own_cameras_and_a_new_one_can_be_ha
     rig.send("front", street(2), 1.1)
     hung.gate.set()
     world.wait(lambda: hung.closed, "the hung engine to be closed")
+
+
+def test_a_camera_that_cannot_be_configured_gives_up_its_share_of_the_engine(
+    world, rig, monkeypatch
+):
+    (engine,) = world.runtimes
+    make(world, "rear", "deactivate", "cleanup")
+
+    def fail(*arguments):
+        raise RuntimeError("no more of these")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(camera_engine, "VideoPredictor", fail)
+        configured = transition(world, "rear", "configure")
+        world.wait(configured.done, "the answer")
+    assert not configured.result().success and not engine.closed
+    rig.send("front", street(1), 1.0)
+    make(world, "rear", "configure", "activate")
+    assert world.runtimes == [engine]
+    make(world, "rear", "deactivate", "cleanup")
+    make(world, "front", "deactivate", "cleanup")
+    assert engine.closed
 
 
 def test_a_handle_that_is_closed_twice_gives_up_one_share(world):

@@ -171,8 +171,12 @@ def test_a_namespace_that_cannot_be_one_ends_the_process_in_one_line(processes):
 
 
 @pytest.mark.parametrize("fault", ["open", "step", "close", "close raises"])
-@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
-def test_a_process_ends_whatever_its_engine_does(world, processes, fault, ending):
+@pytest.mark.parametrize(
+    "endings",
+    [[signal.SIGINT], [signal.SIGTERM], [signal.SIGINT, signal.SIGINT]],
+    ids=["Ctrl-C", "SIGTERM", "Ctrl-C twice"],
+)
+def test_a_process_ends_whatever_its_engine_does(world, processes, fault, endings):
     process = processes.start("faulty_node", FAULT=fault)
     log = processes.log("faulty_node")
     camera_topic = world.tester.create_publisher(Image, "/video_knet/image", RELIABLE)
@@ -182,7 +186,8 @@ def test_a_process_ends_whatever_its_engine_does(world, processes, fault, ending
         world.wait(camera_topic.get_subscription_count, "the subscription", timeout=60)
         image = image_message(street())
         world.wait(lambda: camera_topic.publish(image) or "in a step" in log.read_text(), "a step")
-    process.send_signal(ending)
+    for ending in endings:
+        process.send_signal(ending)
     assert process.wait(30) == 0
     text = log.read_text()
     assert "Traceback" not in text

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import errno
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-from harness import street
+from harness import CLASSES, HEIGHT, WIDTH, PaintedRuntime, image_message, street
 from sensor_msgs.msg import Image
 from std_srvs.srv import Trigger
 
+from video_knet_core.predictor import VideoPredictor
 from video_knet_ros import snapshot
 
 
@@ -64,6 +66,35 @@ def test_the_folder_may_be_named_by_the_home_folder_and_the_environment(
     world.camera_node(snapshot_folder="~/snapshots/$ROBOT")
     world.send(world.publisher(), world.tables(), street())
     assert Path(save(world).message).parent == tmp_path / "snapshots" / "r2"
+
+
+def test_two_cameras_may_save_the_same_stamp_at_the_same_time(tmp_path):
+    def snapshot_of(red: int) -> snapshot.Snapshot:
+        pixels = np.full((HEIGHT, WIDTH, 3), red, np.uint8)
+        runtime = PaintedRuntime()
+        frame = VideoPredictor(runtime).step(pixels, 10**9)
+        return snapshot.Snapshot(image_message(pixels).header, pixels, frame)
+
+    cameras = [snapshot_of(red) for red in (1, 2, 3, 4)]
+    with ThreadPoolExecutor(len(cameras)) as threads:
+        saved = list(threads.map(lambda camera: camera.save(tmp_path, CLASSES), cameras))
+    assert {path.name for path in saved} == {
+        "1.000000000",
+        *(f"1.000000000-{n}" for n in (2, 3, 4)),
+    }
+    reds = [read(path / "image.png")[0, 0, 2] for path in saved]
+    assert reds == [1, 2, 3, 4]
+
+
+def test_a_picture_that_cannot_be_encoded_is_an_error_and_leaves_nothing(
+    world, tmp_path, monkeypatch
+):
+    world.camera_node(snapshot_folder=str(tmp_path))
+    world.send(world.publisher(), world.tables(), street(1))
+    monkeypatch.setattr(snapshot.cv2, "imencode", lambda *a: (False, np.zeros(0, np.uint8)))
+    answer = save(world)
+    assert not answer.success and "image.png" in answer.message
+    assert not list(tmp_path.iterdir())
 
 
 def test_without_an_image_there_is_none(world):
