@@ -340,7 +340,7 @@ class CameraNode(AsyncLifecycleNode):
             raise RequestError("no image has been processed yet")
         if self._saving is not None and not self._saving.done():
             raise RequestError("the snapshot before this one is still being written")
-        folder = Path(process.expand(self.get_parameter("snapshot_folder").value))
+        folder = Path(process.expand(self.get_parameter("snapshot_folder").value)).expanduser()
         save = partial(self._last.save, folder, self._outputs.classes)
         self._saving = saving = run_aside(save, "snapshot")  # a disk may hang too
         saving.add_done_callback(self.wake)

@@ -185,7 +185,11 @@ def _leave_if_busy(code: int, log: RcutilsLogger) -> None:
 
 
 def expand(path: str) -> str:
-    """A path as a user writes it, with `~` and environment variables; unknown ones stay."""
+    """A path as a user writes it, with `~` and environment variables.
+
+    Unknown ones stay, so that the path is named when it is opened; `Path.expanduser` rejects them,
+    where something is to be written.
+    """
     return os.path.expanduser(os.path.expandvars(path))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import threading
 from pathlib import Path
 
 import pytest
@@ -362,3 +363,19 @@ def test_a_line_that_is_logged_with_each_image_is_throttled_and_others_are_not()
     passed, message = passes(1, 100)
     assert passed and message.startswith("reset 100 (97 more")
     assert passes(1, 101) == (True, "reset 101")
+
+
+def test_an_engine_that_is_being_opened_is_a_warning_at_once_and_an_error_in_time(world):
+    go_on = threading.Event()
+
+    def open_late(path, **options):
+        assert go_on.wait(20)
+        return world.open_painted(path)
+
+    camera = world.camera_node(start=False, open_runtime=open_late, **SOON)
+    node.start(camera)
+    _, values = reported(world, Reason.CONFIGURING, WARN)
+    assert values["state"] == "configuring"
+    reported(world, Reason.CONFIGURING, ERROR)
+    go_on.set()
+    world.report(lambda v: v["state"] == "active")
