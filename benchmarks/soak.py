@@ -60,9 +60,9 @@ class Ledger:
 
     tables: int = 0
     dropped: int = 0
-    epoch: int = -1
-    ended: set[int] = field(default_factory=set)
-    born: set[int] = field(default_factory=set)
+    ended: set[tuple[int, int]] = field(default_factory=set)
+    """Epoch and track id."""
+    born: set[tuple[int, int]] = field(default_factory=set)
     faults: list[str] = field(default_factory=list)
 
     def enter(self, table: TrackedInstanceArray) -> None:
@@ -71,14 +71,13 @@ class Ledger:
             self.faults.append(f"table {table.sequence} came where {self.tables} was due")
         self.tables = table.sequence + 1
         self.dropped += table.skipped
-        if table.tracker_epoch != self.epoch:
-            self.epoch, self.ended, self.born = table.tracker_epoch, set(), set()
-        ids = [row.track_id for row in table.instances if row.track_id]
-        twice = len(ids) != len(set(ids))
-        if twice or self.ended & set(ids) or self.born & set(table.born):
-            self.faults.append(f"epoch {self.epoch}, table {table.sequence}: an id came twice")
-        self.born |= set(table.born)
-        self.ended |= set(table.ended)
+        epoch = table.tracker_epoch
+        names = [(epoch, row.track_id) for row in table.instances if row.track_id]
+        born = {(epoch, track_id) for track_id in table.born}
+        if len(names) != len(set(names)) or self.ended & set(names) or self.born & born:
+            self.faults.append(f"epoch {epoch}, table {table.sequence}: an id came twice")
+        self.born |= born
+        self.ended |= {(epoch, track_id) for track_id in table.ended}
 
 
 class Tester(Node):

@@ -41,6 +41,8 @@ PACKAGE = "video_knet_ros"
 START_TIMEOUT_S = 60.0
 """From starting the processes to the first result; a busy machine loads the model slowly."""
 VIDEO_FPS = 20.0
+LONGEST_STILL_S = 5.0
+"""Seconds for which the video shows one overlay at most."""
 PICTURES = 4
 REMEMBERED = 60
 """Messages kept while the others of the same stamp are awaited."""
@@ -158,6 +160,9 @@ class Recorder(Node):
         if self._video_start is None:
             self._video_start = stamp
         due = round((stamp - self._video_start) * 1e-9 * VIDEO_FPS)
+        if not 0 <= due - self._video_frames <= LONGEST_STILL_S * VIDEO_FPS:  # the clock was set
+            due = self._video_frames
+            self._video_start = stamp - round(due / VIDEO_FPS * 1e9)
         while self._video_frames <= due:
             self._video.write(overlay)
             self._video_frames += 1

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,3 +30,14 @@ def epoch_of(image: NDArray[np.uint8], *facts: object) -> int:
     digest = hashlib.sha256(repr((image.shape, facts)).encode())
     digest.update(np.ascontiguousarray(image).data)
     return int.from_bytes(digest.digest()[:BYTES], "big")
+
+
+def facts_of(source: str) -> tuple[str, int]:
+    """What tells a video from others that begin with the same image: its name, and its bytes.
+
+    Args:
+        source: a file or folder, or another source of frames, which has no bytes.
+    """
+    path = Path(source)
+    files = path.iterdir() if path.is_dir() else [path]
+    return path.name, sum(file.stat().st_size for file in files if file.is_file())

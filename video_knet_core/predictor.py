@@ -13,13 +13,13 @@ import time
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from .config import ConfigError, TrackingConfig
 from .engine.runtime import Runtime
 from .geometry import LabelMap, NearestUpsampling, OverlappingMasks, Regions
+from .preprocess import check_image, resize
 from .stored_state import pack, unpack
 from .tracking import STATE_CLASSES, build_tracker
 from .tracking.baselines import ImageFeatures
@@ -166,7 +166,7 @@ class VideoPredictor:
         resumed = self._resumed(image, stamp, reason)
         stream = resumed.stream if resumed else _Stream() if reason else self._stream
         watch = _Stopwatch()
-        resized = _resize(image, self._runtime.info.height, self._runtime.info.width)
+        resized = resize(image, self._runtime.info.height, self._runtime.info.width)
         watch.lap("preprocess")
         segments, engine = self._runtime.step(resized, stream.engine)
         watch.lap("step")
@@ -290,16 +290,6 @@ class _Stopwatch:
         self._last = now
 
 
-def check_image(image: NDArray[np.uint8]) -> None:
-    """ValueError unless `image` is uint8 [H, W, 3] with pixels."""
-    if image.dtype != np.uint8:
-        raise ValueError(f"image must be uint8, found {image.dtype}")
-    if image.ndim != 3 or image.shape[2] != 3:
-        raise ValueError(f"image must be [H, W, 3], found shape {image.shape}")
-    if not image.size:
-        raise ValueError(f"image has no pixels, its shape is {image.shape}")
-
-
 @dataclass(frozen=True)
 class _Grouped:
     """Regions of a frame: one for every stuff class, then one for every slot (the thing slots)."""
@@ -411,20 +401,3 @@ def _imagenet_features() -> ImageFeatures:
         raise ConfigError(
             f"association 'appearance' needs {error.name}: pip install 'video_knet_ros[train]'"
         ) from None
-
-
-def _resize(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
-    """To the engine's size by linear interpolation in steps that at most halve an axis.
-
-    In one step, thin things between the pixels that it looks at would be lost; half the size is the
-    mean of two pixels. That is several times faster than OpenCV's INTER_AREA.
-    """
-    while image.shape[:2] != (height, width):
-        step = _toward(image.shape[1], width), _toward(image.shape[0], height)
-        image = np.asarray(cv2.resize(image, step, interpolation=cv2.INTER_LINEAR), np.uint8)
-    return np.ascontiguousarray(image)
-
-
-def _toward(length: int, wanted: int) -> int:
-    """Half of a length, or what is wanted if that is no less."""
-    return max(length // 2, wanted) if length > wanted else wanted

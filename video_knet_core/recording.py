@@ -147,8 +147,13 @@ def track_video(
     out: Path,
     max_frames: int | None = None,
     tracking: TrackingConfig | None = None,
+    facts: tuple[object, ...] = (),
 ) -> Summary:
     """Track `source` and keep the results in `out`; Ctrl-C ends it early and keeps what there is.
+
+    The first epoch is a number of all that decides the results: a log of many videos has each pair
+    of an epoch and a track id for one object. `facts` tell the source from others that begin with
+    the same image, see `epochs.facts_of`.
 
     Raises:
         FrameError: a frame cannot be read or has another size; the frames before it are kept.
@@ -165,8 +170,8 @@ def track_video(
         try:
             for image, stamp in itertools.islice(source, max_frames):
                 if not summary.inference_ms:
-                    facts = runtime.name, runtime.info.checkpoint_sha256, predictor.tracking
-                    predictor.reset(epoch_of(image, stamp, *facts))
+                    model = runtime.name, runtime.info.name, runtime.info.checkpoint_sha256
+                    predictor.reset(epoch_of(image, stamp, *facts, *model, predictor.tracking))
                 frame = predictor.step(image, stamp)
                 recording.write(image, frame)
                 summary.add(frame, predictor.classes)

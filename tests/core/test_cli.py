@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -41,6 +42,21 @@ def folder(tmp_path):
 
 def track(folder, model, out, *options):
     return main(["track", str(folder), "--out", str(out), "--model", str(model), *options])
+
+
+def test_the_epochs_of_two_videos_differ_and_those_of_one_do_not(folder, model, tmp_path):
+    def epochs(source, out):
+        assert track(source, model, out) == 0
+        return {json.loads(line)["epoch"] for line in (out / "tracks.jsonl").open()}
+
+    again = tmp_path / "other"
+    shutil.copytree(folder, again)  # it begins with the same image
+    (again / "4.png").unlink()
+    (first,), (second,), (other,) = (
+        epochs(source, tmp_path / name)
+        for source, name in ((folder, "a"), (folder, "b"), (again, "c"))
+    )
+    assert first == second != other and 0 < first < 2**48
 
 
 def test_track_writes_labels_that_agree_with_the_table(folder, model, tmp_path):

@@ -235,7 +235,7 @@ def test_the_stages_of_a_frame_are_timed(monkeypatch):
 
     stream = predictor()
     monkeypatch.setattr("video_knet_core.predictor.time.perf_counter", lambda: now[0])
-    monkeypatch.setattr("video_knet_core.predictor._resize", slow(predictor_module._resize, 0.001))
+    monkeypatch.setattr("video_knet_core.predictor.resize", slow(predictor_module.resize, 0.001))
     monkeypatch.setattr("video_knet_core.predictor._group", slow(predictor_module._group, 0.004))
     monkeypatch.setattr(stream._runtime, "step", slow(stream._runtime.step, 0.002))
     monkeypatch.setattr(stream._tracker, "update", slow(stream._tracker.update, 0.008))
@@ -307,7 +307,7 @@ def test_thin_lines_are_averaged_not_lost_when_an_image_shrinks(size):
     width, height = size
     lines = np.zeros((height, width, 3), np.uint8)
     lines[:, ::4] = 255
-    resized = predictor_module._resize(lines, 288, 480)
+    resized = predictor_module.resize(lines, 288, 480)
     assert resized.shape == (288, 480, 3)
     assert resized.mean() == pytest.approx(lines.mean(), rel=0.02)
     if width >= 4 * 480:  # all lines are below what the small image can tell apart
@@ -317,4 +317,4 @@ def test_thin_lines_are_averaged_not_lost_when_an_image_shrinks(size):
 def test_half_the_size_is_the_mean_of_four_pixels():
     image = np.random.default_rng(0).integers(0, 256, (576, 960, 3), np.uint8)
     mean = image.reshape(288, 2, 480, 2, 3).mean(axis=(1, 3))
-    assert np.abs(predictor_module._resize(image, 288, 480) - mean).max() <= 0.5
+    assert np.abs(predictor_module.resize(image, 288, 480) - mean).max() <= 0.5

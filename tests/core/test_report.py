@@ -140,6 +140,14 @@ def test_a_reset_ends_all_tracks_and_their_ids_mean_others_after():
     assert fed(new_report(), frames).track_counts().tolist() == [0, 2]
 
 
+def test_a_track_is_resumed_after_an_epoch_of_one_wrong_stamp():
+    epochs = [7, 7, 8, 7, 7]
+    frames = [result(n, row(1, CAR, 1 + epoch % 7), epoch=epoch) for n, epoch in enumerate(epochs)]
+    tracks = fed(new_report(), frames).cameras[TOPIC].tracks
+    assert [(t.epoch, t.track_id, t.frames) for t in tracks.longest()] == [(7, 1, 4), (8, 2, 1)]
+    assert sum(tracks.counts()) == 2
+
+
 # --- classes -------------------------------------------------------------------------------------
 
 

@@ -121,6 +121,7 @@ def test_boxes_have_the_id_the_class_and_the_colour_of_their_track(out):
         ("Boxes2D:colors", [color]),
         ("score", [pytest.approx(0.8)]),
     ]
+    assert len({epoch for (epoch,) in columns["tracker_epoch"]}) == 1
     for name, value in wanted:
         assert columns[name] == [value] * FRAMES, name
     for number, ((x, y),) in zip(columns["frame"], columns["Boxes2D:centers"], strict=True):

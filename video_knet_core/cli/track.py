@@ -30,11 +30,17 @@ def add_track(commands: argparse._SubParsersAction) -> None:
 
 def _track(arguments: argparse.Namespace) -> None:
     from ..data.frames import open_frames
+    from ..epochs import facts_of
     from ..recording import track_video
 
     source = open_frames(arguments.video)
     tracking = TrackingConfig(association=arguments.association)
     summary = track_video(
-        source, runtime_of(arguments), arguments.out, arguments.max_frames, tracking
+        source,
+        runtime_of(arguments),
+        arguments.out,
+        arguments.max_frames,
+        tracking,
+        facts_of(arguments.video),
     )
     print(summary)

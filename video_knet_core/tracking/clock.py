@@ -76,9 +76,11 @@ class StreamClock:
     stamp: int | None = None
     """Of the last image [ns]; None before the first."""
     ns: int = 0
+    """Stream time of the last image, with `era` and `interval`: see `StreamTime`."""
     era: int = 0
     interval: int | None = None
     images: int = 0
+    """Images so far."""
     last_step: Mark | None = None
     """Or the first image."""
     standing: int = 0
@@ -90,6 +92,7 @@ class StreamClock:
     ahead: int = 0
     """By how much the stream time has run ahead of the stamps since the last step [ns]."""
     marks: tuple[Mark, ...] = ()
+    """Steps that the mean interval is taken over."""
     noise: int = 0
     """Largest step back since the stamps were last regular [ns]."""
     before_leap: int | None = None
@@ -115,7 +118,7 @@ class StreamClock:
             stamp: nanoseconds.
             longest_gap: seconds.
         """
-        if self.stamp is None or self._is_return(stamp) or self._not_begun:
+        if self.stamp is None or self._is_return(stamp) or self._begins(stamp):
             return ""
         if self._back(stamp) > LATE:
             return f"the stamp went back by {self._back(stamp) / NANOSECONDS:.3f} s"
@@ -134,19 +137,15 @@ class StreamClock:
 
     def _stepped(self, stamp: int, difference: int) -> StreamClock:
         """After an image that the stamps tell from the one before."""
-        exact = self.regular >= REGULAR
-        rest = difference - self.ahead
-        usual = self.interval or NOMINAL
+        exact, rest = self.regular >= REGULAR, difference - self.ahead
+        is_gap = rest > GAP * (self.interval or NOMINAL) and not self._begins(stamp)
         mark = Mark(self.images + 1, stamp)
-        is_gap = rest > GAP * usual and not self._not_begun
-        marks = (*self._marks_kept(rest, exact), mark)[-MARKS:]
-        certain = marks[-1].stamp - marks[0].stamp >= 3 * self.noise
-        interval = (_mean(marks) if certain else None) or self.interval
-        passed = difference if exact else rest if is_gap else interval or NOMINAL
+        marks = (*self._marks_before(mark, rest, exact), mark)[-MARKS:]
+        interval = self._mean(marks) or self.interval
         return replace(
             self,
             stamp=stamp,
-            ns=self.ns + passed,
+            ns=self.ns + (difference if exact else rest if is_gap else interval or NOMINAL),
             era=self.era if exact or interval else self.era + 1,
             interval=interval,
             images=mark.image,
@@ -160,10 +159,10 @@ class StreamClock:
             before_leap=self.stamp if is_gap else None,
         )
 
-    def _marks_kept(self, rest: int, exact: bool) -> tuple[Mark, ...]:
-        """Marks before a step that the mean interval is still taken over.
+    def _marks_before(self, mark: Mark, rest: int, exact: bool) -> tuple[Mark, ...]:
+        """Marks with which a new one gives the mean interval.
 
-        None over a change of the rate, or over a pause of the clock while images came.
+        None across a change of the rate, or a pause of the clock while images came.
         """
         assert self.stamp is not None
         if self.standing > FROZEN:
@@ -173,12 +172,18 @@ class StreamClock:
                 return (Mark(self.images, self.stamp),)
             if not -2 * self.interval <= rest <= GAP * self.interval:
                 return ()
-        return tuple(mark for mark in self.marks if mark.stamp < self.stamp + rest + self.ahead)
+        return tuple(m for m in self.marks if m.stamp < mark.stamp)
+
+    def _mean(self, marks: tuple[Mark, ...]) -> int | None:
+        """Mean interval between images; None if it would be mostly noise, or there is one mark."""
+        first, last = marks[0], marks[-1]
+        span = last.stamp - first.stamp
+        return span // (last.image - first.image) if span > 0 and span >= 3 * self.noise else None
 
     def _stood(self, stamp: int, difference: int) -> StreamClock:
         """After an image with about the stamp of the one before, or an earlier one."""
-        standing = self.standing + 1
         assert self.last_step is not None
+        standing = self.standing + 1
         mean = (stamp - self.last_step.stamp) // standing
         if standing >= FROZEN and mean >= FASTEST:
             return self._fast(stamp, mean)
@@ -216,10 +221,9 @@ class StreamClock:
             marks=(mark,),
         )
 
-    @property
-    def _not_begun(self) -> bool:
-        """All images were stamped 0: their clock has not begun, and where it begins is no gap."""
-        return self.stamp == 0 and self.standing > 0
+    def _begins(self, stamp: int) -> bool:
+        """Whether the images so far were stamped 0: where their clock begins is no gap."""
+        return self.stamp == 0 and self.standing > 0 and stamp > 0
 
     def _back(self, stamp: int) -> int:
         """Nanoseconds from a stamp to the last one."""
@@ -228,9 +232,3 @@ class StreamClock:
     def _is_return(self, stamp: int) -> bool:
         """Whether the last stamp was wrong: it leapt ahead, and this one did not."""
         return self.before_leap is not None and self._back(stamp) > 0 and stamp >= self.before_leap
-
-
-def _mean(marks: tuple[Mark, ...]) -> int | None:
-    """Mean interval between images; None for a single mark."""
-    first, last = marks[0], marks[-1]
-    return (last.stamp - first.stamp) // (last.image - first.image) if last != first else None
