@@ -99,7 +99,7 @@ def camera_names(value: str) -> list[str]:
     if not valid or len(set(names)) < len(names):
         raise ValueError(
             "cameras must be different names of letters, digits and _, with commas between, "
-            f"found {value!r}"
+            f"got {value!r}"
         )
     return names
 
@@ -112,7 +112,7 @@ def video_for_each(value: str, cameras: Sequence[str]) -> list[str]:
     if len(sources) != len(cameras):
         raise ValueError(
             f"video must be one source for all cameras, or one for each of {', '.join(cameras)} "
-            f"with commas between, found {value!r}"
+            f"with commas between, got {value!r}"
         )
     return sources
 

@@ -253,7 +253,7 @@ class CameraNode(AsyncLifecycleNode):
         stamp = self._times.stamp(message)
         if stamp is None:
             counts.undated += 1
-        elif not self._one_camera.admits(message):
+        elif not self._one_camera.admits(message, stamp):
             counts.interleaved += 1
         elif not self._rate_limit.admits(self.get_parameter("max_rate").value):
             counts.limited += 1

@@ -62,7 +62,7 @@ class ParameterSpec:
         if self.change is Change.UNCONFIGURED and configured:
             return f"{self.name} is read by configure: deactivate and clean up the node first"
         if self.choices and value not in self.choices:
-            return f"{self.name} must be one of {', '.join(self.choices)}, found {value!r}"
+            return f"{self.name}: expected one of {', '.join(self.choices)}, got {value!r}"
         return None
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Hashable
+from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
 from rclpy.event_handler import QoSRequestedIncompatibleQoSInfo, SubscriptionEventCallbacks
@@ -185,12 +186,27 @@ class RateLimit:
         return True
 
 
+@dataclass(eq=False)
+class _Camera:
+    """What is known of the images of one camera."""
+
+    kind: Hashable
+    """`frame_id`, and size as far as the message has it."""
+    stamp: int
+    seen: float
+    """When the last one came."""
+
+    def continues(self, kind: Hashable, stamp: int) -> bool:
+        """Whether an image may be the next one: the tracker would be reset by another stamp."""
+        return kind == self.kind and -0.5e9 <= stamp - self.stamp <= 5e9
+
+
 class OneCamera:
     """Lets through the images of one camera when those of several come on one topic in turn.
 
-    The images of a camera have `frame_id` and size in common. A camera may change both, and change
-    back; but when images of two come in turn, those of one are dropped, or ids would be lost with
-    each image.
+    The images of a camera have `frame_id` and size in common, and stamps that follow each other. A
+    camera may change all of them, and change back; but when images of two come in turn, those of
+    one are dropped, or ids would be lost with each image.
     """
 
     HOLD_S = 2.0
@@ -200,24 +216,36 @@ class OneCamera:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._current: Hashable = None
-        self._seen: dict[Hashable, float] = {}
+        self._current: _Camera | None = None
+        self._cameras: list[_Camera] = []
         self._changes: deque[float] = deque(maxlen=self.MAX_CHANGES)
 
-    def admits(self, message: AnyImage) -> bool:
-        """Whether an image that came now is taken."""
-        size = (message.height, message.width) if isinstance(message, Image) else ()
-        camera = message.header.frame_id, *size
+    def admits(self, message: AnyImage, stamp: int) -> bool:
+        """Whether an image that came now is taken; `stamp` in nanoseconds."""
         now = self._clock()
-        self._seen = {c: t for c, t in self._seen.items() if now - t <= self.HOLD_S}
-        returns, current_stays = camera in self._seen, self._current in self._seen
-        self._seen[camera] = now
+        self._cameras = [c for c in self._cameras if now - c.seen <= self.HOLD_S]
+        camera, returns = self._camera_of(message, stamp), True
+        if camera is None:
+            camera, returns = _Camera(_kind(message), stamp, now), False
+            self._cameras.append(camera)
+        camera.stamp, camera.seen = max(camera.stamp, stamp), now
         if self._current in (None, camera):
             self._current = camera
             return True
         in_turn = len(self._changes) == self.MAX_CHANGES and now - self._changes[0] <= self.HOLD_S
         self._changes.append(now)
-        if in_turn and returns and current_stays:
+        if in_turn and returns and self._current in self._cameras:
             return False
         self._current = camera
         return True
+
+    def _camera_of(self, message: AnyImage, stamp: int) -> _Camera | None:
+        """The camera whose last image is the nearest of those that this one may follow."""
+        kind = _kind(message)
+        fitting = [camera for camera in self._cameras if camera.continues(kind, stamp)]
+        return min(fitting, key=lambda camera: abs(stamp - camera.stamp), default=None)
+
+
+def _kind(message: AnyImage) -> Hashable:
+    size = (message.height, message.width) if isinstance(message, Image) else ()
+    return message.header.frame_id, *size

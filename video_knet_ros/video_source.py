@@ -139,12 +139,12 @@ class VideoSource(Node):
 def _rate(value: object) -> float:
     if isinstance(value, (int, float)) and math.isfinite(value) and value >= 0:
         return float(value)
-    raise FrameError(f"rate must be a number of images per second, 0 or more, found {value!r}")
+    raise FrameError(f"rate must be a number of images per second, 0 or more, got {value!r}")
 
 
 def _qos(reliability: str) -> QoSProfile:
     if reliability not in ("reliable", "best_effort"):
-        raise FrameError(f"reliability must be reliable or best_effort, found {reliability!r}")
+        raise FrameError(f"reliability must be reliable or best_effort, got {reliability!r}")
     return QoSProfile(depth=5, reliability=ReliabilityPolicy[reliability.upper()])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import re
 import threading
@@ -25,6 +26,7 @@ from video_knet_ros import conversions, node, verdict
 from video_knet_ros.frame_counts import FrameCounts
 from video_knet_ros.process import Throttle
 from video_knet_ros.reasons import Level, Reason
+from video_knet_ros.subscription import OneCamera
 from video_knet_ros.verdict import Limits
 from video_knet_ros.worker import InferenceThread
 
@@ -291,6 +293,35 @@ def test_two_cameras_on_one_topic_are_named_and_do_not_reset_the_tracker_again_a
     world.wait(lambda: camera.counts.interleaved > 30, "images of both")
     assert camera.counts.resets <= 2
     assert int(world.report(lambda v: True)[2]["interleaved"]) > 0
+
+
+def test_two_cameras_with_clocks_that_differ_do_not_reset_it_either(world):
+    camera = world.camera_node(**SOON)
+    tables = world.tables()
+    stream(world, world.publisher())
+    stream(world, world.publisher(), stamp=lambda: world.now() + 3600)
+    reported(world, Reason.SEVERAL_PUBLISHERS, WARN)
+    world.wait(lambda: camera.counts.interleaved > 30, "images of both in turn")
+    assert camera.counts.resets <= 2
+    assert len({table.tracker_epoch for table in tables}) <= 3
+
+
+def test_a_camera_may_change_its_images_and_change_back_but_not_with_each_image():
+    now = itertools.count(0.0, 0.1)
+    one_camera = OneCamera(lambda: next(now))
+
+    def admits(stamp: float, scale: int = 1) -> bool:
+        message = image_message(street(scale=scale))
+        message.header.frame_id = "camera"
+        return one_camera.admits(message, round(stamp * 1e9))
+
+    assert all(admits(0.1 * i) for i in range(5)), "one camera"
+    assert admits(0.4) and admits(0.7) and admits(0.6), "equal, early and late stamps"
+    assert [admits(99.0), admits(0.9)] == [True, True], "one wrong stamp"
+    assert not admits(99.1) and admits(1.0) and not admits(99.2) and admits(1.1)
+    for i in range(30):
+        admits(1.2 + 0.1 * i)  # the other one has left
+    assert [admits(4.2, scale=2), admits(4.3), admits(4.4, scale=2)] == [True, True, False]
 
 
 def test_resets_are_counted_with_epoch_and_reason(world):

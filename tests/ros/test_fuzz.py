@@ -93,7 +93,7 @@ class AnyImage(PaintedRuntime):
 def camera(world):
     """An active node all of whose outputs have a subscriber, as far as it can see."""
     camera = world.camera_node(open_runtime=lambda path, **options: AnyImage())
-    camera._one_camera.admits = lambda message: True  # all sizes come in turn
+    camera._one_camera.admits = lambda message, stamp: True  # all sizes come in turn
     for topic in camera._outputs._topics.values():
         topic.readers = 1
     return camera

@@ -216,7 +216,7 @@ def test_the_tracker_heeds_parameters_at_run_time(world):
         ("birth_score", float("nan"), "out of range"),
         ("birth_score", "high", "Wrong parameter type"),
         ("max_coast_s", -1.0, "out of range"),
-        ("reliability", "sometimes", "one of auto, reliable, best_effort, found 'sometimes'"),
+        ("reliability", "sometimes", "one of auto, reliable, best_effort, got 'sometimes'"),
         ("autostart", False, "read-only"),
         ("model", "other.onnx", "model is read by configure: deactivate and clean up"),
         ("threads", 1, "threads is read by configure"),

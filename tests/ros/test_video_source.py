@@ -167,9 +167,9 @@ def test_the_synthetic_street(world):
     ("setting", "words"),
     [
         ({"source": "no/such.mp4"}, "no video 'no/such.mp4'"),
-        ({"rate": -2.0}, "rate must be a number of images per second, 0 or more, found -2.0"),
-        ({"rate": "fast"}, "found 'fast'"),
-        ({"reliability": "maybe"}, "found 'maybe'"),
+        ({"rate": -2.0}, "rate must be a number of images per second, 0 or more, got -2.0"),
+        ({"rate": "fast"}, "got 'fast'"),
+        ({"reliability": "maybe"}, "got 'maybe'"),
     ],
 )
 def test_settings_that_cannot_be_used_are_named(world, setting, words):
