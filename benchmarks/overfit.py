@@ -14,6 +14,7 @@ batch norms set once to the clip. Exit code 1 if the goal is missed.
 from __future__ import annotations
 
 import argparse
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -134,6 +135,8 @@ def train(
         optimizer.step()
         if step % REPORT_EVERY == 0 or step == steps:
             scores, seconds = quality(model, clip), time.monotonic() - begin
+            if math.isnan(scores[score]):
+                raise SystemExit(f"{score} cannot be measured on this clip: no such labels")
             best = max(best, scores[score])
             figures = "  ".join(f"{name} {value:.3f}" for name, value in scores.items())
             print(
