@@ -92,7 +92,7 @@ class VideoSource(Node):
     def _tick(self) -> None:
         try:
             frame = self._next_frame()
-        except Exception as error:
+        except Exception as error:  # of any decoder; the process ends with its reason
             kind = "" if isinstance(error, FrameError) else f"{type(error).__name__}: "
             self.get_logger().fatal(f"no more images: {kind}{process.one_line(error)}")
             raise SystemExit(1) from None
