@@ -6,8 +6,8 @@
 The node runs as users run it, in a process of its own. A camera sends images at 30 Hz, from the
 synthetic street and from the videos by turns; every 20 s it goes and comes back with other
 reliability, other stamps (true, some late, bunched, frozen) and from another source, so the image
-size changes too. Readers of random outputs come and go, parameters change, and a publisher of
-another type joins the image topic. The engine hangs once, for 8 s, and half-way the node is
+size changes too. Readers of random outputs come and go, and parameters change; every fifth
+camera publishes another type. The engine hangs once, for 8 s, and half-way the node is
 restarted.
 
 Fails if the node ends by itself, grows by more than 10 MB after its first minute, gives a pair of
@@ -59,8 +59,9 @@ CHANGES = (
     ("birth_score", (0.3, 0.5)),
 )
 OUTPUTS = ("panoptic/image", "semantic/image", "overlay/image")
-STAMPS = ("true", "late", "bunched", "frozen")
-"""How a camera stamps its images; each camera does it in one way."""
+OTHER_TYPE = "another type"
+CAMERAS = ("true", "late", "bunched", "frozen", OTHER_TYPE)
+"""How a camera stamps its images; the last one publishes messages of another type instead."""
 LATE_NS = 50_000_000
 """Every twentieth image of a "late" camera is stamped so much before its time."""
 TICK_NS = 100_000_000
@@ -70,6 +71,19 @@ PAUSE_S = 5.0
 """Diagnostics come every second; a longer pause than this is a fault, on a busy machine too."""
 EXPECTED = frozenset({"inference_stuck", "wrong_type"})
 """Reasons that the diagnostics have to give at some time."""
+COMPRESSED_CAMERA = """
+import rclpy
+from sensor_msgs.msg import CompressedImage
+rclpy.init()
+camera = rclpy.create_node("compressed_camera")
+publisher = camera.create_publisher(CompressedImage, "/video_knet/image", 2)
+camera.create_timer(0.1, lambda: publisher.publish(CompressedImage(format="jpeg")))
+try:
+    rclpy.spin(camera)
+except (KeyboardInterrupt, rclpy.executors.ExternalShutdownException):
+    pass
+"""
+"""In a process of its own: one process cannot publish two types on one topic."""
 NODE = """
 import os, sys, time
 from video_knet_core.engine.runtime import open_runtime
@@ -132,9 +146,10 @@ class Tester(Node):
         self._reliability = itertools.cycle(
             ReliabilityPolicy[n] for n in ("RELIABLE", "BEST_EFFORT")
         )
-        self._patterns = itertools.cycle(STAMPS)
+        self._patterns = itertools.cycle(CAMERAS)
         self._frames: Iterator[NDArray] = iter(())
-        self._camera = self._reader = self._other_type = None
+        self._camera = self._reader = None
+        self._compressed_camera: subprocess.Popen | None = None
         self.ledger, self.sent = Ledger(), 0
         self.counts: dict[str, str] = {}
         self.diagnosed: float | None = None
@@ -154,17 +169,28 @@ class Tester(Node):
             self.create_timer(CAMERA_S, self.restart_camera),
             self.create_timer(7.0, self._change_reader),
             self.create_timer(3.0, self._change_parameter),
-            self.create_timer(11.0, self._change_other_type),
         ]
 
     def restart_camera(self) -> None:
         """Another camera, of other reliability, stamps and perhaps size, replaces the last."""
-        if self._camera is not None:
-            self.destroy_publisher(self._camera)
+        self.stop_camera()
+        self._pattern, self._began = next(self._patterns), self._now()
+        if self._pattern == OTHER_TYPE:
+            self._compressed_camera = subprocess.Popen([sys.executable, "-c", COMPRESSED_CAMERA])
+            return
         qos = QoSProfile(depth=2, reliability=next(self._reliability))
         self._camera = self.create_publisher(Image, "/video_knet/image", qos)
         self._frames = itertools.cycle(next(self._sources))
-        self._pattern, self._began = next(self._patterns), self._now()
+
+    def stop_camera(self) -> None:
+        """The last camera leaves."""
+        if self._camera is not None:
+            self.destroy_publisher(self._camera)
+            self._camera = None
+        if self._compressed_camera is not None:
+            self._compressed_camera.terminate()
+            self._compressed_camera.wait(20)
+            self._compressed_camera = None
 
     def pause_duties(self) -> None:
         """No more images, nor any new camera."""
@@ -195,6 +221,8 @@ class Tester(Node):
         return self._began if self._pattern == "frozen" else now
 
     def _send(self) -> None:
+        if self._camera is None:
+            return
         message = conversions.image_message(Image().header, "rgb8", next(self._frames))
         message.header.stamp = conversions.time_message(self._stamp())
         self._camera.publish(message)
@@ -210,14 +238,6 @@ class Tester(Node):
         name, values = random.choice(CHANGES)
         parameter = Parameter(name, value=random.choice(values)).to_parameter_msg()
         self._parameters.call_async(SetParameters.Request(parameters=[parameter]))
-
-    def _change_other_type(self) -> None:
-        """A publisher of another type comes to the image topic, or goes."""
-        if self._other_type is None:
-            self._other_type = self.create_publisher(CompressedImage, "/video_knet/image", 2)
-        else:
-            self.destroy_publisher(self._other_type)
-            self._other_type = None
 
     def _note(self, message: DiagnosticArray) -> None:
         self.counts = {entry.key: entry.value for entry in message.status[0].values}
@@ -336,6 +356,7 @@ def main() -> None:
             finally:
                 life.kill()
             tester.resume_duties()
+    tester.stop_camera()
     faults += verdict(tester)
     rclpy.try_shutdown()
     print("\n".join(faults) or "no fault")
