@@ -38,7 +38,7 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile, ReliabilityPolicy
-from sensor_msgs.msg import CompressedImage, Image
+from sensor_msgs.msg import Image
 from video_knet_ros.msg import TrackedInstanceArray
 
 from video_knet_core.data.frames import open_frames
@@ -152,6 +152,8 @@ class Tester(Node):
         self._compressed_camera: subprocess.Popen | None = None
         self.ledger, self.sent = Ledger(), 0
         self.counts: dict[str, str] = {}
+        self.pattern = ""
+        """How the present camera stamps its images."""
         self.diagnosed: float | None = None
         """When the last diagnostics came; None before the first of a life."""
         self.pause = 0.0
@@ -174,8 +176,8 @@ class Tester(Node):
     def restart_camera(self) -> None:
         """Another camera, of other reliability, stamps and perhaps size, replaces the last."""
         self.stop_camera()
-        self._pattern, self._began = next(self._patterns), self._now()
-        if self._pattern == OTHER_TYPE:
+        self.pattern, self._began = next(self._patterns), self._now()
+        if self.pattern == OTHER_TYPE:
             self._compressed_camera = subprocess.Popen([sys.executable, "-c", COMPRESSED_CAMERA])
             return
         qos = QoSProfile(depth=2, reliability=next(self._reliability))
@@ -214,11 +216,11 @@ class Tester(Node):
     def _stamp(self) -> int:
         """Nanoseconds, as the present camera stamps its next image."""
         now = self._now()
-        if self._pattern == "late" and self.sent % 20 == 0:
+        if self.pattern == "late" and self.sent % 20 == 0:
             return now - LATE_NS
-        if self._pattern == "bunched":
+        if self.pattern == "bunched":
             return now - now % TICK_NS + self.sent % 3 * 1_000_000
-        return self._began if self._pattern == "frozen" else now
+        return self._began if self.pattern == "frozen" else now
 
     def _send(self) -> None:
         if self._camera is None:
@@ -258,11 +260,19 @@ class Life:
         """Resident memory in MB, once a second."""
 
     def run(self, minutes: float, hang_at: float) -> None:
-        """Spin for `minutes`; at the minute `hang_at` the engine hangs. One line a minute."""
-        begin = time.monotonic()
+        """Spin for `minutes`, with one line a minute.
+
+        The engine hangs with the first camera of true stamps after the minute `hang_at`: its images
+        are not too old to be processed.
+        """
+        begin, hang_ends = time.monotonic(), math.inf
         while (seconds := time.monotonic() - begin) < 60 * minutes and self._is_alive():
             self._executor.spin_once(timeout_sec=0.05)
-            self._hang(0 <= seconds - 60 * hang_at < HANG_S)
+            if hang_ends == math.inf and seconds > 60 * hang_at and self._tester.pattern == "true":
+                hang_ends = seconds + HANG_S
+                self._flag.touch()
+            if seconds > hang_ends:
+                self._flag.unlink(missing_ok=True)
             if int(seconds) > len(self.memory):
                 self.memory.append(resident_mb(self._process))
                 if len(self.memory) % 60 == 0:
@@ -288,12 +298,6 @@ class Life:
 
     def _is_alive(self) -> bool:
         return self._process.poll() is None
-
-    def _hang(self, hangs: bool) -> None:
-        if hangs:
-            self._flag.touch()
-        else:
-            self._flag.unlink(missing_ok=True)
 
     def _growth(self) -> list[str]:
         memory = self.memory
