@@ -321,7 +321,7 @@ def test_own_labels_are_classes_of_the_table_or_an_error(count, class_id, tmp_pa
             video[0]
 
 
-@pytest.mark.parametrize("count", [256, 300, 65535])
+@pytest.mark.parametrize("count", [256, 300, 1203])
 def test_a_table_of_more_classes_than_8_bits_hold_is_rejected(count, tmp_path):
     rows = [{"name": f"part {i}", "is_thing": True, "color": [0, 0, 0]} for i in range(count)]
     text = json.dumps({"label_divisor": 1, "classes": rows})  # JSON is YAML, and much faster
