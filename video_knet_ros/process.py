@@ -194,8 +194,9 @@ def expand(path: str) -> str:
 
 
 def one_line(error: BaseException | str) -> str:
-    """The message of an error without line breaks."""
-    return " ".join(str(error).split())
+    """The message of an error without line breaks; its type if it has none."""
+    words = " ".join(str(error).split())
+    return words if words or isinstance(error, str) else type(error).__name__
 
 
 def _forward_python_logging(log: RcutilsLogger) -> None:
