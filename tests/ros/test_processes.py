@@ -187,6 +187,19 @@ def test_a_namespace_that_cannot_be_one_ends_the_process_in_one_line(processes):
     assert "invalid node namespace" in line
 
 
+def test_ctrl_c_again_and_again_ends_a_process_as_one_does(world, processes):
+    process = processes.start(SOURCE)
+    log = processes.log(SOURCE)
+    world.wait(lambda: "images/s on" in log.read_text(), "the start")
+
+    def ended() -> bool:
+        process.send_signal(signal.SIGINT)
+        return process.poll() is not None
+
+    world.wait(ended, "the end")
+    assert process.returncode == 0 and "Traceback" not in log.read_text()
+
+
 @pytest.mark.parametrize("fault", ["open", "step", "close", "close raises"])
 @pytest.mark.parametrize(
     "endings",
