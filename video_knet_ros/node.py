@@ -328,12 +328,18 @@ class CameraNode(AsyncLifecycleNode):
         worker = self._worker
         if worker is None or self._outputs is None:
             raise RequestError("the node is not configured")
-        epoch = worker.call(Engine.reset)
+        epoch = worker.call(self._reset)
         epoch.add_done_callback(self.wake)
         if not await self.wait(epoch.done, ANSWER_WAIT_S):
             epoch.cancel()
             raise RequestError(f"the engine has been busy for {worker.busy_s or 0.0:.1f} s")
         return f"tracker epoch {epoch.result()}"
+
+    def _reset(self, engine: Engine) -> int:
+        """Forget the tracks, in the inference thread; the new epoch, which none has had."""
+        epoch = engine.reset()
+        self._next_epoch = engine.predictor.next_epoch
+        return epoch
 
     async def _save_snapshot(self, request: Trigger.Request) -> str:
         if self._worker is None or self._outputs is None or self._last is None:

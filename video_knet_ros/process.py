@@ -73,23 +73,26 @@ def _interrupts() -> Iterator[threading.Event]:
     """While the event is set Ctrl-C is left to rclpy, which ends the context.
 
     Python's own handler also raises KeyboardInterrupt, in whatever the main thread does just then:
-    a finalizer prints a traceback for it.
+    a finalizer prints a traceback for it. Once one has come all others are ignored, to the end of
+    the process: the terminal and `ros2 launch` both send one, and the second would kill it.
     """
-    serving = threading.Event()
+    serving, interrupted = threading.Event(), False
     if threading.current_thread() is not threading.main_thread():  # Python has no handlers there
         yield serving
         return
     before = signal.getsignal(signal.SIGINT)
 
     def on_interrupt(number: int, frame: FrameType | None) -> None:
-        if not serving.is_set() and callable(before):
+        nonlocal interrupted
+        again, interrupted = interrupted, True
+        if not again and not serving.is_set() and callable(before):
             before(number, frame)
 
     signal.signal(signal.SIGINT, on_interrupt)
     try:
         yield serving
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.signal(signal.SIGINT, signal.SIG_IGN if interrupted else before)
 
 
 def _run(
@@ -194,8 +197,9 @@ def expand(path: str) -> str:
 
 
 def one_line(error: BaseException | str) -> str:
-    """The message of an error without line breaks."""
-    return " ".join(str(error).split())
+    """The message of an error without line breaks; its type if it has none."""
+    words = " ".join(str(error).split())
+    return words if words or isinstance(error, str) else type(error).__name__
 
 
 def _forward_python_logging(log: RcutilsLogger) -> None:

@@ -182,11 +182,13 @@ def _cause(counts: FrameCounts, wait: float, max_rate: float) -> Reason | None:
     limited = since.pop(Reason.RATE_LIMITED, 0)
     if limited and max_rate > 0 and wait < 1.5 / max_rate:
         return Reason.RATE_LIMITED
-    since.pop(Reason.ALL_FRAMES_FAILED, 0)
-    since.pop(Reason.ENGINE_BUSY, 0)  # others are skipped meanwhile, whatever the cause is
+    failed = since.pop(Reason.ALL_FRAMES_FAILED, 0)
+    skipped = since.pop(Reason.ENGINE_BUSY, 0)  # others are, meanwhile, whatever the cause is
     if since:
         return max(since, key=lambda reason: since[reason])
-    if limited:
+    if failed > 1 or (failed and not skipped):  # it had its turn, and has a reason of its own
+        return None
+    if limited and not skipped:  # none waits for the thread long enough for another to come
         return Reason.RATE_LIMITED
     waits = (counts.arrived or -math.inf) > (counts.last_result or counts.watched_since)
     return Reason.ENGINE_BUSY if waits and counts.begun is None else None

@@ -20,6 +20,9 @@ from video_knet_core.data.frames import DEFAULT_FPS, Frame, FrameError, open_fra
 
 from . import conversions, process
 
+MIN_RATE = 1e-6
+"""Images per second: of slower ones no timer can have the period."""
+
 
 class Stamps:
     """Stamps of images that come at a steady rate, from a clock that may tick less often.
@@ -138,6 +141,8 @@ class VideoSource(Node):
 
 def _rate(value: object) -> float:
     if isinstance(value, (int, float)) and math.isfinite(value) and value >= 0:
+        if 0 < value < MIN_RATE:
+            raise FrameError(f"rate must be 0, or {MIN_RATE:g} images per second or more")
         return float(value)
     raise FrameError(f"rate must be a number of images per second, 0 or more, got {value!r}")
 

@@ -118,6 +118,16 @@ def test_a_model_that_vanishes_before_configure_is_named_and_may_come_back(world
     assert world.report(lambda v: v["state"] == "inactive")[2]["reason"] == "inactive"
 
 
+def test_an_engine_that_fails_without_a_word_is_reported_by_the_type_of_its_error(world):
+    def fail(*_, **__):
+        raise MemoryError
+
+    world.camera_node(start=False, open_runtime=fail)
+    assert not world.transition("configure")
+    _, message, _ = world.report(lambda v: True, DiagnosticStatus.ERROR)
+    assert message == "not configured: MemoryError"
+
+
 def test_of_many_images_during_a_frame_the_newest_gets_through_and_all_others_are_counted(world):
     """A camera at 200 Hz and a processor that needs 0.1 s for a frame."""
     camera = world.camera_node()

@@ -189,6 +189,15 @@ def test_reset_tracker_starts_a_new_epoch_with_new_ids(world):
     assert old and new and not old & new
 
 
+def test_an_epoch_that_reset_tracker_has_named_does_not_come_again(world):
+    world.camera_node()
+    named = world.call(Trigger, "reset_tracker", Trigger.Request()).message
+    for label in ("deactivate", "cleanup", "configure", "activate"):
+        assert world.transition(label)
+    _, table = world.send(world.publisher(), world.tables(), street(1))
+    assert table.tracker_epoch == int(named.removeprefix("tracker epoch ")) + 1
+
+
 def test_reset_tracker_says_when_there_is_none(world):
     world.camera_node(start=False)
     answer = world.call(Trigger, "reset_tracker", Trigger.Request())

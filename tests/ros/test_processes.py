@@ -11,6 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from ament_index_python.packages import get_package_prefix
 from domain_coordinator import domain_id
 from harness import RELIABLE, TIMEOUT_S, World, image_message, stamps, street
 from lifecycle_msgs.srv import ChangeState
@@ -170,11 +171,33 @@ def test_a_ros_argument_that_cannot_be_read_ends_the_process_in_one_line(process
     assert "Couldn't parse remap rule: '-r image:=bad//topic'" in log and "Traceback" not in log
 
 
+@pytest.mark.parametrize("name", ["camera_node", "cameras_node", "video_source"])
+def test_ctrl_c_while_an_executable_is_loaded_is_silent(name, tmp_path):
+    (tmp_path / "rclpy.py").write_text("import signal; signal.raise_signal(signal.SIGINT)")
+    command = [Path(get_package_prefix("video_knet_ros"), "lib/video_knet_ros", name), "front"]
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{os.environ['PYTHONPATH']}"}
+    ended = subprocess.run(command, env=environment, capture_output=True, timeout=TIMEOUT_S)
+    assert (ended.returncode, ended.stderr) == (-signal.SIGINT, b"")
+
+
 def test_a_namespace_that_cannot_be_one_ends_the_process_in_one_line(processes):
     process = processes.start(NODE, "-r", "__ns:=/robot/")
     assert process.wait(TIMEOUT_S) == 1
     (line,) = processes.log(NODE).read_text().strip().splitlines()
     assert "invalid node namespace" in line
+
+
+def test_ctrl_c_again_and_again_ends_a_process_as_one_does(world, processes):
+    process = processes.start(SOURCE)
+    log = processes.log(SOURCE)
+    world.wait(lambda: "images/s on" in log.read_text(), "the start")
+
+    def ended() -> bool:
+        process.send_signal(signal.SIGINT)
+        return process.poll() is not None
+
+    world.wait(ended, "the end")
+    assert process.returncode == 0 and "Traceback" not in log.read_text()
 
 
 @pytest.mark.parametrize("fault", ["open", "step", "close", "close raises"])

@@ -169,6 +169,7 @@ def test_the_synthetic_street(world):
         ({"source": "no/such.mp4"}, "no video 'no/such.mp4'"),
         ({"rate": -2.0}, "rate must be a number of images per second, 0 or more, got -2.0"),
         ({"rate": "fast"}, "got 'fast'"),
+        ({"rate": 1e-300}, "rate must be 0, or 1e-06 images per second or more"),
         ({"reliability": "maybe"}, "got 'maybe'"),
     ],
 )
