@@ -6,6 +6,7 @@ import ast
 import importlib.metadata
 import importlib.util
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -229,6 +230,32 @@ def test_the_installed_package_has_the_version_of_package_xml() -> None:
     except importlib.metadata.PackageNotFoundError:
         pytest.skip("video_knet_ros is not installed here; `make test` installs it")
     assert installed == package_xml_version()
+
+
+# --- the pages ------------------------------------------------------------------------------------
+
+PAGES = sorted([*REPO.glob("*.md"), *(REPO / "docs").glob("*.md"), *(REPO / "models").glob("*.md")])
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    headings = re.findall(r"^#+ +(.+)$", text, re.MULTILINE)
+    titles = [re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", heading) for heading in headings]
+    return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_of_a_page_leads_somewhere(page: Path) -> None:
+    wrong = []
+    for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        name, _, anchor = link.partition("#")
+        target = page.parent / name if name else page
+        if "://" not in link and (
+            not target.exists() or (anchor and anchor not in anchors(target))
+        ):
+            wrong.append(link)
+    assert not wrong
 
 
 # --- what pip installs ---------------------------------------------------------------------------

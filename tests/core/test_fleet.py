@@ -221,7 +221,7 @@ def test_finished_results_of_other_settings_are_told_and_kept(bags, serial, mode
     plan = Plan(model, 1, ReplaySettings(every=2), TrackingConfig())
     (outcome,) = replay_serially(find_jobs(f"{bags}/drive0", tmp_path / "out", True), plan)
     assert outcome.state is State.FAILED
-    assert f"drive0 holds a finished replay of {FRAMES} frames, but settings was" in outcome.reason
+    assert f"replay of {FRAMES} frames, but every was 1 and is 2; merge was" in outcome.reason
     assert digests(tmp_path / "out/drive0") == digests(serial / "drive0")
 
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from itertools import islice
 
 import cv2
@@ -133,3 +135,18 @@ def test_hidden_files_are_no_images(tmp_path):
 def test_sources_that_never_end_say_so(folder, video):
     assert open_frames("synthetic").endless
     assert not open_frames(folder).endless and not open_frames(video).endless
+
+
+@pytest.mark.parametrize("missing", ["av", "natsort"])
+def test_a_package_that_a_camera_does_not_need_is_named(missing, tmp_path, video):
+    """As on a robot whose packages came with ROS."""
+    numbered(tmp_path / "images", ["9.png", "10.png"])
+    source = video if missing == "av" else tmp_path / "images"
+    code = (
+        f"import sys; sys.modules['{missing}'] = None\n"
+        "from video_knet_core.data.frames import FrameError, open_frames\n"
+        "try: open_frames(sys.argv[1])\n"
+        "except FrameError as error: print(error)\n"
+    )
+    words = subprocess.check_output([sys.executable, "-c", code, source], text=True)
+    assert words == f"{source}: needs the package {missing}, see docs/install.md\n"

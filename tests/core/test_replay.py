@@ -806,7 +806,7 @@ def test_an_existing_output_is_never_overwritten(runtime, tmp_path):
     (out / "replay.json").write_text(json.dumps(journal))
     with pytest.raises(ReplayError, match="an interrupted replay of 10 frames: --resume goes on"):
         replay(path, runtime, out)
-    with pytest.raises(ReplayError, match="cannot be resumed: settings was"):
+    with pytest.raises(ReplayError, match="cannot be resumed: every was 1 and is 2"):
         replay(path, runtime, out, ReplaySettings(every=2), resume=True)
     (out / "replay.json").write_text(json.dumps(journal | {"complete": True}, indent=1) + "\n")
     assert digests(out) == before

@@ -67,6 +67,10 @@ def _run(arguments: argparse.Namespace) -> int:
             code = EXIT_FAULTS
         except BAD_INPUT as error:
             print_error(arguments.command, error)
+        except ModuleNotFoundError as error:  # where ROS came with the system's Python
+            if (error.name or "").startswith("video_knet"):
+                raise
+            print_error(arguments.command, f"needs {error.name}: pip install {error.name}")
         except KeyboardInterrupt:
             interrupted = True
         if interrupted or signals.received:

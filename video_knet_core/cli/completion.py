@@ -16,7 +16,7 @@ def add_completion(parser: argparse.ArgumentParser) -> None:
         "--print-completion",
         choices=SHELLS,
         action=_PrintCompletion,
-        help="print a completion script for this shell (docs/install.md)",
+        help="print a completion script for this shell (docs/command_line.md)",
     )
 
 

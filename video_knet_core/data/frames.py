@@ -67,12 +67,15 @@ def open_frames(source: str | Path, fps: float = DEFAULT_FPS) -> FrameSource:
     if not 0 < fps < math.inf:
         raise FrameError(f"expected a frame rate above 0, got {fps}")
     path, name = expanded(source), str(source)
-    if path.is_dir():
-        return ImageFolder(path, fps)
-    if path.exists():  # a file, a pipe or /dev/stdin
-        from .video_file import VideoFile  # a robot with a camera needs no PyAV
+    try:
+        if path.is_dir():
+            return ImageFolder(path, fps)
+        if path.exists():  # a file, a pipe or /dev/stdin
+            from .video_file import VideoFile
 
-        return VideoFile(path)
+            return VideoFile(path)
+    except ModuleNotFoundError as error:  # a robot with a camera needs neither PyAV nor natsort
+        raise FrameError(f"{path}: needs the package {error.name}, see docs/install.md") from None
     if name.isdecimal() and len(name) < 10:
         return Webcam(int(name))
     kind, _, seed = name.partition(":")

@@ -119,8 +119,15 @@ def _check(journal: Journal, out: Path, task: dict[str, Any], resume: bool) -> N
 
 def _differences(journal: Journal, task: dict[str, Any]) -> str:
     """In what a task is not that of a journal; empty if it is the same."""
+    before, now = _flat(journal.task), _flat(task)
     return "; ".join(
-        f"{key} was {journal.task.get(key)!r} and is {task.get(key)!r}"
-        for key in task
-        if journal.task.get(key) != task[key]
+        f"{key} was {before.get(key)!r} and is {now[key]!r}"
+        for key in now
+        if before.get(key) != now[key]
     )
+
+
+def _flat(task: dict[str, Any]) -> dict[str, Any]:
+    """With each setting beside the other entries, to be compared by itself."""
+    settings = task.get("settings")
+    return {**task, **settings, "settings": None} if isinstance(settings, dict) else task
