@@ -812,6 +812,18 @@ def test_an_existing_output_is_never_overwritten(runtime, tmp_path):
     assert digests(out) == before
 
 
+@pytest.mark.parametrize(
+    ("name", "value"), [("task", []), ("parts", None), ("state", 5), ("tracks_sizes", [])]
+)
+def test_a_journal_with_a_wrong_value_is_one_line(name, value, runtime, tmp_path):
+    path, out, settings = bag_of(tmp_path, 10), tmp_path / "out", ReplaySettings(part_frames=2)
+    interrupted(path, runtime, out, settings)
+    journal = json.loads((out / "replay.json").read_text())
+    (out / "replay.json").write_text(json.dumps(journal | {name: value}))
+    with pytest.raises(ReplayError, match=f"damaged: expected {name} as .*, got "):
+        replay(path, runtime, out, settings, resume=True)
+
+
 def interrupted(path, runtime, out, settings):
     """Replay until Ctrl-C at the fourth frame."""
     steps = itertools.count()

@@ -20,6 +20,9 @@ from .settings import ReplayError
 FORMAT = 1
 NAME = "replay.json"
 UNFINISHED = "unfinished"
+KINDS = {"task": dict, "messages": int, "frames": int, "parts": dict, "tracks_sizes": dict}
+KINDS |= {"state": str, "failed": int, "damage": str, "complete": bool}
+"""Of the fields of a journal."""
 STATE_NAME = re.compile(r"state_\d{4,}\.zip")
 
 
@@ -97,6 +100,12 @@ def _read(path: Path) -> Journal:
         raise ReplayError(f"{path} is damaged: {error}; name another folder") from None
     if journal.format != FORMAT:
         raise ReplayError(f"{path} has format {journal.format}, this version has {FORMAT}")
+    for field_name, kind in KINDS.items():
+        if not isinstance(value := getattr(journal, field_name), kind):
+            raise ReplayError(
+                f"{path} is damaged: expected {field_name} as {kind.__name__}, got {value!r}; "
+                "name another folder"
+            )
     return journal
 
 
