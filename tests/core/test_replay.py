@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -168,6 +169,21 @@ def test_merge_copies_every_message_of_every_topic(runtime, tmp_path):
     wanted = {(m.topic.name, m.time, bytes(m.data)) for m in read_all(path)}
     found = {(m.topic.name, m.time, bytes(m.data)) for m in read_all(tmp_path / "out/bag")}
     assert len(wanted) == 20 and wanted <= found and len(found) == 41
+
+
+@pytest.mark.parametrize("output", ["instances", "overlay/image"])
+def test_a_camera_that_is_called_like_an_output_is_not_copied(output, runtime, tmp_path, caplog):
+    topic, out = f"/video_knet/{output}", tmp_path / "out"
+    path = bag_of(tmp_path, 3, topics=(topic,))
+    settings = ReplaySettings(merge=True, outputs=("instances", "overlay"))
+    assert replay(path, runtime, out, settings).frames == 3
+    assert f"{topic} is not copied: the replay makes topics there" in caplog.text
+    counts = Counter((m.topic.name, m.topic.type) for m in read_all(out / "bag"))
+    assert counts == {
+        ("/video_knet/class_map", "video_knet_ros/msg/ClassMap"): 1,
+        ("/video_knet/instances", TABLES): 3,
+        ("/video_knet/overlay/image", IMAGE): 3,
+    }
 
 
 def default_imu():

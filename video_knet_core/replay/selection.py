@@ -9,12 +9,14 @@ from collections.abc import Mapping, Sequence
 from ..bags.bag import CDR, ROS1, BagError, Contents, Topic
 from ..bags.definitions import IMAGE_TYPES, Embedded
 from ..engine.runtime import ModelInfo
-from ..ros_messages.outputs import OUTPUTS
+from ..ros_messages.outputs import ALL_OUTPUTS, OUTPUTS, topic_of
 from .settings import EmptyReplayError, ReplayError, ReplaySettings
 
 _log = logging.getLogger(__name__)
 NODE = "/video_knet"
 """Name of the node of a single camera, as `camera.launch.py` starts it."""
+LATCHED = ("class_map", "label_info")
+"""Outputs that come once."""
 
 
 def time_range(contents: Contents, settings: ReplaySettings) -> tuple[int | None, int | None]:
@@ -98,10 +100,11 @@ def topics_to_copy(contents: Contents, nodes: Mapping[str, str]) -> dict[str, Em
         nodes: see `node_names`.
     """
     ours = tuple(f"{node}/" for node in nodes.values())
+    outputs = {node + name for node in ours for name in (*LATCHED, *map(topic_of, ALL_OUTPUTS))}
     found: dict[str, Embedded] = {}
     types: dict[str, Embedded] = {}
     for topic in sorted(contents.topics, key=has_images, reverse=True):
-        if topic.name.startswith(ours) and topic.name not in nodes:
+        if topic.name in outputs or (topic.name.startswith(ours) and topic.name not in nodes):
             _log.warning("%s is not copied: the replay makes topics there", topic.name)
             continue
         try:
