@@ -225,6 +225,8 @@ def test_several_cameras_in_one_pass_each_have_their_own_tracks_and_topics(runti
         (["/c/image_raw", "/c/image_rect"], ["/c/image_raw", "/c/image_rect"]),
         (["/image", "/other"], ["/image", "/other"]),
         (["/../../x/image", "/y/image"], ["/__/__/x", "/y"]),
+        (["/a b/image", "/a_b/image"], ["/a_b/image", "/a_b/image_2"]),
+        (["/图", "/_", "/__2", "/像"], ["/_", "/__3", "/__2", "/__4"]),
     ],
 )
 def test_cameras_are_named_after_their_topics(topics, names):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import re
 from collections.abc import Mapping, Sequence
@@ -82,13 +83,15 @@ def node_names(topics: Sequence[str]) -> dict[str, str]:
     """Topic -> node whose outputs it gets, with a slash before it.
 
     A single camera gets those of `/video_knet`. Of several, each gets those of a node called after
-    the camera, which is the topic without its last part: `/front` for `/front/image_raw`.
+    the camera, which is the topic without its last part: `/front` for `/front/image_raw`. If two
+    would be called the same, the whole topic is the name, and if that is no help (`/a b`, `/a_b`)
+    with a number.
     """
     if len(topics) == 1:
         return {topics[0]: NODE}
     names = {topic: _camera(topic) for topic in topics}
     if len(set(names.values())) < len(topics):
-        names = {topic: _plain(topic) for topic in topics}
+        names = _numbered({topic: _plain(topic) for topic in topics})
     return names
 
 
@@ -128,6 +131,18 @@ def _listed(contents: Contents, topics: dict[str, Topic]) -> str:
         for name, topic in sorted(topics.items())
     ]
     return ", ".join(rows) or "nothing"
+
+
+def _numbered(names: Mapping[str, str]) -> dict[str, str]:
+    """The names, but of equal ones the later with a number behind that no other has."""
+    taken = set(names.values())
+    result: dict[str, str] = {}
+    for topic, name in names.items():
+        if name in result.values():
+            name = next(n for i in itertools.count(2) if (n := f"{name}_{i}") not in taken)
+            taken.add(name)
+        result[topic] = name
+    return result
 
 
 def _camera(topic: str) -> str:
