@@ -258,8 +258,8 @@ def test_the_engine_is_closed_when_the_bags_are_done_or_nobody_asks_for_more(
 ):
     opened, closed, real_open = [], [], fleet.open_runtime
 
-    def open_runtime(path, threads):
-        runtime = real_open(path, threads=threads)
+    def open_runtime(path, **options):
+        runtime = real_open(path, **options)
         opened.append(runtime)
         monkeypatch.setattr(runtime, "close", lambda: closed.append(runtime), raising=False)
         return runtime
