@@ -618,6 +618,23 @@ def test_the_epoch_is_the_same_for_the_same_results_and_no_other(runtime, tmp_pa
     assert len(different) == 4 and whole not in different
 
 
+def test_recordings_that_begin_alike_have_different_epochs(runtime, tmp_path):
+    """As two runs of a simulation: the first image, all times, names and sizes are the same."""
+
+    def turned(rows):
+        return [
+            (*row[:3], row[3] if number < 3 else row[3][:-9] + bytes(9))
+            for number, row in enumerate(rows)
+        ]
+
+    epochs = []
+    for name, change in (("a", list), ("b", turned), ("c", list)):
+        (tmp_path / name).mkdir()
+        path = rewritten(bag_of(tmp_path / name, 4), change)
+        epochs.append(first_epoch(tmp_path / name / "out", runtime, path))
+    assert epochs[0] == epochs[2] != epochs[1]
+
+
 def test_equal_stamps_stay_in_the_order_of_their_arrival(runtime, tmp_path):
     path = stamped(tmp_path, [1, 1, 1, 1.1])
     replay(path, runtime, tmp_path / "out", ReplaySettings(merge=True))
