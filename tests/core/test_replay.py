@@ -859,6 +859,16 @@ def test_a_journal_with_a_wrong_value_is_one_line(name, value, runtime, tmp_path
         replay(path, runtime, out, settings, resume=True)
 
 
+@pytest.mark.parametrize("name", ["bag/bag_0000.mcap", "tracks/video_knet.jsonl"])
+def test_results_that_have_gone_are_not_gone_on_with(name, runtime, tmp_path):
+    path, out = bag_of(tmp_path, 10), tmp_path / "out"
+    settings = ReplaySettings(part_frames=2, tracks=True)
+    interrupted(path, runtime, out, settings)
+    (out / name).unlink()
+    with pytest.raises(ReplayError, match=f"cannot be resumed: expected .* in {name}, got 0"):
+        replay(path, runtime, out, settings, resume=True)
+
+
 def interrupted(path, runtime, out, settings):
     """Replay until Ctrl-C at the fourth frame."""
     steps = itertools.count()

@@ -83,6 +83,7 @@ def open_journal(out: Path, task: dict[str, Any], resume: bool) -> Journal:
     else:
         journal = _read(out / NAME)
         _check(journal, out, task, resume)
+        _check_files(journal, out)
         if not journal.state:  # the tracks are forgotten, so all is done again
             journal = Journal(task)
     shutil.rmtree(out / UNFINISHED, ignore_errors=True)
@@ -124,6 +125,18 @@ def _check(journal: Journal, out: Path, task: dict[str, Any], resume: bool) -> N
         )
     if differences:
         raise ReplayError(f"{out} cannot be resumed: {differences}")
+
+
+def _check_files(journal: Journal, out: Path) -> None:
+    """ReplayError if some of the results so far are not there any more."""
+    sizes = {f"tracks/{node.strip('/')}.jsonl": n for node, n in journal.tracks_sizes.items()}
+    for name, size in (dict.fromkeys((f"bag/{part}" for part in journal.parts), 1) | sizes).items():
+        path = out / name
+        found = path.stat().st_size if path.is_file() else 0
+        if found < size:
+            raise ReplayError(
+                f"{out} cannot be resumed: expected {size} bytes or more in {name}, got {found}"
+            )
 
 
 def _differences(journal: Journal, task: dict[str, Any]) -> str:
