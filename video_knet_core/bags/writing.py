@@ -33,6 +33,7 @@ METADATA_VERSION = 8
 """Of metadata.yaml: that of Iron, which later distributions read."""
 LATEST = (1 << 63) - 1
 """Receive time [ns] that every storage can hold; MCAP holds none below 0."""
+NOT_QOS = (yaml.YAMLError, ValueError, AttributeError, RecursionError, KeyError, TypeError)
 _log = logging.getLogger(__name__)
 _MODES = {
     "none": CompressionMode.NONE,
@@ -70,7 +71,7 @@ def recorded_qos(text: str) -> list[Qos]:
         return offered(latched=True)
     try:
         profiles = parse_qos(yaml.safe_load(text))
-    except (yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError) as error:
+    except NOT_QOS as error:
         _log.debug("QoS profiles %r are not copied: %r", text, error)
         return []
     return profiles if all(map(_is_whole, profiles)) else []
