@@ -40,6 +40,7 @@ from video_knet_core.data.frames import open_frames
 from video_knet_core.engine.runtime import open_runtime
 from video_knet_core.output_files import OutputError, exclusive
 from video_knet_core.overlay_video import OverlayVideo
+from video_knet_core.recording import Recording
 from video_knet_core.replay import products, run
 from video_knet_core.replay.background import AHEAD, ahead
 from video_knet_core.replay.run import replay
@@ -857,6 +858,17 @@ def test_a_journal_with_a_wrong_value_is_one_line(name, value, runtime, tmp_path
     (out / "replay.json").write_text(json.dumps(journal | {name: value}))
     with pytest.raises(ReplayError, match=f"damaged: expected {name} as .*, got "):
         replay(path, runtime, out, settings, resume=True)
+
+
+def test_files_nested_too_deeply_are_one_line(runtime, tmp_path):
+    path, out = bag_of(tmp_path, 1), tmp_path / "out"
+    out.mkdir()
+    for name in ("replay.json", "tracks.jsonl"):
+        (out / name).write_text("[" * 100_000)
+    with pytest.raises(ReplayError, match="replay.json is damaged"):
+        replay(path, runtime, out, resume=True)
+    with pytest.raises(OutputError, match="no earlier result"):
+        Recording(out, 10.0, runtime.info.classes)
 
 
 @pytest.mark.parametrize("name", ["bag/bag_0000.mcap", "tracks/video_knet.jsonl"])

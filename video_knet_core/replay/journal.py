@@ -97,7 +97,7 @@ def open_journal(out: Path, task: dict[str, Any], resume: bool) -> Journal:
 def _read(path: Path) -> Journal:
     try:
         journal = Journal(**json.loads(path.read_text()))
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise ReplayError(f"{path} is damaged: {error}; name another folder") from None
     if journal.format != FORMAT:
         raise ReplayError(f"{path} has format {journal.format}, this version has {FORMAT}")
