@@ -184,7 +184,7 @@ def _is_ours(tracks: Path) -> bool:
     try:
         with tracks.open() as file:
             row = json.loads(file.readline())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return False
     return isinstance(row, dict) and row.keys() >= {"frame", "stamp", "epoch", "tracks"}
 

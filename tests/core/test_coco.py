@@ -12,6 +12,7 @@ from dataset_fixtures import put, run_lengths, stored
 from video_knet_core.cli import main
 from video_knet_core.data.clip_pairs import StillPairs
 from video_knet_core.data.datasets import open_dataset
+from video_knet_core.data.json_index import load_json
 from video_knet_core.data.pairs import CropRange
 from video_knet_core.data.polygons import polygon_mask, polygons_mask
 from video_knet_core.data.video import DatasetError
@@ -202,3 +203,9 @@ def test_a_polygon_is_that_of_pycocotools_but_for_single_pixels_of_its_edge():
     own = polygon_mask(np.array(OUTLINE).reshape(-1, 2), SIZE)
     assert own.sum() == official.sum() == 592
     assert (own != official).sum() == 6
+
+
+def test_an_index_that_is_nested_too_deeply_is_named(tmp_path):
+    (tmp_path / "index.json").write_text("[" * 100_000)
+    with pytest.raises(DatasetError, match="index.json is not JSON"):
+        load_json(tmp_path / "index.json")

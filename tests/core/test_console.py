@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import resource
 import shutil
 import signal
 import subprocess
@@ -259,6 +260,18 @@ def test_a_reader_that_goes_away_ends_the_command_silently(arguments, code):
     process.stdout.close()  # as head does when it has read enough
     assert process.stderr.read() == ""
     assert process.wait() == code
+
+
+@pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
+def test_a_bag_that_cannot_be_written_is_one_line(storage, tmp_path):
+    def limit_files():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+
+    arguments = ["make-bag", "synthetic:1", "--max-frames", "2", "--format", storage]
+    result = run(*arguments, "--out", tmp_path / "bag", text=True, preexec_fn=limit_files)
+    assert result.returncode == 2
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("video-knet make-bag: ")
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -39,6 +40,7 @@ from video_knet_core.data.frames import open_frames
 from video_knet_core.engine.runtime import open_runtime
 from video_knet_core.output_files import OutputError, exclusive
 from video_knet_core.overlay_video import OverlayVideo
+from video_knet_core.recording import Recording
 from video_knet_core.replay import products, run
 from video_knet_core.replay.background import AHEAD, ahead
 from video_knet_core.replay.run import replay
@@ -170,6 +172,21 @@ def test_merge_copies_every_message_of_every_topic(runtime, tmp_path):
     assert len(wanted) == 20 and wanted <= found and len(found) == 41
 
 
+@pytest.mark.parametrize("output", ["instances", "overlay/image"])
+def test_a_camera_that_is_called_like_an_output_is_not_copied(output, runtime, tmp_path, caplog):
+    topic, out = f"/video_knet/{output}", tmp_path / "out"
+    path = bag_of(tmp_path, 3, topics=(topic,))
+    settings = ReplaySettings(merge=True, outputs=("instances", "overlay"))
+    assert replay(path, runtime, out, settings).frames == 3
+    assert f"{topic} is not copied: the replay makes topics there" in caplog.text
+    counts = Counter((m.topic.name, m.topic.type) for m in read_all(out / "bag"))
+    assert counts == {
+        ("/video_knet/class_map", "video_knet_ros/msg/ClassMap"): 1,
+        ("/video_knet/instances", TABLES): 3,
+        ("/video_knet/overlay/image", IMAGE): 3,
+    }
+
+
 def default_imu():
     types = ros2_types().types
     vector, zeros = types["geometry_msgs/msg/Vector3"](x=1.0, y=2.0, z=3.0), np.zeros(9)
@@ -209,6 +226,8 @@ def test_several_cameras_in_one_pass_each_have_their_own_tracks_and_topics(runti
         (["/c/image_raw", "/c/image_rect"], ["/c/image_raw", "/c/image_rect"]),
         (["/image", "/other"], ["/image", "/other"]),
         (["/../../x/image", "/y/image"], ["/__/__/x", "/y"]),
+        (["/a b/image", "/a_b/image"], ["/a_b/image", "/a_b/image_2"]),
+        (["/图", "/_", "/__2", "/像"], ["/_", "/__3", "/__2", "/__4"]),
     ],
 )
 def test_cameras_are_named_after_their_topics(topics, names):
@@ -600,6 +619,23 @@ def test_the_epoch_is_the_same_for_the_same_results_and_no_other(runtime, tmp_pa
     assert len(different) == 4 and whole not in different
 
 
+def test_recordings_that_begin_alike_have_different_epochs(runtime, tmp_path):
+    """As two runs of a simulation: the first image, all times, names and sizes are the same."""
+
+    def turned(rows):
+        return [
+            (*row[:3], row[3] if number < 3 else row[3][:-9] + bytes(9))
+            for number, row in enumerate(rows)
+        ]
+
+    epochs = []
+    for name, change in (("a", list), ("b", turned), ("c", list)):
+        (tmp_path / name).mkdir()
+        path = rewritten(bag_of(tmp_path / name, 4), change)
+        epochs.append(first_epoch(tmp_path / name / "out", runtime, path))
+    assert epochs[0] == epochs[2] != epochs[1]
+
+
 def test_equal_stamps_stay_in_the_order_of_their_arrival(runtime, tmp_path):
     path = stamped(tmp_path, [1, 1, 1, 1.1])
     replay(path, runtime, tmp_path / "out", ReplaySettings(merge=True))
@@ -810,6 +846,39 @@ def test_an_existing_output_is_never_overwritten(runtime, tmp_path):
         replay(path, runtime, out, ReplaySettings(every=2), resume=True)
     (out / "replay.json").write_text(json.dumps(journal | {"complete": True}, indent=1) + "\n")
     assert digests(out) == before
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("task", []), ("parts", None), ("state", 5), ("tracks_sizes", [])]
+)
+def test_a_journal_with_a_wrong_value_is_one_line(name, value, runtime, tmp_path):
+    path, out, settings = bag_of(tmp_path, 10), tmp_path / "out", ReplaySettings(part_frames=2)
+    interrupted(path, runtime, out, settings)
+    journal = json.loads((out / "replay.json").read_text())
+    (out / "replay.json").write_text(json.dumps(journal | {name: value}))
+    with pytest.raises(ReplayError, match=f"damaged: expected {name} as .*, got "):
+        replay(path, runtime, out, settings, resume=True)
+
+
+def test_files_nested_too_deeply_are_one_line(runtime, tmp_path):
+    path, out = bag_of(tmp_path, 1), tmp_path / "out"
+    out.mkdir()
+    for name in ("replay.json", "tracks.jsonl"):
+        (out / name).write_text("[" * 100_000)
+    with pytest.raises(ReplayError, match="replay.json is damaged"):
+        replay(path, runtime, out, resume=True)
+    with pytest.raises(OutputError, match="no earlier result"):
+        Recording(out, 10.0, runtime.info.classes)
+
+
+@pytest.mark.parametrize("name", ["bag/bag_0000.mcap", "tracks/video_knet.jsonl"])
+def test_results_that_have_gone_are_not_gone_on_with(name, runtime, tmp_path):
+    path, out = bag_of(tmp_path, 10), tmp_path / "out"
+    settings = ReplaySettings(part_frames=2, tracks=True)
+    interrupted(path, runtime, out, settings)
+    (out / name).unlink()
+    with pytest.raises(ReplayError, match=f"cannot be resumed: expected .* in {name}, got 0"):
+        replay(path, runtime, out, settings, resume=True)
 
 
 def interrupted(path, runtime, out, settings):

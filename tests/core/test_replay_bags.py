@@ -207,6 +207,16 @@ def test_a_topic_is_copied_whatever_its_definition_looks_like(text, encoding, ru
     assert again.definition == embedded.definition
 
 
+@pytest.mark.parametrize("text", ["a: 2020-13-45", "[" * 3000, "a: !!int x", 'a: !!timestamp "x"'])
+def test_no_text_in_place_of_yaml_stops_a_replay(text, runtime, tmp_path):
+    path = tmp_path / "in"
+    path.mkdir()
+    write_mcap(path / "a.mcap", [image_row(n) for n in range(4)])
+    (path / "metadata.yaml").write_text(text)
+    assert replay(path, runtime, tmp_path / "out", MERGE).frames == 4
+    assert recorded_qos(text) == []
+
+
 FULL = (
     "- {history: 1, depth: 5, reliability: 1, durability: 1, deadline: {sec: 1, nsec: 2},"
     " lifespan: {sec: 3, nsec: 4}, liveliness: 1, liveliness_lease_duration: {sec: 5, nsec: 6},"

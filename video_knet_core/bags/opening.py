@@ -25,6 +25,8 @@ FORMATS: dict[bytes, Callable[[Path, str], StorageFile]] = {
 SUFFIXES = (".mcap", ".db3")
 """Of the files in the folder of a recording."""
 COMPRESSED = (".zstd", ".zst")
+NOT_METADATA = (yaml.YAMLError, ValueError, AttributeError, RecursionError, KeyError, TypeError)
+"""What PyYAML raises of any text (as of a month 13, or of 1000 brackets), and a missing key."""
 
 _log = logging.getLogger(__name__)
 
@@ -223,7 +225,7 @@ def _listed(folder: Path) -> list[str]:
         names = [PurePosixPath(name).name for name in listed]
     except FileNotFoundError:
         return []
-    except (UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError) as error:
+    except NOT_METADATA as error:
         _log.warning("%s cannot be used, all files beside it are read: %r", path, error)
         return []
     return list(dict.fromkeys(names))

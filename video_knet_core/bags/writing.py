@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import sqlite3
 import struct
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ METADATA_VERSION = 8
 """Of metadata.yaml: that of Iron, which later distributions read."""
 LATEST = (1 << 63) - 1
 """Receive time [ns] that every storage can hold; MCAP holds none below 0."""
+NOT_QOS = (yaml.YAMLError, ValueError, AttributeError, RecursionError, KeyError, TypeError)
 _log = logging.getLogger(__name__)
 _MODES = {
     "none": CompressionMode.NONE,
@@ -70,7 +71,7 @@ def recorded_qos(text: str) -> list[Qos]:
         return offered(latched=True)
     try:
         profiles = parse_qos(yaml.safe_load(text))
-    except (yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError) as error:
+    except NOT_QOS as error:
         _log.debug("QoS profiles %r are not copied: %r", text, error)
         return []
     return profiles if all(map(_is_whole, profiles)) else []
@@ -83,6 +84,15 @@ def _is_whole(qos: Qos) -> bool:
     return all(isinstance(number, int) for number in numbers)
 
 
+@contextmanager
+def _sqlite_errors() -> Iterator[None]:
+    """Turn what SQLite calls a full disk, or a failed write, into an OSError."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise OSError(f"cannot write the bag: {error}") from None
+
+
 class Ros2Writer:
     """A folder with one file and its metadata.yaml. Messages are given as bytes (CDR).
 
@@ -90,6 +100,8 @@ class Ros2Writer:
         folder: a new one; the file in it has its name.
         storage: one of `STORAGES`.
         compression: one of `COMPRESSIONS`.
+
+    All methods raise OSError if a file cannot be written.
 
     Raises:
         BagError: the folder is there already, or SQLite was to be compressed by chunks.
@@ -100,7 +112,8 @@ class Ros2Writer:
         try:
             self._writer = rosbag2.Writer(folder, version=METADATA_VERSION, storage_plugin=plugin)
             self._writer.set_compression(_MODES[compression], CompressionFormat.ZSTD)
-            self._writer.open()
+            with _sqlite_errors():
+                self._writer.open()
         except rosbag2.WriterError as error:
             raise BagError(str(error)) from None
         self._connections: dict[str, Connection] = {}
@@ -109,18 +122,21 @@ class Ros2Writer:
         self, topic: str, kind: str, definition: str, type_hash: str, qos: Sequence[Qos] = ()
     ) -> None:
         """Announce a topic; every one has to be before its first message."""
-        self._connections[topic] = self._writer.add_connection(
-            topic, kind, msgdef=definition, rihs01=type_hash, offered_qos_profiles=qos
-        )
+        with _sqlite_errors():
+            self._connections[topic] = self._writer.add_connection(
+                topic, kind, msgdef=definition, rihs01=type_hash, offered_qos_profiles=qos
+            )
 
     def write(self, topic: str, time: int, data: bytes | memoryview) -> None:
         """Append a message received at `time` (ns), or at the nearest time that can be stored."""
         time = min(max(time, 0), LATEST)
-        self._writer.write(self._connections[topic], time, bytes(data))
+        with _sqlite_errors():
+            self._writer.write(self._connections[topic], time, bytes(data))
 
     def close(self) -> None:
         """Finish the files."""
-        self._writer.close()
+        with _sqlite_errors():
+            self._writer.close()
 
     def abort(self) -> None:
         """Close the files, which nobody will read: a full disk, or a file in a state that cannot

@@ -26,7 +26,7 @@ def load_json(path: Path, keep: Callable[[dict], Any] | None = None) -> Any:
             return json.load(file, object_hook=keep)
     except FileNotFoundError:
         raise DatasetError(f"there is no index {path}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DatasetError(f"{path} is not JSON: {error}") from None
 
 

@@ -82,6 +82,7 @@ class CameraReplay:
         tracking: settings of the tracker.
         recording: when the first and the last message of the bag were received [ns]; None in one
             without messages.
+        facts: what else tells the bag from others.
     """
 
     def __init__(
@@ -91,6 +92,7 @@ class CameraReplay:
         settings: ReplaySettings,
         tracking: TrackingConfig | None = None,
         recording: tuple[int | None, int | None] = (None, None),
+        facts: tuple[object, ...] = (),
     ) -> None:
         self.node = node
         self.predictor = VideoPredictor(runtime, tracking)
@@ -104,7 +106,7 @@ class CameraReplay:
         """Images left out over the seconds of the recording: failed ones, and late ones."""
         self._start = recording[0] or 0
         self._runtime = runtime
-        self._recording = recording
+        self._recording = (*recording, *facts)
         self._settings = settings
         self._decoded = 0
         self._seen = 0

@@ -20,6 +20,9 @@ from .settings import ReplayError
 FORMAT = 1
 NAME = "replay.json"
 UNFINISHED = "unfinished"
+KINDS = {"task": dict, "messages": int, "frames": int, "parts": dict, "tracks_sizes": dict}
+KINDS |= {"state": str, "failed": int, "damage": str, "complete": bool}
+"""Of the fields of a journal."""
 STATE_NAME = re.compile(r"state_\d{4,}\.zip")
 
 
@@ -80,6 +83,7 @@ def open_journal(out: Path, task: dict[str, Any], resume: bool) -> Journal:
     else:
         journal = _read(out / NAME)
         _check(journal, out, task, resume)
+        _check_files(journal, out)
         if not journal.state:  # the tracks are forgotten, so all is done again
             journal = Journal(task)
     shutil.rmtree(out / UNFINISHED, ignore_errors=True)
@@ -93,10 +97,16 @@ def open_journal(out: Path, task: dict[str, Any], resume: bool) -> Journal:
 def _read(path: Path) -> Journal:
     try:
         journal = Journal(**json.loads(path.read_text()))
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise ReplayError(f"{path} is damaged: {error}; name another folder") from None
     if journal.format != FORMAT:
         raise ReplayError(f"{path} has format {journal.format}, this version has {FORMAT}")
+    for field_name, kind in KINDS.items():
+        if not isinstance(value := getattr(journal, field_name), kind):
+            raise ReplayError(
+                f"{path} is damaged: expected {field_name} as {kind.__name__}, got {value!r}; "
+                "name another folder"
+            )
     return journal
 
 
@@ -115,6 +125,18 @@ def _check(journal: Journal, out: Path, task: dict[str, Any], resume: bool) -> N
         )
     if differences:
         raise ReplayError(f"{out} cannot be resumed: {differences}")
+
+
+def _check_files(journal: Journal, out: Path) -> None:
+    """ReplayError if some of the results so far are not there any more."""
+    sizes = {f"tracks/{node.strip('/')}.jsonl": n for node, n in journal.tracks_sizes.items()}
+    for name, size in (dict.fromkeys((f"bag/{part}" for part in journal.parts), 1) | sizes).items():
+        path = out / name
+        found = path.stat().st_size if path.is_file() else 0
+        if found < size:
+            raise ReplayError(
+                f"{out} cannot be resumed: expected {size} bytes or more in {name}, got {found}"
+            )
 
 
 def _differences(journal: Journal, task: dict[str, Any]) -> str:

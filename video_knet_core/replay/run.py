@@ -19,6 +19,7 @@ from ..bags.writing import Ros2Writer, read_metadata, recorded_qos, write_metada
 from ..config import TrackingConfig
 from ..data.frames import DEFAULT_FPS
 from ..engine.runtime import Runtime
+from ..epochs import sample_of
 from ..natural_order import natural_order
 from ..output_files import exclusive, expanded
 from ..progress import progress_bar
@@ -153,8 +154,9 @@ class _Replay:
         held.enter_context(exclusive(out))
         self._journal = open_journal(out, task, resume)
         recording = self._contents.start, self._contents.end
+        facts = path.name, sample_of(self._bag.files)
         self._cameras = {
-            topic: CameraReplay(node, runtime, settings, tracking, recording)
+            topic: CameraReplay(node, runtime, settings, tracking, recording, facts)
             for topic, node in self._nodes.items()
         }
         self._report = Report(self._facts(path, tracking), out) if settings.report else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import re
 from collections.abc import Mapping, Sequence
@@ -9,12 +10,14 @@ from collections.abc import Mapping, Sequence
 from ..bags.bag import CDR, ROS1, BagError, Contents, Topic
 from ..bags.definitions import IMAGE_TYPES, Embedded
 from ..engine.runtime import ModelInfo
-from ..ros_messages.outputs import OUTPUTS
+from ..ros_messages.outputs import ALL_OUTPUTS, OUTPUTS, topic_of
 from .settings import EmptyReplayError, ReplayError, ReplaySettings
 
 _log = logging.getLogger(__name__)
 NODE = "/video_knet"
 """Name of the node of a single camera, as `camera.launch.py` starts it."""
+LATCHED = ("class_map", "label_info")
+"""Outputs that come once."""
 
 
 def time_range(contents: Contents, settings: ReplaySettings) -> tuple[int | None, int | None]:
@@ -80,13 +83,15 @@ def node_names(topics: Sequence[str]) -> dict[str, str]:
     """Topic -> node whose outputs it gets, with a slash before it.
 
     A single camera gets those of `/video_knet`. Of several, each gets those of a node called after
-    the camera, which is the topic without its last part: `/front` for `/front/image_raw`.
+    the camera, which is the topic without its last part: `/front` for `/front/image_raw`. If two
+    would be called the same, the whole topic is the name, and if that is no help (`/a b`, `/a_b`)
+    with a number.
     """
     if len(topics) == 1:
         return {topics[0]: NODE}
     names = {topic: _camera(topic) for topic in topics}
     if len(set(names.values())) < len(topics):
-        names = {topic: _plain(topic) for topic in topics}
+        names = _numbered({topic: _plain(topic) for topic in topics})
     return names
 
 
@@ -98,10 +103,11 @@ def topics_to_copy(contents: Contents, nodes: Mapping[str, str]) -> dict[str, Em
         nodes: see `node_names`.
     """
     ours = tuple(f"{node}/" for node in nodes.values())
+    outputs = {node + name for node in ours for name in (*LATCHED, *map(topic_of, ALL_OUTPUTS))}
     found: dict[str, Embedded] = {}
     types: dict[str, Embedded] = {}
     for topic in sorted(contents.topics, key=has_images, reverse=True):
-        if topic.name.startswith(ours) and topic.name not in nodes:
+        if topic.name in outputs or (topic.name.startswith(ours) and topic.name not in nodes):
             _log.warning("%s is not copied: the replay makes topics there", topic.name)
             continue
         try:
@@ -125,6 +131,18 @@ def _listed(contents: Contents, topics: dict[str, Topic]) -> str:
         for name, topic in sorted(topics.items())
     ]
     return ", ".join(rows) or "nothing"
+
+
+def _numbered(names: Mapping[str, str]) -> dict[str, str]:
+    """The names, but of equal ones the later with a number behind that no other has."""
+    taken = set(names.values())
+    result: dict[str, str] = {}
+    for topic, name in names.items():
+        if name in result.values():
+            name = next(n for i in itertools.count(2) if (n := f"{name}_{i}") not in taken)
+            taken.add(name)
+        result[topic] = name
+    return result
 
 
 def _camera(topic: str) -> str:
