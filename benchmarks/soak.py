@@ -80,8 +80,9 @@ publisher = camera.create_publisher(CompressedImage, "/video_knet/image", 2)
 camera.create_timer(0.1, lambda: publisher.publish(CompressedImage(format="jpeg")))
 try:
     rclpy.spin(camera)
-except (KeyboardInterrupt, rclpy.executors.ExternalShutdownException):
-    pass
+except Exception:
+    if rclpy.ok():
+        raise  # else it was ended in the middle of a message
 """
 """In a process of its own: one process cannot publish two types on one topic."""
 NODE = """

@@ -10,6 +10,7 @@ import difflib
 import math
 import types
 import typing
+from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -70,10 +71,26 @@ def load_yaml(cls: type[T], path: str | Path) -> T:
         raise ConfigError(f"{path}: {error}") from None
 
 
+class _Loader(yaml.SafeLoader):
+    """PyYAML keeps the last of equal keys; of a user's table the others would be lost unseen."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        """A mapping whose keys differ as they are written."""
+        node: yaml.MappingNode = super().compose_mapping_node(anchor)
+        keys = [(key.tag, key.value) for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        twice = next((key for key, count in Counter(keys).items() if count > 1), None)
+        if twice:
+            line = node.start_mark.line + 1
+            raise ConfigError(f"mapping of line {line}: expected each key once, got {twice[1]!r}")
+        return node
+
+
 def _parse(data: bytes) -> Any:
-    """UTF-8 or UTF-16, whatever the locale is."""
+    """UTF-8 or UTF-16, whatever the locale is; ConfigError also for a key that is there twice."""
     try:
-        return yaml.safe_load(data)
+        return yaml.load(data, _Loader)
+    except ConfigError:
+        raise
     except RecursionError:
         raise ConfigError("is not YAML that can be read: it is nested too deeply") from None
     # PyYAML lets through what its converters of dates, numbers and explicit tags raise:

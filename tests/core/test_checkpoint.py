@@ -77,6 +77,11 @@ def test_files_of_other_kinds_are_refused(tmp_path):
         load_model(foreign)
 
 
+def test_a_folder_is_named(tmp_path):
+    with pytest.raises(CheckpointError, match=f"checkpoint {tmp_path} is a folder"):
+        load_model(tmp_path)
+
+
 def test_a_fault_while_writing_leaves_the_old_file(checkpoint, monkeypatch):
     path = checkpoint[1]
     before = path.read_bytes()

@@ -114,6 +114,20 @@ def test_a_file_that_is_no_configuration_is_named(text, tmp_path):
     assert str(error.value).startswith(str(path))
 
 
+def test_a_key_that_is_there_twice_is_named(tmp_path):
+    path = tmp_path / "train.yaml"
+    path.write_text("model: a.yaml\nlosses:\n  rank: 1.0\n  track: 2.0\n  rank: 3.0\n")
+    message = "train.yaml: mapping of line 3: expected each key once, got 'rank'"
+    with pytest.raises(ConfigError, match=message):
+        load_yaml(TrainConfig, path)
+
+
+def test_a_merged_key_may_be_given_anew(tmp_path):
+    path = tmp_path / "tracking.yaml"
+    path.write_text("<<: {association: iou}\nassociation: sort\n")
+    assert load_yaml(TrackingConfig, path).association == "sort"
+
+
 def test_a_file_that_cannot_be_read_is_named(tmp_path):
     latin = tmp_path / "latin.yaml"
     latin.write_bytes("model: Straße.yaml".encode("latin-1"))

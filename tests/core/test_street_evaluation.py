@@ -186,6 +186,13 @@ def test_the_command_compares_trackers_in_a_table(names, rows, run, monkeypatch)
     assert [line.split()[0] for line in table] == rows
 
 
+@pytest.mark.parametrize("options", [(), ("--trackers", "iou")])
+def test_a_score_that_cannot_be_measured_is_not_printed_as_nan(options, run):
+    """VPQ needs as many frames as its longest window has."""
+    code, output = run("--frames", "1", *options)
+    assert code == 0 and "n/a" in output.out and "nan" not in output.out
+
+
 def test_a_tracker_that_is_none_is_a_usage_error(run, capsys):
     with pytest.raises(SystemExit) as stop:
         run("--trackers", "embedding,magic")

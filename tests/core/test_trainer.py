@@ -150,6 +150,18 @@ def test_another_run_is_not_resumed_and_its_first_difference_is_named(
     assert str(error.value) == f"{state} is of another run: {difference}"
 
 
+@pytest.mark.parametrize("progress", ["", "{", "[1]", '{"other": 1}'])
+def test_a_state_whose_progress_is_damaged_is_named(progress, run, tmp_path):
+    trainer = Trainer(run, tmp_path / "out", device="cpu")
+    trainer.train_step(next(batches(trainer.dataset, 0)))
+    trainer.save()
+    state = tmp_path / "out" / "last.state.safetensors"
+    tensors, facts = checkpoint.load_tensors(state)
+    checkpoint.save_tensors(tensors, state, {**facts, "progress": progress})
+    with pytest.raises(checkpoint.CheckpointError, match="is not the state of this run"):
+        trainer.resume()
+
+
 @pytest.mark.parametrize("name", ["cuda:99", "meta", "toaster", "cuda:"])
 def test_a_device_that_is_not_there_is_a_mistake_of_the_user(name):
     with pytest.raises(ConfigError, match=rf"device: expected one of .*'cpu'.*, got '{name}'"):

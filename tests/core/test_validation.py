@@ -156,6 +156,29 @@ def test_three_planted_faults_are_named_and_nothing_else(layout, copy, capsys):
         assert re.match(pattern, line), (pattern, line)
 
 
+def test_a_video_beside_folders_of_videos_is_a_fault(copy, capsys):
+    root = copy("own")
+    shutil.copy(root / "val/images/drive_5/0.png", root / "val/images/0.png")
+    code, lines = faults("own", root, capsys)
+    assert code == 1 and len(lines) == 1
+    assert "expected either images or folders of images" in lines[0] and "drive_5" in lines[0]
+
+
+@pytest.mark.parametrize("layout", ["vipseg", "vspw"])
+def test_a_list_of_videos_that_is_no_text_is_a_fault(layout, copy, capsys):
+    root = copy(layout)
+    (root / "val.txt").write_bytes(b"\xff\x00junk")
+    code, lines = faults(layout, root, capsys)
+    assert code == 1 and len(lines) == 1 and "val.txt is no list of videos" in lines[0]
+
+
+@pytest.mark.parametrize("layout", ["vipseg", "vspw"])
+def test_a_list_of_videos_may_have_a_byte_order_mark(layout, copy, capsys):
+    root = copy(layout)
+    (root / "val.txt").write_bytes(b"\xef\xbb\xbf" + (root / "val.txt").read_bytes())
+    assert faults(layout, root, capsys) == (0, [])
+
+
 def test_an_index_without_a_key_is_a_fault(copy, capsys):
     root = copy("youtube_vis_2019")
     (root / "annotations/valid.json").write_text('{"annotations": []}')

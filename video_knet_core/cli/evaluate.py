@@ -147,10 +147,12 @@ def _eval_clips(arguments: argparse.Namespace, title: str, clips: Iterable[Stree
 
 def _instance_table(scores: Mapping[str, InstanceScores]) -> list[str]:
     """A row for each tracker."""
+    from ..evaluate.scores import cell
+
     width = max(len("tracker"), *map(len, scores))
     lines = [f"{'tracker':<{width}}     AP   AP50   AP75   AR10"]
     for name, row in scores.items():
-        figures = "".join(f"{v:7.3f}" for v in (row.ap, row.ap50, row.ap75, row.ar10))
+        figures = "".join(map(cell, (row.ap, row.ap50, row.ap75, row.ar10)))
         lines.append(f"{name:<{width}}{figures}")
     return lines
 
@@ -170,9 +172,12 @@ def _print_scores(scores: Mapping[str, StreetScores], arguments: argparse.Namesp
 
 def _report(scores: StreetScores) -> list[str]:
     """Lines about one tracker."""
+    from ..evaluate.scores import score
+
+    shown = {"STQ": scores.stq, "AQ": scores.aq, "SQ": scores.sq, "VPQ": scores.vpq}
     lines = [
-        f"  STQ {scores.stq:.3f}   AQ {scores.aq:.3f}   SQ {scores.sq:.3f}   VPQ {scores.vpq:.3f}",
-        f"  mIoU {scores.miou:.3f}",
+        "  " + "   ".join(f"{name} {score(value)}" for name, value in shown.items()),
+        f"  mIoU {score(scores.miou)}",
     ]
     if not scores.stays:
         return [*lines, "  no object was found in two frames"]
@@ -185,10 +190,12 @@ def _report(scores: StreetScores) -> list[str]:
 
 def _table(scores: Mapping[str, StreetScores]) -> list[str]:
     """A row for each tracker."""
+    from ..evaluate.scores import cell
+
     width = max(len("tracker"), *map(len, scores))
     lines = [f"{'tracker':<{width}}    STQ     AQ     SQ    VPQ   stays without switch  switches"]
     for name, row in scores.items():
-        figures = "".join(f"{value:7.3f}" for value in (row.stq, row.aq, row.sq, row.vpq))
+        figures = "".join(map(cell, (row.stq, row.aq, row.sq, row.vpq)))
         stays = f"{row.steady:.1%} of {row.stays}" if row.stays else "none"
         lines.append(f"{name:<{width}}{figures}{stays:>23}{row.switches:>10}")
     return lines
@@ -196,14 +203,15 @@ def _table(scores: Mapping[str, StreetScores]) -> list[str]:
 
 def _eval_camvid(arguments: argparse.Namespace) -> None:
     from ..data.camvid import CamVid
+    from ..evaluate.scores import score
     from ..evaluate.street import evaluate_camvid
 
     CamVid(arguments.root)  # raises for what is missing, before the engine is opened
     with closing(runtime_of(arguments)) as runtime:
         scores, classes = evaluate_camvid(runtime, arguments.root), runtime.info.classes
     for info, iou in zip(classes, scores.per_class, strict=True):
-        print(f"  {info.name:<12} {iou:.3f}")
-    print(f"mIoU {scores.miou:.3f}   mVC8 {scores.mvc8:.3f} (as released with VSPW)")
+        print(f"  {info.name:<12} {score(iou)}")
+    print(f"mIoU {score(scores.miou)}   mVC8 {score(scores.mvc8)} (as released with VSPW)")
 
 
 def _eval_dataset(arguments: argparse.Namespace) -> None:

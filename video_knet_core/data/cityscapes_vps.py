@@ -14,7 +14,7 @@ from itertools import groupby
 from pathlib import Path
 
 from ..types import first_difference
-from .json_index import load_json, need, read_categories
+from .json_index import load_index, need, read_categories
 from .label_png import label_file
 from .segment_json import Segments, keep_segment, parse_segments, read_segments
 from .sequences import first_folder, list_images, match_frames
@@ -53,7 +53,7 @@ def _unlabelled(images: Path) -> list[Video]:
 
 
 def _labelled(images: Path, labels: Path, index: Path) -> list[Video]:
-    content, classes = load_json(index, keep_segment), {i: i for i in range(len(NAMES))}
+    content, classes = load_index(index, keep_segment), {i: i for i in range(len(NAMES))}
     _check_categories(content, index)
     names = _image_names(need(content, "images", list, str(index)), index)
     videos: dict[str, list[FrameFiles]] = {}

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .instance_labels import ObjectMask, compact, labels_of, run_lengths
-from .json_index import load_json, need, read_categories
+from .json_index import load_index, need, need_id, need_size, read_categories
 from .label_png import label_file
 from .polygons import polygons_mask
 from .segment_json import Segments, keep_segment, parse_segments, read_segments
@@ -40,7 +40,7 @@ def open_coco_panoptic(root: Path, split: str) -> VideoList:
     index = root / "annotations" / f"panoptic_{split}.json"
     images = first_folder(root / split)
     masks = first_folder(index.with_suffix(""), root / f"panoptic_{split}")
-    content = load_json(index, keep_segment)
+    content = load_index(index, keep_segment)
     categories = _categories(content, THING_COUNT + STUFF_COUNT, index)
     kinds = tuple(
         (entry["name"], _is_thing(entry, i)) for i, entry in enumerate(categories.values())
@@ -68,7 +68,7 @@ def open_coco_instances(root: Path, split: str) -> VideoList:
     """
     index = root / "annotations" / f"instances_{split}.json"
     images = first_folder(root / split)
-    content = load_json(index, _keep)
+    content = load_index(index, _keep)
     categories = _categories(content, THING_COUNT, index)
     kinds = tuple((entry["name"], True) for entry in categories.values())
     classes = {category: number for number, category in enumerate(categories)}
@@ -115,10 +115,8 @@ def _pictures(content: Any, index: Path) -> dict[int, _Picture]:
     found = {}
     for number, entry in enumerate(need(content, "images", list, str(index))):
         where = f"{index}: image {number}"
-        height, width = (need(entry, key, int, where) for key in ("height", "width"))
-        picture = _Picture(
-            need(entry, "id", int, where), need(entry, "file_name", str, where), (height, width)
-        )
+        size = need_size(entry, where)
+        picture = _Picture(need_id(entry, where), need(entry, "file_name", str, where), size)
         found[picture.id] = picture
     return found
 
@@ -176,10 +174,10 @@ def _parse_object(annotation: dict, classes: Mapping[int, int], where: str) -> _
         raise DatasetError(f"{where}: category_id must be one of `categories`, found {category}")
     segmentation = need(annotation, "segmentation", (list, dict), where)
     for part in segmentation if isinstance(segmentation, list) else ():
-        if not isinstance(part, np.ndarray):
+        if not isinstance(part, np.ndarray) or not np.isfinite(part).all():
             raise DatasetError(f"{where}: a polygon must be x, y, x, y, ..., found {part!r:.80}")
     return _Object(
-        need(annotation, "id", int, where),
+        need_id(annotation, where),
         classes[category],
         bool(annotation.get("iscrowd", 0)),
         segmentation,

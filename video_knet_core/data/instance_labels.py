@@ -58,7 +58,7 @@ def run_lengths(entry: Any, size: tuple[int, int], where: str) -> RunLengths | N
         raise DatasetError(f"{where}: wanted run lengths or null, found {entry!r:.80}")
     try:
         runs = RunLengths.from_coco(entry)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OverflowError) as error:
         raise DatasetError(f"{where}: {error}") from None
     if runs.size != size:
         raise DatasetError(f"{where}: a mask must be {size} as its frame, found {runs.size}")
@@ -72,6 +72,8 @@ def compact(counts: list) -> list | NDArray[np.int32]:
     """
     try:
         numbers = np.array(counts)
-    except ValueError:
+    except (ValueError, OverflowError):
         return counts
-    return numbers.astype(np.int32) if numbers.dtype.kind == "i" else counts
+    if numbers.dtype.kind != "i" or (numbers != numbers.astype(np.int32)).any():
+        return counts
+    return numbers.astype(np.int32)

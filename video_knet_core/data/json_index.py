@@ -9,6 +9,9 @@ from typing import Any
 
 from .video import DatasetError
 
+MOST_PIXELS = 1 << 30
+"""OpenCV reads no larger image."""
+
 
 def load_json(path: Path, keep: Callable[[dict], Any] | None = None) -> Any:
     """The content of a JSON file.
@@ -19,15 +22,27 @@ def load_json(path: Path, keep: Callable[[dict], Any] | None = None) -> Any:
             needed is gone before the rest of a large file is read.
 
     Raises:
-        DatasetError: the file is missing or is not JSON.
+        DatasetError: the file is missing, cannot be read or is not JSON.
     """
     try:
         with path.open(encoding="utf-8") as file:
             return json.load(file, object_hook=keep)
     except FileNotFoundError:
         raise DatasetError(f"there is no index {path}") from None
-    except (ValueError, RecursionError) as error:
+    except OSError as error:  # a folder, or one that may not be read
+        raise DatasetError(f"the index {path} cannot be read: {error.strerror}") from None
+    except RecursionError:
+        raise DatasetError(f"{path} is nested too deeply for an index") from None
+    except ValueError as error:
         raise DatasetError(f"{path} is not JSON: {error}") from None
+
+
+def load_index(path: Path, keep: Callable[[dict], Any] | None = None) -> dict[str, Any]:
+    """As `load_json`; DatasetError also if the content is no object."""
+    content = load_json(path, keep)
+    if not isinstance(content, dict):
+        raise DatasetError(f"{path}: expected a JSON object, got {type(content).__name__}")
+    return content
 
 
 def read_categories(content: Any, where: str) -> dict[int, dict]:
@@ -58,8 +73,27 @@ def need(entry: Any, key: str, kind: type | tuple[type, ...], where: str) -> Any
     if key not in entry:
         raise DatasetError(f"{where}: needs the key {key!r}, found {sorted(entry)}")
     value = entry[key]
-    if not isinstance(value, kind):
-        kinds = kind if isinstance(kind, tuple) else (kind,)
+    kinds = kind if isinstance(kind, tuple) else (kind,)
+    if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
         wanted = " or ".join(k.__name__ for k in kinds)
         raise DatasetError(f"{where}: {key!r} must be {wanted}, found {value!r:.80}")
     return value
+
+
+def need_id(entry: Any, where: str) -> int:
+    """`id` of an entry; DatasetError if it is none, or larger than arrays of ids hold."""
+    found: int = need(entry, "id", int, where)
+    if not -(1 << 63) <= found < 1 << 63:
+        raise DatasetError(f"{where}: expected an id of 64 bits, got {found!r:.80}")
+    return found
+
+
+def need_size(entry: Any, where: str) -> tuple[int, int]:
+    """`height` and `width` of an entry; DatasetError if no image can have them."""
+    height, width = (need(entry, key, int, where) for key in ("height", "width"))
+    if height < 1 or width < 1 or height * width > MOST_PIXELS:
+        raise DatasetError(
+            f"{where}: expected a height and width of 1 to {MOST_PIXELS} pixels together, "
+            f"got {height} x {width}"
+        )
+    return height, width

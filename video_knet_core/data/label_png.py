@@ -110,6 +110,10 @@ def _bytes(path: str | Path) -> bytes:
         data = Path(path).read_bytes()
     except FileNotFoundError:
         raise DatasetError(f"there is no label image {path}") from None
+    except OSError as error:  # a folder, or one that may not be read
+        raise DatasetError(f"label image {path}: {error.strerror}") from None
+    except ValueError as error:  # a null character in the path
+        raise DatasetError(f"label image {str(path)!r}: {error}") from None
     if not data:  # the first VSPW archive had some
         raise DatasetError(f"{path} is an empty file, expected a PNG")
     return data

@@ -8,6 +8,7 @@ label_divisor + instance id, with instance 0 for stuff and crowds, and 65535 for
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,6 +17,7 @@ import numpy as np
 
 from ..config import ConfigError
 from ..config_io import load_yaml
+from ..natural_order import is_hidden
 from ..types import NO_CLASS, ClassTable
 from .label_png import label_file, read_values
 from .sequences import first_folder, list_folders, list_images, match_frames
@@ -53,7 +55,7 @@ def open_own_data(root: Path, split: str) -> VideoList:
     labelled = split != "test" or panoptic.is_dir()
     if labelled:
         first_folder(panoptic)
-    names = ["."] if list_images(images) else list_folders(images)
+    names = _videos(images)
     videos = [
         Video(
             split if name == "." else name,
@@ -65,6 +67,26 @@ def open_own_data(root: Path, split: str) -> VideoList:
         for name in names
     ]
     return VideoList("own", classes.classes.kinds, videos)
+
+
+def _videos(images: Path) -> list[str]:
+    """Names of the folders, or "." for images that lie in `images` itself.
+
+    DatasetError if there are images both in `images` and in a folder below it.
+    """
+    if not (single := list_images(images)):
+        return list_folders(images)
+    if own := _filled_folders(images):
+        raise DatasetError(
+            f"expected either images or folders of images in {images}, "
+            f"got {min(single.values())} and {images / min(own)}"
+        )
+    return ["."]
+
+
+def _filled_folders(folder: Path) -> list[str]:
+    names = (name for name in os.listdir(folder) if not is_hidden(name))
+    return [name for name in names if list_images(folder / name)]
 
 
 def load_classes(root: Path) -> OwnClasses:

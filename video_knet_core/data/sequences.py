@@ -53,10 +53,13 @@ def first_folder(*folders: Path) -> Path:
 
 
 def read_names(path: Path) -> list[str]:
-    """The lines of a split list such as val.txt; DatasetError if it is missing or empty."""
+    """The lines of a split list as val.txt; DatasetError if it is missing, empty or no text."""
     if not path.is_file():
         raise DatasetError(f"there is no list of videos {path}")
-    names = path.read_text().split()
+    try:
+        names = path.read_text(encoding="utf-8-sig").split()
+    except (OSError, ValueError) as error:
+        raise DatasetError(f"{path} is no list of videos: {error}") from None
     if not names:
         raise DatasetError(f"{path} is empty, wanted one video on each line")
     return names

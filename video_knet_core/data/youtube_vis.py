@@ -17,7 +17,7 @@ from typing import Any
 
 from ..metrics.rle import RunLengths
 from .instance_labels import ObjectMask, compact, labels_of, run_lengths
-from .json_index import load_json, need, read_categories
+from .json_index import load_index, need, need_id, need_size, read_categories
 from .sequences import first_folder
 from .video import DatasetError, FrameFiles, Labels, Video, VideoList
 
@@ -69,7 +69,7 @@ def open_youtube_vis(root: Path, split: str) -> VideoList:
     """
     index = root / "annotations" / f"{split}.json"
     images = first_folder(root / split / "JPEGImages")
-    content = load_json(index, _keep)
+    content = load_index(index, _keep)
     labelled = split == "train" or "annotations" in content
     tracks = need(content, "annotations", list, str(index)) if labelled else []
     names = _class_names(content, index)
@@ -114,7 +114,7 @@ def _tracks_of_videos(entries: list, count: int, index: Path) -> dict[int, list[
         if not 1 <= category <= count:
             raise DatasetError(f"{where}: category_id must be 1..{count}, got {category}")
         track = TrackAnnotation(
-            need(entry, "id", int, where),
+            need_id(entry, where),
             category - 1,
             bool(entry.get("iscrowd", 0)),
             need(entry, "segmentations", list, where),
@@ -128,14 +128,16 @@ def _video(
     entry: Any, images: Path, tracks: dict[int, list[TrackAnnotation]] | None, where: str
 ) -> YoutubeVisVideo:
     names = need(entry, "file_names", list, where)
-    height, width = (need(entry, key, int, where) for key in ("height", "width"))
+    for name in names:
+        if not isinstance(name, str):
+            raise DatasetError(f"{where}: expected file_names of text, got {name!r:.80}")
+    size = need_size(entry, where)
     frames = tuple(
         FrameFiles(Path(name).stem, f"{images}/{name}", None, position)
         for position, name in enumerate(names)
     )
     video_id = need(entry, "id", int, where)
     name = names[0].partition("/")[0] if names else str(video_id)
-    size = (height, width)
     if tracks is None:
         return YoutubeVisVideo(name, frames, None, video_id, size)
     own = tracks.get(video_id, [])

@@ -102,7 +102,7 @@ def _result(
     if not 1 <= category <= classes:
         raise DatasetError(f"{where}: category_id must be 1..{classes}, got {category}")
     score = need(entry, "score", (int, float), where)
-    if not math.isfinite(score):
+    if not -math.inf < score < math.inf:
         raise DatasetError(f"{where}: score must be finite, found {score}")
     masks, frames = need(entry, "segmentations", list, where), len(videos[video_id])
     if len(masks) != frames:

@@ -34,9 +34,14 @@ class Scores:
         names = (name for group in self.columns.values() for name in group)
         yield " " * width + "".join(f"{name:>7}" for name in names)
         for name, values in self.rows.items():
-            yield f"{name:<{width}}" + "".join(map(_cell, values))
+            yield f"{name:<{width}}" + "".join(map(cell, values))
 
 
-def _cell(value: float) -> str:
-    """A score; what could not be measured is neither 0 nor a number."""
-    return f"{'n/a':>7}" if math.isnan(value) else f"{value:7.3f}"
+def cell(value: float) -> str:
+    """A score for a column of 7; what could not be measured is neither 0 nor a number."""
+    return f"{score(value):>7}"
+
+
+def score(value: float) -> str:
+    """A score as text, n/a where nothing could be measured."""
+    return "n/a" if math.isnan(value) else f"{value:.3f}"

@@ -100,6 +100,9 @@ def _opened(path: str | Path) -> Iterator[Any]:
             yield file
     except FileNotFoundError:
         raise CheckpointError(f"no checkpoint {path}") from None
+    except OSError as error:
+        reason = "is a folder" if Path(path).is_dir() else f"cannot be read: {error}"
+        raise CheckpointError(f"checkpoint {path} {reason}") from None
     except SafetensorError as error:
         raise CheckpointError(f"{path} is not a safetensors file: {error}") from None
 

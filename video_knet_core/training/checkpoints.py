@@ -122,7 +122,7 @@ class RunFiles:
                 values = {k: tensors[f"optimizer/{name}/{k}"] for k in OPTIMIZER_STATE}
                 optimizer.state[parameter] = _in_layout_of(parameter, values)
             return Progress(**json.loads(metadata["progress"]))
-        except (KeyError, RuntimeError, TypeError) as error:
+        except (KeyError, RuntimeError, TypeError, ValueError) as error:
             raise CheckpointError(f"{self.state} is not the state of this run: {error}") from None
 
 
