@@ -346,7 +346,9 @@ class CameraNode(AsyncLifecycleNode):
             raise RequestError("no image has been processed yet")
         if self._saving is not None and not self._saving.done():
             raise RequestError("the snapshot before this one is still being written")
-        folder = Path(process.expand(self.get_parameter("snapshot_folder").value)).expanduser()
+        folder = Path(process.expand(self.get_parameter("snapshot_folder").value))
+        if str(folder).startswith("~"):
+            raise RequestError(f"snapshot_folder must be of a user there is, got {folder}")
         save = partial(self._last.save, folder, self._outputs.classes)
         self._saving = saving = run_aside(save, "snapshot")  # a disk may hang too
         saving.add_done_callback(self.wake)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
+from difflib import get_close_matches
 from enum import Enum
 
 from rcl_interfaces.msg import (
@@ -188,7 +189,7 @@ _REFERENCE_HEAD = """# Parameters of the camera node
 
 Written by `python -m video_knet_ros.parameters`; `ros2 param describe /video_knet NAME` says the
 same. Defaults are in `config/camera.yaml`. What is out of range, or may not change now, is refused
-with a reason.
+with a reason; a value at start for a name that is not here is ignored, with a warning.
 """
 
 _SPECS = {spec.name: spec for spec in PARAMETERS}
@@ -198,6 +199,17 @@ def declare(node: Node) -> None:
     """Declare all parameters on `node`; rclpy's parameter exceptions name an unusable override."""
     for spec in PARAMETERS:
         node.declare_parameter(spec.name, spec.default, spec.descriptor())
+    for name in unknown_overrides(node):
+        near = get_close_matches(name, _SPECS, 1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        node.get_logger().warning(f"there is no parameter {name}: its value is ignored{hint}")
+
+
+def unknown_overrides(node: Node) -> list[str]:
+    """Parameters given at start that `node` does not have, which rclpy ignores in silence."""
+    of_rclpy = ("qos_overrides.", "start_type_description_service", "use_sim_time")
+    given = node._parameter_overrides
+    return [n for n in given if not (node.has_parameter(n) or n.startswith(of_rclpy))]
 
 
 def validate(node: Node, changes: Iterable[Parameter], configured: bool) -> SetParametersResult:

@@ -190,8 +190,7 @@ def _leave_if_busy(code: int, log: RcutilsLogger) -> None:
 def expand(path: str) -> str:
     """A path as a user writes it, with `~` and environment variables.
 
-    Unknown ones stay, so that the path is named when it is opened; `Path.expanduser` rejects them,
-    where something is to be written.
+    Unknown ones stay, so that the path is named when it is opened.
     """
     return os.path.expanduser(os.path.expandvars(path))
 

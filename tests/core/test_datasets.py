@@ -536,10 +536,20 @@ def test_equal_ids_of_two_classes_are_two_objects(copy):
     values[:, 32:] = 10 * 2000 + 1
     for t in range(3):
         put(root / f"val/panoptic/drive_5/{t}.png", values)
-    shutil.rmtree(root / "val/images/drive_6")
+    for kind in ("images", "panoptic"):
+        shutil.rmtree(root / "val" / kind / "drive_6")
     pair = ClipPairs(opened("own", root), crop=WHOLE).sample(np.random.default_rng(0), 48, 64)
     assert set(np.unique(pair.instance)) == {1, 2}
     assert all(len(np.unique(pair.instance[pair.semantic == c])) == 1 for c in (8, 10))
+
+
+def test_a_video_of_own_data_without_images_is_not_left_out(copy):
+    root = copy("own")
+    shutil.rmtree(root / "val/images/drive_6")
+    (video,) = (video for video in opened("own", root).videos if video.name == "drive_6")
+    assert len(video)
+    with pytest.raises(DatasetError, match="has no image"):
+        video[0]
 
 
 @pytest.mark.parametrize("offsets", [(), (0, 1)])

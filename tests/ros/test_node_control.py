@@ -129,6 +129,13 @@ def test_a_home_folder_of_nobody_is_named_in_the_diagnostics(world):
     assert "~nobody-here/m.onnx" in world.report(lambda v: True, DiagnosticStatus.ERROR)[1]
 
 
+def test_a_misspelt_parameter_is_named_with_the_nearest_one(world, capfd):
+    world.camera_node(start=False, max_rat=5.0, use_sim_time=False)
+    log = capfd.readouterr().err
+    assert "no parameter max_rat:" in log and "did you mean max_rate?" in log
+    assert log.count("is ignored") == 1
+
+
 def test_an_engine_that_is_built_meanwhile_takes_over(world):
     go_on = threading.Event()
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from ..config import ConfigError
 from ..config_io import load_yaml
-from ..natural_order import is_hidden
+from ..natural_order import is_hidden, natural_order
 from ..types import NO_CLASS, ClassTable
 from .label_png import label_file, read_values
 from .sequences import first_folder, list_folders, list_images, match_frames
@@ -56,6 +56,8 @@ def open_own_data(root: Path, split: str) -> VideoList:
     if labelled:
         first_folder(panoptic)
     names = _videos(images)
+    if labelled and names != ["."]:  # a video without images is named when it is read
+        names = natural_order({*names, *_filled_folders(panoptic)})
     videos = [
         Video(
             split if name == "." else name,
