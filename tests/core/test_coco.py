@@ -207,5 +207,5 @@ def test_a_polygon_is_that_of_pycocotools_but_for_single_pixels_of_its_edge():
 
 def test_an_index_that_is_nested_too_deeply_is_named(tmp_path):
     (tmp_path / "index.json").write_text("[" * 100_000)
-    with pytest.raises(DatasetError, match="index.json is not JSON"):
+    with pytest.raises(DatasetError, match="index.json is nested too deeply"):
         load_json(tmp_path / "index.json")
