@@ -408,6 +408,7 @@ def test_a_model_with_other_classes_cannot_be_evaluated(model, capsys):
 
 
 def test_class_names_are_printed_whatever_the_encoding_of_the_terminal(tmp_path):
+    pytest.importorskip("torch", reason="info builds the network")
     rows = [{"name": name, "is_thing": True, "color": [1, 2, 3]} for name in ("汽车", "машина")]
     path = tmp_path / "model.yaml"
     path.write_text(yaml.safe_dump({"classes": rows}, allow_unicode=True), encoding="utf-8")
