@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from torch.nn.functional import interpolate
 
+from synthetic_street import SyntheticStreet
 from video_knet_core.config import PanopticConfig
-from video_knet_core.data.synthetic_street import SyntheticStreet
 from video_knet_core.merging.maps import MergedMap
 from video_knet_core.merging.panoptic import merge
 from video_knet_core.model.checkpoint import load_model

@@ -26,7 +26,7 @@ from rclpy.qos import QoSProfile
 from sensor_msgs.msg import Image
 from video_knet_ros.msg import TrackedInstanceArray
 
-from video_knet_core.data.synthetic_street import SyntheticStreet
+from synthetic_street import SyntheticStreet
 from video_knet_ros import conversions
 from video_knet_ros.node import CameraNode, start
 

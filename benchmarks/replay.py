@@ -28,8 +28,8 @@ from typing import Any
 import cv2
 import numpy as np
 
+from synthetic_street import SyntheticStreet
 from video_knet_core.bags.making import FORMATS, BagFormat, make_bag
-from video_knet_core.data.synthetic_street import SyntheticStreet
 from video_knet_core.engine.runtime import ModelInfo, default_model_path, open_runtime
 from video_knet_core.predictor import VideoPredictor
 from video_knet_core.replay.run import replay

@@ -39,6 +39,7 @@ INSTALLED = (
     "models",
     "msg",
     "rviz",
+    "synthetic_street",
     "video_knet_core",
     "video_knet_ros",
 )

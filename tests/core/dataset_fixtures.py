@@ -15,9 +15,10 @@ import cv2
 import numpy as np
 import yaml
 
+from synthetic_street import SyntheticStreet
 from video_knet_core.config import ModelConfig
 from video_knet_core.config_io import load_yaml
-from video_knet_core.data.synthetic_street import StreetFrame, SyntheticStreet
+from video_knet_core.data.street_frame import StreetFrame
 from video_knet_core.types import ClassTable
 
 CONFIGS = Path(__file__).parents[2] / "config"

@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch.nn import BatchNorm2d
 
+from synthetic_street import SyntheticStreet
 from video_knet_core.config import ModelConfig
 from video_knet_core.config_io import load_yaml
-from video_knet_core.data.synthetic_street import SyntheticStreet
 from video_knet_core.model.backbone import Swin
 from video_knet_core.model.video_knet import VideoKNet
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from tiny_onnx import HEIGHT, WIDTH, write_tiny_model
 
-from video_knet_core.data.synthetic_street import SyntheticStreet
+from synthetic_street import SyntheticStreet
 from video_knet_core.engine import runtime as runtime_module
 from video_knet_core.engine.background import BuildCancelled, SwappingRuntime
 from video_knet_core.engine.onnx_runtime import OnnxRuntime

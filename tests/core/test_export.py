@@ -13,7 +13,7 @@ import torch
 from networks import small_network
 from tiny_onnx import metadata, write_model
 
-from video_knet_core.data.synthetic_street import SyntheticStreet
+from synthetic_street import SyntheticStreet
 from video_knet_core.engine.export import FrameGraph, export_onnx
 from video_knet_core.engine.model_file import FORMS, ModelFile
 from video_knet_core.engine.onnx_runtime import OnnxRuntime

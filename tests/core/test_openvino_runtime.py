@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from tiny_onnx import HEIGHT, WIDTH, metadata, write_model, write_tiny_model
 
-from video_knet_core.data.synthetic_street import SyntheticStreet
+from synthetic_street import SyntheticStreet
 from video_knet_core.engine.onnx_runtime import OnnxRuntime
 from video_knet_core.engine.openvino_runtime import OpenVINORuntime
 from video_knet_core.engine.runtime import BackendError, ModelError

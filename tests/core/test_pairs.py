@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from networks import small_config
 
+from synthetic_street.pairs import StreetPairs
 from video_knet_core.data.camvid import CamVid
 from video_knet_core.data.copy_paste import CopyPaste, cut_out, instances_of_regions
 from video_knet_core.data.pairs import CropRange, camera_motion, photometric, warp
 from video_knet_core.data.sprites import Paint, load_sprites
-from video_knet_core.data.street_pairs import StreetPairs
 
 CAMVID_ROAD, CAMVID_SKY, CAMVID_CAR = 3, 0, 8
 ROAD, VEHICLE, PERSON = 0, 10, 8

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from street_fixtures import HEIGHT, WIDTH, Oracle, street_table, write_camvid, write_sprites
 
+from synthetic_street import SyntheticStreet
 from video_knet_core.cli import main
 from video_knet_core.config import TrackingConfig
 from video_knet_core.data.camvid import CamVid
-from video_knet_core.data.synthetic_street import SyntheticStreet
 from video_knet_core.engine.runtime import ModelError, ModelInfo
 from video_knet_core.evaluate.shared_runtime import SharedRuntime
 from video_knet_core.evaluate.street import (

@@ -11,7 +11,7 @@ import torch
 from host_gpu import HostGpu
 from networks import small_version
 
-from video_knet_core.data.synthetic_street import SyntheticStreet
+from synthetic_street import SyntheticStreet
 from video_knet_core.engine.export import RawGraph, example_inputs
 from video_knet_core.engine.model_file import FORMS, INPUTS, ModelFile, outputs_of
 from video_knet_core.engine.onnx_runtime import OnnxRuntime

@@ -9,13 +9,13 @@ import pytest
 from dataset_fixtures import FIXTURES
 from networks import small_config
 
+from synthetic_street.pairs import OFFSETS, StreetPairs
 from video_knet_core.config import ConfigError
 from video_knet_core.config_io import from_dict
 from video_knet_core.data.clip_pairs import ClipPairs, StillPairs
 from video_knet_core.data.datasets import open_dataset
 from video_knet_core.data.pairs import CropRange
 from video_knet_core.data.street_frame import StreetFrame
-from video_knet_core.data.street_pairs import OFFSETS, StreetPairs
 from video_knet_core.data.video import DatasetError
 from video_knet_core.training.batches import PairDataset
 from video_knet_core.training.settings import DataConfig, TrainConfig, open_sources

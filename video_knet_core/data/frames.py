@@ -147,7 +147,7 @@ class SyntheticFrames:
     path: Path | None = None
 
     def __iter__(self) -> Iterator[Frame]:
-        from .synthetic_street import SyntheticStreet
+        from synthetic_street import SyntheticStreet
 
         street = SyntheticStreet(self.seed, fps=self.fps)
         for index in itertools.count():

@@ -10,7 +10,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data.synthetic_street import SyntheticStreet
+from synthetic_street import SyntheticStreet
+
 from ..types import NO_CLASS, Segments
 from .onnx_runtime import OnnxRuntime
 from .runtime import BackendError, Runtime

@@ -17,7 +17,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data.synthetic_street import SyntheticStreet
+from synthetic_street import SyntheticStreet
+
 from ..engine.runtime import BackendError, Runtime, backends_for, open_runtime
 from ..predictor import VideoPredictor
 from ..progress import progress_bar

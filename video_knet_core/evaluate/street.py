@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from synthetic_street import SyntheticStreet
+
 from ..config import TrackingConfig
 from ..data.camvid import CamVid
 from ..data.pasted_clips import PastedClip
 from ..data.sprites import SpriteSplit, load_sprites
 from ..data.street_frame import STREET_CLASSES, STREET_THINGS, StreetClip, StreetFrame
-from ..data.synthetic_street import SyntheticStreet
 from ..engine.runtime import ModelError, Runtime
 from ..metrics.overlaps import Classes, count_overlaps
 from ..metrics.stq import SegmentationTrackingQuality

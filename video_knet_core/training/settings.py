@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from synthetic_street.pairs import StreetPairs
+
 from ..config import ConfigError, ModelConfig, check_ranges
 from ..config_io import load_yaml
 from ..data.camvid import CamVid
@@ -14,7 +16,6 @@ from ..data.datasets import open_dataset
 from ..data.pairs import CropRange, KeyFrames, PairSource
 from ..data.sprites import load_sprites
 from ..data.street_frame import street_ids
-from ..data.street_pairs import StreetPairs
 from ..data.video import VideoDataset
 from ..output_files import expanded
 from ..types import first_difference

@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from synthetic_street import SyntheticStreet
+
 from ..config import ModelConfig
 from ..data.street_frame import street_ids
-from ..data.synthetic_street import SyntheticStreet
 from ..data.video import DatasetError
 from ..engine.torch_runtime import TorchRuntime
 from ..evaluate.by_model import FRAMES_PER_SECOND

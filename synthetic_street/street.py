@@ -13,8 +13,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from .street import textures
-from .street.canvas import (
+from video_knet_core.data.street_frame import StreetFrame, without_specks
+
+from . import textures
+from .canvas import (
     SHIFT,
     Camera,
     Canvas,
@@ -24,13 +26,12 @@ from .street.canvas import (
     clip_near,
     fixed_point,
 )
-from .street.ground import Ground
-from .street.layout import BUILDING, CHUNK, SKY, VEGETATION, random_style
-from .street.light import Light
-from .street.roadside import Library, RoadsideBuilder
-from .street.scenery import Drawable
-from .street.traffic import Traffic
-from .street_frame import StreetFrame, without_specks
+from .ground import Ground
+from .layout import BUILDING, CHUNK, SKY, VEGETATION, random_style
+from .light import Light
+from .roadside import Library, RoadsideBuilder
+from .scenery import Drawable
+from .traffic import Traffic
 
 _FAR = 160.0
 """Metres of street that are painted."""

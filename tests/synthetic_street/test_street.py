@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from video_knet_core.config import ModelConfig
-from video_knet_core.config_io import load_yaml
-from video_knet_core.data.street.layout import (
+from synthetic_street import SyntheticStreet
+from synthetic_street.layout import (
     BUILDING,
     CYCLIST,
     FENCE,
@@ -20,8 +19,9 @@ from video_knet_core.data.street.layout import (
     VEGETATION,
     VEHICLE,
 )
+from video_knet_core.config import ModelConfig
+from video_knet_core.config_io import load_yaml
 from video_knet_core.data.street_frame import SPECK, StreetFrame
-from video_knet_core.data.synthetic_street import SyntheticStreet
 from video_knet_core.types import NO_CLASS
 
 SIZE = (96, 160)

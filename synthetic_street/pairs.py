@@ -9,8 +9,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from .pairs import CropRange, FramePair, Rng, warp
-from .synthetic_street import StreetFrame, SyntheticStreet
+from video_knet_core.data.pairs import CropRange, FramePair, Rng, warp
+from video_knet_core.data.street_frame import StreetFrame
+
+from .street import SyntheticStreet
 
 MOMENTS = (20, 60, 110, 170)
 """Frame numbers at which the short clips of a street start."""

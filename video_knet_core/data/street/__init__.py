@@ -1,1 +1,0 @@
-"""Parts of the synthetic street; `video_knet_core.data.synthetic_street` puts them together."""
