@@ -6,7 +6,7 @@ CHECK := .venv-check/bin/python -m
 ENTER := source scripts/env.sh
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-lowest check clean
+.PHONY: help setup demo test test-lowest check size clean
 
 help:  ## Show this help
 	@echo "Video K-Net for ROS 2. Targets:"
@@ -37,6 +37,9 @@ check:  ## Run ruff, mypy and codespell
 	@$(CHECK) ruff format --check .
 	@$(CHECK) mypy
 	@$(CHECK) codespell_lib
+
+size:  ## Count lines, public names and what the node imports
+	@$(PYTHON) scripts/size.py
 
 clean:  ## Remove everything that was made here
 	rm -rf .venv .venv-check .venv-lowest build install log out .*_cache .hypothesis *.egg-info

@@ -1,17 +1,13 @@
-"""The house rules: one version, imports that run one way, an overlay with everything in it."""
+"""The package: one version, links of the pages, what pip installs, an overlay with every file."""
 
 from __future__ import annotations
 
-import ast
 import importlib.metadata
 import importlib.util
 import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
-from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -22,194 +18,6 @@ import video_knet_core
 from video_knet_core.installation import config_file
 
 REPO = Path(__file__).parents[1]
-
-LEARNING_LIBRARIES = {"torch", "torchvision", "safetensors", "onnx", "onnxscript", "tensorboard"}
-"""What a robot that runs an exported model does not have."""
-
-LEARNING_MODULES = (
-    "video_knet_core.model",
-    "video_knet_core.training",
-    "video_knet_core.merging",
-    "video_knet_core.engine.export",
-    "video_knet_core.engine.frame",
-    "video_knet_core.engine.torch_runtime",
-)
-"""The modules, with all below them, that may need those libraries."""
-
-ROS_PACKAGES = {"rclpy", "launch", "launch_ros", "cv_bridge", "rosbag2_py", "video_knet_ros"}
-
-
-@dataclass(frozen=True)
-class Import:
-    """`importer` imports `target`; lazily if that happens inside a function."""
-
-    importer: str
-    target: str
-    lazy: bool
-
-
-def module_files() -> dict[str, Path]:
-    """Module name -> file, for both packages."""
-    files = {}
-    for package in ("video_knet_core", "video_knet_ros"):
-        for path in sorted((REPO / package).rglob("*.py")):
-            parts = path.relative_to(REPO).with_suffix("").parts
-            files[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
-    return files
-
-
-MODULES = module_files()
-
-
-def imports_of(module: str, path: Path) -> Iterator[Import]:
-    """Every import of a module; those under `if TYPE_CHECKING` do not happen at run time."""
-    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
-    pending: list[tuple[ast.AST, bool]] = [(ast.parse(path.read_text()), False)]
-    while pending:
-        node, lazy = pending.pop()
-        if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING"):
-            continue
-        for target in imported_names(node, package):
-            yield Import(module, target, lazy)
-        inside = lazy or isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))
-        pending += [(child, inside) for child in ast.iter_child_nodes(node)]
-
-
-def imported_names(node: ast.AST, package: str) -> list[str]:
-    """Absolute names of the modules that one import statement loads."""
-    if isinstance(node, ast.Import):
-        return [alias.name for alias in node.names]
-    if not isinstance(node, ast.ImportFrom):
-        return []
-    base = importlib.util.resolve_name("." * node.level + (node.module or ""), package)
-    submodules = [f"{base}.{alias.name}" for alias in node.names]
-    return [base, *(name for name in submodules if name in MODULES)]
-
-
-ALL_IMPORTS = [found for module in MODULES for found in imports_of(module, MODULES[module])]
-
-
-def may_learn(module: str) -> bool:
-    """Whether a module is, or lies below, one of `LEARNING_MODULES`."""
-    return any(f"{module}.".startswith(f"{name}.") for name in LEARNING_MODULES)
-
-
-ROBOT_MODULES = [name for name in MODULES if not may_learn(name)]
-
-
-def unit_of(module: str) -> str:
-    """The room of a module: video_knet_core.tracking for video_knet_core.tracking.tracker."""
-    return ".".join(module.split(".")[:2])
-
-
-def described(imports: list[Import]) -> list[str]:
-    return [f"{found.importer} imports {found.target}" for found in imports]
-
-
-# --- imports run one way -------------------------------------------------------------------------
-
-
-def test_the_walk_finds_the_packages() -> None:
-    assert {"video_knet_core.types", "video_knet_core.model", "video_knet_ros"} <= set(MODULES)
-    assert Import("video_knet_core.config", "video_knet_core.types", False) in ALL_IMPORTS
-
-
-def test_the_core_knows_nothing_of_ros() -> None:
-    wrong = [
-        found
-        for found in ALL_IMPORTS
-        if found.importer.startswith("video_knet_core")
-        and (found.target.split(".")[0] in ROS_PACKAGES or "_msgs" in found.target)
-    ]
-    assert not wrong, described(wrong)
-
-
-def test_a_robot_module_imports_no_learning_library() -> None:
-    wrong = [
-        found
-        for found in ALL_IMPORTS
-        if found.importer in ROBOT_MODULES and found.target.split(".")[0] in LEARNING_LIBRARIES
-    ]
-    assert not wrong, described(wrong)
-
-
-def test_only_functions_of_a_robot_module_import_learning_modules() -> None:
-    wrong = [
-        found
-        for found in ALL_IMPORTS
-        if found.importer in ROBOT_MODULES and may_learn(found.target) and not found.lazy
-    ]
-    assert not wrong, described(wrong)
-
-
-def test_the_ros_side_never_imports_learning_modules() -> None:
-    wrong = [
-        found
-        for found in ALL_IMPORTS
-        if found.importer.startswith("video_knet_ros") and may_learn(found.target)
-    ]
-    assert not wrong, described(wrong)
-
-
-@pytest.mark.parametrize(
-    ("unit", "allowed"),
-    [
-        ("geometry", set()),
-        ("types", {"geometry"}),
-        ("config", {"types"}),
-        ("config_io", {"types", "config"}),
-        ("natural_order", set()),
-        ("output_files", {"natural_order"}),
-        ("model", {"types", "config", "config_io", "output_files"}),
-        ("tracking", {"types", "config", "geometry"}),
-        ("metrics", {"types", "config"}),
-    ],
-)
-def test_the_ground_floor_rests_on_nothing_above_it(unit: str, allowed: set[str]) -> None:
-    name = f"video_knet_core.{unit}"
-    ours = {f"video_knet_core.{other}" for other in allowed} | {name, "video_knet_core"}
-    wrong = [
-        found
-        for found in ALL_IMPORTS
-        if unit_of(found.importer) == name
-        and found.target in MODULES
-        and unit_of(found.target) not in ours
-    ]
-    assert not wrong, described(wrong)
-
-
-def test_imports_between_rooms_run_one_way() -> None:
-    graph: dict[str, set[str]] = {}
-    for found in ALL_IMPORTS:
-        if found.target in MODULES and unit_of(found.importer) != unit_of(found.target):
-            graph.setdefault(found.importer, set()).add(found.target)
-    try:
-        TopologicalSorter(graph).prepare()
-    except CycleError as error:
-        pytest.fail(f"imports run in a circle: {' <- '.join(error.args[1])}")
-
-
-def test_the_core_of_a_robot_loads_without_learning_libraries() -> None:
-    names = [name for name in ROBOT_MODULES if name.startswith("video_knet_core")]
-    code = (
-        "import importlib, sys\n"
-        f"for name in {sorted(LEARNING_LIBRARIES)}: sys.modules[name] = None\n"
-        f"for name in {names}: importlib.import_module(name)\n"
-    )
-    result = subprocess.run([sys.executable, "-c", code], cwd=REPO, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
-
-
-def test_package_xml_names_every_ros_package_that_is_imported() -> None:
-    found = [i for i in ALL_IMPORTS if i.importer.startswith("video_knet_ros")]
-    for path in (REPO / "launch").glob("*.py"):
-        found += imports_of(path.stem, path)
-    imported = {i.target.split(".")[0] for i in found}
-    not_ros = {*sys.stdlib_module_names, "cv2", "numpy", "video_knet_core", "video_knet_ros"}
-    tags = {"depend", "exec_depend"}
-    declared = {e.text for e in ElementTree.parse(REPO / "package.xml").iter() if e.tag in tags}
-    assert imported - not_ros <= declared
-
 
 # --- one version ---------------------------------------------------------------------------------
 
@@ -371,11 +179,12 @@ def test_the_overlay_shares_every_file(overlay: Path, folder: str) -> None:
 
 def test_the_overlay_holds_every_module(overlay: Path) -> None:
     site_packages = next(overlay.glob("**/video_knet_core/__init__.py")).parents[1]
-    missing = [
+    modules = [
         path.relative_to(REPO)
-        for path in MODULES.values()
-        if not (site_packages / path.relative_to(REPO)).is_file()
+        for package in ("video_knet_core", "video_knet_ros", "synthetic_street")
+        for path in (REPO / package).rglob("*.py")
     ]
+    missing = [path for path in modules if not (site_packages / path).is_file()]
     assert not missing
 
 
