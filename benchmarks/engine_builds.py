@@ -24,7 +24,7 @@ from video_knet_core.config import ModelConfig
 from video_knet_core.config_io import load_yaml
 from video_knet_core.engine.export import export_onnx
 from video_knet_core.engine.model_file import ModelFile
-from video_knet_core.engine.tensorrt_build import build_plan, load_library
+from video_knet_core.engine.tensorrt.build import build_plan, load_library
 from video_knet_core.model.checkpoint import load_model
 from video_knet_core.model.video_knet import VideoKNet
 

@@ -27,7 +27,7 @@ from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
 
-from video_knet_core.engine.runtime import ModelInfo
+from video_knet_core.engine.base import ModelInfo
 from video_knet_core.types import ClassInfo, ClassTable, Segments
 from video_knet_ros import conversions
 from video_knet_ros.node import CameraNode, start

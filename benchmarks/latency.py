@@ -29,7 +29,7 @@ from sensor_msgs.msg import Image
 
 from video_knet_core.config import ModelConfig
 from video_knet_core.engine.model_file import ModelFile
-from video_knet_core.engine.runtime import BACKENDS, default_model_path
+from video_knet_core.engine.selector import BACKENDS, default_model_path
 from video_knet_core.evaluate.bench import Stages, Step, bench
 from video_knet_core.model.checkpoint import checkpoint_config
 from video_knet_core.model.cost import layers, roofline_s

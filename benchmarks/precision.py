@@ -28,9 +28,9 @@ from numpy.typing import NDArray
 
 from video_knet_core.config import TrackingConfig
 from video_knet_core.data.camvid import CamVid
+from video_knet_core.engine.base import Runtime
 from video_knet_core.engine.export import export_checkpoint
 from video_knet_core.engine.onnx_runtime import OnnxRuntime
-from video_knet_core.engine.runtime import Runtime
 from video_knet_core.engine.torch_runtime import TorchRuntime
 from video_knet_core.evaluate.street import evaluate_clips, synthetic_streets
 from video_knet_core.metrics.vss import MeanIoU

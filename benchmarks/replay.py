@@ -30,7 +30,8 @@ import numpy as np
 
 from synthetic_street import SyntheticStreet
 from video_knet_core.bags.making import FORMATS, BagFormat, make_bag
-from video_knet_core.engine.runtime import ModelInfo, default_model_path, open_runtime
+from video_knet_core.engine.base import ModelInfo
+from video_knet_core.engine.selector import default_model_path, open_runtime
 from video_knet_core.predictor import VideoPredictor
 from video_knet_core.replay.run import replay
 from video_knet_core.types import ClassInfo, ClassTable, Segments

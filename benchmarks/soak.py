@@ -90,7 +90,7 @@ except Exception:
 """In a process of its own: one process cannot publish two types on one topic."""
 NODE = """
 import os, sys, time
-from video_knet_core.engine.runtime import open_runtime
+from video_knet_core.engine.selector import open_runtime
 from video_knet_ros import node, process
 
 class HangingRuntime:

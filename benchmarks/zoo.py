@@ -20,8 +20,9 @@ import numpy as np
 import torch
 from engine_builds import MODELS, network
 
+from video_knet_core.engine.base import BackendError, Runtime
 from video_knet_core.engine.export import export_onnx
-from video_knet_core.engine.runtime import BackendError, Runtime, open_runtime
+from video_knet_core.engine.selector import open_runtime
 from video_knet_core.engine.torch_runtime import TorchRuntime
 from video_knet_core.model.cost import model_cost
 from video_knet_core.model.video_knet import VideoKNet

@@ -14,7 +14,13 @@ import hypothesis
 import pytest
 
 HERE = Path(__file__).parent
-EXPORTS = ("test_export", "test_precision", "test_runtime", "test_tensorrt_build")
+EXPORTS = (
+    "test_export",
+    "test_precision",
+    "test_selector",
+    "test_task_engines",
+    "test_tensorrt_build",
+)
 """They share models whose export takes long (fixture `exported`)."""
 
 HAS_TORCH = importlib.util.find_spec("torch") is not None

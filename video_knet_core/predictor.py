@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .config import ConfigError, TrackingConfig
-from .engine.runtime import Runtime
+from .engine.base import Runtime
 from .geometry import LabelMap, NearestUpsampling, OverlappingMasks, Regions
 from .preprocess import check_image, resize
 from .stored_state import pack, unpack

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from .config import TrackingConfig
 from .data.frames import FrameError, FrameSource, ImageFolder
-from .engine.runtime import Runtime
+from .engine.base import Runtime
 from .epochs import epoch_of
 from .image_files import write_pixels
 from .output_files import OutputError, exclusive, refuse_inputs

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from video_knet_core.config import TrackingConfig
-from video_knet_core.engine.runtime import Progress, Runtime, default_model_path
+from video_knet_core.engine.base import ProgressCallback, Runtime
+from video_knet_core.engine.selector import default_model_path
 from video_knet_core.predictor import VideoPredictor
 
 from . import process
@@ -34,7 +35,7 @@ class Engine:
         settings: Mapping[str, Any],
         tracking: TrackingConfig,
         epoch: int,
-        progress: Progress,
+        progress: ProgressCallback,
     ) -> Engine:
         """Open the model; what raises afterwards closes it.
 

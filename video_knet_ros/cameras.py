@@ -15,7 +15,8 @@ from collections.abc import Callable, Sequence
 
 from rclpy.utilities import remove_ros_args
 
-from video_knet_core.engine.runtime import Runtime, open_runtime
+from video_knet_core.engine.base import Runtime
+from video_knet_core.engine.selector import open_runtime
 
 from . import process
 from .node import CameraNode, start

@@ -23,7 +23,8 @@ from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from std_srvs.srv import SetBool, Trigger
 
-from video_knet_core.engine.runtime import ModelInfo, Runtime, open_runtime
+from video_knet_core.engine.base import ModelInfo, Runtime
+from video_knet_core.engine.selector import open_runtime
 from video_knet_core.epochs import new_epoch
 
 from . import conversions, diagnostics, parameters, process

@@ -21,7 +21,7 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
 from video_knet_core import visualize
-from video_knet_core.engine.runtime import ModelInfo
+from video_knet_core.engine.base import ModelInfo
 from video_knet_core.ros_messages.outputs import IMAGE_OUTPUTS, OUTPUTS
 from video_knet_core.types import PanopticFrame
 

@@ -30,7 +30,7 @@ from rclpy.logging import get_logger
 from rclpy.node import Node
 
 from video_knet_core.data.frames import FrameError
-from video_knet_core.engine.background import BUILD_THREAD
+from video_knet_core.engine.hot_swap import BUILD_THREAD
 
 from .worker import busy_threads
 

@@ -12,7 +12,7 @@ from weakref import WeakValueDictionary
 import numpy as np
 from numpy.typing import NDArray
 
-from video_knet_core.engine.runtime import Progress, Runtime
+from video_knet_core.engine.base import ProgressCallback, Runtime
 from video_knet_core.types import Segments
 
 from .worker import InferenceThread
@@ -48,7 +48,7 @@ class SharedRuntimes:
             self._threads[key] = thread
         return thread
 
-    def open(self, path: Path, progress: Progress | None = None, **options: Any) -> Runtime:
+    def open(self, path: Path, progress: ProgressCallback | None = None, **options: Any) -> Runtime:
         """As `open_runtime`; what comes back is the caller's own handle."""
         key = (threading.current_thread(), path, *sorted(options.items()))
         if key not in self._shared:
@@ -64,7 +64,7 @@ class SharedRuntimes:
 class _Listeners:
     """Who hears of the build of a shared engine: one entry for each user."""
 
-    all: list[Progress | None]
+    all: list[ProgressCallback | None]
 
     def tell(self, what: str, share: float) -> None:
         """Pass progress on, in whatever thread it comes."""
@@ -81,7 +81,7 @@ class _Shared:
     listeners: _Listeners
     forget: Callable[[], object]
 
-    def release(self, progress: Progress | None) -> None:
+    def release(self, progress: ProgressCallback | None) -> None:
         """One user less."""
         self.listeners.all.remove(progress)
         if not self.listeners.all:
@@ -92,7 +92,7 @@ class _Shared:
 class _Handle:
     """A `Runtime` that belongs to others too."""
 
-    def __init__(self, shared: _Shared, progress: Progress | None) -> None:
+    def __init__(self, shared: _Shared, progress: ProgressCallback | None) -> None:
         self._shared, self._progress = shared, progress
         self._closed = False
         self.info = shared.runtime.info

@@ -1,6 +1,6 @@
 /* A driver of CUDA whose device is the host: its memory is malloc's and its work is done at once.
  *
- * Only for tests of the calls themselves. It answers what video_knet_core/engine/cuda.py calls,
+ * Only for tests of the calls themselves. It answers what video_knet_core/engine/tensorrt/cuda.py calls,
  * records copies while a stream is capturing, and counts what was given out and not given back.
  * HOST_CUDA_FAIL names a call that fails with CUDA_ERROR_OUT_OF_MEMORY.
  */

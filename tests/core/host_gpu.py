@@ -17,8 +17,8 @@ from types import ModuleType
 import numpy as np
 import onnxruntime
 
-from video_knet_core.engine import cuda
-from video_knet_core.engine.cuda import (
+from video_knet_core.engine.tensorrt import cuda
+from video_knet_core.engine.tensorrt.cuda import (
     CudaError,
     Device,
     DeviceMemory,

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from video_knet_core.data.street_frame import STREET_CLASSES, StreetClip
-from video_knet_core.engine.runtime import ModelInfo
+from video_knet_core.engine.base import ModelInfo
 from video_knet_core.types import ClassInfo, ClassTable, Segments
 
 HEIGHT, WIDTH = 96, 128

@@ -10,8 +10,9 @@ import pytest
 from tiny_onnx import HEIGHT, WIDTH, metadata, write_model, write_tiny_model
 
 from video_knet_core.cli import main
+from video_knet_core.engine.base import BackendError
 from video_knet_core.engine.onnx_runtime import OnnxRuntime
-from video_knet_core.engine.runtime import BACKENDS, BackendError
+from video_knet_core.engine.selector import BACKENDS
 from video_knet_core.evaluate.bench import (
     Engine,
     Percentiles,

@@ -14,13 +14,13 @@ from recurrent_onnx import write_recurrent_model
 from tiny_onnx import CHANNELS, INPUTS, OUTPUTS, SLOTS, metadata
 
 from video_knet_core.cli import main
-from video_knet_core.engine import cuda
-from video_knet_core.engine.cuda import Gpu
-from video_knet_core.engine.engine_cache import EngineCache, read_plan
+from video_knet_core.engine.base import BackendError, ModelError
 from video_knet_core.engine.model_file import ModelFile
-from video_knet_core.engine.runtime import BackendError, ModelError
-from video_knet_core.engine.tensorrt import build_plan, engine_is_cached, plan_key
-from video_knet_core.engine.tensorrt_build import load_library
+from video_knet_core.engine.tensorrt import cuda
+from video_knet_core.engine.tensorrt.build import load_library
+from video_knet_core.engine.tensorrt.cuda import Gpu
+from video_knet_core.engine.tensorrt.plan_cache import EngineCache, read_plan
+from video_knet_core.engine.tensorrt.runtime import build_plan, engine_is_cached, plan_key
 
 pytest.importorskip("tensorrt_rtx_bindings", reason="needs TensorRT-RTX")
 

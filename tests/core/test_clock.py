@@ -13,7 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from video_knet_core.config import TrackingConfig
-from video_knet_core.engine.runtime import ModelInfo
+from video_knet_core.engine.base import ModelInfo
 from video_knet_core.predictor import VideoPredictor
 from video_knet_core.tracking import build_tracker
 from video_knet_core.tracking.clock import FROZEN, StreamClock

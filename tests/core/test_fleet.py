@@ -23,7 +23,7 @@ from video_knet_core import __version__
 from video_knet_core.bags.making import BagFormat
 from video_knet_core.cli import main
 from video_knet_core.config import TrackingConfig
-from video_knet_core.engine.runtime import BACKENDS, GPU_BACKENDS
+from video_knet_core.engine.selector import BACKENDS, GPU_BACKENDS
 from video_knet_core.replay import fleet
 from video_knet_core.replay.fleet import Plan, State, find_jobs, replay_serially
 from video_knet_core.replay.ray_fleet import FleetError, Place

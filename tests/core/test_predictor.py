@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from video_knet_core import predictor as predictor_module
-from video_knet_core.engine.runtime import ModelInfo
+from video_knet_core.engine.base import ModelInfo
 from video_knet_core.epochs import epoch_of, new_epoch
 from video_knet_core.predictor import VideoPredictor
 from video_knet_core.types import ClassInfo, ClassTable, Segments, TrackState

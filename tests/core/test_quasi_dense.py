@@ -13,7 +13,7 @@ import pytest
 
 from video_knet_core.config import ConfigError, TrackingConfig
 from video_knet_core.config_io import from_dict
-from video_knet_core.engine.runtime import ModelInfo
+from video_knet_core.engine.base import ModelInfo
 from video_knet_core.geometry import Regions
 from video_knet_core.predictor import VideoPredictor
 from video_knet_core.tracking import build_tracker

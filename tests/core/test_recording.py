@@ -16,7 +16,7 @@ from tiny_onnx import write_tiny_model
 
 from video_knet_core.cli import main
 from video_knet_core.data.frames import open_frames
-from video_knet_core.engine.runtime import open_runtime
+from video_knet_core.engine.selector import open_runtime
 from video_knet_core.output_files import OutputError
 from video_knet_core.overlay_video import OverlayVideo
 from video_knet_core.recording import Recording, track_video

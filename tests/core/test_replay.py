@@ -38,7 +38,7 @@ from video_knet_core.cli import main
 from video_knet_core.config import TrackingConfig
 from video_knet_core.data import submissions
 from video_knet_core.data.frames import open_frames
-from video_knet_core.engine.runtime import open_runtime
+from video_knet_core.engine.selector import open_runtime
 from video_knet_core.output_files import OutputError, exclusive
 from video_knet_core.overlay_video import OverlayVideo
 from video_knet_core.recording import Recording

@@ -26,7 +26,7 @@ from video_knet_core.bags.definitions import IDL, UNKNOWN_HASH, Embedded, decode
 from video_knet_core.bags.opening import open_bag
 from video_knet_core.bags.writing import recorded_qos
 from video_knet_core.cli import main
-from video_knet_core.engine.runtime import open_runtime
+from video_knet_core.engine.selector import open_runtime
 from video_knet_core.replay.run import replay
 from video_knet_core.replay.settings import ReplayError, ReplaySettings
 

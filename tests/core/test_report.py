@@ -15,7 +15,7 @@ from report_pages import ReportPage
 from tiny_onnx import write_tiny_model
 
 from video_knet_core.cli import main
-from video_knet_core.engine.runtime import open_runtime
+from video_knet_core.engine.selector import open_runtime
 from video_knet_core.geometry import LabelMap
 from video_knet_core.replay.camera import UNTIMED, Processed
 from video_knet_core.replay.report.latency import Latency, quantiles

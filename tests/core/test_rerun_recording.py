@@ -15,7 +15,7 @@ from bag_fixtures import PERIOD, bag_of, block
 from tiny_onnx import write_tiny_model
 
 from video_knet_core.bags.making import FIRST_STAMP
-from video_knet_core.engine.runtime import open_runtime
+from video_knet_core.engine.selector import open_runtime
 from video_knet_core.replay.run import replay
 from video_knet_core.replay.settings import ReplaySettings
 from video_knet_core.types import NO_CLASS

@@ -13,7 +13,7 @@ import pytest
 
 from synthetic_street import SyntheticStreet
 from video_knet_core.config import ASSOCIATIONS, TrackingConfig
-from video_knet_core.engine.runtime import default_model_path, open_runtime
+from video_knet_core.engine.selector import default_model_path, open_runtime
 from video_knet_core.predictor import VideoPredictor
 from video_knet_core.stored_state import StateError, pack, unpack
 

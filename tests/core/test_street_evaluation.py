@@ -10,7 +10,7 @@ from synthetic_street import SyntheticStreet
 from video_knet_core.cli import main
 from video_knet_core.config import TrackingConfig
 from video_knet_core.data.camvid import CamVid
-from video_knet_core.engine.runtime import ModelError, ModelInfo
+from video_knet_core.engine.base import ModelError, ModelInfo
 from video_knet_core.evaluate.shared_runtime import SharedRuntime
 from video_knet_core.evaluate.street import (
     HELD_OUT_SEED,

@@ -12,7 +12,7 @@ from synthetic_street import SyntheticStreet
 from video_knet_core.cli import main
 from video_knet_core.config import TrackingConfig
 from video_knet_core.data.street_frame import STREET_THINGS
-from video_knet_core.engine.runtime import ModelError
+from video_knet_core.engine.base import ModelError
 from video_knet_core.evaluate.street import HELD_OUT_SEED, pasted_clips
 from video_knet_core.evaluate.street_instances import STREET_TABLE, evaluate_instances
 from video_knet_core.types import NO_CLASS, Segments

@@ -11,7 +11,7 @@ import pytest
 
 from video_knet_core.config import ASSOCIATIONS, TrackingConfig
 from video_knet_core.data.frames import open_frames
-from video_knet_core.engine.runtime import ModelInfo
+from video_knet_core.engine.base import ModelInfo
 from video_knet_core.evaluate.instances import instances
 from video_knet_core.predictor import VideoPredictor
 from video_knet_core.recording import track_video

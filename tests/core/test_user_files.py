@@ -13,7 +13,7 @@ from video_knet_core.cli import main
 from video_knet_core.cli.arguments import expand_paths
 from video_knet_core.config import ModelConfig
 from video_knet_core.config_io import load_yaml
-from video_knet_core.engine.runtime import default_model_path
+from video_knet_core.engine.selector import default_model_path
 from video_knet_core.output_files import exclusive
 from video_knet_core.training.settings import TrainConfig
 

@@ -19,7 +19,7 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
 from video_knet_ros.msg import TrackedInstanceArray
 
-from video_knet_core.engine.runtime import ModelInfo
+from video_knet_core.engine.base import ModelInfo
 from video_knet_core.types import ClassInfo, ClassTable, Segments
 from video_knet_ros import conversions, node
 

@@ -14,7 +14,7 @@ from diagnostic_msgs.msg import DiagnosticStatus
 from harness import RELIABLE, image_message, stamps, street
 from rosgraph_msgs.msg import Clock
 
-from video_knet_core.engine.runtime import default_model_path, open_runtime
+from video_knet_core.engine.selector import default_model_path, open_runtime
 from video_knet_ros import conversions
 
 

@@ -14,8 +14,8 @@ from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValu
 from std_srvs.srv import SetBool, Trigger
 
 from video_knet_core.config import TrackingConfig
-from video_knet_core.engine.background import SwappingRuntime
-from video_knet_core.engine.runtime import open_runtime
+from video_knet_core.engine.hot_swap import HotSwapRuntime
+from video_knet_core.engine.selector import open_runtime
 from video_knet_ros import parameters
 
 ROOT = Path(__file__).parents[2]
@@ -148,7 +148,7 @@ def test_an_engine_that_is_built_meanwhile_takes_over(world):
 
     def open_(path, background, progress, **options):
         assert background
-        return SwappingRuntime(world.open_painted(path), build, progress)
+        return HotSwapRuntime(world.open_painted(path), build, progress)
 
     world.camera_node(open_runtime=open_)
     tables = world.tables()

@@ -19,7 +19,7 @@ from sensor_msgs.msg import Image
 from std_srvs.srv import Trigger
 from video_knet_ros.msg import TrackedInstanceArray
 
-from video_knet_core.engine.runtime import default_model_path
+from video_knet_core.engine.selector import default_model_path
 from video_knet_ros import conversions
 
 ROOT = Path(__file__).parents[2]

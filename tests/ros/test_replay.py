@@ -24,7 +24,7 @@ from video_knet_core.bags.definitions import (
 )
 from video_knet_core.bags.making import FORMATS, BagFormat, make_bag
 from video_knet_core.bags.opening import open_bag
-from video_knet_core.engine.runtime import open_runtime
+from video_knet_core.engine.selector import open_runtime
 from video_knet_core.replay.run import replay
 from video_knet_core.replay.settings import ReplaySettings
 from video_knet_core.ros_messages.outputs import OUTPUTS

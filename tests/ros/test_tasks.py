@@ -21,9 +21,9 @@ from std_srvs.srv import Trigger
 from tiny_onnx import TASKS, write_tiny_model
 from video_knet_ros.msg import ClassMap, TrackedInstance, TrackedInstanceArray
 
-from video_knet_core.engine.background import SwappingRuntime
+from video_knet_core.engine.hot_swap import HotSwapRuntime
 from video_knet_core.engine.onnx_runtime import OnnxRuntime
-from video_knet_core.engine.runtime import open_runtime
+from video_knet_core.engine.selector import open_runtime
 from video_knet_core.ros_messages.rle import mask_from_rle
 from video_knet_ros import cameras, node, qos
 from video_knet_ros.worker import InferenceThread
@@ -168,7 +168,7 @@ def test_a_better_engine_takes_over_without_a_gap(world, models, task):
         return runtime
 
     def open_swapping(path, **options):
-        return SwappingRuntime(open_on_cpu(path), open_better, options["progress"])
+        return HotSwapRuntime(open_on_cpu(path), open_better, options["progress"])
 
     path = models[task]
     world.camera_node(open_runtime=open_swapping, model=str(path), rle=True)

@@ -7,7 +7,12 @@ import re
 from pathlib import Path
 
 from ..config import ASSOCIATIONS, TrackingConfig
-from ..engine.runtime import BACKENDS, Runtime, default_model_path, open_runtime
+from ..engine.base import Runtime
+from ..engine.selector import (
+    BACKENDS,
+    default_model_path,
+    open_runtime,
+)
 from ..output_files import expanded
 
 MOST = 2**31 - 1

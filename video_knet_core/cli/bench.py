@@ -6,7 +6,7 @@ import argparse
 import json
 from pathlib import Path
 
-from ..engine.runtime import BACKENDS, default_model_path
+from ..engine.selector import BACKENDS, default_model_path
 from ..output_files import check_output_file, write_text
 from .arguments import positive, size, threads
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from types import FrameType
 
-from ..engine.runtime import REASONS_LOG
+from ..engine.selector import REASONS_LOG
 from ..progress import no_progress_bars
 
 PACKAGE = __package__.partition(".")[0]

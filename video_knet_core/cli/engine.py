@@ -13,8 +13,8 @@ from .arguments import positive
 from .errors import UsageError
 
 if TYPE_CHECKING:
-    from ..engine.engine_cache import PlanKey
-    from ..engine.tensorrt_build import Library
+    from ..engine.tensorrt.build import Library
+    from ..engine.tensorrt.plan_cache import PlanKey
 
 FLAVOURS = ("tensorrt", "tensorrt-rtx")
 
@@ -65,10 +65,10 @@ def _targets(text: str) -> tuple[str, ...]:
 
 
 def _build_engine(arguments: argparse.Namespace) -> None:
-    from ..engine.engine_cache import EngineCache, read_plan, write_plan
     from ..engine.model_file import ModelFile
-    from ..engine.tensorrt import plan_key
-    from ..engine.tensorrt_build import build_from_bytes
+    from ..engine.tensorrt.build import build_from_bytes
+    from ..engine.tensorrt.plan_cache import EngineCache, read_plan, write_plan
+    from ..engine.tensorrt.runtime import plan_key
 
     model = ModelFile.read(arguments.model)
     if arguments.out:
@@ -103,8 +103,8 @@ def _build_engine(arguments: argparse.Namespace) -> None:
 
 def _library(arguments: argparse.Namespace) -> Library:
     """The flavour asked for, else one that can do it."""
-    from ..engine.runtime import BackendError
-    from ..engine.tensorrt_build import load_library
+    from ..engine.base import BackendError
+    from ..engine.tensorrt.build import load_library
 
     if arguments.flavour or arguments.target:
         return load_library(arguments.flavour or "tensorrt-rtx")
@@ -119,8 +119,8 @@ def _library(arguments: argparse.Namespace) -> Library:
 
 def _gpu_of(library: Library, targets: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
     """Name of the GPU that is built for, empty with targets, and what it must be able to run."""
-    from ..engine import cuda
-    from ..engine.runtime import BackendError
+    from ..engine.base import BackendError
+    from ..engine.tensorrt import cuda
 
     if targets:
         return "", targets

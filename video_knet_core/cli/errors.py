@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from ..bags.bag import BagError
 from ..config import ConfigError
 from ..data.frames import FrameError
-from ..engine.runtime import BackendError, ModelError
+from ..engine.base import BackendError, ModelError
 
 EXIT_FAULTS = 1
 EXIT_BAD_INPUT = 2

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ..config import STRIDE, ModelConfig
 from ..config_io import load_yaml
-from ..engine.runtime import default_model_path
+from ..engine.selector import default_model_path
 from ..installation import config_file
 from ..output_files import check_output_file
 from .arguments import size

@@ -21,8 +21,8 @@ from ..model.kernels import PreviousKernels
 from ..model.precision import with_half_maps
 from ..model.video_knet import VideoKNet
 from ..output_files import make_folder, replacing
-from .frame import segment_frame
 from .model_file import FORMAT, FORMS, INPUTS, METADATA_KEY, PRECISIONS, outputs_of
+from .torch_step import segment_frame
 
 OPSET = 18
 PREPROCESSING = {"layout": "HWC uint8 RGB", "normalised": "inside the graph"}

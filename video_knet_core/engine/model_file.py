@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ..config import ConfigError, ModelConfig
 from ..config_io import from_dict
-from .runtime import ModelError, ModelInfo
+from .base import ModelError, ModelInfo
 
 FORMAT = 1
 """The version of the file's interface that this code speaks."""

@@ -10,8 +10,8 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from ..types import Segments
+from .base import BackendError, ModelError
 from .model_file import ModelFile
-from .runtime import BackendError, ModelError
 
 
 class OnnxRuntime:

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..types import Segments
+from .base import BackendError
 from .model_file import ModelFile
-from .runtime import BackendError
 
 
 class OpenVINORuntime:

@@ -19,8 +19,12 @@ from ..model.checkpoint import CheckpointError, load_model, sha256
 from ..model.kernels import PreviousKernels
 from ..model.video_knet import VideoKNet
 from ..types import Segments
-from .frame import segment_frame
-from .runtime import BackendError, ModelError, ModelInfo
+from .base import (
+    BackendError,
+    ModelError,
+    ModelInfo,
+)
+from .torch_step import segment_frame
 
 
 class TorchRuntime:

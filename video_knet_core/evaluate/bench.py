@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from synthetic_street import SyntheticStreet
 
-from ..engine.runtime import BackendError, Runtime, backends_for, open_runtime
+from ..engine.base import BackendError, Runtime
+from ..engine.selector import backends_for, open_runtime
 from ..predictor import VideoPredictor
 from ..progress import progress_bar
 from ..types import PanopticFrame

@@ -7,7 +7,7 @@ from itertools import count
 
 from ..config import TrackingConfig
 from ..data.video import LabelledFrame, Video, VideoDataset
-from ..engine.runtime import ModelError, Runtime
+from ..engine.base import ModelError, Runtime
 from ..predictor import VideoPredictor
 from ..types import PanopticFrame, first_difference
 from .run import P, Predictor

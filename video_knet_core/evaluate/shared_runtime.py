@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..engine.runtime import Runtime
+from ..engine.base import Runtime
 from ..types import Segments
 
 

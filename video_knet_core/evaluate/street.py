@@ -16,7 +16,7 @@ from ..data.camvid import CamVid
 from ..data.pasted_clips import PastedClip
 from ..data.sprites import SpriteSplit, load_sprites
 from ..data.street_frame import STREET_CLASSES, STREET_THINGS, StreetClip, StreetFrame
-from ..engine.runtime import ModelError, Runtime
+from ..engine.base import ModelError, Runtime
 from ..metrics.overlaps import Classes, count_overlaps
 from ..metrics.stq import SegmentationTrackingQuality
 from ..metrics.vpq import MeanVideoPanopticQuality

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..config import ConfigError, TrackingConfig
 from ..data.street_frame import STREET_CLASSES, STREET_THINGS, StreetClip, street_ids
-from ..engine.runtime import ModelError, Runtime
+from ..engine.base import ModelError, Runtime
 from ..metrics.vis import VideoInstanceAP
 from ..predictor import VideoPredictor
 from ..progress import progress_bar

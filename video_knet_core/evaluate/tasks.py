@@ -10,7 +10,7 @@ from typing import Any, Generic
 
 from ..config import TrackingConfig
 from ..data.video import DatasetError, VideoDataset
-from ..engine.runtime import Runtime
+from ..engine.base import Runtime
 from ..output_files import new_folder
 from ..types import PanopticFrame
 from .by_model import by_model

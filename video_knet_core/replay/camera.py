@@ -26,7 +26,7 @@ from ..bags.definitions import (
 )
 from ..bags.writing import Ros2Writer, offered
 from ..config import TrackingConfig
-from ..engine.runtime import Runtime
+from ..engine.base import Runtime
 from ..epochs import epoch_of
 from ..predictor import VideoPredictor
 from ..ros_messages.conversions import Conversions, nanoseconds

@@ -18,7 +18,7 @@ from typing import Any
 
 from ..bags.bag import BagError
 from ..config import TrackingConfig
-from ..engine.runtime import open_runtime
+from ..engine.selector import open_runtime
 from ..natural_order import is_hidden, natural_key, natural_order
 from ..output_files import expanded, is_new
 from .journal import FinishedError, frames_kept

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
-from ..engine.runtime import GPU_BACKENDS
+from ..engine.selector import GPU_BACKENDS
 from .fleet import Job, Outcome, Plan, Queue, Worker, failure
 from .settings import ReplayError
 

@@ -18,7 +18,7 @@ from ..bags.opening import open_bag
 from ..bags.writing import Ros2Writer, read_metadata, recorded_qos, write_metadata
 from ..config import TrackingConfig
 from ..data.frames import DEFAULT_FPS
-from ..engine.runtime import Runtime
+from ..engine.base import Runtime
 from ..epochs import sample_of
 from ..natural_order import natural_order
 from ..output_files import exclusive, expanded

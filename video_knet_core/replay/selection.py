@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from ..bags.bag import CDR, ROS1, BagError, Contents, Topic
 from ..bags.definitions import IMAGE_TYPES, Embedded
-from ..engine.runtime import ModelInfo
+from ..engine.base import ModelInfo
 from ..ros_messages.outputs import ALL_OUTPUTS, OUTPUTS, topic_of
 from .settings import EmptyReplayError, ReplayError, ReplaySettings
 

@@ -15,10 +15,15 @@ import pytest
 from tiny_onnx import HEIGHT, WIDTH, write_tiny_model
 
 from synthetic_street import SyntheticStreet
-from video_knet_core.engine import runtime as runtime_module
-from video_knet_core.engine.background import BuildCancelled, SwappingRuntime
+from video_knet_core.engine import selector
+from video_knet_core.engine.base import BackendError
+from video_knet_core.engine.hot_swap import BuildCancelled, HotSwapRuntime
 from video_knet_core.engine.onnx_runtime import OnnxRuntime
-from video_knet_core.engine.runtime import Backend, BackendError, default_model_path, open_runtime
+from video_knet_core.engine.selector import (
+    Backend,
+    default_model_path,
+    open_runtime,
+)
 from video_knet_core.predictor import VideoPredictor
 
 TIMEOUT_S = 90.0
@@ -128,7 +133,7 @@ class Swap:
 
     def __init__(self, path):
         self.present, self.build, self.heard = Present(path), Build(path), []
-        self.runtime = SwappingRuntime(
+        self.runtime = HotSwapRuntime(
             self.present, self.build, lambda *what: self.heard.append(what)
         )
         wait(lambda: self.heard, "the build to begin")
@@ -167,7 +172,7 @@ def test_ids_and_label_maps_continue_over_the_swap(monkeypatch):
     build = Build(path)
     slow = Backend(lambda path, threads, progress: build(progress), is_quick=lambda path: False)
     quick = Backend(lambda path, threads, progress: OnnxRuntime(path, threads))
-    monkeypatch.setattr(runtime_module, "BACKENDS", {"tensorrt": slow, "onnxruntime-cpu": quick})
+    monkeypatch.setattr(selector, "BACKENDS", {"tensorrt": slow, "onnxruntime-cpu": quick})
     runtime = open_runtime(path, background=True)
     alone, swapped = VideoPredictor(OnnxRuntime(path)), VideoPredictor(runtime)
     names = []
@@ -269,7 +274,7 @@ def test_progress_and_the_swap_are_told(swap, caplog):
 
 def test_a_long_build_says_so_in_the_log_now_and_then(tiny, caplog, monkeypatch):
     clock = [0.0]
-    monkeypatch.setattr("video_knet_core.engine.background.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("video_knet_core.engine.hot_swap.time.monotonic", lambda: clock[0])
 
     def build(progress):
         for second in range(26):
@@ -278,7 +283,7 @@ def test_a_long_build_says_so_in_the_log_now_and_then(tiny, caplog, monkeypatch)
         raise BackendError("never mind")
 
     with caplog.at_level(logging.INFO):
-        SwappingRuntime(Present(tiny), build)._owner.thread.join(TIMEOUT_S)
+        HotSwapRuntime(Present(tiny), build)._owner.thread.join(TIMEOUT_S)
     lines = [r.getMessage() for r in caplog.records if "building" in r.getMessage()]
     assert lines == ["tensorrt: building 10 %", "tensorrt: building 20 %"]
 
@@ -360,7 +365,7 @@ def test_an_engine_that_comes_after_the_close_is_closed(tiny):
         built.append(DeviceRuntime(tiny))
         return built[0]
 
-    runtime = SwappingRuntime(Present(tiny), deaf)
+    runtime = HotSwapRuntime(Present(tiny), deaf)
     assert started.wait(TIMEOUT_S)
     runtime.close()
     ask.set()
@@ -384,7 +389,7 @@ def test_a_progress_callback_that_fails_costs_no_frame(tiny, caplog, failure):
             raise ValueError("nobody listens")
 
     build = Build(tiny)
-    runtime = SwappingRuntime(Present(tiny), build, progress)
+    runtime = HotSwapRuntime(Present(tiny), build, progress)
     build.ask.set()
     wait(lambda: runtime._better, "the build")
     build.built.failure = failure
@@ -412,7 +417,7 @@ def test_an_engine_that_hangs_in_its_close_holds_up_no_other_camera(swap):
 
 def test_a_late_engine_that_cannot_be_closed_does_not_keep_the_thread(tiny, caplog):
     build = Build(tiny)
-    runtime = SwappingRuntime(Present(tiny), lambda progress: build(lambda *what: None))
+    runtime = HotSwapRuntime(Present(tiny), lambda progress: build(lambda *what: None))
 
     def fail(self):
         raise RuntimeError("the GPU is gone")
@@ -485,7 +490,7 @@ def test_10_000_steps_need_no_more_memory(tiny, swapped):
     """Counted in blocks of Python objects; benchmarks/soak.py measures the memory of a process."""
     runtime = OnnxRuntime(tiny, threads=1)
     if swapped:
-        runtime = SwappingRuntime(runtime, lambda progress: DeviceRuntime(tiny))
+        runtime = HotSwapRuntime(runtime, lambda progress: DeviceRuntime(tiny))
         wait(lambda: runtime._better, "the build")
     predictor, images = VideoPredictor(runtime), [picture(red) for red in (0, 255, 255, 255)]
 

@@ -15,12 +15,13 @@ from recurrent_onnx import WHITE, write_recurrent_model
 from tiny_onnx import CHANNELS, HEIGHT, SLOTS, WIDTH, write_model
 
 from video_knet_core.config import TASKS
-from video_knet_core.engine import cuda, tensorrt
-from video_knet_core.engine.buffer_plan import ALIGNMENT, BufferPlan
+from video_knet_core.engine.base import BackendError, ModelError
 from video_knet_core.engine.model_file import INPUTS, outputs_of
 from video_knet_core.engine.onnx_runtime import OnnxRuntime
-from video_knet_core.engine.runtime import BackendError, ModelError
-from video_knet_core.engine.tensorrt import (
+from video_knet_core.engine.tensorrt import cuda
+from video_knet_core.engine.tensorrt import runtime as tensorrt
+from video_knet_core.engine.tensorrt.buffers import ALIGNMENT, BufferPlan
+from video_knet_core.engine.tensorrt.runtime import (
     TensorRTRuntime,
     TensorRTState,
     engine_is_cached,

@@ -1,19 +1,15 @@
-"""One face for every engine: `open_runtime(path)` gives a `Runtime` whose `step` runs one frame."""
+"""Which backend runs a model: `open_runtime(path)` takes the best that works here."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
-
-import numpy as np
-from numpy.typing import NDArray
 
 from ..installation import shared_file
-from ..types import ClassTable, Segments
+from .base import BackendError, ModelError, ProgressCallback, Runtime
 
 DEFAULT_MODEL = "street_lite0.onnx"
 
@@ -23,100 +19,11 @@ REASONS_LOG = f"{__name__}.reasons"
 _log_reason = logging.getLogger(REASONS_LOG).info
 
 
-Progress = Callable[[str, float], None]
-"""Hears of long work: what is being done, and the share of it that is finished, 0..1."""
-
-
-class ModelError(ValueError):
-    """A missing, corrupt or foreign model file; the message names the file and what is wrong."""
-
-
-class BackendError(RuntimeError):
-    """No backend here can run the model; the message says why, for each that was tried."""
-
-
-@dataclass(frozen=True)
-class ModelInfo:
-    """What a user of an engine must know of its model."""
-
-    name: str
-    classes: ClassTable
-    height: int
-    """Input size in pixels; the caller resizes."""
-    width: int
-    task: str = "panoptic"
-    """One of `config.TASKS`."""
-    checkpoint_sha256: str = ""
-    """Hex digest of the checkpoint, which names of models do not tell apart; empty if unknown."""
-
-    def check_image(self, image: NDArray[np.uint8]) -> None:
-        """ValueError unless `image` is uint8 [height, width, 3]."""
-        wanted = (self.height, self.width, 3)
-        if image.shape != wanted or image.dtype != np.uint8:
-            raise ValueError(f"image must be uint8 {wanted}, found {image.dtype} {image.shape}")
-
-    def segments(self, results: Mapping[str, NDArray]) -> Segments:
-        """Segments of the outputs of the deploy form, by name.
-
-        Raises:
-            FloatingPointError: the model returned NaN or infinite kernels or embeddings.
-        """
-        kernels = results["kernels"]
-        embeddings = results.get("embeddings", np.zeros((len(kernels), 0), np.float32))
-        if not (np.isfinite(embeddings).all() and np.isfinite(kernels).all()):
-            raise FloatingPointError(f"{self.name} returned kernels that are not finite")
-        return Segments(
-            map=results["segment_map"],
-            class_ids=results["class_ids"],
-            scores=results["scores"],
-            areas=results["areas"],
-            embeddings=embeddings,
-            kernels=kernels,
-            masks=results.get("masks"),
-        )
-
-
-class Runtime(Protocol):
-    """An engine with a model in it. State goes in and comes out: one engine serves many cameras."""
-
-    info: ModelInfo
-
-    @property
-    def name(self) -> str:
-        """The backend, as a user would name it, for example "onnxruntime-cpu"."""
-        ...
-
-    def step(self, image: NDArray[np.uint8], state: Any | None) -> tuple[Segments, Any]:
-        """Segment one frame.
-
-        Args:
-            image: uint8 [height, width, 3], RGB, exactly `info.height` x `info.width`.
-            state: what the last step of this camera returned, or the same in the portable form (see
-                `portable_state`) from any backend; None on its first frame.
-
-        Returns:
-            The segments and the new state, which belongs to the caller and is opaque to it.
-
-        Raises:
-            ValueError: the image has another shape or dtype.
-            FloatingPointError: the model returned NaN or infinite values; the old state is intact.
-        """
-        ...
-
-    def portable_state(self, state: Any) -> NDArray[np.float32]:
-        """A state that `step` returned, as kernels [N, C] that every backend takes."""
-        ...
-
-    def close(self) -> None:
-        """Free the engine; it cannot be used after. A second time does nothing."""
-        ...
-
-
 @dataclass(frozen=True)
 class Backend:
     """How models are opened by one backend."""
 
-    open: Callable[[Path, int, Progress | None], Runtime]
+    open: Callable[[Path, int, ProgressCallback | None], Runtime]
     """Takes a model file, the CPU threads of one step, and who hears of a long build. Raises
     BackendError where the backend cannot run."""
     is_quick: Callable[[Path], bool] = lambda path: True
@@ -129,7 +36,7 @@ def open_runtime(
     backend: str = "auto",
     threads: int = 2,
     background: bool = False,
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
 ) -> Runtime:
     """Open a model with the named backend, or with the best that works here.
 
@@ -138,7 +45,7 @@ def open_runtime(
         backend: "auto" or one of `BACKENDS`.
         threads: CPU threads of one step.
         background: with "auto", do not wait for an engine that must be built first: the best
-            backend that is at hand serves until then; see `SwappingRuntime`.
+            backend that is at hand serves until then; see `HotSwapRuntime`.
         progress: hears of such a build, in the thread that does it.
 
     Raises:
@@ -172,7 +79,7 @@ class _Ladder:
         self._threads = threads
         self._failures: list[str] = []
 
-    def open_first(self, names: Sequence[str], progress: Progress | None) -> Runtime:
+    def open_first(self, names: Sequence[str], progress: ProgressCallback | None) -> Runtime:
         """By the first of `names` that works, which may take minutes; BackendError if none does."""
         for name in names:
             if runtime := self._open(name, progress):
@@ -180,7 +87,9 @@ class _Ladder:
                 return runtime
         raise BackendError(f"cannot run {self._path}: " + "; ".join(self._failures))
 
-    def open_in_background(self, names: Sequence[str], progress: Progress | None) -> Runtime:
+    def open_in_background(
+        self, names: Sequence[str], progress: ProgressCallback | None
+    ) -> Runtime:
         """By the first that is quick; those before it follow in a thread of their own."""
         slow = []
         for name in names:
@@ -192,13 +101,13 @@ class _Ladder:
         return self.open_first(slow, progress)
 
     def _swapping(
-        self, present: Runtime, slow: Sequence[str], progress: Progress | None
+        self, present: Runtime, slow: Sequence[str], progress: ProgressCallback | None
     ) -> Runtime:
-        from .background import SwappingRuntime
+        from .hot_swap import HotSwapRuntime
 
         later = _Ladder(self._path, self._threads)
         try:
-            return SwappingRuntime(present, partial(later.open_first, slow), progress)
+            return HotSwapRuntime(present, partial(later.open_first, slow), progress)
         except BaseException:  # no thread can be started
             present.close()
             raise
@@ -209,7 +118,7 @@ class _Ladder:
         except BackendError:
             return True  # opening it tells the reason, and soon
 
-    def _open(self, name: str, progress: Progress | None) -> Runtime | None:
+    def _open(self, name: str, progress: ProgressCallback | None) -> Runtime | None:
         named = progress and (lambda what, share: progress(f"{name}: {what}", share))
         try:
             runtime = BACKENDS[name].open(self._path, self._threads, named)
@@ -222,7 +131,7 @@ class _Ladder:
 
     def _try(self, runtime: Runtime) -> None:
         """Close it, with a BackendError, unless it computes what the CPU does."""
-        from .trial import check_agreement
+        from .self_test import check_agreement
 
         try:
             check_agreement(runtime, self._path, self._threads)
@@ -252,9 +161,11 @@ def default_model_path() -> Path:
         raise ModelError(str(error)) from None
 
 
-def _open_tensorrt(path: Path, threads: int, progress: Progress | None, flavour: str) -> Runtime:
+def _open_tensorrt(
+    path: Path, threads: int, progress: ProgressCallback | None, flavour: str
+) -> Runtime:
     try:
-        from .tensorrt import TensorRTRuntime
+        from .tensorrt.runtime import TensorRTRuntime
     except ImportError as error:
         raise BackendError(f"cannot be imported ({error})") from None
     return TensorRTRuntime(path, flavour, progress)
@@ -262,13 +173,13 @@ def _open_tensorrt(path: Path, threads: int, progress: Progress | None, flavour:
 
 def _has_engine(path: Path, flavour: str) -> bool:
     try:
-        from .tensorrt import engine_is_cached
+        from .tensorrt.runtime import engine_is_cached
     except ImportError as error:
         raise BackendError(f"cannot be imported ({error})") from None
     return engine_is_cached(path, flavour)
 
 
-def _open_onnx(path: Path, threads: int, progress: Progress | None, cuda: bool) -> Runtime:
+def _open_onnx(path: Path, threads: int, progress: ProgressCallback | None, cuda: bool) -> Runtime:
     try:
         from .onnx_runtime import OnnxRuntime
     except ImportError as error:
@@ -276,13 +187,13 @@ def _open_onnx(path: Path, threads: int, progress: Progress | None, cuda: bool) 
     return OnnxRuntime(path, threads, cuda)
 
 
-def _open_openvino(path: Path, threads: int, progress: Progress | None) -> Runtime:
+def _open_openvino(path: Path, threads: int, progress: ProgressCallback | None) -> Runtime:
     from .openvino_runtime import OpenVINORuntime
 
     return OpenVINORuntime(path, threads)
 
 
-def _open_torch(path: Path, threads: int, progress: Progress | None) -> Runtime:
+def _open_torch(path: Path, threads: int, progress: ProgressCallback | None) -> Runtime:
     try:
         from .torch_runtime import TorchRuntime
     except ImportError as error:

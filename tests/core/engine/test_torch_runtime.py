@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from networks import small_network
 
+from video_knet_core.engine.base import ModelError
 from video_knet_core.engine.export import export_checkpoint
-from video_knet_core.engine.runtime import ModelError, open_runtime
+from video_knet_core.engine.selector import open_runtime
 from video_knet_core.model.checkpoint import save_model
 from video_knet_core.predictor import VideoPredictor
 

@@ -35,17 +35,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..types import Segments
+from ...types import Segments
+from ..base import BackendError, ProgressCallback
+from ..executor import OwnerThread
+from ..model_file import ModelFile
 from . import cuda
-from .buffer_plan import Array, BufferPlan, tensor_types
+from .buffers import Array, BufferPlan, tensor_types
+from .build import Library, build_from_bytes, load_library
+from .build import build_plan as build_plan
 from .cuda import Device, DeviceMemory, Graph, PinnedMemory, Stream
-from .engine_cache import EngineCache, PlanError, PlanKey
 from .kernel_cache import KernelCache
-from .model_file import ModelFile
-from .owner_thread import OwnerThread
-from .runtime import BackendError
-from .tensorrt_build import Library, Progress, build_from_bytes, load_library
-from .tensorrt_build import build_plan as build_plan
+from .plan_cache import EngineCache, PlanError, PlanKey
 
 EXIT_WAIT_S = 5.0
 """How long the end of a program, the last reference to an engine, or an opening that failed waits
@@ -62,7 +62,7 @@ class TensorRTRuntime:
     Args:
         path: the exported model.
         flavour: "tensorrt" or "tensorrt-rtx"; also the name of the backend.
-        progress: told of a build, see `Progress`; called from another thread.
+        progress: told of a build, see `ProgressCallback`; called from another thread.
         workspace_mib: most scratch memory of a layer in MiB; default: TensorRT's own.
 
     Raises:
@@ -75,7 +75,7 @@ class TensorRTRuntime:
         self,
         path: str | Path,
         flavour: str = "tensorrt",
-        progress: Progress | None = None,
+        progress: ProgressCallback | None = None,
         workspace_mib: int | None = None,
     ) -> None:
         library = load_library(flavour)
@@ -187,7 +187,7 @@ def plan_key(
 
 
 def _report(
-    cancelled: threading.Event, progress: Progress | None, phase: str, fraction: float
+    cancelled: threading.Event, progress: ProgressCallback | None, phase: str, fraction: float
 ) -> None:
     """Pass progress on, unless nobody waits for the build any more."""
     if cancelled.is_set():

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from synthetic_street import SyntheticStreet
 
 from ..types import NO_CLASS, Segments
+from .base import BackendError, Runtime
 from .onnx_runtime import OnnxRuntime
-from .runtime import BackendError, Runtime
 
 FRAMES = 4
 """With TensorRT, each bank of kernels is written by a direct step and by a launched graph."""

@@ -14,11 +14,11 @@ import pytest
 from tiny_onnx import HEIGHT, WIDTH, metadata, write_model, write_tiny_model
 
 from synthetic_street import SyntheticStreet
+from video_knet_core.engine.base import BackendError, ModelError
 from video_knet_core.engine.onnx_runtime import OnnxRuntime
 from video_knet_core.engine.openvino_runtime import OpenVINORuntime
-from video_knet_core.engine.runtime import BackendError, ModelError
 
-REPO = Path(__file__).parents[2]
+REPO = Path(__file__).parents[3]
 SHIPPED = REPO / "models" / "street_lite0.onnx"
 FLIPS = 1e-3
 """Share of pixels that may differ: the hard mask threshold flips single pixels between backends."""

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from tiny_onnx import write_tiny_model
 
-from video_knet_core.engine import trial
+from video_knet_core.engine import self_test
+from video_knet_core.engine.base import BackendError
 from video_knet_core.engine.onnx_runtime import OnnxRuntime
-from video_knet_core.engine.runtime import BackendError, default_model_path, open_runtime
-from video_knet_core.engine.trial import FRAMES
+from video_knet_core.engine.selector import default_model_path, open_runtime
+from video_knet_core.engine.self_test import FRAMES
 from video_knet_core.types import NO_CLASS
 
 
@@ -52,7 +53,7 @@ def model(tmp_path_factory):
 @pytest.fixture
 def engine(monkeypatch):
     """The class that TensorRT opens."""
-    fake = ModuleType("video_knet_core.engine.tensorrt")
+    fake = ModuleType("video_knet_core.engine.tensorrt.runtime")
     fake.TensorRTRuntime = type("Fresh", (Engine,), {"opened": []})
     fake.engine_is_cached = lambda path, flavour: True
     monkeypatch.setitem(sys.modules, fake.__name__, fake)
@@ -149,19 +150,19 @@ def frame_of(covered, other=NO_CLASS):
     ],
 )
 def test_the_difference_is_that_of_the_segments(found, expected, difference):
-    assert trial._difference(found, expected) == pytest.approx(difference)
+    assert self_test._difference(found, expected) == pytest.approx(difference)
 
 
 def test_the_worst_frame_counts():
     right, wrong = frame_of(0.1), frame_of(0.1, 2)
     found, expected = np.concatenate([right] * 4), np.concatenate([right] * 3 + [wrong])
-    assert trial._difference(found, expected) == pytest.approx(0.5)
+    assert self_test._difference(found, expected) == pytest.approx(0.5)
 
 
 def test_the_shipped_model_sees_much_on_the_test_images():
     # a picture without segments would agree with anything
     path = default_model_path()
     runtime = OnnxRuntime(path)
-    found = trial._classes(runtime, trial._images(runtime.info.height, runtime.info.width))
+    found = self_test._classes(runtime, self_test._images(runtime.info.height, runtime.info.width))
     assert len(np.unique(found)) >= 6 and (found == NO_CLASS).mean() < 0.2
-    trial.check_agreement(runtime, path, 1)
+    self_test.check_agreement(runtime, path, 1)

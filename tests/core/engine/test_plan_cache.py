@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from video_knet_core.engine import engine_cache
-from video_knet_core.engine.engine_cache import (
+from video_knet_core.engine.tensorrt import plan_cache
+from video_knet_core.engine.tensorrt.plan_cache import (
     KEPT_PLANS,
     MAGIC,
     EngineCache,
@@ -294,7 +294,7 @@ def test_a_full_disk_costs_the_file_and_is_told_once(cache, caplog, monkeypatch)
     def full(descriptor):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(engine_cache.os, "fsync", full)
+    monkeypatch.setattr(plan_cache.os, "fsync", full)
     for key in (KEY, replace(KEY, version="11")):
         assert cache.obtain(key, lambda: PLAN, bytes) == (PLAN, None)
     assert files(cache) == []
@@ -305,8 +305,8 @@ def test_a_full_disk_costs_the_file_and_is_told_once(cache, caplog, monkeypatch)
 LIMITED = """
 import logging, resource, sys
 from pathlib import Path
-from test_engine_cache import KEY
-from video_knet_core.engine.engine_cache import EngineCache
+from test_plan_cache import KEY
+from video_knet_core.engine.tensorrt.plan_cache import EngineCache
 logging.basicConfig(level=logging.INFO, format="%(message)s")
 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
 plan = bytes(100_000)
@@ -316,7 +316,7 @@ assert EngineCache(Path(sys.argv[1])).obtain(KEY, lambda: plan, bytes) == (plan,
 
 def run(code, *arguments, **options):
     """Start Python with this folder in its path."""
-    paths = [str(Path(__file__).parent), str(Path(__file__).parents[2])]
+    paths = [str(Path(__file__).parent), str(Path(__file__).parents[3])]
     return subprocess.Popen(
         [sys.executable, "-c", code, *map(str, arguments)],
         env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
@@ -349,8 +349,8 @@ def test_a_folder_that_cannot_be_made(tmp_path, caplog):
 ANOTHER_USER = """
 import logging, os, sys
 from pathlib import Path
-from test_engine_cache import KEY, PLAN
-from video_knet_core.engine.engine_cache import EngineCache
+from test_plan_cache import KEY, PLAN
+from video_knet_core.engine.tensorrt.plan_cache import EngineCache
 logging.basicConfig(level=logging.INFO, format="%(message)s")
 if os.geteuid() == 0:
     os.seteuid(65534)  # root may write anywhere
@@ -402,8 +402,8 @@ def test_no_descriptor_stays_open(cache):
 BUILDER = """
 import logging, sys, time
 from pathlib import Path
-from test_engine_cache import KEY, PLAN
-from video_knet_core.engine.engine_cache import EngineCache
+from test_plan_cache import KEY, PLAN
+from video_knet_core.engine.tensorrt.plan_cache import EngineCache
 logging.basicConfig(level=logging.INFO, format="%(message)s")
 folder, go, started, waiting = map(Path, sys.argv[1:])
 def build():

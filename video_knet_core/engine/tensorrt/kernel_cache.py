@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from .engine_cache import PlanError, PlanKey, kernels_file, read_plan, write_plan
+from .plan_cache import PlanError, PlanKey, kernels_file, read_plan, write_plan
 
 _log = logging.getLogger(__name__)
 

@@ -15,14 +15,14 @@ import re
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+from ..base import BackendError, ModelError, ProgressCallback
+from ..model_file import ModelFile
 from .cuda import Gpu
-from .model_file import ModelFile
-from .runtime import BackendError, ModelError
 
 MODULES = {
     "tensorrt": ("tensorrt",),
@@ -33,10 +33,6 @@ OLDEST = 10
 """Major version of TensorRT that keeps the precision of the model."""
 LOG_EVERY_S = 5.0
 """Between two log lines about the progress of a build."""
-
-Progress = Callable[[str, float], None]
-"""Called with the phase of a build and how much of that is done, 0..1, from any thread. A phase may
-hold others. An exception from it stops the build and reaches the caller of the build."""
 
 _log = logging.getLogger(__name__)
 
@@ -151,7 +147,7 @@ def build_plan(
     model: ModelFile,
     flavour: str,
     targets: Sequence[str] = (),
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
     workspace_mib: int | None = None,
 ) -> bytes:
     """Build a plan, which takes seconds to minutes.
@@ -161,7 +157,7 @@ def build_plan(
         flavour: "tensorrt", which needs the GPU that the plan is for, or "tensorrt-rtx".
         targets: compute capabilities, as ("sm86", "sm89"), that TensorRT-RTX builds for, with no
             need of a GPU. With none: for the GPU at hand.
-        progress: see `Progress`.
+        progress: called from any thread; an exception from it stops the build and is raised here.
         workspace_mib: most scratch memory of a layer in MiB; default: TensorRT's own.
 
     Raises:
@@ -179,7 +175,7 @@ def build_from_bytes(
     name: str,
     onnx: bytes,
     targets: Sequence[str] = (),
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
     workspace_mib: int | None = None,
 ) -> bytes:
     """As `build_plan`, of the content of a model file."""
@@ -256,7 +252,7 @@ class BuildProgress:
     `failure`, and the build is told to stop.
     """
 
-    def __init__(self, title: str, progress: Progress | None) -> None:
+    def __init__(self, title: str, progress: ProgressCallback | None) -> None:
         self.failure: BaseException | None = None
         self._title = title
         self._progress = progress

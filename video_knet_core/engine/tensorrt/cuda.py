@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from .runtime import BackendError
+from ..base import BackendError
 
 STREAM_NON_BLOCKING = 1
 """CU_STREAM_NON_BLOCKING of cuda.h; PyCUDA has no name for it."""

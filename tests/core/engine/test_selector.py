@@ -9,16 +9,14 @@ from types import ModuleType
 import pytest
 from tiny_onnx import write_tiny_model
 
-from video_knet_core.engine import background
-from video_knet_core.engine import runtime as runtime_module
-from video_knet_core.engine.background import SwappingRuntime
+from video_knet_core.engine import hot_swap, selector
+from video_knet_core.engine.base import BackendError, ModelError
+from video_knet_core.engine.hot_swap import HotSwapRuntime
 from video_knet_core.engine.onnx_runtime import OnnxRuntime
-from video_knet_core.engine.runtime import (
+from video_knet_core.engine.selector import (
     BACKENDS,
     REASONS_LOG,
     Backend,
-    BackendError,
-    ModelError,
     backends_for,
     default_model_path,
     open_runtime,
@@ -44,12 +42,12 @@ def backends(monkeypatch):
 
     def set_backends(**backends):
         found = {name.replace("_", "-"): backend for name, backend in backends.items()}
-        monkeypatch.setattr(runtime_module, "BACKENDS", found)
+        monkeypatch.setattr(selector, "BACKENDS", found)
 
     return set_backends
 
 
-RUNTIME_LOG = runtime_module.__name__
+RUNTIME_LOG = selector.__name__
 
 
 def test_the_ladder_from_best_to_last():
@@ -106,8 +104,8 @@ def test_a_bad_model_is_not_tried_with_the_next_backend(tmp_path):
 @pytest.mark.parametrize(
     ("backend", "module", "remedy"),
     [
-        ("tensorrt", "tensorrt", "tensorrt"),
-        ("tensorrt-rtx", "tensorrt", "tensorrt"),
+        ("tensorrt", "tensorrt.runtime", "tensorrt"),
+        ("tensorrt-rtx", "tensorrt.runtime", "tensorrt"),
         ("onnxruntime-cpu", "onnx_runtime", "pip install onnxruntime"),
         ("torch", "torch_runtime", "pip install"),
     ],
@@ -123,9 +121,9 @@ def test_a_backend_that_cannot_be_imported_is_named(tiny, monkeypatch, backend, 
 
 @pytest.fixture
 def tensorrt(monkeypatch):
-    """A module in place of `engine.tensorrt`, whose engine is ONNX Runtime's; `cached` is a set of
-    the flavours that need not be built, `calls` is what was opened."""
-    fake = ModuleType("video_knet_core.engine.tensorrt")
+    """A module in place of `engine.tensorrt.runtime`, whose engine is ONNX Runtime's; `cached` is a
+    set of the flavours that need not be built, `calls` is what was opened."""
+    fake = ModuleType("video_knet_core.engine.tensorrt.runtime")
     fake.cached, fake.calls = set(), []
 
     class TensorRTRuntime(OnnxRuntime):
@@ -164,7 +162,7 @@ def test_a_cached_engine_is_opened_at_once(tiny, tensorrt):
 def test_an_engine_that_must_be_built_is_left_to_the_background(tiny, tensorrt, caplog):
     with caplog.at_level(logging.INFO):
         runtime = open_runtime(tiny, background=True)
-    assert isinstance(runtime, SwappingRuntime)
+    assert isinstance(runtime, HotSwapRuntime)
     assert runtime.name in ("openvino", "onnxruntime-cpu", "onnxruntime-cuda")
     assert "while tensorrt or tensorrt-rtx is prepared" in caplog.text
     runtime.close()
@@ -178,8 +176,8 @@ def test_the_present_engine_is_closed_when_no_build_can_begin(tiny, tensorrt, mo
     def fail(*arguments):
         raise RuntimeError("can't start new thread")
 
-    monkeypatch.setattr(background, "SwappingRuntime", fail)
-    monkeypatch.setitem(runtime_module.BACKENDS, "openvino", runtime_module.Backend(broken))
+    monkeypatch.setattr(hot_swap, "HotSwapRuntime", fail)
+    monkeypatch.setitem(selector.BACKENDS, "openvino", selector.Backend(broken))
     with pytest.raises(RuntimeError, match="thread"):
         open_runtime(tiny, background=True)
     assert closed == ["onnxruntime-cpu"]
@@ -206,7 +204,7 @@ def test_whether_an_engine_is_cached_may_be_unknowable(tiny, tensorrt, caplog):
     tensorrt.engine_is_cached, tensorrt.TensorRTRuntime = unknowable, no_gpu
     with caplog.at_level(logging.INFO):
         runtime = open_runtime(tiny, background=True)
-    assert not isinstance(runtime, SwappingRuntime)
+    assert not isinstance(runtime, HotSwapRuntime)
     assert "not tensorrt: no GPU here\n" in caplog.text
     assert "not tensorrt-rtx: no GPU here\n" in caplog.text
 
@@ -214,7 +212,7 @@ def test_whether_an_engine_is_cached_may_be_unknowable(tiny, tensorrt, caplog):
 def test_the_shipped_model_is_found_in_a_ros_overlay(tmp_path, monkeypatch):
     overlay = tmp_path / "overlay/share/video_knet_ros/models"
     overlay.mkdir(parents=True)
-    monkeypatch.setattr(runtime_module, "DEFAULT_MODEL", "only_there.onnx")
+    monkeypatch.setattr(selector, "DEFAULT_MODEL", "only_there.onnx")
     monkeypatch.setenv("AMENT_PREFIX_PATH", f"{tmp_path / 'other'}:{tmp_path / 'overlay'}")
     with pytest.raises(ModelError, match=r"only_there\.onnx is in none of: .*overlay"):
         default_model_path()

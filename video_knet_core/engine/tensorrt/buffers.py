@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .model_file import INPUTS, OUTPUTS
+from ..model_file import INPUTS, OUTPUTS
 
 Array = NDArray[Any]
 

@@ -25,7 +25,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import IO, TypeVar
 
-from ..output_files import expanded
+from ...output_files import expanded
 
 T = TypeVar("T")
 

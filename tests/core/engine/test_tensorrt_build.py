@@ -12,9 +12,9 @@ import pytest
 from video_knet_core.config import ModelConfig
 from video_knet_core.config_io import load_yaml
 from video_knet_core.engine.model_file import INPUTS, ModelFile
-from video_knet_core.engine.tensorrt_build import build_plan
+from video_knet_core.engine.tensorrt.build import build_plan
 
-CONFIGS = Path(__file__).parents[2] / "config" / "models"
+CONFIGS = Path(__file__).parents[3] / "config" / "models"
 TARGETS = ("sm86", "sm89", "sm120")
 GRAPHS = [
     *(("street_lite0", precision, "deploy") for precision in ("fp32", "fp16")),

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from tiny_onnx import CHANNELS, HEIGHT, SLOTS, WIDTH, metadata, write_model, write_tiny_model
 
+from video_knet_core.engine.base import ModelError
 from video_knet_core.engine.onnx_runtime import OnnxRuntime
-from video_knet_core.engine.runtime import ModelError, default_model_path
+from video_knet_core.engine.selector import default_model_path
 
 
 @pytest.fixture(scope="module")
@@ -133,7 +134,7 @@ def test_foreign_outputs(tmp_path):
 
 def test_opening_a_model_leaves_nothing_in_the_home_folder(tiny, tmp_path):
     """ONNX Runtime by itself writes an identifier there and sends usage events."""
-    code = f"from video_knet_core.engine.runtime import open_runtime; open_runtime({str(tiny)!r})"
+    code = f"from video_knet_core.engine.selector import open_runtime; open_runtime({str(tiny)!r})"
     environment = os.environ | {"HOME": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}
     environment.pop("ORT_DISABLE_TELEMETRY", None)
     subprocess.run([sys.executable, "-c", code], env=environment, check=True)

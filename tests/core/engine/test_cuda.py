@@ -13,16 +13,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from video_knet_core.engine import cuda
-from video_knet_core.engine.runtime import BackendError
+from video_knet_core.engine.base import BackendError
+from video_knet_core.engine.tensorrt import cuda
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parents[1]
 
 PREPARE = """
 import ctypes, sys
 import numpy as np
 driver = ctypes.CDLL(sys.argv[1], mode=ctypes.RTLD_GLOBAL)  # found by its soname from now on
-from video_knet_core.engine import cuda
+from video_knet_core.engine.tensorrt import cuda
 
 def fail(name):
     ctypes.CDLL(None).setenv(b"HOST_CUDA_FAIL", name.encode(), 1)

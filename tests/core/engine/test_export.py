@@ -14,14 +14,14 @@ from networks import small_network
 from tiny_onnx import metadata, write_model
 
 from synthetic_street import SyntheticStreet
+from video_knet_core.engine.base import ModelError
 from video_knet_core.engine.export import FrameGraph, export_onnx
 from video_knet_core.engine.model_file import FORMS, ModelFile
 from video_knet_core.engine.onnx_runtime import OnnxRuntime
-from video_knet_core.engine.runtime import ModelError
 from video_knet_core.model.checkpoint import load_model, sha256
 from video_knet_core.model.precision import with_half_maps
 
-MODELS = Path(__file__).parents[2] / "models"
+MODELS = Path(__file__).parents[3] / "models"
 STEPS = 30
 FLIPS = 1e-3
 """Share of pixels that may differ: the hard mask threshold flips single pixels between backends."""

@@ -16,7 +16,7 @@ from video_knet_core.engine.export import RawGraph, example_inputs
 from video_knet_core.engine.model_file import FORMS, INPUTS, ModelFile, outputs_of
 from video_knet_core.engine.onnx_runtime import OnnxRuntime
 from video_knet_core.engine.openvino_runtime import OpenVINORuntime
-from video_knet_core.engine.tensorrt import TensorRTRuntime
+from video_knet_core.engine.tensorrt.runtime import TensorRTRuntime
 from video_knet_core.engine.torch_runtime import TorchRuntime
 
 FLIPS = 1e-3

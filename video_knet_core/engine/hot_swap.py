@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..types import Segments
-from .runtime import Progress, Runtime
+from .base import ProgressCallback, Runtime
 
 BUILD_THREAD = "engine-build"
 """Name of the threads that build engines."""
@@ -33,7 +33,7 @@ class BuildCancelled(Exception):
     """Raised by the progress callback once nobody wants the engine any more."""
 
 
-class SwappingRuntime:
+class HotSwapRuntime:
     """A `Runtime` that serves by one runtime until a better one is built, then by that one.
 
     The better one takes over between two steps, and cameras keep their kernels: each state is
@@ -55,8 +55,8 @@ class SwappingRuntime:
     def __init__(
         self,
         present: Runtime,
-        open_better: Callable[[Progress], Runtime],
-        progress: Progress | None = None,
+        open_better: Callable[[ProgressCallback], Runtime],
+        progress: ProgressCallback | None = None,
     ) -> None:
         self.info = present.info
         self._progress = progress
@@ -99,7 +99,7 @@ class SwappingRuntime:
         for engine in engines:
             engine.close()
 
-    def _build(self, open_better: Callable[[Progress], Runtime]) -> None:
+    def _build(self, open_better: Callable[[ProgressCallback], Runtime]) -> None:
         """Open the better runtime, in the thread that will own it."""
         try:
             runtime = open_better(self._report)

@@ -1,0 +1,100 @@
+"""The interface of every engine: `Runtime`, whose `step` runs one frame of a model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..types import ClassTable, Segments
+
+ProgressCallback = Callable[[str, float], None]
+"""Hears of long work: what is being done, and the share of it that is finished, 0..1."""
+
+
+class ModelError(ValueError):
+    """A missing, corrupt or foreign model file; the message names the file and what is wrong."""
+
+
+class BackendError(RuntimeError):
+    """No backend here can run the model; the message says why, for each that was tried."""
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What a user of an engine must know of its model."""
+
+    name: str
+    classes: ClassTable
+    height: int
+    """Input size in pixels; the caller resizes."""
+    width: int
+    task: str = "panoptic"
+    """One of `config.TASKS`."""
+    checkpoint_sha256: str = ""
+    """Hex digest of the checkpoint, which names of models do not tell apart; empty if unknown."""
+
+    def check_image(self, image: NDArray[np.uint8]) -> None:
+        """ValueError unless `image` is uint8 [height, width, 3]."""
+        wanted = (self.height, self.width, 3)
+        if image.shape != wanted or image.dtype != np.uint8:
+            raise ValueError(f"image must be uint8 {wanted}, found {image.dtype} {image.shape}")
+
+    def segments(self, results: Mapping[str, NDArray]) -> Segments:
+        """Segments of the outputs of the deploy form, by name.
+
+        Raises:
+            FloatingPointError: the model returned NaN or infinite kernels or embeddings.
+        """
+        kernels = results["kernels"]
+        embeddings = results.get("embeddings", np.zeros((len(kernels), 0), np.float32))
+        if not (np.isfinite(embeddings).all() and np.isfinite(kernels).all()):
+            raise FloatingPointError(f"{self.name} returned kernels that are not finite")
+        return Segments(
+            map=results["segment_map"],
+            class_ids=results["class_ids"],
+            scores=results["scores"],
+            areas=results["areas"],
+            embeddings=embeddings,
+            kernels=kernels,
+            masks=results.get("masks"),
+        )
+
+
+class Runtime(Protocol):
+    """An engine with a model in it. State goes in and comes out: one engine serves many cameras."""
+
+    info: ModelInfo
+
+    @property
+    def name(self) -> str:
+        """The backend, as a user would name it, for example "onnxruntime-cpu"."""
+        ...
+
+    def step(self, image: NDArray[np.uint8], state: Any | None) -> tuple[Segments, Any]:
+        """Segment one frame.
+
+        Args:
+            image: uint8 [height, width, 3], RGB, exactly `info.height` x `info.width`.
+            state: what the last step of this camera returned, or the same in the portable form (see
+                `portable_state`) from any backend; None on its first frame.
+
+        Returns:
+            The segments and the new state, which belongs to the caller and is opaque to it.
+
+        Raises:
+            ValueError: the image has another shape or dtype.
+            FloatingPointError: the model returned NaN or infinite values; the old state is intact.
+        """
+        ...
+
+    def portable_state(self, state: Any) -> NDArray[np.float32]:
+        """A state that `step` returned, as kernels [N, C] that every backend takes."""
+        ...
+
+    def close(self) -> None:
+        """Free the engine; it cannot be used after. A second time does nothing."""
+        ...
