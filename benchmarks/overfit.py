@@ -32,10 +32,9 @@ from video_knet_core.data.street_frame import StreetFrame, street_ids
 from video_knet_core.engine.torch_runtime import TorchRuntime
 from video_knet_core.model.video_knet import VideoKNet
 from video_knet_core.predictor import VideoPredictor
-from video_knet_core.training.criterion import LossWeights
 from video_knet_core.training.pair_step import pair_losses
-from video_knet_core.training.settings import TrainConfig
-from video_knet_core.training.tasks import Targets, task_of
+from video_knet_core.training.train_config import LossWeights, TrainConfig
+from video_knet_core.training.training_tasks import Targets, task_of
 
 MODELS = Path(__file__).parents[1] / "config" / "models"
 STREET_MODEL = {

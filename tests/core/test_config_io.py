@@ -16,7 +16,7 @@ from video_knet_core.config_io import from_dict, load_yaml, to_dict
 
 pytest.importorskip("torch", reason="the settings of a training need it")
 
-from video_knet_core.training.settings import ClipConfig, TrainConfig  # noqa: E402
+from video_knet_core.training.train_config import ClipConfig, TrainConfig  # noqa: E402
 
 ROWS = [
     {"name": "road", "is_thing": False, "color": [1, 2, 3]},

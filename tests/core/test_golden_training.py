@@ -11,10 +11,11 @@ from golden import IMAGE_SIZE, golden, image, seeded, small_config, small_weight
 from torch import Tensor
 
 from video_knet_core.model.official import import_official, translate
-from video_knet_core.training.criterion import Criterion, LossWeights
+from video_knet_core.training.criterion import Criterion
 from video_knet_core.training.matching import Match
 from video_knet_core.training.pair_step import pair_losses
 from video_knet_core.training.targets import FrameTargets, frame_targets
+from video_knet_core.training.train_config import LossWeights
 
 RUNS = {"small_k1r0": (1, 0), "small_k2r1": (2, 1), "seed0_k1r0": (1, 0)}
 SIDES = {"key": ("", ""), "reference": ("_ref", "_ref_rpn")}

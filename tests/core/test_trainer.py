@@ -35,8 +35,8 @@ from video_knet_core.training import losses, processes
 from video_knet_core.training.batches import batches
 from video_knet_core.training.monitor import Monitor
 from video_knet_core.training.optimization import set_rate
-from video_knet_core.training.settings import TrainConfig, ValidationConfig
 from video_knet_core.training.targets import IGNORE
+from video_knet_core.training.train_config import TrainConfig, ValidationConfig
 from video_knet_core.training.trainer import Trainer, find_device, train_from_config
 from video_knet_core.training.validation import Quality, Validation
 

@@ -18,10 +18,11 @@ from video_knet_core.model.checkpoint import CheckpointError, save_model
 from video_knet_core.model.video_knet import VideoKNet
 from video_knet_core.training import losses
 from video_knet_core.training.batches import batches
-from video_knet_core.training.criterion import Criterion, LossWeights
+from video_knet_core.training.criterion import Criterion
 from video_knet_core.training.matching import match_instances
-from video_knet_core.training.settings import TrainConfig, open_sources
+from video_knet_core.training.sources import open_sources
 from video_knet_core.training.targets import IGNORE, frame_targets
+from video_knet_core.training.train_config import LossWeights, TrainConfig
 from video_knet_core.training.trainer import Trainer, train_from_config
 from video_knet_core.types import ClassTable
 

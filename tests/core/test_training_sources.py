@@ -18,7 +18,8 @@ from video_knet_core.data.pairs import CropRange
 from video_knet_core.data.street_frame import StreetFrame
 from video_knet_core.data.video import DatasetError
 from video_knet_core.training.batches import PairDataset
-from video_knet_core.training.settings import DataConfig, TrainConfig, open_sources
+from video_knet_core.training.sources import open_sources
+from video_knet_core.training.train_config import DataConfig, TrainConfig
 from video_knet_core.types import ClassTable
 
 OWN = {"dataset": "own", "path": "mine", "split": "val"}

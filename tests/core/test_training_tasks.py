@@ -29,13 +29,13 @@ from video_knet_core.model.checkpoint import load_model, read_metadata
 from video_knet_core.model.video_knet import VideoKNet
 from video_knet_core.training import processes
 from video_knet_core.training.clip_metrics import InstanceMetric, SemanticMetric
-from video_knet_core.training.criterion import LossWeights
-from video_knet_core.training.optimization import freeze_what_looks_back, trained
+from video_knet_core.training.optimization import freeze_temporal_modules, trained
 from video_knet_core.training.pair_step import pair_losses
-from video_knet_core.training.settings import DataConfig, TrainConfig, open_sources
+from video_knet_core.training.sources import open_sources
 from video_knet_core.training.targets import IGNORE, class_targets, frame_targets
-from video_knet_core.training.tasks import task_of
+from video_knet_core.training.train_config import DataConfig, LossWeights, TrainConfig
 from video_knet_core.training.trainer import Trainer, start_from, train_from_config, with_classes_of
+from video_knet_core.training.training_tasks import task_of
 from video_knet_core.types import ClassInfo, ClassTable
 
 ROAD, SKY, PERSON, VEHICLE, VOID = 0, 7, 8, 10, 255
@@ -317,7 +317,7 @@ def test_images_alone_leave_what_looks_back_as_it_was():
     model = small_model("panoptic")
     torch.manual_seed(0)
     network = VideoKNet(model).train()
-    freeze_what_looks_back(network)
+    freeze_temporal_modules(network)
     images, targets = inputs(model, clip(model).key(), batch=2)
     assert images.shape == (2, 1, 3, 64, 96)
     criterion = task_of(model).criterion(LossWeights(), model.classes)

@@ -15,7 +15,7 @@ from video_knet_core.config import ModelConfig
 from video_knet_core.config_io import load_yaml
 from video_knet_core.engine.selector import default_model_path
 from video_knet_core.output_files import exclusive
-from video_knet_core.training.settings import TrainConfig
+from video_knet_core.training.train_config import TrainConfig
 
 
 @pytest.fixture

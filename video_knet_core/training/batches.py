@@ -17,8 +17,8 @@ from torch.utils.data import DataLoader, Dataset
 from ..config import ModelConfig
 from ..data.pairs import PairSource, photometric
 from . import processes
-from .settings import TrainConfig
-from .tasks import Targets, task_of
+from .train_config import TrainConfig
+from .training_tasks import Targets, task_of
 
 Sample = tuple[Tensor, list[Targets]]
 """Images u8 [2,3,H,W] (key, reference) and their targets; [1,3,H,W] of images alone."""

@@ -17,7 +17,7 @@ from ..model.checkpoint import CheckpointError, load_tensors, save_model, save_t
 from ..model.video_knet import VideoKNet
 from . import processes
 from .optimization import trained
-from .settings import TrainConfig
+from .train_config import TrainConfig
 
 MAY_CHANGE = ("init", "batch", "workers", "threads", "checkpoint_every", "validation")
 """Settings of a run that do not change its weights, or are told otherwise."""

@@ -7,45 +7,17 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from ..config import check_ranges
 from ..model.position import position_code
 from ..model.video_knet import Prediction
 from . import losses
 from .matching import Match, match_instances
 from .targets import IGNORE, FrameTargets
-
-
-@dataclass(frozen=True)
-class LossWeights:
-    """Weights of the authors; `stage_rank` is the image K-Net's (their video configs have 0)."""
-
-    mask: float = 1.0
-    dice: float = 4.0
-    classification: float = 2.0
-    rank: float = 0.1
-    stage_rank: float = 0.1
-    semantic: float = 1.0
-    """Of the head; in task semantic of every stage too ..."""
-    auxiliary: float = 0.4
-    """... and of the auxiliary head that some necks have there."""
-    balance: float = 0.0
-    """How far small segments count more in rank and semantic losses: 0 not at all, 1 fully."""
-    center: float = 2.0
-    """Not in the paper: see `KernelConfig.centers` ..."""
-    heat: float = 1.0
-    """... and `KernelConfig.seeds`."""
-    track: float = 0.25
-    track_aux: float = 1.0
-
-    def __post_init__(self) -> None:
-        ranges = {field.name: (0.0, 1e6) for field in fields(self)}
-        check_ranges(self, "losses.", ranges | {"balance": (0.0, 1.0)})
+from .train_config import LossWeights
 
 
 class Criterion:

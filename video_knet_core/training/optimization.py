@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from ..model.video_knet import VideoKNet
-from .settings import TrainConfig
+from .train_config import TrainConfig
 
 
 def build_optimizer(model: VideoKNet, config: TrainConfig) -> torch.optim.AdamW:
@@ -29,7 +29,7 @@ def build_optimizer(model: VideoKNet, config: TrainConfig) -> torch.optim.AdamW:
     )
 
 
-def freeze_what_looks_back(model: VideoKNet) -> None:
+def freeze_temporal_modules(model: VideoKNet) -> None:
     """Fusion, linking and the association embedding learn from pairs only."""
     parts: list[nn.Module | None] = [model.embedding]
     for stage in model.stages:

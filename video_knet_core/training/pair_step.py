@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..model.kernels import PreviousKernels
 from ..model.video_knet import VideoKNet
-from .tasks import FrameCriterion, Matches, Targets
+from .training_tasks import FrameCriterion, Matches, Targets
 
 
 class PairLosses(nn.Module):

@@ -10,9 +10,10 @@ from torch import Tensor
 
 from ..model.video_knet import Prediction
 from . import losses
-from .criterion import LossWeights, resize_logits
+from .criterion import resize_logits
 from .matching import Match
 from .targets import ClassTargets
+from .train_config import LossWeights
 
 
 class SemanticCriterion:

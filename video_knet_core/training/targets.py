@@ -20,9 +20,6 @@ IGNORE = -100
 MIN_INSTANCE_PIXELS = 24
 """Smaller instances (at crop resolution) are ignored: nothing of them is left at stride 4."""
 
-TARGET_RULES = ("share", "touch")
-"""See `TrainConfig.targets`."""
-
 MIN_SHARE = 0.25
 """Least share of a cell that makes a segment its owner."""
 

@@ -25,10 +25,11 @@ from . import processes
 from .batches import Batch, PairDataset, batches
 from .checkpoints import Progress, RunFiles, identity
 from .monitor import Monitor
-from .optimization import build_optimizer, freeze_what_looks_back, set_rate
+from .optimization import build_optimizer, freeze_temporal_modules, set_rate
 from .pair_step import PairLosses
-from .settings import TrainConfig, open_sources
-from .tasks import task_of
+from .sources import open_sources
+from .train_config import TrainConfig
+from .training_tasks import task_of
 from .validation import Validation
 
 _log = logging.getLogger(__name__)
@@ -180,7 +181,7 @@ def build_model(config: TrainConfig, config_path: Path) -> VideoKNet:
         start_from(model, state)
     model.backbone.freeze(config.frozen_groups)
     if not config.video:
-        freeze_what_looks_back(model)
+        freeze_temporal_modules(model)
     return model
 
 

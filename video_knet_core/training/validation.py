@@ -24,8 +24,9 @@ from ..predictor import VideoPredictor
 from ..visualize import overlay
 from . import processes
 from .clip_metrics import Frame
-from .settings import ValidationConfig, data_path, open_labelled
-from .tasks import task_of
+from .sources import data_path, open_labelled
+from .train_config import ValidationConfig
+from .training_tasks import task_of
 
 FIRST_SEED = 2_000_000
 """First street of a validation; `eval` has those from 1,000,000, training those from 0."""

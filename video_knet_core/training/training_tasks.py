@@ -14,11 +14,11 @@ from ..data.pairs import FramePair
 from ..model.video_knet import Prediction
 from ..types import ClassTable
 from .clip_metrics import ClipMetric, InstanceMetric, PanopticMetric, SemanticMetric
-from .criterion import Criterion, LossWeights
+from .criterion import Criterion
 from .matching import Match
 from .semantic_criterion import SemanticCriterion
-from .settings import TrainConfig
 from .targets import ClassTargets, FrameTargets, class_targets, frame_targets
+from .train_config import LossWeights, TrainConfig
 
 Targets = FrameTargets | ClassTargets
 Matches = dict[str, list[Match]]
