@@ -20,9 +20,8 @@ from torch.nn.functional import interpolate
 
 from synthetic_street import SyntheticStreet
 from video_knet_core.config import PanopticConfig
-from video_knet_core.merging.maps import MergedMap
-from video_knet_core.merging.panoptic import merge
 from video_knet_core.model.checkpoint import load_model
+from video_knet_core.model.merge import MergedMap, merge_panoptic
 
 SIZE = (375, 1242)
 CHECKPOINT = Path(__file__).resolve().parents[1] / "models" / "street_lite0.safetensors"
@@ -65,7 +64,7 @@ def main() -> None:
         results = {}
         for name, config in configs.items():
             start = time.perf_counter()
-            results[name] = merge(
+            results[name] = merge_panoptic(
                 prediction.class_logits[0], prediction.mask_logits[0], things, config, SIZE
             )
             times[name].append((time.perf_counter() - start) * 1e3)

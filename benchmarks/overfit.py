@@ -25,13 +25,14 @@ import torch
 from torch import nn
 
 from synthetic_street import SyntheticStreet
-from video_knet_core.config import TASKS, ConfigError, ModelConfig
+from video_knet_core.config import ConfigError, ModelConfig
 from video_knet_core.config_io import load_yaml
 from video_knet_core.data.pairs import FramePair
 from video_knet_core.data.street_frame import StreetFrame, street_ids
 from video_knet_core.engine.torch_runtime import TorchRuntime
 from video_knet_core.model.video_knet import VideoKNet
 from video_knet_core.predictor import VideoPredictor
+from video_knet_core.tasks import TASKS
 from video_knet_core.training.pair_step import pair_losses
 from video_knet_core.training.train_config import LossWeights, TrainConfig
 from video_knet_core.training.training_tasks import Targets, task_of
@@ -42,7 +43,6 @@ STREET_MODEL = {
     "semantic": "street_pspnet_lite0",
     "instance": "street_instances_lite0",
 }
-SCORE = {"panoptic": "stq", "semantic": "miou", "instance": "ap50"}
 SEED, ENLARGED = 4009, 3
 VIEW = (slice(288, 480), slice(320, 640))
 REPORT_EVERY = 25
@@ -104,7 +104,7 @@ def targets_of(model: ModelConfig, frame: StreetFrame) -> Targets:
         frame.image[None], frame.semantic[None], frame.instance[None].astype(np.int32)
     )
     # in task semantic the classes of cells are all there is to learn from
-    grid = TrainConfig("", mask_stride=2, rank_stride=1 if model.task == "semantic" else 4)
+    grid = TrainConfig("", mask_stride=2, rank_stride=4 if TASKS[model.task].has_things else 1)
     return task_of(model).targets(alone, 0, model.classes, grid)
 
 
@@ -118,7 +118,7 @@ def train(
     weights = LossWeights(rank=0.3, stage_rank=0.5, balance=0.5)
     criterion = task_of(model.config).criterion(weights, model.config.classes)
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.0, fused=True)
-    score = SCORE[model.config.task]
+    score = TASKS[model.config.task].metric
     rng, best, begin = np.random.default_rng(0), 0.0, time.monotonic()
     for step in range(1, steps + 1):
         model.train()
@@ -161,7 +161,7 @@ def main() -> None:
     model = build_network(args.task, args.model)
     clip = close_view(args.frames, model.config)
     best = train(model, clip, args.steps, args.pairs, args.goal)
-    print(f"best {SCORE[args.task]} {best:.3f}, wanted {args.goal}")
+    print(f"best {TASKS[args.task].metric} {best:.3f}, wanted {args.goal}")
     raise SystemExit(best < args.goal)
 
 

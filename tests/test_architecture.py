@@ -28,7 +28,6 @@ TORCH_LIBRARIES = {"torch", "safetensors", "onnx", "onnxscript", "tensorboard", 
 TORCH_MODULES = (
     "video_knet_core.model",
     "video_knet_core.training",
-    "video_knet_core.merging",
     "video_knet_core.engine.export",
     "video_knet_core.engine.torch_step",
     "video_knet_core.engine.torch_runtime",

@@ -9,11 +9,11 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from .tasks import TASKS, Task
 from .types import ClassTable
 
 STRIDE = 32
 """Height and width inside the network are multiples of this; other images are padded."""
-TASKS = ("panoptic", "semantic", "instance")
 BACKBONES = ("efficientnet_lite0", "resnet50", "resnet101", "swin_b")
 NECKS = ("lean", "semantic_fpn", "pyramid_pooling", "atrous_pyramid")
 SEMANTIC_NECKS = ("pyramid_pooling", "atrous_pyramid")
@@ -156,9 +156,9 @@ class ModelConfig:
 
     classes: ClassTable
     task: str = "panoptic"
-    """One of `TASKS`. "panoptic": one label per pixel, things tracked. "semantic": all classes are
-    stuff, and nothing is tracked. "instance": all classes are things; masks may overlap, and pixels
-    of none are background."""
+    """One of `tasks.TASKS`. "panoptic": one label per pixel, things tracked. "semantic": all
+    classes are stuff, and nothing is tracked. "instance": all classes are things; masks may
+    overlap, and pixels of none are background."""
     height: int = 288
     """Native input size in pixels; other images are resized to it."""
     width: int = 480
@@ -181,7 +181,7 @@ class ModelConfig:
 
     def _check_choices(self) -> None:
         choices = {
-            "task": (self.task, TASKS),
+            "task": (self.task, tuple(TASKS)),
             "backbone.name": (self.backbone.name, BACKBONES),
             "neck.name": (self.neck.name, NECKS),
             "kernels.pooling": (self.kernels.pooling, POOLINGS),
@@ -196,7 +196,7 @@ class ModelConfig:
     def _check_numbers(self) -> None:
         kernels, channels = self.kernels, self.neck.channels
         check_ranges(self, "", {"height": (32, 16384), "width": (32, 16384)})
-        if self.task != "semantic":
+        if TASKS[self.task].has_things:
             check_ranges(kernels, "kernels.", {"things": (1, 254), "stages": (1, 64)})
         if channels % 4 or channels % kernels.attention_heads:
             raise ConfigError(
@@ -217,26 +217,21 @@ class ModelConfig:
             raise ConfigError(f"at most 254 kernels fit an 8-bit segment map, found {self.slots}")
 
     def _check_task(self) -> None:
-        """What only one of the tasks has is asked for by no other."""
-        kernels, semantic = self.kernels, self.task == "semantic"
-        if not semantic and not self.classes.things:
-            raise ConfigError(f"task {self.task!r} needs a thing class, found none")
-        forbidden = self.classes.things if semantic else self.classes.stuff
-        if forbidden and self.task != "panoptic":
-            names = [self.classes[i].name for i in forbidden]
-            kind = "things" if semantic else "stuff"
-            raise ConfigError(f"task {self.task!r} has no {kind}, found the classes {names}")
-        if self.panoptic.merge == "reference" and self.task != "panoptic":
+        """Classes, merge and settings are possible in the task."""
+        task, kernels = TASKS[self.task], self.kernels
+        self._check_classes(task)
+        if self.panoptic.merge not in task.merges:
             raise ConfigError(
-                f"panoptic.merge 'reference' is for task 'panoptic', found task {self.task!r}"
+                f"panoptic.merge {self.panoptic.merge!r} is for task 'panoptic', "
+                f"found task {self.task!r}"
             )
-        if semantic:
+        if not task.has_things:
             wanted: dict[str, object] = {"things": 0}
             wanted |= dict.fromkeys(("embedding", "position", "centers", "seeds"), False)
             for name, value in wanted.items():
                 if getattr(kernels, name) != value:
                     raise ConfigError(
-                        f"task 'semantic' needs kernels.{name} {value}, "
+                        f"task {self.task!r} needs kernels.{name} {value}, "
                         f"found {getattr(kernels, name)}"
                     )
             return
@@ -246,6 +241,18 @@ class ModelConfig:
         ):
             if found in wrong:
                 raise ConfigError(f"{name} {found!r} is for task 'semantic' only")
+
+    def _check_classes(self, task: Task) -> None:
+        classes = self.classes
+        if task.has_things and not classes.things:
+            raise ConfigError(f"task {task.name!r} needs a thing class, found none")
+        for kind, possible, indices in (
+            ("things", task.has_things, classes.things),
+            ("stuff", task.has_stuff, classes.stuff),
+        ):
+            if indices and not possible:
+                names = [classes[i].name for i in indices]
+                raise ConfigError(f"task {task.name!r} has no {kind}, found the classes {names}")
 
     def _check_seeds(self) -> None:
         stride = self.neck.map_stride

@@ -28,6 +28,7 @@ from .image_files import write_pixels
 from .output_files import OutputError, exclusive, refuse_inputs
 from .predictor import VideoPredictor
 from .progress import progress_bar
+from .tasks import TASKS
 from .types import ClassTable, PanopticFrame, Track, TrackState
 from .visualize import overlay
 
@@ -211,7 +212,7 @@ def track_video(
         OSError: `out` cannot be written.
     """
     predictor = VideoPredictor(runtime, tracking)
-    summary = Summary(out, runtime.name, tracks_things=runtime.info.task != "semantic")
+    summary = Summary(out, runtime.name, tracks_things=TASKS[runtime.info.task].has_things)
     total = min((n for n in (source.count, max_frames) if n is not None), default=None)
     start = time.perf_counter()
     with (

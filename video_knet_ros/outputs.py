@@ -22,7 +22,8 @@ from std_msgs.msg import Header
 
 from video_knet_core import visualize
 from video_knet_core.engine.base import ModelInfo
-from video_knet_core.ros_messages.outputs import IMAGE_OUTPUTS, OUTPUTS
+from video_knet_core.ros_messages.outputs import IMAGE_OUTPUTS
+from video_knet_core.tasks import TASKS
 from video_knet_core.types import PanopticFrame
 
 from . import conversions, qos
@@ -131,7 +132,7 @@ class Outputs:
         self.settings = OutputSettings()
         self._topics: dict[str, Topic] = {}
         try:
-            self._create(OUTPUTS[info.task].all)
+            self._create(TASKS[info.task].outputs)
         except BaseException:
             self.destroy()
             raise

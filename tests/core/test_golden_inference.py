@@ -23,9 +23,9 @@ from torch.nn.functional import interpolate
 
 from video_knet_core.config import TrackingConfig
 from video_knet_core.engine.torch_runtime import TorchRuntime
-from video_knet_core.merging.panoptic import merge
 from video_knet_core.model import kernels as kernels_module
 from video_knet_core.model.kernels import PreviousKernels, assemble_group_features
+from video_knet_core.model.merge import merge_panoptic
 from video_knet_core.model.official import import_official
 from video_knet_core.model.video_knet import Prediction, VideoKNet
 from video_knet_core.predictor import VideoPredictor
@@ -197,8 +197,8 @@ def test_the_fast_merge_finds_the_segments_of_the_reference_merge(frame):
     prediction, _ = model(image("small", frame)[None])
     logits = prediction.class_logits[0], prediction.mask_logits[0]
     reference = model.config.panoptic
-    exact = merge(*logits, 2, reference, IMAGE_SIZE)
-    fast = merge(*logits, 2, replace(reference, merge="fast"), IMAGE_SIZE)
+    exact = merge_panoptic(*logits, 2, reference, IMAGE_SIZE)
+    fast = merge_panoptic(*logits, 2, replace(reference, merge="fast"), IMAGE_SIZE)
     enlarged = interpolate(fast.segment_map[None, None].float(), size=IMAGE_SIZE)[0, 0]
     assigned = exact.segment_map > 0
     assert (enlarged == exact.segment_map)[assigned].float().mean() > 0.95

@@ -6,7 +6,7 @@ import torch
 from torch.nn.functional import interpolate
 
 from video_knet_core.config import PanopticConfig
-from video_knet_core.merging.instance import merge_instances
+from video_knet_core.model.merge import merge_instances
 
 CONFIG = PanopticConfig(score_threshold=0.3, upsample=1)
 SIZE = (32, 64)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn.functional import interpolate
 
-from video_knet_core.merging.maps import (
+from video_knet_core.model.merge import (
     enlarge_slots_last,
     enlarged_slots_last,
     slot_areas,

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from video_knet_core.config import TASKS
-from video_knet_core.ros_messages.outputs import ALL_OUTPUTS, OUTPUTS, topic_of
+from video_knet_core.ros_messages.outputs import ALL_OUTPUTS, topic_of
+from video_knet_core.tasks import TASKS
 
 PAGE = Path(__file__).parents[2] / "docs" / "topics.md"
 ALWAYS = {"~/class_map", "~/label_info", "/diagnostics"}
@@ -27,12 +27,12 @@ def documented() -> dict[str, set[str]]:
 
 
 def test_every_task_has_outputs_and_the_usual_ones_are_among_them():
-    assert set(OUTPUTS) == set(TASKS)
-    for outputs in OUTPUTS.values():
-        assert outputs.usual and set(outputs.usual) <= set(outputs.all) <= set(ALL_OUTPUTS)
+    for task in TASKS.values():
+        assert task.default_outputs
+        assert set(task.default_outputs) <= set(task.outputs) <= set(ALL_OUTPUTS)
 
 
 @pytest.mark.parametrize("task", TASKS)
 def test_the_page_on_topics_says_which_there_are(task):
-    published = {f"~/{topic_of(name)}" for name in OUTPUTS[task].all}
+    published = {f"~/{topic_of(name)}" for name in TASKS[task].outputs}
     assert documented()[task] == published | ALWAYS

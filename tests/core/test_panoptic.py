@@ -5,7 +5,7 @@ import torch
 from torch.nn.functional import interpolate
 
 from video_knet_core.config import PanopticConfig
-from video_knet_core.merging.panoptic import authors_boxes, merge, slot_classes
+from video_knet_core.model.merge import authors_boxes, merge_panoptic, slot_classes
 
 # two things (of two thing classes) and two stuff classes on a 4 x 8 map
 SURE, UNSURE, OUT, IN = 4.0, -4.0, -8.0, 8.0
@@ -28,7 +28,7 @@ def scene() -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def test_each_pixel_goes_to_the_best_slot():
-    result = merge(*scene(), thing_classes=2, config=CONFIG, image_size=SIZE)
+    result = merge_panoptic(*scene(), thing_classes=2, config=CONFIG, image_size=SIZE)
     expected = torch.tensor([[3] * 8] * 2 + [[1] * 4 + [4] * 4] * 2, dtype=torch.uint8)
     assert torch.equal(result.segment_map, expected)
     assert result.areas.tolist() == [8, 0, 16, 8]
@@ -40,7 +40,7 @@ def test_a_thing_below_the_score_threshold_leaves_its_pixels_to_others():
     classes, masks = scene()
     classes[0] = UNSURE
     masks[3, 2:, :4] = 0.1
-    result = merge(classes, masks, thing_classes=2, config=CONFIG, image_size=SIZE)
+    result = merge_panoptic(classes, masks, thing_classes=2, config=CONFIG, image_size=SIZE)
     assert result.areas.tolist() == [0, 0, 16, 16]
 
 
@@ -48,7 +48,7 @@ def test_a_slot_that_lost_most_of_its_mask_is_dropped():
     classes, masks = scene()
     classes[1, 0] = 2.0
     masks[1, 2:, :5] = 2.0  # mostly under the surer slot 0
-    result = merge(classes, masks, thing_classes=2, config=CONFIG, image_size=SIZE)
+    result = merge_panoptic(classes, masks, thing_classes=2, config=CONFIG, image_size=SIZE)
     assert result.areas.tolist() == [8, 0, 16, 8]
 
 
@@ -56,7 +56,9 @@ def test_areas_count_the_pixels_of_the_map():
     generator = torch.Generator().manual_seed(0)
     classes = torch.randn(9, 7, generator=generator)
     masks = torch.randn(9, 12, 16, generator=generator)
-    result = merge(classes, masks, thing_classes=3, config=PanopticConfig(), image_size=(96, 128))
+    result = merge_panoptic(
+        classes, masks, thing_classes=3, config=PanopticConfig(), image_size=(96, 128)
+    )
     assert result.segment_map.shape == (24, 32)
     counts = torch.bincount(result.segment_map.flatten().long(), minlength=10)[1:]
     assert torch.equal(counts, result.areas)
@@ -65,9 +67,9 @@ def test_areas_count_the_pixels_of_the_map():
 def test_a_map_leaves_out_the_padding():
     """An image of 40 x 60 pixels is padded to 64 x 64; the map is of the image alone."""
     classes, masks = torch.zeros(4, 4), torch.zeros(4, 16, 16)
-    fast = merge(classes, masks, thing_classes=2, config=CONFIG, image_size=(40, 60))
+    fast = merge_panoptic(classes, masks, thing_classes=2, config=CONFIG, image_size=(40, 60))
     assert fast.segment_map.shape == (10, 15)
-    exact = merge(classes, masks, thing_classes=2, config=REFERENCE, image_size=(40, 60))
+    exact = merge_panoptic(classes, masks, thing_classes=2, config=REFERENCE, image_size=(40, 60))
     assert exact.segment_map.shape == (40, 60)
 
 
@@ -75,7 +77,7 @@ def test_in_the_reference_merge_a_dropped_thing_leaves_its_pixels_to_nobody():
     classes, masks = scene()
     classes[0] = -1.5  # a score of 0.18 still wins the pixels
     masks[3, 2:, :4] = -2.0
-    result = merge(classes, masks, thing_classes=2, config=REFERENCE, image_size=SIZE)
+    result = merge_panoptic(classes, masks, thing_classes=2, config=REFERENCE, image_size=SIZE)
     assert result.areas.tolist()[0] == 0
     assert (result.segment_map[20:, :28] == 0).all()
 
@@ -83,9 +85,9 @@ def test_in_the_reference_merge_a_dropped_thing_leaves_its_pixels_to_nobody():
 def test_in_the_reference_merge_stuff_needs_a_share_of_its_mask_too():
     classes, masks = scene()
     masks[3, 2:] = 1.0  # everywhere below, but half of it belongs to slot 0
-    assert merge(*scene(), 2, REFERENCE, SIZE).areas[3] > 0
-    assert merge(classes, masks, 2, REFERENCE, SIZE).areas[3] == 0
-    assert merge(classes, masks, 2, CONFIG, SIZE).areas[3] > 0
+    assert merge_panoptic(*scene(), 2, REFERENCE, SIZE).areas[3] > 0
+    assert merge_panoptic(classes, masks, 2, REFERENCE, SIZE).areas[3] == 0
+    assert merge_panoptic(classes, masks, 2, CONFIG, SIZE).areas[3] > 0
 
 
 def test_boxes_of_the_authors_are_tight_inclusive_and_see_only_thing_pixels():
@@ -124,7 +126,7 @@ def test_the_fast_merge_is_what_it_says(seed):
     classes[-5:] -= 1.0  # stuff, which wins what no thing is sure of
     masks = interpolate(3 * torch.randn(1, 20, 4, 6, generator=generator), size=(16, 24))[0]
     config = PanopticConfig(upsample=2, overlap_threshold=0.15)
-    result = merge(classes, masks, 3, config, image_size=(64, 96))
+    result = merge_panoptic(classes, masks, 3, config, image_size=(64, 96))
     expected = merged_pixel_by_pixel(classes, masks, 3, config)
     assert torch.equal(result.segment_map, expected)
     stay = (result.areas[:15] > 0).sum()

@@ -48,7 +48,7 @@ from video_knet_core.replay.run import replay
 from video_knet_core.replay.selection import node_names
 from video_knet_core.replay.settings import ReplayError, ReplaySettings
 from video_knet_core.ros_messages.conversions import Conversions, nanoseconds
-from video_knet_core.ros_messages.outputs import OUTPUTS
+from video_knet_core.tasks import TASKS as FACTS
 
 ALL = ReplaySettings(
     outputs=("instances", "panoptic", "semantic", "overlay"),
@@ -441,7 +441,7 @@ def test_a_replay_that_is_killed_three_times_gives_what_an_undisturbed_one_does(
 @pytest.mark.parametrize("task", TASKS)
 def test_ctrl_c_can_be_resumed(task, runtimes, tmp_path):
     path, out, runtime = bag_of(tmp_path, 20), tmp_path / "out", runtimes[task]
-    settings = replace(ALL, outputs=OUTPUTS[task].all)
+    settings = replace(ALL, outputs=FACTS[task].outputs)
     replay(path, runtime, tmp_path / "whole", settings)
     steps = []
 

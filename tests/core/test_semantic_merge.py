@@ -6,7 +6,7 @@ import torch
 from torch.nn.functional import interpolate
 
 from video_knet_core.config import PanopticConfig
-from video_knet_core.merging.semantic import merge_classes
+from video_knet_core.model.merge import merge_classes
 
 CONFIG = PanopticConfig(upsample=2)
 

@@ -27,7 +27,7 @@ from video_knet_core.bags.opening import open_bag
 from video_knet_core.engine.selector import open_runtime
 from video_knet_core.replay.run import replay
 from video_knet_core.replay.settings import ReplaySettings
-from video_knet_core.ros_messages.outputs import OUTPUTS
+from video_knet_core.tasks import TASKS
 from video_knet_ros import conversions, qos
 
 pytest.importorskip("rosbags", reason="replays need it: pip install 'video_knet_ros[replay]'")
@@ -70,7 +70,7 @@ def replayed(path: Path, out: Path, runtime=None, **settings) -> dict[str, list[
     """Output topic below the node's name -> messages as they are in the new bag."""
     runtime = runtime or PaintedRuntime()
     left_out = {"detections"} - set(DETECTION_KINDS)
-    outputs = tuple(n for n in OUTPUTS[runtime.info.task].all if n not in left_out)
+    outputs = tuple(n for n in TASKS[runtime.info.task].outputs if n not in left_out)
     replay(path, runtime, out, ReplaySettings(outputs=outputs, **settings))
     bag = open_bag(out / "bag")
     found: dict[str, list[bytes]] = {}

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, get_args
 from ..config import ASSOCIATIONS, TrackingConfig
 from ..data.sprites import SpriteSplit
 from ..output_files import check_output_file, write_text
+from ..tasks import TASKS
 from .arguments import add_association, add_model, positive, runtime_of
 from .errors import NothingError, UsageError
 
@@ -134,9 +135,10 @@ def _eval_clips(arguments: argparse.Namespace, title: str, clips: Iterable[Stree
 
     trackings = _trackings(arguments)
     with closing(runtime_of(arguments)) as runtime:
-        if runtime.info.task == "semantic":
+        task = TASKS[runtime.info.task]
+        if not task.has_things:
             raise UsageError(f"{runtime.info.name} has no tracks to measure: see eval camvid")
-        if runtime.info.task == "instance":
+        if not task.has_stuff:
             by_tracker = evaluate_instances(runtime, clips, arguments.frames, trackings)
             print("\n".join([title, *_instance_table(by_tracker)]))
             return

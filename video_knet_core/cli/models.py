@@ -13,6 +13,7 @@ from ..config_io import load_yaml
 from ..engine.selector import default_model_path
 from ..installation import config_file
 from ..output_files import check_output_file
+from ..tasks import TASKS
 from .arguments import size
 from .errors import UsageError, needs_torch
 
@@ -111,9 +112,9 @@ def _description(config: ModelConfig) -> list[str]:
     switches = ", ".join(
         f"{name} {_switch(getattr(kernels, name))}" for name in ("fusion", "linking", "embedding")
     )
-    kind = "classes" if config.task == "semantic" else "things"
-    count = config.slots if config.task == "semantic" else kernels.things
-    merge = [f"merge      {config.panoptic.merge}"] if config.task == "panoptic" else []
+    task = TASKS[config.task]
+    kind, count = ("things", kernels.things) if task.has_things else ("classes", config.slots)
+    merge = [f"merge      {config.panoptic.merge}"] if len(task.merges) > 1 else []
     return [
         f"task       {config.task}",
         f"input      {config.height} x {config.width} (height x width), RGB",

@@ -33,7 +33,7 @@ class ModelInfo:
     """Input size in pixels; the caller resizes."""
     width: int
     task: str = "panoptic"
-    """One of `config.TASKS`."""
+    """One of `tasks.TASKS`."""
     checkpoint_sha256: str = ""
     """Hex digest of the checkpoint, which names of models do not tell apart; empty if unknown."""
 

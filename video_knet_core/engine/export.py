@@ -1,7 +1,7 @@
 """VideoKNet -> ONNX: one static graph, from a uint8 image to a segment map and a table.
 
 Or, in the raw form, to what the network says before its masks are merged. TensorRT must be able to
-build every graph: see the comments on types here and in `merging`.
+build every graph: see the comments on types here and in `model.merge`.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from ..model.kernels import PreviousKernels
 from ..model.precision import with_half_maps
 from ..model.video_knet import VideoKNet
 from ..output_files import make_folder, replacing
+from ..tasks import TASKS
 from .model_file import FORMAT, FORMS, INPUTS, METADATA_KEY, PRECISIONS, outputs_of
 from .torch_step import segment_frame
 
@@ -35,14 +36,15 @@ class FrameGraph(nn.Module):
     def __init__(self, model: VideoKNet) -> None:
         super().__init__()
         self.model = model
+        self.task = TASKS[model.config.task]
 
     def forward(
         self, image: Tensor, previous_kernels: Tensor, has_previous: Tensor
     ) -> tuple[Tensor, ...]:
-        """image uint8 [H,W,3] RGB, previous_kernels [N,C], has_previous bool [1]; see `FORMS`."""
+        """image uint8 [H,W,3] RGB, previous_kernels [N,C], has_previous bool [1] -> `OUTPUTS`."""
         previous = PreviousKernels(previous_kernels[None], has_previous)
         output, _ = segment_frame(self.model, _pixels(image), previous)
-        return tuple(getattr(output, name) for name in FORMS["deploy"][self.model.config.task])
+        return tuple(getattr(output, name) for name in self.task.deploy_tensors)
 
 
 class RawGraph(FrameGraph):
@@ -51,13 +53,14 @@ class RawGraph(FrameGraph):
     def forward(
         self, image: Tensor, previous_kernels: Tensor, has_previous: Tensor
     ) -> tuple[Tensor, ...]:
-        """class_logits [N,K], mask_logits [N,h,w], kernels [N,C], embeddings [P,E], all float32."""
+        """Those of class_logits [N,K], mask_logits [N,h,w], kernels [N,C] and embeddings [P,E], all
+        float32, that the task has."""
         previous = PreviousKernels(previous_kernels[None], has_previous)
         prediction, state = self.model(_pixels(image)[None], previous)
-        masks, kernels = prediction.mask_logits[0].float(), state.kernels[0]
-        if self.model.config.task == "semantic":
-            return masks, kernels
-        return prediction.class_logits[0], masks, kernels, prediction.embeddings[0]
+        return tuple(
+            getattr(state if name == "kernels" else prediction, name)[0].float()
+            for name in self.task.raw_tensors
+        )
 
 
 GRAPHS = {"deploy": FrameGraph, "raw": RawGraph}

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from ..config import ConfigError, ModelConfig
 from ..config_io import from_dict
+from ..tasks import TASKS
 from .base import ModelError, ModelInfo
 
 FORMAT = 1
@@ -38,27 +39,16 @@ OUTPUTS = {
     "kernels": ("tensor(float)", 2),
     "masks": ("tensor(uint8)", 3),
 }
-_TABLE = ("segment_map", "class_ids", "scores", "areas")
-FORMS = {
-    "deploy": {
-        "panoptic": (*_TABLE, "embeddings", "kernels"),
-        "semantic": (*_TABLE, "kernels"),
-        "instance": (*_TABLE, "embeddings", "kernels", "masks"),
-    },
-    "raw": {
-        "panoptic": ("class_logits", "mask_logits", "kernels", "embeddings"),
-        "semantic": ("mask_logits", "kernels"),
-        "instance": ("class_logits", "mask_logits", "kernels", "embeddings"),
-    },
-}
-"""Which of `OUTPUTS` a model of each form and task has, in order. Runtimes run the deploy form; the
-raw one, for evaluation, is what the network says before its masks are merged. In task semantic that
-is the class logits of each pixel: the kernels have neither classes nor embeddings of their own."""
+FORMS = ("deploy", "raw")
+"""Runtimes run the deploy form; the raw one, for evaluation, has the predictions before the merge
+of the masks. In task semantic those are the class logits of each pixel."""
 
 
 def outputs_of(form: str, task: str) -> dict[str, tuple[str, int]]:
-    """Type and number of dimensions of each output, in order."""
-    return {name: OUTPUTS[name] for name in FORMS[form][task]}
+    """Type and number of dimensions of each output of a form, in order."""
+    facts = TASKS[task]
+    names = facts.deploy_tensors if form == "deploy" else facts.raw_tensors
+    return {name: OUTPUTS[name] for name in names}
 
 
 @dataclass(frozen=True)
@@ -168,7 +158,7 @@ def _read_metadata(session: onnxruntime.InferenceSession) -> dict[str, Any]:
         raise ValueError(f"its format is {version}, this version reads format {FORMAT}")
     # older files say nothing of these two
     precision, form = data.get("precision", PRECISIONS[0]), data.get("form", "deploy")
-    for key, value, known in (("precision", precision, PRECISIONS), ("form", form, tuple(FORMS))):
+    for key, value, known in (("precision", precision, PRECISIONS), ("form", form, FORMS)):
         if value not in known:
             raise ValueError(f"its {key} must be one of {known}, found {value!r}")
     try:

@@ -7,12 +7,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..merging.instance import merge_instances
-from ..merging.maps import MergedMap
-from ..merging.panoptic import authors_boxes, merge
-from ..merging.semantic import merge_classes
 from ..model.kernels import PreviousKernels
+from ..model.merge import MERGES, authors_boxes
 from ..model.video_knet import Prediction, VideoKNet
+from ..tasks import TASKS
 
 
 class FrameOutput(NamedTuple):
@@ -46,7 +44,7 @@ def segment_frame(
     """
     prediction, state = model(pixels[None], previous)
     config = model.config
-    result = _merge(model, prediction, pixels)
+    result = MERGES[config.task](prediction, config, (pixels.shape[1], pixels.shape[2]))
     ids = torch.tensor(config.classes.logit_class_ids, device=pixels.device)
     output = FrameOutput(
         segment_map=result.segment_map,
@@ -54,7 +52,7 @@ def segment_frame(
         scores=result.scores,
         areas=result.areas,
         kernels=state.kernels.squeeze(0),
-        embeddings=None if config.task == "semantic" else _of_slots(prediction, config.slots),
+        embeddings=_of_slots(prediction, config.slots) if TASKS[config.task].has_things else None,
         masks=result.masks,
     )
     if config.panoptic.merge != "reference":
@@ -62,19 +60,6 @@ def segment_frame(
     semantic = prediction.head.semantic_logits.squeeze(0)
     things = len(config.classes.things)
     return output, authors_boxes(result.segment_map, semantic, config.slots, things)
-
-
-def _merge(model: VideoKNet, prediction: Prediction, pixels: Tensor) -> MergedMap:
-    """By the rule of the task."""
-    config, size = model.config, (pixels.shape[1], pixels.shape[2])
-    # squeezing is free, an index would copy in the exported graph
-    masks = prediction.mask_logits.squeeze(0).to(pixels.dtype)
-    if config.task == "semantic":
-        return merge_classes(masks, config.panoptic, size)
-    classes = prediction.class_logits.squeeze(0)
-    if config.task == "instance":
-        return merge_instances(classes, masks, config.panoptic, size)
-    return merge(classes, masks, len(config.classes.things), config.panoptic, size)
 
 
 def _of_slots(prediction: Prediction, slots: int) -> Tensor:

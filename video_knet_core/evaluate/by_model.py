@@ -9,6 +9,7 @@ from ..config import TrackingConfig
 from ..data.video import LabelledFrame, Video, VideoDataset
 from ..engine.base import ModelError, Runtime
 from ..predictor import VideoPredictor
+from ..tasks import TASKS
 from ..types import PanopticFrame, first_difference
 from .run import P, Predictor
 
@@ -56,7 +57,7 @@ def check_classes(runtime: Runtime, dataset: VideoDataset) -> None:
     """
     name, classes = runtime.info.name, runtime.info.classes.kinds
     if dataset.name == "vspw":
-        if runtime.info.task == "instance":
+        if not TASKS[runtime.info.task].has_stuff:
             raise ModelError(
                 f"{name}: vspw needs a class of each pixel, got a model of task instance"
             )

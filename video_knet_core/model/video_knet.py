@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from ..config import STRIDE, ModelConfig
+from ..tasks import TASKS
 from .backbone import build_backbone
 from .decoders import AUXILIARY_LEVEL, build_auxiliary
 from .kernels import (
@@ -150,7 +151,7 @@ class VideoKNet(nn.Module):
 
 def _build_head(config: ModelConfig) -> KernelHead | ClassHead:
     kernels, channels = config.kernels, config.neck.channels
-    if config.task == "semantic":
+    if not TASKS[config.task].has_things:
         return ClassHead(build_head_branch(config.neck), channels, len(config.classes))
     return KernelHead(
         build_head_branch(config.neck),
@@ -171,7 +172,7 @@ def _build_stage(config: ModelConfig, last: bool) -> UpdateStage:
     kernels = config.kernels
     return UpdateStage(
         *(config.neck.channels, kernels.attention_heads, kernels.feedforward),
-        classes=0 if config.task == "semantic" else len(config.classes),
+        classes=len(config.classes) if TASKS[config.task].has_things else 0,
         things=kernels.things,
         pooling=kernels.pooling,
         fusion=kernels.fusion if last else "none",

@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from ..bags.bag import CDR, ROS1, BagError, Contents, Topic
 from ..bags.definitions import IMAGE_TYPES, Embedded
 from ..engine.base import ModelInfo
-from ..ros_messages.outputs import ALL_OUTPUTS, OUTPUTS, topic_of
+from ..ros_messages.outputs import ALL_OUTPUTS, topic_of
+from ..tasks import TASKS
 from .settings import EmptyReplayError, ReplayError, ReplaySettings
 
 _log = logging.getLogger(__name__)
@@ -69,14 +70,14 @@ def choose_outputs(info: ModelInfo, wanted: Sequence[str]) -> tuple[str, ...]:
     Raises:
         ReplayError: the task has not one of them; the message lists those that it has.
     """
-    there = OUTPUTS[info.task]
+    task = TASKS[info.task]
     for name in wanted:
-        if name not in there.all:
+        if name not in task.outputs:
             raise ReplayError(
                 f"{info.name} is a model of task {info.task}, which has no output {name}; "
-                f"it has {', '.join(there.all)}"
+                f"it has {', '.join(task.outputs)}"
             )
-    return tuple(dict.fromkeys(wanted)) or there.usual
+    return tuple(dict.fromkeys(wanted)) or task.default_outputs
 
 
 def node_names(topics: Sequence[str]) -> dict[str, str]:

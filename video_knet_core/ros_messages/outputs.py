@@ -1,4 +1,4 @@
-"""What is published of a frame, by the task of the model; for the node and for replays.
+"""How an output of a frame is published, for the node and for replays; `Task.outputs` names them.
 
 The class map belongs to every task, and so does the label info where there is vision_msgs.
 """
@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import visualize
+from ..tasks import TASKS
 from ..types import ClassTable, PanopticFrame
 
 
@@ -38,30 +39,8 @@ IMAGE_OUTPUTS = {
 """By name; the one that takes longest comes last."""
 
 
-@dataclass(frozen=True)
-class TaskOutputs:
-    """Names of the outputs of a frame: those of `IMAGE_OUTPUTS`, and two tables."""
-
-    all: tuple[str, ...]
-    """That the task has, in the order in which they are published."""
-    usual: tuple[str, ...]
-    """That a replay writes unless it is asked for others: all that is known of a frame."""
-
-
-OUTPUTS = {
-    "panoptic": TaskOutputs(
-        ("instances", "detections", "panoptic", "semantic", "overlay"), ("instances", "panoptic")
-    ),
-    # a row of the table would point at a label image that there is not: the class image has it all
-    "semantic": TaskOutputs(("semantic", "overlay"), ("semantic",)),
-    # masks may overlap: the table has them whole, the label image shows which is in front
-    "instance": TaskOutputs(
-        ("instances", "detections", "panoptic", "overlay"), ("instances", "panoptic")
-    ),
-}
-"""By task of the model."""
-ALL_OUTPUTS = OUTPUTS["panoptic"].all
-"""The other tasks have some of these."""
+ALL_OUTPUTS = tuple(dict.fromkeys(name for task in TASKS.values() for name in task.outputs))
+"""Of all tasks: the images, and two tables."""
 
 
 def topic_of(output: str) -> str:

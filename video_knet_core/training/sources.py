@@ -16,6 +16,7 @@ from ..data.sprites import load_sprites
 from ..data.street_frame import street_ids
 from ..data.video import VideoDataset
 from ..output_files import expanded
+from ..tasks import TASKS
 from ..types import first_difference
 from .train_config import ClipConfig, DataConfig
 
@@ -95,11 +96,13 @@ def open_labelled(
 
 def _suited(dataset: VideoDataset) -> tuple[str, ...]:
     """The tasks that can be learned from it."""
-    if not dataset.things:
-        return ("semantic",)
-    if len(dataset.things) == dataset.class_count:
-        return ("instance", "panoptic")
-    return ("panoptic",)
+    things = bool(dataset.things)
+    stuff = len(dataset.things) < dataset.class_count
+    return tuple(
+        task.name
+        for task in sorted(TASKS.values(), key=lambda task: task.name)
+        if task.has_things == things and (task.has_stuff or not stuff)
+    )
 
 
 def _kinds(dataset: VideoDataset) -> str:

@@ -16,7 +16,7 @@ from tiny_onnx import metadata, write_model
 from synthetic_street import SyntheticStreet
 from video_knet_core.engine.base import ModelError
 from video_knet_core.engine.export import FrameGraph, export_onnx
-from video_knet_core.engine.model_file import FORMS, ModelFile
+from video_knet_core.engine.model_file import FORMS, ModelFile, outputs_of
 from video_knet_core.engine.onnx_runtime import OnnxRuntime
 from video_knet_core.model.checkpoint import load_model, sha256
 from video_knet_core.model.precision import with_half_maps
@@ -95,7 +95,7 @@ def test_the_raw_form_is_what_the_network_says(exported):
     _, state = network(first)
     prediction, after = network(second, state)
     found = session.run(
-        list(FORMS["raw"]["panoptic"]),
+        list(outputs_of("raw", "panoptic")),
         {
             "image": images[1],
             "previous_kernels": state.kernels[0].numpy(),
@@ -108,7 +108,7 @@ def test_the_raw_form_is_what_the_network_says(exported):
         after.kernels,
         prediction.embeddings,
     )
-    for name, array, tensor in zip(FORMS["raw"]["panoptic"], found, wanted, strict=True):
+    for name, array, tensor in zip(outputs_of("raw", "panoptic"), found, wanted, strict=True):
         assert array.dtype == np.float32, name
         error = np.abs(array - tensor[0].numpy()).max()
         assert error <= 1e-3 * float(tensor.abs().max()), name
@@ -201,7 +201,7 @@ def test_the_shipped_model_was_exported_from_the_shipped_checkpoint():
 def test_the_graph_is_static_and_of_opset_18(form, exported):
     model = onnx.load(exported("street_lite0", "fp32", form))
     assert {o.domain: o.version for o in model.opset_import}[""] == 18
-    assert {o.name for o in model.graph.output} == set(FORMS[form]["panoptic"])
+    assert {o.name for o in model.graph.output} == set(outputs_of(form, "panoptic"))
     for value in (*model.graph.input, *model.graph.output):
         assert all(d.dim_value > 0 for d in value.type.tensor_type.shape.dim), value.name
     operators = {node.op_type for node in model.graph.node}

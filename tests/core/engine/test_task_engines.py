@@ -13,7 +13,7 @@ from networks import small_version
 
 from synthetic_street import SyntheticStreet
 from video_knet_core.engine.export import RawGraph, example_inputs
-from video_knet_core.engine.model_file import FORMS, INPUTS, ModelFile, outputs_of
+from video_knet_core.engine.model_file import INPUTS, ModelFile, outputs_of
 from video_knet_core.engine.onnx_runtime import OnnxRuntime
 from video_knet_core.engine.openvino_runtime import OpenVINORuntime
 from video_knet_core.engine.tensorrt.runtime import TensorRTRuntime
@@ -135,7 +135,7 @@ def test_the_file_has_the_tensors_of_its_task(model):
     graph = onnx.load(model).graph
     assert {node.name for node in graph.input} == set(INPUTS)
     outputs = [node.name for node in graph.output]
-    assert outputs == list(FORMS["deploy"][file.config.task]) == list(file.outputs)
+    assert outputs == list(outputs_of("deploy", file.config.task)) == list(file.outputs)
     operators = {node.op_type for node in graph.node}
     assert not operators & {"NonZero", "ScatterND", "ScatterElements", "Loop", "If"}, operators
 

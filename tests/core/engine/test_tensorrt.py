@@ -14,7 +14,6 @@ from host_gpu import PLAN, BuilderFlag, HostEngine, HostGpu, MemoryPoolType
 from recurrent_onnx import WHITE, write_recurrent_model
 from tiny_onnx import CHANNELS, HEIGHT, SLOTS, WIDTH, write_model
 
-from video_knet_core.config import TASKS
 from video_knet_core.engine.base import BackendError, ModelError
 from video_knet_core.engine.model_file import INPUTS, outputs_of
 from video_knet_core.engine.onnx_runtime import OnnxRuntime
@@ -26,6 +25,7 @@ from video_knet_core.engine.tensorrt.runtime import (
     TensorRTState,
     engine_is_cached,
 )
+from video_knet_core.tasks import TASKS
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,320 @@
+"""From the masks of kernels to the segments of a frame: one merge for each task.
+
+The merges are a part of exported graphs, so all here is made of what TensorRT builds: no scatter,
+NonZero, boolean indexing or `table[index]`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from ..config import STRIDE, ModelConfig, PanopticConfig
+from ..tasks import INSTANCE, PANOPTIC, SEMANTIC
+from .video_knet import Prediction
+
+
+@dataclass(frozen=True)
+class MergedMap:
+    """Segments of one image, N slots.
+
+    h x w is the mask size times `PanopticConfig.upsample`, without the padding; by the reference
+    merge it is the image's.
+    """
+
+    segment_map: Tensor
+    """[h,w] uint8; 0 = no segment, s + 1 = slot s."""
+    logit_classes: Tensor
+    """[N] int64 class of each slot, in logit order."""
+    scores: Tensor
+    """[N] class score 0..1."""
+    areas: Tensor
+    """[N] int64 pixels of each slot in the map, or in `masks` if there are any; 0 = the slot holds
+    no segment."""
+    masks: Tensor | None = None
+    """[N,h,w] uint8 of 0 and 1, in task instance: masks may overlap. Those of slots without a
+    segment are empty."""
+
+
+def enlarged_slots_last(mask_logits: Tensor, factor: int, image_size: tuple[int, int]) -> Tensor:
+    """[N,h,w] of a padded input -> [H,W,N], `factor` times finer and of the image alone."""
+    maps = enlarge_slots_last(mask_logits, factor)
+    height, width = (
+        round(size * cells / whole)
+        for size, cells, whole in zip(image_size, maps.shape[:2], padded(image_size), strict=True)
+    )
+    return maps[:height, :width]
+
+
+def padded(image_size: tuple[int, int]) -> list[int]:
+    """Height and width of the network's input for an image."""
+    return [-(-size // STRIDE) * STRIDE for size in image_size]
+
+
+def enlarge_slots_last(maps: Tensor, factor: int) -> Tensor:
+    """[N,h,w] -> [h * factor, w * factor, N].
+
+    On a CPU the best slot of a pixel is found several times as fast where its slots lie side by
+    side, and a map with many channels grows faster too. The slots move before the map grows, as a
+    matrix, so that no graph optimiser moves them back.
+    """
+    height, width = (size * factor for size in maps.shape[1:])
+    last = maps.flatten(1).T.reshape(1, *maps.shape[1:], len(maps))
+    large = interpolate(
+        last.permute(0, 3, 1, 2), size=(height, width), mode="bilinear", align_corners=False
+    )
+    return large.permute(0, 2, 3, 1).squeeze(0)
+
+
+def slot_areas(winner: Tensor, slots: int) -> Tensor:
+    """[N] float32 pixels of each slot in a map [h,w] of slot numbers; -1 is no slot."""
+    is_high, is_low = _digits(winner, slots)
+    return (is_high @ is_low.T).flatten()[:slots]
+
+
+def slot_sums(winner: Tensor, values: Tensor, slots: int) -> Tensor:
+    """[N] sum of `values` [h,w] over the pixels of each slot in a map of slot numbers."""
+    is_high, is_low = _digits(winner, slots)
+    return ((is_high * values.flatten()) @ is_low.T).flatten()[:slots]
+
+
+def _digits(winner: Tensor, slots: int) -> tuple[Tensor, Tensor]:
+    """Which high and which low digit the slot number of each pixel has: [base,hw] float32 both.
+
+    A number is two digits. Comparing each digit with all its values and counting the pairs is much
+    less than comparing every pixel with every slot.
+    """
+    base = 1 << math.ceil(math.log2(slots) / 2)  # a power of two: no division is rounded
+    number = winner.flatten().to(torch.float32)
+    high = (number / base).floor()
+    digits = torch.arange(base, device=winner.device)[:, None]
+    is_high, is_low = (
+        (digit == digits).to(torch.float32) for digit in (high, number - base * high)
+    )
+    return is_high, is_low
+
+
+def count(mask: Tensor) -> Tensor:
+    """[N] float32 pixels of each mask [N,h,w]: exact up to 2^24, and much faster than integers."""
+    return mask.to(torch.float32).flatten(1).sum(1)
+
+
+def count_slots_last(mask: Tensor) -> Tensor:
+    """The same of masks [h,w,N], as a product: summing over the first axis is slow on a CPU."""
+    cells = mask.to(torch.float32).flatten(0, 1)
+    return (cells.new_ones(1, len(cells)) @ cells).squeeze(0)
+
+
+def as_bytes(values: Tensor) -> Tensor:
+    """As uint8. TensorRT makes 8-bit outputs from floating point alone."""
+    return values.to(torch.float32).to(torch.uint8)
+
+
+def slot_classes(class_logits: Tensor, things: int, thing_classes: int) -> tuple[Tensor, Tensor]:
+    """Scores and classes [N] of slots with logits [N,K]: thing rows by best thing column, stuff row
+    j by its own column."""
+    probabilities = class_logits.sigmoid()
+    scores, classes = probabilities[:things, :thing_classes].max(1)
+    stuff_scores = probabilities[things:, thing_classes:].diagonal()
+    stuff = torch.arange(thing_classes, class_logits.shape[1], device=class_logits.device)
+    return torch.cat((scores, stuff_scores)), torch.cat((classes, stuff))
+
+
+def merge_panoptic(
+    class_logits: Tensor,
+    mask_logits: Tensor,
+    thing_classes: int,
+    config: PanopticConfig,
+    image_size: tuple[int, int],
+) -> MergedMap:
+    """One label map out of the kernels' masks, by the rule that `config.merge` names.
+
+    Args:
+        class_logits: [N,K]; mask_logits: [N,h,w]; things first in both.
+        image_size: height and width of the image in the padded input that the masks cover.
+    """
+    stuff = class_logits.shape[1] - thing_classes
+    things = class_logits.shape[0] - stuff
+    scores, classes = slot_classes(class_logits, things, thing_classes)
+    is_thing = torch.arange(len(scores), device=scores.device) < things
+    if config.merge == "reference":
+        every = class_logits[:things, :thing_classes].sigmoid().flatten()
+        segment_map = _merge_like_authors(
+            scores, every.topk(things).values[-1], mask_logits, is_thing, config, image_size
+        )
+    else:
+        segment_map = _merge_fast(scores, mask_logits, is_thing, config, image_size)
+    areas = slot_areas(segment_map - 1, len(scores))
+    return MergedMap(as_bytes(segment_map), classes, scores, areas.to(torch.int64))
+
+
+def _merge_fast(
+    scores: Tensor,
+    mask_logits: Tensor,
+    is_thing: Tensor,
+    config: PanopticConfig,
+    image_size: tuple[int, int],
+) -> Tensor:
+    """Every pixel goes to the slot with the best score x mask probability: [h,w] int64.
+
+    The authors' joint merge, made for a graph. What differs: it works at `upsample` times the mask
+    size, not at the image's, and enlarges logits, not probabilities; a thing that is dropped (below
+    the score threshold, or it won too little of its own mask) gives its pixels to the next best
+    slot instead of leaving them unassigned; and stuff needs no share of its own mask, since a thin
+    pole in front of a wall would often miss it.
+    """
+    masks = enlarged_slots_last(mask_logits, config.upsample, image_size)
+    kept = ~is_thing | (scores >= config.score_threshold)
+    weighted = masks.sigmoid() * (scores * kept)
+    own = count_slots_last(masks > 0)
+    won = slot_areas(weighted.argmax(2), len(scores))
+    enough = won >= config.overlap_threshold * own
+    kept = kept & (won > 0) & (enough | ~is_thing)
+    best, winner = (weighted * kept).max(2)
+    return torch.where(best > 0, winner + 1, 0)
+
+
+def _merge_like_authors(
+    scores: Tensor,
+    least: Tensor,
+    mask_logits: Tensor,
+    is_thing: Tensor,
+    config: PanopticConfig,
+    image_size: tuple[int, int],
+) -> Tensor:
+    """`merge_stuff_thing_stuff_joint` of the authors' code: [H,W] int64 at the image's size.
+
+    They let the best P pairs of thing kernel and class compete. A kernel's second class never wins
+    a pixel from its first, so kernels whose best score is at least `least`, the P-th, are the same.
+    A dropped segment leaves its pixels without any.
+    """
+    probabilities = _resize(mask_logits, [s * config.upsample for s in mask_logits.shape[-2:]])
+    probabilities = _resize(probabilities.sigmoid(), padded(image_size))[
+        :, : image_size[0], : image_size[1]
+    ]
+    competing = ~is_thing | (scores >= least)
+    winner = (probabilities * (scores * competing)[:, None, None]).argmax(0)
+    own = count(probabilities >= 0.5)
+    won = slot_areas(winner, len(scores))
+    kept = (won > 0) & (own > 0) & (won >= config.overlap_threshold * own)
+    kept = kept & (~is_thing | (scores >= config.score_threshold))
+    kept_here = kept.index_select(0, winner.flatten()).unflatten(0, image_size)
+    return torch.where(kept_here, winner + 1, 0)
+
+
+def authors_boxes(
+    segment_map: Tensor, semantic_logits: Tensor, slots: int, thing_classes: int
+) -> Tensor:
+    """The boxes that the authors' tracker sees: xmin, ymin, xmax, ymax [slots,4], all inclusive.
+
+    They are tight around the pixels of a segment that the semantic branch calls a thing too. Its
+    logits [K,h,w] cover the padded input but are stretched to the image's size, as the authors do.
+    A segment without such pixels has the box -1, -1, 10, 10.
+    """
+    semantic = _resize(semantic_logits, list(segment_map.shape)).argmax(0)
+    seen = torch.where(semantic < thing_classes, segment_map.to(torch.int64), 0)
+    masks = seen == torch.arange(1, slots + 1, device=seen.device)[:, None, None]
+    (left, right), (top, bottom) = _extent(masks.any(1)), _extent(masks.any(2))
+    boxes = torch.stack((left, top, right, bottom), 1)
+    nothing = torch.tensor([-1, -1, 10, 10], device=boxes.device)
+    return torch.where(masks.flatten(1).any(1)[:, None], boxes, nothing)
+
+
+def _extent(occupied: Tensor) -> tuple[Tensor, Tensor]:
+    """First and last true place [N] of each row [N,L]."""
+    flags = occupied.to(torch.uint8)
+    return flags.argmax(1), flags.shape[1] - 1 - flags.flip(1).argmax(1)
+
+
+def _resize(maps: Tensor, size: list[int]) -> Tensor:
+    return interpolate(maps[None], size=size, mode="bilinear", align_corners=False).squeeze(0)
+
+
+def merge_instances(
+    class_logits: Tensor,
+    mask_logits: Tensor,
+    config: PanopticConfig,
+    image_size: tuple[int, int],
+) -> MergedMap:
+    """Whole masks (logit > 0) of the slots whose class score is at least `score_threshold`.
+
+    In the map a pixel shows the slot with the best score x mask probability of those whose mask
+    covers it. Pixels of no mask are background, 0.
+
+    Args:
+        class_logits: [N,K].
+        mask_logits: [N,h,w].
+        config: `upsample` and `score_threshold` count.
+        image_size: height and width of the image in the padded input that the masks cover.
+    """
+    scores, classes = class_logits.sigmoid().max(1)
+    kept = scores >= config.score_threshold
+    logits = enlarged_slots_last(mask_logits, config.upsample, image_size)
+    masks = (logits > 0) & kept
+    best, winner = torch.where(masks, logits.sigmoid() * scores, 0).max(2)
+    return MergedMap(
+        segment_map=as_bytes(torch.where(best > 0, winner + 1, 0)),
+        logit_classes=classes,
+        scores=scores,
+        areas=count_slots_last(masks).to(torch.int64),
+        masks=as_bytes(masks.permute(2, 0, 1)),
+    )
+
+
+def merge_classes(
+    mask_logits: Tensor, config: PanopticConfig, image_size: tuple[int, int]
+) -> MergedMap:
+    """A map of classes, slot k = class k; no pixel is without one, and no threshold is used.
+
+    The score of a class is the mean of its softmax probability over the pixels that it has, 0 if it
+    has none.
+
+    Args:
+        mask_logits: [K,h,w] of all classes.
+        config: only `upsample` counts.
+        image_size: height and width of the image in the padded input that the logits cover.
+    """
+    logits = enlarged_slots_last(mask_logits, config.upsample, image_size)
+    best, winner = logits.max(2)
+    certain = 1 / (logits - best[..., None]).exp().sum(2)  # softmax of the winner
+    classes = len(mask_logits)
+    areas = slot_areas(winner, classes)
+    return MergedMap(
+        segment_map=as_bytes(winner + 1),
+        logit_classes=torch.arange(classes, device=logits.device),
+        scores=slot_sums(winner, certain, classes) / areas.clamp(min=1),
+        areas=areas.to(torch.int64),
+    )
+
+
+def _panoptic(prediction: Prediction, config: ModelConfig, size: tuple[int, int]) -> MergedMap:
+    classes, things = prediction.class_logits.squeeze(0), len(config.classes.things)
+    return merge_panoptic(classes, _masks(prediction), things, config.panoptic, size)
+
+
+def _semantic(prediction: Prediction, config: ModelConfig, size: tuple[int, int]) -> MergedMap:
+    return merge_classes(_masks(prediction), config.panoptic, size)
+
+
+def _instance(prediction: Prediction, config: ModelConfig, size: tuple[int, int]) -> MergedMap:
+    classes = prediction.class_logits.squeeze(0)
+    return merge_instances(classes, _masks(prediction), config.panoptic, size)
+
+
+def _masks(prediction: Prediction) -> Tensor:
+    """[N,h,w] logits of a batch of one, as float32 also where maps are in half precision."""
+    # squeezing is free, an index would copy in the exported graph
+    return prediction.mask_logits.squeeze(0).to(prediction.kernels.dtype)
+
+
+MERGES: dict[str, Callable[[Prediction, ModelConfig, tuple[int, int]], MergedMap]] = {
+    PANOPTIC.name: _panoptic,
+    SEMANTIC.name: _semantic,
+    INSTANCE.name: _instance,
+}
+"""By task: the prediction of a batch of one, and height and width of the image in its input."""

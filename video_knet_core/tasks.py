@@ -1,0 +1,77 @@
+"""The tasks of a model, one object each: all that differs between them and needs no network.
+
+What differs in code is a table keyed by the name of the task: the merge of masks in `model/merge`,
+the losses and targets in `training/tasks`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Task:
+    """Facts about a task."""
+
+    name: str
+    has_things: bool
+    """Its classes may be things; a model then needs one at least. Things are tracked, and each
+    kernel of one is a candidate instance. Without things every kernel is a class."""
+    has_stuff: bool
+    """Its classes may be stuff. Without stuff, pixels of no instance are background."""
+    merges: tuple[str, ...]
+    """Possible values of `panoptic.merge`."""
+    deploy_tensors: tuple[str, ...]
+    """Outputs of an exported model, in order."""
+    raw_tensors: tuple[str, ...]
+    """Outputs of the raw form, for evaluation: predictions before the merge of the masks."""
+    outputs: tuple[str, ...]
+    """What the node publishes of a frame, in this order; topics see `ros_messages.outputs`."""
+    default_outputs: tuple[str, ...]
+    """Those that a replay writes by default: together they hold all results of a frame."""
+    metric: str
+    """The figure that decides which of two models is better."""
+
+
+_SEGMENTS = ("segment_map", "class_ids", "scores", "areas")
+_RAW = ("class_logits", "mask_logits", "kernels", "embeddings")
+
+PANOPTIC = Task(
+    "panoptic",
+    has_things=True,
+    has_stuff=True,
+    merges=("fast", "reference"),
+    deploy_tensors=(*_SEGMENTS, "embeddings", "kernels"),
+    raw_tensors=_RAW,
+    outputs=("instances", "detections", "panoptic", "semantic", "overlay"),
+    default_outputs=("instances", "panoptic"),
+    metric="stq",
+)
+"""One label per pixel."""
+SEMANTIC = Task(
+    "semantic",
+    has_things=False,
+    has_stuff=True,
+    merges=("fast",),
+    deploy_tensors=(*_SEGMENTS, "kernels"),
+    raw_tensors=("mask_logits", "kernels"),  # of each class; kernels have no class or embedding
+    # rows of a table would refer to a label image, which the task has not
+    outputs=("semantic", "overlay"),
+    default_outputs=("semantic",),
+    metric="miou",
+)
+"""One class per pixel, nothing tracked."""
+INSTANCE = Task(
+    "instance",
+    has_things=True,
+    has_stuff=False,
+    merges=("fast",),
+    deploy_tensors=(*_SEGMENTS, "embeddings", "kernels", "masks"),
+    raw_tensors=_RAW,
+    # masks may overlap: the table has them whole, the label image shows the frontmost
+    outputs=("instances", "detections", "panoptic", "overlay"),
+    default_outputs=("instances", "panoptic"),
+    metric="ap50",
+)
+"""Instances whose masks may overlap, and background."""
+TASKS = {task.name: task for task in (PANOPTIC, SEMANTIC, INSTANCE)}
