@@ -28,7 +28,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
 
 from video_knet_core.engine.base import ModelInfo
-from video_knet_core.types import ClassInfo, ClassTable, Segments
+from video_knet_core.types import ClassInfo, ClassTable, Detections
 from video_knet_ros import conversions
 from video_knet_ros.node import CameraNode, start
 
@@ -47,11 +47,11 @@ class NoEngine:
     name = "none"
     info = ModelInfo("none", ClassTable((ClassInfo(0, "road", False, (128, 64, 128)),)), 32, 64)
 
-    def step(self, image: np.ndarray, state: Any) -> tuple[Segments, Any]:
+    def step(self, image: np.ndarray, state: Any) -> tuple[Detections, Any]:
         one = np.ones(1)
         road = np.ones((8, 16), np.uint8)
         table = (one.astype(np.int64) * 0, one.astype(np.float32), one.astype(np.int64) * 128)
-        return Segments(road, *table, np.zeros((1, 4), np.float32)), 0
+        return Detections(road, *table, np.zeros((1, 4), np.float32)), 0
 
     def close(self) -> None:
         pass

@@ -37,7 +37,7 @@ from video_knet_core.metrics.vss import MeanIoU
 from video_knet_core.model.checkpoint import load_model
 from video_knet_core.model.precision import with_half_maps
 from video_knet_core.predictor import VideoPredictor
-from video_knet_core.types import NO_CLASS, Segments
+from video_knet_core.types import NO_CLASS, Detections
 
 SHIPPED = Path(__file__).parents[1] / "models" / "street_lite0.safetensors"
 CAMVID_FPS = 15.0
@@ -67,12 +67,12 @@ class Recorded:
 
     def __init__(self, runtime: Runtime) -> None:
         self.runtime, self.name, self.info = runtime, runtime.name, runtime.info
-        self.segments: list[Segments] = []
+        self.segments: list[Detections] = []
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.runtime, name)
 
-    def step(self, image: NDArray[np.uint8], state: Any | None) -> tuple[Segments, Any]:
+    def step(self, image: NDArray[np.uint8], state: Any | None) -> tuple[Detections, Any]:
         segments, state = self.runtime.step(image, state)
         self.segments.append(segments)
         return segments, state
@@ -107,18 +107,18 @@ def same_segments(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> tuple[dict[int,
     return pairs, agreed
 
 
-def class_map(segments: Segments) -> NDArray[np.int64]:
+def class_map(segments: Detections) -> NDArray[np.int64]:
     """Class id of each pixel; -1 = none."""
-    return np.concatenate(([-1], segments.class_ids))[segments.map]
+    return np.concatenate(([-1], segments.class_ids))[segments.segment_map]
 
 
-def compared(fp32: list[Segments], fp16: list[Segments]) -> tuple[float, float, float]:
+def compared(fp32: list[Detections], fp16: list[Detections]) -> tuple[float, float, float]:
     """`other_class`, `other_segment` and `kernels` of a `Difference`."""
     classes, segments, kernels = [], [], [0.0]
     for a, b in zip(fp32, fp16, strict=True):
         classes.append((class_map(a) != class_map(b)).mean())
-        pairs, agreed = same_segments(a.map, b.map)
-        segments.append(1 - agreed / a.map.size)
+        pairs, agreed = same_segments(a.segment_map, b.segment_map)
+        segments.append(1 - agreed / a.segment_map.size)
         assert a.kernels is not None and b.kernels is not None
         kernels += [
             float(np.abs(a.kernels[i - 1] - b.kernels[i - 1]).max())

@@ -34,7 +34,7 @@ from video_knet_core.engine.base import ModelInfo
 from video_knet_core.engine.selector import default_model_path, open_runtime
 from video_knet_core.predictor import VideoPredictor
 from video_knet_core.replay.run import replay
-from video_knet_core.types import ClassInfo, ClassTable, Segments
+from video_knet_core.types import ClassInfo, ClassTable, Detections
 
 PERIOD = 100_000_000
 SIZE = (1242, 375)
@@ -55,15 +55,15 @@ class IdleRuntime:
 
     def __init__(self) -> None:
         halves = np.repeat(np.array([1, 2], np.uint8), SMALL[1] // 4)
-        self._segments = Segments(
-            map=np.repeat(halves[:, None], SMALL[0] // 2, axis=1),
+        self._segments = Detections(
+            segment_map=np.repeat(halves[:, None], SMALL[0] // 2, axis=1),
             class_ids=np.array([0, 1]),
             scores=np.array([0.9, 0.9], np.float32),
             areas=np.full(2, SMALL[0] * SMALL[1] // 8),
             embeddings=np.eye(2, dtype=np.float32),
         )
 
-    def step(self, image: np.ndarray, state: Any) -> tuple[Segments, Any]:
+    def step(self, image: np.ndarray, state: Any) -> tuple[Detections, Any]:
         return self._segments, state
 
     def close(self) -> None:

@@ -24,9 +24,9 @@ from .stored_state import pack, unpack
 from .tracking import STATE_CLASSES, build_tracker
 from .tracking.baselines import ImageFeatures
 from .tracking.clock import StreamClock
-from .tracking.detections import Detections, Pixels
+from .tracking.detections import Pixels, ThingDetections
 from .tracking.history import Tracked
-from .types import ClassTable, PanopticFrame, Segments, StageTimes, Track, TrackState
+from .types import ClassTable, Detections, PanopticFrame, StageTimes, Track, TrackState
 
 LATE_IMAGES = 4
 """Late images in a row that are dropped; one more, and the clock was set back for good."""
@@ -227,7 +227,7 @@ class VideoPredictor:
 
     def _track(
         self,
-        segments: Segments,
+        segments: Detections,
         image: NDArray[np.uint8],
         size: tuple[int, int],
         clock: StreamClock,
@@ -235,7 +235,7 @@ class VideoPredictor:
     ) -> tuple[_Shown, tuple[Track, ...], Tracked]:
         """Slots to regions, regions to tracks, tracks to labels: stuff first, then things."""
         if self._upsampling is None or self._upsampling.target != size:
-            height, width = segments.map.shape
+            height, width = segments.segment_map.shape
             self._upsampling = NearestUpsampling((height, width), size)
         grouped = _group(segments, self.classes)
         regions = _measure(segments, grouped, self._upsampling)
@@ -302,7 +302,7 @@ class _Grouped:
     """Region of slot 0."""
 
 
-def _group(segments: Segments, classes: ClassTable) -> _Grouped:
+def _group(segments: Detections, classes: ClassTable) -> _Grouped:
     """Slots of one stuff class become one region, with the score of the best of them."""
     stuff = np.array(classes.stuff, np.int64)
     slots = np.arange(len(segments.class_ids))
@@ -313,14 +313,14 @@ def _group(segments: Segments, classes: ClassTable) -> _Grouped:
     regions, stuff_slots = np.nonzero(same)
     region_of[1 + stuff_slots] = 1 + regions
     return _Grouped(
-        map=region_of[segments.map],
+        map=region_of[segments.segment_map],
         class_ids=np.concatenate([stuff, segments.class_ids]),
         scores=np.concatenate([stuff_scores, segments.scores]),
         first_thing=len(stuff),
     )
 
 
-def _measure(segments: Segments, grouped: _Grouped, upsampling: NearestUpsampling) -> Regions:
+def _measure(segments: Detections, grouped: _Grouped, upsampling: NearestUpsampling) -> Regions:
     """Geometry of all regions: of whole masks, if masks may overlap and so all are of things."""
     if segments.masks is None:
         return upsampling.measure(grouped.map, len(grouped.class_ids))
@@ -336,7 +336,7 @@ class _Shown:
 
 
 def _show(
-    segments: Segments, grouped: _Grouped, order: NDArray[np.int64], upsampling: NearestUpsampling
+    segments: Detections, grouped: _Grouped, order: NDArray[np.int64], upsampling: NearestUpsampling
 ) -> _Shown:
     """Labels 1, 2, ... for the regions `order`; regions are slots where masks may overlap."""
     label_of = np.zeros(len(grouped.class_ids) + 1, np.uint16)
@@ -371,15 +371,15 @@ def _stuff_row(grouped: _Grouped, regions: Regions, i: int, label: int, stamp: i
 
 
 def _detections(
-    segments: Segments,
+    segments: Detections,
     slots: NDArray[np.int64],
     regions: Regions,
     image_size: tuple[int, int],
     image: NDArray[np.uint8],
-) -> Detections:
+) -> ThingDetections:
     """What the tracker is given of N slots: `regions` are theirs, in an image of `image_size`;
     `image` is the engine's."""
-    return Detections(
+    return ThingDetections(
         segments.class_ids[slots],
         segments.scores[slots],
         segments.embeddings[slots],
@@ -387,7 +387,7 @@ def _detections(
         image_size,
         boxes=None if segments.boxes is None else segments.boxes[slots],
         kernels=None if segments.kernels is None else segments.kernels[slots],
-        pixels=Pixels(image, segments.map, slots, segments.masks),
+        pixels=Pixels(image, segments.segment_map, slots, segments.masks),
     )
 
 

@@ -1,7 +1,7 @@
 """The contracts between the parts: what an engine returns, what a tracker makes of it.
 
 Kernel slots are positions in a tensor and mean nothing beyond their frame; track ids are names that
-never change. `Segments` speaks of slots, `Track` and `PanopticFrame` speak of ids.
+never change. `Detections` has slots, `Track` and `PanopticFrame` have ids.
 Stamps are integer nanoseconds everywhere, as in a ROS header.
 """
 
@@ -175,30 +175,29 @@ def _named(kind: ClassKind | None) -> str:
 
 
 @dataclass(frozen=True)
-class Segments:
-    """What the engine says of one frame, before tracking.
+class Detections:
+    """The segments of one frame as arrays, as an engine returns them: row s is kernel slot s.
 
     Shapes: h, w = the engine's map (smaller than the image); S = kernel slots; E = embedding size.
     """
 
-    map: NDArray[np.uint8]
+    segment_map: NDArray[np.uint8]
     """[h, w]; 0 = no segment, s + 1 = slot s."""
     class_ids: NDArray[np.int64]
     """[S] class of each slot."""
     scores: NDArray[np.float32]
     """[S] class score 0..1."""
     areas: NDArray[np.int64]
-    """[S] pixels of each slot in `map`, or in `masks` if there are any; 0 = the slot holds no
-    segment."""
+    """[S] pixels of each slot in the map, or in `masks` if there are any; 0 = no segment."""
     embeddings: NDArray[np.float32]
     """[S, E] association embeddings, not normalised; [S, 0] in task semantic."""
     boxes: NDArray[np.int64] | None = None
-    """[S, 4] xmin, ymin, xmax, ymax, inclusive, in pixels of `map`, where a tracker is to go by
+    """[S, 4] xmin, ymin, xmax, ymax, inclusive, in pixels of the map, if a tracker is to use
     others than the tight ones (torch with the reference merge; exported models have none)."""
     kernels: NDArray[np.float32] | None = None
-    """[S, C] final kernels of the network, before linking; None if the engine does not tell."""
+    """[S, C] final kernels of the network, before linking; None if the engine returns none."""
     masks: NDArray[np.uint8] | None = None
-    """[S, h, w] of 0 and 1, in task instance, where masks may overlap: `map` then shows the
+    """[S, h, w] of 0 and 1, in task instance, where masks may overlap: the map then shows the
     frontmost of each pixel. Those without a segment are empty."""
 
 

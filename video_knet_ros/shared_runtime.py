@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from video_knet_core.engine.base import ProgressCallback, Runtime
-from video_knet_core.types import Segments
+from video_knet_core.types import Detections
 
 from .worker import InferenceThread
 
@@ -102,7 +102,7 @@ class _Handle:
         """The backend that serves now."""
         return self._shared.runtime.name
 
-    def step(self, image: NDArray[np.uint8], state: Any | None) -> tuple[Segments, Any]:
+    def step(self, image: NDArray[np.uint8], state: Any | None) -> tuple[Detections, Any]:
         """See `Runtime.step`."""
         return self._shared.runtime.step(image, state)
 

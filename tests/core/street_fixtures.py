@@ -9,7 +9,7 @@ import numpy as np
 
 from video_knet_core.data.street_frame import STREET_CLASSES, StreetClip
 from video_knet_core.engine.base import ModelInfo
-from video_knet_core.types import ClassInfo, ClassTable, Segments
+from video_knet_core.types import ClassInfo, ClassTable, Detections
 
 HEIGHT, WIDTH = 96, 128
 SKY, ROAD, CAR = 0, 3, 8
@@ -95,7 +95,7 @@ class Oracle:
         ]
         areas = np.bincount(slot_map.ravel(), minlength=len(keys) + 1)[1:]
         scores = np.ones(len(keys), np.float32)
-        return Segments(slot_map, keys // 2**16, scores, areas, np.array(looks)), t + 1
+        return Detections(slot_map, keys // 2**16, scores, areas, np.array(looks)), t + 1
 
     def close(self):
         pass

@@ -21,9 +21,9 @@ from video_knet_core.engine.selector import default_model_path, open_runtime
 from video_knet_core.geometry import NearestUpsampling
 from video_knet_core.predictor import VideoPredictor
 from video_knet_core.tracking import build_tracker
-from video_knet_core.tracking.detections import Detections, Pixels
+from video_knet_core.tracking.detections import Pixels, ThingDetections
 from video_knet_core.tracking.sort import BoxFilter
-from video_knet_core.types import ClassInfo, ClassTable, Segments, TrackState
+from video_knet_core.types import ClassInfo, ClassTable, Detections, TrackState
 
 FRAME = 100_000_000
 HEIGHT, WIDTH = 96, 320
@@ -67,7 +67,7 @@ def seen(*squares, pan=0):
         small[(y + 1) // 2 : (y + size) // 2, (x + 1) // 2 : (x + size) // 2] = slot + 1
     regions = NearestUpsampling(small.shape, (HEIGHT, WIDTH)).measure(small, len(squares))
     vectors = 11 * np.eye(8, dtype=np.float32)[[s.look for s in squares]]
-    return Detections(
+    return ThingDetections(
         class_ids=np.full(len(squares), VEHICLE),
         scores=np.array([s.score for s in squares], np.float32),
         embeddings=vectors,
@@ -299,7 +299,7 @@ def test_settings_may_change_between_frames(name):
 
 def test_without_kernels_the_kernels_tracker_says_so():
     blind = dataclasses.replace(seen(), kernels=None)
-    with pytest.raises(ConfigError, match=r"'kernels' needs .*Segments\.kernels.* gives none"):
+    with pytest.raises(ConfigError, match=r"'kernels' needs .*Detections\.kernels.* gives none"):
         tracker_of("kernels").update(blind, 0)
 
 
@@ -348,8 +348,8 @@ class OneThing:
     info = ModelInfo("one thing", ClassTable((ClassInfo(0, "vehicle", True, (1, 1, 1)),)), 32, 32)
 
     def step(self, image, state):
-        segments = Segments(
-            map=np.ones((8, 8), np.uint8),
+        segments = Detections(
+            segment_map=np.ones((8, 8), np.uint8),
             class_ids=np.zeros(1, np.int64),
             scores=np.full(1, 0.9, np.float32),
             areas=np.full(1, 64),

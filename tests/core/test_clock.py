@@ -17,7 +17,7 @@ from video_knet_core.engine.base import ModelInfo
 from video_knet_core.predictor import VideoPredictor
 from video_knet_core.tracking import build_tracker
 from video_knet_core.tracking.clock import FROZEN, StreamClock
-from video_knet_core.types import ClassInfo, ClassTable, Segments
+from video_knet_core.types import ClassInfo, ClassTable, Detections
 
 START = 10**18
 IMAGE = 33_333_333
@@ -40,8 +40,8 @@ class OneThing:
 
     def step(self, image, state):
         map_ = (image[::2, ::2, 0] > 127).astype(np.uint8) + 1
-        return Segments(
-            map=map_,
+        return Detections(
+            segment_map=map_,
             class_ids=np.array([0, 1]),
             scores=np.full(2, 0.9, np.float32),
             areas=np.bincount(map_.ravel(), minlength=3)[1:],

@@ -29,7 +29,7 @@ from video_knet_core.model.merge import merge_panoptic
 from video_knet_core.model.official import import_official
 from video_knet_core.model.video_knet import Prediction, VideoKNet
 from video_knet_core.predictor import VideoPredictor
-from video_knet_core.types import Segments
+from video_knet_core.types import Detections
 
 SWITCHES = {"small": {}, "small_update": {"linking": "update", "fusion": "update_dynamic_cov"}}
 PERSON, CAR = 11, 13
@@ -137,7 +137,7 @@ class Recorded:
         self.info = self._torch.info
         self.frame = 0
 
-    def step(self, _, state) -> tuple[Segments, PreviousKernels]:
+    def step(self, _, state) -> tuple[Detections, PreviousKernels]:
         segments, state = self._torch.step_pixels(image("small", self.frame), state)
         self.frame += 1
         return segments, state
@@ -168,8 +168,8 @@ def test_segments_of_the_reference_merge_are_the_authors(frame):
     rows = json.loads(str(golden("small")[f"f{frame}/pan/segments_info_json"].reshape(-1)[0]))
     embeddings = iter(golden("small")[f"f{frame}/track/track_feats"])
     for row in rows:
-        (slot,) = np.unique(segments.map[theirs == row["id"]])
-        assert ((segments.map == slot) == (theirs == row["id"])).all()
+        (slot,) = np.unique(segments.segment_map[theirs == row["id"]])
+        assert ((segments.segment_map == slot) == (theirs == row["id"])).all()
         if row["isthing"]:
             assert segments.class_ids[slot - 1] == (PERSON, CAR)[row["category_id"]]
             assert segments.scores[slot - 1] == pytest.approx(row["score"], abs=1e-5)
@@ -253,6 +253,6 @@ def test_the_maps_of_the_official_widths_are_the_authors_in_every_pixel(official
             segments, state = runtime.step_pixels(image("official_widths_images", t), state)
             classes = np.append(0, segments.class_ids)  # what nobody claims is road
             theirs = golden("official_widths")[f"f{t}/out/semantic_map"]
-            assert (classes[segments.map] == theirs).all()
+            assert (classes[segments.segment_map] == theirs).all()
 
     for_one_rounding(monkeypatch, check)

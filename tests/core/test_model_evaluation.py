@@ -23,7 +23,7 @@ from video_knet_core.engine.base import ModelError, ModelInfo
 from video_knet_core.evaluate.instances import Instance, TrackCollector
 from video_knet_core.evaluate.tasks import evaluate_model, evaluate_predictions
 from video_knet_core.metrics.rle import RunLengths
-from video_knet_core.types import ClassInfo, ClassTable, Segments
+from video_knet_core.types import ClassInfo, ClassTable, Detections
 
 HEIGHT, WIDTH = 48, 64
 
@@ -48,7 +48,7 @@ class Stripes:
         areas = np.bincount(slots.ravel(), minlength=5)[1:]
         scores = np.array([0.9, 0.8, 0.7, 0.6], np.float32)
         embeddings = np.eye(4, 8, dtype=np.float32)
-        return Segments(slots, self.class_ids, scores, areas, embeddings), None
+        return Detections(slots, self.class_ids, scores, areas, embeddings), None
 
     def close(self):
         pass

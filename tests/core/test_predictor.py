@@ -11,7 +11,7 @@ from video_knet_core import predictor as predictor_module
 from video_knet_core.engine.base import ModelInfo
 from video_knet_core.epochs import epoch_of, new_epoch
 from video_knet_core.predictor import VideoPredictor
-from video_knet_core.types import ClassInfo, ClassTable, Segments, TrackState
+from video_knet_core.types import ClassInfo, ClassTable, Detections, TrackState
 
 CLASSES = ClassTable(
     tuple(
@@ -52,8 +52,8 @@ def segments(seed=0, slots=12, blobs=20):
     for _ in range(blobs):
         y, x = rng.integers(0, 28), rng.integers(0, 40)
         small[y : y + rng.integers(2, 16), x : x + rng.integers(2, 20)] = rng.integers(0, slots + 1)
-    return Segments(
-        map=small,
+    return Detections(
+        segment_map=small,
         class_ids=rng.integers(0, 4, slots),
         scores=rng.uniform(0.3, 1, slots).astype(np.float32),
         areas=np.bincount(small.ravel(), minlength=slots + 1)[1:],
@@ -91,7 +91,7 @@ def test_labels_show_the_class_of_the_engines_map():
     script = segments()
     frame = predictor(script).step(image(64, 96), 0)
     class_of_slot = np.append(255, script.class_ids)
-    wanted = class_of_slot[script.map].repeat(2, axis=0).repeat(2, axis=1)
+    wanted = class_of_slot[script.segment_map].repeat(2, axis=0).repeat(2, axis=1)
     np.testing.assert_array_equal(frame.semantic_map(), wanted)
 
 
@@ -103,7 +103,7 @@ def test_stuff_comes_first_by_class_then_things_by_track_id():
     order = np.random.default_rng(9).permutation(12)
     runtime.segments = dataclasses.replace(
         script,
-        map=np.append(0, np.argsort(order) + 1)[script.map].astype(np.uint8),
+        segment_map=np.append(0, np.argsort(order) + 1)[script.segment_map].astype(np.uint8),
         class_ids=script.class_ids[order],
         scores=script.scores[order],
         areas=script.areas[order],
@@ -121,8 +121,8 @@ def test_stuff_comes_first_by_class_then_things_by_track_id():
 def test_slots_of_one_stuff_class_become_one_row():
     small = np.zeros((32, 48), np.uint8)
     small[:8], small[20:] = 1, 2
-    script = Segments(
-        map=small,
+    script = Detections(
+        segment_map=small,
         class_ids=np.array([ROAD, ROAD]),
         scores=np.array([0.6, 0.8], np.float32),
         areas=np.array([8 * 48, 12 * 48]),
@@ -137,8 +137,8 @@ def test_slots_of_one_stuff_class_become_one_row():
 def test_an_untracked_thing_keeps_its_pixels_and_comes_last():
     small = np.zeros((32, 48), np.uint8)
     small[:8], small[20:] = 1, 2
-    script = Segments(
-        map=small,
+    script = Detections(
+        segment_map=small,
         class_ids=np.array([VEHICLE, VEHICLE]),
         scores=np.array([0.2, 0.8], np.float32),
         areas=np.array([8 * 48, 12 * 48]),
@@ -154,7 +154,7 @@ def test_coasted_tracks_come_last_without_label_and_pixels():
     stream.step(image(), 0)
     visible = [t for t in stream.step(image(), FRAME).tracks if t.track_id]
     empty = dataclasses.replace(
-        runtime.segments, map=np.zeros((32, 48), np.uint8), areas=np.zeros(12, np.int64)
+        runtime.segments, segment_map=np.zeros((32, 48), np.uint8), areas=np.zeros(12, np.int64)
     )
     runtime.segments = empty
     frame = stream.step(image(), 2 * FRAME)

@@ -17,7 +17,7 @@ from video_knet_core.engine.base import ModelInfo
 from video_knet_core.geometry import Regions
 from video_knet_core.predictor import VideoPredictor
 from video_knet_core.tracking import build_tracker
-from video_knet_core.tracking.detections import Detections
+from video_knet_core.tracking.detections import ThingDetections
 from video_knet_core.tracking.quasi_dense import (
     DUPLICATE,
     NO_ID,
@@ -25,7 +25,7 @@ from video_knet_core.tracking.quasi_dense import (
     QuasiDenseTracker,
 )
 from video_knet_core.tracking.tracker import Tracker
-from video_knet_core.types import ClassInfo, ClassTable, Segments, TrackState
+from video_knet_core.types import ClassInfo, ClassTable, Detections, TrackState
 
 GOLDEN = Path(__file__).parents[1] / "fixtures" / "quasi_dense_tracker.npz"
 FRAMES = range(9)
@@ -69,7 +69,7 @@ def seen(*things):
         centroids=boxes[:, :2] + (9.5, 19.5),
         truncated=np.zeros(len(things), bool),
     )
-    return Detections(
+    return ThingDetections(
         np.full(len(things), VEHICLE),
         np.array([t.score for t in things], np.float32),
         20 * np.eye(16, dtype=np.float32)[[t.look for t in things]],
@@ -152,7 +152,7 @@ def test_track_ids_are_the_authors_plus_one(golden):
     for t in FRAMES:
         bboxes, wanted = golden[f"{t}/bboxes"], np.zeros(len(golden[f"{t}/bboxes"]), int)
         tracked = tracker.update(
-            Detections(
+            ThingDetections(
                 golden[f"{t}/labels"],
                 bboxes[:, 4],
                 golden[f"{t}/embeds"],
@@ -281,8 +281,8 @@ class OneThing:
     info = ModelInfo("one thing", ClassTable((ClassInfo(0, "vehicle", True, (1, 1, 1)),)), 32, 32)
 
     def step(self, image, state):
-        segments = Segments(
-            map=np.ones((8, 8), np.uint8),
+        segments = Detections(
+            segment_map=np.ones((8, 8), np.uint8),
             class_ids=np.zeros(1, np.int64),
             scores=np.full(1, 0.9, np.float32),
             areas=np.full(1, 64),

@@ -24,7 +24,7 @@ from video_knet_core.evaluate.street import (
 from video_knet_core.metrics.vpq import MeanVideoPanopticQuality
 from video_knet_core.metrics.vss import VideoSemanticConsistency
 from video_knet_core.predictor import VideoPredictor
-from video_knet_core.types import Segments
+from video_knet_core.types import Detections
 
 TRACKINGS = {name: TrackingConfig(association=name) for name in ("embedding", "quasi_dense")}
 
@@ -129,7 +129,7 @@ class Blink:
         slots[: HEIGHT // 2] = 2 if t % 2 else 0
         areas = np.bincount(slots.ravel(), minlength=3)[1:]
         classes = np.array([0, 7])
-        return Segments(slots, classes, np.ones(2, np.float32), areas, np.ones((2, 4))), t + 1
+        return Detections(slots, classes, np.ones(2, np.float32), areas, np.ones((2, 4))), t + 1
 
 
 def test_camvid_is_measured_by_miou_and_by_mvc8_as_released(tmp_path):

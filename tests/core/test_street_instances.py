@@ -15,7 +15,7 @@ from video_knet_core.data.street_frame import STREET_THINGS
 from video_knet_core.engine.base import ModelError
 from video_knet_core.evaluate.street import HELD_OUT_SEED, pasted_clips
 from video_knet_core.evaluate.street_instances import STREET_TABLE, evaluate_instances
-from video_knet_core.types import NO_CLASS, Segments
+from video_knet_core.types import NO_CLASS, Detections
 
 FIRST_THING = 8
 """Class id of the first thing of the street."""
@@ -33,20 +33,20 @@ class InstanceOracle(Oracle):
         t = 0 if state is None else state
         found, after = super().step(image, state)
         kept = (found.class_ids >= FIRST_THING) & (found.class_ids != NO_CLASS)
-        masks = [found.map == slot + 1 for slot in np.flatnonzero(kept)]
+        masks = [found.segment_map == slot + 1 for slot in np.flatnonzero(kept)]
         classes, looks = found.class_ids[kept] - FIRST_THING, found.embeddings[kept]
         void = self._clip.frame(t).semantic == NO_CLASS
         if void.any():
             masks.append(void)
             classes = np.append(classes, STREET_THINGS.index("vehicle"))
             looks = np.concatenate([looks, np.ones((1, looks.shape[1]))])
-        masks = np.array(masks, np.uint8).reshape(-1, *found.map.shape)
-        front = np.zeros(found.map.shape, np.uint8)
+        masks = np.array(masks, np.uint8).reshape(-1, *found.segment_map.shape)
+        front = np.zeros(found.segment_map.shape, np.uint8)
         for slot, mask in enumerate(masks):
             front[mask > 0] = slot + 1
         areas = masks.sum((1, 2)).astype(np.int64)
         scores = np.ones(len(masks), np.float32)
-        return Segments(front, classes, scores, areas, looks, masks=masks), after
+        return Detections(front, classes, scores, areas, looks, masks=masks), after
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from video_knet_core.engine.base import ModelInfo
 from video_knet_core.evaluate.instances import instances
 from video_knet_core.predictor import VideoPredictor
 from video_knet_core.recording import track_video
-from video_knet_core.types import ClassInfo, ClassTable, Segments, TrackState
+from video_knet_core.types import ClassInfo, ClassTable, Detections, TrackState
 
 FRAME = 100_000_000
 SIZE = (90, 150)
@@ -58,8 +58,8 @@ def classes_of_pixels(t):
     moves."""
     small = np.ones((32, 48), np.uint8)
     small[:, 20 + t :] = 2
-    return Segments(
-        map=small,
+    return Detections(
+        segment_map=small,
         class_ids=np.arange(3),
         scores=np.array([0.9, 0.6, 0.0], np.float32),
         areas=np.bincount(small.ravel(), minlength=4)[1:],
@@ -81,8 +81,8 @@ def overlapping_masks(t):
         x += 2 * t
         masks[slot, y : y + height, x : x + width] = 1
         small[masks[slot] > 0] = slot + 1
-    return Segments(
-        map=small,
+    return Detections(
+        segment_map=small,
         class_ids=np.array([0, 0, 1, 2, 0]),
         scores=np.array([0.9, 0.1, 0.8, 0.7, 0.1], np.float32),
         areas=masks.sum(axis=(1, 2), dtype=np.int64),
@@ -112,7 +112,9 @@ def test_a_semantic_frame_has_a_row_for_each_class_that_is_seen():
     assert [(t.label, t.class_id, t.track_id) for t in frame.tracks] == [(1, 0, 0), (2, 1, 0)]
     assert [t.score for t in frame.tracks] == pytest.approx([0.9, 0.6])
     assert not any(t.is_thing for t in frame.tracks)
-    np.testing.assert_array_equal(frame.semantic_map(), enlarged(classes_of_pixels(0).map - 1))
+    np.testing.assert_array_equal(
+        frame.semantic_map(), enlarged(classes_of_pixels(0).segment_map - 1)
+    )
     assert not frame.track_id_map().any()
 
 
@@ -155,7 +157,7 @@ def test_labels_show_the_frontmost_instance_and_background():
     frame = predictor("instance").step(image(), 0)
     rows = by_class(frame)
     label_of_slot = np.array([0, rows[0].label, 0, rows[1].label, rows[2].label, 0])
-    wanted = enlarged(label_of_slot[overlapping_masks(0).map])
+    wanted = enlarged(label_of_slot[overlapping_masks(0).segment_map])
     np.testing.assert_array_equal(frame.labels, wanted)
     assert rows[1].label not in frame.labels and 0 in frame.labels
 
@@ -184,7 +186,7 @@ def test_a_coasted_track_has_no_pixels():
     for t in range(2):
         stream.step(image(t), t * FRAME)
     seen, empty = overlapping_masks(2), np.zeros((5, 32, 48), np.uint8)
-    gone = dataclasses.replace(seen, map=empty[0], masks=empty, areas=np.zeros(5, np.int64))
+    gone = dataclasses.replace(seen, segment_map=empty[0], masks=empty, areas=np.zeros(5, np.int64))
     stream._runtime._script = lambda t: gone
     frame = stream.step(image(2), 2 * FRAME)
     assert [t.state for t in frame.tracks] == [TrackState.COASTED] * 3

@@ -9,7 +9,7 @@ import pytest
 
 from video_knet_core.config import TrackingConfig
 from video_knet_core.geometry import Regions
-from video_knet_core.tracking.tracker import Detections, Tracker
+from video_knet_core.tracking.tracker import ThingDetections, Tracker
 from video_knet_core.types import TrackState
 
 PERSON, CYCLIST, VEHICLE = 8, 9, 10
@@ -40,7 +40,7 @@ def seen(*things):
         centroids=np.array([(x + 9.5, y + 19.5) for x, y, _, _ in boxes]).reshape(-1, 2),
         truncated=np.zeros(len(things), bool),
     )
-    return Detections(
+    return ThingDetections(
         np.array([t.class_id for t in things], np.int64),
         np.array([t.score for t in things], np.float32),
         np.array([t.look for t in things], np.float32).reshape(len(things), 64),

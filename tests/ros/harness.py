@@ -20,7 +20,7 @@ from sensor_msgs.msg import Image
 from video_knet_ros.msg import TrackedInstanceArray
 
 from video_knet_core.engine.base import ModelInfo
-from video_knet_core.types import ClassInfo, ClassTable, Segments
+from video_knet_core.types import ClassInfo, ClassTable, Detections
 from video_knet_ros import conversions, node
 
 CLASSES = ClassTable(
@@ -57,7 +57,7 @@ class PaintedRuntime:
         self.closed = False
         self.threads: set[str] = {threading.current_thread().name}
 
-    def step(self, image: np.ndarray, state: Any) -> tuple[Segments, Any]:
+    def step(self, image: np.ndarray, state: Any) -> tuple[Detections, Any]:
         self.threads.add(threading.current_thread().name)
         self.seen.append(int(image[0, 0, 1]))
         assert self.gate.wait(TIMEOUT_S), "the test never opened the gate"
@@ -66,8 +66,8 @@ class PaintedRuntime:
         slots = np.arange(len(_CLASS_OF_SLOT))
         painted = np.ascontiguousarray(image[::2, ::2, 0])
         return (
-            Segments(
-                map=painted,
+            Detections(
+                segment_map=painted,
                 class_ids=_CLASS_OF_SLOT.astype(np.int64),
                 scores=np.full(len(slots), 0.9, np.float32),
                 areas=np.array([(painted == s + 1).sum() for s in slots], np.int64),

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ..types import ClassTable, Segments
+from ..types import ClassTable, Detections
 
 ProgressCallback = Callable[[str, float], None]
 """Hears of long work: what is being done, and the share of it that is finished, 0..1."""
@@ -43,8 +43,8 @@ class ModelInfo:
         if image.shape != wanted or image.dtype != np.uint8:
             raise ValueError(f"image must be uint8 {wanted}, found {image.dtype} {image.shape}")
 
-    def segments(self, results: Mapping[str, NDArray]) -> Segments:
-        """Segments of the outputs of the deploy form, by name.
+    def detections(self, results: Mapping[str, NDArray]) -> Detections:
+        """Detections of the outputs of the deploy form, by name.
 
         Raises:
             FloatingPointError: the model returned NaN or infinite kernels or embeddings.
@@ -53,8 +53,8 @@ class ModelInfo:
         embeddings = results.get("embeddings", np.zeros((len(kernels), 0), np.float32))
         if not (np.isfinite(embeddings).all() and np.isfinite(kernels).all()):
             raise FloatingPointError(f"{self.name} returned kernels that are not finite")
-        return Segments(
-            map=results["segment_map"],
+        return Detections(
+            segment_map=results["segment_map"],
             class_ids=results["class_ids"],
             scores=results["scores"],
             areas=results["areas"],
@@ -74,7 +74,7 @@ class Runtime(Protocol):
         """The backend, as a user would name it, for example "onnxruntime-cpu"."""
         ...
 
-    def step(self, image: NDArray[np.uint8], state: Any | None) -> tuple[Segments, Any]:
+    def step(self, image: NDArray[np.uint8], state: Any | None) -> tuple[Detections, Any]:
         """Segment one frame.
 
         Args:

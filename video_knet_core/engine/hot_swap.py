@@ -16,7 +16,7 @@ from weakref import WeakSet
 import numpy as np
 from numpy.typing import NDArray
 
-from ..types import Segments
+from ..types import Detections
 from .base import ProgressCallback, Runtime
 
 BUILD_THREAD = "engine-build"
@@ -75,7 +75,7 @@ class HotSwapRuntime:
         """The backend that serves now."""
         return self._serving.runtime.name
 
-    def step(self, image: NDArray[np.uint8], state: Any | None) -> tuple[Segments, Any]:
+    def step(self, image: NDArray[np.uint8], state: Any | None) -> tuple[Detections, Any]:
         """Segment one frame; see `Runtime.step`."""
         self.info.check_image(image)
         better = self._begin_trial()
@@ -155,7 +155,7 @@ class HotSwapRuntime:
 
     def _try(
         self, better: _Engine, image: NDArray[np.uint8], state: Any | None
-    ) -> tuple[Segments, Any]:
+    ) -> tuple[Detections, Any]:
         """First step of the better engine; if that fails, the present one has to do it."""
         try:
             result = self._step(better, image, state)
@@ -185,7 +185,7 @@ class HotSwapRuntime:
 
     # --- steps
 
-    def _serve(self, image: NDArray[np.uint8], state: Any | None) -> tuple[Segments, Any]:
+    def _serve(self, image: NDArray[np.uint8], state: Any | None) -> tuple[Detections, Any]:
         with self._borrow() as engine:
             return self._step(engine, image, state)
 
@@ -206,7 +206,7 @@ class HotSwapRuntime:
 
     def _step(
         self, engine: _Engine, image: NDArray[np.uint8], state: Any | None
-    ) -> tuple[Segments, Any]:
+    ) -> tuple[Detections, Any]:
         with self._lock:
             value = engine.value_of(state)
         segments, value = engine.runtime.step(image, value)
@@ -305,7 +305,7 @@ class _OwnedRuntime:
         self.name, self.info = runtime.name, runtime.info
         self._runtime, self._owner = runtime, owner
 
-    def step(self, image: NDArray[np.uint8], state: Any | None) -> tuple[Segments, Any]:
+    def step(self, image: NDArray[np.uint8], state: Any | None) -> tuple[Detections, Any]:
         return self._owner.submit(lambda: self._runtime.step(image, state)).result()
 
     def portable_state(self, state: Any) -> NDArray[np.float32]:

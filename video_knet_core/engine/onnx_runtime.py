@@ -9,7 +9,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from ..types import Segments
+from ..types import Detections
 from .base import BackendError, ModelError
 from .model_file import ModelFile
 
@@ -36,7 +36,7 @@ class OnnxRuntime:
         )
         self._model = model
 
-    def step(self, image: NDArray[np.uint8], state: Any | None) -> tuple[Segments, Any]:
+    def step(self, image: NDArray[np.uint8], state: Any | None) -> tuple[Detections, Any]:
         """Segment one frame; see `Runtime.step`."""
         self.info.check_image(image)
         if (session := self._session) is None:
@@ -44,7 +44,7 @@ class OnnxRuntime:
         inputs = self._model.inputs(image, state)
         names = list(self._model.outputs)
         results = dict(zip(names, session.run(names, inputs), strict=True))
-        return self.info.segments(results), results["kernels"]
+        return self.info.detections(results), results["kernels"]
 
     def portable_state(self, state: Any) -> NDArray[np.float32]:
         """The state itself: it is kernels [N, C] already."""

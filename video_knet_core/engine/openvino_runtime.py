@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..types import Segments
+from ..types import Detections
 from .base import BackendError
 from .model_file import ModelFile
 
@@ -51,7 +51,7 @@ class OpenVINORuntime:
         self._busy = threading.Lock()  # a request serves one thread at a time
         self._model = model
 
-    def step(self, image: NDArray[np.uint8], state: Any | None) -> tuple[Segments, Any]:
+    def step(self, image: NDArray[np.uint8], state: Any | None) -> tuple[Detections, Any]:
         """Segment one frame; see `Runtime.step`."""
         self.info.check_image(image)
         inputs = self._model.inputs(image, state)
@@ -60,7 +60,7 @@ class OpenVINORuntime:
                 raise RuntimeError("the runtime is closed")
             found = self._request.infer(inputs, share_inputs=True, share_outputs=False)
         results = {name: found[name] for name in self._model.outputs}
-        return self.info.segments(results), results["kernels"]
+        return self.info.detections(results), results["kernels"]
 
     def portable_state(self, state: NDArray[np.float32]) -> NDArray[np.float32]:
         """Kernels [N, C] of a state, for any other backend: it is these already."""

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from synthetic_street import SyntheticStreet
 
-from ..types import NO_CLASS, Segments
+from ..types import NO_CLASS, Detections
 from .base import BackendError, Runtime
 from .onnx_runtime import OnnxRuntime
 
@@ -83,6 +83,6 @@ def _classes(runtime: Runtime, images: Sequence[NDArray[np.uint8]]) -> NDArray[n
     return np.stack(found)
 
 
-def _class_map(segments: Segments) -> NDArray[np.int64]:
+def _class_map(segments: Detections) -> NDArray[np.int64]:
     """[h,w] class ids, `NO_CLASS` where no segment is."""
-    return np.concatenate(([NO_CLASS], segments.class_ids))[segments.map]
+    return np.concatenate(([NO_CLASS], segments.class_ids))[segments.segment_map]

@@ -18,7 +18,7 @@ from ..config import ConfigError
 from ..model.checkpoint import CheckpointError, load_model, sha256
 from ..model.kernels import PreviousKernels
 from ..model.video_knet import VideoKNet
-from ..types import Segments
+from ..types import Detections
 from .base import (
     BackendError,
     ModelError,
@@ -53,7 +53,7 @@ class TorchRuntime:
         runtime.info = replace(runtime.info, checkpoint_sha256=sha256(path))
         return runtime
 
-    def step(self, image: NDArray[np.uint8], state: Any | None) -> tuple[Segments, Any]:
+    def step(self, image: NDArray[np.uint8], state: Any | None) -> tuple[Detections, Any]:
         """Segment one frame; see `Runtime.step`."""
         self.info.check_image(image)
         if not hasattr(self, "model"):
@@ -65,11 +65,11 @@ class TorchRuntime:
     @torch.no_grad()
     def step_pixels(
         self, pixels: Tensor, state: PreviousKernels | None
-    ) -> tuple[Segments, PreviousKernels]:
+    ) -> tuple[Detections, PreviousKernels]:
         """The same for RGB pixels 0..255 as float32 [3,H,W] of any size."""
         output, boxes = segment_frame(self.model, pixels.to(self.model.mean.device), state)
         found = {k: part.cpu().numpy() for k, part in output._asdict().items() if part is not None}
-        segments = self.info.segments(found)
+        segments = self.info.detections(found)
         if boxes is not None:
             segments = replace(segments, boxes=boxes.cpu().numpy())
         return segments, self._state_of(output.kernels)

@@ -14,7 +14,7 @@ from ..tasks import TASKS
 
 
 class FrameOutput(NamedTuple):
-    """The segments of one image of H x W pixels, S slots; see `types.Segments`.
+    """The segments of one image of H x W pixels, S slots; see `types.Detections`.
 
     The names are those of the outputs of an exported model (`model_file.OUTPUTS`).
     """

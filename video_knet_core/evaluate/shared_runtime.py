@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..engine.base import Runtime
-from ..types import Segments
+from ..types import Detections
 
 
 class SharedRuntime:
@@ -22,9 +22,9 @@ class SharedRuntime:
         self.name, self.info = runtime.name, runtime.info
         self._runtime = runtime
         self._asked: tuple[NDArray[np.uint8], Any | None] | None = None
-        self._answer: tuple[Segments, Any] | None = None
+        self._answer: tuple[Detections, Any] | None = None
 
-    def step(self, image: NDArray[np.uint8], state: Any | None) -> tuple[Segments, Any]:
+    def step(self, image: NDArray[np.uint8], state: Any | None) -> tuple[Detections, Any]:
         """Segment one frame; see `Runtime.step`."""
         if self._answer is None or not self._is_asked_again(image, state):
             self._answer = self._runtime.step(image, state)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ..config import ConfigError
 from .association import Float, bi_softmax, cosine, mask_overlap
-from .detections import Detections, Pixels
+from .detections import Pixels, ThingDetections
 from .strategy import Association, Expected, VectorAssociation
 
 Mask = NDArray[np.bool_]
@@ -57,20 +57,20 @@ class KernelAssociation(VectorAssociation):
 
     momentum = KERNEL_MOMENTUM
 
-    def observe(self, detections: Detections) -> None:
+    def observe(self, detections: ThingDetections) -> None:
         """ConfigError if the engine gives no kernels."""
         self.vectors(detections)
 
-    def vectors(self, detections: Detections) -> Float:
+    def vectors(self, detections: ThingDetections) -> Float:
         """The kernels."""
         if detections.kernels is None:
             raise ConfigError(
-                "association 'kernels' needs the network's kernels (Segments.kernels), "
+                "association 'kernels' needs the network's kernels (Detections.kernels), "
                 "but the engine gives none"
             )
         return detections.kernels
 
-    def compare(self, detections: Detections, expected: Expected) -> tuple[Float, Mask]:
+    def compare(self, detections: ThingDetections, expected: Expected) -> tuple[Float, Mask]:
         """The place of a track plays no part."""
         kernels, remembered = self.vectors(detections), self.remembered(expected)
         alike = bi_softmax(kernels.astype(np.float64) @ remembered.astype(np.float64).T)
@@ -82,17 +82,17 @@ class MaskOverlap(Association[Mask]):
 
     name = "iou"
 
-    def observe(self, detections: Detections) -> None:
+    def observe(self, detections: ThingDetections) -> None:
         """ConfigError if the pixels are not given."""
         _pixels(detections, self.name)
 
-    def compare(self, detections: Detections, expected: Expected) -> tuple[Float, Mask]:
+    def compare(self, detections: ThingDetections, expected: Expected) -> tuple[Float, Mask]:
         """Boxes play no part."""
         remembered = np.stack([self.cues[track_id] for track_id in expected.ids])
         overlap = mask_overlap(_pixels(detections, self.name).masks, remembered)
         return overlap, overlap >= LEAST_MASK_OVERLAP
 
-    def remember(self, track_id: int, detections: Detections, i: int) -> None:
+    def remember(self, track_id: int, detections: ThingDetections, i: int) -> None:
         """The mask of detection i, in place of the last one."""
         self.cues[track_id] = _pixels(detections, self.name).masks[i].copy()
 
@@ -108,7 +108,7 @@ class MaskPropagation(MaskOverlap):
     _before: NDArray[np.uint8] | None = None
     """[H, W] the last frame in grey."""
 
-    def observe(self, detections: Detections) -> None:
+    def observe(self, detections: ThingDetections) -> None:
         """Carry all masks; ConfigError if the pixels are not given."""
         pixels = _pixels(detections, self.name)
         grey = np.asarray(cv2.cvtColor(pixels.image, cv2.COLOR_RGB2GRAY), np.uint8)
@@ -151,17 +151,17 @@ class AppearanceAssociation(VectorAssociation):
         self._features = features
         self._vectors: Float = np.zeros((0, 0))
 
-    def observe(self, detections: Detections) -> None:
+    def observe(self, detections: ThingDetections) -> None:
         """Run the image network, unless there is no thing; ConfigError if there are no pixels."""
         pixels = _pixels(detections, "appearance")
         if len(detections):
             self._vectors = _pooled(self._features(pixels.image), pixels)
 
-    def vectors(self, detections: Detections) -> Float:
+    def vectors(self, detections: ThingDetections) -> Float:
         """The features that `observe` has found."""
         return self._vectors
 
-    def compare(self, detections: Detections, expected: Expected) -> tuple[Float, Mask]:
+    def compare(self, detections: ThingDetections, expected: Expected) -> tuple[Float, Mask]:
         """Near and alike; the overlap orders them."""
         alike = cosine(self._vectors, self.remembered(expected))
         near = expected.distance(detections.regions.boxes) <= APPEARANCE_REACH
@@ -169,11 +169,11 @@ class AppearanceAssociation(VectorAssociation):
         return rank, near & (alike >= LEAST_APPEARANCE)
 
 
-def _pixels(detections: Detections, association: str) -> Pixels:
+def _pixels(detections: ThingDetections, association: str) -> Pixels:
     if detections.pixels is None:
         raise ConfigError(
             f"association {association!r} needs the image and the segment map "
-            "(Detections.pixels), but none are given"
+            "(ThingDetections.pixels), but none are given"
         )
     return detections.pixels
 

@@ -12,7 +12,7 @@ from ..geometry import Regions
 
 
 @dataclass(frozen=True)
-class Detections:
+class ThingDetections:
     """The thing segments of one frame, N of them."""
 
     class_ids: NDArray[np.int64]

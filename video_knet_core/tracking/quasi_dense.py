@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ..config import TrackingConfig
 from .association import bi_softmax, box_overlap
 from .clock import StreamTime
-from .detections import Detections
+from .detections import ThingDetections
 from .history import History, Tracked, visible_rows
 
 Float = NDArray[np.floating]
@@ -226,7 +226,7 @@ class QuasiDenseTracker:
 
     def update(
         self,
-        detections: Detections,
+        detections: ThingDetections,
         stamp: int,
         first_label: int = 1,
         time: StreamTime | None = None,
@@ -254,7 +254,7 @@ class QuasiDenseTracker:
             ended=ended,
         )
 
-    def _match(self, detections: Detections) -> list[tuple[int, int]]:
+    def _match(self, detections: ThingDetections) -> list[tuple[int, int]]:
         """Pairs of a detection and its track id, by descending score."""
         self._frame += 1
         if not len(detections):

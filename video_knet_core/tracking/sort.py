@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .association import Float, box_overlap
-from .detections import Detections
+from .detections import ThingDetections
 from .strategy import Association, Expected
 
 LEAST_BOX_OVERLAP = 0.3
@@ -66,20 +66,20 @@ class SortAssociation(Association[BoxFilter]):
     tracks. Births and deaths are those of `Tracker` as well; theirs are stricter.
     """
 
-    def observe(self, detections: Detections) -> None:
+    def observe(self, detections: ThingDetections) -> None:
         """Move all boxes on by a frame."""
         for cue in self.cues.values():
             cue.predict()
 
     def compare(
-        self, detections: Detections, expected: Expected
+        self, detections: ThingDetections, expected: Expected
     ) -> tuple[Float, NDArray[np.bool_]]:
         """Only where the filters expect the tracks counts."""
         boxes = np.array([self.cues[track_id].box for track_id in expected.ids])
         overlap = box_overlap(detections.regions.boxes, boxes)
         return overlap, overlap >= LEAST_BOX_OVERLAP
 
-    def remember(self, track_id: int, detections: Detections, i: int) -> None:
+    def remember(self, track_id: int, detections: ThingDetections, i: int) -> None:
         """Let the filter of the track see the box of detection i."""
         box = detections.regions.boxes[i]
         if track_id in self.cues:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ..config import TrackingConfig
 from .association import Float, cosine
-from .detections import Detections
+from .detections import ThingDetections
 
 NEAR = 1.0
 """Diagonals of a track's box that an object may be off its place."""
@@ -60,7 +60,7 @@ class Association(ABC, Generic[Cue]):
         self.cues: dict[int, Cue] = {}
         """What is remembered of each living track, by id."""
 
-    def observe(self, detections: Detections) -> None:
+    def observe(self, detections: ThingDetections) -> None:
         """Bring memory to a new frame. Called once for each frame, also for one without things.
 
         Raises:
@@ -69,7 +69,7 @@ class Association(ABC, Generic[Cue]):
 
     @abstractmethod
     def compare(
-        self, detections: Detections, expected: Expected
+        self, detections: ThingDetections, expected: Expected
     ) -> tuple[Float, NDArray[np.bool_]]:
         """Rank [N, M] of each pair, about 0..1 and higher is better, and whether it may be made.
 
@@ -77,7 +77,7 @@ class Association(ABC, Generic[Cue]):
         """
 
     @abstractmethod
-    def remember(self, track_id: int, detections: Detections, i: int) -> None:
+    def remember(self, track_id: int, detections: ThingDetections, i: int) -> None:
         """Take detection i of the observed frame into the memory of a track, or start with it."""
 
     def forget(self, track_ids: Iterable[int]) -> None:
@@ -107,14 +107,14 @@ class VectorAssociation(Association[Float]):
         """Weight of the new vector in the memory of a track, 0..1."""
 
     @abstractmethod
-    def vectors(self, detections: Detections) -> Float:
+    def vectors(self, detections: ThingDetections) -> Float:
         """[N, E] the vectors of the observed frame."""
 
     def remembered(self, expected: Expected) -> Float:
         """[M, E] the vectors of the tracks."""
         return np.stack([self.cues[track_id] for track_id in expected.ids])
 
-    def remember(self, track_id: int, detections: Detections, i: int) -> None:
+    def remember(self, track_id: int, detections: ThingDetections, i: int) -> None:
         """Mix the vector of detection i into the mean."""
         vector, new = self.vectors(detections)[i], self.momentum
         if track_id in self.cues:
@@ -135,12 +135,12 @@ class EmbeddingAssociation(VectorAssociation):
         """As configured."""
         return self.config.embedding_momentum
 
-    def vectors(self, detections: Detections) -> Float:
+    def vectors(self, detections: ThingDetections) -> Float:
         """The association embeddings."""
         return detections.embeddings
 
     def compare(
-        self, detections: Detections, expected: Expected
+        self, detections: ThingDetections, expected: Expected
     ) -> tuple[Float, NDArray[np.bool_]]:
         """Alike and near, or distinct and very much alike; the overlap orders them."""
         similarity = cosine(detections.embeddings, self.remembered(expected))

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from ..config import TrackingConfig
 from .association import box_overlap, match_greedily
 from .clock import StreamTime
-from .detections import Detections, Segment
+from .detections import Segment, ThingDetections
 from .history import History, Tracked, visible_rows
 from .strategy import Association, EmbeddingAssociation, Expected
 
@@ -93,7 +93,7 @@ class Tracker:
 
     def update(
         self,
-        detections: Detections,
+        detections: ThingDetections,
         stamp: int,
         first_label: int = 1,
         time: StreamTime | None = None,
@@ -140,7 +140,7 @@ class Tracker:
         return memory.visible or now.ns - memory.seen_at.ns <= round(limit * 1e9)
 
     def _match(
-        self, detections: Detections, known: list[Memory], now: StreamTime
+        self, detections: ThingDetections, known: list[Memory], now: StreamTime
     ) -> list[tuple[int, int]]:
         if not known or not len(detections):
             return []
@@ -157,7 +157,7 @@ class Tracker:
         rank = np.where(same_class, rank, rank - 10.0)
         return match_greedily(rank, alike & (same_class | moved_class), detections.scores)
 
-    def _births(self, detections: Detections, owners: Container[int]) -> list[int]:
+    def _births(self, detections: ThingDetections, owners: Container[int]) -> list[int]:
         """Detections that start a track, the most certain first."""
         order = np.argsort(-detections.scores, kind="stable").tolist()
         return [

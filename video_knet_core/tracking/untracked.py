@@ -8,7 +8,7 @@ import numpy as np
 
 from ..config import TrackingConfig
 from .clock import StreamTime
-from .detections import Detections
+from .detections import ThingDetections
 from .history import Tracked
 
 
@@ -37,7 +37,7 @@ class NoTracker:
 
     def update(
         self,
-        detections: Detections,
+        detections: ThingDetections,
         stamp: int,
         first_label: int = 1,
         time: StreamTime | None = None,

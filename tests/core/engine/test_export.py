@@ -40,7 +40,7 @@ def compare(graph: FrameGraph, runtime: OnnxRuntime, steps: int) -> float:
         torch_map, classes, *_, kernels = graph(
             torch.from_numpy(image), kernels, torch.tensor([t > 0])
         )
-        worst = max(worst, float((torch_map.numpy() != segments.map).mean()))
+        worst = max(worst, float((torch_map.numpy() != segments.segment_map).mean()))
         seen = segments.areas > 0
         assert (classes.numpy()[seen] == segments.class_ids[seen]).all()
     return worst
@@ -222,5 +222,5 @@ def test_a_network_without_video_exports_with_the_same_face(tmp_path):
     image = np.full((64, 96, 3), 90, np.uint8)
     first, state = runtime.step(image, None)
     second, _ = runtime.step(image, state)
-    assert (first.map == second.map).all()
+    assert (first.segment_map == second.segment_map).all()
     assert (first.embeddings == second.embeddings).all()

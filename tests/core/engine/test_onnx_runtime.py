@@ -35,7 +35,7 @@ def test_the_model_tells_its_name_size_and_classes(tiny):
 def test_a_step_gives_the_segments_of_the_file(tiny):
     segments, _ = OnnxRuntime(tiny).step(image(red=255), None)
     half = HEIGHT // 4
-    assert (segments.map[:half] == 1).all() and (segments.map[half:] == 2).all()
+    assert (segments.segment_map[:half] == 1).all() and (segments.segment_map[half:] == 2).all()
     assert segments.areas.tolist() == [half * WIDTH // 2, half * WIDTH // 2, 0]
     assert segments.class_ids.tolist() == [0, 1, 1]
     assert segments.embeddings.shape == (SLOTS, CHANNELS)
@@ -154,5 +154,5 @@ def test_the_shipped_model_runs_on_the_oldest_runtime_that_is_allowed():
     runtime = OnnxRuntime(default_model_path(), threads=1)
     image = np.full((runtime.info.height, runtime.info.width, 3), 90, np.uint8)
     segments, _ = runtime.step(image, None)
-    assert segments.map.shape[0] >= runtime.info.height // 2 and len(segments.class_ids)
+    assert segments.segment_map.shape[0] >= runtime.info.height // 2 and len(segments.class_ids)
     runtime.close()

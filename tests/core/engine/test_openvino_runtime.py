@@ -46,7 +46,7 @@ def test_the_shipped_model_agrees_with_onnx_runtime_frame_after_frame(tiny):
         picture = street.frame(t).image
         segments, state = ours.step(picture, state)
         expected, expected_state = reference.step(picture, expected_state)
-        assert (segments.map != expected.map).mean() <= FLIPS
+        assert (segments.segment_map != expected.segment_map).mean() <= FLIPS
         seen = expected.areas > 0
         assert (segments.class_ids[seen] == expected.class_ids[seen]).all()
         # a slot without a segment may start at another of two seeds that are equally warm
@@ -75,9 +75,9 @@ def test_the_state_goes_out_and_comes_back_in(tiny):
 def test_a_result_is_not_overwritten_by_the_next_step(tiny):
     runtime = OpenVINORuntime(tiny)
     first, state = runtime.step(image(red=255), None)
-    kept = first.map.copy()
+    kept = first.segment_map.copy()
     runtime.step(image(red=0), state)
-    np.testing.assert_array_equal(first.map, kept)
+    np.testing.assert_array_equal(first.segment_map, kept)
     assert state[0, 0] == 1
 
 

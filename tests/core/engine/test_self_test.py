@@ -38,7 +38,7 @@ class Engine(OnnxRuntime):
         return segments, state
 
     def spoil(self, segments):
-        return dataclasses.replace(segments, map=np.zeros_like(segments.map))
+        return dataclasses.replace(segments, segment_map=np.zeros_like(segments.segment_map))
 
     def close(self):
         super().close()
@@ -96,9 +96,9 @@ def test_segments_of_the_wrong_class_count(model, engine):
 def test_the_same_segments_in_other_slots_do_not_count(model, engine):
     def turn(_, segments):
         slots = len(segments.class_ids)
-        turned = np.where(segments.map > 0, slots + 1 - segments.map.astype(int), 0)
+        turned = np.where(segments.segment_map > 0, slots + 1 - segments.segment_map.astype(int), 0)
         return dataclasses.replace(
-            segments, map=turned.astype(np.uint8), class_ids=segments.class_ids[::-1]
+            segments, segment_map=turned.astype(np.uint8), class_ids=segments.class_ids[::-1]
         )
 
     engine.wrong, engine.spoil = 0, turn
@@ -126,7 +126,7 @@ def test_a_step_that_fails_is_a_reason_too(model, engine, error, told):
 
 def test_slots_that_do_not_exist_are_a_reason_too(model, engine):
     engine.wrong = 0
-    engine.spoil = lambda _, s: dataclasses.replace(s, map=np.full_like(s.map, 255))
+    engine.spoil = lambda _, s: dataclasses.replace(s, segment_map=np.full_like(s.segment_map, 255))
     with pytest.raises(BackendError, match="a step failed: index"):
         open_runtime(model, "tensorrt")
 

@@ -66,8 +66,8 @@ def frames(info, count):
 
 def assert_alike(found, wanted):
     """The same but for single pixels."""
-    assert (found.map != wanted.map).mean() <= FLIPS
-    assert np.abs(found.areas - wanted.areas).max() <= FLIPS * wanted.map.size
+    assert (found.segment_map != wanted.segment_map).mean() <= FLIPS
+    assert np.abs(found.areas - wanted.areas).max() <= FLIPS * wanted.segment_map.size
     seen = wanted.areas > 0
     np.testing.assert_array_equal(found.class_ids[seen], wanted.class_ids[seen])
     for name in ("scores", "kernels", "embeddings"):
@@ -109,7 +109,7 @@ def test_the_models_of_these_tests_tell_pixels_apart(model):
     assert (first.areas > 0).sum() >= 3
     assert 0 < (second.areas > 0).sum() < len(second.areas)
     if first.masks is not None:
-        assert first.masks.sum() > (first.map > 0).sum()  # they overlap
+        assert first.masks.sum() > (first.segment_map > 0).sum()  # they overlap
 
 
 @pytest.mark.parametrize("name", ["semantic", "instance"])
@@ -118,7 +118,7 @@ def test_the_state_changes_what_is_seen_next(name, exported):
     images = frames(runtime.info, 2)
     _, state = runtime.step(images[0], None)
     with_state, without = (runtime.step(images[1], given)[0] for given in (state, None))
-    assert (with_state.map != without.map).mean() > 0.01
+    assert (with_state.segment_map != without.segment_map).mean() > 0.01
 
 
 def test_a_plain_decoder_takes_a_state_and_does_not_look_at_it(exported):
@@ -127,7 +127,7 @@ def test_a_plain_decoder_takes_a_state_and_does_not_look_at_it(exported):
     (image,) = frames(runtime.info, 1)
     first, state = runtime.step(image, None)
     second, _ = runtime.step(image, state)
-    np.testing.assert_array_equal(first.map, second.map)
+    np.testing.assert_array_equal(first.segment_map, second.segment_map)
 
 
 def test_the_file_has_the_tensors_of_its_task(model):

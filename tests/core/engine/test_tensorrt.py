@@ -92,9 +92,9 @@ def test_two_cameras_share_an_engine(runtime, reference):
 
 def test_the_results_are_the_callers_own(runtime):
     first, state = runtime.step(frames(1)[0], None)
-    before = first.map.copy(), first.kernels.copy()
+    before = first.segment_map.copy(), first.kernels.copy()
     runtime.step(frames(1, seed=9)[0], state)
-    np.testing.assert_array_equal(first.map, before[0])
+    np.testing.assert_array_equal(first.segment_map, before[0])
     np.testing.assert_array_equal(first.kernels, before[1])
 
 

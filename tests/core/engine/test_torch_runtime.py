@@ -37,7 +37,7 @@ def test_a_checkpoint_gives_what_its_export_gives(checkpoint):
     for image in images(3):
         ours, state = torch_runtime.step(image, state)
         theirs, other = onnx_runtime.step(image, other)
-        assert (ours.map != theirs.map).mean() <= 1e-3
+        assert (ours.segment_map != theirs.segment_map).mean() <= 1e-3
         np.testing.assert_allclose(ours.embeddings, theirs.embeddings, atol=1e-3)
         np.testing.assert_allclose(ours.kernels, theirs.kernels, atol=1e-3)
         assert (ours.class_ids == theirs.class_ids).all()
@@ -50,7 +50,7 @@ def test_the_portable_state_of_a_stream_goes_on_as_the_state_does(checkpoint):
     portable = runtime.portable_state(state)
     assert isinstance(portable, np.ndarray) and portable.dtype == np.float32
     wanted, found = (runtime.step(second, each)[0] for each in (state, portable))
-    np.testing.assert_array_equal(found.map, wanted.map)
+    np.testing.assert_array_equal(found.segment_map, wanted.segment_map)
     np.testing.assert_array_equal(found.kernels, wanted.kernels)
     assert (runtime.step(second, None)[0].kernels != wanted.kernels).any()
 

@@ -35,7 +35,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...types import Segments
+from ...types import Detections
 from ..base import BackendError, ProgressCallback
 from ..executor import OwnerThread
 from ..model_file import ModelFile
@@ -105,7 +105,7 @@ class TensorRTRuntime:
         self._owner = owner
         self._finalizer = weakref.finalize(self, _shut_down, owner, self._engine)
 
-    def step(self, image: NDArray[np.uint8], state: Any | None) -> tuple[Segments, TensorRTState]:
+    def step(self, image: NDArray[np.uint8], state: Any | None) -> tuple[Detections, TensorRTState]:
         """Segment one frame; see `Runtime.step`.
 
         `state` may also be the kernels of another backend, float32 [N, C]: they begin a new stream
@@ -119,7 +119,7 @@ class TensorRTRuntime:
         if state is not None and not isinstance(state, TensorRTState):
             self._engine.check_portable(state)
         results, after = self._owner.call(lambda: self._engine.step(image, state))
-        return self.info.segments(results), after
+        return self.info.detections(results), after
 
     def portable_state(self, state: Any) -> NDArray[np.float32]:
         """The kernels of a state, float32 [N, C], to go on with in another backend."""
