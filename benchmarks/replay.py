@@ -33,7 +33,7 @@ from video_knet_core.bags.making import FORMATS, BagFormat, make_bag
 from video_knet_core.engine.base import ModelInfo
 from video_knet_core.engine.selector import default_model_path, open_runtime
 from video_knet_core.predictor import VideoPredictor
-from video_knet_core.replay.run import replay
+from video_knet_core.replay.bag_replay import replay
 from video_knet_core.types import ClassInfo, ClassTable, Detections
 
 PERIOD = 100_000_000

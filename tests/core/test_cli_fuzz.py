@@ -43,8 +43,9 @@ COMMANDS = {
     "track": (1, "--out --max-frames --model --backend --threads --association --json"),
     "replay": (
         1,
-        "--out --glob --topic --start --duration --every --outputs --rle --merge --overlay "
-        "--labels --tracks --no-report --storage --part --resume --model --backend --json",
+        "--out --glob --topic --start --duration --every --outputs --rle "
+        "--include-input-topics --overlay --labels --tracks --no-report --storage "
+        "--split-frames --resume --model --backend --json",
     ),
     "make-bag": (1, "--out --format --compression --jpeg --topic --max-frames"),
     "eval camvid": (0, "--root --model --backend"),
@@ -60,7 +61,7 @@ COMMANDS = {
 }
 FLAGS = {
     "--rle",
-    "--merge",
+    "--include-input-topics",
     "--overlay",
     "--labels",
     "--tracks",
@@ -76,7 +77,7 @@ LIKELY = {  # what the parser may take, to get behind it
     "--start": ["0", "0.2", "99", "1e9"],
     "--duration": ["0", "0.2", "1e9"],
     "--every": ["1", "3", "2147483647"],
-    "--part": ["1", "2147483647"],
+    "--split-frames": ["1", "2147483647"],
     "--outputs": ["instances", "semantic", "overlay", "detections"],
     "--storage": ["sqlite3"],
     "--format": ["mcap", "sqlite3", "ros1"],

@@ -25,12 +25,20 @@ from video_knet_core.cli import main
 from video_knet_core.config import TrackingConfig
 from video_knet_core.engine.selector import BACKENDS, GPU_BACKENDS
 from video_knet_core.replay import fleet
-from video_knet_core.replay.fleet import Plan, State, find_jobs, replay_serially
-from video_knet_core.replay.ray_fleet import FleetError, Place
-from video_knet_core.replay.settings import ReplayError, ReplaySettings
+from video_knet_core.replay.fleet import FleetPlan, JobState, find_jobs, replay_serially
+from video_knet_core.replay.ray_fleet import FleetError, SharedDisk
+from video_knet_core.replay.replay_settings import ReplayError, ReplaySettings
 
 FRAMES = 60
-SETTINGS = ["--part", "7", "--merge", "--labels", "--tracks", "--threads", "1"]
+SETTINGS = [
+    "--split-frames",
+    "7",
+    "--include-input-topics",
+    "--labels",
+    "--tracks",
+    "--threads",
+    "1",
+]
 
 
 @pytest.fixture(scope="module")
@@ -218,10 +226,13 @@ def test_the_table_tells_of_each_bag_and_what_is_done_is_not_done_again(
 
 def test_finished_results_of_other_settings_are_told_and_kept(bags, serial, model, tmp_path):
     shutil.copytree(serial / "drive0", tmp_path / "out/drive0")
-    plan = Plan(model, 1, ReplaySettings(every=2), TrackingConfig())
-    (outcome,) = replay_serially(find_jobs(f"{bags}/drive0", tmp_path / "out", True), plan)
-    assert outcome.state is State.FAILED
-    assert f"replay of {FRAMES} frames, but every was 1 and is 2; merge was" in outcome.reason
+    plan = FleetPlan(model, 1, ReplaySettings(every=2), TrackingConfig())
+    (result,) = replay_serially(find_jobs(f"{bags}/drive0", tmp_path / "out", True), plan)
+    assert result.state is JobState.FAILED
+    assert (
+        f"replay of {FRAMES} frames, but every was 1 and is 2; include_input_topics"
+        in result.reason
+    )
     assert digests(tmp_path / "out/drive0") == digests(serial / "drive0")
 
 
@@ -243,12 +254,12 @@ def test_a_bag_that_fails_is_tried_again_with_a_fresh_engine_after_the_others(
     real_open, real_replay = fleet.open_runtime, fleet.replay
     monkeypatch.setattr(fleet, "open_runtime", open_runtime)
     monkeypatch.setattr(fleet, "replay", replay)
-    plan = Plan(model, 1, ReplaySettings(), TrackingConfig())
-    outcomes = list(replay_serially(find_jobs(f"{bags}/drive[12]", tmp_path / "out"), plan))
+    plan = FleetPlan(model, 1, ReplaySettings(), TrackingConfig())
+    results = list(replay_serially(find_jobs(f"{bags}/drive[12]", tmp_path / "out"), plan))
     assert tried == ["drive1", "drive2", "drive1"] and len(opened) == 2
-    assert [(o.job.name, o.state, o.frames) for o in outcomes] == [
-        ("drive2", State.DONE, FRAMES + 2),
-        ("drive1", State.DONE, FRAMES + 1),
+    assert [(o.job.name, o.state, o.frames) for o in results] == [
+        ("drive2", JobState.DONE, FRAMES + 2),
+        ("drive1", JobState.DONE, FRAMES + 1),
     ]
 
 
@@ -265,14 +276,14 @@ def test_the_engine_is_closed_when_the_bags_are_done_or_nobody_asks_for_more(
         return runtime
 
     monkeypatch.setattr(fleet, "open_runtime", open_runtime)
-    plan = Plan(model, 1, ReplaySettings(), TrackingConfig())
-    outcomes = replay_serially(find_jobs(f"{bags}/drive[12]", tmp_path / "out"), plan)
-    next(outcomes)
+    plan = FleetPlan(model, 1, ReplaySettings(), TrackingConfig())
+    results = replay_serially(find_jobs(f"{bags}/drive[12]", tmp_path / "out"), plan)
+    next(results)
     assert not closed
     if ended == "early":
-        outcomes.close()
+        results.close()
     else:
-        assert len(list(outcomes)) == 1
+        assert len(list(results)) == 1
     assert closed == opened and len(opened) == 1
 
 
@@ -285,9 +296,9 @@ def test_an_engine_that_cannot_be_closed_does_not_end_the_fleet(bags, model, tmp
 
     monkeypatch.setattr(fleet, "replay", replay)
     monkeypatch.setattr(type(fleet.open_runtime(model)), "close", fail)
-    plan = Plan(model, 1, ReplaySettings(), TrackingConfig())
-    outcomes = list(replay_serially(find_jobs(f"{bags}/drive[12]", tmp_path / "out"), plan))
-    assert [outcome.state for outcome in outcomes] == [State.FAILED] * 2
+    plan = FleetPlan(model, 1, ReplaySettings(), TrackingConfig())
+    results = list(replay_serially(find_jobs(f"{bags}/drive[12]", tmp_path / "out"), plan))
+    assert [result.state for result in results] == [JobState.FAILED] * 2
 
 
 # --- by workers of Ray ---------------------------------------------------------------------------
@@ -295,7 +306,7 @@ def test_an_engine_that_cannot_be_closed_does_not_end_the_fleet(bags, model, tmp
 
 def test_a_machine_without_the_shared_disk_or_with_another_version_is_named(tmp_path):
     marker = tmp_path / "marker"
-    place = Place(marker, tmp_path, __version__)
+    place = SharedDisk(marker, tmp_path, __version__)
     host = socket.gethostname()
     with pytest.raises(FleetError, match=f"the machine {host} does not see {marker}: bags and"):
         place.check()
@@ -310,14 +321,14 @@ def test_the_engine_of_a_serial_fleet_is_closed_also_when_it_is_ended_early(
     when, bags, model, tmp_path, monkeypatch
 ):
     closed = []
-    monkeypatch.setattr(fleet.Worker, "close", lambda worker: closed.append(worker))
-    plan = Plan(model, 1, ReplaySettings(), TrackingConfig())
-    outcomes = replay_serially(find_jobs(f"{bags}/drive[12]", tmp_path / "out"), plan)
+    monkeypatch.setattr(fleet.JobRunner, "close", lambda worker: closed.append(worker))
+    plan = FleetPlan(model, 1, ReplaySettings(), TrackingConfig())
+    results = replay_serially(find_jobs(f"{bags}/drive[12]", tmp_path / "out"), plan)
     if when == "early":
-        next(outcomes)
-        outcomes.close()
+        next(results)
+        results.close()
     else:
-        list(outcomes)
+        list(results)
     assert len(closed) == 1
 
 

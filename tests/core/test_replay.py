@@ -42,21 +42,21 @@ from video_knet_core.engine.selector import open_runtime
 from video_knet_core.output_files import OutputError, exclusive
 from video_knet_core.overlay_video import OverlayVideo
 from video_knet_core.recording import Recording
-from video_knet_core.replay import products, run
+from video_knet_core.replay import bag_replay, products
 from video_knet_core.replay.background import AHEAD, ahead
-from video_knet_core.replay.run import replay
+from video_knet_core.replay.bag_replay import replay
+from video_knet_core.replay.replay_settings import ReplayError, ReplaySettings
 from video_knet_core.replay.selection import node_names
-from video_knet_core.replay.settings import ReplayError, ReplaySettings
 from video_knet_core.ros_messages.conversions import Conversions, nanoseconds
 from video_knet_core.tasks import TASKS as FACTS
 
 ALL = ReplaySettings(
     outputs=("instances", "panoptic", "semantic", "overlay"),
-    merge=True,
+    include_input_topics=True,
     overlay=True,
     labels=True,
     tracks=True,
-    part_frames=7,
+    split_frames=7,
 )
 TABLES = "video_knet_ros/msg/TrackedInstanceArray"
 
@@ -129,7 +129,7 @@ FORMS = [
 @pytest.mark.parametrize("form", FORMS, ids=lambda form: f"{form.format}-{form.compression}")
 @pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
 def test_counts_stamps_and_topics_of_the_round_trip(form, storage, runtime, tmp_path):
-    settings = ReplaySettings(storage=storage, part_frames=4)
+    settings = ReplaySettings(storage=storage, split_frames=4)
     summary = replay(bag_of(tmp_path, 10, form), runtime, tmp_path / "out", settings)
     assert (summary.frames, summary.failed, summary.damage) == (10, 0, "")
     result = result_of(tmp_path / "out")
@@ -153,7 +153,7 @@ def test_rosbags_reads_the_parts_as_one_bag(runtime, tmp_path):
 
     for storage in ("mcap", "sqlite3"):
         out = tmp_path / storage
-        settings = ReplaySettings(merge=True, storage=storage, part_frames=4)
+        settings = ReplaySettings(include_input_topics=True, storage=storage, split_frames=4)
         replay(bag_of(out / "source", 10), runtime, out / "result", settings)
         with AnyReader([out / "result/bag"]) as reader:
             assert reader.message_count == 31
@@ -177,7 +177,7 @@ def test_merge_copies_every_message_of_every_topic(runtime, tmp_path):
             yield "/imu", "sensor_msgs/msg/Imu", row[2] + number, data
 
     path = rewritten(bag_of(tmp_path, 10), add_imu)
-    settings = ReplaySettings(merge=True, part_frames=4)
+    settings = ReplaySettings(include_input_topics=True, split_frames=4)
     replay(path, runtime, tmp_path / "out", settings)
     wanted = {(m.topic.name, m.time, bytes(m.data)) for m in read_all(path)}
     found = {(m.topic.name, m.time, bytes(m.data)) for m in read_all(tmp_path / "out/bag")}
@@ -188,7 +188,7 @@ def test_merge_copies_every_message_of_every_topic(runtime, tmp_path):
 def test_a_camera_that_is_called_like_an_output_is_not_copied(output, runtime, tmp_path, caplog):
     topic, out = f"/video_knet/{output}", tmp_path / "out"
     path = bag_of(tmp_path, 3, topics=(topic,))
-    settings = ReplaySettings(merge=True, outputs=("instances", "overlay"))
+    settings = ReplaySettings(include_input_topics=True, outputs=("instances", "overlay"))
     assert replay(path, runtime, out, settings).frames == 3
     assert f"{topic} is not copied: the replay makes topics there" in caplog.text
     counts = Counter((m.topic.name, m.topic.type) for m in read_all(out / "bag"))
@@ -367,7 +367,7 @@ def test_two_runs_give_the_same_bytes_in_every_file(runtime, tmp_path):
 def test_the_size_of_the_parts_changes_no_message(runtime, tmp_path):
     path = bag_of(tmp_path, 20)
     for part in (3, 1000):
-        replay(path, runtime, tmp_path / str(part), ReplaySettings(part_frames=part))
+        replay(path, runtime, tmp_path / str(part), ReplaySettings(split_frames=part))
     small, large = (
         [(m.topic.name, m.time, bytes(m.data)) for m in read_all(tmp_path / name / "bag")]
         for name in ("3", "1000")
@@ -419,7 +419,15 @@ def test_a_replay_that_is_killed_three_times_gives_what_an_undisturbed_one_does(
     path, out, rng = bag_of(tmp_path, 150), tmp_path / "out", random.Random(1)
     replay(path, runtime, tmp_path / "whole", ALL)
     command = ["replay", str(path), "--out", str(out)]
-    command += ["--model", str(model), "--part", "7", "--merge", "--overlay", "--labels"]
+    command += [
+        "--model",
+        str(model),
+        "--split-frames",
+        "7",
+        "--include-input-topics",
+        "--overlay",
+        "--labels",
+    ]
     command += ["--tracks", "--resume", "--outputs", *ALL.outputs]
     done = []
     for _ in range(3):
@@ -495,7 +503,7 @@ def test_files_that_were_opened_are_closed_when_a_later_one_cannot_be(
             closed.append(self)
             super().close()
 
-    monkeypatch.setattr(run, "Products", Failing)
+    monkeypatch.setattr(bag_replay, "Products", Failing)
     with pytest.raises(OSError, match="too many open files"):
         replay(path, runtime, tmp_path / "out", ReplaySettings(topics=topics, tracks=True))
     assert made == closed and made[0]._lines.closed
@@ -650,7 +658,7 @@ def test_recordings_that_begin_alike_have_different_epochs(runtime, tmp_path):
 
 def test_equal_stamps_stay_in_the_order_of_their_arrival(runtime, tmp_path):
     path = stamped(tmp_path, [1, 1, 1, 1.1])
-    replay(path, runtime, tmp_path / "out", ReplaySettings(merge=True))
+    replay(path, runtime, tmp_path / "out", ReplaySettings(include_input_topics=True))
     copies = [m for m in read_all(tmp_path / "out/bag") if m.topic.name == TOPIC]
     assert [int(decode(m).data[1]) for m in copies] == [0, 1, 2, 3]
     assert len(result_of(tmp_path / "out").tables["/video_knet/instances"]) == 4
@@ -713,11 +721,14 @@ def test_other_messages_between_the_images_do_not_pile_up(runtime, tmp_path, mon
         yield from rows
         yield from (("/scan", "std_msgs/msg/String", rows[-1][2] + n, text) for n in range(50))
 
-    monkeypatch.setattr(run, "ahead", watched)
+    monkeypatch.setattr(bag_replay, "ahead", watched)
     text = bytes(ros2_types().serialize_cdr(string("x" * 100_000), "std_msgs/msg/String"))
     path = rewritten(bag_of(tmp_path, 10), add_scans)
-    assert replay(path, runtime, tmp_path / "out", ReplaySettings(merge=True)).frames == 10
-    assert sum(sizes) > 5_000_000 and max(sizes) < run.BATCH + 2 * len(text)
+    assert (
+        replay(path, runtime, tmp_path / "out", ReplaySettings(include_input_topics=True)).frames
+        == 10
+    )
+    assert sum(sizes) > 5_000_000 and max(sizes) < bag_replay.BATCH + 2 * len(text)
     assert len(result_of(tmp_path / "out").times["/scan"]) == 50
 
 
@@ -864,7 +875,7 @@ def test_an_existing_output_is_never_overwritten(runtime, tmp_path):
     ("name", "value"), [("task", []), ("parts", None), ("state", 5), ("tracks_sizes", [])]
 )
 def test_a_journal_with_a_wrong_value_is_one_line(name, value, runtime, tmp_path):
-    path, out, settings = bag_of(tmp_path, 10), tmp_path / "out", ReplaySettings(part_frames=2)
+    path, out, settings = bag_of(tmp_path, 10), tmp_path / "out", ReplaySettings(split_frames=2)
     interrupted(path, runtime, out, settings)
     journal = json.loads((out / "replay.json").read_text())
     (out / "replay.json").write_text(json.dumps(journal | {name: value}))
@@ -886,7 +897,7 @@ def test_files_nested_too_deeply_are_one_line(runtime, tmp_path):
 @pytest.mark.parametrize("name", ["bag/bag_0000.mcap", "tracks/video_knet.jsonl"])
 def test_results_that_have_gone_are_not_gone_on_with(name, runtime, tmp_path):
     path, out = bag_of(tmp_path, 10), tmp_path / "out"
-    settings = ReplaySettings(part_frames=2, tracks=True)
+    settings = ReplaySettings(split_frames=2, tracks=True)
     interrupted(path, runtime, out, settings)
     (out / name).unlink()
     with pytest.raises(ReplayError, match=f"cannot be resumed: expected .* in {name}, got 0"):
@@ -911,7 +922,7 @@ def interrupted(path, runtime, out, settings):
 
 def test_results_may_lie_in_the_folder_of_the_recording(runtime, tmp_path):
     """What is beside the recorded files, results or notes, is none of the recording."""
-    path, settings = bag_of(tmp_path, 10), ReplaySettings(part_frames=2)
+    path, settings = bag_of(tmp_path, 10), ReplaySettings(split_frames=2)
     out = path / "result"
     interrupted(path, runtime, out, settings)
     for name in ("notes.txt", ".DS_Store", "._in.mcap"):
@@ -920,7 +931,7 @@ def test_results_may_lie_in_the_folder_of_the_recording(runtime, tmp_path):
 
 
 def test_files_of_others_in_the_results_are_left_alone(runtime, tmp_path):
-    path, out, settings = bag_of(tmp_path, 10), tmp_path / "out", ReplaySettings(part_frames=2)
+    path, out, settings = bag_of(tmp_path, 10), tmp_path / "out", ReplaySettings(split_frames=2)
     out.mkdir()
     (out / ".DS_Store").write_text("mine")
     interrupted(path, runtime, out, settings)
@@ -1017,7 +1028,7 @@ def test_memory_does_not_grow_with_the_length_of_the_bag(model, tmp_path):
             "print('peak', tracemalloc.get_traced_memory()[1], file=sys.stderr)"
         )
         command = ["replay", str(tmp_path / f"in{frames}"), "--out", str(tmp_path / f"o{frames}")]
-        command += ["--model", str(model), "--part", "50"]
+        command += ["--model", str(model), "--split-frames", "50"]
         result = subprocess.run(
             [sys.executable, "-c", code, *command], capture_output=True, text=True
         )

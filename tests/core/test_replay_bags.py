@@ -27,11 +27,11 @@ from video_knet_core.bags.opening import open_bag
 from video_knet_core.bags.writing import recorded_qos
 from video_knet_core.cli import main
 from video_knet_core.engine.selector import open_runtime
-from video_knet_core.replay.run import replay
-from video_knet_core.replay.settings import ReplayError, ReplaySettings
+from video_knet_core.replay.bag_replay import replay
+from video_knet_core.replay.replay_settings import ReplayError, ReplaySettings
 
 CAMERAS = ("/front/image_raw", "/rear/image_raw")
-MERGE = ReplaySettings(merge=True)
+MERGE = ReplaySettings(include_input_topics=True)
 
 
 @pytest.fixture(scope="module")
@@ -147,7 +147,7 @@ def test_two_replays_of_a_damaged_compressed_file_name_it_and_are_the_same(runti
 
 def test_a_replay_into_the_folder_of_its_bag_can_be_resumed(runtime, tmp_path):
     path = bag_of(tmp_path, 20)
-    out, settings, steps = path / "result", ReplaySettings(part_frames=7), []
+    out, settings, steps = path / "result", ReplaySettings(split_frames=7), []
 
     class Interrupted:
         name, info, portable_state = runtime.name, runtime.info, runtime.portable_state

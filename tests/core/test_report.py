@@ -17,14 +17,14 @@ from tiny_onnx import write_tiny_model
 from video_knet_core.cli import main
 from video_knet_core.engine.selector import open_runtime
 from video_knet_core.geometry import LabelMap
+from video_knet_core.replay.bag_replay import replay
 from video_knet_core.replay.camera import UNTIMED, Processed
+from video_knet_core.replay.replay_settings import ReplaySettings
 from video_knet_core.replay.report.latency import Latency, quantiles
 from video_knet_core.replay.report.lifelines import MOST_LINES, MOST_SPANS
 from video_knet_core.replay.report.page import page, write_page
 from video_knet_core.replay.report.report import MOST_PICTURES, Facts, Outcome, Report
 from video_knet_core.replay.report.time_bins import MOST_BINS, TimeBins
-from video_knet_core.replay.run import replay
-from video_knet_core.replay.settings import ReplaySettings
 from video_knet_core.types import (
     ClassInfo,
     ClassTable,
@@ -432,7 +432,7 @@ def test_a_replay_leaves_a_page_that_asks_for_nothing(runtime, tmp_path):
 
 
 def test_a_resumed_replay_has_the_same_report_but_for_its_timing(runtime, tmp_path):
-    path, settings = bag_of(tmp_path, 40), ReplaySettings(part_frames=7)
+    path, settings = bag_of(tmp_path, 40), ReplaySettings(split_frames=7)
     replay(path, runtime, tmp_path / "whole", settings)
     steps = []
 

@@ -16,8 +16,8 @@ from tiny_onnx import write_tiny_model
 
 from video_knet_core.bags.making import FIRST_STAMP
 from video_knet_core.engine.selector import open_runtime
-from video_knet_core.replay.run import replay
-from video_knet_core.replay.settings import ReplaySettings
+from video_knet_core.replay.bag_replay import replay
+from video_knet_core.replay.replay_settings import ReplaySettings
 from video_knet_core.types import NO_CLASS
 from video_knet_core.visualize import track_color
 
@@ -44,7 +44,7 @@ def out(tmp_path_factory) -> Path:
                 raise KeyboardInterrupt
             return runtime.step(image, state)
 
-    settings = ReplaySettings(topics=TOPICS, rerun=True, part_frames=PART)
+    settings = ReplaySettings(topics=TOPICS, rerun=True, split_frames=PART)
     path = bag_of(folder, FRAMES, topics=TOPICS)
     with pytest.raises(KeyboardInterrupt):
         replay(path, Interrupted(), folder / "out", settings)

@@ -25,8 +25,8 @@ from video_knet_core.bags.definitions import (
 from video_knet_core.bags.making import FORMATS, BagFormat, make_bag
 from video_knet_core.bags.opening import open_bag
 from video_knet_core.engine.selector import open_runtime
-from video_knet_core.replay.run import replay
-from video_knet_core.replay.settings import ReplaySettings
+from video_knet_core.replay.bag_replay import replay
+from video_knet_core.replay.replay_settings import ReplaySettings
 from video_knet_core.tasks import TASKS
 from video_knet_ros import conversions, qos
 
@@ -126,7 +126,7 @@ def assert_same(found: dict[str, list[bytes]], live: dict[str, list]) -> None:
 
 def test_a_replay_writes_what_the_live_node_sends(world, tmp_path, same_epochs):
     path = bag_of(drive(), tmp_path, BagFormat())
-    found = replayed(path, tmp_path / "out", rle=True, part_frames=50)
+    found = replayed(path, tmp_path / "out", rle=True, split_frames=50)
     same_epochs(found)
     world.camera_node(rle=True)
     live = sent_live(world, path, KINDS)
@@ -193,7 +193,7 @@ def test_the_embedded_definitions_have_the_hashes_of_the_built_ones():
 
 def test_copied_messages_of_ros_1_decode_with_rclpy(tmp_path):
     path = bag_of([(street(1), 0)], tmp_path, BagFormat("ros1"))
-    found = replayed(path, tmp_path / "out", merge=True)
+    found = replayed(path, tmp_path / "out", include_input_topics=True)
     (data,) = found["/camera/image_raw"]
     copy, wanted = deserialize_message(data, Image), image_message(street(1))
     assert (copy.height, copy.width, copy.step) == (wanted.height, wanted.width, wanted.step)

@@ -19,9 +19,9 @@ from .arguments import add_association, add_json, add_model, positive, runtime_o
 from .errors import EXIT_FAULTS, NothingError, UsageError
 
 if TYPE_CHECKING:
-    from ..replay.fleet import Outcome
-    from ..replay.run import ReplaySummary
-    from ..replay.settings import ReplaySettings
+    from ..replay.bag_replay import ReplaySummary
+    from ..replay.fleet import JobResult
+    from ..replay.replay_settings import ReplaySettings
 
 MOST_SECONDS = 1e9
 """Stamps are nanoseconds in 64 bits."""
@@ -67,13 +67,15 @@ def add_replay(commands: argparse._SubParsersAction) -> None:
     _add_products(replay)
     replay.add_argument("--storage", choices=("mcap", "sqlite3"), default="mcap")
     replay.add_argument(
-        "--part",
+        "--split-frames",
         type=positive,
         default=1000,
         metavar="N",
-        help="frames in a file of the new bag, and at most lost by an interruption; default: 1000",
+        help="frames in a file of the new bag; default: 1000",
     )
-    replay.add_argument("--resume", action="store_true", help="go on with an interrupted replay")
+    replay.add_argument(
+        "--resume", action="store_true", help="redo an interrupted replay, skip a complete one"
+    )
     add_model(replay)
     add_association(replay)
     add_json(replay)
@@ -83,7 +85,9 @@ def add_replay(commands: argparse._SubParsersAction) -> None:
 def _add_products(replay: argparse.ArgumentParser) -> None:
     """What else the result holds."""
     replay.add_argument("--rle", action="store_true", help="masks in the table, as run lengths")
-    replay.add_argument("--merge", action="store_true", help="copy what was read into the new bag")
+    replay.add_argument(
+        "--include-input-topics", action="store_true", help="copy what was read into the new bag"
+    )
     replay.add_argument("--overlay", action="store_true", help="videos: OUT/overlay/CAMERA")
     replay.add_argument(
         "--labels", action="store_true", help="label images as of STEP: OUT/labels/CAMERA"
@@ -125,8 +129,8 @@ def _add_fleet(replay: argparse.ArgumentParser) -> None:
 def _replay(arguments: argparse.Namespace) -> int:
     _check_fleet(arguments)
     with _needs("rosbags", "replay"):
-        from ..replay.run import replay
-        from ..replay.settings import EmptyReplayError
+        from ..replay.bag_replay import replay
+        from ..replay.replay_settings import EmptyReplayError
     settings, tracking = _settings(arguments), TrackingConfig(association=arguments.association)
     if arguments.glob is not None:
         return _replay_fleet(arguments, settings, tracking)
@@ -158,12 +162,9 @@ def _as_json(summary: ReplaySummary) -> dict[str, Any]:
 
 def _kept(arguments: argparse.Namespace) -> str:
     """What an interruption leaves."""
-    from ..replay.journal import frames_kept
-
     if arguments.glob is not None:
         return f"{arguments.out} keeps what is complete, --resume continues with the rest"
-    frames = frames_kept(arguments.out)
-    return f"{frames} frames are kept in {arguments.out}, --resume continues after them"
+    return f"{arguments.out} holds an incomplete replay, --resume does it again"
 
 
 def _check_fleet(arguments: argparse.Namespace) -> None:
@@ -184,38 +185,38 @@ def _check_fleet(arguments: argparse.Namespace) -> None:
 def _replay_fleet(
     arguments: argparse.Namespace, settings: ReplaySettings, tracking: TrackingConfig
 ) -> int:
-    from ..replay.fleet import Plan, find_jobs, fixed_folder, replay_serially, table
+    from ..replay.fleet import FleetPlan, find_jobs, fixed_folder, replay_serially, table
     from ..replay.ray_fleet import replay_on_ray
 
     jobs = find_jobs(arguments.glob, arguments.out, arguments.resume)
     model = (arguments.model or default_model_path()).absolute()
-    plan = Plan(model, arguments.threads, settings, tracking, arguments.backend)
+    plan = FleetPlan(model, arguments.threads, settings, tracking, arguments.backend)
     if arguments.ray is None:
         coming = replay_serially(jobs, plan)
     else:
         folder = fixed_folder(arguments.glob)
         coming = replay_on_ray(jobs, plan, arguments.out, folder, arguments.ray, arguments.workers)
-    outcomes: list[Outcome] = []
+    results: list[JobResult] = []
     try:
         with _needs("ray", "fleet"):
-            for outcome in coming:
-                outcomes.append(outcome)
-                _tell(outcome, len(outcomes), len(jobs))
+            for result in coming:
+                results.append(result)
+                _tell(result, len(results), len(jobs))
     finally:  # also what was done before Ctrl-C
-        if outcomes:
-            _print_result(arguments, table(outcomes), {"bags": [o.to_json() for o in outcomes]})
-    if not any(outcome.frames for outcome in outcomes):
+        if results:
+            _print_result(arguments, table(results), {"bags": [o.to_json() for o in results]})
+    if not any(result.frames for result in results):
         raise NothingError(f"no bag of {arguments.glob} has images that can be used")
-    return 0 if all(outcome.is_clean for outcome in outcomes) else EXIT_FAULTS
+    return 0 if all(result.is_clean for result in results) else EXIT_FAULTS
 
 
-def _tell(outcome: Outcome, number: int, count: int) -> None:
-    line = f"{outcome.frames} frames in {outcome.seconds:.1f} s, {outcome.state.value}"
-    _log.info("%d of %d, %s: %s", number, count, outcome.job.name, line)
+def _tell(result: JobResult, number: int, count: int) -> None:
+    line = f"{result.frames} frames in {result.seconds:.1f} s, {result.state.value}"
+    _log.info("%d of %d, %s: %s", number, count, result.job.name, line)
 
 
 def _settings(arguments: argparse.Namespace) -> ReplaySettings:
-    from ..replay.settings import ReplaySettings
+    from ..replay.replay_settings import ReplaySettings
 
     return ReplaySettings(
         topics=tuple(arguments.topic),
@@ -224,14 +225,14 @@ def _settings(arguments: argparse.Namespace) -> ReplaySettings:
         every=arguments.every,
         outputs=tuple(arguments.outputs),
         rle=arguments.rle,
-        merge=arguments.merge,
+        include_input_topics=arguments.include_input_topics,
         overlay=arguments.overlay,
         labels=arguments.labels,
         tracks=arguments.tracks,
         report=arguments.report,
         rerun=arguments.rerun,
         storage=arguments.storage,
-        part_frames=arguments.part,
+        split_frames=arguments.split_frames,
     )
 
 

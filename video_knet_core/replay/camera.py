@@ -35,9 +35,9 @@ from ..ros_messages.image_decoding import ImageError, to_rgb
 from ..ros_messages.outputs import IMAGE_OUTPUTS, topic_of
 from ..types import PanopticFrame, StageTimes
 from ..visualize import OPACITY
+from .replay_settings import ReplaySettings
 from .report.time_axis import at
 from .report.time_bins import TimeBins
-from .settings import ReplaySettings
 
 KINDS = {"instances": INSTANCES, "detections": DETECTIONS} | dict.fromkeys(IMAGE_OUTPUTS, IMAGE)
 """Message type of each output."""

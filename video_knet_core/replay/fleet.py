@@ -21,9 +21,9 @@ from ..config import TrackingConfig
 from ..engine.selector import open_runtime
 from ..natural_order import is_hidden, natural_key, natural_order
 from ..output_files import expanded, is_new
+from .bag_replay import replay
 from .journal import FinishedError, frames_kept
-from .run import replay
-from .settings import ReplayError, ReplaySettings
+from .replay_settings import ReplayError, ReplaySettings
 
 _log = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Plan:
+class FleetPlan:
     """What all replays of a fleet have in common."""
 
     model: Path
@@ -50,7 +50,7 @@ class Plan:
     backend: str = "auto"
 
 
-class State(Enum):
+class JobState(Enum):
     """What became of a bag."""
 
     DONE = "done"
@@ -62,11 +62,11 @@ class State(Enum):
 
 
 @dataclass(frozen=True)
-class Outcome:
+class JobResult:
     """What became of a bag, in numbers."""
 
     job: Job
-    state: State
+    state: JobState
     frames: int = 0
     """In the results, those of earlier runs included."""
     failed: int = 0
@@ -79,7 +79,7 @@ class Outcome:
     @property
     def is_clean(self) -> bool:
         """Whether every image of the bag was processed."""
-        return self.state in (State.DONE, State.DONE_BEFORE) and not self.failed
+        return self.state in (JobState.DONE, JobState.DONE_BEFORE) and not self.failed
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -94,9 +94,9 @@ class Outcome:
         }
 
 
-def failure(job: Job, reason: str, seconds: float = 0.0) -> Outcome:
+def failure(job: Job, reason: str, seconds: float = 0.0) -> JobResult:
     """A try that failed."""
-    return Outcome(job, State.FAILED, frames_kept(job.out), 0, seconds, reason)
+    return JobResult(job, JobState.FAILED, frames_kept(job.out), 0, seconds, reason)
 
 
 # --- which bags ----------------------------------------------------------------------------------
@@ -164,37 +164,37 @@ def _check_new(jobs: Sequence[Job]) -> None:
 # --- one after the other -------------------------------------------------------------------------
 
 
-class Queue:
+class JobQueue:
     """The bags that are still to be done; one that fails comes again after the others, once."""
 
     def __init__(self, jobs: Sequence[Job]) -> None:
         self._waiting = deque(jobs)
         self._failed: set[Job] = set()
         self.unfinished = len(jobs)
-        """Bags without an outcome."""
+        """Bags without an result."""
 
     def take(self) -> Job | None:
         """The next bag; None if none is waiting."""
         return self._waiting.popleft() if self._waiting else None
 
-    def settle(self, outcome: Outcome) -> Outcome | None:
-        """The outcome of a bag, or None if the bag is tried again."""
-        if outcome.state is State.FAILED and outcome.job not in self._failed:
-            self._failed.add(outcome.job)
-            self._waiting.append(outcome.job)
-            _log.warning("%s is tried again: %s", outcome.job.name, outcome.reason)
+    def complete(self, result: JobResult) -> JobResult | None:
+        """The result of a bag, or None if the bag is tried again."""
+        if result.state is JobState.FAILED and result.job not in self._failed:
+            self._failed.add(result.job)
+            self._waiting.append(result.job)
+            _log.warning("%s is tried again: %s", result.job.name, result.reason)
             return None
         self.unfinished -= 1
-        return outcome
+        return result
 
 
-class Worker:
+class JobRunner:
     """Replays one bag after the other with the same engine.
 
     Raises what `open_runtime` does.
     """
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: FleetPlan) -> None:
         self._plan = plan
         self._runtime = open_runtime(plan.model, backend=plan.backend, threads=plan.threads)
 
@@ -203,10 +203,10 @@ class Worker:
         """The engine, as a user would name it."""
         return self._runtime.name
 
-    def replay(self, job: Job) -> Outcome:
+    def replay(self, job: Job) -> JobResult:
         """Replay a bag, from where an interrupted replay was.
 
-        What is wrong with the bag or its files is told by the outcome. After any other exception
+        What is wrong with the bag or its files is told by the result. After any other exception
         the engine may be hurt, and the worker is to be replaced.
         """
         start = time.perf_counter()
@@ -222,17 +222,17 @@ class Worker:
         except Exception as error:  # of any backend
             _log.error("closing %s failed: %s", self._runtime.name, error)
 
-    def _replay(self, job: Job) -> Outcome:
+    def _replay(self, job: Job) -> JobResult:
         settings, tracking = self._plan.settings, self._plan.tracking
         try:
             summary = replay(job.bag, self._runtime, job.out, settings, tracking, resume=True)
         except FinishedError as error:
             done = error.journal
-            state = State.DAMAGED if done.damage else State.DONE_BEFORE
-            return Outcome(job, state, done.frames, done.failed, reason=done.damage)
-        return Outcome(
+            state = JobState.DAMAGED if done.damage else JobState.DONE_BEFORE
+            return JobResult(job, state, done.frames, done.failed, reason=done.damage)
+        return JobResult(
             job,
-            State.DAMAGED if summary.damage else State.DONE,
+            JobState.DAMAGED if summary.damage else JobState.DONE,
             summary.frames,
             summary.failed,
             summary.seconds,
@@ -240,23 +240,23 @@ class Worker:
         )
 
 
-def replay_serially(jobs: Sequence[Job], plan: Plan) -> Iterator[Outcome]:
-    """Replay bags one after the other in this process; the outcomes as they come.
+def replay_serially(jobs: Sequence[Job], plan: FleetPlan) -> Iterator[JobResult]:
+    """Replay bags one after the other in this process; the results as they come.
 
     Raises what `open_runtime` does.
     """
-    queue, worker = Queue(jobs), Worker(plan)
+    queue, worker = JobQueue(jobs), JobRunner(plan)
     try:
         while job := queue.take():
             try:
-                outcome = worker.replay(job)
+                result = worker.replay(job)
             except Exception as error:  # a bug, or an engine that is lost: the next bag may work
                 _log.exception("%s: unexpected", job.name)
-                outcome = failure(job, f"{type(error).__name__}: {error}")
+                result = failure(job, f"{type(error).__name__}: {error}")
                 worker.close()
-                worker = Worker(plan)
-            if settled := queue.settle(outcome):
-                yield settled
+                worker = JobRunner(plan)
+            if completed := queue.complete(result):
+                yield completed
     finally:
         worker.close()
 
@@ -264,16 +264,16 @@ def replay_serially(jobs: Sequence[Job], plan: Plan) -> Iterator[Outcome]:
 # --- the report ----------------------------------------------------------------------------------
 
 
-def table(outcomes: Sequence[Outcome]) -> str:
+def table(results: Sequence[JobResult]) -> str:
     """A row for each bag, the reasons of what went wrong, and the sum."""
-    outcomes = sorted(outcomes, key=lambda outcome: natural_key(outcome.job.bag))
-    width = max(len("bag"), *(len(outcome.job.name) for outcome in outcomes))
+    results = sorted(results, key=lambda result: natural_key(result.job.bag))
+    width = max(len("bag"), *(len(result.job.name) for result in results))
     lines = [f"{'bag':{width}}  {'frames':>8}  {'failed':>6}  {'seconds':>8}  state"]
     lines += [
         f"{o.job.name:{width}}  {o.frames:8}  {o.failed:6}  {o.seconds:8.1f}  {o.state.value}"
-        for o in outcomes
+        for o in results
     ]
-    lines += [f"{o.job.name}: {o.reason}" for o in outcomes if o.reason]
-    counts = {state: sum(o.state is state for o in outcomes) for state in State}
+    lines += [f"{o.job.name}: {o.reason}" for o in results if o.reason]
+    counts = {state: sum(o.state is state for o in results) for state in JobState}
     told = ", ".join(f"{count} {state.value}" for state, count in counts.items() if count)
-    return "\n".join([*lines, f"{len(outcomes)} bags: {told}"])
+    return "\n".join([*lines, f"{len(results)} bags: {told}"])

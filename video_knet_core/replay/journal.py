@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..output_files import is_new, write_text
-from .settings import ReplayError
+from .replay_settings import ReplayError
 
 FORMAT = 1
 NAME = "replay.json"

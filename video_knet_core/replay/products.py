@@ -19,7 +19,7 @@ from ..ros_messages.conversions import nanoseconds
 from ..types import ClassTable
 from ..visualize import overlay
 from .camera import Processed
-from .settings import ReplayError, ReplaySettings
+from .replay_settings import ReplayError, ReplaySettings
 
 
 class Products:

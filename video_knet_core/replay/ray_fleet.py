@@ -18,8 +18,8 @@ from typing import Any
 
 from .. import __version__
 from ..engine.selector import GPU_BACKENDS
-from .fleet import Job, Outcome, Plan, Queue, Worker, failure
-from .settings import ReplayError
+from .fleet import FleetPlan, Job, JobQueue, JobResult, JobRunner, failure
+from .replay_settings import ReplayError
 
 LOCAL = "local"
 OBJECT_STORE = 80 << 20
@@ -36,13 +36,13 @@ class FleetError(ReplayError):
 
 def replay_on_ray(
     jobs: Sequence[Job],
-    plan: Plan,
+    plan: FleetPlan,
     out: Path,
     folder: Path,
     address: str = LOCAL,
     workers: int | None = None,
-) -> Iterator[Outcome]:
-    """Replay bags on a Ray cluster; the outcomes as they come.
+) -> Iterator[JobResult]:
+    """Replay bags on a Ray cluster; the results as they come.
 
     A worker has a GPU for itself if there are GPUs and the engine uses them, else as many cores as
     an engine has threads.
@@ -63,19 +63,19 @@ def replay_on_ray(
         ConnectionError: the address is "auto", and there is no cluster.
     """
     with _connected(address), _marker(out) as marker:
-        crew = _Crew(Queue(jobs), plan, Place(marker, folder, __version__))
+        pool = _WorkerPool(JobQueue(jobs), plan, SharedDisk(marker, folder, __version__))
         try:
-            crew.hire(
+            pool.start(
                 min(workers or len(jobs), len(jobs)),
                 wait=workers is not None and address != LOCAL,
             )
-            yield from crew.outcomes()
+            yield from pool.results()
         finally:
-            crew.dismiss()
+            pool.shutdown()
 
 
 @dataclass(frozen=True)
-class Place:
+class SharedDisk:
     """By which a machine shows that it sees the same disk and has the same program."""
 
     marker: Path
@@ -98,31 +98,31 @@ class Place:
 
 
 class _RayWorker:
-    """A `Worker` in a process of Ray."""
+    """A `JobRunner` in a process of Ray."""
 
-    def open(self, plan: Plan, place: Place) -> str:
+    def open(self, plan: FleetPlan, place: SharedDisk) -> str:
         """Open the engine; returns its backend."""
         logging.basicConfig(level=logging.WARNING, format="%(message)s", force=True)
         place.check()
-        self._worker = Worker(plan)
+        self._worker = JobRunner(plan)
         return self._worker.backend
 
-    def replay(self, job: Job) -> Outcome:
-        """See `Worker.replay`."""
+    def replay(self, job: Job) -> JobResult:
+        """See `JobRunner.replay`."""
         return self._worker.replay(job)
 
 
-class _Crew:
+class _WorkerPool:
     """The workers: those that are busy, those that open their engine, and those that are free."""
 
-    def __init__(self, queue: Queue, plan: Plan, place: Place) -> None:
+    def __init__(self, queue: JobQueue, plan: FleetPlan, place: SharedDisk) -> None:
         self._queue, self._plan, self._place = queue, plan, place
         self._share: dict[str, float] = {"CPU": plan.threads}
         self._pending: dict[Any, tuple[Any, Job | None]] = {}
         """What is awaited -> the worker, and its bag; None if it opens its engine."""
         self._free: list[Any] = []
 
-    def hire(self, most: int, wait: bool) -> None:
+    def start(self, most: int, wait: bool) -> None:
         """Start the workers: as many as there is room for, or all, of which some may have to wait.
 
         Raises:
@@ -138,10 +138,10 @@ class _Crew:
         if room < most and wait:
             _log.warning("there is room for %d of %d workers now; the others wait", room, most)
         for _ in range(most if wait else min(most, room)):
-            self._start()
+            self._start_worker()
 
-    def outcomes(self) -> Iterator[Outcome]:
-        """Give bags to free workers until all have an outcome."""
+    def results(self) -> Iterator[JobResult]:
+        """Give bags to free workers until all have an result."""
         import ray
 
         while self._queue.unfinished:
@@ -150,10 +150,10 @@ class _Crew:
             worker, job = self._pending.pop(done)
             if job is None:
                 self._opened(done, worker)
-            elif outcome := self._queue.settle(self._done(done, worker, job)):
-                yield outcome
+            elif result := self._queue.complete(self._done(done, worker, job)):
+                yield result
 
-    def dismiss(self) -> None:
+    def shutdown(self) -> None:
         """End all workers; what they are at can be resumed."""
         import ray
 
@@ -186,7 +186,7 @@ class _Crew:
             .remote()
         )
 
-    def _start(self) -> None:
+    def _start_worker(self) -> None:
         worker = self._new(self._share)
         self._pending[worker.open.remote(self._plan, self._place)] = worker, None
 
@@ -208,18 +208,18 @@ class _Crew:
                 raise _cause(error) from None
             _log.warning("a worker is left out: %s", _line(error))
 
-    def _done(self, done: Any, worker: Any, job: Job) -> Outcome:
-        """The outcome of a bag; a worker that died, or whose engine may be hurt, is replaced."""
+    def _done(self, done: Any, worker: Any, job: Job) -> JobResult:
+        """The result of a bag; a worker that died, or whose engine may be hurt, is replaced."""
         import ray
 
         try:
-            outcome: Outcome = ray.get(done)
+            result: JobResult = ray.get(done)
         except ray.exceptions.RayError as error:
             ray.kill(worker)
-            self._start()
+            self._start_worker()
             return failure(job, _line(error))
         self._free.append(worker)
-        return outcome
+        return result
 
 
 @contextmanager

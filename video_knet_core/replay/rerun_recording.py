@@ -12,7 +12,7 @@ import numpy as np
 from ..types import NO_CLASS, ClassTable, Track
 from ..visualize import track_color
 from .camera import Processed
-from .settings import ReplayError
+from .replay_settings import ReplayError
 
 APPLICATION = "video_knet"
 QUALITY = 85

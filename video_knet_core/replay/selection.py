@@ -12,7 +12,7 @@ from ..bags.definitions import IMAGE_TYPES, Embedded
 from ..engine.base import ModelInfo
 from ..ros_messages.outputs import ALL_OUTPUTS, topic_of
 from ..tasks import TASKS
-from .settings import EmptyReplayError, ReplayError, ReplaySettings
+from .replay_settings import EmptyReplayError, ReplayError, ReplaySettings
 
 _log = logging.getLogger(__name__)
 NODE = "/video_knet"

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ...config import TrackingConfig
 from ...types import ClassTable
 from ..camera import Processed
-from ..settings import ReplaySettings
+from ..replay_settings import ReplaySettings
 from .camera_notes import CameraNotes
 from .latency import quantiles
 from .lifelines import Lifeline

@@ -29,6 +29,7 @@ from .camera import CameraReplay, Decoded, Processed
 from .journal import UNFINISHED, open_journal
 from .order import in_stamp_order
 from .products import Products
+from .replay_settings import EmptyReplayError, ReplayError, ReplaySettings
 from .report.page import write_page
 from .report.report import Facts, Outcome, Report, in_words
 from .rerun_recording import RerunRecording
@@ -40,7 +41,6 @@ from .selection import (
     time_range,
     topics_to_copy,
 )
-from .settings import EmptyReplayError, ReplayError, ReplaySettings
 
 BATCH = 1 << 20
 """Bytes after which messages are handed on though no image follows."""
@@ -161,7 +161,9 @@ class _Replay:
         }
         self._report = Report(self._facts(path, tracking), out) if settings.report else None
         self._restore()
-        self._copied = topics_to_copy(self._contents, self._nodes) if settings.merge else {}
+        self._copied = (
+            topics_to_copy(self._contents, self._nodes) if settings.include_input_topics else {}
+        )
         self._part: Ros2Writer | None = None
         self._products: dict[str, Products] = {}
         try:
@@ -171,7 +173,7 @@ class _Replay:
             self._close()
             raise
         self._files = Background()
-        self._part_frames = 0
+        self._frames_in_part = 0
         self._damage = ""
         self._messages = self._journal.messages
         self._frames = self._journal.frames
@@ -238,9 +240,9 @@ class _Replay:
         if topic in self._cameras and (result := self._cameras[topic].process(message, decoded)):
             self._files.later(partial(self._write, message, result))
             self._frames += 1
-            self._part_frames += 1
+            self._frames_in_part += 1
             self._bar.update()
-        if self._part_frames >= self._settings.part_frames:
+        if self._frames_in_part >= self._settings.split_frames:
             self._files.now(self._finish_part)
 
     # --- results out, in the thread for files
@@ -296,7 +298,7 @@ class _Replay:
             (self._out / old).unlink(missing_ok=True)
         if journal.parts:
             write_metadata(self._out / "bag", journal.parts)
-        self._part_frames = 0
+        self._frames_in_part = 0
 
     def _move_part(self, number: int) -> None:
         folder, target = self._out / UNFINISHED / "bag", self._out / "bag"

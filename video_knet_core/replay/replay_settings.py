@@ -31,7 +31,7 @@ class ReplaySettings:
     """For the bag, of those that the model's task has; none = the usual ones. See `OUTPUTS`."""
     rle: bool = False
     """Masks in the table, as the node's parameter."""
-    merge: bool = False
+    include_input_topics: bool = False
     """Copy what was read into the new bag."""
     overlay: bool = False
     """Also make videos."""
@@ -45,5 +45,5 @@ class ReplaySettings:
     """Also make a recording for the Rerun viewer."""
     storage: str = "mcap"
     """Of the new bag: mcap, or sqlite3."""
-    part_frames: int = 1000
+    split_frames: int = 1000
     """Frames in a file of the new bag; an interrupted replay goes on from the last of them."""
