@@ -25,8 +25,8 @@ import torch
 from torch import nn
 
 from synthetic_street import SyntheticStreet
-from video_knet_core.config import ConfigError, ModelConfig
-from video_knet_core.config_io import load_yaml
+from video_knet_core.config import ModelConfig
+from video_knet_core.config_io import ConfigError, load_yaml
 from video_knet_core.data.pairs import FramePair
 from video_knet_core.data.street_frame import StreetFrame, street_ids
 from video_knet_core.engine.torch_runtime import TorchRuntime

@@ -62,7 +62,7 @@ ABOVE_THE_ENGINE = (
 
 def test_the_walk_finds_the_packages() -> None:
     assert {"video_knet_core.types", "video_knet_core.model", "video_knet_ros"} <= set(MODULES)
-    assert size.Import("video_knet_core.config", "video_knet_core.types", False) in IMPORTS
+    assert size.Import("video_knet_core.config_io", "video_knet_core.types", False) in IMPORTS
 
 
 def test_a_name_in_a_registry_is_an_import(tmp_path: Path) -> None:

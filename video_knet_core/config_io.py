@@ -1,61 +1,79 @@
-"""Configurations from plain data, as in YAML or JSON, and back.
+"""Settings classes that pydantic checks, and their way from YAML or JSON and back.
 
-An unknown key is an error that names the nearest known one.
+All their errors are `ConfigError`s of one form, "key: expected X, got Y", made in one place.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
-import math
-import types
+import functools
+import json
 import typing
 from collections import Counter
-from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
+import pydantic
 import yaml
+from pydantic import AfterValidator, ConfigDict, PlainSerializer, PlainValidator, TypeAdapter
+from typing_extensions import dataclass_transform
 
-from .config import ConfigError, short
 from .types import ClassTable
 
 T = TypeVar("T")
+_STRICT = ConfigDict(strict=True, allow_inf_nan=False, extra="forbid", validate_default=False)
 
 
-def from_dict(cls: type[T], data: Any, where: str = "") -> T:
-    """Build the dataclass `cls` from plain data; ConfigError on unknown keys and wrong types."""
-    if not isinstance(data, dict):
-        raise ConfigError(f"{where or cls.__name__}: expected a mapping, got {short(data)}")
-    hints = typing.get_type_hints(cls)
-    known = [f.name for f in dataclasses.fields(cls)]  # type: ignore[arg-type]
-    for key in data:
-        if key not in known:
-            near = difflib.get_close_matches(str(key), known, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else f"; known keys: {known}"
-            raise ConfigError(f"unknown key {_join(where, key)!r}{hint}")
-    for key in _required(cls):
-        if key not in data:
-            got = short(list(data))
-            raise ConfigError(f"{where or cls.__name__}: expected the key {key!r}, got {got}")
-    return cls(**{k: _convert(hints[k], v, _join(where, k)) for k, v in data.items()})
+class ConfigError(ValueError):
+    """An unusable configuration; the message names the key, what is expected and what it got."""
+
+
+def expect(condition: bool, key: str, expected: object, got: object) -> None:
+    """ConfigError "`key`: expected `expected`, got `got`" unless `condition` holds."""
+    if not condition:
+        raise ConfigError(f"{key}: expected {expected}, got {_short(got)}")
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(dataclasses.field,))
+def settings_class(cls: type[T]) -> type[T]:
+    """Make a class a frozen dataclass whose fields pydantic checks against their types.
+
+    Ranges of numbers are `Annotated[..., Field(ge=..., le=...)]`, rules between fields stand in
+    `__post_init__` as `expect`. A value that does not fit is a ConfigError, also when replaced.
+    """
+    made: Any = pydantic.dataclasses.dataclass(frozen=True, config=_STRICT)(cls)
+    checked = made.__init__
+
+    @functools.wraps(checked)
+    def init(self: Any, *values: Any, **named: Any) -> None:
+        try:
+            checked(self, *values, **named)
+        except pydantic.ValidationError as error:
+            raise _config_error(cls, error) from None
+
+    made.__init__ = init
+    return typing.cast(type[T], made)
+
+
+def from_dict(cls: type[T], data: Any) -> T:
+    """Build a settings class from plain data; ConfigError names the key that is wrong."""
+    try:  # JSON, since there lists are tuples and mappings settings, while numbers stay strict
+        return TypeAdapter(cls).validate_json(json.dumps(data, default=repr))
+    except pydantic.ValidationError as error:
+        raise _config_error(cls, error) from None
+    except (TypeError, ValueError, RecursionError) as error:  # such as a list that holds itself
+        raise ConfigError(f"{cls.__name__}: expected plain data, got {error}") from None
 
 
 def to_dict(config: Any) -> dict[str, Any]:
     """Plain data of a dataclass, ready for YAML or JSON; `from_dict` is the inverse."""
-    return {f.name: _plain(getattr(config, f.name)) for f in dataclasses.fields(config)}
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, ClassTable):
-        return value.to_rows()
-    if dataclasses.is_dataclass(value):
-        return to_dict(value)
-    return [_plain(item) for item in value] if isinstance(value, tuple) else value
+    data: dict[str, Any] = TypeAdapter(type(config)).dump_python(config, mode="json")
+    return data
 
 
 def load_yaml(cls: type[T], path: str | Path) -> T:
-    """Read a dataclass from a YAML file; errors name the file."""
+    """Read a settings class from a YAML file; errors name the file."""
     path = Path(path)
     try:
         data = path.read_bytes()
@@ -69,6 +87,84 @@ def load_yaml(cls: type[T], path: str | Path) -> T:
         return from_dict(cls, _parse(data))
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
+
+
+# --- types of fields -----------------------------------------------------------------------------
+
+
+def _without_null(text: str) -> str:
+    if "\0" in text:
+        raise ValueError(f"expected text without null characters, got {_short(text)}")
+    return text
+
+
+def _class_table(rows: Any) -> ClassTable:
+    if isinstance(rows, ClassTable):
+        return rows
+    if not isinstance(rows, list) or not rows:
+        raise ValueError(f"expected a list of classes, got {_short(rows)}")
+    try:
+        return ClassTable.from_rows(rows)
+    except (TypeError, KeyError) as error:
+        raise ValueError(error) from None
+
+
+Text = Annotated[str, AfterValidator(_without_null)]
+"""Text that may be the name of a file."""
+Classes = Annotated[ClassTable, PlainValidator(_class_table), PlainSerializer(ClassTable.to_rows)]
+"""A class table; its rows in plain data."""
+
+
+# --- errors --------------------------------------------------------------------------------------
+
+
+def _config_error(cls: type, error: pydantic.ValidationError) -> ConfigError:
+    """The first fault that pydantic found, as "key: expected X, got Y"."""
+    fault = error.errors(include_url=False)[0]
+    *above, last = fault["loc"] or ("",)
+    key, got = ".".join(map(str, fault["loc"])), _short(fault["input"])
+    match fault["type"]:
+        case "unexpected_keyword_argument":
+            return _unknown_key(key, str(last), _keys_at(cls, above))
+        case "missing" | "missing_argument":
+            where = ".".join(map(str, above)) or cls.__name__
+            return ConfigError(f"{where}: expected the key {last!r}, got none")
+        case "value_error":  # raised by a class of settings, or by the type of one of its fields
+            reason = fault["ctx"]["error"]
+            mark = "." if isinstance(reason, ConfigError) else ": "
+            return ConfigError(f"{key}{mark if key else ''}{reason}")
+        case "dataclass_type" | "dataclass_exact_type":
+            expected = "a mapping"
+        case _:
+            expected = fault["msg"].removeprefix("Input should be ")
+    return ConfigError(f"{key or cls.__name__}: expected {expected}, got {got}")
+
+
+def _unknown_key(key: str, name: str, known: list[str]) -> ConfigError:
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"known keys: {known}"
+    return ConfigError(f"unknown key {key!r}; {hint}")
+
+
+def _keys_at(cls: Any, path: list[int | str]) -> list[str]:
+    """The keys of the settings at a path of keys below those of `cls`."""
+    for key in path:
+        if isinstance(key, str):  # else the place in a list
+            hint = typing.get_type_hints(cls)[key]
+            cls = next(t for t in (hint, *typing.get_args(hint)) if dataclasses.is_dataclass(t))
+    return [field.name for field in dataclasses.fields(cls)]
+
+
+def _short(value: object) -> str:
+    """A value of any kind and size, for a message."""
+    try:
+        text = repr(value)
+    except ValueError:  # an integer of too many digits
+        text = f"a {type(value).__name__}"
+    return text if len(text) <= 100 else f"{text[:96]} ..."
+
+
+# --- YAML ----------------------------------------------------------------------------------------
 
 
 class _Loader(yaml.SafeLoader):
@@ -92,60 +188,8 @@ def _parse(data: bytes) -> Any:
     except ConfigError:
         raise
     except RecursionError:
-        raise ConfigError("is not YAML that can be read: it is nested too deeply") from None
+        raise ConfigError("expected YAML, got one that is nested too deeply") from None
     # PyYAML lets through what its converters of dates, numbers and explicit tags raise:
     # "2020-13-01", "!!int x", "!!bool x", "!!timestamp x"
     except (yaml.YAMLError, ValueError, TypeError, LookupError, AttributeError) as error:
-        raise ConfigError(f"is not YAML: {error}") from None
-
-
-def _required(cls: type) -> list[str]:
-    """Fields without a default."""
-    missing = dataclasses.MISSING
-    fields = dataclasses.fields(cls)
-    return [f.name for f in fields if f.default is missing and f.default_factory is missing]
-
-
-def _join(where: str, key: object) -> str:
-    return f"{where}.{key}" if where else str(key)
-
-
-def _convert(hint: Any, value: Any, where: str) -> Any:
-    if isinstance(hint, types.UnionType):  # X | None
-        if value is None:
-            return None
-        hint = next(a for a in typing.get_args(hint) if a is not type(None))
-    if hint is ClassTable:
-        return _class_table(value, where)
-    if dataclasses.is_dataclass(hint):
-        return from_dict(hint, value, where)  # type: ignore[arg-type]
-    if typing.get_origin(hint) is tuple:
-        if not isinstance(value, (list, tuple)):
-            raise ConfigError(f"{where}: expected a list, got {short(value)}")
-        inner = typing.get_args(hint)[0]
-        return tuple(_convert(inner, v, where) for v in value)
-    if hint is float:
-        return _number(value, where)
-    if not isinstance(value, hint) or (hint is not bool and isinstance(value, bool)):
-        raise ConfigError(f"{where}: expected {hint.__name__}, got {short(value)}")
-    if hint is str and "\0" in value:
-        raise ConfigError(f"{where}: expected text without null characters, got {value!r}")
-    return value
-
-
-def _number(value: Any, where: str) -> float:
-    """A finite one; integers are taken as well, unless they are too large."""
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        with suppress(OverflowError):  # of an integer
-            if math.isfinite(number := float(value)):
-                return number
-    raise ConfigError(f"{where}: expected a finite number, got {short(value)}")
-
-
-def _class_table(rows: Any, where: str) -> ClassTable:
-    if not isinstance(rows, list) or not rows:
-        raise ConfigError(f"{where}: expected a list of classes, got {short(rows)}")
-    try:
-        return ClassTable.from_rows(rows)
-    except (ValueError, TypeError, KeyError) as error:
-        raise ConfigError(f"{where}: {error}") from None
+        raise ConfigError(f"expected YAML, got {error}") from None

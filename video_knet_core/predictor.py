@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .config import ConfigError, TrackingConfig
+from .config import TrackingConfig
+from .config_io import ConfigError
 from .engine.base import Runtime
 from .geometry import LabelMap, NearestUpsampling, OverlappingMasks, Regions
 from .preprocess import check_image, resize

@@ -15,7 +15,8 @@ from tiny_onnx import write_tiny_model
 
 from synthetic_street import SyntheticStreet
 from video_knet_core.cli import main
-from video_knet_core.config import ASSOCIATIONS, ConfigError, TrackingConfig
+from video_knet_core.config import ASSOCIATIONS, TrackingConfig
+from video_knet_core.config_io import ConfigError
 from video_knet_core.engine.base import ModelInfo
 from video_knet_core.engine.selector import default_model_path, open_runtime
 from video_knet_core.geometry import NearestUpsampling

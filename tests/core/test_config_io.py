@@ -11,8 +11,8 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from video_knet_core.config import ConfigError, ModelConfig, TrackingConfig
-from video_knet_core.config_io import from_dict, load_yaml, to_dict
+from video_knet_core.config import ModelConfig, TrackingConfig
+from video_knet_core.config_io import ConfigError, from_dict, load_yaml, to_dict
 
 pytest.importorskip("torch", reason="the settings of a training need it")
 

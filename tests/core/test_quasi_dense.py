@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from video_knet_core.config import ConfigError, TrackingConfig
+from video_knet_core.config import TrackingConfig
 from video_knet_core.config_io import from_dict
 from video_knet_core.engine.base import ModelInfo
 from video_knet_core.geometry import Regions
@@ -267,11 +267,6 @@ def test_the_configuration_chooses_the_tracker(association, kind):
 
 def test_embeddings_with_our_additions_are_the_default():
     assert type(build_tracker()) is Tracker
-
-
-def test_an_unknown_association_is_a_config_error():
-    with pytest.raises(ConfigError, match="association must be one of .*, found 'bytes'"):
-        TrackingConfig(association="bytes")
 
 
 class OneThing:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from networks import small_config, small_network
 
-from video_knet_core.config import ConfigError
+from video_knet_core.config_io import ConfigError
 from video_knet_core.model.position import CODE_SIZE
 from video_knet_core.model.seeds import InstanceSeeds, convolve_parts
 from video_knet_core.training.losses import heat_loss
@@ -101,22 +101,23 @@ def test_a_seeded_network_has_a_heat_map_and_no_learned_kernels():
 
 
 @pytest.mark.parametrize(
-    ("setting", "message"),
+    "setting",
     [
-        ({"centers": False}, "kernels.centers True, found False"),
-        ({"position": False}, "kernels.position True, found False"),
-        ({"fusion": "update_dynamic_cov"}, "kernels.fusion 'none' or 'link_atten', found 'update_"),
-        ({"linking": "update_obj"}, "kernels.linking 'none' or 'ffn', found 'update_obj'"),
+        {"centers": False},
+        {"position": False},
+        {"fusion": "update_dynamic_cov"},
+        {"linking": "update_obj"},
     ],
 )
-def test_what_pairs_kernels_by_slot_does_not_go_with_seeds(setting, message):
-    with pytest.raises(ConfigError, match=message):
+def test_what_pairs_kernels_by_slot_does_not_go_with_seeds(setting):
+    ((key, got),) = setting.items()
+    with pytest.raises(ConfigError, match=f"kernels.{key}: .*, got {got!r}"):
         small_config(**{"seeds": True, "fusion": "link_atten"} | setting)
 
 
 def test_there_cannot_be_more_seeds_than_cells():
     config = small_config(seeds=True, things=64)
-    with pytest.raises(ConfigError, match="at most the 8 x 8 cells that seeds come from, found 65"):
+    with pytest.raises(ConfigError, match="kernels.things: .* 8 x 8 cells .*, got 65"):
         replace(config, width=32, height=32, kernels=replace(config.kernels, things=65))
 
 

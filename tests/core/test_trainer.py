@@ -24,8 +24,7 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
-from video_knet_core.config import ConfigError
-from video_knet_core.config_io import load_yaml, to_dict
+from video_knet_core.config_io import ConfigError, load_yaml, to_dict
 from video_knet_core.data.pairs import CropRange
 from video_knet_core.data.video import DatasetError
 from video_knet_core.model import checkpoint

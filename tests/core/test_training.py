@@ -12,8 +12,7 @@ import yaml
 from networks import CONFIGS, small_config, small_network
 from safetensors.torch import load_file
 
-from video_knet_core.config import ConfigError
-from video_knet_core.config_io import load_yaml, to_dict
+from video_knet_core.config_io import ConfigError, load_yaml, to_dict
 from video_knet_core.model.checkpoint import CheckpointError, save_model
 from video_knet_core.model.video_knet import VideoKNet
 from video_knet_core.training import losses

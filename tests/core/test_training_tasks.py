@@ -18,8 +18,8 @@ from networks import CONFIGS, small_config, small_network
 from street_fixtures import street_table, write_camvid, write_sprites
 from torch import Tensor
 
-from video_knet_core.config import BackboneConfig, ConfigError, ModelConfig, NeckConfig
-from video_knet_core.config_io import from_dict, load_yaml, to_dict
+from video_knet_core.config import BackboneConfig, ModelConfig, NeckConfig
+from video_knet_core.config_io import ConfigError, from_dict, load_yaml, to_dict
 from video_knet_core.data.clip_pairs import ClipPairs
 from video_knet_core.data.datasets import open_dataset
 from video_knet_core.data.pairs import FramePair

@@ -9,7 +9,8 @@ from golden import small_config as reference_config
 from networks import small_config, small_network, small_version
 from torch import Tensor
 
-from video_knet_core.config import BackboneConfig, ConfigError
+from video_knet_core.config import BackboneConfig
+from video_knet_core.config_io import ConfigError
 from video_knet_core.model.backbone import build_backbone
 from video_knet_core.model.kernels import (
     PreviousKernels,
@@ -196,7 +197,7 @@ def test_a_lean_neck_at_stride_8_gives_maps_half_as_large():
     config = small_config()
     coarse = VideoKNet(replace(config, neck=replace(config.neck, stride=8))).eval()
     assert coarse(torch.zeros(1, 3, 64, 96))[0].mask_logits.shape[-2:] == (8, 12)
-    with pytest.raises(ConfigError, match="neck.stride must be 4 or 8, found 16"):
+    with pytest.raises(ConfigError, match="stride: expected 4 or 8, got 16"):
         replace(config.neck, stride=16)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from ..bags.bag import BagError
-from ..config import ConfigError
+from ..config_io import ConfigError
 from ..data.frames import FrameError
 from ..engine.base import BackendError, ModelError
 

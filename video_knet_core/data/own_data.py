@@ -9,16 +9,14 @@ label_divisor + instance id, with instance 0 for stuff and crowds, and 65535 for
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from ..config import ConfigError
-from ..config_io import load_yaml
+from ..config_io import Classes, ConfigError, expect, load_yaml, settings_class
 from ..natural_order import is_hidden, natural_order
-from ..types import NO_CLASS, ClassTable
+from ..types import NO_CLASS
 from .label_png import label_file, read_values
 from .sequences import first_folder, list_folders, list_images, match_frames
 from .video import DatasetError, FrameFiles, Labels, Video, VideoList
@@ -27,21 +25,18 @@ VOID = 65535
 """Label of pixels to ignore."""
 
 
-@dataclass(frozen=True)
+@settings_class
 class OwnClasses:
     """The content of classes.yaml; `classes` has the rows of a model configuration."""
 
-    classes: ClassTable
+    classes: Classes
     label_divisor: int = 1000
     """Instance ids of one video are below this."""
 
     def __post_init__(self) -> None:
         largest = VOID // len(self.classes)
-        if not 1 <= self.label_divisor <= largest:
-            raise ConfigError(
-                f"label_divisor must be 1..{largest} for {len(self.classes)} classes in 16 bits, "
-                f"found {self.label_divisor}"
-            )
+        expected = f"1..{largest} for {len(self.classes)} classes in 16 bits"
+        expect(1 <= self.label_divisor <= largest, "label_divisor", expected, self.label_divisor)
 
 
 def open_own_data(root: Path, split: str) -> VideoList:

@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ..config import ConfigError
+from ..config_io import ConfigError
 from ..types import NO_CLASS, ClassTable, plain_name
 from .video import InstanceMasks
 

@@ -11,8 +11,8 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from ..config import ConfigError, ModelConfig
-from ..config_io import from_dict
+from ..config import ModelConfig
+from ..config_io import ConfigError, from_dict
 from ..tasks import TASKS
 from .base import ModelError, ModelInfo
 

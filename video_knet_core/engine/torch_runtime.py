@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..config import ConfigError
+from ..config_io import ConfigError
 from ..model.checkpoint import CheckpointError, load_model, sha256
 from ..model.kernels import PreviousKernels
 from ..model.video_knet import VideoKNet

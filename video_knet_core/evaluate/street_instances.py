@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..config import ConfigError, TrackingConfig
+from ..config import TrackingConfig
+from ..config_io import ConfigError
 from ..data.street_frame import STREET_CLASSES, STREET_THINGS, StreetClip, street_ids
 from ..engine.base import ModelError, Runtime
 from ..metrics.vis import VideoInstanceAP

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import relu, relu6
 
-from ..config import BackboneConfig, ConfigError
+from ..config import BackboneConfig
+from ..config_io import ConfigError
 
 # expansion, channels, repeats, stride, kernel size of each group of blocks
 LITE0_BLOCKS = (

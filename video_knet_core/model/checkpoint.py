@@ -14,8 +14,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ..config import ConfigError, ModelConfig
-from ..config_io import from_dict, to_dict
+from ..config import ModelConfig
+from ..config_io import ConfigError, from_dict, to_dict
 from ..output_files import make_folder, replacing
 from .video_knet import VideoKNet
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ..config import ConfigError, TrackingConfig
+from ..config import TrackingConfig
+from ..config_io import ConfigError
 from .baselines import (
     AppearanceAssociation,
     ImageFeatures,

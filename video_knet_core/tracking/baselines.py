@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ..config import ConfigError
+from ..config_io import ConfigError
 from .association import Float, bi_softmax, cosine, mask_overlap
 from .detections import Pixels, ThingDetections
 from .strategy import Association, Expected, VectorAssociation

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from synthetic_street.pairs import StreetPairs
 
-from ..config import ConfigError, ModelConfig
+from ..config import ModelConfig
+from ..config_io import ConfigError
 from ..data.camvid import CamVid
 from ..data.clip_pairs import ClipPairs, StillPairs
 from ..data.copy_paste import CopyPaste

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from ..config import SEMANTIC_NECKS, ConfigError, ModelConfig
-from ..config_io import load_yaml
+from ..config import SEMANTIC_NECKS, ModelConfig
+from ..config_io import ConfigError, load_yaml
 from ..model.checkpoint import load_model
 from ..model.official import official_difference, read_official, translate
 from ..model.video_knet import VideoKNet

@@ -57,7 +57,7 @@ class Outcome:
 
 def in_words(settings: ReplaySettings, tracking: TrackingConfig) -> dict[str, str]:
     """What was asked for: names and values of those options that are not the usual ones."""
-    words = {"Association": tracking.association}
+    words: dict[str, str] = {"Association": tracking.association}
     if settings.every > 1:
         words["Images"] = f"one in {settings.every}"
     if settings.start:
