@@ -118,8 +118,7 @@ def test_chunks_outside_a_range_are_not_decompressed(make, tmp_path, monkeypatch
         sizes.append(1)
         return decompress(*arguments)
 
-    monkeypatch.setattr("video_knet_core.bags.mcap.decompress", counted)
-    monkeypatch.setattr("video_knet_core.bags.rosbag1.decompress", counted)
+    monkeypatch.setattr("video_knet_core.bags.chunked.decompress", counted)
     assert images_in(path, since=FIRST + 8 * PERIOD) == ([8, 9], "")
     assert len(sizes) <= 3
 

@@ -15,7 +15,7 @@ from rosbags.highlevel import AnyReader
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
-from video_knet_core.bags.bag import BagDamage, BagError, Topic
+from video_knet_core.bags.bag import BagDamage, BagError, RecordedTopic
 from video_knet_core.bags.definitions import Embedded, decode, ros1_types, ros2_types
 from video_knet_core.bags.making import DELAY, FIRST_STAMP, BagFormat, make_bag
 from video_knet_core.bags.mcap import MAGIC
@@ -251,4 +251,4 @@ def test_a_type_of_somebody_else_is_copied_by_its_own_definition(tmp_path):
 
 def test_a_type_without_any_definition_is_named():
     with pytest.raises(BagError, match="/gains: .*other/msg/Gains"):
-        Embedded(Topic("/gains", "other/msg/Gains"))
+        Embedded(RecordedTopic("/gains", "other/msg/Gains"))

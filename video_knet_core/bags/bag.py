@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import IO, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 CDR = "cdr"
 ROS1 = "ros1"
@@ -21,7 +19,7 @@ class BagDamage(BagError):
 
 
 @dataclass(frozen=True)
-class Topic:
+class RecordedTopic:
     """A topic of a bag."""
 
     name: str
@@ -38,7 +36,7 @@ class Topic:
 class Message(NamedTuple):
     """A message as it was recorded."""
 
-    topic: Topic
+    topic: RecordedTopic
     time: int
     """When it was received [ns]; may be 0 or negative (simulated time)."""
     data: bytes
@@ -48,7 +46,7 @@ class Message(NamedTuple):
 class Contents:
     """What is in a bag."""
 
-    topics: tuple[Topic, ...]
+    topics: tuple[RecordedTopic, ...]
     """Several of one name if the bag has messages of several types on it."""
     counts: dict[str, int]
     """Messages by name of the topic, as far as the bag can be read."""
@@ -66,16 +64,11 @@ class Contents:
         return 0.0 if self.start is None or self.end is None else (self.end - self.start) * 1e-9
 
 
-class Bag(Protocol):
-    """A bag on disk."""
-
-    @property
-    def files(self) -> Sequence[Path]:
-        """The files that hold its messages."""
-        ...
+class StorageFile(Protocol):
+    """One file of a bag; messages of its errors begin with its name."""
 
     def contents(self) -> Contents:
-        """What is in it; BagError if it is no bag or nothing of it can be read."""
+        """What is in it, from its index or from all messages."""
         ...
 
     def messages(
@@ -89,71 +82,19 @@ class Bag(Protocol):
             until: receive time before which the others are [ns]; None = no limit.
 
         Raises:
-            BagDamage: after the last message, if some of the bag cannot be read.
+            BagDamage: after the last message, if some of the file cannot be read.
         """
         ...
 
 
-class StorageFile(Protocol):
-    """One file of a bag; messages of its errors begin with its name."""
-
-    def contents(self) -> Contents:
-        """As `Bag.contents`."""
-        ...
-
-    def messages(
-        self, names: Collection[str], since: int | None = None, until: int | None = None
-    ) -> Iterator[Message]:
-        """As `Bag.messages`; BagDamage where the file can be read no further."""
-        ...
-
-
-class EndOfData(ValueError):
-    """There are fewer bytes than the `expected` ones."""
-
-    def __init__(self, expected: int, at: int, size: int) -> None:
-        super().__init__(f"expected {expected} bytes at byte {at}, got {size - at} up to the end")
-        self.expected = expected
-
-
-class ExactReader:
-    """A file whose `read` gives exactly the bytes asked for, or raises `EndOfData`.
-
-    Libraries ask for as many bytes as a damaged file says: a plain file would give them fewer, or
-    all the rest for a negative number, or memory would be allocated for bytes that do not exist.
-    """
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file = file
-        self.size = file.seek(0, os.SEEK_END)
-        self._at = file.seek(0)
-
-    def tell(self) -> int:
-        """Position of the next byte."""
-        return self._at
-
-    def seek(self, at: int) -> None:
-        """Go to a byte of the file, or to its end."""
-        if not 0 <= at <= self.size:
-            raise EndOfData(at - self._at, self._at, self.size)
-        self._at = self._file.seek(at)
-
-    def read(self, size: int) -> bytes:
-        """The next bytes."""
-        if not 0 <= size <= self.size - self._at:
-            raise EndOfData(size, self._at, self.size)
-        self._at += size
-        return self._file.read(size)
-
-
 def in_range(time: int, since: int | None, until: int | None) -> bool:
-    """Whether a receive time is within the limits of `Bag.messages`."""
+    """Whether a receive time is within the limits of `StorageFile.messages`."""
     return (since is None or time >= since) and (until is None or time < until)
 
 
-def distinct(topics: Iterable[Topic]) -> tuple[Topic, ...]:
+def distinct(topics: Iterable[RecordedTopic]) -> tuple[RecordedTopic, ...]:
     """Each name with each type once; the definition is the first that there is."""
-    found: dict[tuple[str, str, str], Topic] = {}
+    found: dict[tuple[str, str, str], RecordedTopic] = {}
     for topic in topics:
         known = found.setdefault((topic.name, topic.type, topic.encoding), topic)
         if not known.definition and topic.definition:
@@ -165,7 +106,7 @@ def distinct(topics: Iterable[Topic]) -> tuple[Topic, ...]:
 
 def survey(messages: Iterator[Message]) -> Contents:
     """Contents of a bag without a usable index: everything is read."""
-    topics: dict[Topic, None] = {}
+    topics: dict[RecordedTopic, None] = {}
     counts: dict[str, int] = {}
     start: int | None = None
     end: int | None = None

@@ -21,7 +21,7 @@ from rosbags.typesys.store import Typestore
 from ..installation import shared_file
 from ..ros_messages.conversions import MessageTypes
 from ..ros_messages.detections import VisionTypes
-from .bag import CDR, ROS1, BagError, Message, Topic
+from .bag import CDR, ROS1, BagError, Message, RecordedTopic
 
 IMAGE, COMPRESSED_IMAGE = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
 IMAGE_TYPES = (IMAGE, COMPRESSED_IMAGE)
@@ -139,7 +139,7 @@ class Embedded:
             that cannot be understood.
     """
 
-    def __init__(self, topic: Topic) -> None:
+    def __init__(self, topic: RecordedTopic) -> None:
         if topic.encoding not in (CDR, ROS1):
             raise BagError(
                 f"{topic.name}: expected the encoding {CDR} or {ROS1}, got {topic.encoding!r}"
@@ -178,7 +178,7 @@ class Embedded:
     def _text_if_unknown(self) -> str:
         return self.definition if self.hash == UNKNOWN_HASH else ""
 
-    def is_of(self, topic: Topic) -> bool:
+    def is_of(self, topic: RecordedTopic) -> bool:
         """Whether messages of a topic of this name are of this type."""
         return (topic.type, topic.encoding) == (self.topic.type, self.topic.encoding)
 
@@ -197,7 +197,7 @@ def _unix_lines(text: str) -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
-def _types(definition: str, topic: Topic) -> dict:
+def _types(definition: str, topic: RecordedTopic) -> dict:
     """Types of an embedded definition; ROS 2 has no `seq` in a header."""
     if definition.startswith(IDL):
         types: dict = {}

@@ -12,8 +12,9 @@ from pathlib import Path, PurePosixPath
 
 import yaml
 
+from ..natural_order import is_hidden, natural_key
 from . import mcap, rosbag1, sqlite
-from .bag import ROS1, Bag, BagDamage, BagError, Contents, Message, StorageFile, joined
+from .bag import ROS1, BagDamage, BagError, Contents, Message, StorageFile, joined
 from .compression import ZSTD_MAGIC, CompressionError, ZstdError, decompress, open_zstd
 
 FORMATS: dict[bytes, Callable[[Path, str], StorageFile]] = {
@@ -40,14 +41,14 @@ def open_bag(path: str | Path) -> Bag:
     """
     path = Path(path).expanduser()
     if path.is_dir():
-        return Recording(*_files(path))
+        return Bag(*_files(path))
     if not path.is_file():
         raise BagError(f"no bag {path}")
-    return Recording([path])
+    return Bag([path])
 
 
-class Recording:
-    """Files that were recorded one after the other.
+class Bag:
+    """A bag on disk: files that were recorded one after the other.
 
     A file that cannot be read, or is damaged, costs what is in it; the others are read.
 
@@ -67,7 +68,7 @@ class Recording:
             raise BagError("; ".join(faults))
 
     def contents(self) -> Contents:
-        """See `Bag.contents`."""
+        """What is in it; BagError if nothing of it can be read."""
         parts: list[Contents] = []
         damages = list(self._missing)
         for path in self.files:
@@ -84,7 +85,7 @@ class Recording:
     def messages(
         self, names: Collection[str], since: int | None = None, until: int | None = None
     ) -> Iterator[Message]:
-        """See `Bag.messages`."""
+        """See `StorageFile.messages`."""
         damages = list(self._missing)
         for path in self.files:
             try:
@@ -201,11 +202,11 @@ def _present(folder: Path) -> list[Path]:
         (
             path
             for path in folder.iterdir()
-            if not path.name.startswith(".")
+            if not is_hidden(path.name)
             and Path(_plain(path.name)).suffix in SUFFIXES
             and path.is_file()
         ),
-        key=lambda path: (_natural(_plain(path.name)), path.suffix in COMPRESSED),
+        key=lambda path: (natural_key(_plain(path.name)), path.suffix in COMPRESSED),
     )
     first: dict[str, Path] = {}
     for path in paths:
@@ -246,9 +247,3 @@ def _follows(path: Path, last: Path) -> bool:
         m.groups() for m in series if m
     )
     return (stem, suffix) == (last_stem, last_suffix) and int(number) > int(last_number)
-
-
-def _natural(name: str) -> list[tuple[int, int, str]]:
-    """For sorting: numbers by value, the rest as text."""
-    parts = re.findall(r"(\d+)|(\D+)", name)
-    return [(0, int(number), number) if number else (1, 0, text) for number, text in parts]

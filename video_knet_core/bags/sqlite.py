@@ -18,7 +18,7 @@ from .bag import (
     BagError,
     Contents,
     Message,
-    Topic,
+    RecordedTopic,
     distinct,
     joined,
     survey,
@@ -99,7 +99,7 @@ class SqliteFile:
         return database
 
 
-def _read_topics(database: sqlite3.Connection) -> dict[int, Topic]:
+def _read_topics(database: sqlite3.Connection) -> dict[int, RecordedTopic]:
     topics, definitions = _columns(database, "topics"), _read_definitions(database)
     qos = "offered_qos_profiles" if "offered_qos_profiles" in topics else "''"
     digest = "type_description_hash" if "type_description_hash" in topics else "''"
@@ -110,7 +110,7 @@ def _read_topics(database: sqlite3.Connection) -> dict[int, Topic]:
             raise TypeError(f"expected texts for topic {number}, got {(name, kind, encoding)}")
         definition = definitions.get((kind, type_hash)) or definitions.get((kind, None), "")
         profiles = profiles if isinstance(profiles, str) else ""
-        found[number] = Topic(name, type_name(kind), encoding, definition, profiles)
+        found[number] = RecordedTopic(name, type_name(kind), encoding, definition, profiles)
     return found
 
 

@@ -12,9 +12,9 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from ..bags.bag import Bag, BagDamage, Message
+from ..bags.bag import BagDamage, Message
 from ..bags.definitions import MessageError
-from ..bags.opening import open_bag
+from ..bags.opening import Bag, open_bag
 from ..bags.writing import Ros2Writer, read_metadata, recorded_qos, write_metadata
 from ..config import TrackingConfig
 from ..data.frames import DEFAULT_FPS

@@ -7,7 +7,7 @@ import logging
 import re
 from collections.abc import Mapping, Sequence
 
-from ..bags.bag import CDR, ROS1, BagError, Contents, Topic
+from ..bags.bag import CDR, ROS1, BagError, Contents, RecordedTopic
 from ..bags.definitions import IMAGE_TYPES, Embedded
 from ..engine.base import ModelInfo
 from ..ros_messages.outputs import ALL_OUTPUTS, topic_of
@@ -22,7 +22,7 @@ LATCHED = ("class_map", "label_info")
 
 
 def time_range(contents: Contents, settings: ReplaySettings) -> tuple[int | None, int | None]:
-    """Receive times of `Bag.messages` [ns]; None = no limit.
+    """Receive times of `StorageFile.messages` [ns]; None = no limit.
 
     Raises:
         EmptyReplayError: the bag ends before it.
@@ -81,7 +81,7 @@ def choose_outputs(info: ModelInfo, wanted: Sequence[str]) -> tuple[str, ...]:
 
 
 def node_names(topics: Sequence[str]) -> dict[str, str]:
-    """Topic -> node whose outputs it gets, with a slash before it.
+    """RecordedTopic -> node whose outputs it gets, with a slash before it.
 
     A single camera gets those of `/video_knet`. Of several, each gets those of a node called after
     the camera, which is the topic without its last part: `/front` for `/front/image_raw`. If two
@@ -121,12 +121,12 @@ def topics_to_copy(contents: Contents, nodes: Mapping[str, str]) -> dict[str, Em
     return {name: found[name] for name in order if name in found}
 
 
-def has_images(topic: Topic) -> bool:
+def has_images(topic: RecordedTopic) -> bool:
     """Whether the messages of a topic are images that can be decoded."""
     return topic.type in IMAGE_TYPES and topic.encoding in (CDR, ROS1)
 
 
-def _listed(contents: Contents, topics: dict[str, Topic]) -> str:
+def _listed(contents: Contents, topics: dict[str, RecordedTopic]) -> str:
     rows = [
         f"{name} ({topic.type}, {contents.counts.get(name, 0)} messages)"
         for name, topic in sorted(topics.items())
