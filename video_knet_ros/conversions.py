@@ -1,18 +1,19 @@
-"""The conversions of the core, bound to the message classes of rclpy."""
+"""The conversions of the core, bound to the message classes and the clock of rclpy."""
 
 from __future__ import annotations
 
 from array import array
 
 from builtin_interfaces.msg import Time
-from sensor_msgs.msg import Image, RegionOfInterest
+from rclpy.clock import Clock
+from sensor_msgs.msg import CompressedImage, Image, RegionOfInterest
 from std_msgs.msg import Header
 
-from video_knet_core.ros_messages.conversions import Conversions, MessageTypes
-from video_knet_core.ros_messages.conversions import latency_ms as latency_ms
-from video_knet_core.ros_messages.conversions import nanoseconds as nanoseconds
-from video_knet_core.ros_messages.image_decoding import ImageError as ImageError
-from video_knet_core.ros_messages.image_decoding import to_rgb as to_rgb
+from video_knet_core.messages.image_messages import ImageError as ImageError
+from video_knet_core.messages.image_messages import to_rgb as to_rgb
+from video_knet_core.messages.result_messages import Conversions, MessageTypes
+from video_knet_core.messages.result_messages import latency_ms as latency_ms
+from video_knet_core.messages.result_messages import nanoseconds as nanoseconds
 
 from .msg import ClassInfo, ClassMap, TrackedInstance, TrackedInstanceArray
 
@@ -41,3 +42,30 @@ image_message = _conversions.image_message
 instance_array = _conversions.instance_array
 class_map = _conversions.class_map
 time_message = _conversions.time_message
+
+
+class ImageTimes:
+    """Times of images by the clock of a node, which may be simulated; any thread may use it.
+
+    ROS has 0 for "not set": in a header without a stamp, and on a simulated clock before it begins.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+
+    def stamp(self, message: Image | CompressedImage) -> int | None:
+        """Nanoseconds by which an image that arrives now is tracked.
+
+        Its stamp, or the time of its arrival if it has none; None if that is not known either.
+        """
+        now = self._clock.now().nanoseconds
+        return nanoseconds(message.header.stamp) or now or None
+
+    def age_ms(self, message: Image | CompressedImage) -> float:
+        """Milliseconds from its stamp until now; NaN without a stamp, or a clock."""
+        stamp = nanoseconds(message.header.stamp)
+        return latency_ms(stamp, self._clock.now().nanoseconds)
+
+    def simulated(self) -> float | None:
+        """Seconds on /clock, 0 before it begins; None unless the node goes by simulated time."""
+        return self._clock.now().nanoseconds / 1e9 if self._clock.ros_time_is_active else None

@@ -29,8 +29,8 @@ from video_knet_core.epochs import new_epoch
 
 from . import conversions, diagnostics, parameters, process
 from .camera_engine import ENGINE_OPTIONS, Engine
+from .conversions import ImageTimes
 from .frame_counts import FrameCounts
-from .image_times import ImageTimes
 from .lifecycle import AsyncLifecycleNode, RequestError
 from .outputs import Outputs
 from .snapshot import Snapshot

@@ -18,7 +18,7 @@ from vision_msgs.msg import (
     VisionClass,
 )
 
-from video_knet_core.ros_messages.detections import VisionConversions, VisionTypes
+from video_knet_core.messages.result_messages import VisionConversions, VisionTypes
 
 _conversions = VisionConversions(
     VisionTypes(

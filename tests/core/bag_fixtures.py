@@ -16,7 +16,7 @@ from video_knet_core.bags.definitions import IMAGE, decode, message_types, ros2_
 from video_knet_core.bags.making import BagFormat, make_bag
 from video_knet_core.bags.mcap import MAGIC
 from video_knet_core.bags.opening import open_bag
-from video_knet_core.ros_messages.conversions import Conversions
+from video_knet_core.messages.result_messages import Conversions
 
 TOPIC = "/camera/image_raw"
 PERIOD = 100_000_000

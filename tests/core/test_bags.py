@@ -20,7 +20,7 @@ from video_knet_core.bags.definitions import Embedded, decode, ros1_types, ros2_
 from video_knet_core.bags.making import DELAY, FIRST_STAMP, BagFormat, make_bag
 from video_knet_core.bags.mcap import MAGIC
 from video_knet_core.bags.opening import open_bag
-from video_knet_core.ros_messages.image_decoding import to_rgb
+from video_knet_core.messages.image_messages import to_rgb
 
 FORMS = [
     BagFormat(form, compression)

@@ -17,8 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from video_knet_core.ros_messages.image_decoding import ENCODINGS, ImageError, to_rgb
-from video_knet_core.ros_messages.image_structure import MAX_PIXELS
+from video_knet_core.messages.image_messages import ENCODINGS, MAX_PIXELS, ImageError, to_rgb
 
 FUZZ_MESSAGES = int(os.environ.get("VIDEO_KNET_FUZZ_MESSAGES", "20000"))
 """Damaged messages in `test_many_damaged_messages_are_decoded_or_rejected`."""

@@ -39,6 +39,7 @@ from video_knet_core.config import TrackingConfig
 from video_knet_core.data import submissions
 from video_knet_core.data.frames import open_frames
 from video_knet_core.engine.selector import open_runtime
+from video_knet_core.messages.result_messages import Conversions, nanoseconds
 from video_knet_core.output_files import OutputError, exclusive
 from video_knet_core.overlay_video import OverlayVideo
 from video_knet_core.recording import Recording
@@ -47,7 +48,6 @@ from video_knet_core.replay.background import AHEAD, ahead
 from video_knet_core.replay.bag_replay import replay
 from video_knet_core.replay.replay_settings import ReplayError, ReplaySettings
 from video_knet_core.replay.selection import node_names
-from video_knet_core.ros_messages.conversions import Conversions, nanoseconds
 from video_knet_core.tasks import TASKS as FACTS
 
 ALL = ReplaySettings(

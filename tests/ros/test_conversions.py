@@ -9,7 +9,7 @@ import pytest
 from harness import CLASSES, image_message
 from sensor_msgs.msg import Image
 
-from video_knet_core.ros_messages.image_decoding import to_rgb
+from video_knet_core.messages.image_messages import to_rgb
 from video_knet_ros import conversions
 
 RGB = np.random.default_rng(0).integers(0, 256, (6, 8, 3), np.uint8)

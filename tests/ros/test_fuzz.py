@@ -20,7 +20,7 @@ from rclpy.parameter import Parameter
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
-from video_knet_core.ros_messages.image_decoding import ImageError
+from video_knet_core.messages.image_messages import ImageError
 from video_knet_ros import parameters, process
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "1500"))

@@ -13,7 +13,7 @@ from rcl_interfaces.msg import Log
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
 
-from video_knet_core.ros_messages.outputs import IMAGE_OUTPUTS
+from video_knet_core.messages.topics import IMAGE_OUTPUTS
 from video_knet_ros import conversions
 from video_knet_ros.subscription import RateLimit
 

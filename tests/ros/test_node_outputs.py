@@ -24,7 +24,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import Image
 from video_knet_ros.msg import ClassMap, TrackedInstance, TrackedInstanceArray
 
-from video_knet_core.ros_messages.rle import mask_from_rle
+from video_knet_core.messages.result_messages import mask_from_rle
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from sensor_msgs.msg import Image, RegionOfInterest
 from video_knet_ros.msg import TrackedInstance
 
 from video_knet_core.geometry import LabelMap
-from video_knet_core.ros_messages.rle import mask_from_rle, run_lengths
+from video_knet_core.messages.result_messages import mask_from_rle, run_lengths
 from video_knet_core.types import PanopticFrame, StageTimes, Track, TrackState
 from video_knet_ros.conversions import instance_array
 

@@ -24,7 +24,7 @@ from video_knet_ros.msg import ClassMap, TrackedInstance, TrackedInstanceArray
 from video_knet_core.engine.hot_swap import HotSwapRuntime
 from video_knet_core.engine.onnx_runtime import OnnxRuntime
 from video_knet_core.engine.selector import open_runtime
-from video_knet_core.ros_messages.rle import mask_from_rle
+from video_knet_core.messages.result_messages import mask_from_rle
 from video_knet_ros import cameras, node, qos
 from video_knet_ros.worker import InferenceThread
 

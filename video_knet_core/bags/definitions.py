@@ -19,8 +19,7 @@ from rosbags.typesys.msg import normalize_msgtype
 from rosbags.typesys.store import Typestore
 
 from ..installation import shared_file
-from ..ros_messages.conversions import MessageTypes
-from ..ros_messages.detections import VisionTypes
+from ..messages.result_messages import MessageTypes, VisionTypes
 from .bag import CDR, ROS1, BagError, Message, RecordedTopic
 
 IMAGE, COMPRESSED_IMAGE = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..config import TrackingConfig
 from ..engine.selector import default_model_path
-from ..ros_messages.outputs import ALL_OUTPUTS
+from ..messages.topics import ALL_OUTPUTS
 from .arguments import add_association, add_json, add_model, positive, runtime_of
 from .errors import EXIT_FAULTS, NothingError, UsageError
 

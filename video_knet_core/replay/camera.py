@@ -28,11 +28,10 @@ from ..bags.writing import Ros2Writer, offered
 from ..config import TrackingConfig
 from ..engine.base import Runtime
 from ..epochs import epoch_of
+from ..messages.image_messages import ImageError, to_rgb
+from ..messages.result_messages import Conversions, VisionConversions, nanoseconds
+from ..messages.topics import IMAGE_OUTPUTS, topic_of
 from ..predictor import VideoPredictor
-from ..ros_messages.conversions import Conversions, nanoseconds
-from ..ros_messages.detections import VisionConversions
-from ..ros_messages.image_decoding import ImageError, to_rgb
-from ..ros_messages.outputs import IMAGE_OUTPUTS, topic_of
 from ..types import PanopticFrame, StageTimes
 from ..visualize import OPACITY
 from .replay_settings import ReplaySettings

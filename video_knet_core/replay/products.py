@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..data.submissions import write_step
+from ..messages.result_messages import nanoseconds
 from ..overlay_video import OverlayVideo
 from ..recording import table_row
-from ..ros_messages.conversions import nanoseconds
 from ..types import ClassTable
 from ..visualize import overlay
 from .camera import Processed

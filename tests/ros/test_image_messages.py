@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from sensor_msgs.msg import Image
 
-from video_knet_core.ros_messages.image_decoding import ENCODINGS, ImageError, to_rgb
+from video_knet_core.messages.image_messages import ENCODINGS, ImageError, to_rgb
 
 RGB = np.random.default_rng(0).integers(0, 256, (6, 8, 3), np.uint8)
 
