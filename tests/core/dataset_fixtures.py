@@ -251,7 +251,7 @@ def run_lengths(mask: np.ndarray) -> list[int]:
     return counts
 
 
-def write_own(root: Path) -> list[Expected]:
+def write_custom(root: Path) -> list[Expected]:
     root.mkdir(parents=True, exist_ok=True)
     rows = {"label_divisor": 2000, "classes": street_classes().to_rows()}
     (root / "classes.yaml").write_text(yaml.safe_dump(rows))
@@ -275,5 +275,5 @@ FIXTURES = {
     "vipseg": Fixture("vipseg", "val", write_vipseg),
     "vspw": Fixture("vspw", "val", write_vspw),
     "youtube_vis_2019": Fixture("youtube_vis_2019", "valid", write_youtube_vis),
-    "own": Fixture("own", "val", write_own),
+    "custom": Fixture("custom", "val", write_custom),
 }

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 from bag_fixtures import bag_of
-from dataset_fixtures import write_own
+from dataset_fixtures import write_custom
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tiny_onnx import write_tiny_model
@@ -24,7 +24,7 @@ FILES = [
     *("none", "none.onnx", "none.mcap", "empty.onnx", "empty.mcap", "empty.yaml", "empty.pth"),
     *("garbage.onnx", "garbage.mcap", "garbage.db3", "garbage.bag", "garbage.yaml", "garbage.png"),
     *("garbage.safetensors", "garbage.pth", "garbage.mp4", "garbage.npz", "folder", "folder.mcap"),
-    *("folder.onnx", "folder.yaml", "folder.safetensors", "images", "bag", "own", "tiny.onnx"),
+    *("folder.onnx", "folder.yaml", "folder.safetensors", "images", "bag", "custom", "tiny.onnx"),
     *("locked.onnx", "list.yaml", "dangling.onnx", "名前.onnx", "bad\udcff.onnx", "bad\udcff", ""),
     *("cut.mcap", "cut.onnx", "a" * 300, "~nobody/x", "/dev/null", ".", "..", "/proc/self/mem"),
 ]
@@ -33,7 +33,7 @@ NUMBERS = [
     *("9" * 30, "9" * 5000, "0x10", "2147483648", "1e9"),
 ]
 WORDS = [
-    *("auto", "torch", "onnxruntime-cpu", "all", "own", "kitti_step", "coco_panoptic", "camvid"),
+    *("auto", "torch", "onnxruntime-cpu", "all", "custom", "kitti_step", "coco_panoptic", "camvid"),
     *("val", "train", "embedding", "iou,embedding", "/camera/image_raw", "/none", "instances"),
     *("semantic", "sqlite3", "mcap", "ros1", "message", "file", "sm89", "sm1,,", "[", "*", "**"),
     *("64x96", "0x1", "99999x99999", "synthetic", "synthetic:x", "synthetic:" + "9" * 5000),
@@ -132,7 +132,7 @@ def pristine(tmp_path_factory) -> Path:
     (folder / "images").mkdir()
     for number in range(2):
         cv2.imwrite(str(folder / f"images/{number}.png"), np.zeros((48, 64, 3), np.uint8))
-    write_own(folder / "own")
+    write_custom(folder / "custom")
     for name in FILES:
         path = folder / name
         if name.startswith(("garbage", "名前", "bad")):

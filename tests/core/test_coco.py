@@ -1,4 +1,4 @@
-"""COCO's two kinds of labels on pictures, and polygons as masks."""
+"""COCO's two kinds of labels on pictures."""
 
 from __future__ import annotations
 
@@ -14,15 +14,10 @@ from video_knet_core.data.clip_pairs import StillPairs
 from video_knet_core.data.datasets import open_dataset
 from video_knet_core.data.json_index import load_json
 from video_knet_core.data.pairs import CropRange
-from video_knet_core.data.polygons import polygon_mask, polygons_mask
 from video_knet_core.data.video import DatasetError
 from video_knet_core.evaluate.tasks import evaluate_predictions
-from video_knet_core.metrics.rle import RunLengths
 
 SIZE = HEIGHT, WIDTH = 36, 48
-OUTLINE = [10.2, 5.4, 40.7, 8.1, 33.3, 30.9, 20.0, 22.5, 4.6, 28.8]
-PYCOCOTOOLS = "]63m04L4K4M4M22O000O100O10000O10000010O1O001O1O001O001O1O010OM3L4M3M3M3M3Mg7"
-"""pycocotools 2.0.11: merge(frPyObjects([OUTLINE], 36, 48))["counts"]"""
 
 
 def grey(level: int) -> np.ndarray:
@@ -178,31 +173,6 @@ def test_the_other_index_is_refused(panoptic):
     (panoptic / "annotations/instances_val2017.json").write_text(json.dumps(entries(133)))
     with pytest.raises(DatasetError, match="expected 80 categories, got 133"):
         open_dataset("coco_instances", panoptic, "val2017")
-
-
-def test_a_polygon_has_the_pixels_whose_centre_is_inside():
-    assert polygon_mask(
-        np.array([[1.5, 1.4], [4.6, 1.4], [4.6, 2.6], [1.5, 2.6]]), (4, 6)
-    ).tolist() == [
-        [False] * 6,
-        [False, True, True, True, True, False],
-        [False, True, True, True, True, False],
-        [False] * 6,
-    ]
-
-
-def test_polygons_are_joined_and_cut_at_the_border():
-    whole = np.array([[-5.0, -5.0], [20.0, -5.0], [20.0, 20.0], [-5.0, 20.0]])
-    assert polygons_mask([whole, whole], (8, 9)).all()
-    assert not polygons_mask([whole[:2]], (8, 9)).any(), "a line has no inside"
-    assert not polygons_mask([], (8, 9)).any()
-
-
-def test_a_polygon_is_that_of_pycocotools_but_for_single_pixels_of_its_edge():
-    official = RunLengths.from_coco({"size": SIZE, "counts": PYCOCOTOOLS}).mask()
-    own = polygon_mask(np.array(OUTLINE).reshape(-1, 2), SIZE)
-    assert own.sum() == official.sum() == 592
-    assert (own != official).sum() == 6
 
 
 def test_an_index_that_is_nested_too_deeply_is_named(tmp_path):

@@ -25,7 +25,7 @@ ROWS = [
 COMPLETE = {
     ModelConfig: {"classes": ROWS},
     TrainConfig: {"model": "model.yaml"},
-    ClipConfig: {"dataset": "own", "path": "mine"},
+    ClipConfig: {"dataset": "custom", "path": "mine"},
     TrackingConfig: {},
 }
 
@@ -64,7 +64,7 @@ def test_plain_data_and_back(kind):
         (TrainConfig, {"losses": {"balance": 1.5}}, "losses.balance"),
         (TrainConfig, {"data": {"synthetic_seeds": 0}}, "data.synthetic_seeds"),
         (TrainConfig, {"data": {"synthetic_seeds": 2_000_000}}, "data.synthetic_seeds"),
-        (TrainConfig, {"data": {"clips": [{"dataset": "own"}]}}, "data.clips"),
+        (TrainConfig, {"data": {"clips": [{"dataset": "custom"}]}}, "data.clips"),
         (TrainConfig, {"validation": {"every": -1}}, "validation.every"),
         (TrackingConfig, {"max_coast_s": math.inf}, "max_coast_s"),
         (TrackingConfig, {"birth_score": math.nan}, "birth_score"),

@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 import pytest
 from bag_fixtures import bag_of
-from dataset_fixtures import write_own
+from dataset_fixtures import write_custom
 from tiny_onnx import write_tiny_model
 
 import video_knet_core
@@ -146,7 +146,7 @@ MISSING = [
     ["replay", "none.mcap", "--out", "out"],
     ["replay", "--glob", "none*.mcap", "--out", "out"],
     ["eval", "camvid", "--root", "none"],
-    ["eval", "dataset", "own", "none"],
+    ["eval", "dataset", "custom", "none"],
 ]
 
 
@@ -196,12 +196,12 @@ def test_replay_of_many_bags_prints_one_json_document(model, tmp_path, capsys):
 
 
 def test_validate_data_prints_the_faults_as_one_json_document(tmp_path, capsys):
-    write_own(tmp_path)
-    assert main(["validate-data", "own", str(tmp_path), "--json"]) == 0
+    write_custom(tmp_path)
+    assert main(["validate-data", "custom", str(tmp_path), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["faults"] == []
     image = sorted((tmp_path / "val/images").rglob("*.png"))[0]
     image.write_bytes(b"broken")
-    assert main(["validate-data", "own", str(tmp_path), "--json"]) == 1
+    assert main(["validate-data", "custom", str(tmp_path), "--json"]) == 1
     (fault,) = json.loads(capsys.readouterr().out)["faults"]
     assert fault["split"] == "val" and image.stem in fault["where"] and fault["what"]
 
@@ -239,12 +239,12 @@ def test_an_empty_folder_is_no_video(tmp_path, capsys):
 
 
 def test_a_data_set_without_clips_is_an_error(tmp_path, capsys):
-    write_own(tmp_path)
+    write_custom(tmp_path)
     shutil.rmtree(tmp_path / "val")
     for folder in ("images", "labels"):
         (tmp_path / "val" / folder).mkdir(parents=True)
-    assert main(["validate-data", "own", str(tmp_path)]) in (1, 2)
-    assert main(["eval", "dataset", "own", str(tmp_path)]) in (1, 2)
+    assert main(["validate-data", "custom", str(tmp_path)]) in (1, 2)
+    assert main(["eval", "dataset", "custom", str(tmp_path)]) in (1, 2)
     assert "Traceback" not in capsys.readouterr().err
 
 

@@ -36,7 +36,7 @@ from video_knet_core.bags.definitions import (
 from video_knet_core.bags.making import DELAY, FIRST_STAMP, BagFormat, make_bag
 from video_knet_core.cli import main
 from video_knet_core.config import TrackingConfig
-from video_knet_core.data import submissions
+from video_knet_core.data import kitti_step
 from video_knet_core.data.frames import open_frames
 from video_knet_core.engine.selector import open_runtime
 from video_knet_core.messages.result_messages import Conversions, nanoseconds
@@ -476,7 +476,7 @@ def test_a_full_disk_ends_a_replay_which_can_be_resumed(runtime, tmp_path, monke
     def write_step(folder, camera, name, *maps):
         if name == "000009":
             raise OSError("no space left on device")
-        return submissions.write_step(folder, camera, name, *maps)
+        return kitti_step.write_step(folder, camera, name, *maps)
 
     with monkeypatch.context() as patched, pytest.raises(OSError, match="no space left"):
         patched.setattr(products, "write_step", write_step)

@@ -413,12 +413,12 @@ def test_a_resumed_run_keeps_the_best_of_before(tmp_path):
 @pytest.mark.parametrize("void", [False, True])
 def test_data_without_tracks_or_labels_is_validated_by_what_it_has(void, tmp_path):
     """As from nightly inspection: no things in it, or nothing labelled yet."""
-    FIXTURES["own"].write(tmp_path / "data" / "mine")
+    FIXTURES["custom"].write(tmp_path / "data" / "mine")
     for path in (tmp_path / "data/mine/val/panoptic").rglob("*.png"):
         labels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
         road = np.zeros_like(labels)
         cv2.imwrite(str(path), np.full_like(labels, 65535) if void else road)
-    validation = {"every": 1, "dataset": "own", "path": "mine", "clips": 1, "frames": 2}
+    validation = {"every": 1, "dataset": "custom", "path": "mine", "clips": 1, "frames": 2}
     path = write_run(tmp_path, small_network(), validation=validation)
     train_from_config(path, tmp_path / "out", tmp_path / "data", device="cpu")
     best = read_metadata(tmp_path / "out" / "best.safetensors")
@@ -428,8 +428,8 @@ def test_data_without_tracks_or_labels_is_validated_by_what_it_has(void, tmp_pat
 
 
 def test_a_data_set_may_be_the_validation(tmp_path):
-    FIXTURES["own"].write(tmp_path / "data" / "mine")
-    validation = {"every": 1, "dataset": "own", "path": "mine", "clips": 1, "frames": 2}
+    FIXTURES["custom"].write(tmp_path / "data" / "mine")
+    validation = {"every": 1, "dataset": "custom", "path": "mine", "clips": 1, "frames": 2}
     path = write_run(tmp_path, small_network(), validation=validation, steps=1)
     train_from_config(path, tmp_path / "out", tmp_path / "data", device="cpu")
     metrics = read_metadata(tmp_path / "out" / "best.safetensors")["metrics"]
@@ -447,8 +447,8 @@ def test_a_run_without_validation_needs_no_street():
 
 @pytest.mark.parametrize("settings", [{"path": "nowhere"}, {"split": "train"}])
 def test_a_validation_that_cannot_be_is_an_error_at_once(settings, tmp_path):
-    FIXTURES["own"].write(tmp_path / "mine")
-    config = ValidationConfig(**{"every": 1, "dataset": "own", "path": "mine"} | settings)
+    FIXTURES["custom"].write(tmp_path / "mine")
+    config = ValidationConfig(**{"every": 1, "dataset": "custom", "path": "mine"} | settings)
     with pytest.raises(DatasetError, match="nowhere|has no split 'train'"):
         Validation(config, small_config(), tmp_path)
 

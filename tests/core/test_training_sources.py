@@ -21,13 +21,13 @@ from video_knet_core.training.sources import open_sources
 from video_knet_core.training.train_config import DataConfig, TrainConfig
 from video_knet_core.types import ClassTable
 
-OWN = {"dataset": "own", "path": "mine", "split": "val"}
+CUSTOM = {"dataset": "custom", "path": "mine", "split": "val"}
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
     root = tmp_path_factory.mktemp("data")
-    FIXTURES["own"].write(root / "mine")
+    FIXTURES["custom"].write(root / "mine")
     return root
 
 
@@ -36,12 +36,12 @@ def data(*clips: dict, **settings) -> DataConfig:
 
 
 def test_a_data_set_alone(root, tmp_path):
-    sources = open_sources(data(OWN), small_config(), root, tmp_path)
+    sources = open_sources(data(CUSTOM), small_config(), root, tmp_path)
     assert [(share, type(source)) for share, source in sources] == [(1.0, ClipPairs)]
 
 
 def test_what_clips_leave_is_shared_by_stills_and_streets(root, tmp_path):
-    config = data({**OWN, "share": 0.75}, copy_paste_share=0.0)
+    config = data({**CUSTOM, "share": 0.75}, copy_paste_share=0.0)
     sources = open_sources(config, small_config(), root, tmp_path)
     assert [(share, type(source)) for share, source in sources] == [
         (0.75, ClipPairs),
@@ -50,7 +50,7 @@ def test_what_clips_leave_is_shared_by_stills_and_streets(root, tmp_path):
 
 
 def test_a_run_draws_labelled_samples_from_it(root, tmp_path):
-    clips = data({**OWN, "offsets": [-1], "scale": [1.0, 1.2]})
+    clips = data({**CUSTOM, "offsets": [-1], "scale": [1.0, 1.2]})
     settings = TrainConfig("model.yaml", steps=2, batch=1, height=64, width=96, data=clips)
     model = small_config()
     dataset = PairDataset(open_sources(clips, model, root, tmp_path), model, settings)
@@ -62,7 +62,7 @@ def test_a_run_draws_labelled_samples_from_it(root, tmp_path):
 
 def test_pairs_may_be_asked_to_have_an_object_in_common(root):
     """Crops of a quarter of the width, of which some show no object in both frames."""
-    dataset = open_dataset("own", root / "mine", "val")
+    dataset = open_dataset("custom", root / "mine", "val")
     crop = CropRange((4.0, 4.0))
     common = {True: 0, False: 0}
     for tracked in common:
@@ -75,7 +75,7 @@ def test_pairs_may_be_asked_to_have_an_object_in_common(root):
 
 def test_stills_make_pairs_that_move_a_little(root, tmp_path):
     """A data set of pictures that have nothing to do with each other."""
-    sources = open_sources(data({**OWN, "stills": True}), small_config(), root, tmp_path)
+    sources = open_sources(data({**CUSTOM, "stills": True}), small_config(), root, tmp_path)
     ((_, source),) = sources
     assert isinstance(source, StillPairs)
     moved = 0
@@ -115,14 +115,14 @@ def test_runs_may_share_their_drawn_streets(tmp_path):
 @pytest.mark.parametrize(
     ("clips", "key", "got"),
     [
-        ([{**OWN, "share": 0.0}], "clips.0.share", "0.0"),
-        ([{**OWN, "share": 0.7}] * 2, "clips", "[0.7, 0.7]"),
-        ([{**OWN, "offsets": [0]}], "clips.0.offsets", "(0,)"),
-        ([{**OWN, "offsets": []}], "clips.0.offsets", "[]"),
-        ([{**OWN, "scale": [2.0, 1.0]}], "clips.0.scale", "(2.0, 1.0)"),
-        ([{**OWN, "aspect": [0.0, 1.0]}], "clips.0.aspect", "(0.0, 1.0)"),
-        ([{**OWN, "aspect": [1.0]}], "clips.0.aspect", ""),
-        ([OWN, {"path": "mine"}], "clips.1", ""),
+        ([{**CUSTOM, "share": 0.0}], "clips.0.share", "0.0"),
+        ([{**CUSTOM, "share": 0.7}] * 2, "clips", "[0.7, 0.7]"),
+        ([{**CUSTOM, "offsets": [0]}], "clips.0.offsets", "(0,)"),
+        ([{**CUSTOM, "offsets": []}], "clips.0.offsets", "[]"),
+        ([{**CUSTOM, "scale": [2.0, 1.0]}], "clips.0.scale", "(2.0, 1.0)"),
+        ([{**CUSTOM, "aspect": [0.0, 1.0]}], "clips.0.aspect", "(0.0, 1.0)"),
+        ([{**CUSTOM, "aspect": [1.0]}], "clips.0.aspect", ""),
+        ([CUSTOM, {"path": "mine"}], "clips.1", ""),
     ],
 )
 def test_settings_that_cannot_be(clips, key, got):
@@ -146,13 +146,13 @@ def test_a_data_set_with_other_classes_than_the_model(root, tmp_path):
 
 
 def test_a_data_set_that_is_not_there(root, tmp_path):
-    with pytest.raises(DatasetError, match="has no split 'train'"):
-        open_sources(data({**OWN, "split": "train"}), small_config(), root, tmp_path)
+    with pytest.raises(DatasetError, match="the split 'train'"):
+        open_sources(data({**CUSTOM, "split": "train"}), small_config(), root, tmp_path)
 
 
 def test_a_data_set_needs_a_root(tmp_path):
-    with pytest.raises(ConfigError, match="data.clips: own: a data root is needed"):
-        open_sources(data(OWN), small_config(), None, tmp_path)
+    with pytest.raises(ConfigError, match="data.clips: custom: a data root is needed"):
+        open_sources(data(CUSTOM), small_config(), None, tmp_path)
 
 
 def test_a_data_set_with_the_classes_in_another_order(root, tmp_path):
@@ -160,6 +160,6 @@ def test_a_data_set_with_the_classes_in_another_order(root, tmp_path):
     model = small_config()
     rows = model.classes.to_rows()
     model = replace(model, classes=ClassTable.from_rows([*rows[7::-1], *rows[8:]]))
-    message = r"own .*: class 0: expected 'sky' \(stuff\), got 'road' \(stuff\)"
+    message = r"custom .*: class 0: expected 'sky' \(stuff\), got 'road' \(stuff\)"
     with pytest.raises(ConfigError, match=message):
-        open_sources(data(OWN), model, root, tmp_path)
+        open_sources(data(CUSTOM), model, root, tmp_path)

@@ -48,7 +48,7 @@ def test_export_and_build_engine_keep_their_model(mine, capsys, tmp_path):
         (["export", "a.safetensors", "{out}"], ".onnx"),
         (["import-checkpoint", "a.pth", "{out}", "--config", "street_lite0"], ".safetensors"),
         (["bench", "--json", "{out}"], ".json"),
-        (["eval", "dataset", "own", "root", "--json", "{out}"], ".json"),
+        (["eval", "dataset", "custom", "root", "--json", "{out}"], ".json"),
         (["build-engine", str(default_model_path()), "--out", "{out}"], ".plan"),
     ],
 )
@@ -74,7 +74,7 @@ def test_scores_are_not_written_over_the_data_or_the_predictions(capsys, tmp_pat
         (tmp_path / name).mkdir()
         (tmp_path / name / "index.json").write_text("{}")
     for name in ("root", "predictions"):
-        command = ["eval", "dataset", "own", tmp_path / "root"]
+        command = ["eval", "dataset", "custom", tmp_path / "root"]
         command += ["--predictions", tmp_path / "predictions"]
         command += ["--json", tmp_path / name / "index.json"]
         assert "is the input" in refused(command, capsys, tmp_path)

@@ -72,7 +72,7 @@ def damage_cityscapes_vps(root: Path) -> list[str]:
     next((root / "val/img").glob(f"{names[5]}*")).unlink()
     return [
         f"val: 0001/{names[0]}: the mask of 77 is empty",
-        f"val: 0001/{names[1]}: .*gtFine_color.png: segment ids must be those of its index",
+        f"val: 0001/{names[1]}: .*gtFine_color.png: .* segment ids of its index",
         f"val: 0002/{names[5]}: has no image .*newImg8bit.png",
     ]
 
@@ -114,12 +114,12 @@ def damage_youtube_vis(root: Path) -> list[str]:
     (root / "valid/JPEGImages/street6/00010.jpg").unlink()
     return [
         f"valid: street5/00000: the mask of {track['id']} is empty",
-        "valid: street5/00005: .*frame 1: run lengths of a mask .* add up to 3072, found 14",
+        "valid: street5/00005: .*frame 1: .* 3072, got 14",
         "valid: street6/00010: has no image .*00010.jpg",
     ]
 
 
-def damage_own(root: Path) -> list[str]:
+def damage_custom(root: Path) -> list[str]:
     put(root / "val/panoptic/drive_5/0.png", np.full((48, 64), 25000, np.uint16))
     (root / "val/panoptic/drive_5/2.png").unlink()
     put(root / "val/panoptic/drive_6/1.png", np.zeros((24, 64), np.uint16))
@@ -137,7 +137,7 @@ DAMAGE: dict[str, Callable[[Path], list[str]]] = {
     "vipseg": damage_vipseg,
     "vspw": damage_vspw,
     "youtube_vis_2019": damage_youtube_vis,
-    "own": damage_own,
+    "custom": damage_custom,
 }
 
 
@@ -157,9 +157,9 @@ def test_three_planted_faults_are_named_and_nothing_else(layout, copy, capsys):
 
 
 def test_a_video_beside_folders_of_videos_is_a_fault(copy, capsys):
-    root = copy("own")
+    root = copy("custom")
     shutil.copy(root / "val/images/drive_5/0.png", root / "val/images/0.png")
-    code, lines = faults("own", root, capsys)
+    code, lines = faults("custom", root, capsys)
     assert code == 1 and len(lines) == 1
     assert "expected either images or folders of images" in lines[0] and "drive_5" in lines[0]
 
@@ -187,24 +187,24 @@ def test_an_index_without_a_key_is_a_fault(copy, capsys):
 
 
 def test_all_splits_are_read_unless_one_is_named(copy, capsys):
-    root = copy("own")
+    root = copy("custom")
     shutil.copytree(root / "val", root / "train")
     (root / "train/images/drive_5/0.png").unlink()
-    assert main(["validate-data", "own", str(root)]) == 1
+    assert main(["validate-data", "custom", str(root)]) == 1
     assert "train: drive_5/0: has no image" in capsys.readouterr().out
-    assert main(["validate-data", "own", str(root), "--split", "val"]) == 0
+    assert main(["validate-data", "custom", str(root), "--split", "val"]) == 0
     assert capsys.readouterr().out == "val: 0 faults\n"
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["coco", "."], "the data set must be one of"),
+        (["coco", "."], "expected a data set of"),
         (["vspw", "no/such"], "train, val, test in no/such, .* vspw, got none"),
-        (["own", "OWN", "--split", "test"], "split of test .* got val"),
+        (["custom", "CUSTOM", "--split", "test"], "split of test .* got val"),
     ],
 )
 def test_bad_usage(arguments, message, written, capsys):
-    arguments = [str(written["own"]) if word == "OWN" else word for word in arguments]
+    arguments = [str(written["custom"]) if word == "CUSTOM" else word for word in arguments]
     assert main(["validate-data", *arguments]) == 2
     assert re.search(message, capsys.readouterr().err)

@@ -21,7 +21,7 @@ def add_validate(commands: argparse._SubParsersAction) -> None:
     validate.add_argument(
         "dataset",
         help="kitti_step, cityscapes_vps, vipseg, vspw, youtube_vis_2019, coco_panoptic, "
-        "coco_instances, camvid or own",
+        "coco_instances, camvid or custom",
     )
     validate.add_argument("root", type=Path, metavar="PATH", help="the folder of the data set")
     validate.add_argument("--split", help="train, val (valid) or test; default: all there are")
@@ -47,12 +47,13 @@ def _validate(arguments: argparse.Namespace) -> int:
 
 def _splits(arguments: argparse.Namespace) -> list[str]:
     """The splits to read; UsageError if there are none."""
-    from ..data.datasets import layout_of, splits_of
+    from ..data.datasets import dataset_format
 
-    there = splits_of(arguments.dataset, arguments.root)
+    known = dataset_format(arguments.dataset)
+    there = known.available_splits(arguments.root)
     splits = [split for split in there if arguments.split in (None, split)]
     if not splits:
-        expected = [arguments.split] if arguments.split else layout_of(arguments.dataset).splits
+        expected = [arguments.split] if arguments.split else known.splits
         raise UsageError(
             f"expected a split of {', '.join(expected)} in {arguments.root}, in the layout of "
             f"{arguments.dataset}, got {', '.join(there) or 'none'}"

@@ -88,13 +88,13 @@ def _trackers(text: str) -> tuple[str, ...]:
 def _add_eval_dataset(data: argparse._SubParsersAction) -> None:
     dataset = data.add_parser(
         "dataset",
-        help="a benchmark or your own data (docs/data.md), by the numbers it is known for",
-        description="STQ and VPQ of kitti_step, cityscapes_vps, vipseg and own; mIoU and mVC of "
+        help="a benchmark or custom data (docs/data.md), by the numbers it is known for",
+        description="STQ and VPQ of kitti_step, cityscapes_vps, vipseg and custom; mIoU and mVC of "
         "vspw; AP of youtube_vis_2019. Of a model, or with --predictions of files in the form in "
         "which --save writes them, that of the data set's evaluation server or program.",
     )
     dataset.add_argument(
-        "name", help="kitti_step, cityscapes_vps, vipseg, vspw, youtube_vis_2019 or own"
+        "name", help="kitti_step, cityscapes_vps, vipseg, vspw, youtube_vis_2019 or custom"
     )
     dataset.add_argument("root", type=Path, metavar="PATH", help="the folder of the data set")
     dataset.add_argument("--split", help="default: val (valid of youtube_vis_2019)")
@@ -217,14 +217,15 @@ def _eval_camvid(arguments: argparse.Namespace) -> None:
 
 
 def _eval_dataset(arguments: argparse.Namespace) -> None:
-    from ..data.datasets import layout_of, open_dataset
+    from ..data.datasets import dataset_format
 
     if arguments.predictions and arguments.save:
         raise UsageError("--save writes what a model predicts, so it cannot be with --predictions")
     if arguments.json:
         _check_scores(arguments)
-    split = arguments.split or layout_of(arguments.name).validation
-    dataset = open_dataset(arguments.name, arguments.root, split)
+    known = dataset_format(arguments.name)
+    split = arguments.split or known.validation
+    dataset = known.open(arguments.root, split)
     if not any(len(video) for video in dataset):
         raise NothingError(f"{arguments.name}: the split {split} of {arguments.root} has no frames")
     scores = _scores(arguments, dataset)

@@ -17,11 +17,12 @@ from numpy.typing import NDArray
 from ..image_files import read_pixels
 from ..natural_order import natural_order
 from ..types import NO_CLASS
+from .dataset_format import DatasetFormat
+from .folders import list_images, match_frames
 from .frames import FrameError, is_image, read_image
 from .label_png import label_file
-from .sequences import list_images, match_frames
 from .street_frame import STREET_CLASSES
-from .video import DatasetError, FrameFiles, Labels, Video, VideoList, class_kinds
+from .video import DatasetError, FrameFiles, Labels, Video, VideoDataset, class_kinds
 
 UNLABELLED = 11
 """Label value of pixels without a class."""
@@ -69,7 +70,7 @@ class CamVid:
         return (self[index] for index in range(len(self)))
 
 
-def open_camvid(root: Path, split: str) -> VideoList:
+def open_camvid(root: Path, split: str) -> VideoDataset:
     """The frames of SPLIT/images and SPLIT/labels as one video; there are no instances.
 
     Raises:
@@ -79,7 +80,9 @@ def open_camvid(root: Path, split: str) -> VideoList:
     if not images:
         raise DatasetError(f"{root / split / 'images'} holds no images")
     frames = match_frames(images, list_images(root / split / "labels"))
-    return VideoList("camvid", class_kinds(STREET_CLASSES, ()), [Video(split, frames, _read_frame)])
+    return VideoDataset(
+        "camvid", class_kinds(STREET_CLASSES, ()), [Video(split, frames, _read_frame)]
+    )
 
 
 def _read_frame(frame: FrameFiles) -> Labels:
@@ -97,3 +100,8 @@ def _read_labels(path: Path) -> NDArray[np.uint8]:
     if values.max() > UNLABELLED:
         raise FrameError(f"{path}: labels must be 0..{UNLABELLED}, found {values.max()}")
     return STREET_IDS[values]
+
+
+CAMVID = DatasetFormat(
+    "camvid", "semantic", open_camvid, ("{}/labels",), splits=("train", "val_clip")
+)

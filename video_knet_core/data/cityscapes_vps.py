@@ -13,12 +13,21 @@ from functools import partial
 from itertools import groupby
 from pathlib import Path
 
+import numpy as np
+
 from ..types import first_difference
+from .dataset_format import DatasetFormat, PanopticRules
+from .folders import first_folder, list_images, match_frames
 from .json_index import load_index, need, read_categories
 from .label_png import label_file
-from .segment_json import Segments, keep_segment, parse_segments, read_segments
-from .sequences import first_folder, list_images, match_frames
-from .video import DatasetError, FrameFiles, Labels, Video, VideoList, class_kinds
+from .panoptic_json import (
+    PanopticPredictions,
+    Segments,
+    keep_segment,
+    parse_segments,
+    read_segments,
+)
+from .video import DatasetError, FrameFiles, Labels, Video, VideoDataset, class_kinds
 
 # fmt: off
 NAMES = (
@@ -30,9 +39,13 @@ NAMES = (
 """Of the 19 classes of Cityscapes by train id."""
 KINDS = class_kinds(NAMES, range(11, 19))
 THINGS = frozenset(range(11, 19))
+AUTHORS_THINGS = tuple(range(11, 19))
+"""The authors of Video K-Net track all things of Cityscapes in STQ, on KITTI-STEP too."""
+LABELLED_EVERY = 5
+"""Frames; of 30 in a video, the 5th, 10th .. 30th are labelled, and only those are submitted."""
 
 
-def open_cityscapes_vps(root: Path, split: str) -> VideoList:
+def open_cityscapes_vps(root: Path, split: str) -> VideoDataset:
     """Open the labelled frames of a split, or all images of `test`, whose labels are not published.
 
     Raises:
@@ -44,7 +57,7 @@ def open_cityscapes_vps(root: Path, split: str) -> VideoList:
         videos = _unlabelled(images)
     else:
         videos = _labelled(images, root / split / "panoptic_video", index)
-    return VideoList("cityscapes_vps", KINDS, videos)
+    return VideoDataset("cityscapes_vps", KINDS, videos)
 
 
 def _unlabelled(images: Path) -> list[Video]:
@@ -96,3 +109,19 @@ def _image_names(entries: list, index: Path) -> dict[str, str]:
 
 def _read(segments: list[Segments], frame: FrameFiles) -> Labels:
     return read_segments(label_file(frame), segments[frame.index], THINGS)
+
+
+def _image_id(frame: str) -> str:
+    return frame.removesuffix("_newImg8bit").removesuffix("_leftImg8bit")
+
+
+CITYSCAPES_VPS = DatasetFormat(
+    "cityscapes_vps",
+    "panoptic",
+    open_cityscapes_vps,
+    ("{}/img", "{}/img_all"),
+    predictions=PanopticPredictions(
+        np.arange(len(NAMES)), image_id=_image_id, every=LABELLED_EVERY
+    ),
+    rules=PanopticRules(authors_things=AUTHORS_THINGS),
+)

@@ -20,18 +20,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..run_lengths import RunLengths
+from .dataset_format import DatasetFormat
+from .folders import first_folder
 from .instance_labels import ObjectMask, compact, labels_of, run_lengths
 from .json_index import load_index, need, need_id, need_size, read_categories
 from .label_png import label_file
-from .polygons import polygons_mask
-from .segment_json import Segments, keep_segment, parse_segments, read_segments
-from .sequences import first_folder
-from .video import DatasetError, FrameFiles, Labels, Video, VideoList
+from .panoptic_json import Segments, keep_segment, parse_segments, read_segments
+from .video import DatasetError, FrameFiles, Labels, Video, VideoDataset
 
 THING_COUNT, STUFF_COUNT = 80, 53
 
 
-def open_coco_panoptic(root: Path, split: str) -> VideoList:
+def open_coco_panoptic(root: Path, split: str) -> VideoDataset:
     """Open a split; its PNGs may also lie in ROOT/panoptic_SPLIT.
 
     Raises:
@@ -57,10 +58,10 @@ def open_coco_panoptic(root: Path, split: str) -> VideoList:
         png = f"{masks}/{need(annotation, 'file_name', str, where)}"
         segments.append(parse_segments(annotation, classes, where))
         videos.append(_video(picture, images, read, png, number))
-    return VideoList("coco_panoptic", kinds, videos)
+    return VideoDataset("coco_panoptic", kinds, videos)
 
 
-def open_coco_instances(root: Path, split: str) -> VideoList:
+def open_coco_instances(root: Path, split: str) -> VideoDataset:
     """Open a split. Pictures without objects are kept: all of them is background.
 
     Raises:
@@ -82,7 +83,7 @@ def open_coco_instances(root: Path, split: str) -> VideoList:
         _video(picture, images, partial(_read_objects, objects[picture.id], picture.size))
         for picture in pictures.values()
     ]
-    return VideoList("coco_instances", kinds, videos)
+    return VideoDataset("coco_instances", kinds, videos)
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,10 @@ class _Object:
             runs = run_lengths(self.segmentation, size, self.where)
             assert runs is not None
             return runs.mask()
-        return polygons_mask(self.segmentation, size)
+        try:
+            return RunLengths.from_polygons(self.segmentation, size).mask()
+        except ValueError as error:
+            raise DatasetError(f"{self.where}: {error}") from None
 
 
 def _pictures(content: Any, index: Path) -> dict[int, _Picture]:
@@ -194,3 +198,12 @@ def _read_panoptic(
 def _read_objects(objects: Sequence[_Object], size: tuple[int, int], frame: FrameFiles) -> Labels:
     found = [ObjectMask(item.id, item.class_id, item.crowd, item.mask(size)) for item in objects]
     return labels_of(found, size)
+
+
+_SPLITS = ("train2017", "val2017")
+COCO_PANOPTIC = DatasetFormat(
+    "coco_panoptic", "panoptic", open_coco_panoptic, ("annotations/panoptic_{}.json",), _SPLITS
+)
+COCO_INSTANCES = DatasetFormat(
+    "coco_instances", "instance", open_coco_instances, ("annotations/instances_{}.json",), _SPLITS
+)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..metrics.rle import RunLengths
+from ..run_lengths import RunLengths
 from ..types import NO_CLASS
 from .video import DatasetError, InstanceMasks, Labels
 

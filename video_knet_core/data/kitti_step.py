@@ -6,7 +6,7 @@ Flattened (Video-K-Net, DATASET.md):
     video_sequence/SPLIT/000002_000000_leftImg8bit.png and ..._panoptic.png
 
 Labels are RGB: R = class (a Cityscapes train id, 255 void), G * 256 + B = instance; 0 = stuff,
-void, or a crowd of things.
+void, or a crowd of things. Predictions have the same code, as OUT/VIDEO/FRAME.png.
 """
 
 from __future__ import annotations
@@ -14,19 +14,23 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..natural_order import natural_order
-from .cityscapes_vps import NAMES
-from .label_png import as_classes, label_file, read_rgb
-from .sequences import first_folder, list_folders, list_images, match_frames
-from .video import FrameFiles, Labels, Video, VideoList, class_kinds
+from .cityscapes_vps import AUTHORS_THINGS, NAMES
+from .dataset_format import DatasetFormat, PanopticRules
+from .folders import first_folder, list_folders, list_images, match_frames
+from .label_png import as_classes, label_file, read_rgb, write_png
+from .predictions import PanopticMaps, PngPredictions, check_maps
+from .video import FrameFiles, Labels, Video, VideoDataset, class_kinds
 
 KINDS = class_kinds(NAMES, {11, 13})
 """The classes of Cityscapes, of which person and car are things."""
 IMAGE_END, LABEL_END = "_leftImg8bit", "_panoptic"
+MAX_INSTANCE_ID = (1 << 16) - 1
 
 
-def open_kitti_step(root: Path, split: str) -> VideoList:
+def open_kitti_step(root: Path, split: str) -> VideoDataset:
     """Open either layout; a split without label folder (test) has no labels.
 
     Raises:
@@ -35,7 +39,7 @@ def open_kitti_step(root: Path, split: str) -> VideoList:
     folder = first_folder(root / "images" / split, root / "video_sequence" / split)
     flat = folder.parent.name == "video_sequence"
     videos = _flat(folder) if flat else _official(folder, root / "panoptic_maps" / split)
-    return VideoList("kitti_step", KINDS, videos, consecutive=True)
+    return VideoDataset("kitti_step", KINDS, videos, consecutive=True)
 
 
 def _official(images: Path, panoptic: Path) -> list[Video]:
@@ -68,7 +72,54 @@ def _flat(folder: Path) -> list[Video]:
 
 def read_step(frame: FrameFiles) -> Labels:
     """Labels of one frame; DatasetError names a class beyond the table."""
-    path = label_file(frame)
+    return Labels(*_read_maps(label_file(frame), len(KINDS)))
+
+
+def _read_maps(path: str | Path, class_count: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     rgb = read_rgb(path)
-    high, low = rgb[..., 1].astype(np.int64), rgb[..., 2]
-    return Labels(as_classes(rgb[..., 0], len(KINDS), path), high * 256 + low)
+    instance = rgb[..., 1].astype(np.int64) * 256 + rgb[..., 2]
+    return as_classes(rgb[..., 0], class_count, path), instance
+
+
+def step_rgb(semantic: NDArray[np.integer], instance: NDArray) -> NDArray[np.uint8]:
+    """[H, W, 3] of the KITTI-STEP code: R = class, G * 256 + B = instance.
+
+    Args:
+        semantic: [H, W] class ids, 255 = void.
+        instance: [H, W] ids 0..65535, 0 for stuff.
+
+    Raises:
+        ValueError: the maps differ in size, or an id does not fit.
+    """
+    check_maps(semantic, instance)
+    if instance.size and not 0 <= instance.min() <= instance.max() <= MAX_INSTANCE_ID:
+        raise ValueError(
+            f"expected instance ids 0..{MAX_INSTANCE_ID}, got {instance.min()}..{instance.max()}"
+        )
+    return np.stack([semantic, instance >> 8, instance & 255], axis=-1).astype(np.uint8)
+
+
+def write_step(
+    out: Path, video: str, frame: str, semantic: NDArray[np.integer], instance: NDArray
+) -> Path:
+    """Write OUT/VIDEO/FRAME.png; returns the path. Raises as `step_rgb`, and OSError."""
+    path = out / video / f"{frame}.png"
+    write_png(path, step_rgb(semantic, instance))
+    return path
+
+
+def _encode(maps: PanopticMaps) -> NDArray[np.uint8]:
+    return step_rgb(*maps)
+
+
+STEP_PREDICTIONS: PngPredictions[PanopticMaps] = PngPredictions(
+    _encode, lambda path, dataset: _read_maps(path, dataset.class_count)
+)
+KITTI_STEP = DatasetFormat(
+    "kitti_step",
+    "panoptic",
+    open_kitti_step,
+    ("images/{}", "video_sequence/{}"),
+    predictions=STEP_PREDICTIONS,
+    rules=PanopticRules(authors_things=AUTHORS_THINGS),
+)

@@ -14,7 +14,6 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -152,49 +151,17 @@ class Video:
         return self.read(frame)
 
 
-class VideoDataset(Protocol):
-    """A sequence of videos, and what their labels mean."""
-
-    @property
-    def name(self) -> str:
-        """As `open_dataset` knows it."""
-        ...
-
-    @property
-    def kinds(self) -> tuple[ClassKind, ...]:
-        """Name of each class, and whether its pixels may have an instance."""
-        ...
-
-    @property
-    def class_count(self) -> int:
-        """Class ids are 0 .. this - 1."""
-        ...
-
-    @property
-    def things(self) -> frozenset[int]:
-        """Class ids whose pixels may have an instance."""
-        ...
-
-    @property
-    def consecutive(self) -> bool:
-        """Whether frames are numbered without gaps, so that a gap is a missing frame."""
-        ...
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int, /) -> Video: ...
-
-    def __iter__(self) -> Iterator[Video]: ...
-
-
 @dataclass(frozen=True, eq=False)
-class VideoList:
-    """The `VideoDataset` that all readers here give."""
+class VideoDataset:
+    """A split of a data set: a sequence of videos, and what their labels mean."""
 
     name: str
+    """As `open_dataset` takes it."""
     kinds: tuple[ClassKind, ...] = field(repr=False)
+    """Name of each class, and whether its pixels may have an instance."""
     videos: Sequence[Video] = field(repr=False)
     consecutive: bool = False
+    """Whether frames are numbered without gaps, so that a gap is a missing frame."""
 
     @property
     def class_count(self) -> int:
@@ -205,6 +172,11 @@ class VideoList:
     def things(self) -> frozenset[int]:
         """Class ids whose pixels may have an instance."""
         return frozenset(i for i, (_, is_thing) in enumerate(self.kinds) if is_thing)
+
+    @property
+    def is_labelled(self) -> bool:
+        """Whether the split is published with labels."""
+        return all(video.read is not None for video in self)
 
     def __post_init__(self) -> None:
         if len(self.kinds) > NO_CLASS:

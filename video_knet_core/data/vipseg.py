@@ -4,6 +4,7 @@
 
 Mask values: 0 void; 1..124 = category; above, category * 100 + instance, instances from 0. Both the
 archive and its 720p version (change2_720p.py) have them; the RGB masks made later are not needed.
+Predictions are of the data set's own categories 0..123, as its eval_vpq_vspw.py reads them.
 """
 
 from __future__ import annotations
@@ -14,9 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..types import NO_CLASS
+from .dataset_format import DatasetFormat, PanopticRules
+from .folders import first_folder, listed_videos
 from .label_png import label_file, look_up, read_values
-from .sequences import first_folder, listed_videos
-from .video import FrameFiles, Labels, VideoList, class_kinds
+from .panoptic_json import PanopticPredictions
+from .video import FrameFiles, Labels, VideoDataset, class_kinds
 from .vspw import NAMES
 
 CLASS_COUNT = len(NAMES)
@@ -54,7 +57,7 @@ def _class_of_value() -> NDArray[np.int64]:
 CLASS_OF_VALUE = _class_of_value()
 
 
-def open_vipseg(root: Path, split: str) -> VideoList:
+def open_vipseg(root: Path, split: str) -> VideoDataset:
     """Open the videos that SPLIT.txt lists; those of `test` have no labels.
 
     Raises:
@@ -62,7 +65,7 @@ def open_vipseg(root: Path, split: str) -> VideoList:
     """
     images = first_folder(root / "imgs", root / "images")
     videos = listed_videos(root, split, f"{images.name}/{{}}", "panomasks/{}", read_vipseg)
-    return VideoList("vipseg", KINDS, videos)
+    return VideoDataset("vipseg", KINDS, videos)
 
 
 def read_vipseg(frame: FrameFiles) -> Labels:
@@ -72,3 +75,14 @@ def read_vipseg(frame: FrameFiles) -> Labels:
     semantic = look_up(values, CLASS_OF_VALUE, path).astype(np.uint8)
     objects = (values > CLASS_COUNT) & (semantic != NO_CLASS)
     return Labels(semantic, np.where(objects, values, 0).astype(np.int64))
+
+
+VIPSEG = DatasetFormat(
+    "vipseg",
+    "panoptic",
+    open_vipseg,
+    ("{}.txt",),
+    predictions=PanopticPredictions(CATEGORY_OF_CLASS - 1, by_video=True),
+    rules=PanopticRules((1, 2, 4, 6, 8), crowd="segment", authors_windows=(1, 2, 4, 6)),
+)
+"""Its labels have no crowds. The windows are those of the released eval_vpq_vspw.py."""

@@ -13,11 +13,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..types import NO_CLASS
+from .dataset_format import DatasetFormat
+from .folders import listed_videos
 from .label_png import label_file, look_up, read_values
-from .sequences import listed_videos
-from .video import FrameFiles, Labels, VideoList, class_kinds
+from .predictions import ClassMap, PngPredictions
+from .video import DatasetError, FrameFiles, Labels, VideoDataset, class_kinds
 
 # fmt: off
 NAMES = (
@@ -48,14 +51,14 @@ CLASS_OF_VALUE[1 : CLASS_COUNT + 1] = np.arange(CLASS_COUNT)
 CLASS_OF_VALUE[[0, NO_CLASS]] = NO_CLASS
 
 
-def open_vspw(root: Path, split: str) -> VideoList:
+def open_vspw(root: Path, split: str) -> VideoDataset:
     """Open the videos that SPLIT.txt lists; those of `test` have no labels.
 
     Raises:
         DatasetError: the list is missing or empty.
     """
     videos = listed_videos(root, split, "data/{}/origin", "data/{}/mask", read_vspw)
-    return VideoList("vspw", class_kinds(NAMES, ()), videos)
+    return VideoDataset("vspw", class_kinds(NAMES, ()), videos)
 
 
 def read_vspw(frame: FrameFiles) -> Labels:
@@ -65,3 +68,37 @@ def read_vspw(frame: FrameFiles) -> Labels:
     semantic = look_up(values, CLASS_OF_VALUE, path).astype(np.uint8)
     none = np.zeros(semantic.shape, np.int64)
     return Labels(semantic, none, raw=values.astype(np.uint8))
+
+
+def encode_prediction(semantic: ClassMap) -> NDArray[np.uint8]:
+    """The PNG of class ids [H, W], 0..123 (mask value - 1).
+
+    Raises:
+        ValueError: a value is no class. 255 is none either: the released evaluation would count it
+            as some other class.
+    """
+    if semantic.size and not 0 <= semantic.min() <= semantic.max() < CLASS_COUNT:
+        raise ValueError(
+            f"expected class ids 0..{CLASS_COUNT - 1} everywhere, "
+            f"got {semantic.min()}..{semantic.max()}"
+        )
+    return semantic.astype(np.uint8)
+
+
+def _decode_prediction(path: Path, dataset: VideoDataset) -> ClassMap:
+    classes = read_values(path)
+    if classes.max(initial=0) >= dataset.class_count:
+        raise DatasetError(
+            f"{path}: expected class ids 0..{dataset.class_count - 1} everywhere, "
+            f"got {classes.max()}"
+        )
+    return classes
+
+
+VSPW = DatasetFormat(
+    "vspw",
+    "semantic",
+    open_vspw,
+    ("{}.txt",),
+    predictions=PngPredictions(encode_prediction, _decode_prediction),
+)

@@ -5,21 +5,27 @@
 The official index lists videos with their file names, and tracks with a run-length mask for each
 frame, or null. Valid and test are published without tracks. Class ids are category ids less 1, and
 class names those of the index: the releases of 2021 and 2022 have other classes by the same ids.
+Predictions are one results.json, a list of tracks with a mask, or null, for each frame.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
-from ..metrics.rle import RunLengths
+from ..run_lengths import RunLengths
+from .dataset_format import DatasetFormat
+from .folders import first_folder
 from .instance_labels import ObjectMask, compact, labels_of, run_lengths
-from .json_index import load_index, need, need_id, need_size, read_categories
-from .sequences import first_folder
-from .video import DatasetError, FrameFiles, Labels, Video, VideoList
+from .instance_tracks import TrackCollector
+from .json_index import load_index, load_json, need, need_id, need_size, read_categories
+from .predictions import Instance, Instances, PredictionReader, PredictionWriter, write_json
+from .video import DatasetError, FrameFiles, LabelledFrame, Labels, Video, VideoDataset
 
 # fmt: off
 NAMES = (
@@ -61,7 +67,7 @@ class YoutubeVisVideo(Video):
     """All objects, crowds too; none where they are not published."""
 
 
-def open_youtube_vis(root: Path, split: str) -> VideoList:
+def open_youtube_vis(root: Path, split: str) -> VideoDataset:
     """Open a split of the official layout; videos come by ascending id, as the official tools go.
 
     Raises:
@@ -84,7 +90,7 @@ def open_youtube_vis(root: Path, split: str) -> VideoList:
     ]
     videos.sort(key=lambda video: video.id)
     kinds = tuple((name, True) for name in names)
-    return VideoList("youtube_vis_2019", kinds, videos)
+    return VideoDataset("youtube_vis_2019", kinds, videos)
 
 
 def _class_names(content: dict, index: Path) -> list[str]:
@@ -161,3 +167,141 @@ def _read(tracks: list[TrackAnnotation], size: tuple[int, int], frame: FrameFile
         ],
         size,
     )
+
+
+RESULTS = "results.json"
+
+
+class YoutubeVisPredictions:
+    """The `PredictionFormat` OUT/results.json."""
+
+    def writer(self, out: Path) -> PredictionWriter[Instances]:
+        """See `PredictionFormat`. The run lengths of all tracks are kept until it is closed."""
+        return _ResultsWriter(out)
+
+    def read(self, path: Path, dataset: VideoDataset) -> PredictionReader[Instances]:
+        """Read an official results.json.
+
+        Args:
+            path: the file, or the folder that holds results.json.
+            dataset: YouTube-VIS.
+
+        Raises:
+            DatasetError: the file is unusable, or an entry lacks a key, is of an unknown video or
+                category, or has not a mask, or null, for each frame. Masks are read when their
+                video is started.
+        """
+        file = path / RESULTS if path.is_dir() else path
+        if not file.is_file():
+            raise DatasetError(f"there are no predictions {file}")
+        videos = {video.id: video for video in map(youtube_vis, dataset)}
+        results: dict[int, list[_Result]] = {}
+        content = load_json(file)
+        if not isinstance(content, list):
+            raise DatasetError(f"{file}: expected a list of tracks, got {type(content).__name__}")
+        for number, entry in enumerate(content):
+            where = f"{file}: track {number}"
+            video_id, result = _result(entry, videos, dataset.class_count, where)
+            results.setdefault(video_id, []).append(result)
+
+        def start(video: Video) -> Callable[[LabelledFrame], Instances]:
+            tracks = _instances(results.get(youtube_vis(video).id, []), youtube_vis(video))
+            positions = count()
+
+            def predict(_: LabelledFrame) -> Instances:
+                position = next(positions)
+                return [track[position] for track in tracks]
+
+            return predict
+
+        return start
+
+
+def youtube_vis(video: Video) -> YoutubeVisVideo:
+    """`video` itself; TypeError if its data set has no tracks."""
+    if not isinstance(video, YoutubeVisVideo):
+        raise TypeError(f"expected a YoutubeVisVideo, got {type(video).__name__}")
+    return video
+
+
+class _ResultsWriter(PredictionWriter[Instances]):
+    def __init__(self, out: Path) -> None:
+        super().__init__(out)
+        self._tracks: list[dict[str, Any]] = []
+        self._collector = TrackCollector()
+
+    def update(self, video: Video, frame: LabelledFrame, prediction: Instances) -> None:
+        self._collector.add(prediction)
+
+    def end_video(self, video: Video) -> None:
+        self._tracks += [
+            {
+                "video_id": youtube_vis(video).id,
+                "category_id": track.class_id + 1,
+                "score": float(track.score),
+                "segmentations": [
+                    runs.to_coco() if runs is not None and runs.area else None
+                    for runs in track.masks
+                ],
+            }
+            for track in self._collector.tracks.values()
+        ]
+        self._collector = TrackCollector()
+
+    def close(self) -> Path:
+        return write_json(self.out / RESULTS, self._tracks)
+
+
+@dataclass(frozen=True)
+class _Result:
+    """One entry of the file."""
+
+    class_id: int
+    score: float
+    segmentations: list[Any]
+    where: str
+
+
+def _result(
+    entry: Any, videos: Mapping[int, YoutubeVisVideo], classes: int, where: str
+) -> tuple[int, _Result]:
+    """Video id and content of a checked entry."""
+    video_id = need(entry, "video_id", int, where)
+    if video_id not in videos:
+        raise DatasetError(f"{where}: expected a video_id of the split, got {video_id}")
+    category = need(entry, "category_id", int, where)
+    if not 1 <= category <= classes:
+        raise DatasetError(f"{where}: expected a category_id of 1..{classes}, got {category}")
+    score = need(entry, "score", (int, float), where)
+    if not -math.inf < score < math.inf:
+        raise DatasetError(f"{where}: expected a finite score, got {score}")
+    masks, frames = need(entry, "segmentations", list, where), len(videos[video_id])
+    if len(masks) != frames:
+        raise DatasetError(f"{where}: expected segmentations of {frames} frames, got {len(masks)}")
+    return video_id, _Result(category - 1, float(score), masks, where)
+
+
+def _instances(results: list[_Result], video: YoutubeVisVideo) -> list[list[Instance]]:
+    """Each result frame by frame; those without a mask too, for their scores take part in AP."""
+    return [
+        [
+            Instance(
+                number,
+                result.class_id,
+                result.score,
+                run_lengths(entry, video.size, f"{result.where}, frame {position}"),
+            )
+            for position, entry in enumerate(result.segmentations)
+        ]
+        for number, result in enumerate(results, start=1)
+    ]
+
+
+YOUTUBE_VIS = DatasetFormat(
+    "youtube_vis_2019",
+    "instance",
+    open_youtube_vis,
+    ("annotations/{}.json",),
+    splits=("train", "valid", "test"),
+    predictions=YoutubeVisPredictions(),
+)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from itertools import count
 
 from ..config import TrackingConfig
+from ..data.datasets import DATASETS
 from ..data.video import LabelledFrame, Video, VideoDataset
 from ..engine.base import ModelError, Runtime
 from ..predictor import VideoPredictor
@@ -56,10 +57,10 @@ def check_classes(runtime: Runtime, dataset: VideoDataset) -> None:
     classes for most pixels, and is rejected.
     """
     name, classes = runtime.info.name, runtime.info.classes.kinds
-    if dataset.name == "vspw":
+    if DATASETS[dataset.name].task == "semantic":
         if not TASKS[runtime.info.task].has_stuff:
             raise ModelError(
-                f"{name}: vspw needs a class of each pixel, got a model of task instance"
+                f"{name}: {dataset.name} needs a class of each pixel, got a model of task instance"
             )
         classes = tuple((class_name, False) for class_name, _ in classes)
     if difference := first_difference(dataset.kinds, classes):

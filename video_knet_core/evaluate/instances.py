@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..data.instance_tracks import TrackCollector
+from ..data.predictions import Instance, Instances
 from ..data.video import InstanceMasks, LabelledFrame, Video, VideoDataset
-from ..data.youtube_vis import YoutubeVisVideo
-from ..metrics.rle import RunLengths
+from ..data.youtube_vis import YoutubeVisVideo, youtube_vis
 from ..metrics.vis import PredictedTrack, TrueTrack, VideoInstanceAP, VideoInstanceQuality
+from ..run_lengths import RunLengths
 from ..types import PanopticFrame
 from .scores import Scores
 
@@ -25,22 +26,6 @@ COLUMNS = {
 """Field of `VideoInstanceQuality` -> name in the table."""
 CROWD = 0
 """Id of the things of a class that have none of their own."""
-
-
-@dataclass(frozen=True)
-class Instance:
-    """One track in one frame."""
-
-    track_id: int
-    class_id: int
-    score: float
-    """0..1, in this frame."""
-    mask: RunLengths | None
-    """None where it has no pixels."""
-
-
-Instances = Sequence[Instance]
-"""The prediction of one frame."""
 
 
 def instances(frame: PanopticFrame) -> list[Instance]:
@@ -57,59 +42,12 @@ def instances(frame: PanopticFrame) -> list[Instance]:
     ]
 
 
-@dataclass
-class CollectedTrack:
-    """One track of a video so far. Run lengths are kept, no masks."""
-
-    masks: list[RunLengths | None]
-    """One for every frame so far."""
-    score: float = 0.0
-    """Mean of its scores in frames."""
-    frames: int = 0
-    votes: dict[int, float] = field(default_factory=dict)
-    """Summed score of each class."""
-
-    @property
-    def class_id(self) -> int:
-        """The class with the largest sum of scores, of equal ones the first."""
-        return max(self.votes, key=lambda class_id: self.votes[class_id])
-
-    def add(self, instance: Instance) -> None:
-        """Add the next frame."""
-        self.masks.append(instance.mask)
-        votes = self.votes.get(instance.class_id, 0.0) + instance.score
-        self.votes[instance.class_id] = votes
-        self.frames += 1
-        self.score += (instance.score - self.score) / self.frames  # exact for equal scores
-
-
-class TrackCollector:
-    """Puts the tracks of one video together, frame after frame."""
-
-    def __init__(self) -> None:
-        self.tracks: dict[int, CollectedTrack] = {}
-        """By track id, in the order in which they came."""
-        self._frames = 0
-
-    def add(self, found: Instances) -> None:
-        """Add the next frame; ValueError if a track is there twice."""
-        for instance in found:
-            track = self.tracks.setdefault(instance.track_id, CollectedTrack([None] * self._frames))
-            if len(track.masks) > self._frames:
-                raise ValueError(
-                    f"the track {instance.track_id} must be there once, found two masks"
-                )
-            track.add(instance)
-        self._frames += 1
-        for track in self.tracks.values():
-            track.masks += [None] * (self._frames - len(track.masks))
-
-    def predicted(self) -> list[PredictedTrack]:
-        """The tracks of the frames so far."""
-        return [
-            PredictedTrack(track_id, track.class_id, track.masks, track.score)
-            for track_id, track in self.tracks.items()
-        ]
+def predicted_tracks(collector: TrackCollector) -> list[PredictedTrack]:
+    """The tracks of the frames so far."""
+    return [
+        PredictedTrack(track_id, track.class_id, track.masks, track.score)
+        for track_id, track in collector.tracks.items()
+    ]
 
 
 class TruthOfFrame(Protocol):
@@ -191,7 +129,7 @@ class InstanceEvaluator:
 
     def end_video(self, video: Video) -> None:
         """Compare the tracks; ValueError if a mask has not the size of the video."""
-        truth, predicted = _true_tracks(youtube_vis(video)), self._collector.predicted()
+        truth, predicted = _true_tracks(youtube_vis(video)), predicted_tracks(self._collector)
         self._collector = TrackCollector()
         alone = self._metric()
         for metric in (self._quality, alone):
@@ -217,13 +155,6 @@ class InstanceEvaluator:
 
     def _metric(self) -> VideoInstanceAP:
         return VideoInstanceAP(self._categories, absent=np.nan)
-
-
-def youtube_vis(video: Video) -> YoutubeVisVideo:
-    """`video` itself; TypeError if its data set has no tracks."""
-    if not isinstance(video, YoutubeVisVideo):
-        raise TypeError(f"video must be a YoutubeVisVideo, found {type(video).__name__}")
-    return video
 
 
 def _true_tracks(video: YoutubeVisVideo) -> list[TrueTrack]:

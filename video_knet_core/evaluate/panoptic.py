@@ -6,20 +6,15 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ..data.datasets import DATASETS
+from ..data.predictions import PanopticMaps
 from ..data.video import LabelledFrame, Video, VideoDataset
 from ..metrics.overlaps import Classes, Overlaps, count_overlaps
 from ..metrics.stq import SegmentationTrackingQuality, SequenceQuality
 from ..metrics.vpq import Absent, Crowd, MeanPanopticQuality, MeanVideoPanopticQuality
 from ..types import PanopticFrame
 from .scores import Scores
-
-Maps = tuple[NDArray[np.integer], NDArray[np.integer]]
-"""Class ids [H, W] and track ids [H, W] of one frame; 255 and 0 = none."""
-
-CITYSCAPES_THINGS = tuple(range(11, 19))
-"""Of the 19 Cityscapes classes; KITTI-STEP tracks two of them."""
 
 
 @dataclass(frozen=True)
@@ -36,14 +31,9 @@ class Convention:
 
 
 def benchmark(dataset: VideoDataset) -> Convention:
-    """As the data set itself is scored; your own data as KITTI-STEP.
-
-    VIPSeg is released with other windows (`eval_vpq_vspw.py`), and its labels have no crowds.
-    """
-    things = tuple(sorted(dataset.things))
-    if dataset.name == "vipseg":
-        return Convention(things, windows=(1, 2, 4, 6, 8), crowd="segment")
-    return Convention(things, windows=(1, 2, 3, 4))
+    """As the data set itself is scored; custom data as KITTI-STEP."""
+    rules = DATASETS[dataset.name].rules
+    return Convention(tuple(sorted(dataset.things)), rules.windows, crowd=rules.crowd)
 
 
 def authors(dataset: VideoDataset) -> Convention:
@@ -52,17 +42,17 @@ def authors(dataset: VideoDataset) -> Convention:
     They drop void ground truth in STQ and track all things of Cityscapes there; in VPQ a class that
     never occurs counts 0 and a crowd is a segment; on VIPSeg their windows are other ones.
     """
-    cityscapes = dataset.name in ("kitti_step", "cityscapes_vps")
+    rules = DATASETS[dataset.name].rules
     return Convention(
-        stq_things=CITYSCAPES_THINGS if cityscapes else tuple(sorted(dataset.things)),
-        windows=(1, 2, 4, 6) if dataset.name == "vipseg" else (1, 2, 3, 4),
+        stq_things=rules.authors_things or tuple(sorted(dataset.things)),
+        windows=rules.authors_windows,
         void="drop",
         absent="zero",
         crowd="segment",
     )
 
 
-def panoptic_maps(frame: PanopticFrame) -> Maps:
+def panoptic_maps(frame: PanopticFrame) -> PanopticMaps:
     """The maps of one frame of the predictor."""
     return frame.semantic_map(), frame.track_id_map()
 
@@ -77,7 +67,7 @@ class PanopticEvaluator:
         self._benchmark, self._authors = (_Metrics(dataset, rule) for rule in rules)
         self._frames = 0
 
-    def update(self, video: Video, frame: LabelledFrame, prediction: Maps) -> None:
+    def update(self, video: Video, frame: LabelledFrame, prediction: PanopticMaps) -> None:
         """Add a frame; ValueError if sizes differ or a class is unknown."""
         maps = frame.semantic, frame.instance, *prediction
         for overlaps in count_overlaps(*maps, self._classes):

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
-
+from ..data.predictions import ClassMap
 from ..data.video import LabelledFrame, Video, VideoDataset
 from ..metrics.vss import (
     MeanIoU,
@@ -16,8 +14,6 @@ from ..metrics.vss import (
 from ..types import PanopticFrame
 from .scores import Scores
 
-ClassMap = NDArray[np.integer]
-"""Class ids [H, W] of one frame."""
 UNCLAIMED = 0
 """Class of pixels that no segment has, as in the authors' code: every pixel must have one."""
 

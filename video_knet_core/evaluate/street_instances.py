@@ -9,13 +9,14 @@ import numpy as np
 
 from ..config import TrackingConfig
 from ..config_io import ConfigError
+from ..data.instance_tracks import TrackCollector
 from ..data.street_frame import STREET_CLASSES, STREET_THINGS, StreetClip, street_ids
 from ..engine.base import ModelError, Runtime
 from ..metrics.vis import VideoInstanceAP
 from ..predictor import VideoPredictor
 from ..progress import progress_bar
 from ..types import NO_CLASS, ClassInfo, ClassTable
-from .instances import TrackCollector, TrueTrackCollector, instances
+from .instances import TrueTrackCollector, instances, predicted_tracks
 from .shared_runtime import SharedRuntime
 
 STREET_TABLE = ClassTable(
@@ -74,7 +75,7 @@ def evaluate_instances(
             for name, predictor in predictors.items():
                 found[name].add(instances(predictor.step(truth.image, round(t * 1e9 / clip.fps))))
         for name, metric in metrics.items():
-            metric.update(true.true(), found[name].predicted(), number)
+            metric.update(true.true(), predicted_tracks(found[name]), number)
     return {name: _scores(metric) for name, metric in metrics.items()}
 
 

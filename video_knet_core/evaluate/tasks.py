@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic
+from typing import Any
 
 from ..config import TrackingConfig
+from ..data.datasets import DATASETS
+from ..data.predictions import PredictionFormat, check_classes, write_classes
 from ..data.video import DatasetError, VideoDataset
 from ..engine.base import Runtime
 from ..output_files import new_folder
@@ -16,46 +17,18 @@ from ..types import PanopticFrame
 from .by_model import by_model
 from .instances import InstanceEvaluator, instances
 from .panoptic import PanopticEvaluator, panoptic_maps
-from .run import Evaluator, P, Predictor, Receiver, Saver, run
-from .saved_classes import check_classes, write_classes
-from .saved_maps import (
-    CityscapesVpsSaver,
-    StepSaver,
-    VipsegSaver,
-    VspwSaver,
-    read_cityscapes_vps_maps,
-    read_step_maps,
-    read_vipseg_maps,
-    read_vspw_maps,
-)
-from .saved_tracks import YoutubeVisSaver, read_results
+from .run import Evaluator, Receiver, run
 from .scores import Scores
 from .semantic import SemanticEvaluator, class_map
 
-
-@dataclass(frozen=True)
-class Task(Generic[P]):
-    """A kind of prediction, by frame, and all that is done with it."""
-
-    convert: Callable[[PanopticFrame], P]
-    """Makes it of what a model gives."""
-    evaluator: Callable[[VideoDataset], Evaluator[P]]
-    saver: Callable[[Path], Saver[P]]
-    """Writes a folder in the form the data set is handed in."""
-    read: Callable[[Path, VideoDataset], Predictor[P]]
-    """Reads what `saver` writes."""
-
-
-TASKS: dict[str, Task[Any]] = {
-    "kitti_step": Task(panoptic_maps, PanopticEvaluator, StepSaver, read_step_maps),
-    "cityscapes_vps": Task(
-        panoptic_maps, PanopticEvaluator, CityscapesVpsSaver, read_cityscapes_vps_maps
-    ),
-    "vipseg": Task(panoptic_maps, PanopticEvaluator, VipsegSaver, read_vipseg_maps),
-    "own": Task(panoptic_maps, PanopticEvaluator, StepSaver, read_step_maps),
-    "vspw": Task(class_map, SemanticEvaluator, VspwSaver, read_vspw_maps),
-    "youtube_vis_2019": Task(instances, InstanceEvaluator, YoutubeVisSaver, read_results),
+EVALUATIONS: dict[
+    str, tuple[Callable[[PanopticFrame], Any], Callable[[VideoDataset], Evaluator[Any]]]
+] = {
+    "panoptic": (panoptic_maps, PanopticEvaluator),
+    "semantic": (class_map, SemanticEvaluator),
+    "instance": (instances, InstanceEvaluator),
 }
+"""Task of a data set -> what makes its predictions of the frames of a model, and scores them."""
 
 
 def evaluate_predictions(dataset: VideoDataset, path: Path) -> Scores:
@@ -65,12 +38,13 @@ def evaluate_predictions(dataset: VideoDataset, path: Path) -> Scores:
         DatasetError: the labels are not published, a frame or its prediction cannot be read, the
             two do not fit, or the predictions were saved with other classes.
     """
-    task = _task_of(dataset)
-    if not is_labelled(dataset):
+    task, predictions = _scored(dataset)
+    if not dataset.is_labelled:
         raise DatasetError(_unlabelled(dataset))
     check_classes(path, dataset)
-    evaluator = task.evaluator(dataset)
-    run(dataset, task.read(path, dataset), [evaluator])
+    _, new_evaluator = EVALUATIONS[task]
+    evaluator = new_evaluator(dataset)
+    run(dataset, predictions.read(path, dataset), [evaluator])
     return evaluator.compute()
 
 
@@ -91,36 +65,33 @@ def evaluate_model(
             the data set is for training only.
         OSError: `save` is not new or empty, or a prediction cannot be written.
     """
-    task = _task_of(dataset)
-    evaluator = task.evaluator(dataset) if is_labelled(dataset) else None
+    task, predictions = _scored(dataset)
+    convert, new_evaluator = EVALUATIONS[task]
+    evaluator = new_evaluator(dataset) if dataset.is_labelled else None
     if evaluator is None and save is None:
         raise DatasetError(f"{_unlabelled(dataset)}; with --save its predictions are written")
-    predictor = by_model(runtime, dataset, task.convert, tracking)
+    predictor = by_model(runtime, dataset, convert, tracking)
     with nullcontext() if save is None else new_folder(save):
+        receivers: list[Receiver[Any]] = [] if evaluator is None else [evaluator]
         if save is not None:
             write_classes(save, dataset)
-        saver = None if save is None else task.saver(save)
-        receivers: list[Receiver[Any]] = [part for part in (evaluator, saver) if part is not None]
-        if save is not None:
-            write_classes(save, dataset)
+            writer = predictions.writer(save)
+            receivers.append(writer)
         run(dataset, predictor, receivers)
-        if saver is not None:
-            saver.close()
+        if save is not None:
+            writer.close()
     return evaluator.compute() if evaluator is not None else None
 
 
-def _task_of(dataset: VideoDataset) -> Task[Any]:
-    if dataset.name not in TASKS:
+def _scored(dataset: VideoDataset) -> tuple[str, PredictionFormat[Any]]:
+    """The task of a data set, and the form of its predictions."""
+    known = DATASETS[dataset.name]
+    if known.predictions is None:
+        names = (name for name, other in DATASETS.items() if other.predictions is not None)
         raise DatasetError(
-            f"{dataset.name} is for training and its validation; what is scored here are "
-            f"{', '.join(TASKS)}"
+            f"{dataset.name} is for training and its validation; expected one of {', '.join(names)}"
         )
-    return TASKS[dataset.name]
-
-
-def is_labelled(dataset: VideoDataset) -> bool:
-    """Whether the split is published with labels."""
-    return all(video.read is not None for video in dataset)
+    return known.task, known.predictions
 
 
 def _unlabelled(dataset: VideoDataset) -> str:

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data.submissions import write_step
+from ..data.kitti_step import write_step
 from ..messages.result_messages import nanoseconds
 from ..overlay_video import OverlayVideo
 from ..recording import table_row

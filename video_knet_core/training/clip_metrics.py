@@ -14,11 +14,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..evaluate.instances import TrackCollector, TrueTrackCollector, TruthOfFrame, instances
-from ..metrics.rle import RunLengths
+from ..data.instance_tracks import TrackCollector
+from ..evaluate.instances import (
+    TrueTrackCollector,
+    TruthOfFrame,
+    instances,
+    predicted_tracks,
+)
 from ..metrics.stq import QualitySums, SegmentationTrackingQuality
 from ..metrics.vis import PredictedTrack, TrueTrack, VideoInstanceAP
 from ..metrics.vss import MeanIoU
+from ..run_lengths import RunLengths
 from ..types import NO_CLASS, ClassTable, PanopticFrame
 from . import processes
 
@@ -106,7 +112,9 @@ class InstanceMetric:
     def scores(self, device: torch.device) -> dict[str, float]:
         """See `ClipMetric`."""
         own = {
-            clip: [[_row(track) for track in part] for part in (true.true(), found.predicted())]
+            clip: [
+                [_row(track) for track in part] for part in (true.true(), predicted_tracks(found))
+            ]
             for clip, (true, found) in self._clips.items()
         }
         clips: dict[str, list] = {}

@@ -1,9 +1,10 @@
-"""Your own data: folders of images, 16-bit label images, and a table of classes.
+"""Custom data: folders of images, 16-bit label images, and a table of classes.
 
     classes.yaml, SPLIT/images/VIDEO/NAME.jpg (or .png, ...), SPLIT/panoptic/VIDEO/NAME.png
 
 A single video may lie in SPLIT/images and SPLIT/panoptic themselves. A label is class id *
 label_divisor + instance id, with instance 0 for stuff and crowds, and 65535 for "not labelled".
+Predictions have the code of KITTI-STEP.
 """
 
 from __future__ import annotations
@@ -17,16 +18,18 @@ import numpy as np
 from ..config_io import Classes, ConfigError, expect, load_yaml, settings_class
 from ..natural_order import is_hidden, natural_order
 from ..types import NO_CLASS
+from .dataset_format import DatasetFormat
+from .folders import first_folder, list_folders, list_images, match_frames
+from .kitti_step import STEP_PREDICTIONS
 from .label_png import label_file, read_values
-from .sequences import first_folder, list_folders, list_images, match_frames
-from .video import DatasetError, FrameFiles, Labels, Video, VideoList
+from .video import DatasetError, FrameFiles, Labels, Video, VideoDataset
 
 VOID = 65535
 """Label of pixels to ignore."""
 
 
 @settings_class
-class OwnClasses:
+class CustomClasses:
     """The content of classes.yaml; `classes` has the rows of a model configuration."""
 
     classes: Classes
@@ -39,7 +42,7 @@ class OwnClasses:
         expect(1 <= self.label_divisor <= largest, "label_divisor", expected, self.label_divisor)
 
 
-def open_own_data(root: Path, split: str) -> VideoList:
+def open_custom(root: Path, split: str) -> VideoDataset:
     """Open the videos of a split.
 
     Raises:
@@ -59,11 +62,11 @@ def open_own_data(root: Path, split: str) -> VideoList:
             match_frames(
                 list_images(images / name), list_images(panoptic / name) if labelled else None
             ),
-            partial(read_own, classes) if labelled else None,
+            partial(read_custom, classes) if labelled else None,
         )
         for name in names
     ]
-    return VideoList("own", classes.classes.kinds, videos)
+    return VideoDataset("custom", classes.classes.kinds, videos)
 
 
 def _videos(images: Path) -> list[str]:
@@ -73,10 +76,10 @@ def _videos(images: Path) -> list[str]:
     """
     if not (single := list_images(images)):
         return list_folders(images)
-    if own := _filled_folders(images):
+    if folders := _filled_folders(images):
         raise DatasetError(
             f"expected either images or folders of images in {images}, "
-            f"got {min(single.values())} and {images / min(own)}"
+            f"got {min(single.values())} and {images / min(folders)}"
         )
     return ["."]
 
@@ -86,15 +89,15 @@ def _filled_folders(folder: Path) -> list[str]:
     return [name for name in names if list_images(folder / name)]
 
 
-def load_classes(root: Path) -> OwnClasses:
+def load_classes(root: Path) -> CustomClasses:
     """Read ROOT/classes.yaml; DatasetError names the key that is wrong."""
     try:
-        return load_yaml(OwnClasses, root / "classes.yaml")
+        return load_yaml(CustomClasses, root / "classes.yaml")
     except ConfigError as error:
         raise DatasetError(str(error)) from None
 
 
-def read_own(classes: OwnClasses, frame: FrameFiles) -> Labels:
+def read_custom(classes: CustomClasses, frame: FrameFiles) -> Labels:
     """Labels of one frame; DatasetError if they are not 16 bit or beyond the table."""
     path = label_file(frame)
     values = read_values(path)
@@ -110,3 +113,8 @@ def read_own(classes: OwnClasses, frame: FrameFiles) -> Labels:
         )
     instance = np.where(void, 0, values % classes.label_divisor).astype(np.int64)
     return Labels(np.where(void, NO_CLASS, semantic).astype(np.uint8), instance)
+
+
+CUSTOM = DatasetFormat(
+    "custom", "panoptic", open_custom, ("{}/images",), predictions=STEP_PREDICTIONS
+)

@@ -1,0 +1,153 @@
+"""Predictions on disk, in the files that a data set's evaluation server or program reads."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..output_files import make_folder, write_text
+from ..run_lengths import RunLengths
+from ..types import NO_CLASS, first_difference
+from .json_index import load_json, need
+from .label_png import write_png
+from .video import DatasetError, LabelledFrame, Video, VideoDataset
+
+P = TypeVar("P")
+"""The prediction of one frame: `PanopticMaps`, `ClassMap` or `Instances`."""
+PanopticMaps = tuple[NDArray[np.integer], NDArray[np.integer]]
+"""Class ids [H, W] and track ids [H, W] of one frame; 255 and 0 = none."""
+ClassMap = NDArray[np.integer]
+"""Class ids [H, W] of one frame."""
+
+
+@dataclass(frozen=True)
+class Instance:
+    """One track in one frame."""
+
+    track_id: int
+    class_id: int
+    score: float
+    """0..1, in this frame."""
+    mask: RunLengths | None
+    """None where it has no pixels."""
+
+
+Instances = Sequence[Instance]
+"""The tracks of one frame."""
+PredictionReader = Callable[[Video], Callable[[LabelledFrame], P]]
+"""Starts a video; what it returns is called with its frames in order. No image is read before:
+what is wrong with one is a DatasetError when its frame comes."""
+CLASSES_FILE = "video_knet_classes.json"
+"""Beside predictions: the classes they are of. No server or program of a data set reads it."""
+
+
+class PredictionWriter(Generic[P]):
+    """Writes predictions below the folder `out`, frame after frame and video after video."""
+
+    def __init__(self, out: Path) -> None:
+        self.out = out
+
+    def update(self, video: Video, frame: LabelledFrame, prediction: P) -> None:
+        """Add the next frame; ValueError if its values do not fit the files."""
+        raise NotImplementedError
+
+    def end_video(self, video: Video) -> None:
+        """The last frame of `video` was added."""
+
+    def close(self) -> Path:
+        """Finish the files; returns where they are."""
+        return self.out
+
+
+class PredictionFormat(Protocol[P]):
+    """How the predictions of a data set are stored."""
+
+    def writer(self, out: Path) -> PredictionWriter[P]:
+        """A writer into the folder `out`."""
+        ...
+
+    def read(self, path: Path, dataset: VideoDataset) -> PredictionReader[P]:
+        """Read what `writer` writes; DatasetError if an index among the files is unusable."""
+        ...
+
+
+@dataclass(frozen=True)
+class PngPredictions(Generic[P]):
+    """The `PredictionFormat` OUT/VIDEO/FRAME.png."""
+
+    encode: Callable[[P], NDArray]
+    """Values of the PNG; ValueError if they do not fit."""
+    decode: Callable[[Path, VideoDataset], P]
+    """Reads one; DatasetError if it is faulty."""
+
+    def writer(self, out: Path) -> PredictionWriter[P]:
+        """See `PredictionFormat`."""
+        return _PngWriter(out, self.encode)
+
+    def read(self, path: Path, dataset: VideoDataset) -> PredictionReader[P]:
+        """See `PredictionFormat`."""
+        return lambda video: (
+            lambda frame: self.decode(path / video.name / f"{frame.name}.png", dataset)
+        )
+
+
+class _PngWriter(PredictionWriter[P]):
+    def __init__(self, out: Path, encode: Callable[[P], NDArray]) -> None:
+        super().__init__(out)
+        self._encode = encode
+
+    def update(self, video: Video, frame: LabelledFrame, prediction: P) -> None:
+        write_png(self.out / video.name / f"{frame.name}.png", self._encode(prediction))
+
+
+def write_classes(folder: Path, dataset: VideoDataset) -> None:
+    """Write the classes of predictions into their folder, which is made."""
+    rows = [{"name": name, "is_thing": is_thing} for name, is_thing in dataset.kinds]
+    write_json(folder / CLASSES_FILE, rows, indent=1)
+
+
+def check_classes(path: Path, dataset: VideoDataset) -> None:
+    """DatasetError if predictions were saved with other classes than those of the data set.
+
+    Predictions of other programs come without the file, and are taken as they are.
+
+    Args:
+        path: the folder of predictions, or the one file of a form that has one.
+    """
+    file = (path if path.is_dir() else path.parent) / CLASSES_FILE
+    if not file.is_file():
+        return
+    rows = load_json(file)
+    if not isinstance(rows, list):
+        raise DatasetError(f"{file}: expected a list of classes, got {type(rows).__name__}")
+    kinds = [
+        (need(row, "name", str, f"{file}: class {i}"), need(row, "is_thing", bool, str(file)))
+        for i, row in enumerate(rows)
+    ]
+    if difference := first_difference(dataset.kinds, kinds):
+        raise DatasetError(f"{file}: its classes are not those of {dataset.name}: {difference}")
+
+
+def check_maps(semantic: NDArray, instance: NDArray) -> None:
+    """ValueError unless both are [H, W], with class ids of 8 bits."""
+    if semantic.ndim != 2 or semantic.shape != instance.shape:
+        raise ValueError(
+            f"expected semantic and instance [H, W], got {semantic.shape}, {instance.shape}"
+        )
+    if semantic.size and not 0 <= semantic.min() <= semantic.max() <= NO_CLASS:
+        raise ValueError(
+            f"expected class ids 0..{NO_CLASS}, got {semantic.min()}..{semantic.max()}"
+        )
+
+
+def write_json(path: Path, content: Any, indent: int | None = None) -> Path:
+    """Write a file and the folders above it; returns its path."""
+    make_folder(path.parent)
+    write_text(path, json.dumps(content, ensure_ascii=indent is None, indent=indent) + "\n")
+    return path
