@@ -28,7 +28,7 @@ from video_knet_ros.msg import TrackedInstanceArray
 
 from synthetic_street import SyntheticStreet
 from video_knet_ros import conversions
-from video_knet_ros.node import CameraNode, start
+from video_knet_ros.node import CameraNode
 
 ALL = ("instances", "panoptic", "semantic")
 SETS = {
@@ -53,8 +53,8 @@ class TimedNode(CameraNode):
 
     def ask_for(self, outputs: tuple[str, ...]) -> None:
         """As if only these had readers."""
-        for name, topic in self._outputs._topics.items():
-            topic.readers = int(name in outputs)
+        for name, topic in self.outputs._topics.items():
+            topic.subscribers = int(name in outputs)
         self.set_parameters([Parameter("rle", value="rle" in outputs)])
 
     def _on_image(self, message: Image) -> None:
@@ -88,8 +88,10 @@ def measure(frames: int, size: tuple[int, int]) -> dict[str, list[float]]:
     publisher = camera.create_publisher(Image, "/camera", QoSProfile(depth=2))
     for member in (node, camera):
         executor.add_node(member)
-    start(node)
-    spin_until(executor, lambda: all(node.readers[name] for name in (*ALL, "overlay")))
+    spin_until(
+        executor,
+        lambda: node.outputs and all(node.outputs.subscribers[n] for n in (*ALL, "overlay")),
+    )
     spin_until(executor, publisher.get_subscription_count)
     street, times = SyntheticStreet(7, 288, 480), defaultdict(list)
     stamp = 1_000_000_000

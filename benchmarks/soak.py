@@ -103,7 +103,7 @@ class HangingRuntime:
             time.sleep(0.05)
         return self._runtime.step(image, state)
 
-sys.exit(process.run(lambda: [node.CameraNode(HangingRuntime)], node.start, None))
+sys.exit(process.run(lambda: [node.CameraNode(HangingRuntime)], None))
 """
 """The `camera_node` executable, with an engine that hangs while a file exists."""
 

@@ -19,7 +19,7 @@ from video_knet_core.engine.base import Runtime
 from video_knet_core.engine.selector import open_runtime
 
 from . import process
-from .node import CameraNode, start
+from .node import CameraNode
 from .shared_runtime import SharedRuntimes
 from .worker import InferenceThread
 
@@ -61,9 +61,9 @@ def main(args: Sequence[str] | None = None) -> int:
         parser.error(process.one_line(error))
     names = parser.parse_args(own).names
     if len(set(names)) < len(names):
-        parser.error(f"the names of the cameras must differ, found {' '.join(names)}")
+        parser.error(f"the names of the cameras must differ, got {' '.join(names)}")
     thread = InferenceThread()
     try:
-        return process.run(lambda: create_cameras(names, thread), start, args)
+        return process.run(lambda: create_cameras(names, thread), args)
     finally:
         thread.close()

@@ -76,7 +76,7 @@ class AsyncLifecycleNode(LifecycleNode):
             return callback(state)
         except Exception as error:  # of any backend or the middleware; then `on_error` cleans up
             name = callback.__name__.removeprefix("on_")
-            self.note_fault(f"{name} failed: {type(error).__name__}", error)
+            self.note_fault(f"{name} failed", process.describe(error))
             return TransitionCallbackReturn.ERROR
 
     async def prepare(self, transition: str) -> None:
@@ -157,8 +157,7 @@ class AsyncLifecycleNode(LifecycleNode):
 
     def _log_failure(self, what: str, error: Exception) -> str:
         """Log why a request failed, unless the process is ending; the reason."""
-        kind = "" if isinstance(error, RequestError) else f"{type(error).__name__}: "
-        reason = f"{kind}{process.one_line(error)}"
+        reason = process.describe(error, RequestError)
         if self.context.ok():
             self.get_logger().error(f"{what}: {reason}", throttle_duration_sec=2.0)
         return reason

@@ -1,4 +1,4 @@
-"""The node's outputs: a message is made only while somebody listens to its topic."""
+"""The node's outputs: a message is published only while its topic has subscribers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,12 @@ from rclpy.event_handler import (
     QoSPublisherMatchedInfo,
 )
 from rclpy.lifecycle import LifecycleNode
-from rclpy.qos import QoSProfile, qos_policy_name_from_kind
+from rclpy.qos import (
+    DurabilityPolicy,
+    QoSProfile,
+    ReliabilityPolicy,
+    qos_policy_name_from_kind,
+)
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
@@ -26,13 +31,23 @@ from video_knet_core.messages.topics import IMAGE_OUTPUTS
 from video_knet_core.tasks import TASKS
 from video_knet_core.types import PanopticFrame
 
-from . import conversions, qos
+from . import conversions
 from .msg import ClassMap, TrackedInstanceArray
 
 try:
     from . import vision_messages
 except ImportError:  # vision_msgs is not installed: no topics of its types
     vision_messages = None  # type: ignore[assignment]
+
+
+RELIABLE = QoSProfile(depth=2, reliability=ReliabilityPolicy.RELIABLE)
+"""For each frame: reliable matches every subscriber; shallow, for old results are worthless."""
+LATCHED = QoSProfile(
+    depth=1,
+    reliability=ReliabilityPolicy.RELIABLE,
+    durability=DurabilityPolicy.TRANSIENT_LOCAL,
+)
+"""A subscriber that comes late still gets the last message."""
 
 
 @dataclass(frozen=True)
@@ -46,15 +61,15 @@ class OutputSettings:
 
 
 class Topic:
-    """A publisher that knows whether it has readers: the middleware tells it when that changes."""
+    """A publisher with the number of its subscribers, which the middleware reports."""
 
     def __init__(
-        self, node: LifecycleNode, kind: type, name: str, profile: QoSProfile = qos.OUTPUT
+        self, node: LifecycleNode, kind: type, name: str, profile: QoSProfile = RELIABLE
     ) -> None:
         self._node = node
-        self.readers = 0
-        self.made = 0
-        """Messages made so far."""
+        self.subscribers = 0
+        self.published = 0
+        """Messages published so far."""
         self._incompatible_policy = ""
         events = PublisherEventCallbacks(
             matched=self._on_matched, incompatible_qos=self._on_incompatible
@@ -64,21 +79,21 @@ class Topic:
         )
 
     @property
-    def wanted(self) -> bool:
-        """Whether a message would reach anybody."""
-        return self._publisher.is_activated and self.readers > 0
+    def has_subscribers(self) -> bool:
+        """Whether a message would reach a subscriber."""
+        return self._publisher.is_activated and self.subscribers > 0
 
     @property
     def obstacle(self) -> str:
         """Why messages cannot reach a subscriber of this topic; empty if they reach all."""
         name, policy = self._publisher.topic_name, self._incompatible_policy
-        if not policy or self._node.count_subscribers(name) <= self.readers:
+        if not policy or self._node.count_subscribers(name) <= self.subscribers:
             return ""  # whoever requested it has left
         return f"a subscriber of {name} requests another {policy} than is offered"
 
     def publish(self, message: Any) -> None:
         """Send a message."""
-        self.made += 1
+        self.published += 1
         self._publisher.publish(message)
 
     def destroy(self) -> None:
@@ -86,7 +101,7 @@ class Topic:
         self._node.destroy_lifecycle_publisher(self._publisher)
 
     def _on_matched(self, event: QoSPublisherMatchedInfo) -> None:
-        self.readers = event.current_count
+        self.subscribers = event.current_count
 
     def _on_incompatible(self, event: QoSOfferedIncompatibleQoSInfo) -> None:
         self._incompatible_policy = qos_policy_name_from_kind(event.last_policy_kind).lower()
@@ -98,7 +113,7 @@ class Topic:
 
 
 class ImageTopic(Topic):
-    """A topic of images: one message is made and filled again for each frame of the same size."""
+    """A topic of images: one message is reused for all frames of the same size."""
 
     def __init__(self, node: LifecycleNode, name: str, encoding: str) -> None:
         super().__init__(node, Image, name)
@@ -148,29 +163,29 @@ class Outputs:
             if name in names:
                 topic = ImageTopic(self._node, f"~/{output.topic}", output.encoding)
                 self._topics[name] = self._images[name] = topic
-        self._class_map = self._add("class_map", ClassMap, qos.LATCHED)
+        self._class_map = self._add("class_map", ClassMap, LATCHED)
         if vision_messages is not None:
-            self._label_info = self._add("label_info", vision_messages.LabelInfo, qos.LATCHED)
+            self._label_info = self._add("label_info", vision_messages.LabelInfo, LATCHED)
 
-    def _add(self, name: str, kind: type, profile: QoSProfile = qos.OUTPUT) -> Topic:
+    def _add(self, name: str, kind: type, profile: QoSProfile = RELIABLE) -> Topic:
         topic = self._topics[name] = Topic(self._node, kind, f"~/{name}", profile)
         return topic
 
     @property
-    def made(self) -> dict[str, int]:
-        """Messages made since configure, by output."""
-        return {name: topic.made for name, topic in self._topics.items()}
+    def published(self) -> dict[str, int]:
+        """Messages published since configure, by output."""
+        return {name: topic.published for name, topic in self._topics.items()}
 
     @property
-    def readers(self) -> dict[str, int]:
+    def subscribers(self) -> dict[str, int]:
         """Subscribers now, by output."""
-        return {name: topic.readers for name, topic in self._topics.items()}
+        return {name: topic.subscribers for name, topic in self._topics.items()}
 
     @property
     def frame_subscribers(self) -> int:
         """Subscribers now, of the outputs that are published for each frame."""
         latched = (self._class_map, self._label_info)
-        return sum(topic.readers for topic in self._topics.values() if topic not in latched)
+        return sum(topic.subscribers for topic in self._topics.values() if topic not in latched)
 
     @property
     def obstacle(self) -> str:
@@ -192,7 +207,7 @@ class Outputs:
         sequence: int,
         skipped: int,
     ) -> float:
-        """Publish what is listened to, the table first and the overlay, which takes longest, last.
+        """Publish what has subscribers, the table first and the overlay, which takes longest, last.
 
         Args:
             header: the image message's, copied onto every output.
@@ -207,16 +222,16 @@ class Outputs:
         stamp = conversions.nanoseconds(header.stamp)
         latency = conversions.latency_ms(stamp, self._node.get_clock().now().nanoseconds)
         settings = self.settings
-        if self._instances is not None and self._instances.wanted:
+        if self._instances is not None and self._instances.has_subscribers:
             table = conversions.instance_array(
                 header, frame, self.classes, sequence, skipped, settings.rle
             )
             table.latency_ms = latency
             self._instances.publish(table)
-        if self._detections is not None and self._detections.wanted:
+        if self._detections is not None and self._detections.has_subscribers:
             self._detections.publish(vision_messages.detections(header, frame))
         for name, topic in self._images.items():
-            if topic.wanted:
+            if topic.has_subscribers:
                 make = IMAGE_OUTPUTS[name].pixels
                 topic.publish_pixels(header, make(image, frame, self.classes, settings.opacity))
         return latency

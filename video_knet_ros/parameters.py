@@ -1,4 +1,7 @@
-"""Every parameter of the camera node, once: default, range, meaning and when it may change."""
+"""Every parameter of the camera node, once: default, range, meaning and when it may change.
+
+`python -m video_knet_ros.parameters` writes docs/parameters.md and config/camera.yaml from it.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
 from enum import Enum
+from pathlib import Path
 
 from rcl_interfaces.msg import (
     FloatingPointRange,
@@ -18,9 +22,7 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from video_knet_core.config import ASSOCIATIONS, TrackingConfig
-
-from .outputs import OutputSettings
-from .verdict import Limits
+from video_knet_core.visualize import OPACITY
 
 
 class Change(Enum):
@@ -37,8 +39,8 @@ class ParameterSpec:
 
     name: str
     default: bool | int | float | str
-    change: Change
     description: str
+    change: Change = Change.ANY_TIME
     range: tuple[float, float] | None = None
     choices: tuple[str, ...] = ()
 
@@ -58,158 +60,129 @@ class ParameterSpec:
             out.floating_point_range = [FloatingPointRange(from_value=low, to_value=high)]
         return out
 
-    def refusal(self, value: object, configured: bool) -> str | None:
-        """Why `value` is refused, beyond what the descriptor says; None if it is accepted."""
+    def validation_error(self, value: object, configured: bool) -> str:
+        """Why `value` is rejected, beyond what the descriptor says; empty if it is accepted."""
         if self.change is Change.UNCONFIGURED and configured:
             return f"{self.name} is read by configure: deactivate and clean up the node first"
         if self.choices and value not in self.choices:
             return f"{self.name}: expected one of {', '.join(self.choices)}, got {value!r}"
-        return None
+        return ""
 
 
 _TRACKING = TrackingConfig()
 
 PARAMETERS: tuple[ParameterSpec, ...] = (
     ParameterSpec(
-        "autostart", True, Change.NEVER, "Configure and activate when the executable starts."
+        "autostart", True, "Configure and activate when the executable starts.", Change.NEVER
     ),
     ParameterSpec(
         "model",
         "",
+        "Exported model, or checkpoint; empty = the street model of the package.",
         Change.UNCONFIGURED,
-        "Exported model, or checkpoint; empty = the street model that comes with the package.",
     ),
     ParameterSpec(
         "backend",
         "auto",
+        "Engine to run the model with; auto = the fastest that works on this machine, and while "
+        "that is built (minutes, once) the next one.",
         Change.UNCONFIGURED,
-        "Engine to run the model with; auto = the fastest that works here, and while that is built "
-        "(minutes, once) the next one.",
     ),
-    ParameterSpec("threads", 2, Change.UNCONFIGURED, "CPU threads of the engine.", range=(1, 256)),
+    ParameterSpec("threads", 2, "CPU threads of the engine.", Change.UNCONFIGURED, (1, 256)),
     ParameterSpec(
         "compressed",
         False,
-        Change.UNCONFIGURED,
         "Subscribe to JPEG or PNG on ~/image/compressed instead of raw images on ~/image.",
+        Change.UNCONFIGURED,
     ),
     ParameterSpec(
         "reliability",
         "auto",
-        Change.ANY_TIME,
         "QoS of the image subscription; auto = what the publishers offer.",
         choices=("auto", "reliable", "best_effort"),
     ),
-    ParameterSpec(
-        "enabled", True, Change.ANY_TIME, "Off = unsubscribe from the images but stay active."
-    ),
+    ParameterSpec("enabled", True, "Off = unsubscribe from the images but stay active."),
     ParameterSpec(
         "max_rate",
         0.0,
-        Change.ANY_TIME,
-        "Images per second that are processed at most; 0 = as many as the engine can.",
+        "Maximum number of images processed per second; 0 = as many as the engine can.",
         range=(0.0, 1000.0),
     ),
     ParameterSpec(
         "max_age_ms",
         0.0,
-        Change.ANY_TIME,
         "Milliseconds from its stamp after which an image is too old to be processed; 0 = never.",
         range=(0.0, 3.6e6),
     ),
     ParameterSpec(
         "warn_after_s",
         1.0,
-        Change.ANY_TIME,
-        "Seconds without images, or of latency, after which diagnostics warn.",
+        "Seconds without images, or of latency, after which diagnostics report a warning.",
         range=(0.0, 3600.0),
     ),
     ParameterSpec(
         "error_after_s",
         5.0,
-        Change.ANY_TIME,
-        "Seconds without images, or of latency, that diagnostics call an error.",
+        "Seconds without images, or of latency, after which diagnostics report an error.",
         range=(0.0, 3600.0),
     ),
+    ParameterSpec("rle", False, "Also put the mask of each instance into its row, as run lengths."),
     ParameterSpec(
-        "rle",
-        False,
-        Change.ANY_TIME,
-        "Also put the mask of each instance into its row, as run lengths.",
-    ),
-    ParameterSpec(
-        "overlay_opacity",
-        OutputSettings().opacity,
-        Change.ANY_TIME,
-        "Opacity of the colours in the overlay.",
-        range=(0.0, 1.0),
+        "overlay_opacity", OPACITY, "Opacity of the colours in the overlay.", range=(0.0, 1.0)
     ),
     ParameterSpec(
         "snapshot_folder",
         "~/.ros/video_knet",
-        Change.ANY_TIME,
-        "Folder in which save_snapshot makes a folder for each snapshot.",
+        "Folder in which save_snapshot creates a folder for each snapshot.",
     ),
     ParameterSpec(
         "association",
         _TRACKING.association,
-        Change.UNCONFIGURED,
-        "Tracker: embedding, ours; quasi_dense, the authors', which the settings below do not "
-        "touch; the others, to compare with, heed birth_score and max_coast_s. appearance needs "
+        "Tracker: embedding, ours; quasi_dense, the authors', which does not use the settings "
+        "below; the others, for comparison, use birth_score and max_coast_s. appearance needs "
         "torch.",
+        Change.UNCONFIGURED,
         choices=ASSOCIATIONS,
     ),
     ParameterSpec(
         "match_threshold",
         _TRACKING.match_threshold,
-        Change.ANY_TIME,
-        "Least cosine of embeddings that continues a track.",
+        "Minimum cosine of embeddings that continues a track.",
         range=(0.0, 1.0),
     ),
     ParameterSpec(
         "birth_score",
         _TRACKING.birth_score,
-        Change.ANY_TIME,
-        "Least class score of a segment that starts a track.",
+        "Minimum class score of a segment that starts a track.",
         range=(0.0, 1.0),
     ),
     ParameterSpec(
         "max_coast_s",
         _TRACKING.max_coast_s,
-        Change.ANY_TIME,
-        "Seconds for which a track without pixels is remembered.",
+        "Seconds for which a track without pixels is kept.",
         range=(0.0, 3600.0),
     ),
 )
 
-TRACKING_PARAMETERS = ("association", "match_threshold", "birth_score", "max_coast_s")
+TRACKING = ("association", "match_threshold", "birth_score", "max_coast_s")
 """Parameters that are fields of `TrackingConfig`, with the same names."""
-
-_REFERENCE_HEAD = """# Parameters of the camera node
-
-Written by `python -m video_knet_ros.parameters`; `ros2 param describe /video_knet NAME` says the
-same. Defaults are in `config/camera.yaml`. What is out of range, or may not change now, is refused
-with a reason; a value at start for a name that is not here is ignored, with a warning.
-"""
 
 _SPECS = {spec.name: spec for spec in PARAMETERS}
 
 
 def declare(node: Node) -> None:
-    """Declare all parameters on `node`; rclpy's parameter exceptions name an unusable override."""
+    """Declare all parameters on `node`; rclpy's parameter exceptions name an unusable override.
+
+    A value at start for a name that `node` does not have is logged: rclpy ignores it in silence.
+    """
     for spec in PARAMETERS:
         node.declare_parameter(spec.name, spec.default, spec.descriptor())
-    for name in unknown_overrides(node):
-        near = get_close_matches(name, _SPECS, 1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        node.get_logger().warning(f"there is no parameter {name}: its value is ignored{hint}")
-
-
-def unknown_overrides(node: Node) -> list[str]:
-    """Parameters given at start that `node` does not have, which rclpy ignores in silence."""
     of_rclpy = ("qos_overrides.", "start_type_description_service", "use_sim_time")
-    given = node._parameter_overrides
-    return [n for n in given if not (node.has_parameter(n) or n.startswith(of_rclpy))]
+    for name in node._parameter_overrides:
+        if not node.has_parameter(name) and not name.startswith(of_rclpy):
+            near = get_close_matches(name, _SPECS, 1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            node.get_logger().warning(f"there is no parameter {name}: its value is ignored{hint}")
 
 
 def validate(node: Node, changes: Iterable[Parameter], configured: bool) -> SetParametersResult:
@@ -218,51 +191,42 @@ def validate(node: Node, changes: Iterable[Parameter], configured: bool) -> SetP
     A parameter may be set to the value that it has at any time.
     """
     for change in changes:
-        spec = None if _has(node, change) else _SPECS.get(change.name)
-        reason = spec.refusal(change.value, configured) if spec else None
-        if reason:
+        if node.has_parameter(change.name):
+            present = node.get_parameter(change.name)
+            if (change.type_, change.value) == (present.type_, present.value):
+                continue
+        spec = _SPECS.get(change.name)
+        if spec and (reason := spec.validation_error(change.value, configured)):
             return SetParametersResult(successful=False, reason=reason)
     return SetParametersResult(successful=True)
 
 
-def _has(node: Node, change: Parameter) -> bool:
-    """Whether a parameter has this value already."""
-    if not node.has_parameter(change.name):
-        return False
-    present = node.get_parameter(change.name)
-    return (change.type_, change.value) == (present.type_, present.value)
-
-
-def tracking_config(node: Node) -> TrackingConfig:
-    """The tracker's settings as the node's parameters have them now."""
-    return TrackingConfig(**{name: node.get_parameter(name).value for name in TRACKING_PARAMETERS})
-
-
-def output_settings(node: Node) -> OutputSettings:
-    """What of the outputs follows the parameters."""
-    return OutputSettings(
-        rle=node.get_parameter("rle").value, opacity=node.get_parameter("overlay_opacity").value
-    )
-
-
-def limits(node: Node) -> Limits:
-    """What decides when diagnostics warn, and when they report an error."""
-    names = ("warn_after_s", "error_after_s", "max_rate", "max_age_ms")
-    return Limits(*(node.get_parameter(name).value for name in names))
-
-
-def reference() -> str:
-    """docs/parameters.md."""
+def files() -> dict[str, str]:
+    """The files of the repository that are written from the table."""
     rows = ["| name | default | values | may change | meaning |", "|---|---|---|---|---|"]
+    lines = ["/**:", "  ros__parameters:"]
     for spec in PARAMETERS:
         values = "{:.9g} to {:.9g}".format(*spec.range) if spec.range else ", ".join(spec.choices)
-        default = f"`{json.dumps(spec.default)}`"
-        cells = (f"`{spec.name}`", default, values, spec.change.value, spec.description)
+        default = json.dumps(spec.default)
+        cells = (f"`{spec.name}`", f"`{default}`", values, spec.change.value, spec.description)
         rows.append(f"| {' | '.join(cells)} |")
-    return f"""{_REFERENCE_HEAD}
-{chr(10).join(rows)}
-"""
+        lines.append(f"    {spec.name}: {default}")
+    return {
+        "docs/parameters.md": "\n".join([_PAGE_HEAD, *rows, ""]),
+        "config/camera.yaml": "\n".join([_YAML_HEAD, *lines, ""]),
+    }
 
+
+_PAGE_HEAD = """# Parameters of the camera node
+
+Written by `python -m video_knet_ros.parameters`, and so is `config/camera.yaml`, which has the
+defaults. `ros2 param describe /video_knet NAME` shows the same on the running node. A value out of
+range, or a change at the wrong time, is rejected with a reason; a value at start for a name that is
+not here is ignored, with a warning.
+"""
+_YAML_HEAD = """# Parameters of the camera node, with their defaults. Meaning, range and when each
+# may change: docs/parameters.md, or `ros2 param describe /video_knet NAME` on the running node."""
 
 if __name__ == "__main__":
-    print(reference(), end="")
+    for name, content in files().items():
+        (Path(__file__).parents[1] / name).write_text(content)

@@ -12,7 +12,6 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
-from typing import TypeVar
 
 import rclpy
 from rclpy.exceptions import (
@@ -29,13 +28,9 @@ from rclpy.impl.rcutils_logger import RcutilsLogger
 from rclpy.logging import get_logger
 from rclpy.node import Node
 
-from video_knet_core.data.frames import FrameError
 from video_knet_core.engine.hot_swap import BUILD_THREAD
 
 from .worker import busy_threads
-
-AnyNode = TypeVar("AnyNode", bound=Node)
-
 
 START_ERRORS = (
     InvalidNamespaceException,
@@ -44,28 +39,32 @@ START_ERRORS = (
     InvalidTopicNameException,
     InvalidParameterTypeException,
     InvalidParameterValueException,
-    FrameError,
     rclpy_implementation.RCLError,  # names and namespaces that only the middleware looks at
 )
 """What is wrong with the user's settings, and no bug."""
 
 
 def run(
-    create: Callable[[], Sequence[AnyNode]],
-    start: Callable[[AnyNode], None],
+    create: Callable[[], Sequence[Node]],
     args: Sequence[str] | None,
+    start_errors: tuple[type[Exception], ...] = (),
 ) -> int:
-    """Create nodes, start each, spin them until a signal comes or a callback raises SystemExit.
+    """Create nodes and spin them until a signal arrives or a callback raises SystemExit.
 
-    `start` is called when the node has its executor. If an engine still hangs in the end the
-    process ends here, with the exit code below and the reason logged.
+    If an engine still hangs in the end the process ends here, with the exit code below and the
+    reason logged.
+
+    Args:
+        create: the nodes.
+        args: command line.
+        start_errors: errors of `create` that are the user's, beside `START_ERRORS`.
 
     Returns:
         The exit code: 0 after a signal, 1 if the arguments cannot be used or a node cannot be
         created, with the reason logged in one line; else that of the SystemExit.
     """
     with _interrupts() as serving:
-        return _run(create, start, args, serving)
+        return _run(create, args, (*START_ERRORS, *start_errors), serving)
 
 
 @contextmanager
@@ -96,9 +95,9 @@ def _interrupts() -> Iterator[threading.Event]:
 
 
 def _run(
-    create: Callable[[], Sequence[AnyNode]],
-    start: Callable[[AnyNode], None],
+    create: Callable[[], Sequence[Node]],
     args: Sequence[str] | None,
+    start_errors: tuple[type[Exception], ...],
     serving: threading.Event,
 ) -> int:
     log = get_logger("video_knet_ros")
@@ -108,66 +107,53 @@ def _run(
         log.fatal(one_line(error))
         return 1
     _forward_python_logging(log)
-    nodes: Sequence[AnyNode] = ()
+    nodes: Sequence[Node] = ()
     code = 0
     try:
         with warnings.catch_warnings():  # of rclpy, about a node that it could not make
             warnings.filterwarnings("ignore", "Failed to fini", RuntimeWarning)
             nodes = create()
         serving.set()
-        _serve(nodes, start)
+        _spin(nodes)
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
     except KeyboardInterrupt:
         pass
     except Exception as error:
         if rclpy.ok():  # else a signal ended the context under a transition
-            if not isinstance(error, START_ERRORS):
+            if not isinstance(error, start_errors):
                 raise
             log.fatal(one_line(error))
             code = 1
     finally:
         for node in nodes:
-            _destroy(node, log)
+            try:
+                node.destroy_node()
+            except Exception as error:  # of an engine, or of the middleware; the others are, too
+                log.error(f"a node was not destroyed: {describe(error)}")
         rclpy.try_shutdown()
     _leave_if_busy(code, log)
     return code
 
 
-def _serve(nodes: Sequence[AnyNode], start: Callable[[AnyNode], None]) -> None:
-    """Start the nodes and spin them until the end."""
+def _spin(nodes: Sequence[Node]) -> None:
+    """Spin the nodes to the end; an error in one callback does not end them."""
     executor = SingleThreadedExecutor()
+    for node in nodes:
+        executor.add_node(node)
     try:
-        for node in nodes:
-            executor.add_node(node)
-        for node in nodes:
-            start(node)
-        _spin(executor)
+        while rclpy.ok():
+            try:
+                executor.spin()
+            except ExternalShutdownException:
+                return
+            except Exception as error:
+                if not rclpy.ok():
+                    return
+                words = f"a callback failed: {describe(error)}"
+                get_logger("video_knet_ros").error(words, throttle_duration_sec=2.0)
     finally:
         executor.shutdown(timeout_sec=0)
-
-
-def _spin(executor: SingleThreadedExecutor) -> None:
-    """Spin; an error in one callback does not end the nodes."""
-    while rclpy.ok():
-        try:
-            executor.spin()
-        except ExternalShutdownException:
-            return
-        except Exception as error:
-            if not rclpy.ok():
-                return
-            reason = f"{type(error).__name__}: {one_line(error)}"
-            log = get_logger("video_knet_ros")
-            log.error(f"a callback failed: {reason}", throttle_duration_sec=2.0)
-
-
-def _destroy(node: Node, log: RcutilsLogger) -> None:
-    """Destroy a node; one that cannot be does not keep the others from it."""
-    try:
-        node.destroy_node()
-    except Exception as error:  # of an engine, or of the middleware
-        log.error(f"a node was not destroyed: {type(error).__name__}: {one_line(error)}")
 
 
 def _leave_if_busy(code: int, log: RcutilsLogger) -> None:
@@ -199,6 +185,12 @@ def one_line(error: BaseException | str) -> str:
     """The message of an error without line breaks; its type if it has none."""
     words = " ".join(str(error).split())
     return words if words or isinstance(error, str) else type(error).__name__
+
+
+def describe(error: BaseException, *plain: type[Exception]) -> str:
+    """The message of an error in one line, behind its type unless that is one of `plain`."""
+    words, kind = one_line(error), type(error).__name__
+    return words if isinstance(error, plain) or words == kind else f"{kind}: {words}"
 
 
 def _forward_python_logging(log: RcutilsLogger) -> None:

@@ -127,8 +127,7 @@ class VideoSource(Node):
         try:
             return self._next_frame()
         except Exception as error:
-            kind = "" if isinstance(error, FrameError) else f"{type(error).__name__}: "
-            self.get_logger().fatal(f"no more images: {kind}{process.one_line(error)}")
+            self.get_logger().fatal(f"no more images: {process.describe(error, FrameError)}")
             raise SystemExit(1) from None
 
     def _next_frame(self) -> Frame | None:
@@ -155,4 +154,4 @@ def _qos(reliability: str) -> QoSProfile:
 
 def main(args: list[str] | None = None) -> int:
     """The `video_source` executable; see `process.run` for exit codes."""
-    return process.run(lambda: [VideoSource()], lambda node: None, args)
+    return process.run(lambda: [VideoSource()], args, (FrameError,))

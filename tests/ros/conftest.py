@@ -36,9 +36,12 @@ def ros():
     import rclpy
     from domain_coordinator import domain_id
 
+    from video_knet_ros import diagnostics, node
+
     with domain_id(lambda: 1 + secrets.randbelow(100)) as number:
         os.environ["ROS_DOMAIN_ID"] = str(number)
         os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+        node.GRAPH_PERIOD_S = diagnostics.PERIOD_S = 0.1  # tests wait for both
         rclpy.init()
         yield
         rclpy.try_shutdown()

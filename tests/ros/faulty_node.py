@@ -37,4 +37,4 @@ def open_faulty(path: Any, **options: Any) -> FaultyRuntime:
 
 
 def main() -> int:
-    return process.run(lambda: [node.CameraNode(open_faulty)], node.start, None)
+    return process.run(lambda: [node.CameraNode(open_faulty)], None)

@@ -141,15 +141,20 @@ class World:
         self.runtimes.append(PaintedRuntime())
         return self.runtimes[-1]
 
-    def camera_node(self, start: bool = True, **parameters: Any) -> node.CameraNode:
-        """A camera node with the painted engine (unless `open_runtime` is given)."""
+    def camera_node(
+        self, start: bool = True, wait: bool = True, **parameters: Any
+    ) -> node.CameraNode:
+        """A camera node with the painted engine (unless `open_runtime` is given).
+
+        With `start` and `wait` it is active, or has failed to configure, when this returns.
+        """
         open_runtime = parameters.pop("open_runtime", self.open_painted)
-        parameters = {"model": "painted.onnx", **parameters}
+        parameters = {"model": "painted.onnx", "autostart": start, **parameters}
         overrides = [Parameter(name, value=value) for name, value in parameters.items()]
-        camera = node.CameraNode(open_runtime, parameter_overrides=overrides)
-        if start:  # before it has an executor, so that it is active when this returns
-            node.start(camera)
-        return self.add(camera)
+        camera = self.add(node.CameraNode(open_runtime, parameter_overrides=overrides))
+        if wait and parameters["autostart"] is True:
+            self.wait(lambda: camera.fault or camera.status.state == "active", "the autostart")
+        return camera
 
     def publisher(self, qos: QoSProfile = RELIABLE, topic: str = "image", kind: type = Image):
         """A camera's publisher, once the node has subscribed to it with the same reliability."""
@@ -169,14 +174,14 @@ class World:
         full = f"/video_knet/{topic}"
         subscription = self.tester.create_subscription(kind, full, got.append, qos)
         self.wait(subscription.get_publisher_count, f"a publisher of {topic}")
-        self.wait(lambda: self.listeners(topic), f"the publisher of {topic} to hear of the reader")
+        self.wait(lambda: self.subscribers(topic), f"the publisher of {topic} to be matched")
         return got
 
-    def listeners(self, topic: str) -> int:
-        """Readers of an output, as the camera node knows of them."""
+    def subscribers(self, topic: str) -> int:
+        """Subscribers of an output that the camera node has found."""
         name = topic.removesuffix("/image")
         cameras = [n for n in self.executor.get_nodes() if isinstance(n, node.CameraNode)]
-        return sum(camera.readers.get(name, 0) for camera in cameras)
+        return sum(c.outputs.subscribers.get(name, 0) for c in cameras if c.outputs)
 
     def tables(self) -> list[TrackedInstanceArray]:
         """`collect` for the instances."""

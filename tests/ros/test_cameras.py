@@ -27,7 +27,6 @@ class Rig:
         made = cameras.create_cameras(names, self.thread, lambda *a, **k: self.open(*a, **k))
         self.nodes = {camera.get_name(): camera for camera in made}
         for camera in made:
-            node.start(camera)
             world.add(camera)
         self.tables: dict[str, list] = {name: [] for name in names}
         for name, got in self.tables.items():
@@ -38,9 +37,14 @@ class Rig:
             name: world.tester.create_publisher(Image, f"/{name}/image", RELIABLE) for name in names
         }
         for name in names:
-            world.wait(lambda name=name: self.nodes[name].readers["instances"], "the reader")
+            world.wait(lambda name=name: self.has_subscriber(name), "the subscriber")
             world.wait(lambda name=name: self.asks_for_all(name), "a reliable subscription")
             world.wait(self.topics[name].get_subscription_count, "the subscription")
+
+    def has_subscriber(self, name: str) -> bool:
+        """Whether the camera has found the subscriber of its instances."""
+        outputs = self.nodes[name].outputs
+        return outputs is not None and outputs.subscribers["instances"] > 0
 
     def asks_for_all(self, name: str) -> bool:
         """Whether the camera's first guess, best effort, has been given up."""
@@ -197,13 +201,13 @@ def test_an_engine_that_hangs_harms_only_its_own_cameras_and_a_new_one_can_be_ha
     rig.topics["front"].publish(image_message(street(1), 1.0))
     world.wait(lambda: hung.seen, "inference to begin")
     world.wait(lambda: rig.asks_for_all("rear"), "a reliable subscription")
-    world.wait(lambda: rig.nodes["rear"].readers["instances"], "the reader")
+    world.wait(lambda: rig.has_subscriber("rear"), "the subscriber")
     world.wait(rig.topics["rear"].get_subscription_count, "the subscription")
     rig.send("rear", street(1), 1.0)
     make(world, "front", "deactivate", "cleanup", "configure", "activate")
     assert len(world.runtimes) == 3, "a hung engine is not shared"
     world.wait(lambda: rig.asks_for_all("front"), "a reliable subscription")
-    world.wait(lambda: rig.nodes["front"].readers["instances"], "the reader")
+    world.wait(lambda: rig.has_subscriber("front"), "the subscriber")
     world.wait(rig.topics["front"].get_subscription_count, "the subscription")
     rig.send("front", street(2), 1.1)
     hung.gate.set()

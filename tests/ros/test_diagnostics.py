@@ -23,14 +23,15 @@ from std_srvs.srv import Trigger
 from video_knet_ros.msg import TrackedInstanceArray
 
 from video_knet_ros import conversions, node
+from video_knet_ros.diagnostics import Diagnosis, Level, Limits, NodeStatus, Reason
+from video_knet_ros.frame_counts import FrameCounts
+from video_knet_ros.image_filters import SingleCameraFilter
 from video_knet_ros.process import Throttle
-from video_knet_ros.reasons import Level, Reason
-from video_knet_ros.subscription import OneCamera
 from video_knet_ros.worker import InferenceThread
 
 ROOT = Path(__file__).parents[2]
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
-SOON = {"warn_after_s": 0.3, "error_after_s": 2.0}
+SOON = {"warn_after_s": 0.3, "error_after_s": 1.0}
 
 
 @pytest.fixture
@@ -188,7 +189,6 @@ def test_an_engine_that_another_camera_keeps_busy(world):
     ]
     try:
         for camera in cameras:
-            node.start(camera)
             world.add(camera)
         other.gate.clear()
         busy = world.tester.create_publisher(Image, "/other/image", RELIABLE)
@@ -266,7 +266,7 @@ def test_simulated_time_that_stands_still_is_a_warning(world):
     reported(world, Reason.CLOCK_STOPPED, WARN)  # and no images: somebody has paused it
     stream(world, camera_topic, stamp=lambda: 5.0)
     message, _ = reported(world, Reason.CLOCK_STOPPED, WARN)
-    assert message.startswith("simulated time has stood still")
+    assert message.startswith("simulated time has not advanced")
 
 
 def test_two_cameras_on_one_topic_are_named_and_do_not_reset_the_tracker_again_and_again(world):
@@ -297,12 +297,12 @@ def test_two_cameras_with_clocks_that_differ_do_not_reset_it_either(world):
 
 def test_a_camera_may_change_its_images_and_change_back_but_not_with_each_image():
     now = itertools.count(0.0, 0.1)
-    one_camera = OneCamera(lambda: next(now))
+    one_camera = SingleCameraFilter(lambda: next(now))
 
     def admits(stamp: float, scale: int = 1) -> bool:
         message = image_message(street(scale=scale))
         message.header.frame_id = "camera"
-        return one_camera.admits(message, round(stamp * 1e9))
+        return one_camera.accepts(message, round(stamp * 1e9))
 
     assert all(admits(0.1 * i) for i in range(5)), "one camera"
     assert admits(0.4) and admits(0.7) and admits(0.6), "equal, early and late stamps"
@@ -392,10 +392,31 @@ def test_an_engine_that_is_being_opened_is_a_warning_at_once_and_an_error_in_tim
         assert go_on.wait(20)
         return world.open_painted(path)
 
-    camera = world.camera_node(start=False, open_runtime=open_late, **SOON)
-    node.start(camera)
+    world.camera_node(wait=False, open_runtime=open_late, **SOON)
     _, values = reported(world, Reason.CONFIGURING, WARN)
     assert values["state"] == "configuring"
     reported(world, Reason.CONFIGURING, ERROR)
     go_on.set()
     world.report(lambda v: v["state"] == "active")
+
+
+@pytest.mark.parametrize(
+    ("counts", "reason", "early"),
+    [
+        ({"late": 3}, Reason.IMAGES_LATE, WARN),
+        ({"failed": 3}, Reason.ALL_FRAMES_FAILED, ERROR),
+        ({"failed": 3, "skipped": 9}, Reason.ALL_FRAMES_FAILED, ERROR),
+        ({"failed": 3, "limited": 9}, Reason.ALL_FRAMES_FAILED, ERROR),
+        ({"failed": 1, "skipped": 9}, Reason.ENGINE_BUSY, WARN),
+        ({"skipped": 9}, Reason.ENGINE_BUSY, WARN),
+        ({"skipped": 9, "limited": 9}, Reason.ENGINE_BUSY, WARN),
+    ],
+)
+def test_what_became_of_images_without_a_result_is_a_reason_and_an_error_in_time(
+    counts, reason, early
+):
+    status = NodeStatus("camera", "active", subscription="image", publishers=("driver",))
+    since = FrameCounts(arrived=11.9, last_result=10.0, watched_since=0.0, **counts)
+    for error_after, level in ((5.0, early), (1.5, ERROR)):
+        diagnosis = Diagnosis(status, since, Limits(1.0, error_after, max_rate=10.0), now=12.0)
+        assert diagnosis.worst()[:2] == (level, reason.key)

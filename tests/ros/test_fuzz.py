@@ -93,9 +93,9 @@ class AnyImage(PaintedRuntime):
 def camera(world):
     """An active node all of whose outputs have a subscriber, as far as it can see."""
     camera = world.camera_node(open_runtime=lambda path, **options: AnyImage())
-    camera._one_camera.admits = lambda message, stamp: True  # all sizes come in turn
-    for topic in camera._outputs._topics.values():
-        topic.readers = 1
+    camera._camera_filter.accepts = lambda message, stamp: True  # all sizes come in turn
+    for topic in camera.outputs._topics.values():
+        topic.subscribers = 1
     return camera
 
 

@@ -88,8 +88,7 @@ def test_the_node_is_served_while_its_engine_opens(world, engines):
 
 def test_a_node_that_starts_in_an_executor_is_served_meanwhile(world, engines):
     engines.opening.clear()
-    camera = world.camera_node(start=False, open_runtime=engines.open)
-    node.start(camera)
+    world.camera_node(wait=False, open_runtime=engines.open)
     world.report(lambda v: v["state"] == "configuring")
     assert_the_node_is_served(world)
     engines.opening.set()
@@ -142,7 +141,7 @@ def test_a_hung_engine_is_given_up_and_a_new_one_serves(world, engines):
     assert level == DiagnosticStatus.ERROR and "busy for" in message
     assert not old.closed
     assert world.transition("configure") and world.transition("activate")
-    world.wait(lambda: camera.readers["instances"], "the reader")
+    world.wait(lambda: camera.outputs.subscribers["instances"], "the reader")
     old.gate.set()
     world.wait(lambda: old.closed, "the old engine to be closed")
     world.wait(camera_topic.get_subscription_count, "the subscription")
@@ -203,7 +202,7 @@ def fail(*args, **kwargs):
     [
         (outputs.ImageTopic, "__init__"),
         (camera_engine, "VideoPredictor"),
-        (node.parameters, "output_settings"),
+        (node.CameraNode, "_output_settings"),
     ],
     ids=["outputs", "predictor", "settings"],
 )

@@ -118,10 +118,10 @@ def test_a_message_is_made_only_while_somebody_listens_to_it(world, camera):
 
     def run(number: int) -> dict[str, int]:
         """Messages made of one image."""
-        before = camera.made
+        before = camera.outputs.published
         camera_topic.publish(image_message(street(number), 100.0 + number))
         world.wait(lambda: camera.counts.processed == number, "inference and outputs")
-        return {name: camera.made[name] - before[name] for name in names}
+        return {name: camera.outputs.published[name] - before[name] for name in names}
 
     assert run(1) == dict.fromkeys(names, 0)
     for number, name in enumerate(names, start=2):
@@ -129,10 +129,10 @@ def test_a_message_is_made_only_while_somebody_listens_to_it(world, camera):
         kind = TrackedInstanceArray if name == "instances" else Image
         full = f"/video_knet/{topic}"
         reader = world.tester.create_subscription(kind, full, lambda message: None, RELIABLE)
-        world.wait(lambda topic=topic: world.listeners(topic), "the reader")
+        world.wait(lambda topic=topic: world.subscribers(topic), "the reader")
         assert run(number) == {**dict.fromkeys(names, 0), name: 1}
         world.tester.destroy_subscription(reader)
-        world.wait(lambda topic=topic: not world.listeners(topic), "the reader to be gone")
+        world.wait(lambda topic=topic: not world.subscribers(topic), "the reader to be gone")
     assert run(6) == dict.fromkeys(names, 0)
     _, _, values = world.report(lambda v: v["processed"] == "6")
     assert all(values[f"published {name}"] == "1" for name in names)

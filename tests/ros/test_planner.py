@@ -182,7 +182,7 @@ def test_a_model_without_instances_is_told_in_words(world, node, capfd):
 def test_it_tells_what_the_camera_sees(world, node, capfd):
     world.camera_node()
     tables = world.tables()
-    world.wait(lambda: world.listeners("panoptic/image"), "the planner to be matched")
+    world.wait(lambda: world.subscribers("panoptic/image"), "the planner to be matched")
     camera = world.publisher()
     pixels = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
     pixels[:16, :, 0] = SKY

@@ -28,7 +28,8 @@ from video_knet_core.engine.selector import open_runtime
 from video_knet_core.replay.bag_replay import replay
 from video_knet_core.replay.replay_settings import ReplaySettings
 from video_knet_core.tasks import TASKS
-from video_knet_ros import conversions, qos
+from video_knet_ros import conversions
+from video_knet_ros.outputs import LATCHED
 
 pytest.importorskip("rosbags", reason="replays need it: pip install 'video_knet_ros[replay]'")
 
@@ -104,7 +105,7 @@ def same_epochs(monkeypatch):
 
 def sent_live(world, path: Path, topics) -> dict[str, list]:
     """What a live node sends when it is given the images of a bag, one after the other."""
-    classes = world.collect(ClassMap, "class_map", qos.LATCHED)
+    classes = world.collect(ClassMap, "class_map", LATCHED)
     live = {name: world.collect(KINDS[name], name) for name in topics}
     publisher = world.publisher()
     for number, message in enumerate(open_bag(path).messages({"/camera/image_raw"}), start=1):

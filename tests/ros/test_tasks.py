@@ -25,7 +25,8 @@ from video_knet_core.engine.hot_swap import HotSwapRuntime
 from video_knet_core.engine.onnx_runtime import OnnxRuntime
 from video_knet_core.engine.selector import open_runtime
 from video_knet_core.messages.result_messages import mask_from_rle
-from video_knet_ros import cameras, node, qos
+from video_knet_ros import cameras
+from video_knet_ros.outputs import LATCHED
 from video_knet_ros.worker import InferenceThread
 
 TOPICS = {
@@ -96,9 +97,13 @@ def test_a_node_has_the_topics_of_its_models_task_and_no_others(world, models, t
     assert all(stamps(messages) == sent for messages in got.values())
     _, _, values = world.report(lambda v: v["processed"] == "3")
     made = {key.removeprefix("published ") for key in values if key.startswith("published ")}
-    assert made == {topic.removesuffix("/image") for topic in TOPICS[task]} == set(camera.made)
+    assert (
+        made
+        == {topic.removesuffix("/image") for topic in TOPICS[task]}
+        == set(camera.outputs.published)
+    )
     assert values["task"] == task
-    classes = world.collect(ClassMap, "class_map", qos.LATCHED)
+    classes = world.collect(ClassMap, "class_map", LATCHED)
     world.wait(lambda: classes, "the class map, for one who comes late")
     assert [(c.name, c.is_thing) for c in classes[0].classes] == [
         (row["name"], row["is_thing"]) for row in TASKS[task].classes
@@ -198,7 +203,6 @@ def test_cameras_of_one_process_may_have_models_of_different_tasks(world, models
             world.add(camera)
             name = camera.get_name()
             camera.set_parameters([Parameter("model", value=str(models[name]))])
-            node.start(camera)
         for task in TASKS:
             world.wait(lambda t=task: advertised(world, t) == TOPICS[t], f"the topics of {task}")
     finally:

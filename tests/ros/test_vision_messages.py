@@ -14,7 +14,8 @@ from vision_msgs.msg import Detection2DArray, LabelInfo
 
 from video_knet_core.predictor import VideoPredictor
 from video_knet_core.types import PanopticFrame
-from video_knet_ros import conversions, qos, vision_messages
+from video_knet_ros import conversions, vision_messages
+from video_knet_ros.outputs import LATCHED
 
 HEADER = Header(frame_id="front", stamp=conversions.time_message(5_000_000_007))
 THINGS = {"2": "person", "3": "vehicle"}
@@ -92,11 +93,11 @@ def test_the_names_of_the_class_ids_are_told():
 def test_both_travel(world):
     (frame,) = frames(street())
     sender = world.add(Node("sender"))
-    names = sender.create_publisher(LabelInfo, "label_info", qos.LATCHED)
+    names = sender.create_publisher(LabelInfo, "label_info", LATCHED)
     names.publish(vision_messages.label_info(HEADER, CLASSES, 0.0))
     things = sender.create_publisher(Detection2DArray, "detections", RELIABLE)
     got: list = []
-    world.tester.create_subscription(LabelInfo, "label_info", got.append, qos.LATCHED)
+    world.tester.create_subscription(LabelInfo, "label_info", got.append, LATCHED)
     world.tester.create_subscription(Detection2DArray, "detections", got.append, RELIABLE)
     world.wait(lambda: got, "the latched names")
     world.wait(things.get_subscription_count, "the reader")
