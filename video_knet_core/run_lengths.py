@@ -96,22 +96,16 @@ class RunLengths:
         """Decode to [H, W]."""
         if not self.size[0] * self.size[1]:
             return np.zeros(self.size, bool)
-        return np.asarray(coco_mask.decode(self._entry)) > 0
+        return np.asarray(coco_mask.decode(self.entry)) > 0
 
     @property
     def area(self) -> int:
         """Pixels inside."""
-        return int(coco_mask.area(self._entry))
-
-    def intersection(self, other: RunLengths) -> int:
-        """Pixels inside both; ValueError if sizes differ."""
-        if self.size != other.size:
-            raise ValueError(f"expected masks of one size, got {self.size} and {other.size}")
-        both = coco_mask.merge([self._entry, other._entry], intersect=True)
-        return int(coco_mask.area(both))
+        return int(coco_mask.area(self.entry))
 
     @property
-    def _entry(self) -> dict[str, Any]:
+    def entry(self) -> dict[str, Any]:
+        """For the functions of pycocotools."""
         return {"size": self.size, "counts": self.counts}
 
 

@@ -7,7 +7,8 @@ The result is a table of segment pairs, a few hundred rows, in exact integers.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,12 +32,12 @@ class Classes:
 
     def __post_init__(self) -> None:
         if self.number < 1:
-            raise ValueError(f"num_classes must be at least 1, found {self.number}")
+            raise ValueError(f"num_classes: expected at least 1, got {self.number}")
         unknown = [int(c) for c in self.things if not 0 <= c < self.number]
         if unknown:
-            raise ValueError(f"thing classes must be 0..{self.number - 1}, found {unknown}")
+            raise ValueError(f"things: expected classes 0..{self.number - 1}, got {unknown}")
         if self.ignore in self.things:
-            raise ValueError(f"ignore must not be a thing class, found {self.ignore}")
+            raise ValueError(f"ignore: expected no thing class, got {self.ignore}")
 
     def is_thing(self, classes: Labels) -> NDArray[np.bool_]:
         """Which of these classes are things; same shape."""
@@ -59,13 +60,11 @@ class Overlaps:
 
     def columns(self) -> list[NDArray[np.int64]]:
         """The five arrays."""
-        return [
-            self.true_class,
-            self.true_id,
-            self.predicted_class,
-            self.predicted_id,
-            self.pixels,
-        ]
+        truth, predicted = (
+            [self.true_class, self.true_id],
+            [self.predicted_class, self.predicted_id],
+        )
+        return [*truth, *predicted, self.pixels]
 
     def where(self, rows: NDArray[np.bool_]) -> Overlaps:
         """Some of the pairs: those at `rows`, bool [N]."""
@@ -81,6 +80,38 @@ class Overlaps:
             np.where(classes.is_thing(self.predicted_class), self.predicted_id, 0),
             self.pixels,
         )
+
+
+class OverlapMetric(ABC):
+    """A metric of panoptic maps, fed with maps or with overlaps that are counted already."""
+
+    classes: Classes
+
+    def update(
+        self,
+        gt_semantic: Labels,
+        gt_instance: Labels,
+        pred_semantic: Labels,
+        pred_instance: Labels,
+        sequence: Hashable = 0,
+    ) -> None:
+        """Add the next frames of a sequence; sequences may take turns.
+
+        Args:
+            gt_semantic, pred_semantic: class maps [H, W] or [T, H, W].
+            gt_instance, pred_instance: ids of things, >= 0, same shape; ids hold within a sequence.
+            sequence: name of the video that the frames belong to.
+
+        Raises:
+            ValueError: see `count_overlaps`; nothing is added then.
+        """
+        maps = gt_semantic, gt_instance, pred_semantic, pred_instance
+        for overlaps in count_overlaps(*maps, self.classes):
+            self.add(overlaps, sequence)
+
+    @abstractmethod
+    def add(self, overlaps: Overlaps, sequence: Hashable = 0) -> None:
+        """Add a frame whose overlaps were counted with at least the things of `classes`."""
 
 
 def count_overlaps(
@@ -101,16 +132,12 @@ def count_overlaps(
         ValueError: shapes differ or have no pixels, a map is not of integers, a class is unknown,
             or a thing's id is not in 0..2^63 - 1.
     """
-    maps = {
-        "gt_semantic": gt_semantic,
-        "gt_instance": gt_instance,
-        "pred_semantic": pred_semantic,
-        "pred_instance": pred_instance,
-    }
-    for name, values in maps.items():
+    maps = gt_semantic, gt_instance, pred_semantic, pred_instance
+    names = ("gt_semantic", "gt_instance", "pred_semantic", "pred_instance")
+    for name, values in zip(names, maps, strict=True):
         _check_map(name, values, gt_semantic.shape)
     size = gt_semantic.shape[-2] * gt_semantic.shape[-1]
-    frames = zip(*(values.reshape(-1, size) for values in maps.values()), strict=True)
+    frames = zip(*(values.reshape(-1, size) for values in maps), strict=True)
     return [_frame_overlaps(frame, classes) for frame in frames]
 
 
@@ -123,11 +150,11 @@ def sum_overlaps(frames: Sequence[Overlaps]) -> Overlaps:
 
 def _check_map(name: str, values: Labels, shape: tuple[int, ...]) -> None:
     if len(shape) not in (2, 3) or 0 in shape[-2:]:
-        raise ValueError(f"gt_semantic must be [H, W] or [T, H, W] with pixels, found {shape}")
+        raise ValueError(f"gt_semantic: expected [H, W] or [T, H, W] with pixels, got {shape}")
     if values.shape != shape:
-        raise ValueError(f"{name} must be {shape} like gt_semantic, found {values.shape}")
+        raise ValueError(f"{name}: expected {shape} like gt_semantic, got {values.shape}")
     if values.dtype.kind not in "iu":
-        raise ValueError(f"{name} must hold integers, found {values.dtype}")
+        raise ValueError(f"{name}: expected integers, got {values.dtype}")
 
 
 def _frame_overlaps(maps: Sequence[Labels], classes: Classes) -> Overlaps:
@@ -156,14 +183,14 @@ def _segments(
     known = ((values >= 0) & (values < classes.number)) | (values == classes.ignore)
     if not known.all():
         raise ValueError(
-            f"{name}_semantic holds class {values[~known][0]}, "
-            f"wanted 0..{classes.number - 1} or {classes.ignore} (ignore)"
+            f"{name}_semantic: expected classes 0..{classes.number - 1} or {classes.ignore} "
+            f"(ignore), got {values[~known][0]}"
         )
     things = classes.is_thing(values)
     numbers = np.where(things, ids.astype(np.int64), 0)
     if (numbers < 0).any():
         raise ValueError(
-            f"{name}_instance holds id {ids[numbers < 0][0]} on a thing, wanted 0..2^63 - 1"
+            f"{name}_instance: expected ids 0..2^63 - 1 of things, got {ids[numbers < 0][0]}"
         )
     return values.astype(np.int64), numbers
 

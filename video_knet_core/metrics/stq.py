@@ -29,7 +29,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from .overlaps import Classes, Labels, Overlaps, count_overlaps
+from .overlaps import Classes, OverlapMetric, Overlaps
 from .vss import class_iou
 
 Tube = tuple[int, int]
@@ -80,7 +80,7 @@ class QualitySums:
 
 @dataclass
 class _Tubes:
-    """What is known of one sequence: pixels of its classes and tubes."""
+    """One sequence: pixels of its classes and tubes."""
 
     confusion: NDArray[np.int64]
     truth: Counter[Tube] = field(default_factory=Counter)
@@ -124,7 +124,7 @@ class _Tubes:
         return total
 
 
-class SegmentationTrackingQuality:
+class SegmentationTrackingQuality(OverlapMetric):
     """Collects frames of any number of sequences, frame by frame or in blocks.
 
     Memory grows with the number of tubes, not of frames; counts are exact.
@@ -145,35 +145,13 @@ class SegmentationTrackingQuality:
         void: Literal["count", "drop"] = "count",
     ):
         if void not in ("count", "drop"):
-            raise ValueError(f"void must be 'count' or 'drop', found {void!r}")
+            raise ValueError(f"void: expected 'count' or 'drop', got {void!r}")
         self.classes = Classes(num_classes, tuple(things), ignore)
         self.void = void
         self._sequences: dict[Hashable, _Tubes] = {}
 
-    def update(
-        self,
-        gt_semantic: Labels,
-        gt_instance: Labels,
-        pred_semantic: Labels,
-        pred_instance: Labels,
-        sequence: Hashable = 0,
-    ) -> None:
-        """Add frames.
-
-        Args:
-            gt_semantic, pred_semantic: class maps [H, W] or [T, H, W].
-            gt_instance, pred_instance: ids of things, >= 0, same shape; ids hold within a sequence.
-            sequence: name of the video that the frames belong to.
-
-        Raises:
-            ValueError: see `count_overlaps`; nothing is added then.
-        """
-        maps = gt_semantic, gt_instance, pred_semantic, pred_instance
-        for overlaps in count_overlaps(*maps, self.classes):
-            self.add(overlaps, sequence)
-
     def add(self, overlaps: Overlaps, sequence: Hashable = 0) -> None:
-        """Add a frame, its pixels being counted already, with at least the things of `classes`."""
+        """See `OverlapMetric`."""
         number = self.classes.number
         if sequence not in self._sequences:
             self._sequences[sequence] = _Tubes(np.zeros((number, number + 1), np.int64))

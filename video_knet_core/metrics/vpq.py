@@ -25,13 +25,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .overlaps import Classes, Labels, Overlaps, count_overlaps, sum_overlaps
+from .overlaps import Classes, OverlapMetric, Overlaps, sum_overlaps
 
 Absent = Literal["skip", "zero"]
 Crowd = Literal["ignore", "segment", "void"]
@@ -68,20 +68,17 @@ class SequencePanopticQuality:
     """Means over classes; fractions 0..1, NaN where no class (or no window) was measured."""
 
     vpq: float
+    """Of all classes."""
     things: float
+    """Of the thing classes."""
     stuff: float
+    """Of the other classes."""
 
 
 @dataclass(frozen=True)
-class PanopticQuality:
-    """Quality of all sequences together; fractions 0..1, NaN where nothing was measured."""
+class PanopticQuality(SequencePanopticQuality):
+    """Quality of all sequences together."""
 
-    vpq: float
-    """Mean over all classes."""
-    things: float
-    """Mean over the thing classes."""
-    stuff: float
-    """Mean over the other classes."""
     per_class: NDArray[np.float64]
     """[K] PQ of each class; an absent class is NaN or 0 as the metric's `absent` says."""
     per_sequence: dict[Hashable, SequencePanopticQuality]
@@ -91,25 +88,22 @@ class PanopticQuality:
 
 
 @dataclass(frozen=True)
-class MeanPanopticQuality:
+class MeanPanopticQuality(SequencePanopticQuality):
     """Means over several windows; NaN where one of them is."""
 
-    vpq: float
-    things: float
-    stuff: float
     per_window: dict[int, PanopticQuality]
 
 
 @dataclass
 class _Video:
-    """What is known of one sequence: its newest frames, and the tubes of its finished windows."""
+    """One sequence: its newest frames, and the tubes of its finished windows."""
 
     frames: deque[Overlaps]
     matches: Matches
-    windows: int = field(default=0)
+    windows: int = 0
 
 
-class VideoPanopticQuality:
+class VideoPanopticQuality(OverlapMetric):
     """Collects frames of any number of sequences, frame by frame or in blocks.
 
     Of a sequence, the segment pairs of the newest `window` frames are kept, and sums.
@@ -136,41 +130,19 @@ class VideoPanopticQuality:
         crowd: Crowd = "ignore",
     ):
         if window < 1:
-            raise ValueError(f"window must be at least 1 frame, found {window}")
+            raise ValueError(f"window: expected at least 1 frame, got {window}")
         if absent not in get_args(Absent):
-            raise ValueError(f"absent must be one of {get_args(Absent)}, found {absent!r}")
+            raise ValueError(f"absent: expected one of {get_args(Absent)}, got {absent!r}")
         if crowd not in get_args(Crowd):
-            raise ValueError(f"crowd must be one of {get_args(Crowd)}, found {crowd!r}")
+            raise ValueError(f"crowd: expected one of {get_args(Crowd)}, got {crowd!r}")
         self.classes = Classes(num_classes, tuple(things), ignore)
         self.window = window
         self.absent = absent
         self.crowd = crowd
         self._videos: dict[Hashable, _Video] = {}
 
-    def update(
-        self,
-        gt_semantic: Labels,
-        gt_instance: Labels,
-        pred_semantic: Labels,
-        pred_instance: Labels,
-        sequence: Hashable = 0,
-    ) -> None:
-        """Add the next frames of a sequence; sequences may take turns.
-
-        Args:
-            gt_semantic, pred_semantic: class maps [H, W] or [T, H, W].
-            gt_instance, pred_instance: ids of things, >= 0, same shape; ids hold within a sequence.
-            sequence: name of the video that the frames belong to.
-
-        Raises:
-            ValueError: see `count_overlaps`; nothing is added then.
-        """
-        maps = gt_semantic, gt_instance, pred_semantic, pred_instance
-        for overlaps in count_overlaps(*maps, self.classes):
-            self.add(overlaps, sequence)
-
     def add(self, overlaps: Overlaps, sequence: Hashable = 0) -> None:
-        """Add the next frame of a sequence, its pixels being counted already."""
+        """See `OverlapMetric`."""
         if sequence not in self._videos:
             self._videos[sequence] = _Video(deque(maxlen=self.window), self._nothing())
         video = self._videos[sequence]
@@ -205,7 +177,7 @@ class VideoPanopticQuality:
         return _mean(quality), _mean(quality[things]), _mean(quality[~things])
 
 
-class MeanVideoPanopticQuality:
+class MeanVideoPanopticQuality(OverlapMetric):
     """VPQ as Cityscapes-VPS reports it: the mean over windows of different length.
 
     The pixels of a frame are counted once for all windows.
@@ -225,28 +197,15 @@ class MeanVideoPanopticQuality:
         crowd: Crowd = "ignore",
     ):
         if not windows:
-            raise ValueError("windows must name at least one length, found none")
+            raise ValueError("windows: expected at least one length, got none")
         self._metrics = {
             window: VideoPanopticQuality(num_classes, things, window, ignore, absent, crowd)
             for window in windows
         }
         self.classes = Classes(num_classes, tuple(things), ignore)
 
-    def update(
-        self,
-        gt_semantic: Labels,
-        gt_instance: Labels,
-        pred_semantic: Labels,
-        pred_instance: Labels,
-        sequence: Hashable = 0,
-    ) -> None:
-        """Add the next frames of a sequence; see `VideoPanopticQuality.update`."""
-        maps = gt_semantic, gt_instance, pred_semantic, pred_instance
-        for overlaps in count_overlaps(*maps, self.classes):
-            self.add(overlaps, sequence)
-
     def add(self, overlaps: Overlaps, sequence: Hashable = 0) -> None:
-        """Add the next frame of a sequence, its pixels being counted already."""
+        """See `OverlapMetric`."""
         for metric in self._metrics.values():
             metric.add(overlaps, sequence)
 

@@ -80,13 +80,9 @@ class SequenceConsistency:
 
 
 @dataclass(frozen=True)
-class VideoSemanticQuality:
-    """Scores are fractions, 0..1; NaN where nothing was measured."""
+class VideoSemanticQuality(SemanticQuality):
+    """The same and consistency over time."""
 
-    miou: float
-    """Mean IoU of the classes that occur in the ground truth."""
-    per_class: NDArray[np.float64]
-    """[K] IoU; NaN for classes that do not occur in the ground truth."""
     mvc: dict[int, float]
     """By window length: of the pixels of constant ground truth, those of constant prediction."""
     correct_mvc: dict[int, float]
@@ -119,10 +115,10 @@ class VideoSemanticConsistency:
         last_window: bool = False,
     ):
         if not windows or min(windows) < 1:
-            raise ValueError(f"windows must be lengths of 1 frame or more, found {windows}")
+            raise ValueError(f"windows: expected lengths of 1 frame or more, got {windows}")
         if not void or any(0 <= label < num_classes for label in void):
             raise ValueError(
-                f"void must be labels other than the classes 0..{num_classes - 1}, found {void}"
+                f"void: expected labels other than the classes 0..{num_classes - 1}, got {void}"
             )
         self.num_classes = num_classes
         self.windows = tuple(windows)
@@ -157,7 +153,7 @@ class VideoSemanticConsistency:
     def close(self, sequence: Hashable) -> None:
         """Free the maps of a video that has ended; ValueError if there is no such video."""
         if sequence not in self._sequences:
-            raise ValueError(f"sequence {sequence!r} is unknown, known are {list(self._sequences)}")
+            raise ValueError(f"sequence: expected one of {list(self._sequences)}, got {sequence!r}")
         self._sequences[sequence].close()
 
     def compute(self) -> VideoSemanticQuality:
@@ -178,7 +174,7 @@ class VideoSemanticConsistency:
     def _labels(self, name: str, classes: NDArray[np.integer]) -> NDArray[np.integer]:
         """Classes as they are, void labels as num_classes and more, in a small type."""
         if classes.dtype.kind not in "iu":
-            raise ValueError(f"{name} must hold integers, found {classes.dtype}")
+            raise ValueError(f"{name}: expected integers, got {classes.dtype}")
         values = classes.astype(np.int64)
         labels = np.where((values >= 0) & (values < self.num_classes), values, -1)
         for i, void in enumerate(self.void):
@@ -186,8 +182,8 @@ class VideoSemanticConsistency:
         unknown = values[labels < 0]
         if len(unknown):
             raise ValueError(
-                f"{name} holds class {unknown[0]}, wanted 0..{self.num_classes - 1} "
-                f"or {self.void} (void)"
+                f"{name}: expected classes 0..{self.num_classes - 1} or {self.void} (void), "
+                f"got {unknown[0]}"
             )
         return labels.astype(np.min_scalar_type(self.num_classes + len(self.void)))
 
@@ -212,28 +208,37 @@ class _Sequence:
         self.counts = np.zeros((2, len(windows)), np.int64)
         self._num_classes = num_classes
         self._waiting: NDArray[np.float64] = np.full((2, len(windows)), np.nan)
-        self._newest: _Newest | None = None
+        self._newest: tuple[NDArray[np.integer], NDArray[np.integer]] | None = None
+        self._runs: NDArray[np.integer] | None = None
+        """[3, H, W] for how many frames each pixel has kept its true label, its predicted one, and
+        been right. They stand for the frames: a window is constant where the run is as long."""
         self._closed = False
 
     def check_open(self, name: Hashable, size: tuple[int, ...]) -> None:
         """ValueError unless frames of this size may be added."""
         if self._closed:
-            raise ValueError(f"sequence {name!r} is closed, wanted one that is open")
-        if self._newest is not None and self._newest.gt.shape != size:
+            raise ValueError(f"sequence {name!r}: expected an open one, got a closed one")
+        if self._newest is not None and self._newest[0].shape != size:
             raise ValueError(
-                f"frames of sequence {name!r} must be {self._newest.gt.shape}, found {size}"
+                f"frames of sequence {name!r}: expected {self._newest[0].shape}, got {size}"
             )
 
     def close(self) -> None:
         """Free the labels."""
-        self._newest, self._closed = None, True
+        self._newest = self._runs = None
+        self._closed = True
 
     def add(self, gt: NDArray[np.integer], pred: NDArray[np.integer], last_window: bool) -> None:
         """Add labels [H, W]; void from num_classes on."""
-        valid = gt < self._num_classes
-        newest = self._newest or _Newest.none(gt, pred, max(self.windows))
-        self._newest = newest.followed_by(gt, pred, valid, max(self.windows))
-        scores = np.array([self._newest.consistency(w, valid) for w in self.windows]).T
+        longest, valid = max(self.windows), gt < self._num_classes
+        if self._newest is None or self._runs is None:
+            self._newest = gt, pred
+            self._runs = np.zeros((3, *gt.shape), np.min_scalar_type(longest))
+        holds = gt == self._newest[0], pred == self._newest[1], valid & (gt == pred)
+        for run, kept, start in zip(self._runs, holds, (1, 1, 0), strict=True):
+            run[...] = np.where(kept, np.minimum(run, longest - 1) + 1, start)
+        self._newest = gt.copy(), pred.copy()  # a view would keep the whole block of frames
+        scores = np.array([_consistency(self._runs >= w, valid) for w in self.windows]).T
         # A window is the last one of its video as long as no other frame has come.
         used = scores if last_window else self._waiting
         self._waiting = scores
@@ -241,62 +246,14 @@ class _Sequence:
         self.counts += ~np.isnan(used)
 
 
-@dataclass(frozen=True)
-class _Newest:
-    """The newest labels [H, W] and for how many frames each pixel has kept them.
-
-    Runs of frames stand for the frames themselves: a window is constant where the run is as long.
-    """
-
-    gt: NDArray[np.integer]
-    pred: NDArray[np.integer]
-    gt_run: NDArray[np.integer]
-    pred_run: NDArray[np.integer]
-    right_run: NDArray[np.integer]
-
-    @classmethod
-    def none(cls, gt: NDArray[np.integer], pred: NDArray[np.integer], longest: int) -> _Newest:
-        """Before the first frame, which has these labels."""
-        zero = np.zeros(gt.shape, np.min_scalar_type(longest))
-        return cls(gt, pred, zero, zero, zero)
-
-    def followed_by(
-        self,
-        gt: NDArray[np.integer],
-        pred: NDArray[np.integer],
-        valid: NDArray[np.bool_],
-        longest: int,
-    ) -> _Newest:
-        """After one more frame; `valid` [H, W]: not void. Runs are counted up to `longest`."""
-        return _Newest(
-            gt.copy(),  # a view would keep the whole block of frames
-            pred.copy(),
-            _run(self.gt_run, gt == self.gt, 1, longest),
-            _run(self.pred_run, pred == self.pred, 1, longest),
-            _run(self.right_run, valid & (gt == pred), 0, longest),
-        )
-
-    def consistency(self, window: int, valid: NDArray[np.bool_]) -> tuple[float, float]:
-        """VC and correct VC of the window that ends here; NaN without constant ground truth.
-
-        Nothing has been constant for long enough before there are enough frames.
-        """
-        constant = self.gt_run >= window
-        return (
-            _share(self.pred_run >= window, constant),
-            _share(self.right_run >= window, constant & valid),
-        )
+def _consistency(constant: NDArray[np.bool_], valid: NDArray[np.bool_]) -> tuple[float, float]:
+    """VC and correct VC of a window from [3, H, W]; NaN without constant ground truth."""
+    truth, predicted, right = constant
+    return _fraction(predicted, truth), _fraction(right, truth & valid)
 
 
-def _run(
-    run: NDArray[np.integer], holds: NDArray[np.bool_], start: int, longest: int
-) -> NDArray[np.integer]:
-    """One longer where it holds, else back at the start."""
-    return np.where(holds, np.minimum(run, longest - 1) + 1, start).astype(run.dtype)
-
-
-def _share(part: NDArray[np.bool_], whole: NDArray[np.bool_]) -> float:
-    """Share of the whole that is also in the part; NaN if there is no whole."""
+def _fraction(part: NDArray[np.bool_], whole: NDArray[np.bool_]) -> float:
+    """Fraction of the whole that is also in the part; NaN if there is no whole."""
     size = np.count_nonzero(whole)
     return np.count_nonzero(part & whole) / size if size else float("nan")
 
@@ -313,13 +270,13 @@ def confusion_matrix(
     """
     if gt.shape != pred.shape or gt.ndim not in (2, 3):
         raise ValueError(
-            "ground truth and prediction must both be [H, W] or [T, H, W], "
-            f"found {gt.shape} and {pred.shape}"
+            "ground truth and prediction: expected both [H, W] or [T, H, W], "
+            f"got {gt.shape} and {pred.shape}"
         )
     columns = num_classes + 1
     valid = gt != ignore
-    rows = checked_classes("ground truth", gt[valid], num_classes, ignore)
-    guesses = checked_classes("prediction", pred, num_classes, ignore)[valid]
+    rows = _checked_classes("ground truth", gt[valid], num_classes, ignore)
+    guesses = _checked_classes("prediction", pred, num_classes, ignore)[valid]
     guesses[guesses == ignore] = num_classes
     counts = np.bincount(rows * columns + guesses, minlength=num_classes * columns)
     return counts.reshape(num_classes, columns)
@@ -332,7 +289,7 @@ def class_iou(confusion: NDArray[np.int64]) -> NDArray[np.float64]:
     return np.divide(intersection, union, out=np.full(len(union), np.nan), where=union > 0)
 
 
-def checked_classes(
+def _checked_classes(
     name: str, classes: NDArray[np.integer], num_classes: int, ignore: int
 ) -> NDArray[np.int64]:
     """The class values as int64 (a copy); ValueError if one is neither a class nor `ignore`."""
@@ -340,7 +297,7 @@ def checked_classes(
     unknown = (values != ignore) & ((values < 0) | (values >= num_classes))
     if unknown.any():
         raise ValueError(
-            f"{name} holds class {values[unknown][0]}, "
-            f"wanted 0..{num_classes - 1} or {ignore} (ignore)"
+            f"{name}: expected classes 0..{num_classes - 1} or {ignore} (ignore), "
+            f"got {values[unknown][0]}"
         )
     return values

