@@ -328,7 +328,8 @@ def test_maps_of_another_size(written, tmp_path, capsys):
     saved("custom", written["custom"], tmp_path, truth)
     put(tmp_path / "drive_6/1.png", np.zeros((24, 64, 3), np.uint8))
     line = refused("custom", written["custom"], tmp_path, capsys)
-    assert line == "drive_6/1: pred_semantic must be (48, 64) like gt_semantic, found (24, 64)"
+    assert line.startswith("drive_6/1: pred_semantic")
+    assert "(48, 64)" in line and "(24, 64)" in line
 
 
 def test_a_split_without_published_labels_cannot_be_scored(written, tmp_path, capsys):
