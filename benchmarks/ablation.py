@@ -159,10 +159,10 @@ class Job:
         )
 
     def settings(self, steps: int, init: Path | None) -> dict[str, Any]:
-        """Training on stills with pasted objects and synthetic streets, half and half."""
+        """Training on images with pasted objects and synthetic streets, half and half."""
         losses = {"rank": 0.3, "stage_rank": 0.5, "balance": 0.5, "track": 0.5, "track_aux": 2.0}
         streets = str((self.out.parent / "streets").resolve())
-        data = {"copy_paste_share": 0.5, "synthetic_seeds": 60, "street_cache": streets}
+        data = {"copy_paste_weight": 0.5, "synthetic_seeds": 60, "street_cache": streets}
         changes = self.variant.train if init else {"losses": NO_TRACK_LOSS}
         return {
             **{"model": "model.yaml", "steps": steps, "seed": self.seed, "threads": 1},

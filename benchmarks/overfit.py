@@ -27,8 +27,9 @@ from torch import nn
 from synthetic_street import SyntheticStreet
 from video_knet_core.config import ModelConfig
 from video_knet_core.config_io import ConfigError, load_yaml
+from video_knet_core.data.camvid import street_ids
 from video_knet_core.data.pairs import FramePair
-from video_knet_core.data.street_frame import StreetFrame, street_ids
+from video_knet_core.data.street_frame import StreetFrame
 from video_knet_core.engine.torch_runtime import TorchRuntime
 from video_knet_core.model.video_knet import VideoKNet
 from video_knet_core.predictor import VideoPredictor

@@ -27,7 +27,7 @@ import torch
 from numpy.typing import NDArray
 
 from video_knet_core.config import TrackingConfig
-from video_knet_core.data.camvid import CamVid
+from video_knet_core.data.camvid import camvid_clip
 from video_knet_core.engine.base import Runtime
 from video_knet_core.engine.export import export_checkpoint
 from video_knet_core.engine.onnx_runtime import OnnxRuntime
@@ -80,12 +80,12 @@ class Recorded:
 
 def camvid_score(runtime: Runtime, root: Path, frames: int) -> float:
     """mIoU on the first frames of the clip."""
-    clip, predictor = CamVid(root), VideoPredictor(runtime)
+    clip, predictor = camvid_clip(root), VideoPredictor(runtime)
     quality = MeanIoU(len(runtime.info.classes), ignore=NO_CLASS)
     for t in range(min(frames, len(clip))):
-        image, truth = clip[t]
-        frame = predictor.step(image, round(t * 1e9 / CAMVID_FPS))
-        quality.update(truth, frame.semantic_map())
+        truth = clip[t]
+        frame = predictor.step(truth.image, round(t * 1e9 / CAMVID_FPS))
+        quality.update(truth.semantic, frame.semantic_map())
     return quality.compute().miou
 
 

@@ -3,7 +3,7 @@
 
     python benchmarks/vss.py --data DATA [--steps 250 150] [--seeds 3] [--out runs/vss]
 
-The decoder is trained first, on `camvid/train` (stills; the second of a pair is the first, moved a
+The decoder is trained first, on `camvid/train` (images; the second of a pair is the first, moved a
 little), for each seed. From it go on, for as many steps each: the decoder as it is, with kernels on
 it, and with kernels that are fused and linked over time. All are scored frame by frame on
 `camvid/val_clip`, at 192 x 256 pixels. The backbone, EfficientNet-Lite0, is that of the shipped

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from video_knet_core.data.street_frame import StreetFrame, without_specks
+from video_knet_core.data.street_frame import StreetFrame, drop_small_objects
 
 from . import textures
 from .canvas import (
@@ -106,7 +106,7 @@ class SyntheticStreet:
         self._ground.finish(canvas, self._shadows(canvas, items))
         for item in sorted(items, key=lambda item: -item.order):
             item.draw(canvas, self._weather.light)
-        semantic, instance = without_specks(*canvas.labels())
+        semantic, instance = drop_small_objects(*canvas.labels())
         return StreetFrame(self._expose(canvas.image, t), semantic, instance)
 
     def _camera(self, seconds: float) -> Camera:

@@ -21,10 +21,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .config import TrackingConfig
-from .data.frames import FrameError, FrameSource, ImageFolder
+from .data.frames import FrameSource, ImageFolder
 from .engine.base import Runtime
 from .epochs import epoch_of
-from .image_files import write_pixels
+from .image_files import FrameError, write_pixels
 from .output_files import OutputError, exclusive, refuse_inputs
 from .predictor import VideoPredictor
 from .progress import progress_bar

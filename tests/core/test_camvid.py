@@ -4,9 +4,9 @@ import cv2
 import numpy as np
 import pytest
 
-from video_knet_core.data.camvid import CamVid
-from video_knet_core.data.frames import FrameError
+from video_knet_core.data.camvid import camvid_clip
 from video_knet_core.data.street_frame import STREET_CLASSES
+from video_knet_core.image_files import FrameError
 
 NAMES = [
     *("sky", "building", "pole", "road", "sidewalk", "vegetation", "sign", "fence"),
@@ -27,35 +27,36 @@ def root(tmp_path):
 
 
 def test_labels_become_class_ids_of_the_street_model(root):
-    image, labels = CamVid(root)[0]
-    assert image.shape == (12, 8, 3) and labels.dtype == np.uint8
+    frame = camvid_clip(root)[0]
+    labels = frame.semantic
+    assert frame.image.shape == (12, 8, 3) and labels.dtype == np.uint8
     assert labels[:, 0].tolist() == [STREET_CLASSES.index(name) for name in NAMES] + [255]
 
 
 def test_frames_come_by_name(root):
-    clip = CamVid(root)
-    assert [path.stem for path in clip.images] == ["f_1", "f_2"]
-    assert [int(image.mean()) for image, _ in clip] == [80, 0]
+    clip = camvid_clip(root)
+    assert [frame.name for frame in clip] == ["f_1", "f_2"]
+    assert [int(frame.image.mean()) for frame in clip] == [80, 0]
 
 
 def test_a_missing_label_image(root):
     (root / "labels/f_2.png").unlink()
-    with pytest.raises(FrameError, match=r"no label image .*f_2\.png"):
-        CamVid(root)
+    with pytest.raises(FrameError, match=r"f_2 has no label image"):
+        camvid_clip(root)
 
 
 def test_a_label_value_that_camvid_has_not(root):
     cv2.imwrite(str(root / "labels/f_1.png"), np.full((12, 8), 30, np.uint8))
-    with pytest.raises(FrameError, match=r"f_1\.png: labels must be 0\.\.11, found 30"):
-        CamVid(root)[0]
+    with pytest.raises(FrameError, match=r"f_1\.png: .*30"):
+        camvid_clip(root)[0]
 
 
 def test_labels_of_another_size(root):
     cv2.imwrite(str(root / "labels/f_1.png"), np.zeros((6, 4), np.uint8))
-    with pytest.raises(FrameError, match=r"\(6, 4\), its image is \(12, 8\)"):
-        CamVid(root)[0]
+    with pytest.raises(FrameError, match=r"\(6, 4\), .*\(12, 8\)"):
+        camvid_clip(root)[0]
 
 
 def test_a_folder_that_is_not_camvid(tmp_path):
-    with pytest.raises(FrameError, match="needs the folder .*images"):
-        CamVid(tmp_path)
+    with pytest.raises(FrameError, match="images"):
+        camvid_clip(tmp_path)

@@ -10,10 +10,10 @@ import pytest
 from dataset_fixtures import put, run_lengths, stored
 
 from video_knet_core.cli import main
-from video_knet_core.data.clip_pairs import StillPairs
+from video_knet_core.data.clip_pairs import ImagePairs
 from video_knet_core.data.datasets import open_dataset
 from video_knet_core.data.json_index import load_json
-from video_knet_core.data.pairs import CropRange
+from video_knet_core.data.pairs import CropRange, KeyFrames
 from video_knet_core.data.video import DatasetError
 from video_knet_core.evaluate.tasks import evaluate_predictions
 
@@ -85,7 +85,7 @@ def test_a_picture_without_objects_is_kept(instances):
 
 
 def test_pictures_make_pairs_whose_masks_stay_whole(instances):
-    source = StillPairs(open_dataset("coco_instances", instances, "val2017"), CropRange((1, 1)))
+    source = ImagePairs(open_dataset("coco_instances", instances, "val2017"), CropRange((1, 1)))
     pairs = [source.sample(np.random.default_rng(seed), 64, 64) for seed in range(8)]
     full = [pair for pair in pairs if all(len(masks.ids) == 2 for masks in pair.masks)]
     assert full
@@ -98,7 +98,7 @@ def test_pictures_make_pairs_whose_masks_stay_whole(instances):
 
 def test_a_picture_alone_is_a_pair_of_one(instances):
     dataset = open_dataset("coco_instances", instances, "val2017")
-    pair = StillPairs(dataset, alone=True).sample(np.random.default_rng(0), 64, 64)
+    pair = KeyFrames(ImagePairs(dataset)).sample(np.random.default_rng(0), 64, 64)
     assert len(pair.images) == len(pair.semantic) == len(pair.instance) == len(pair.masks) == 1
 
 

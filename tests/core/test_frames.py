@@ -8,7 +8,8 @@ import cv2
 import numpy as np
 import pytest
 
-from video_knet_core.data.frames import FrameError, open_frames
+from video_knet_core.data.frames import open_frames
+from video_knet_core.image_files import FrameError
 
 
 def picture(red, height=48, width=64):

@@ -11,10 +11,11 @@ import pytest
 from networks import small_config
 
 from synthetic_street.pairs import StreetPairs
-from video_knet_core.data.camvid import CamVid
+from video_knet_core.data.camvid import camvid_clip
 from video_knet_core.data.copy_paste import CopyPaste, cut_out, instances_of_regions
 from video_knet_core.data.pairs import CropRange, camera_motion, photometric, warp
 from video_knet_core.data.sprites import Paint, load_sprites
+from video_knet_core.data.video import Video
 
 CAMVID_ROAD, CAMVID_SKY, CAMVID_CAR = 3, 0, 8
 ROAD, VEHICLE, PERSON = 0, 10, 8
@@ -27,8 +28,8 @@ def classes():
 
 
 @pytest.fixture
-def stills(tmp_path) -> CamVid:
-    """One grey still with a car on a road."""
+def images(tmp_path) -> Video:
+    """One grey image with a car on a road."""
     labels = np.full((60, 80), CAMVID_SKY, np.uint8)
     labels[30:] = CAMVID_ROAD
     labels[20:40, 22:50] = CAMVID_CAR
@@ -36,7 +37,7 @@ def stills(tmp_path) -> CamVid:
         (tmp_path / "real" / folder).mkdir(parents=True)
     cv2.imwrite(str(tmp_path / "real/images/00000.jpg"), np.full((60, 80, 3), 100, np.uint8))
     cv2.imwrite(str(tmp_path / "real/labels/00000.png"), labels)
-    return CamVid(tmp_path / "real")
+    return camvid_clip(tmp_path / "real")
 
 
 @pytest.fixture
@@ -61,8 +62,8 @@ def test_only_sprites_of_street_classes_are_read(sprites):
     assert np.diff(sprites[0].centres[:, 0]).tolist() == [4, 4, 4, 4]
 
 
-def test_a_pair_shows_one_scene_twice(stills, sprites, classes):
-    source = CopyPaste(stills, [], classes.things)
+def test_a_pair_shows_one_scene_twice(images, sprites, classes):
+    source = CopyPaste(images, [], classes.things)
     pair = source.sample(np.random.default_rng(4), 48, 64)
     assert pair.images.shape == (2, 48, 64, 3)
     assert pair.semantic.shape == pair.instance.shape == (2, 48, 64)
@@ -71,8 +72,8 @@ def test_a_pair_shows_one_scene_twice(stills, sprites, classes):
     assert set(np.unique(pair.instance[0])) == set(np.unique(pair.instance[1]))
 
 
-def test_pasted_objects_have_their_pixels_and_one_id_in_both_frames(stills, sprites, classes):
-    source = CopyPaste(stills, sprites, classes.things, max_sprites=1)
+def test_pasted_objects_have_their_pixels_and_one_id_in_both_frames(images, sprites, classes):
+    source = CopyPaste(images, sprites, classes.things, max_sprites=1)
     seen = 0
     for seed in range(20):
         pair = source.sample(np.random.default_rng(seed), 96, 128)
@@ -88,8 +89,8 @@ def test_pasted_objects_have_their_pixels_and_one_id_in_both_frames(stills, spri
     assert seen >= 3
 
 
-def test_single_objects_of_the_stills_are_cut_out(stills, classes):
-    (car,) = cut_out(stills, classes.things)
+def test_single_objects_of_the_images_are_cut_out(images, classes):
+    (car,) = cut_out(images, classes.things)
     ((image, mask),) = car.cutouts
     assert car.class_id == VEHICLE
     assert image.shape == (20, 28, 3)
@@ -97,14 +98,14 @@ def test_single_objects_of_the_stills_are_cut_out(stills, classes):
     assert mask.all()
 
 
-def test_what_the_border_of_a_still_cuts_off_stays_in_it(stills, classes):
-    labels = cv2.imread(str(stills.labels[0]), cv2.IMREAD_GRAYSCALE)
-    cv2.imwrite(str(stills.labels[0]), np.roll(labels, 30, axis=1))
-    assert cut_out(stills, classes.things) == []
+def test_what_the_border_of_an_image_cuts_off_stays_in_it(images, classes):
+    labels = cv2.imread(images.frames[0].labels, cv2.IMREAD_GRAYSCALE)
+    cv2.imwrite(images.frames[0].labels, np.roll(labels, 30, axis=1))
+    assert cut_out(images, classes.things) == []
 
 
-def test_a_crowd_is_made_of_sprites_and_of_what_stands_in_the_stills(stills, sprites, classes):
-    source = CopyPaste(stills, sprites, classes.things, max_sprites=8, causal=True, crowd=True)
+def test_a_crowd_is_made_of_sprites_and_of_what_stands_in_the_images(images, sprites, classes):
+    source = CopyPaste(images, sprites, classes.things, max_sprites=8, causal=True, crowd=True)
     people = cars = 0
     for seed in range(20):
         pair = source.sample(np.random.default_rng(seed), 96, 128)
@@ -117,9 +118,9 @@ def test_a_crowd_is_made_of_sprites_and_of_what_stands_in_the_stills(stills, spr
     assert cars > 20 + 20  # one stands in each still
 
 
-def test_a_crowd_stands_close_together(stills, sprites, classes):
+def test_a_crowd_stands_close_together(images, sprites, classes):
     sources = [
-        CopyPaste(stills, sprites, classes.things, max_sprites=8, crowd=crowd)
+        CopyPaste(images, sprites, classes.things, max_sprites=8, crowd=crowd)
         for crowd in (False, True)
     ]
     rng = np.random.default_rng(0)
@@ -141,8 +142,8 @@ def test_paint_changes_colours_and_leaves_light_and_grey():
 
 
 @pytest.mark.parametrize("crowd", [False, True])
-def test_the_same_generator_gives_the_same_pair(stills, sprites, classes, crowd):
-    source = CopyPaste(stills, sprites, classes.things, crowd=crowd)
+def test_the_same_generator_gives_the_same_pair(images, sprites, classes, crowd):
+    source = CopyPaste(images, sprites, classes.things, crowd=crowd)
     a, b = (source.sample(np.random.default_rng(9), 48, 64) for _ in range(2))
     assert (a.images == b.images).all()
     assert (a.instance == b.instance).all()

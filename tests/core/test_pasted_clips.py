@@ -15,17 +15,17 @@ from street_fixtures import (
     write_sprites,
 )
 
-from video_knet_core.data.camvid import CamVid
-from video_knet_core.data.frames import FrameError
+from video_knet_core.data.camvid import camvid_clip
 from video_knet_core.data.pasted_clips import (
     CAMERA_METRES,
     FARTHEST,
     HORIZON,
     PastedClip,
-    there_and_back,
+    ping_pong_index,
 )
 from video_knet_core.data.sprites import HELD_OUT_SPRITES, load_sprites
-from video_knet_core.data.street_frame import SPECK, without_specks
+from video_knet_core.data.street_frame import MIN_VISIBLE, drop_small_objects
+from video_knet_core.image_files import FrameError
 from video_knet_core.types import NO_CLASS
 
 CLASSES = street_table()
@@ -40,13 +40,13 @@ def sprites(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def empty_street(tmp_path_factory):
-    return CamVid(write_camvid(tmp_path_factory.mktemp("empty")))
+    return camvid_clip(write_camvid(tmp_path_factory.mktemp("empty")))
 
 
 @pytest.fixture(scope="module")
 def street(tmp_path_factory):
     """With a car whose wheels are at row 70 of 96."""
-    return CamVid(write_camvid(tmp_path_factory.mktemp("street"), car=OWN_CAR))
+    return camvid_clip(write_camvid(tmp_path_factory.mktemp("street"), car=OWN_CAR))
 
 
 def paste(clip, sprites, seed=0):
@@ -82,8 +82,8 @@ def test_frames_may_be_asked_for_in_any_order(street, sprites):
 
 
 def test_the_street_is_played_forward_and_backward(empty_street, sprites):
-    assert [there_and_back(t, 4) for t in range(8)] == [0, 1, 2, 3, 2, 1, 0, 1]
-    assert there_and_back(5, 1) == 0
+    assert [ping_pong_index(t, 4) for t in range(8)] == [0, 1, 2, 3, 2, 1, 0, 1]
+    assert ping_pong_index(5, 1) == 0
     clip = paste(empty_street, sprites)
     greys = [int(clip.frame(t).image[0, 0, 0]) for t in range(12)]
     assert set(np.abs(np.diff(greys))) == {GREY_STEP} and len(set(greys)) == 4
@@ -184,11 +184,11 @@ def test_things_of_the_street_hide_what_is_behind_them_only(street, sprites):
 
 def test_a_clip_does_not_change_what_it_is_made_of(street, sprites):
     clip = paste(street, sprites)
-    image, semantic = street[0]
+    before = street[0]
     cutout = sprites[0].cutouts[0][0].copy()
     clip.frame(0)
-    np.testing.assert_array_equal(street[0][0], image)
-    np.testing.assert_array_equal(street[0][1], semantic)
+    np.testing.assert_array_equal(street[0].image, before.image)
+    np.testing.assert_array_equal(street[0].semantic, before.semantic)
     np.testing.assert_array_equal(sprites[0].cutouts[0][0], cutout)
 
 
@@ -221,10 +221,10 @@ def test_an_own_motion_is_mirrored_with_its_object(empty_street, sprites):
 def test_specks_are_void():
     semantic = np.full((100, 110), VEHICLE, np.uint8)
     instance = np.zeros((100, 110), np.uint16)
-    least = int(SPECK * instance.size) + 1
+    least = int(MIN_VISIBLE * instance.size) + 1
     instance[0, :least] = 1
     instance[5, : least - 1] = 2
-    semantic, instance = without_specks(semantic, instance)
+    semantic, instance = drop_small_objects(semantic, instance)
     assert np.unique(instance).tolist() == [0, 1]
     assert np.count_nonzero(semantic == NO_CLASS) == least - 1
 

@@ -9,7 +9,7 @@ from street_fixtures import HEIGHT, WIDTH, Oracle, street_table, write_camvid, w
 from synthetic_street import SyntheticStreet
 from video_knet_core.cli import main
 from video_knet_core.config import TrackingConfig
-from video_knet_core.data.camvid import CamVid
+from video_knet_core.data.camvid import camvid_clip
 from video_knet_core.engine.base import ModelError, ModelInfo
 from video_knet_core.evaluate.shared_runtime import SharedRuntime
 from video_knet_core.evaluate.street import (
@@ -138,8 +138,8 @@ def test_camvid_is_measured_by_miou_and_by_mvc8_as_released(tmp_path):
     assert scores.per_class[0] == 1 and scores.per_class[10] == 0  # road, vehicle
     assert scores.mvc8 == pytest.approx(0.5)
     wanted, predictor = VideoSemanticConsistency(11, (8,), void=(255,)), VideoPredictor(Blink())
-    for t, (image, labels) in enumerate(CamVid(root)):
-        wanted.update(labels, predictor.step(image, t).semantic_map())
+    for t, frame in enumerate(camvid_clip(root)):
+        wanted.update(frame.semantic, predictor.step(frame.image, t).semantic_map())
     assert scores.mvc8 == wanted.compute().mvc[8] and scores.miou == wanted.compute().miou
 
 
@@ -211,7 +211,7 @@ def test_sprites_of_the_users_own_are_never_held_out(run, tmp_path):
 
 def test_a_data_root_without_a_clip_is_one_line(run, tmp_path):
     code, output = run("--root", str(tmp_path))
-    assert code == 2 and "CamVid needs the folder" in output.err
+    assert code == 2 and "camvid/val_clip/images" in output.err
 
 
 def ids(*values):

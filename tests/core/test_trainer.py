@@ -52,7 +52,7 @@ def write_run(folder: Path, model: VideoKNet, **settings: object) -> Path:
         "init": "start.safetensors",
         **{"steps": 2, "batch": 1, "height": 64, "width": 96, "warmup_steps": 0},
         **{"workers": 0, "threads": 1, "checkpoint_every": 1},
-        "data": {"copy_paste_share": 0.0, "synthetic_seeds": 1},
+        "data": {"copy_paste_weight": 0.0, "synthetic_seeds": 1},
     }
     path = folder / "run.yaml"
     path.write_text(yaml.safe_dump(run | settings))

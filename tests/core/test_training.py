@@ -188,7 +188,7 @@ def run(tmp_path):
         "workers": 0,
         "threads": 1,
         "checkpoint_every": 2,
-        "data": {"copy_paste_share": 0.0, "synthetic_seeds": 1},
+        "data": {"copy_paste_weight": 0.0, "synthetic_seeds": 1},
     }
     path = tmp_path / "run.yaml"
     path.write_text(yaml.safe_dump(settings))

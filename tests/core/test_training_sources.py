@@ -11,7 +11,7 @@ from networks import small_config
 
 from synthetic_street.pairs import OFFSETS, StreetPairs
 from video_knet_core.config_io import ConfigError, from_dict
-from video_knet_core.data.clip_pairs import ClipPairs, StillPairs
+from video_knet_core.data.clip_pairs import ClipPairs, ImagePairs
 from video_knet_core.data.datasets import open_dataset
 from video_knet_core.data.pairs import CropRange
 from video_knet_core.data.street_frame import StreetFrame
@@ -41,7 +41,7 @@ def test_a_data_set_alone(root, tmp_path):
 
 
 def test_what_clips_leave_is_shared_by_stills_and_streets(root, tmp_path):
-    config = data({**CUSTOM, "share": 0.75}, copy_paste_share=0.0)
+    config = data({**CUSTOM, "sampling_weight": 0.75}, copy_paste_weight=0.0)
     sources = open_sources(config, small_config(), root, tmp_path)
     assert [(share, type(source)) for share, source in sources] == [
         (0.75, ClipPairs),
@@ -75,9 +75,9 @@ def test_pairs_may_be_asked_to_have_an_object_in_common(root):
 
 def test_stills_make_pairs_that_move_a_little(root, tmp_path):
     """A data set of pictures that have nothing to do with each other."""
-    sources = open_sources(data({**CUSTOM, "stills": True}), small_config(), root, tmp_path)
+    sources = open_sources(data({**CUSTOM, "pseudo_video": True}), small_config(), root, tmp_path)
     ((_, source),) = sources
-    assert isinstance(source, StillPairs)
+    assert isinstance(source, ImagePairs)
     moved = 0
     for seed in range(6):
         pair = source.sample(np.random.default_rng(seed), 64, 96)
@@ -103,11 +103,11 @@ def test_causal_pairs_have_the_later_frame_first(tmp_path):
 
 
 def test_runs_may_share_their_drawn_streets(tmp_path):
-    config = data(copy_paste_share=0.0, street_cache=str(tmp_path / "shared"))
+    config = data(copy_paste_weight=0.0, street_cache=str(tmp_path / "shared"))
     ((_, source),) = open_sources(config, small_config(), None, tmp_path / "out")
     assert source.cache == tmp_path / "shared"
     ((_, source),) = open_sources(
-        data(copy_paste_share=0.0), small_config(), None, tmp_path / "out"
+        data(copy_paste_weight=0.0), small_config(), None, tmp_path / "out"
     )
     assert source.cache == tmp_path / "out" / "streets"
 
@@ -115,8 +115,8 @@ def test_runs_may_share_their_drawn_streets(tmp_path):
 @pytest.mark.parametrize(
     ("clips", "key", "got"),
     [
-        ([{**CUSTOM, "share": 0.0}], "clips.0.share", "0.0"),
-        ([{**CUSTOM, "share": 0.7}] * 2, "clips", "[0.7, 0.7]"),
+        ([{**CUSTOM, "sampling_weight": 0.0}], "clips.0.sampling_weight", "0.0"),
+        ([{**CUSTOM, "sampling_weight": 0.7}] * 2, "clips", "[0.7, 0.7]"),
         ([{**CUSTOM, "offsets": [0]}], "clips.0.offsets", "(0,)"),
         ([{**CUSTOM, "offsets": []}], "clips.0.offsets", "[]"),
         ([{**CUSTOM, "scale": [2.0, 1.0]}], "clips.0.scale", "(2.0, 1.0)"),
@@ -131,7 +131,7 @@ def test_settings_that_cannot_be(clips, key, got):
     assert str(error.value).startswith(key) and str(error.value).endswith(got)
 
 
-@pytest.mark.parametrize(("key", "value"), [("copy_paste_share", 1.5), ("max_sprites", -1)])
+@pytest.mark.parametrize(("key", "value"), [("copy_paste_weight", 1.5), ("max_sprites", -1)])
 def test_numbers_out_of_range(key, value):
     with pytest.raises(ConfigError, match=f"{key}: expected .*, got {value}"):
         DataConfig(**{key: value})

@@ -20,10 +20,11 @@ from torch import Tensor
 
 from video_knet_core.config import BackboneConfig, ModelConfig, NeckConfig
 from video_knet_core.config_io import ConfigError, from_dict, load_yaml, to_dict
+from video_knet_core.data.camvid import street_ids
 from video_knet_core.data.clip_pairs import ClipPairs
 from video_knet_core.data.datasets import open_dataset
 from video_knet_core.data.pairs import FramePair
-from video_knet_core.data.street_frame import STREET_CLASSES, StreetFrame, street_ids
+from video_knet_core.data.street_frame import STREET_CLASSES, StreetFrame
 from video_knet_core.data.video import InstanceMasks
 from video_knet_core.model.checkpoint import load_model, read_metadata
 from video_knet_core.model.video_knet import VideoKNet
@@ -381,7 +382,7 @@ def root(tmp_path):
 
 
 def test_stills_with_sprites_have_the_classes_of_an_instance_model(root, tmp_path):
-    ((_, source),) = sources("instance", root, tmp_path, copy_paste_share=1.0)
+    ((_, source),) = sources("instance", root, tmp_path, copy_paste_weight=1.0)
     found = set()
     for seed in range(6):
         pair = source.sample(np.random.default_rng(seed), 64, 96)
@@ -391,7 +392,7 @@ def test_stills_with_sprites_have_the_classes_of_an_instance_model(root, tmp_pat
 
 
 def test_the_stills_of_camvid_are_a_data_set_of_a_semantic_model(root, tmp_path):
-    clips = [{"dataset": "camvid", "path": "camvid", "stills": True}]
+    clips = [{"dataset": "camvid", "path": "camvid", "pseudo_video": True}]
     ((_, source),) = sources("semantic", root, tmp_path, clips)
     pair = source.sample(np.random.default_rng(0), 64, 96)
     assert {ROAD, SKY} <= set(np.unique(pair.semantic).tolist())
@@ -400,7 +401,7 @@ def test_the_stills_of_camvid_are_a_data_set_of_a_semantic_model(root, tmp_path)
 
 @pytest.mark.parametrize("clips", [(), [{"dataset": "camvid", "path": "camvid"}]])
 def test_images_alone_come_from_any_source(root, tmp_path, clips):
-    settings = {} if clips else {"copy_paste_share": 1.0}
+    settings = {} if clips else {"copy_paste_weight": 1.0}
     ((_, source),) = sources("semantic", root, tmp_path, clips, video=False, **settings)
     pair = source.sample(np.random.default_rng(0), 64, 96)
     assert len(pair.images) == len(pair.semantic) == len(pair.instance) == 1

@@ -117,7 +117,7 @@ def test_two_trainings_into_one_folder_exclude_each_other(capsys, tmp_path):
     settings |= {
         "model": str(shipped.parents[1] / "models/street_lite0.yaml"),
         "init": str(default_model_path().with_suffix(".safetensors")),
-        "data": {"copy_paste_share": 0.0, "synthetic_seeds": 1},
+        "data": {"copy_paste_weight": 0.0, "synthetic_seeds": 1},
         "validation": {"every": 0},
     }
     path = tmp_path / "train.yaml"

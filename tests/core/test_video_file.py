@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from video_knet_core.data.frames import FrameError, open_frames
+from video_knet_core.data.frames import open_frames
 from video_knet_core.data.video_file import IncreasingTimes
+from video_knet_core.image_files import FrameError
 
 MS = 1_000_000
 PAUSE = [*range(0, 1000, 100), *range(3000, 4000, 100)]

@@ -15,7 +15,7 @@ from rclpy.qos import ReliabilityPolicy
 from rosgraph_msgs.msg import Clock as ClockMessage
 from sensor_msgs.msg import Image
 
-from video_knet_core.data.frames import FrameError
+from video_knet_core.image_files import FrameError
 from video_knet_core.overlay_video import OverlayVideo
 from video_knet_ros import conversions
 from video_knet_ros.video_source import Stamps, VideoSource

@@ -21,7 +21,7 @@ from synthetic_street.layout import (
 )
 from video_knet_core.config import ModelConfig
 from video_knet_core.config_io import load_yaml
-from video_knet_core.data.street_frame import SPECK, StreetFrame
+from video_knet_core.data.street_frame import MIN_VISIBLE, StreetFrame
 from video_knet_core.types import NO_CLASS
 
 SIZE = (96, 160)
@@ -99,7 +99,7 @@ def test_all_classes_occur():
 
 
 def test_specks_of_an_object_are_void(drive):
-    least = SPECK * drive[0].instance.size
+    least = MIN_VISIBLE * drive[0].instance.size
     for frame in drive:
         _, sizes = np.unique(frame.instance[frame.instance > 0], return_counts=True)
         assert (sizes >= least).all()

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 
 from ..bags.bag import BagError
 from ..config_io import ConfigError
-from ..data.frames import FrameError
 from ..engine.base import BackendError, ModelError
+from ..image_files import FrameError
 
 EXIT_FAULTS = 1
 EXIT_BAD_INPUT = 2

@@ -204,11 +204,11 @@ def _table(scores: Mapping[str, StreetScores]) -> list[str]:
 
 
 def _eval_camvid(arguments: argparse.Namespace) -> None:
-    from ..data.camvid import CamVid
+    from ..data.camvid import camvid_clip
     from ..evaluate.scores import score
     from ..evaluate.street import evaluate_camvid
 
-    CamVid(arguments.root)  # raises for what is missing, before the engine is opened
+    camvid_clip(arguments.root)  # raises for what is missing, before the engine is opened
     with closing(runtime_of(arguments)) as runtime:
         scores, classes = evaluate_camvid(runtime, arguments.root), runtime.info.classes
     for info, iou in zip(classes, scores.per_class, strict=True):

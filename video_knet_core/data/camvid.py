@@ -1,73 +1,29 @@
 """CamVid with its 11 usual classes: `images/NAME.jpg|png` and `labels/NAME.png` side by side.
 
-`CamVid` is one folder of them; `open_camvid` is the data set, a folder for each split.
+`open_camvid` is the data set, a folder for each split; `camvid_clip` is one such folder.
 
 Brostow et al., "Semantic object classes in video: A high-definition ground truth database", 2009.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ..image_files import read_pixels
-from ..natural_order import natural_order
-from ..types import NO_CLASS
+from ..config_io import ConfigError
+from ..types import NO_CLASS, ClassTable, plain_name
 from .dataset_format import DatasetFormat
-from .folders import list_images, match_frames
-from .frames import FrameError, is_image, read_image
-from .label_png import label_file
-from .street_frame import STREET_CLASSES
+from .folders import first_folder, list_images, match_frames
+from .label_png import label_file, look_up, read_values
+from .street_frame import STREET_CLASSES, STREET_THINGS
 from .video import DatasetError, FrameFiles, Labels, Video, VideoDataset, class_kinds
 
-UNLABELLED = 11
-"""Label value of pixels without a class."""
-STREET_IDS = np.array([7, 2, 4, 0, 1, 6, 5, 3, 10, 8, 9, NO_CLASS], np.uint8)
+STREET_IDS = np.array([7, 2, 4, 0, 1, 6, 5, 3, 10, 8, 9, NO_CLASS])
 """Class id of the street model for each label value: sky, building, pole, road, sidewalk,
 vegetation, sign, fence, car, pedestrian, cyclist, unlabelled."""
-
-
-class CamVid:
-    """Pairs of image (RGB uint8 [H, W, 3]) and labels (street class ids uint8 [H, W], 255 = none).
-
-    Args:
-        root: the folder that holds `images` and `labels`.
-        ids: other class ids to use instead of the street's, see `street_ids`.
-
-    Raises:
-        FrameError: a folder or a label image is missing; also on iteration, for unreadable files.
-    """
-
-    def __init__(self, root: str | Path, ids: NDArray[np.uint8] | None = None) -> None:
-        root, self.ids = Path(root), ids
-        for folder in (root / "images", root / "labels"):
-            if not folder.is_dir():
-                raise FrameError(f"CamVid needs the folder {folder}")
-        self.images = natural_order(p for p in (root / "images").iterdir() if is_image(p.name))
-        if not self.images:
-            raise FrameError(f"{root / 'images'} holds no images")
-        self.labels = [root / "labels" / f"{image.stem}.png" for image in self.images]
-        for label in self.labels:
-            if not label.is_file():
-                raise FrameError(f"CamVid has no label image {label}")
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        image, labels = read_image(self.images[index]), _read_labels(self.labels[index])
-        if image.shape[:2] != labels.shape:
-            raise FrameError(
-                f"{self.labels[index]} is {labels.shape}, its image is {image.shape[:2]}"
-            )
-        return image, labels if self.ids is None else self.ids[labels]
-
-    def __iter__(self) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.uint8]]]:
-        return (self[index] for index in range(len(self)))
 
 
 def open_camvid(root: Path, split: str) -> VideoDataset:
@@ -76,30 +32,61 @@ def open_camvid(root: Path, split: str) -> VideoDataset:
     Raises:
         DatasetError: the split has no images.
     """
-    images = list_images(root / split / "images")
+    kinds = class_kinds(STREET_CLASSES, ())
+    return VideoDataset("camvid", kinds, [_clip(root / split, STREET_IDS)])
+
+
+def camvid_clip(folder: Path, ids: NDArray[np.uint8] | None = None) -> Video:
+    """The frames of FOLDER/images and FOLDER/labels.
+
+    Args:
+        folder: one split of CamVid.
+        ids: class ids to use instead of the street's, see `street_ids`.
+
+    Raises:
+        DatasetError: a folder or a label image is missing; also for unreadable files, when a frame
+            is read.
+    """
+    clip = _clip(folder, STREET_IDS if ids is None else ids[STREET_IDS])
+    for frame in clip.frames:
+        if frame.image is None or frame.labels is None:
+            kind = "image" if frame.image is None else "label image"
+            raise DatasetError(f"{folder}: the frame {frame.name} has no {kind}")
+    return clip
+
+
+def _clip(folder: Path, class_of_value: NDArray) -> Video:
+    images = list_images(first_folder(folder / "images"))
     if not images:
-        raise DatasetError(f"{root / split / 'images'} holds no images")
-    frames = match_frames(images, list_images(root / split / "labels"))
-    return VideoDataset(
-        "camvid", class_kinds(STREET_CLASSES, ()), [Video(split, frames, _read_frame)]
-    )
+        raise DatasetError(f"{folder / 'images'} holds no images")
+    frames = match_frames(images, list_images(first_folder(folder / "labels")))
+    return Video(folder.name, frames, partial(_read_frame, class_of_value))
 
 
-def _read_frame(frame: FrameFiles) -> Labels:
-    try:
-        semantic = _read_labels(Path(label_file(frame)))
-    except FrameError as error:
-        raise DatasetError(str(error)) from None
+def _read_frame(class_of_value: NDArray, frame: FrameFiles) -> Labels:
+    path = label_file(frame)
+    semantic = look_up(read_values(path), class_of_value, path).astype(np.uint8)
     return Labels(semantic, np.zeros(semantic.shape, np.int64))
 
 
-def _read_labels(path: Path) -> NDArray[np.uint8]:
-    values = read_pixels(path, cv2.IMREAD_UNCHANGED)
-    if values is None or values.ndim != 2 or values.dtype != np.uint8:
-        raise FrameError(f"{path} is not an 8-bit label image")
-    if values.max() > UNLABELLED:
-        raise FrameError(f"{path}: labels must be 0..{UNLABELLED}, found {values.max()}")
-    return STREET_IDS[values]
+def street_ids(classes: ClassTable, asked_by: str) -> NDArray[np.uint8]:
+    """[256] class id in `classes` of each street class of the same name, `NO_CLASS` of others.
+
+    Raises:
+        ConfigError: the street has not all of `classes`, or one is a thing here and stuff there
+            (where all are stuff, as in task semantic, kinds do not count); says who asked for them.
+    """
+    unknown = [info.name for info in classes if plain_name(info.name) not in STREET_CLASSES]
+    if unknown:
+        raise ConfigError(f"{asked_by}: classes must be of {STREET_CLASSES}, got {unknown}")
+    ids = np.full(NO_CLASS + 1, NO_CLASS, np.uint8)
+    for info in classes:
+        name = plain_name(info.name)
+        if classes.things and info.is_thing != (name in STREET_THINGS):
+            expected = "stuff" if info.is_thing else "a thing"
+            raise ConfigError(f"{asked_by}: {info.name!r} must be {expected}, as in the street")
+        ids[STREET_CLASSES.index(name)] = info.id
+    return ids
 
 
 CAMVID = DatasetFormat(

@@ -1,7 +1,4 @@
-"""Training pairs from any labelled data set: a frame and another shortly before or after it.
-
-Or one frame alone, see `StillPairs`.
-"""
+"""Training pairs from any labelled data set: two frames of a video, or one image moved a little."""
 
 from __future__ import annotations
 
@@ -11,17 +8,37 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from .pairs import CropRange, FramePair, Rng, camera_motion, warp, warp_masks
-from .video import DatasetError, InstanceMasks, LabelledFrame, VideoDataset
+from .pairs import CropRange, FramePair, Rng, pseudo_motion, warp, warp_masks
+from .video import DatasetError, InstanceMasks, LabelledFrame, Video, VideoDataset
 
 TWO_SIDED = (-2, -1, 1, 2)
 """Where the authors' code takes the reference frame, relative to the key frame."""
-TRIES = 20
 CAUSAL = (-2, -1)
 """Only before it, as a running camera has it."""
+MAX_TRIES = 20
 
 
-class ClipPairs:
+class _DatasetPairs:
+    """Every frame that can be a key frame is equally likely to be one."""
+
+    def __init__(self, dataset: VideoDataset, crop: CropRange | None) -> None:
+        self.dataset, self.crop = dataset, crop or CropRange()
+        self._ends = np.cumsum([len(self._keys(len(video))) for video in dataset])
+        """How many key frames there are up to and with each video."""
+
+    def _keys(self, length: int) -> list[int]:
+        """Frames of a video of `length` that can be key frames."""
+        return list(range(length))
+
+    def _draw_key(self, rng: Rng) -> tuple[Video, int]:
+        position = int(rng.integers(self._ends[-1]))
+        number = int(np.searchsorted(self._ends, position, side="right"))
+        video = self.dataset[number]
+        keys = self._keys(len(video))
+        return video, keys[position - int(self._ends[number]) + len(keys)]
+
+
+class ClipPairs(_DatasetPairs):
     """A `PairSource` of frames of one video.
 
     The offset is drawn anew for every pair (the authors' code draws it once and keeps it), from
@@ -32,7 +49,7 @@ class ClipPairs:
         dataset: where the frames are from; every frame is equally likely to be the key frame.
         offsets: positions of the reference frame relative to the key frame, not 0.
         crop: how crops are drawn.
-        tracked: draw again, `TRIES` times at most, until an object is in both crops.
+        tracked: draw again, `MAX_TRIES` times at most, until an object is in both crops.
 
     Raises:
         ValueError: no offset, or one of 0.
@@ -47,84 +64,66 @@ class ClipPairs:
         tracked: bool = False,
     ) -> None:
         if not offsets or 0 in offsets:
-            raise ValueError(f"offsets must be some numbers other than 0, found {list(offsets)}")
+            raise ValueError(f"expected offsets other than 0, got {list(offsets)}")
         empty = [video.name for video in dataset if not len(video)]
         if empty:
             raise DatasetError(f"{dataset.name}: the video {empty[0]!r} has no frames")
-        self.dataset = dataset
-        self.offsets = tuple(offsets)
-        self.crop = crop or CropRange()
-        self.tracked = tracked
-        self._ends = np.cumsum([len(self._keys(len(video))) for video in dataset])
-        """How many key frames there are up to and with each video."""
+        self.offsets, self.tracked = tuple(offsets), tracked
+        super().__init__(dataset, crop)
         if not self._ends[-1]:
             raise DatasetError(f"{dataset.name}: no video has two frames {list(offsets)} apart")
 
     def sample(self, rng: Rng, height: int, width: int) -> FramePair:
         """A random pair of `height` x `width` pixels; DatasetError if a frame is faulty."""
-        for _ in range(TRIES if self.tracked else 1):
+        for _ in range(MAX_TRIES if self.tracked else 1):
             pair = self._draw(rng, height, width)
-            if np.intersect1d(*pair.instance).any():  # 0, no object, is none
+            if np.intersect1d(*pair.instance).any():  # 0 is no object
                 break
         return pair
 
     def _draw(self, rng: Rng, height: int, width: int) -> FramePair:
-        position = int(rng.integers(self._ends[-1]))
-        number = int(np.searchsorted(self._ends, position, side="right"))
-        video = self.dataset[number]
-        keys = self._keys(len(video))
-        key = keys[position - int(self._ends[number]) + len(keys)]
+        video, key = self._draw_key(rng)
         reference = key + int(rng.choice(self._inside(key, len(video))))
         frames = [video[key], video[reference]]
         to_crop = self.crop.draw(rng, frames[0].image.shape, height, width)
-        return cropped(renumbered(frames), [to_crop, to_crop], height, width)
+        return _cropped(_renumbered(frames), [to_crop, to_crop], height, width)
 
     def _inside(self, key: int, length: int) -> list[int]:
         return [offset for offset in self.offsets if 0 <= key + offset < length]
 
     def _keys(self, length: int) -> list[int]:
-        """Frames that have a reference frame."""
         return [key for key in range(length) if self._inside(key, length)]
 
 
-class StillPairs:
-    """A `PairSource` of single labelled frames: the second of a pair is the first, moved a little.
+class ImagePairs(_DatasetPairs):
+    """A `PairSource` of pseudo-video pairs: the second frame is the first one, moved a little.
 
-    For data sets of stills, such as Cityscapes in the form of KITTI-STEP, whose frames next to each
-    other show other places. An image network's tracking starts from them, as the authors' does.
+    For data sets of images, such as Cityscapes in the form of KITTI-STEP, whose neighbouring frames
+    show different places. An image network's tracking starts from them, as the authors' does.
 
     Args:
         dataset: where the frames are from; every frame is equally likely.
         crop: how crops are drawn.
-        alone: leave the second out, to train images alone; then frames of videos will do as well.
 
     Raises:
         DatasetError: there is no frame.
     """
 
-    def __init__(
-        self, dataset: VideoDataset, crop: CropRange | None = None, alone: bool = False
-    ) -> None:
-        self.dataset, self.crop, self.alone = dataset, crop or CropRange(), alone
-        self._ends = np.cumsum([len(video) for video in dataset])
+    def __init__(self, dataset: VideoDataset, crop: CropRange | None = None) -> None:
+        super().__init__(dataset, crop)
         if not self._ends[-1]:
             raise DatasetError(f"{dataset.name}: there is no frame")
 
     def sample(self, rng: Rng, height: int, width: int) -> FramePair:
         """A random pair of `height` x `width` pixels; DatasetError if the frame is faulty."""
-        position = int(rng.integers(self._ends[-1]))
-        number = int(np.searchsorted(self._ends, position, side="right"))
-        video = self.dataset[number]
-        (frame,) = renumbered([video[position - int(self._ends[number]) + len(video)]])
+        video, key = self._draw_key(rng)
+        (frame,) = _renumbered([video[key]])
         to_crop = self.crop.draw(rng, frame.image.shape, height, width)
-        if self.alone:
-            return cropped([frame], [to_crop], height, width)
-        motion = camera_motion(rng, height, width, strength=rng.uniform(0, 1))
-        moved = motion[:2] @ np.vstack((to_crop, [0, 0, 1]))
-        return cropped([frame, frame], [to_crop, moved], height, width)
+        _, moved = pseudo_motion(rng, to_crop, height, width)
+        return _cropped([frame, frame], [to_crop, moved], height, width)
 
 
-def cropped(
+def _cropped(
     frames: Sequence[LabelledFrame], matrices: Sequence[NDArray], height: int, width: int
 ) -> FramePair:
     """Each frame mapped by a 2x3 matrix of its own to `height` x `width` pixels."""
@@ -136,7 +135,7 @@ def cropped(
     return FramePair(images, semantics, maps, whole if len(whole) == len(masks) else None)
 
 
-def renumbered(frames: Iterable[LabelledFrame]) -> list[LabelledFrame]:
+def _renumbered(frames: Iterable[LabelledFrame]) -> list[LabelledFrame]:
     """The frames with instance ids 1, 2, ... in place of the data set's.
 
     An object is a class and an id together; ids may be too large for the float map of a warp.

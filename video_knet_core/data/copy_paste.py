@@ -1,8 +1,8 @@
-"""Stills turned into clips: a small camera motion, and moving cut-out objects pasted on top.
+"""Pseudo-video pairs: a small camera motion, and moving cut-out objects pasted on top.
 
-A still with semantic labels gives a pair with exact tracks, because both frames are the same scene
+An image with semantic labels gives a pair with exact tracks, because both frames are the same scene
 seen through two maps. Objects come from sequences of cut-outs (an image and a mask per frame), so a
-pasted object moves and deforms as it did in its own video; or from the stills themselves, where
+pasted object moves and deforms as it did in its own video; or from the images themselves, where
 there are many more, which move as a whole.
 """
 
@@ -14,46 +14,46 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from .camvid import CamVid
-from .pairs import CropRange, FramePair, Rng, camera_motion, warp
+from .pairs import CropRange, FramePair, Rng, pseudo_motion, warp
 from .sprites import Paint, Sprite, blend, placement
+from .video import Video
 
 MIN_INSTANCE_PIXELS = 60
 MAX_ASPECT = 1.5
 """Width over height of a region that may be one object, a car seen from behind."""
 MIN_FILL = 0.65
-"""Share of its box that one object fills ..."""
+"""Fraction of its box that one object fills ..."""
 MIN_FILL_UPRIGHT = 0.35
 """... and one that stands upright on legs or wheels."""
 UPRIGHT_ASPECT = 0.7
-LEAST_CUTOUT_PIXELS = 300
-"""Of a smaller object of a still, most is edge: it is not cut out."""
-STILL_METRES = 1.6
-"""How high any object of a still is."""
+MIN_CUTOUT_PIXELS = 300
+"""Most of a smaller object is edge: it is not cut out."""
+CUTOUT_METRES = 1.6
+"""Height of any object that is cut out of an image."""
 BESIDE = 0.6
-"""Share of a crowd's objects that are put next to the one before, ..."""
+"""Fraction of a crowd's objects that are put next to the one before, ..."""
 BESIDE_WIDTHS = 0.12
 """... this far off (standard deviation), in widths of the image."""
-STILL_STEP = 0.06
-"""How far an object cut out of a still moves between the frames, in its own sizes, and grows."""
+CUTOUT_STEP = 0.06
+"""How far an object cut out of an image moves between the frames, in its own sizes, and grows."""
 
 
 class CopyPaste:
-    """A `PairSource` of real stills with pasted sprites.
+    """A `PairSource` of real images with pasted sprites.
 
     Args:
-        stills: labelled real frames.
+        images: labelled real frames.
         sprites: what is pasted; may be empty.
-        things: class ids whose connected regions in the stills become instances.
+        things: class ids whose connected regions in the images become instances.
         max_sprites: most objects pasted into one pair.
-        crowd: half of what is pasted is cut out of the stills themselves, most of it stands beside
+        crowd: half of what is pasted is cut out of the images themselves, most of it stands beside
             or in front of what was pasted before, and all is recoloured. Sequences of cut-outs are
-            few, and a network that sees each of them a thousand times knows them by heart.
+            few, and a network that sees each of them a thousand times overfits to them.
     """
 
     def __init__(
         self,
-        stills: CamVid,
+        images: Video,
         sprites: Sequence[Sprite],
         things: Sequence[int],
         max_sprites: int = 4,
@@ -62,19 +62,19 @@ class CopyPaste:
         crowd: bool = False,
     ) -> None:
         self.causal, self.crowd = causal, crowd
-        self.stills = stills
+        self.images = images
         self.sprites = sprites
-        self.singles = cut_out(stills, things) if crowd else []
+        self.singles = cut_out(images, things) if crowd else []
         self.things = tuple(things)
         self.max_sprites = max_sprites
         self.crop = crop or CropRange()
 
     def sample(self, rng: Rng, height: int, width: int) -> FramePair:
-        image, semantic = self.stills[int(rng.integers(len(self.stills)))]
+        frame = self.images[int(rng.integers(len(self.images)))]
+        image, semantic = frame.image, frame.semantic
         instance = instances_of_regions(semantic, self.things)
         to_crop = self.crop.draw(rng, image.shape[:2], height, width)
-        motion = camera_motion(rng, height, width, strength=rng.uniform(0, 1))
-        moved = motion[:2] @ np.vstack((to_crop, [0, 0, 1]))
+        motion, moved = pseudo_motion(rng, to_crop, height, width)
         frames = [warp(image, semantic, instance, m, height, width) for m in (to_crop, moved)]
         if self.sprites or self.singles:
             for track, foot in enumerate(self._feet(rng, height, width), int(instance.max()) + 1):
@@ -115,29 +115,30 @@ class CopyPaste:
                 place = motion[:2, :2] @ place + motion[:2, 2]
                 size = scale * float(np.hypot(*motion[:2, 0]))
                 if len(sprite.cutouts) == 1:
-                    place = place + rng.normal(0, STILL_STEP, 2) * cutout.shape[1::-1] * scale
-                    size *= float(np.exp(rng.normal(0, STILL_STEP)))
+                    place = place + rng.normal(0, CUTOUT_STEP, 2) * cutout.shape[1::-1] * scale
+                    size *= float(np.exp(rng.normal(0, CUTOUT_STEP)))
             matrix = placement(cutout.shape, size, place, mirror)
             painted = paint(cutout) if paint else cutout
             blend(frame, painted, mask, matrix, brightness, sprite.class_id, track)
 
     def _choose(self, rng: Rng) -> Sprite:
-        """A sprite, in a crowd as often one of the stills as one that moves."""
+        """A sprite, in a crowd as often one of the images as one that moves."""
         single = self.singles and (not self.sprites or rng.random() < 0.5)
         sprites = self.singles if single else self.sprites
         return sprites[int(rng.integers(len(sprites)))]
 
 
-def cut_out(stills: CamVid, things: Sequence[int]) -> list[Sprite]:
-    """The single objects of the stills that are seen whole, as sprites of one cut-out each."""
+def cut_out(images: Video, things: Sequence[int]) -> list[Sprite]:
+    """The single objects of the images that are seen whole, as sprites of one cut-out each."""
     sprites = []
-    for image, semantic in (stills[i] for i in range(len(stills))):
+    for frame in images:
+        image, semantic = frame.image, frame.semantic
         instance = instances_of_regions(semantic, things)
         for number in range(1, int(instance.max()) + 1):
             mask = instance == number
             x, y, width, height = cv2.boundingRect(mask.astype(np.uint8))
             whole = x > 0 and y > 0 and x + width < mask.shape[1] and y + height < mask.shape[0]
-            if whole and mask.sum() >= LEAST_CUTOUT_PIXELS:
+            if whole and mask.sum() >= MIN_CUTOUT_PIXELS:
                 box = slice(y, y + height), slice(x, x + width)
                 sprites.append(_single(int(semantic[mask][0]), image[box], mask[box]))
     return sprites
@@ -152,7 +153,7 @@ def _single(class_id: int, image: NDArray, mask: NDArray) -> Sprite:
         centres=np.array([[width / 2, height / 2]]),
         scales=np.ones(1),
         whole=np.ones(1, bool),
-        metres=STILL_METRES,
+        metres=CUTOUT_METRES,
     )
 
 

@@ -6,8 +6,8 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from ..image_files import is_image
 from ..natural_order import is_hidden, natural_order
-from .frames import is_image
 from .video import DatasetError, FrameFiles, LabelReader, Video
 
 

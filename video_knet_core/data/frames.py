@@ -22,18 +22,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ..image_files import read_pixels
-from ..natural_order import is_hidden, natural_order
+from ..image_files import IMAGE_SUFFIXES, FrameError, is_image, read_image, to_rgb
+from ..natural_order import natural_order
 from ..output_files import expanded
 
 Frame = tuple[NDArray[np.uint8], int]
-IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 DEFAULT_FPS = 10.0
 """Of sources that have no rate of their own: image folders and the synthetic street."""
-
-
-class FrameError(ValueError):
-    """A source that is missing or cannot be read; the message names it."""
 
 
 class FrameSource(Protocol):
@@ -131,7 +126,7 @@ class Webcam:
                 more, image = capture.read()
                 if not more:
                     raise FrameError(f"webcam {self._index} stopped giving images")
-                yield _rgb(image), time.time_ns()
+                yield to_rgb(image), time.time_ns()
         finally:
             capture.release()
 
@@ -152,23 +147,6 @@ class SyntheticFrames:
         street = SyntheticStreet(self.seed, fps=self.fps)
         for index in itertools.count():
             yield street.frame(index).image, _stamp(index, self.fps)
-
-
-def is_image(name: str) -> bool:
-    """Whether a file of that name is an image of the user, and none that a system added."""
-    return Path(name).suffix.lower() in IMAGE_SUFFIXES and not is_hidden(name)
-
-
-def read_image(path: Path) -> NDArray[np.uint8]:
-    """RGB uint8 [H, W, 3]; FrameError if the file is not an image."""
-    image = read_pixels(path)
-    if image is None:
-        raise FrameError(f"{path} is not an image that OpenCV can read")
-    return _rgb(image)
-
-
-def _rgb(image: NDArray) -> NDArray[np.uint8]:
-    return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
 
 
 def _stamp(index: int, fps: float) -> int:

@@ -1,4 +1,4 @@
-"""Training pairs: two frames of one (real or pretended) clip, with labels that agree over time.
+"""Training pairs: two frames of one (real or pseudo) video, with labels that agree over time.
 
 Where images are trained alone, a pair has its key frame only.
 """
@@ -133,6 +133,12 @@ def camera_motion(rng: Rng, height: int, width: int, strength: float = 1.0) -> N
             [0, 0, 1],
         ]
     )
+
+
+def pseudo_motion(rng: Rng, to_crop: NDArray, height: int, width: int) -> tuple[NDArray, NDArray]:
+    """A random `camera_motion` of a crop, and the map [2, 3] of the source to the moved crop."""
+    motion = camera_motion(rng, height, width, strength=rng.uniform(0, 1))
+    return motion, motion[:2] @ np.vstack((to_crop, [0, 0, 1]))
 
 
 def photometric(images: NDArray[np.uint8], rng: Rng) -> NDArray[np.uint8]:

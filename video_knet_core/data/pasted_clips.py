@@ -2,7 +2,7 @@
 
 The clip brings scenery, light and camera motion, the sprites bring objects whose tracks are known
 exactly. The clip's own people and vehicles are labelled, but nobody knows their tracks: they are
-void, neither wanted nor wrong.
+void, neither expected nor wrong.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ..image_files import FrameError
 from ..types import NO_CLASS
-from .camvid import CamVid
-from .frames import FrameError
 from .sprites import Sprite, blend, placement
-from .street_frame import StreetFrame, without_specks
+from .street_frame import StreetFrame, drop_small_objects
+from .video import Video
 
 HORIZON = 0.49
 """Row of the horizon over image height, and ..."""
@@ -31,7 +31,7 @@ STREET_METRES = 4.5
 """Objects start at most this far to either side of the image's centre line."""
 SMOOTHING = 15
 """Cut-outs over which the size of an object is averaged: less would take a pose for a distance."""
-LEAST_CUTOUTS = 10
+MIN_CUTOUTS = 10
 """A sprite with a shorter run of whole cut-outs is not pasted."""
 
 
@@ -52,27 +52,28 @@ class PastedClip:
 
     def __init__(
         self,
-        clip: CamVid,
+        clip: Video,
         sprites: Sequence[Sprite],
         things: Sequence[int],
         seed: int,
         fps: float = 15.0,
     ) -> None:
         if seed < 0:
-            raise ValueError(f"seed must be >= 0, found {seed}")
+            raise ValueError(f"seed must be >= 0, got {seed}")
         if not fps > 0:
-            raise ValueError(f"fps must be positive, found {fps}")
-        usable = [s for s in sprites if _longest_run(s.whole)[1] >= LEAST_CUTOUTS]
+            raise ValueError(f"fps must be positive, got {fps}")
+        usable = [s for s in sprites if _longest_run(s.whole)[1] >= MIN_CUTOUTS]
         if not usable:
             raise FrameError(
-                f"none of {len(sprites)} sprites shows its object whole in {LEAST_CUTOUTS} "
+                f"none of {len(sprites)} sprites shows its object whole in {MIN_CUTOUTS} "
                 "consecutive cut-outs"
             )
         self.clip, self.things, self.seed, self.fps = clip, tuple(things), seed, fps
         rng = np.random.default_rng(seed)
         self._first = int(rng.integers(len(clip)))
         order, count = rng.permutation(len(usable)), int(rng.integers(3, 7))
-        aspect = clip[0][0].shape[1] / clip[0][0].shape[0]
+        image = clip.image(0)
+        aspect = image.shape[1] / image.shape[0]
         self.objects = [
             _random_object(usable[order[k % len(usable)]], aspect, np.random.default_rng([seed, k]))
             for k in range(count)
@@ -82,19 +83,20 @@ class PastedClip:
     def frame(self, t: int) -> StreetFrame:
         """Frame number t >= 0; the same arguments give the same pixels."""
         if t < 0:
-            raise ValueError(f"frame number must be >= 0, found {t}")
-        image, semantic = self.clip[there_and_back(self._first + t, len(self.clip))]
+            raise ValueError(f"frame number must be >= 0, got {t}")
+        frame = self.clip[ping_pong_index(self._first + t, len(self.clip))]
+        image, semantic = frame.image, frame.semantic
         own = np.isin(semantic, self.things)
         views = [item.view(t, t / self.fps, k) for k, item in enumerate(self.objects, start=1)]
         void = np.where(own, np.uint8(NO_CLASS), semantic)
-        frame = image.copy(), void, np.zeros(own.shape, np.uint16)
+        maps = image.copy(), void, np.zeros(own.shape, np.uint16)
         parts: list[_View | _Cover] = [*_covers(image, own), *views]
         for part in sorted(parts, key=lambda part: part.nearness):
-            part.draw(*frame)
-        return StreetFrame(frame[0], *without_specks(*frame[1:]))
+            part.draw(*maps)
+        return StreetFrame(maps[0], *drop_small_objects(*maps[1:]))
 
 
-def there_and_back(t: int, count: int) -> int:
+def ping_pong_index(t: int, count: int) -> int:
     """Index of frame t of a sequence played forward, backward, forward, ...; ends show once."""
     if count == 1:
         return 0
@@ -201,7 +203,7 @@ class _Object:
     def view(self, t: int, seconds: float, track: int) -> _View:
         """The object in frame t, which is so many seconds after frame 0, as number `track`."""
         start, count = _longest_run(self.sprite.whole)
-        begin, now = (start + there_and_back(self.first + n, count) for n in (0, t))
+        begin, now = (start + ping_pong_index(self.first + n, count) for n in (0, t))
         heights = _smooth_heights(self.sprite)
         centres = self.sprite.centres[:, 0] / self.sprite.scales
         metre = heights / (self.sprite.metres * self.size)  # [T] source pixels

@@ -11,9 +11,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ..image_files import read_pixels
+from ..image_files import FrameError, read_pixels
 from ..types import ClassTable
-from .frames import FrameError
 from .pairs import Rng
 
 STREET_CLASS_OF_SPRITE = {

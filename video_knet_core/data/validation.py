@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
+from ..image_files import FrameError
 from ..types import NO_CLASS
 from .datasets import open_dataset
-from .frames import FrameError
 from .video import DatasetError, LabelledFrame, Video, VideoDataset
 
 

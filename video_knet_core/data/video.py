@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ..image_files import FrameError, read_image
 from ..types import NO_CLASS, ClassKind
-from .frames import FrameError, read_image
 
 
 class DatasetError(FrameError):

@@ -17,7 +17,8 @@ from av.container import InputContainer
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-from .frames import DEFAULT_FPS, Frame, FrameError
+from ..image_files import FrameError
+from .frames import DEFAULT_FPS, Frame
 
 TEXT_AS_PICTURE = "tty"
 """FFmpeg's demuxer that draws text files; a text file is no video here."""

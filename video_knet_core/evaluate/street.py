@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from synthetic_street import SyntheticStreet
 
 from ..config import TrackingConfig
-from ..data.camvid import CamVid
+from ..data.camvid import camvid_clip
 from ..data.pasted_clips import PastedClip
 from ..data.sprites import SpriteSplit, load_sprites
 from ..data.street_frame import STREET_CLASSES, STREET_THINGS, StreetClip, StreetFrame
@@ -154,7 +154,7 @@ def pasted_clips(
         FrameError: the clip is missing or faulty, or there is no sprite to paste.
         FileNotFoundError: the list of sprites or one of its cut-outs is missing.
     """
-    clip = CamVid(root / "camvid" / "val_clip")
+    clip = camvid_clip(root / "camvid" / "val_clip")
     sprites = load_sprites(root / "sprites", classes, split)
     return [PastedClip(clip, sprites, classes.things, seed) for seed in range(count)]
 
@@ -163,9 +163,10 @@ def evaluate_camvid(runtime: Runtime, root: Path, fps: float = 15.0) -> ClassSco
     """Semantic segmentation of a CamVid clip, its frames taken as one video of `fps`."""
     number = len(street_classes(runtime))
     quality = VideoSemanticConsistency(number, windows=(8,), void=(NO_CLASS,))
-    clip, predictor = CamVid(root), VideoPredictor(runtime)
-    for t, (image, truth) in enumerate(progress_bar(clip, leave=False)):
-        quality.update(truth, predictor.step(image, round(t * 1e9 / fps)).semantic_map())
+    clip, predictor = camvid_clip(root), VideoPredictor(runtime)
+    for t, truth in enumerate(progress_bar(clip, leave=False)):
+        frame = predictor.step(truth.image, round(t * 1e9 / fps))
+        quality.update(truth.semantic, frame.semantic_map())
     result = quality.compute()
     return ClassScores(
         result.miou, tuple(float(value) for value in result.per_class), result.mvc[8]

@@ -9,8 +9,9 @@ import numpy as np
 
 from ..config import TrackingConfig
 from ..config_io import ConfigError
+from ..data.camvid import street_ids
 from ..data.instance_tracks import TrackCollector
-from ..data.street_frame import STREET_CLASSES, STREET_THINGS, StreetClip, street_ids
+from ..data.street_frame import STREET_CLASSES, STREET_THINGS, StreetClip
 from ..engine.base import ModelError, Runtime
 from ..metrics.vis import VideoInstanceAP
 from ..predictor import VideoPredictor

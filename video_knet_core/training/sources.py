@@ -8,13 +8,12 @@ from synthetic_street.pairs import StreetPairs
 
 from ..config import ModelConfig
 from ..config_io import ConfigError
-from ..data.camvid import CamVid
-from ..data.clip_pairs import ClipPairs, StillPairs
+from ..data.camvid import camvid_clip, street_ids
+from ..data.clip_pairs import ClipPairs, ImagePairs
 from ..data.copy_paste import CopyPaste
 from ..data.datasets import open_dataset
 from ..data.pairs import CropRange, KeyFrames, PairSource
 from ..data.sprites import load_sprites
-from ..data.street_frame import street_ids
 from ..data.video import VideoDataset
 from ..output_files import expanded
 from ..tasks import TASKS
@@ -29,7 +28,9 @@ def open_sources(
     out: Path,
     video: bool = True,
 ) -> list[tuple[float, PairSource]]:
-    """The pair sources with their shares; drawn streets are kept in `street_cache`, or in `out`.
+    """The pair sources with their sampling weights.
+
+    Rendered streets are cached in `street_cache`, or in `out`.
 
     Args:
         video: as that of `TrainConfig`; without, pairs have their key frame only.
@@ -42,26 +43,25 @@ def open_sources(
     sources: list[tuple[float, PairSource]] = []
     for clip in config.clips:
         root = data_path(data_root, f"data.clips: {clip.dataset}")
-        sources.append((clip.share, _clip_pairs(clip, model, root, video)))
-    share = config.rest * config.copy_paste_share
-    if share > 0:
-        root = data_path(data_root, f"data.copy_paste_share {config.copy_paste_share}")
-        pasted = _copy_paste(config, model, root)
-        sources.append((share, pasted if video else KeyFrames(pasted)))
-    if config.rest > share:
+        sources.append((clip.sampling_weight, _clip_pairs(clip, model, root, video)))
+    pasted = config.rest * config.copy_paste_weight
+    if pasted > 0:
+        root = data_path(data_root, f"data.copy_paste_weight {config.copy_paste_weight}")
+        sources.append((pasted, _copy_paste(config, model, root)))
+    if config.rest > pasted:
         cache = expanded(config.street_cache) if config.street_cache else out / "streets"
         ids = street_ids(model.classes, "the synthetic street")
         streets = StreetPairs(config.synthetic_seeds, cache, causal=config.causal, ids=ids)
-        sources.append((config.rest - share, streets if video else KeyFrames(streets)))
-    return sources
+        sources.append((config.rest - pasted, streets))
+    return sources if video else [(weight, KeyFrames(source)) for weight, source in sources]
 
 
 def _copy_paste(config: DataConfig, model: ModelConfig, root: Path) -> PairSource:
-    ids = street_ids(model.classes, f"data.copy_paste_share {config.copy_paste_share}")
+    ids = street_ids(model.classes, f"data.copy_paste_weight {config.copy_paste_weight}")
     sprites = load_sprites(root / expanded(config.sprites), model.classes)
-    stills = CamVid(root / expanded(config.stills), ids)
+    images = camvid_clip(root / expanded(config.images), ids)
     return CopyPaste(
-        *(stills, sprites, model.classes.things, config.max_sprites),
+        *(images, sprites, model.classes.things, config.max_sprites),
         causal=config.causal,
         crowd=config.crowd,
     )
@@ -71,9 +71,9 @@ def _clip_pairs(config: ClipConfig, model: ModelConfig, root: Path, video: bool)
     dataset = open_labelled(
         config.dataset, root / expanded(config.path), config.split, model, "data.clips"
     )
-    crop = CropRange((config.scale[0], config.scale[1]), (config.aspect[0], config.aspect[1]))
-    if config.stills or not video:
-        return StillPairs(dataset, crop, alone=not video)
+    crop = CropRange(config.scale, config.aspect)
+    if config.pseudo_video or not video:
+        return ImagePairs(dataset, crop)
     return ClipPairs(dataset, config.offsets, crop, config.tracked)
 
 

@@ -33,14 +33,14 @@ class ClipConfig:
     path: Text
     """Folder of the data set, relative to the data root."""
     split: Text = "train"
-    share: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Share of all pairs of the run."""
+    sampling_weight: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Fraction of all pairs of the run."""
     offsets: Annotated[tuple[int, ...], Field(min_length=1)] = TWO_SIDED
     """Places of the reference frame, counted from the key frame."""
     tracked: bool = False
     """Only pairs with an object that is in both crops, as the authors have it."""
-    stills: bool = False
-    """Its frames are single pictures: a pair is one of them, moved a little; no offsets then."""
+    pseudo_video: bool = False
+    """Its frames are single images: a pair is one of them, moved a little; no offsets then."""
     scale: Range = CropRange().scale
     """Smallest and largest enlargement of a crop; see `CropRange`."""
     aspect: Range = CropRange().aspect
@@ -59,15 +59,15 @@ class DataConfig:
     """Sources of training pairs; paths are relative to the data root given on the command line."""
 
     clips: tuple[ClipConfig, ...] = ()
-    """Labelled data sets. What their shares leave is for the two sources below."""
-    copy_paste_share: Fraction = 0.65
-    """Share of the rest from real stills; what remains comes from the synthetic street."""
-    stills: Text = "camvid/train"
+    """Labelled data sets. What their weights leave is for the two sources below."""
+    copy_paste_weight: Fraction = 0.65
+    """Fraction of the rest from real images; what remains comes from the synthetic street."""
+    images: Text = "camvid/train"
     sprites: Text = "sprites"
     max_sprites: Annotated[int, Field(ge=0, le=10_000)] = 4
-    """Most objects pasted into one still ..."""
+    """Most objects pasted into one image ..."""
     crowd: bool = False
-    """... in a crowd: recoloured, close together, half of them cut out of the stills."""
+    """... in a crowd: recoloured, close together, half of them cut out of the images."""
     causal: bool = False
     """Of these two sources: the key frame is the later one of a pair, as for a running camera."""
     synthetic_seeds: Annotated[int, Field(ge=1, le=EVALUATION_SEEDS)] = 200
@@ -76,13 +76,13 @@ class DataConfig:
     """Folder of drawn streets, for several runs to share; by default in that of the run."""
 
     def __post_init__(self) -> None:
-        shares = [clip.share for clip in self.clips]
-        expect(self.rest >= 0, "clips", "shares that sum up to at most 1", shares)
+        weights = [clip.sampling_weight for clip in self.clips]
+        expect(self.rest >= 0, "clips", "sampling weights of at most 1 in sum", weights)
 
     @property
     def rest(self) -> float:
-        """Share of all pairs that no clips give."""
-        rest = 1 - sum(clip.share for clip in self.clips)
+        """Fraction of all pairs that no clips give."""
+        rest = 1 - sum(clip.sampling_weight for clip in self.clips)
         return 0.0 if abs(rest) < 1e-9 else rest
 
 

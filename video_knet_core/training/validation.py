@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from synthetic_street import SyntheticStreet
 
 from ..config import ModelConfig
-from ..data.street_frame import street_ids
+from ..data.camvid import street_ids
 from ..data.video import DatasetError
 from ..engine.torch_runtime import TorchRuntime
 from ..evaluate.by_model import FRAMES_PER_SECOND
