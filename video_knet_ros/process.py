@@ -29,7 +29,6 @@ from rclpy.logging import get_logger
 from rclpy.node import Node
 
 from video_knet_core.engine.hot_swap import BUILD_THREAD
-from video_knet_core.image_files import FrameError
 
 from .worker import busy_threads
 
