@@ -1,4 +1,4 @@
-"""What the inference thread owns of one camera: an engine with a model, and the tracks."""
+"""What one camera has in the thread of its engine: the model, and the tracks."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass
-class Engine:
-    """For the inference thread alone."""
+class CameraEngine:
+    """For the thread of its executor alone."""
 
     runtime: Runtime
     predictor: VideoPredictor
@@ -36,8 +36,8 @@ class Engine:
         tracking: TrackingConfig,
         epoch: int,
         progress: ProgressCallback,
-    ) -> Engine:
-        """Open the model; what raises afterwards closes it.
+    ) -> CameraEngine:
+        """Open the model; an exception after that closes it.
 
         Args:
             open_runtime: makes the engine.
@@ -60,7 +60,7 @@ class Engine:
             raise
 
     def reset(self) -> int:
-        """Forget the tracks; the new epoch."""
+        """Drop the tracks; returns the new epoch."""
         self.predictor.reset()
         return self.predictor.epoch
 

@@ -11,39 +11,32 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from rclpy.utilities import remove_ros_args
 
-from video_knet_core.engine.base import Runtime
 from video_knet_core.engine.selector import open_runtime
 
 from . import process
+from .engine_pool import EnginePool
+from .engine_worker import CLOSE_WAIT_S
 from .node import CameraNode
-from .shared_runtime import SharedRuntimes
-from .worker import InferenceThread
 
 
-def create_cameras(
-    names: Sequence[str],
-    thread: InferenceThread,
-    open_runtime: Callable[..., Runtime] = open_runtime,
-) -> list[CameraNode]:
+def create_cameras(names: Sequence[str], pool: EnginePool) -> list[CameraNode]:
     """A node for each name; those with the same engine settings share an engine and its thread.
 
     Args:
         names: of the cameras.
-        thread: the inference thread of the first engine; each other one gets its own.
-        open_runtime: makes an engine.
+        pool: of the engines.
 
     Raises:
         InvalidNodeNameException: by rclpy, for a name that cannot be one; no node is left then.
     """
-    shared = SharedRuntimes(open_runtime, thread)
     nodes: list[CameraNode] = []
     try:
         for name in names:
-            nodes.append(CameraNode(shared.open, name, shared.thread))
+            nodes.append(CameraNode(pool.open, name, pool.executor))
     except BaseException:
         for node in nodes:
             node.destroy_node()
@@ -62,8 +55,8 @@ def main(args: Sequence[str] | None = None) -> int:
     names = parser.parse_args(own).names
     if len(set(names)) < len(names):
         parser.error(f"the names of the cameras must differ, got {' '.join(names)}")
-    thread = InferenceThread()
+    pool = EnginePool(open_runtime)
     try:
-        return process.run(lambda: create_cameras(names, thread), args)
+        return process.run(lambda: create_cameras(names, pool), args)
     finally:
-        thread.close()
+        pool.close(CLOSE_WAIT_S)

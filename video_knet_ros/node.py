@@ -26,19 +26,20 @@ from std_srvs.srv import SetBool, Trigger
 
 from video_knet_core.config import TrackingConfig
 from video_knet_core.engine.base import Runtime
+from video_knet_core.engine.executor import EngineExecutor, run_in_thread
 from video_knet_core.engine.selector import open_runtime
 from video_knet_core.epochs import new_epoch
 
 from . import conversions, diagnostics, parameters, process
-from .camera_engine import ENGINE_OPTIONS, Engine
+from .camera_engine import ENGINE_OPTIONS, CameraEngine
 from .conversions import ImageTimes
+from .engine_worker import CLOSE_WAIT_S, EngineWorker
 from .frame_counts import FrameCounts
 from .image_filters import RateLimit, SingleCameraFilter
 from .lifecycle import AsyncLifecycleNode, RequestError
 from .outputs import Outputs, OutputSettings
 from .snapshot import Snapshot
 from .subscription import COMPRESSED, RAW, AnyImage, ImageSubscription
-from .worker import CLOSE_WAIT_S, InferenceThread, Worker, run_aside
 
 GRAPH_PERIOD_S = 0.5
 """How often the QoS of the image publishers is looked at."""
@@ -59,7 +60,7 @@ class CameraNode(AsyncLifecycleNode):
     Args:
         open_runtime: opens the engine.
         name: of the node.
-        choose_thread: returns the inference thread for the engine of these settings, which it may
+        choose_executor: returns the executor for the engine of these settings, which it may
             share with other cameras; None = one of its own.
         kwargs: go to the rclpy node.
 
@@ -72,13 +73,13 @@ class CameraNode(AsyncLifecycleNode):
         self,
         open_runtime: Callable[..., Runtime] = open_runtime,
         name: str = "video_knet",
-        choose_thread: Callable[..., InferenceThread | None] = lambda **settings: None,
+        choose_executor: Callable[..., EngineExecutor | None] = lambda **settings: None,
         **kwargs,
     ) -> None:
         super().__init__(name, **kwargs)
         self._open_runtime = open_runtime
-        self._choose_thread = choose_thread
-        self._worker: Worker[Engine] | None = None
+        self._choose_executor = choose_executor
+        self._worker: EngineWorker[CameraEngine] | None = None
         self.outputs: Outputs | None = None
         self._subscription = ImageSubscription(self, self._on_image)
         self._rate_limit = RateLimit()
@@ -192,17 +193,17 @@ class CameraNode(AsyncLifecycleNode):
         self.status.state = state
         self._follow_publishers()
 
-    def _open_engine(self) -> Worker[Engine]:
+    def _open_engine(self) -> EngineWorker[CameraEngine]:
         settings = {name: self._value(name) for name in ("model", *ENGINE_OPTIONS)}
         opening = partial(
-            Engine.open,
+            CameraEngine.open,
             self._open_runtime,
             settings,
             self._tracking_config(),
             self._next_epoch,
             self._on_build,
         )
-        worker = Worker(opening, Engine.close, self._choose_thread(**settings))
+        worker = EngineWorker(opening, CameraEngine.close, self._choose_executor(**settings))
         self._worker, self.status.state = worker, "configuring"
         worker.opened.add_done_callback(self.wake)
         return worker
@@ -259,7 +260,9 @@ class CameraNode(AsyncLifecycleNode):
         elif self._worker.offer(partial(self._process, message, stamp, counts)):
             counts.skipped += 1
 
-    def _process(self, message: AnyImage, stamp: int, counts: FrameCounts, engine: Engine) -> None:
+    def _process(
+        self, message: AnyImage, stamp: int, counts: FrameCounts, engine: CameraEngine
+    ) -> None:
         """One frame, in the inference thread; a frame that fails is counted and reported."""
         counts.begun = time.monotonic()
         try:
@@ -279,7 +282,9 @@ class CameraNode(AsyncLifecycleNode):
         finally:
             counts.begun = None
 
-    def _segment(self, message: AnyImage, stamp: int, counts: FrameCounts, engine: Engine) -> None:
+    def _segment(
+        self, message: AnyImage, stamp: int, counts: FrameCounts, engine: CameraEngine
+    ) -> None:
         """Image to outputs."""
         outputs = self.outputs
         assert outputs is not None
@@ -334,7 +339,7 @@ class CameraNode(AsyncLifecycleNode):
         if worker is None or self.outputs is None:
             raise RequestError("the node is not configured")
 
-        def reset(engine: Engine) -> int:
+        def reset(engine: CameraEngine) -> int:
             epoch = engine.reset()  # the new epoch, which none has had
             self._next_epoch = engine.predictor.next_epoch
             return epoch
@@ -355,7 +360,7 @@ class CameraNode(AsyncLifecycleNode):
         if str(folder).startswith("~"):
             raise RequestError(f"snapshot_folder: expected an existing user, got {folder}")
         save = partial(self._last.save, folder, self.outputs.classes)
-        self._saving = saving = run_aside(save, "snapshot")  # a disk may hang too
+        self._saving = saving = run_in_thread(save, "snapshot")  # a disk may hang too
         saving.add_done_callback(self.wake)
         if not await self.wait(saving.done, SAVE_WAIT_S):
             raise RequestError(f"{folder} could not be written within {SAVE_WAIT_S:g} s")

@@ -28,9 +28,7 @@ from rclpy.impl.rcutils_logger import RcutilsLogger
 from rclpy.logging import get_logger
 from rclpy.node import Node
 
-from video_knet_core.engine.hot_swap import BUILD_THREAD
-
-from .worker import busy_threads
+from video_knet_core.engine.executor import busy_executors
 
 START_ERRORS = (
     InvalidNamespaceException,
@@ -162,11 +160,9 @@ def _leave_if_busy(code: int, log: RcutilsLogger) -> None:
     A native call that comes back while the interpreter is taken down aborts the process, and the
     engine's own finalizers would wait for it.
     """
-    busy = [thread.busy_s or 0.0 for thread in busy_threads()]
-    builds = any(thread.name == BUILD_THREAD for thread in threading.enumerate())
+    busy = [executor.busy_s or 0.0 for executor in busy_executors()]
     if busy:
         log.warning(f"an engine has been busy for {max(busy):.1f} s: not waiting for it")
-    if busy or builds:
         logging.shutdown()
         sys.stdout.flush()
         sys.stderr.flush()

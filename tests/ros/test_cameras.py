@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 
 import pytest
-from harness import RELIABLE, PaintedRuntime, image_message, street
+from harness import RELIABLE, TIMEOUT_S, PaintedRuntime, image_message, street
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 from rclpy.exceptions import InvalidNodeNameException
@@ -14,17 +14,16 @@ from sensor_msgs.msg import Image
 from video_knet_ros.msg import TrackedInstanceArray
 
 from video_knet_ros import camera_engine, cameras, node
-from video_knet_ros.shared_runtime import SharedRuntimes
-from video_knet_ros.worker import InferenceThread
+from video_knet_ros.engine_pool import EnginePool
 
 
 class Rig:
     """Cameras of one process, each with a publisher of images and what came out of it."""
 
     def __init__(self, world, *names: str) -> None:
-        self.world, self.thread = world, InferenceThread()
+        self.world, self.pool = world, EnginePool(lambda *a, **k: self.open(*a, **k))
         self.progress: list = []
-        made = cameras.create_cameras(names, self.thread, lambda *a, **k: self.open(*a, **k))
+        made = cameras.create_cameras(names, self.pool)
         self.nodes = {camera.get_name(): camera for camera in made}
         for camera in made:
             world.add(camera)
@@ -65,7 +64,7 @@ class Rig:
         for each in self.nodes.values():
             each.destroy_node()
             self.world.executor.remove_node(each)
-        self.thread.close()
+        self.pool.close(TIMEOUT_S)
 
 
 @pytest.fixture
@@ -237,8 +236,8 @@ def test_a_camera_that_cannot_be_configured_gives_up_its_share_of_the_engine(
 
 
 def test_a_handle_that_is_closed_twice_gives_up_one_share(world):
-    shared = SharedRuntimes(world.open_painted)
-    first, second = (shared.open("some.onnx") for _ in range(2))
+    pool = EnginePool(world.open_painted)
+    first, second = (pool.open("some.onnx") for _ in range(2))
     first.close()
     first.close()
     assert not world.runtimes[0].closed
@@ -252,11 +251,10 @@ def test_a_name_that_cannot_be_one_is_refused_and_leaves_no_camera(world, monkey
     monkeypatch.setattr(
         node.CameraNode, "destroy_node", lambda n: (destroyed.append(n.get_name()), destroy(n))
     )
-    thread = InferenceThread()
+    pool = EnginePool(world.open_painted)
     with pytest.raises(InvalidNodeNameException):
-        cameras.create_cameras(["front", "rear camera"], thread)
+        cameras.create_cameras(["front", "rear camera"], pool)
     assert destroyed == ["front"]
-    assert thread.close()
 
 
 BAD_ARGUMENTS = [[], ["front", "front"], ["front", "--ros-args", "-r", "image:=bad//topic"]]

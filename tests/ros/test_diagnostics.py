@@ -22,12 +22,12 @@ from std_msgs.msg import String
 from std_srvs.srv import Trigger
 from video_knet_ros.msg import TrackedInstanceArray
 
+from video_knet_core.engine.executor import EngineExecutor
 from video_knet_ros import conversions, node
 from video_knet_ros.diagnostics import Diagnosis, Level, Limits, NodeStatus, Reason
 from video_knet_ros.frame_counts import FrameCounts
 from video_knet_ros.image_filters import SingleCameraFilter
 from video_knet_ros.process import Throttle
-from video_knet_ros.worker import InferenceThread
 
 ROOT = Path(__file__).parents[2]
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
@@ -176,13 +176,13 @@ def test_an_image_that_stays_in_the_engine(world):
 
 
 def test_an_engine_that_another_camera_keeps_busy(world):
-    thread, other = InferenceThread(), PaintedRuntime()
+    executor, other = EngineExecutor("inference"), PaintedRuntime()
     overrides = [Parameter(name, value=value) for name, value in SOON.items()]
     cameras = [
         node.CameraNode(
             lambda path, runtime=runtime, **_: runtime,
             name,
-            lambda **_: thread,
+            lambda **_: executor,
             parameter_overrides=overrides,
         )
         for name, runtime in (("other", other), ("video_knet", PaintedRuntime()))
@@ -201,7 +201,7 @@ def test_an_engine_that_another_camera_keeps_busy(world):
         other.gate.set()
         for camera in cameras:
             camera.destroy_node()
-        thread.close()
+        executor.close()
 
 
 def test_a_rate_limit_between_two_results_is_a_warning(world):

@@ -26,8 +26,8 @@ from video_knet_core.engine.onnx_runtime import OnnxRuntime
 from video_knet_core.engine.selector import open_runtime
 from video_knet_core.messages.result_messages import mask_from_rle
 from video_knet_ros import cameras
+from video_knet_ros.engine_pool import EnginePool
 from video_knet_ros.outputs import LATCHED
-from video_knet_ros.worker import InferenceThread
 
 TOPICS = {
     "panoptic": {"instances", "panoptic/image", "semantic/image", "overlay/image", "class_map"},
@@ -196,8 +196,8 @@ def test_a_better_engine_takes_over_without_a_gap(world, models, task):
 
 
 def test_cameras_of_one_process_may_have_models_of_different_tasks(world, models):
-    thread = InferenceThread()
-    made = cameras.create_cameras(list(TASKS), thread, open_on_cpu)
+    pool = EnginePool(open_on_cpu)
+    made = cameras.create_cameras(list(TASKS), pool)
     try:
         for camera in made:
             world.add(camera)
@@ -209,4 +209,4 @@ def test_cameras_of_one_process_may_have_models_of_different_tasks(world, models
         for camera in made:
             camera.destroy_node()
             world.executor.remove_node(camera)
-        thread.close()
+        pool.close(TIMEOUT_S)

@@ -65,9 +65,13 @@ class ModelInfo:
 
 
 class Runtime(Protocol):
-    """An engine with a model in it. State goes in and comes out: one engine serves many cameras."""
+    """An engine with a model in it. State goes in and comes out: one engine serves many cameras.
 
-    info: ModelInfo
+    All methods may be called from any thread.
+    """
+
+    @property
+    def info(self) -> ModelInfo: ...
 
     @property
     def name(self) -> str:
@@ -92,7 +96,10 @@ class Runtime(Protocol):
         ...
 
     def portable_state(self, state: Any) -> NDArray[np.float32]:
-        """A state that `step` returned, as kernels [N, C] that every backend takes."""
+        """A state that `step` returned, as kernels [N, C] that every backend takes.
+
+        It can be called after `close` too.
+        """
         ...
 
     def close(self) -> None:

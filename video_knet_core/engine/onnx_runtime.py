@@ -10,7 +10,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from ..types import Detections
-from .base import BackendError, ModelError
+from .base import BackendError, ModelError, ProgressCallback
 from .model_file import ModelFile
 
 
@@ -53,6 +53,13 @@ class OnnxRuntime:
     def close(self) -> None:
         """Free the session; the runtime cannot be used after. A second time does nothing."""
         self._session = None
+
+
+def open_model(
+    backend: str, path: Path, threads: int, progress: ProgressCallback | None
+) -> OnnxRuntime:
+    """See `selector.Backend`."""
+    return OnnxRuntime(path, threads, cuda=backend == "onnxruntime-cuda")
 
 
 def _open_session(path: Path, threads: int, cuda: bool) -> onnxruntime.InferenceSession:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..types import Detections
-from .base import BackendError
+from .base import BackendError, ProgressCallback
 from .model_file import ModelFile
 
 
@@ -69,6 +69,13 @@ class OpenVINORuntime:
     def close(self) -> None:
         """Free the model; the runtime cannot be used after. A second time does nothing."""
         self._request = None
+
+
+def open_model(
+    backend: str, path: Path, threads: int, progress: ProgressCallback | None
+) -> OpenVINORuntime:
+    """See `selector.Backend`."""
+    return OpenVINORuntime(path, threads)
 
 
 def _import_openvino() -> ModuleType:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from ..installation import shared_file
 from .base import BackendError, ModelError, ProgressCallback, Runtime
+from .hot_swap import HotSwapRuntime
 
 DEFAULT_MODEL = "street_lite0.onnx"
 
@@ -21,14 +24,40 @@ _log_reason = logging.getLogger(REASONS_LOG).info
 
 @dataclass(frozen=True)
 class Backend:
-    """How models are opened by one backend."""
+    """A module that runs models, imported when it is needed.
 
-    open: Callable[[Path, int, ProgressCallback | None], Runtime]
-    """Takes a model file, the CPU threads of one step, and who hears of a long build. Raises
-    BackendError where the backend cannot run."""
-    is_quick: Callable[[Path], bool] = lambda path: True
-    """False if `open` has to build an engine for this file first, which takes minutes. It may raise
-    BackendError too."""
+    It has a function `open_model(backend, path, threads, progress)`, which takes the backend's
+    name, a model file, the CPU threads of one step and a callback for a long build, returns a
+    `Runtime`, and raises BackendError where the backend cannot run.
+    """
+
+    module: str
+    requires: str
+    """How to install what the module imports."""
+    on_gpu: bool = False
+    """Its results are compared with the CPU's before it is used (`self_test.check_agreement`)."""
+    builds: bool = False
+    """A model has to be built first, which takes minutes, unless the module's function
+    `engine_is_cached(path, backend)` returns True. It may raise BackendError too."""
+
+    def load(self) -> Any:
+        """The module; BackendError if it cannot be imported."""
+        try:
+            return import_module(self.module, __package__)
+        except ImportError as error:
+            raise BackendError(f"cannot be imported ({error}): {self.requires}") from None
+
+
+BACKENDS: dict[str, Backend] = {
+    "tensorrt": Backend(".tensorrt.runtime", "see docs/engine.md", on_gpu=True, builds=True),
+    "tensorrt-rtx": Backend(".tensorrt.runtime", "see docs/engine.md", on_gpu=True, builds=True),
+    "onnxruntime-cuda": Backend(".onnx_runtime", "pip install onnxruntime-gpu", on_gpu=True),
+    "onnxruntime-cpu": Backend(".onnx_runtime", "pip install onnxruntime"),
+    "openvino": Backend(".openvino_runtime", "pip install 'video_knet_ros[openvino]'"),
+    "torch": Backend(".torch_runtime", "pip install 'video_knet_ros[export]'"),
+}
+"""Best first. Torch runs checkpoints, the others exported models."""
+GPU_BACKENDS = tuple(name for name, backend in BACKENDS.items() if backend.on_gpu)
 
 
 def open_runtime(
@@ -45,24 +74,24 @@ def open_runtime(
         backend: "auto" or one of `BACKENDS`.
         threads: CPU threads of one step.
         background: with "auto", do not wait for an engine that must be built first: the best
-            backend that is at hand serves until then; see `HotSwapRuntime`.
-        progress: hears of such a build, in the thread that does it.
+            backend that is available serves until then; see `HotSwapRuntime`.
+        progress: called with the progress of such a build, in the thread that builds.
 
     Raises:
         ModelError: the file is missing or not a model of this project.
-        BackendError: the backend (with "auto": every backend) cannot run here, or it is one of
-            `GPU_BACKENDS` and sees something else than the CPU does (`trial.check_agreement`).
+        BackendError: the backend (with "auto": every backend) cannot run here, or it runs on a GPU
+            and its results are not those of the CPU (`self_test.check_agreement`).
         ValueError: there is no backend of that name.
     """
     if backend != "auto" and backend not in BACKENDS:
-        raise ValueError(f"backend must be 'auto' or one of {list(BACKENDS)}, found {backend!r}")
-    ladder = _Ladder(Path(path), threads)
+        raise ValueError(f"expected backend 'auto' or one of {list(BACKENDS)}, got {backend!r}")
+    selector = BackendSelector(Path(path), threads)
     if backend != "auto":
-        return ladder.open_first([backend], progress)
+        return selector.open_first([backend], progress)
     names = backends_for(path)
     if not background:
-        return ladder.open_first(names, progress)
-    return ladder.open_in_background(names, progress)
+        return selector.open_first(names, progress)
+    return selector.open_available(names, progress)
 
 
 def backends_for(path: str | Path) -> list[str]:
@@ -71,8 +100,13 @@ def backends_for(path: str | Path) -> list[str]:
     return [name for name in BACKENDS if (name == "torch") == is_checkpoint]
 
 
-class _Ladder:
-    """Tries one backend after the other, and remembers why those that do not work do not."""
+class BackendSelector:
+    """The fallback chain: tries one backend after the other, and keeps the reason of each failure.
+
+    Args:
+        path: a model file.
+        threads: CPU threads of one step.
+    """
 
     def __init__(self, path: Path, threads: int) -> None:
         self._path = path
@@ -83,53 +117,51 @@ class _Ladder:
         """By the first of `names` that works, which may take minutes; BackendError if none does."""
         for name in names:
             if runtime := self._open(name, progress):
-                self._tell(name)
+                self._log_choice(name)
                 return runtime
         raise BackendError(f"cannot run {self._path}: " + "; ".join(self._failures))
 
-    def open_in_background(
-        self, names: Sequence[str], progress: ProgressCallback | None
-    ) -> Runtime:
-        """By the first that is quick; those before it follow in a thread of their own."""
+    def open_available(self, names: Sequence[str], progress: ProgressCallback | None) -> Runtime:
+        """By the first that needs no build; those before it follow in a thread of their own."""
         slow = []
         for name in names:
-            if not self._is_quick(name):
+            if self._needs_build(name):
                 slow.append(name)
             elif runtime := self._open(name, progress):
-                self._tell(name, slow)
-                return self._swapping(runtime, slow, progress) if slow else runtime
+                self._log_choice(name, slow)
+                return self._hot_swap(runtime, slow, progress) if slow else runtime
         return self.open_first(slow, progress)
 
-    def _swapping(
+    def _hot_swap(
         self, present: Runtime, slow: Sequence[str], progress: ProgressCallback | None
     ) -> Runtime:
-        from .hot_swap import HotSwapRuntime
-
-        later = _Ladder(self._path, self._threads)
+        better = BackendSelector(self._path, self._threads)
         try:
-            return HotSwapRuntime(present, partial(later.open_first, slow), progress)
+            return HotSwapRuntime(present, partial(better.open_first, slow), progress)
         except BaseException:  # no thread can be started
             present.close()
             raise
 
-    def _is_quick(self, name: str) -> bool:
+    def _needs_build(self, name: str) -> bool:
+        backend = BACKENDS[name]
         try:
-            return BACKENDS[name].is_quick(self._path)
+            return backend.builds and not backend.load().engine_is_cached(self._path, name)
         except BackendError:
-            return True  # opening it tells the reason, and soon
+            return False  # opening it reports the reason, and soon
 
     def _open(self, name: str, progress: ProgressCallback | None) -> Runtime | None:
+        backend = BACKENDS[name]
         named = progress and (lambda what, share: progress(f"{name}: {what}", share))
         try:
-            runtime = BACKENDS[name].open(self._path, self._threads, named)
-            if name in GPU_BACKENDS:
-                self._try(runtime)
+            runtime = backend.load().open_model(name, self._path, self._threads, named)
+            if backend.on_gpu:
+                self._test(runtime)
             return runtime
         except BackendError as error:
             self._failures.append(f"{name}: {error}")
             return None
 
-    def _try(self, runtime: Runtime) -> None:
+    def _test(self, runtime: Runtime) -> None:
         """Close it, with a BackendError, unless it computes what the CPU does."""
         from .self_test import check_agreement
 
@@ -138,11 +170,11 @@ class _Ladder:
         except BaseException:
             try:
                 runtime.close()
-            except Exception as error:  # of a device that is lost: the trial has the reason
+            except Exception as error:  # of a device that is lost: the self-test has the reason
                 _log.warning("closing %s failed: %s", runtime.name, error)
             raise
 
-    def _tell(self, name: str, slow: Sequence[str] = ()) -> None:
+    def _log_choice(self, name: str, slow: Sequence[str] = ()) -> None:
         meanwhile = f", while {' or '.join(slow)} is prepared" if slow else ""
         _log.info("%s runs on %s%s", self._path, name, meanwhile)
         for failure in self._failures:
@@ -159,60 +191,3 @@ def default_model_path() -> Path:
         return shared_file(f"models/{DEFAULT_MODEL}")
     except FileNotFoundError as error:
         raise ModelError(str(error)) from None
-
-
-def _open_tensorrt(
-    path: Path, threads: int, progress: ProgressCallback | None, flavour: str
-) -> Runtime:
-    try:
-        from .tensorrt.runtime import TensorRTRuntime
-    except ImportError as error:
-        raise BackendError(f"cannot be imported ({error})") from None
-    return TensorRTRuntime(path, flavour, progress)
-
-
-def _has_engine(path: Path, flavour: str) -> bool:
-    try:
-        from .tensorrt.runtime import engine_is_cached
-    except ImportError as error:
-        raise BackendError(f"cannot be imported ({error})") from None
-    return engine_is_cached(path, flavour)
-
-
-def _open_onnx(path: Path, threads: int, progress: ProgressCallback | None, cuda: bool) -> Runtime:
-    try:
-        from .onnx_runtime import OnnxRuntime
-    except ImportError as error:
-        raise BackendError(f"cannot be imported ({error}): pip install onnxruntime") from None
-    return OnnxRuntime(path, threads, cuda)
-
-
-def _open_openvino(path: Path, threads: int, progress: ProgressCallback | None) -> Runtime:
-    from .openvino_runtime import OpenVINORuntime
-
-    return OpenVINORuntime(path, threads)
-
-
-def _open_torch(path: Path, threads: int, progress: ProgressCallback | None) -> Runtime:
-    try:
-        from .torch_runtime import TorchRuntime
-    except ImportError as error:
-        raise BackendError(f"needs {error.name}: pip install 'video_knet_ros[export]'") from None
-    return TorchRuntime.open(path, threads)
-
-
-def _tensorrt(flavour: str) -> Backend:
-    return Backend(partial(_open_tensorrt, flavour=flavour), partial(_has_engine, flavour=flavour))
-
-
-BACKENDS: dict[str, Backend] = {
-    "tensorrt": _tensorrt("tensorrt"),
-    "tensorrt-rtx": _tensorrt("tensorrt-rtx"),
-    "onnxruntime-cuda": Backend(partial(_open_onnx, cuda=True)),
-    "onnxruntime-cpu": Backend(partial(_open_onnx, cuda=False)),
-    "openvino": Backend(_open_openvino),
-    "torch": Backend(_open_torch),
-}
-"""Best first. Torch runs checkpoints, the others exported models."""
-GPU_BACKENDS = ("tensorrt", "tensorrt-rtx", "onnxruntime-cuda")
-"""Those that run on a GPU."""

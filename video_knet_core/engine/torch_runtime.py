@@ -19,11 +19,7 @@ from ..model.checkpoint import CheckpointError, load_model, sha256
 from ..model.kernels import PreviousKernels
 from ..model.video_knet import VideoKNet
 from ..types import Detections
-from .base import (
-    BackendError,
-    ModelError,
-    ModelInfo,
-)
+from .base import BackendError, ModelError, ModelInfo, ProgressCallback
 from .torch_step import segment_frame
 
 
@@ -88,3 +84,10 @@ class TorchRuntime:
         """Free the network; the runtime cannot be used after. A second time does nothing."""
         if hasattr(self, "model"):
             del self.model
+
+
+def open_model(
+    backend: str, path: Path, threads: int, progress: ProgressCallback | None
+) -> TorchRuntime:
+    """See `selector.Backend`."""
+    return TorchRuntime.open(path, threads)

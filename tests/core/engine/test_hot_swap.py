@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -26,7 +27,7 @@ from video_knet_core.engine.selector import (
 )
 from video_knet_core.predictor import VideoPredictor
 
-TIMEOUT_S = 90.0
+TIMEOUT_S = 30.0
 
 
 @pytest.fixture(scope="module")
@@ -43,20 +44,19 @@ class DeviceState:
 
 class DeviceRuntime:
     """ONNX Runtime in the clothes of an engine that is slow to build: its states are opaque to
-    others, and it may be used in the thread that opened it and in no other."""
+    others."""
 
     name = "tensorrt"
 
     def __init__(self, path):
         self._onnx = OnnxRuntime(path)
         self.info = self._onnx.info
-        self.thread = threading.get_ident()
         self.steps = 0
         self.failure: Exception | None = None
         self.closed = False
 
     def step(self, image, state):
-        assert threading.get_ident() == self.thread and not self.closed
+        assert not self.closed
         if self.failure:
             raise self.failure
         self.steps += 1
@@ -65,11 +65,10 @@ class DeviceRuntime:
         return segments, DeviceState(kernels)
 
     def portable_state(self, state):
-        assert threading.get_ident() == self.thread and not self.closed
         return state.kernels.copy()
 
     def close(self):
-        assert threading.get_ident() == self.thread and not self.closed
+        assert not self.closed
         self.closed = True
         self._onnx.close()
 
@@ -89,10 +88,6 @@ class Present(OnnxRuntime):
         self.stepping.set()
         assert self.gate.wait(TIMEOUT_S)
         return super().step(image, state)
-
-    def portable_state(self, state):
-        assert not self.closed
-        return super().portable_state(state)
 
     def close(self):
         assert not self.closed
@@ -126,6 +121,10 @@ def wait(condition, what="condition"):
     while not condition():
         assert time.monotonic() < end, f"waited {TIMEOUT_S:g} s for {what}"
         time.sleep(0.001)
+
+
+def join(runtime):
+    assert runtime._executor.close(TIMEOUT_S), "the thread that builds has not ended"
 
 
 class Swap:
@@ -170,9 +169,13 @@ def test_ids_and_label_maps_continue_over_the_swap(monkeypatch):
     path = default_model_path()
     images = [SyntheticStreet(5, 288, 480).frame(t).image for t in range(10)]
     build = Build(path)
-    slow = Backend(lambda path, threads, progress: build(progress), is_quick=lambda path: False)
-    quick = Backend(lambda path, threads, progress: OnnxRuntime(path, threads))
-    monkeypatch.setattr(selector, "BACKENDS", {"tensorrt": slow, "onnxruntime-cpu": quick})
+    slow = ModuleType("slow")
+    slow.engine_is_cached = lambda path, backend: False
+    slow.open_model = lambda backend, path, threads, progress: build(progress)
+    monkeypatch.setitem(sys.modules, "slow", slow)
+    quick = selector.BACKENDS["onnxruntime-cpu"]
+    backends = {"tensorrt": Backend("slow", "", builds=True), "onnxruntime-cpu": quick}
+    monkeypatch.setattr(selector, "BACKENDS", backends)
     runtime = open_runtime(path, background=True)
     alone, swapped = VideoPredictor(OnnxRuntime(path)), VideoPredictor(runtime)
     names = []
@@ -208,7 +211,7 @@ def test_every_camera_is_carried_over_when_its_next_frame_comes(swap):
     _, right = runtime.step(picture(), right)
     swap.finish_build()
     _, left = runtime.step(picture(), left)
-    assert swap.present.closed, "nobody needs it, although a camera has a state of it"
+    wait(lambda: swap.present.closed, "the close, although a camera has a state of it")
     assert kernel(runtime, right) == 2
     _, right = runtime.step(picture(), right)
     assert (kernel(runtime, left), kernel(runtime, right)) == (2, 3)
@@ -226,15 +229,15 @@ def test_a_step_that_runs_is_finished_by_the_engine_that_began_it(swap):
     runtime = swap.runtime
     _, state = runtime.step(picture(), None)
     swap.present.gate.clear(), swap.present.stepping.clear()
-    with ThreadPoolExecutor(1) as thread:
-        late = thread.submit(runtime.step, picture(), state)
+    with ThreadPoolExecutor(2) as threads:
+        late = threads.submit(runtime.step, picture(), state)
         assert swap.present.stepping.wait(TIMEOUT_S)
         swap.finish_build()
-        runtime.step(picture(), None)
-        assert runtime.name == "tensorrt" and not swap.present.closed
+        other = threads.submit(runtime.step, picture(), None)
+        assert runtime.name == "onnxruntime-cpu" and not swap.present.closed
         swap.present.gate.set()
-        _, state = late.result(TIMEOUT_S)
-    assert swap.present.closed
+        (_, state), _ = late.result(TIMEOUT_S), other.result(TIMEOUT_S)
+    assert runtime.name == "tensorrt"
     assert kernel(runtime, state) == 2
     assert kernel(runtime, runtime.step(picture(), state)[1]) == 3
 
@@ -283,7 +286,7 @@ def test_a_long_build_says_so_in_the_log_now_and_then(tiny, caplog, monkeypatch)
         raise BackendError("never mind")
 
     with caplog.at_level(logging.INFO):
-        HotSwapRuntime(Present(tiny), build)._owner.thread.join(TIMEOUT_S)
+        join(HotSwapRuntime(Present(tiny), build))
     lines = [r.getMessage() for r in caplog.records if "building" in r.getMessage()]
     assert lines == ["tensorrt: building 10 %", "tensorrt: building 20 %"]
 
@@ -301,7 +304,7 @@ def test_a_build_that_fails_is_told_once_and_the_present_engine_stays(swap, capl
     (line,) = [r.getMessage() for r in caplog.records]
     assert line == "onnxruntime-cpu stays: no better engine: tensorrt: out of memory"
     assert swap.heard[-1] == ("no better engine: tensorrt: out of memory", 1.0)
-    wait(lambda: not swap.runtime._owner.thread.is_alive(), "the thread to end")
+    join(swap.runtime)
 
 
 def test_a_first_step_that_fails_is_done_by_the_present_engine(swap, caplog):
@@ -311,7 +314,8 @@ def test_a_first_step_that_fails_is_done_by_the_present_engine(swap, caplog):
     for _ in range(2):
         _, state = swap.runtime.step(picture(), state)
     assert (swap.runtime.name, kernel(swap.runtime, state)) == ("onnxruntime-cpu", 3)
-    assert swap.build.built.closed and not swap.present.closed
+    wait(lambda: swap.build.built.closed, "the close of the engine that failed")
+    assert not swap.present.closed
     (line,) = [r.getMessage() for r in caplog.records]
     assert line == (
         "onnxruntime-cpu stays: the first step of tensorrt failed: kernels that are not finite"
@@ -346,7 +350,7 @@ def test_closing_during_a_build_does_not_wait_and_leaves_nothing_open(swap):
     swap.runtime.close()
     assert swap.present.closed and swap.build.built is None
     swap.build.ask.set()
-    wait(lambda: not swap.runtime._owner.thread.is_alive(), "the thread to end")
+    join(swap.runtime)
     assert swap.heard == [("building", 0.25)]
 
 
@@ -369,8 +373,8 @@ def test_an_engine_that_comes_after_the_close_is_closed(tiny):
     assert started.wait(TIMEOUT_S)
     runtime.close()
     ask.set()
-    runtime._owner.thread.join(TIMEOUT_S)
-    assert built[0].closed and not runtime._owner.thread.is_alive()
+    join(runtime)
+    assert built[0].closed
 
 
 @pytest.mark.parametrize("error", [SystemExit("no licence"), KeyboardInterrupt()])
@@ -378,7 +382,7 @@ def test_a_build_that_exits_is_a_build_that_fails(swap, caplog, error):
     swap.build.failure = error
     swap.finish_build()
     assert swap.runtime.step(picture(), None) and swap.runtime.name == "onnxruntime-cpu"
-    wait(lambda: not swap.runtime._owner.thread.is_alive(), "the thread to end")
+    join(swap.runtime)
     assert "onnxruntime-cpu stays" in caplog.text
 
 
@@ -400,19 +404,16 @@ def test_a_progress_callback_that_fails_costs_no_frame(tiny, caplog, failure):
     runtime.close()
 
 
-def test_an_engine_that_hangs_in_its_close_holds_up_no_other_camera(swap):
-    closing, go_on = threading.Event(), threading.Event()
+def test_an_engine_that_hangs_in_its_close_costs_no_frame(swap):
+    go_on = threading.Event()
     close = swap.present.close
-    swap.present.close = lambda: (closing.set(), go_on.wait(TIMEOUT_S), close())
+    swap.present.close = lambda: (go_on.wait(TIMEOUT_S), close())
     swap.finish_build()
-    with ThreadPoolExecutor(1) as thread:
-        first = thread.submit(swap.runtime.step, picture(), None)
-        assert closing.wait(TIMEOUT_S), "the step that takes over closes the old engine"
-        swap.runtime.step(picture(), None)
-        assert not first.done() and swap.runtime.name == "tensorrt"
-        go_on.set()
-        first.result(TIMEOUT_S)
-    assert swap.present.closed
+    _, state = swap.runtime.step(picture(), None)
+    assert kernel(swap.runtime, swap.runtime.step(picture(), state)[1]) == 2
+    assert swap.runtime.name == "tensorrt" and not swap.present.closed
+    go_on.set()
+    wait(lambda: swap.present.closed, "the close")
 
 
 def test_a_late_engine_that_cannot_be_closed_does_not_keep_the_thread(tiny, caplog):
@@ -426,8 +427,7 @@ def test_a_late_engine_that_cannot_be_closed_does_not_keep_the_thread(tiny, capl
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(DeviceRuntime, "close", fail)
         build.ask.set()
-        runtime._owner.thread.join(TIMEOUT_S)
-    assert not runtime._owner.thread.is_alive()
+        join(runtime)
     assert "the GPU is gone" in caplog.text
 
 
@@ -438,7 +438,7 @@ def test_close_ends_both_engines_and_the_thread(swap, steps):
         swap.runtime.step(picture(), None)
     swap.runtime.close()
     assert swap.present.closed and swap.build.built.closed
-    assert not swap.runtime._owner.thread.is_alive()
+    join(swap.runtime)
 
 
 # --- nothing is left behind
@@ -469,7 +469,7 @@ def closed_during_the_build(path):
     swap.runtime.step(picture(), None)
     swap.runtime.close()
     swap.build.ask.set()
-    swap.runtime._owner.thread.join(TIMEOUT_S)
+    join(swap.runtime)
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="needs Linux's /proc")

@@ -55,7 +55,8 @@ def engine(monkeypatch):
     """The class that TensorRT opens."""
     fake = ModuleType("video_knet_core.engine.tensorrt.runtime")
     fake.TensorRTRuntime = type("Fresh", (Engine,), {"opened": []})
-    fake.engine_is_cached = lambda path, flavour: True
+    fake.open_model = lambda backend, path, threads, progress: fake.TensorRTRuntime(path, backend)
+    fake.engine_is_cached = lambda path, backend: True
     monkeypatch.setitem(sys.modules, fake.__name__, fake)
     return fake.TensorRTRuntime
 

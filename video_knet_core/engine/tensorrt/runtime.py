@@ -20,7 +20,6 @@ state stays good when its bank has been overwritten, and it can go to another ba
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import itertools
 import logging
@@ -29,6 +28,7 @@ import traceback
 import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,7 @@ from numpy.typing import NDArray
 
 from ...types import Detections
 from ..base import BackendError, ProgressCallback
-from ..executor import OwnerThread
+from ..executor import EngineExecutor
 from ..model_file import ModelFile
 from . import cuda
 from .buffers import Array, BufferPlan, tensor_types
@@ -84,26 +84,26 @@ class TensorRTRuntime:
         self.name = flavour
         self.info = model.info
         cancelled = threading.Event()
-        build = functools.partial(
+        build = partial(
             build_from_bytes,
             library,
             model.name,
             onnx,
             [target for target in key.targets if target in library.known_targets],
-            functools.partial(_report, cancelled, progress),
+            partial(_report, cancelled, progress),
             workspace_mib,
         )
-        owner = OwnerThread(f"{flavour} {model.name}")
+        executor = EngineExecutor(f"{flavour} {model.name}")
         try:
-            self._engine = owner.call(
-                lambda: _open(library, model, key, build, cancelled, owner.post)
-            )
+            self._engine = executor.submit(
+                lambda: _open(library, model, key, build, cancelled, executor.post)
+            ).result()
         except BaseException:  # Ctrl-C too: the build stops at its next step
             cancelled.set()
-            owner.close(EXIT_WAIT_S)
+            executor.close(EXIT_WAIT_S)
             raise
-        self._owner = owner
-        self._finalizer = weakref.finalize(self, _shut_down, owner, self._engine)
+        self._executor = executor
+        self._finalizer = weakref.finalize(self, _shut_down, executor, self._engine)
 
     def step(self, image: NDArray[np.uint8], state: Any | None) -> tuple[Detections, TensorRTState]:
         """Segment one frame; see `Runtime.step`.
@@ -118,7 +118,8 @@ class TensorRTRuntime:
         self.info.check_image(image)
         if state is not None and not isinstance(state, TensorRTState):
             self._engine.check_portable(state)
-        results, after = self._owner.call(lambda: self._engine.step(image, state))
+        job = partial(self._engine.step, image, state)
+        results, after = self._executor.submit(job).result()
         return self.info.detections(results), after
 
     def portable_state(self, state: Any) -> NDArray[np.float32]:
@@ -129,9 +130,16 @@ class TensorRTRuntime:
         """Free everything on the GPU; the runtime and its states cannot be used after."""
         if self._finalizer.detach() is not None:
             try:
-                self._owner.call(self._engine.close)
+                self._executor.submit(self._engine.close).result()
             finally:
-                self._owner.close()
+                self._executor.close()
+
+
+def open_model(
+    backend: str, path: Path, threads: int, progress: ProgressCallback | None
+) -> TensorRTRuntime:
+    """See `selector.Backend`."""
+    return TensorRTRuntime(path, backend, progress)
 
 
 def engine_is_cached(path: str | Path, flavour: str = "tensorrt") -> bool:
@@ -196,10 +204,10 @@ def _report(
         progress(phase, fraction)
 
 
-def _shut_down(owner: OwnerThread, engine: _Engine) -> None:
+def _shut_down(executor: EngineExecutor, engine: _Engine) -> None:
     """For a runtime that was not closed: called by the garbage collector or at the exit."""
-    owner.post(engine.close)
-    owner.close(EXIT_WAIT_S)
+    executor.post(engine.close)
+    executor.close(EXIT_WAIT_S)
 
 
 def _open(
@@ -210,10 +218,10 @@ def _open(
     cancelled: threading.Event,
     post: Callable[[Callable[[], None]], None],
 ) -> _Engine:
-    """On the owner thread: the GPU, the plan from the cache or built, and the engine on it."""
+    """In the executor's thread: the GPU, the plan from the cache or built, and the engine on it."""
     device = cuda.open_device()
-    load = functools.partial(_load_plan, library, model)
-    waiting = functools.partial(_report, cancelled, None, "waiting", 0.0)
+    load = partial(_load_plan, library, model)
+    waiting = partial(_report, cancelled, None, "waiting", 0.0)
     try:
         return _Engine(
             library, device, model, key, *EngineCache().obtain(key, build, load, waiting), post
@@ -269,7 +277,7 @@ class _Camera:
 
 
 class _CameraBuffers:
-    """Memory, stream, contexts and graphs of a camera. Owner thread only."""
+    """Memory, stream, contexts and graphs of a camera. In the executor's thread only."""
 
     def __init__(self, engine: _Engine) -> None:
         self._engine = engine
@@ -326,7 +334,7 @@ class _CameraBuffers:
         capturable = getattr(self._contexts[bank], "is_stream_capturable", None)
         if capturable is not None and not capturable(self.stream.handle):
             raise BackendError(f"{self._engine.library.title} says that it cannot")
-        enqueue = functools.partial(self._enqueue, bank)
+        enqueue = partial(self._enqueue, bank)
         self._graphs[bank] = self._device.capture(self.stream, enqueue)
 
     def free(self) -> None:
@@ -341,7 +349,7 @@ class _CameraBuffers:
 
 
 class _Engine:
-    """A plan on a GPU, with the cameras that it serves. Owner thread only."""
+    """A plan on a GPU, with the cameras that it serves. In the executor's thread only."""
 
     def __init__(
         self,
