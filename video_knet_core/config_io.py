@@ -22,7 +22,7 @@ from typing_extensions import dataclass_transform
 from .types import ClassTable
 
 T = TypeVar("T")
-_STRICT = ConfigDict(strict=True, allow_inf_nan=False, extra="forbid", validate_default=False)
+_STRICT = ConfigDict(strict=True, allow_inf_nan=False, extra="forbid")
 
 
 class ConfigError(ValueError):
@@ -36,13 +36,18 @@ def expect(condition: bool, key: str, expected: object, got: object) -> None:
 
 
 @dataclass_transform(frozen_default=True, field_specifiers=(dataclasses.field,))
-def settings_class(cls: type[T]) -> type[T]:
+def settings_class(cls: type[T], /, described: bool = False) -> type[T]:
     """Make a class a frozen dataclass whose fields pydantic checks against their types.
 
     Ranges of numbers are `Annotated[..., Field(ge=..., le=...)]`, rules between fields stand in
     `__post_init__` as `expect`. A value that does not fit is a ConfigError, also when replaced.
+
+    Args:
+        described: make the docstrings of the fields their descriptions, which takes some
+            milliseconds; the command line shows them.
     """
-    made: Any = pydantic.dataclasses.dataclass(frozen=True, config=_STRICT)(cls)
+    config = ConfigDict(**_STRICT, use_attribute_docstrings=described)
+    made: Any = pydantic.dataclasses.dataclass(frozen=True, config=config)(cls)
     checked = made.__init__
 
     @functools.wraps(checked)

@@ -1,115 +1,100 @@
-"""The `video-knet` command, a file for each group of subcommands.
+"""The `video-knet` command, built by typer.
 
 Each subcommand imports what it needs when it runs: tracking needs no torch.
 """
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
 
 from .. import __version__
-from .arguments import expand_paths
-from .bench import add_bench
-from .completion import add_completion
+from . import data_commands, model_commands, video_commands
 from .console import (
-    add_verbosity,
+    EXIT_BAD_INPUT,
+    EXIT_PIPE,
     drop_stdout,
     escape_unprintable,
     flush_stdout,
-    interrupts,
-    notes,
     print_error,
 )
-from .data import add_validate
-from .engine import add_build_engine
-from .errors import BAD_INPUT, EXIT_BAD_INPUT, EXIT_FAULTS, EXIT_PIPE, EXIT_SIGNAL, NothingError
-from .evaluate import add_evaluate
-from .models import add_export, add_import, add_info
-from .replay import add_make_bag, add_replay
-from .track import add_track
-from .training import add_train
 
 EPILOG = (
     "Results are written to stdout, notes and errors to stderr. Exit codes: 0 done; 1 the data "
     "have faults, or nothing was found to process; 2 usage, or input that cannot be used; "
     "130 Ctrl-C; 143 SIGTERM."
 )
+PLAIN = {
+    "rich_markup_mode": None,
+    "no_args_is_help": True,
+    "context_settings": {"help_option_names": ["-h", "--help"]},
+}
+_UsageError = typer.BadParameter.__base__
+
+app = typer.Typer(name="video-knet", epilog=EPILOG, **PLAIN)
+evaluations = typer.Typer(name="eval", help="Measure a model on labelled data.", **PLAIN)
+for run in (video_commands.track, video_commands.replay, video_commands.make_bag):
+    app.command()(run)
+app.add_typer(evaluations)
+for run in (
+    data_commands.synthetic,
+    data_commands.pasted,
+    data_commands.camvid,
+    data_commands.dataset,
+):
+    evaluations.command()(run)
+for run in (
+    data_commands.bench,
+    model_commands.info,
+    model_commands.train,
+    model_commands.export,
+    model_commands.build_engine,
+    model_commands.import_checkpoint,
+    data_commands.validate_data,
+):
+    app.command()(run)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"video-knet {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", "-V", help="Print the version.", callback=_print_version, is_eager=True
+        ),
+    ] = False,
+) -> None:
+    """Online video panoptic segmentation with persistent track ids."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns the exit code, see `EPILOG`. SystemExit of bad usage has 2 too."""
+    """Run the command; returns the exit code, see `EPILOG`."""
     escape_unprintable()
     try:
         try:
-            return _run(_parser().parse_args(argv))
+            program = typer.main.get_command(app)
+            code = program.main(
+                None if argv is None else list(argv), "video-knet", standalone_mode=False
+            )
+            return code or 0
         finally:
             flush_stdout()
-    except BrokenPipeError:  # as of `video-knet info | head -1`
+    except _UsageError as error:
+        path = error.ctx.command_path if error.ctx else "video-knet"
+        print_error(path, f"{error.format_message()}; see {path} --help")
+        return EXIT_BAD_INPUT
+    except (BrokenPipeError, SystemExit):  # typer exits so when it cannot write its help
         drop_stdout()
         return EXIT_PIPE
     except OSError as error:  # a full disk
         drop_stdout()
-        print_error("", f"stdout: {error}")
+        print_error("video-knet", f"stdout: {error}")
         return EXIT_BAD_INPUT
-
-
-def _run(arguments: argparse.Namespace) -> int:
-    with notes(arguments), interrupts() as signals:
-        code, interrupted = EXIT_BAD_INPUT, False
-        try:
-            expand_paths(arguments)
-            code = arguments.run(arguments) or 0
-        except BrokenPipeError:
-            raise
-        except NothingError as error:
-            print_error(arguments.command, error)
-            code = EXIT_FAULTS
-        except BAD_INPUT as error:
-            print_error(arguments.command, error)
-        except ModuleNotFoundError as error:  # where ROS came with the system's Python
-            if (error.name or "").startswith("video_knet"):
-                raise
-            print_error(arguments.command, f"needs {error.name}: pip install {error.name}")
-        except KeyboardInterrupt:
-            interrupted = True
-        if interrupted or signals.received:
-            kept = arguments.kept(arguments) if "kept" in arguments else ""
-            print_error(arguments.command, f"interrupted{kept and f': {kept}'}")
-            return EXIT_SIGNAL + (signals.received or 2)
-        return code
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="video-knet",
-        description="Online video panoptic segmentation with persistent track ids.",
-        epilog=EPILOG,
-    )
-    parser.add_argument("-V", "--version", action="version", version=f"%(prog)s {__version__}")
-    add_completion(parser)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    add_track(commands)
-    add_replay(commands)
-    add_make_bag(commands)
-    add_evaluate(commands)
-    add_bench(commands)
-    add_info(commands)
-    add_train(commands)
-    add_export(commands)
-    add_build_engine(commands)
-    add_import(commands)
-    add_validate(commands)
-    for command in _leaves(parser):
-        add_verbosity(command)
-    return parser
-
-
-def _leaves(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
-    """The parsers without subcommands."""
-    groups = [a for a in parser._actions if isinstance(a, argparse._SubParsersAction)]
-    for group in groups:
-        for command in group.choices.values():
-            yield from _leaves(command)
-    if not groups:
-        yield parser

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from ..bags.bag import BagError
+from ..config_io import settings_class
+
+Seconds = Annotated[float, Field(ge=0, le=1e9)]
+"""Stamps are nanoseconds in 64 bits."""
+Count = Annotated[int, Field(ge=1, lt=2**31)]
 
 
 class ReplayError(BagError):
@@ -15,35 +22,35 @@ class EmptyReplayError(ReplayError):
     """There is no image in the chosen time."""
 
 
-@dataclass(frozen=True)
+@settings_class
 class ReplaySettings:
     """All that the results depend on, but for the bag and the model."""
 
     topics: tuple[str, ...] = ()
-    """Image topics; none = the only one of the bag."""
-    start: float = 0.0
-    """Seconds from the first message of the bag on that are left out."""
-    duration: float | None = None
-    """Seconds that are read; None = to the end."""
-    every: int = 1
-    """Every n-th image of a topic is processed."""
+    """Image topics; default: the only one of the bag."""
+    start: Seconds = 0.0
+    """Seconds after the first message of the bag at which to begin."""
+    duration: Seconds | None = None
+    """Seconds to read; default: to the end."""
+    every: Count = 1
+    """Process every n-th image of a topic."""
     outputs: tuple[str, ...] = ()
-    """For the bag, of those that the model's task has; none = the usual ones. See `OUTPUTS`."""
+    """Topics of the new bag; default: instances,panoptic, of a semantic model semantic."""
     rle: bool = False
-    """Masks in the table, as the node's parameter."""
+    """Write masks into the table, as run lengths."""
     include_input_topics: bool = False
     """Copy what was read into the new bag."""
     overlay: bool = False
-    """Also make videos."""
+    """Write videos: DIR/overlay/CAMERA."""
     labels: bool = False
-    """Also make label images in the form of STEP."""
+    """Write label images in the form of STEP: DIR/labels/CAMERA."""
     tracks: bool = False
-    """Also write the tables as JSON lines."""
+    """Write the tables as JSON lines: DIR/tracks/CAMERA.jsonl."""
     report: bool = True
-    """Also make a page to look at."""
+    """Write DIR/report.html."""
     rerun: bool = False
-    """Also make a recording for the Rerun viewer."""
-    storage: str = "mcap"
-    """Of the new bag: mcap, or sqlite3."""
-    split_frames: int = 1000
-    """Frames in a file of the new bag; an interrupted replay goes on from the last of them."""
+    """Write a recording for the Rerun viewer: DIR/rerun."""
+    storage: Literal["mcap", "sqlite3"] = "mcap"
+    """Of the new bag."""
+    split_frames: Count = 1000
+    """Frames in a file of the new bag."""

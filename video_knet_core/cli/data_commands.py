@@ -1,0 +1,348 @@
+"""`video-knet eval`, `bench` and `validate-data`: measurements, and checks of data."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, cast
+
+from typer import Argument, Option
+
+from ..config import ASSOCIATIONS, TrackingConfig
+from ..engine.selector import BACKENDS, default_model_path
+from ..output_files import check_output_file, write_text
+from .console import EXIT_FAULTS, NothingError, UsageError
+from .options import (
+    MAX_INT,
+    EngineOptions,
+    Json,
+    JsonFile,
+    Names,
+    Sizes,
+    Threads,
+    TrackingOptions,
+    command,
+    one_of,
+    parse_sizes,
+    some_of,
+)
+
+if TYPE_CHECKING:
+    from ..data.street_frame import StreetClip
+    from ..evaluate.street import StreetScores
+    from ..evaluate.street_instances import InstanceScores
+
+Clips = Annotated[int, Option(metavar="N", min=1, max=MAX_INT, help="Clips to measure.")]
+Frames = Annotated[int, Option(metavar="T", min=1, max=MAX_INT, help="Frames of each.")]
+Trackers = Annotated[
+    Names | None,
+    Option(
+        metavar="NAME,NAME|all",
+        help="In place of --association: compare several on the same segments; known are "
+        + ", ".join(ASSOCIATIONS),
+        **some_of(*ASSOCIATIONS, "all"),
+    ),
+]
+DatasetRoot = Annotated[Path, Argument(metavar="PATH", help="Folder of the data set.")]
+
+
+@command()
+def validate_data(
+    dataset: Annotated[
+        str,
+        Argument(
+            help="kitti_step, cityscapes_vps, vipseg, vspw, youtube_vis_2019, coco_panoptic, "
+            "coco_instances, camvid or custom."
+        ),
+    ],
+    root: DatasetRoot,
+    split: Annotated[
+        str | None, Option(metavar="NAME", help="train, val (valid) or test; default: all.")
+    ] = None,
+    as_json: Json = False,
+) -> int:
+    """Read a labelled data set and report its faults.
+
+    Finds missing frames, sizes that differ, ids out of range and empty masks. The exit code is 0 if
+    there is no fault, 1 if there are some.
+    """
+    from ..data.validation import validate
+
+    splits, faults = _splits(dataset, root, split), []
+    for name in splits:
+        for fault in validate(dataset, root, name):
+            faults.append({"split": name, "where": fault.where, "what": fault.what})
+            if not as_json:
+                print(f"{name}: {fault}", flush=True)
+    if as_json:
+        print(json.dumps({"splits": splits, "faults": faults}, indent=2))
+    else:
+        print(f"{', '.join(splits)}: {len(faults)} faults")
+    return EXIT_FAULTS if faults else 0
+
+
+def _splits(dataset: str, root: Path, split: str | None) -> list[str]:
+    """The splits to read; UsageError if there are none."""
+    from ..data.datasets import dataset_format
+
+    known = dataset_format(dataset)
+    present = known.available_splits(root)
+    splits = [name for name in present if split in (None, name)]
+    if not splits:
+        expected = [split] if split else known.splits
+        raise UsageError(
+            f"expected a split of {', '.join(expected)} in {root}, in the layout of {dataset}, got "
+            f"{', '.join(present) or 'none'}"
+        )
+    return splits
+
+
+@command(reasons=True)
+def bench(
+    models: Annotated[
+        list[Path] | None,
+        Argument(
+            metavar="MODEL ...",
+            help=".onnx or .safetensors.",
+            show_default="the shipped model",
+        ),
+    ] = None,
+    backend: Annotated[
+        Names,
+        Option(
+            metavar="NAME,NAME",
+            help=f"Of {', '.join(BACKENDS)}; auto is the best, all are those that work here.",
+            **some_of("auto", "all", *BACKENDS),
+        ),
+    ] = Names(("auto",)),
+    frames: Annotated[
+        int, Option(metavar="N", min=1, max=MAX_INT, help="Frames to measure.")
+    ] = 100,
+    size: Annotated[
+        Sizes | None,
+        Option(
+            metavar="HxW,HxW",
+            help="Sizes of the images; default: the model's own.",
+            parser=parse_sizes,
+        ),
+    ] = None,
+    threads: Threads = 2,
+    path: JsonFile = None,
+) -> None:
+    """Measure speed, memory and energy of engines here, side by side.
+
+    Every model with every backend takes each frame of a synthetic street in turn. Reports the
+    milliseconds of each stage (preprocess: resize; step: the engine; merge: regions and label map;
+    track), frames per second, memory, energy where there is an energy meter, and the fraction of
+    pixels that differ from the first row.
+    """
+    from ..evaluate.bench import bench as measure
+
+    paths = models or [default_model_path()]
+    if path:
+        check_output_file(path, paths, ".json")
+    report = measure(paths, list(backend), frames, list(size or ()), threads)
+    print("\n".join(report.table()))
+    if path:
+        write_text(path, json.dumps(report.to_json(), indent=2) + "\n")
+
+
+# --- eval ----------------------------------------------------------------------------------------
+
+
+@command()
+def synthetic(
+    *,
+    clips: Clips = 10,
+    frames: Frames = 60,
+    engine: EngineOptions,
+    tracking: TrackingOptions,
+    trackers: Trackers = None,
+) -> None:
+    """Held-out synthetic streets: STQ, VPQ and id switches, or AP."""
+    from ..evaluate.street import synthetic_streets
+
+    title = f"synthetic street, {clips} held-out clips of {frames} frames"
+    _eval_clips(title, synthetic_streets(clips), frames, engine, tracking, trackers)
+
+
+@command()
+def pasted(
+    *,
+    root: Annotated[
+        Path,
+        Option(
+            metavar="DATA",
+            help="The data root of training; holds camvid/val_clip/ and sprites/.",
+        ),
+    ],
+    sprites: Annotated[
+        str,
+        Option(
+            metavar="NAME",
+            help="Objects to paste: train, held_out (those that training never sees) or all.",
+            **one_of("train", "held_out", "all"),
+        ),
+    ] = "held_out",
+    clips: Clips = 10,
+    frames: Frames = 60,
+    engine: EngineOptions,
+    tracking: TrackingOptions,
+    trackers: Trackers = None,
+) -> None:
+    """A real clip with moving objects pasted on it: the same."""
+    from ..evaluate.street import pasted_clips
+    from ..evaluate.street_instances import STREET_TABLE
+
+    sources = pasted_clips(root, STREET_TABLE, clips, cast(Any, sprites))
+    title = (
+        f"{clips} pasted clips of {frames} frames, sprites: {sprites}; the clip's own things are "
+        "void"
+    )
+    _eval_clips(title, sources, frames, engine, tracking, trackers)
+
+
+def _eval_clips(
+    title: str,
+    clips: Iterable[StreetClip],
+    frames: int,
+    engine: EngineOptions,
+    tracking: TrackingOptions,
+    trackers: Names | None,
+) -> None:
+    """Print the scores of a model on clips with exact tracks, by the numbers of its task."""
+    from ..evaluate.street import evaluate_clips
+    from ..evaluate.street_instances import evaluate_instances
+
+    names = ASSOCIATIONS if trackers and "all" in trackers else trackers or (tracking.association,)
+    configs = {name: TrackingConfig(name) for name in names}
+    with closing(engine.open()) as runtime:
+        if runtime.info.task == "semantic":
+            raise UsageError(f"{runtime.info.name} has no tracks to measure: see eval camvid")
+        if runtime.info.task == "instance":
+            lines = _instance_table(evaluate_instances(runtime, clips, frames, configs))
+        else:
+            scores = evaluate_clips(runtime, clips, frames, configs)
+            lines = _table(scores) if trackers else _report(scores[tracking.association])
+    print("\n".join([title, *lines]))
+
+
+def _instance_table(scores: Mapping[str, InstanceScores]) -> list[str]:
+    """A row for each tracker."""
+    from ..evaluate.scores import cell
+
+    width = max(len("tracker"), *map(len, scores))
+    lines = [f"{'tracker':<{width}}     AP   AP50   AP75   AR10"]
+    for name, row in scores.items():
+        figures = "".join(map(cell, (row.ap, row.ap50, row.ap75, row.ar10)))
+        lines.append(f"{name:<{width}}{figures}")
+    return lines
+
+
+def _report(scores: StreetScores) -> list[str]:
+    """Lines about one tracker."""
+    from ..evaluate.scores import score
+
+    shown = {"STQ": scores.stq, "AQ": scores.aq, "SQ": scores.sq, "VPQ": scores.vpq}
+    lines = [
+        "  " + "   ".join(f"{name} {score(value)}" for name, value in shown.items()),
+        f"  mIoU {score(scores.miou)}",
+    ]
+    if not scores.stays:
+        return [*lines, "  no object was found in two frames"]
+    return [
+        *lines,
+        f"  {scores.steady:.1%} of {scores.stays} object stays without an id switch "
+        f"({scores.switches} switches)",
+    ]
+
+
+def _table(scores: Mapping[str, StreetScores]) -> list[str]:
+    """A row for each tracker."""
+    from ..evaluate.scores import cell
+
+    width = max(len("tracker"), *map(len, scores))
+    lines = [f"{'tracker':<{width}}    STQ     AQ     SQ    VPQ   stays without switch  switches"]
+    for name, row in scores.items():
+        figures = "".join(map(cell, (row.stq, row.aq, row.sq, row.vpq)))
+        stays = f"{row.steady:.1%} of {row.stays}" if row.stays else "none"
+        lines.append(f"{name:<{width}}{figures}{stays:>23}{row.switches:>10}")
+    return lines
+
+
+@command()
+def camvid(
+    *,
+    root: Annotated[Path, Option(metavar="DIR", help="Holds images/ and labels/.")],
+    engine: EngineOptions,
+) -> None:
+    """A CamVid clip with 11 classes: mIoU and mVC8."""
+    from ..data.camvid import CamVid
+    from ..evaluate.scores import score
+    from ..evaluate.street import evaluate_camvid
+
+    CamVid(root)  # raises for what is missing, before the engine is opened
+    with closing(engine.open()) as runtime:
+        scores, classes = evaluate_camvid(runtime, root), runtime.info.classes
+    for info, iou in zip(classes, scores.per_class, strict=True):
+        print(f"  {info.name:<12} {score(iou)}")
+    print(f"mIoU {score(scores.miou)}   mVC8 {score(scores.mvc8)} (as released with VSPW)")
+
+
+@command()
+def dataset(
+    *,
+    name: Annotated[
+        str,
+        Argument(help="kitti_step, cityscapes_vps, vipseg, vspw, youtube_vis_2019 or custom."),
+    ],
+    root: DatasetRoot,
+    split: Annotated[
+        str | None, Option(metavar="NAME", help="Default: val (valid of youtube_vis_2019).")
+    ] = None,
+    predictions: Annotated[
+        Path | None, Option(metavar="PATH", help="Score these files, run no model.")
+    ] = None,
+    save: Annotated[Path | None, Option(metavar="DIR", help="Also write the predictions.")] = None,
+    path: JsonFile = None,
+    engine: EngineOptions,
+    tracking: TrackingOptions,
+) -> None:
+    """A benchmark or custom data (docs/data.md), by the numbers it is known for.
+
+    STQ and VPQ of kitti_step, cityscapes_vps, vipseg and custom; mIoU and mVC of vspw; AP of
+    youtube_vis_2019. Of a model, or with --predictions of files in the form in which --save writes
+    them, that of the data set's evaluation server or program.
+    """
+    from ..data.datasets import dataset_format
+    from ..evaluate.tasks import evaluate_model, evaluate_predictions
+
+    if predictions and save:
+        raise UsageError("--save writes what a model predicts, so it cannot be with --predictions")
+    if path:
+        _check_scores(path, [folder for folder in (root, predictions) if folder])
+    known = dataset_format(name)
+    split = split or known.validation
+    data = known.open(root, split)
+    if not any(len(video) for video in data):
+        raise NothingError(f"{name}: the split {split} of {root} has no frames")
+    if predictions:
+        scores = evaluate_predictions(data, predictions)
+    else:
+        with closing(engine.open()) as runtime:
+            scores = evaluate_model(data, runtime, tracking.config, save)
+    if scores is None:
+        print(f"{split} has no labels to score with; the predictions are in {save}")
+        return
+    print("\n".join(scores.table()))
+    if path:
+        write_text(path, scores.to_json())
+
+
+def _check_scores(path: Path, inputs: list[Path]) -> None:
+    """OutputError if the file of scores is a file of the data set or of the predictions."""
+    if path.exists():
+        inputs += [path for folder in inputs if folder.resolve() in path.resolve().parents]
+    check_output_file(path, inputs, ".json")

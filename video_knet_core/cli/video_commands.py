@@ -1,0 +1,242 @@
+"""`video-knet track`, `replay` and `make-bag`: videos and bags in, results out."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections import Counter
+from collections.abc import Mapping
+from contextlib import ExitStack, closing
+from dataclasses import asdict
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Annotated, Any
+
+from typer import Argument, Option
+
+from ..replay.replay_settings import EmptyReplayError, ReplaySettings
+from .console import EXIT_FAULTS, NothingError, UsageError
+from .options import (
+    MAX_INT,
+    EngineOptions,
+    Json,
+    MaxFrames,
+    OutFolder,
+    TrackingOptions,
+    Video,
+    command,
+    one_of,
+)
+
+if TYPE_CHECKING:
+    from ..recording import Summary
+    from ..replay.fleet import JobResult
+
+_log = logging.getLogger(__name__)
+
+
+@command()
+def track(
+    *,
+    video: Video,
+    out: OutFolder,
+    max_frames: MaxFrames = None,
+    engine: EngineOptions,
+    tracking: TrackingOptions,
+    as_json: Json = False,
+) -> None:
+    """Segment and track a video.
+
+    Writes DIR/overlay.mp4, DIR/labels/NNNNNN.png (16-bit labels, 0 = none; of overlapping masks the
+    frontmost) and DIR/tracks.jsonl (one line per frame: what each label is). An earlier result in
+    DIR is replaced. Ctrl-C ends the video early and keeps the frames so far.
+    """
+    from ..data.frames import open_frames
+    from ..epochs import facts_of
+    from ..recording import track_video
+
+    source, facts = open_frames(video), facts_of(video)
+    with closing(engine.open()) as runtime:
+        summary = track_video(source, runtime, out, max_frames, tracking.config, facts)
+    _print_result(as_json, str(summary), _track_json(summary))
+    if not summary.inference_ms:
+        raise NothingError(f"{video} has no frames")
+
+
+def _track_json(summary: Summary) -> dict[str, Any]:
+    frames, seconds = len(summary.inference_ms), summary.seconds
+    return {
+        "out": str(summary.out),
+        "backend": summary.backend,
+        "frames": frames,
+        "seconds": seconds,
+        "fps": frames / seconds if frames else None,
+        "step_ms_median": median(summary.inference_ms) if frames else None,
+        "tracks": dict(Counter(summary.confirmed.values())) if summary.tracks_things else None,
+    }
+
+
+def _print_result(as_json: bool, words: str, values: Mapping[str, Any]) -> None:
+    print(json.dumps(values, indent=2) if as_json else words)
+
+
+# --- bags ----------------------------------------------------------------------------------------
+
+
+def _kept_of_replay(out: Path, glob: str | None, **_: Any) -> str:
+    if glob is not None:
+        return f"{out} keeps what is complete, --resume continues with the rest"
+    return f"{out} holds an incomplete replay, --resume does it again"
+
+
+@command(kept=_kept_of_replay)
+def replay(
+    *,
+    bag: Annotated[
+        Path | None, Argument(metavar="IN", help=".bag, .mcap, .db3, or the folder of a recording.")
+    ] = None,
+    out: OutFolder,
+    glob: Annotated[
+        str | None,
+        Option(
+            metavar="PATTERN",
+            help="In place of IN, all bags of this name: 'bags/*.mcap', in quotes. Each has a "
+            "folder in DIR, called after it. --resume continues with those that are incomplete.",
+        ),
+    ] = None,
+    ray: Annotated[
+        str | None,
+        Option(
+            metavar="ADDRESS",
+            help="With --glob: several bags at a time, by the Ray cluster at this address; 'local' "
+            "= by the GPUs or cores of this machine (extra `fleet`).",
+        ),
+    ] = None,
+    workers: Annotated[
+        int | None,
+        Option(
+            metavar="N",
+            min=1,
+            max=MAX_INT,
+            help="With --ray: bags at a time, at most; default: the GPUs of the cluster if the "
+            "engine uses them, else its cores by --threads.",
+        ),
+    ] = None,
+    settings: ReplaySettings,
+    resume: Annotated[
+        bool, Option("--resume", help="Redo an interrupted replay, skip a complete one.")
+    ] = False,
+    engine: EngineOptions,
+    tracking: TrackingOptions,
+    as_json: Json = False,
+) -> int:
+    """Process every image of a recorded bag.
+
+    Writes the messages of the live node into DIR/bag, the same every time, and needs no ROS. The
+    exit code is 1 if the bag is damaged or some images cannot be used; the others are processed all
+    the same.
+    """
+    _check_inputs(bag, glob, ray, workers)
+    if glob is not None:
+        from ..replay.fleet import FleetPlan
+
+        path = engine.path.absolute()
+        plan = FleetPlan(path, engine.threads, settings, tracking.config, engine.backend)
+        return _replay_fleet(plan, glob, out, ray, workers, resume, as_json)
+    from ..replay.bag_replay import replay as replay_bag
+
+    assert bag is not None
+    with ExitStack() as opened:
+
+        def open_engine() -> Any:
+            return opened.enter_context(closing(engine.open()))
+
+        try:
+            summary = replay_bag(bag, open_engine, out, settings, tracking.config, resume)
+        except EmptyReplayError as error:
+            raise NothingError(str(error)) from None
+    _print_result(as_json, str(summary), {**asdict(summary), "out": str(summary.out)})
+    if not summary.frames:
+        raise NothingError(f"{bag} has no images that can be used")
+    return EXIT_FAULTS if summary.damage or summary.failed else 0
+
+
+def _check_inputs(bag: Path | None, glob: str | None, ray: str | None, workers: int | None) -> None:
+    """UsageError for arguments that do not go together."""
+    if (bag is None) == (glob is None):
+        raise UsageError(
+            f"expected either a bag IN or --glob 'PATTERN' in quotes, got IN {bag}, --glob {glob}"
+        )
+    if ray is not None and glob is None:
+        raise UsageError("--ray is for many bags: give --glob 'PATTERN'")
+    if workers is not None and ray is None:
+        raise UsageError("--workers is for --ray ADDRESS")
+
+
+def _replay_fleet(
+    plan: Any,
+    glob: str,
+    out: Path,
+    ray: str | None,
+    workers: int | None,
+    resume: bool,
+    as_json: bool,
+) -> int:
+    from ..replay.fleet import find_jobs, fixed_folder, replay_serially, table
+    from ..replay.ray_fleet import replay_on_ray
+
+    jobs = find_jobs(glob, out, resume)
+    if ray is None:
+        coming = replay_serially(jobs, plan)
+    else:
+        coming = replay_on_ray(jobs, plan, out, fixed_folder(glob), ray, workers)
+    results: list[JobResult] = []
+    try:
+        for result in coming:
+            results.append(result)
+            line = f"{result.frames} frames in {result.seconds:.1f} s, {result.state.value}"
+            _log.info("%d of %d, %s: %s", len(results), len(jobs), result.job.name, line)
+    finally:  # also what was done before Ctrl-C
+        if results:
+            _print_result(as_json, table(results), {"bags": [r.to_json() for r in results]})
+    if not any(result.frames for result in results):
+        raise NothingError(f"no bag of {glob} has images that can be used")
+    return 0 if all(result.is_clean for result in results) else EXIT_FAULTS
+
+
+@command()
+def make_bag(
+    video: Video,
+    out: Annotated[Path, Option(metavar="BAG", help="A folder; of ros1, a .bag file.")],
+    form: Annotated[
+        str, Option("--format", metavar="NAME", **one_of("mcap", "sqlite3", "ros1"))
+    ] = "mcap",
+    compression: Annotated[
+        str,
+        Option(
+            metavar="NAME",
+            help="none; chunk, for mcap and ros1; message or file, for mcap and sqlite3.",
+            **one_of("none", "chunk", "message", "file"),
+        ),
+    ] = "none",
+    jpeg: Annotated[
+        int | None,
+        Option(metavar="Q", min=1, max=100, help="JPEG images of this quality, not raw ones."),
+    ] = None,
+    topic: Annotated[str, Option(metavar="TOPIC")] = "/camera/image_raw",
+    max_frames: MaxFrames = None,
+) -> None:
+    """Make a bag of a video."""
+    from ..bags.making import BagFormat
+    from ..bags.making import make_bag as make
+    from ..data.frames import open_frames
+
+    frames = open_frames(video)
+    if frames.endless and max_frames is None:
+        raise UsageError(f"{video} never ends: give --max-frames")
+    if form == "ros1" and out.suffix != ".bag":
+        raise UsageError(f"--out: expected NAME.bag for ros1, got {out.name}")
+    count = make({topic: frames}, out, BagFormat(form, compression, jpeg), max_frames)
+    if not count:
+        raise NothingError(f"{video} has no frames")
+    print(f"{out}: {count} images on {topic}")
