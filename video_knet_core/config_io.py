@@ -22,7 +22,6 @@ from typing_extensions import dataclass_transform
 from .types import ClassTable
 
 T = TypeVar("T")
-_STRICT = ConfigDict(strict=True, allow_inf_nan=False, extra="forbid")
 
 
 class ConfigError(ValueError):
@@ -36,17 +35,22 @@ def expect(condition: bool, key: str, expected: object, got: object) -> None:
 
 
 @dataclass_transform(frozen_default=True, field_specifiers=(dataclasses.field,))
-def settings_class(cls: type[T], /, described: bool = False) -> type[T]:
+def settings_class(cls: type | None = None, /, *, described: bool = False) -> Any:
     """Make a class a frozen dataclass whose fields pydantic checks against their types.
 
     Ranges of numbers are `Annotated[..., Field(ge=..., le=...)]`, rules between fields stand in
     `__post_init__` as `expect`. A value that does not fit is a ConfigError, also when replaced.
 
     Args:
-        described: make the docstrings of the fields their descriptions, which takes some
-            milliseconds; the command line shows them.
+        cls: the class; without it, a decorator is returned.
+        described: make the docstrings of the fields their descriptions, for the command line. It
+            parses the source, which takes some milliseconds.
     """
-    config = ConfigDict(**_STRICT, use_attribute_docstrings=described)
+    if cls is None:
+        return functools.partial(settings_class, described=described)
+    config = ConfigDict(
+        strict=True, allow_inf_nan=False, extra="forbid", use_attribute_docstrings=described
+    )
     made: Any = pydantic.dataclasses.dataclass(frozen=True, config=config)(cls)
     checked = made.__init__
 
@@ -58,7 +62,7 @@ def settings_class(cls: type[T], /, described: bool = False) -> type[T]:
             raise _config_error(cls, error) from None
 
     made.__init__ = init
-    return typing.cast(type[T], made)
+    return made
 
 
 def from_dict(cls: type[T], data: Any) -> T:

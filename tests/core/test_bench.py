@@ -46,7 +46,7 @@ def test_the_clip_is_played_forth_and_back_without_a_jump():
 
 def test_the_json_holds_every_stage_of_every_run(tiny, tmp_path, capsys):
     out = tmp_path / "bench.json"
-    options = ["--frames", "6", "--size", "64x96", "50x70", "--json", str(out)]
+    options = ["--frames", "6", "--size", "64x96,50x70", "--json", str(out)]
     assert main(["bench", str(tiny), *options]) == 0
     found = json.loads(out.read_text())
     assert found["format"] == 1 and found["threads"] == 2

@@ -223,7 +223,7 @@ def test_a_cache_that_cannot_be_written(model, capsys, monkeypatch, tmp_path):
     (tmp_path / "file").touch()
     monkeypatch.setenv("VIDEO_KNET_CACHE", str(tmp_path / "file" / "cache"))
     assert main(["build-engine", str(model.path), "--target", "sm89"]) == 2
-    assert "could not be kept" in capsys.readouterr().err
+    assert "could not be cached" in capsys.readouterr().err
 
 
 def test_a_state_has_the_shape_of_the_model(model):

@@ -174,9 +174,7 @@ def test_info_counts_at_the_size_that_is_asked_for(network_files, capsys):
 
 @pytest.mark.parametrize("size", ["0x96", "64", "64x", "-64x96", "64x96x3", "640000x96"])
 def test_impossible_sizes_are_usage_errors(size, network_files):
-    with pytest.raises(SystemExit) as stop:
-        main(["info", str(network_files[1]), f"--size={size}"])
-    assert stop.value.code == 2
+    assert main(["info", str(network_files[1]), f"--size={size}"]) == 2
 
 
 def run_without_torch(*arguments):
@@ -399,7 +397,7 @@ def test_bad_input_is_one_line_and_exit_code_2(arguments, folder, model, tmp_pat
         command += ["--model", str(model)]
     assert main(command) == 2
     (line,) = capsys.readouterr().err.splitlines()[-1:]
-    assert line.startswith(f"video-knet {command[0]}: ")
+    assert line.startswith(f"video-knet {command[0]}")
 
 
 def test_a_model_with_other_classes_cannot_be_evaluated(model, capsys):
@@ -422,9 +420,7 @@ def test_class_names_are_printed_whatever_the_encoding_of_the_terminal(tmp_path)
 
 @pytest.mark.parametrize("frames", ["0", "-3", "x"])
 def test_impossible_numbers_are_usage_errors(frames, folder, model, tmp_path):
-    with pytest.raises(SystemExit) as stop:
-        track(folder, model, tmp_path / "out", "--max-frames", frames)
-    assert stop.value.code == 2
+    assert track(folder, model, tmp_path / "out", "--max-frames", frames) == 2
 
 
 def test_tracking_imports_no_torch_and_no_ros():
@@ -443,7 +439,7 @@ def test_the_command_is_a_module_too():
     command = [sys.executable, "-m", "video_knet_core.cli", "info", "none.txt"]
     result = subprocess.run(command, capture_output=True, text=True)
     assert result.returncode == 2
-    assert result.stderr.startswith("video-knet info: a model file ends in .yaml")
+    assert result.stderr.startswith("video-knet info: expected a model file .yaml")
 
 
 @pytest.mark.parametrize("missing", ["av", "onnxruntime"])

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from tiny_onnx import write_tiny_model
 
 from video_knet_core.cli import main
-from video_knet_core.cli.errors import EXIT_FAULTS
+from video_knet_core.cli.console import EXIT_FAULTS
 
 FILES = [
     *("none", "none.onnx", "none.mcap", "empty.onnx", "empty.mcap", "empty.yaml", "empty.pth"),
@@ -43,7 +43,7 @@ COMMANDS = {
     "track": (1, "--out --max-frames --model --backend --threads --association --json"),
     "replay": (
         1,
-        "--out --glob --topic --start --duration --every --outputs --rle "
+        "--out --glob --topics --start --duration --every --outputs --rle "
         "--include-input-topics --overlay --labels --tracks --no-report --storage "
         "--split-frames --resume --model --backend --json",
     ),
@@ -84,6 +84,7 @@ LIKELY = {  # what the parser may take, to get behind it
     "--compression": ["chunk", "message", "file"],
     "--jpeg": ["1", "100"],
     "--topic": ["/camera/image_raw", "no topic"],
+    "--topics": ["/camera/image_raw", "/a,/b"],
     "--size": ["1x1", "64x96"],
     "--precision": ["fp16"],
     "--workspace": ["1"],

@@ -428,7 +428,7 @@ def test_a_replay_that_is_killed_three_times_gives_what_an_undisturbed_one_does(
         "--overlay",
         "--labels",
     ]
-    command += ["--tracks", "--resume", "--outputs", *ALL.outputs]
+    command += ["--tracks", "--resume", "--outputs", ",".join(ALL.outputs)]
     done = []
     for _ in range(3):
         moment = rng.randrange(10, 40), rng.randrange(5000)
@@ -835,11 +835,11 @@ def test_what_cannot_be_chosen_is_told_with_what_is_there(model, tmp_path, capsy
     command = ["replay", str(path), "--out", str(tmp_path / "out"), "--model", str(model)]
     listed = ", ".join(f"{name} (sensor_msgs/msg/Image, 2 messages)" for name in two)
     assert f"name one or more of its topics: {listed}" in failure(command, capsys)
-    line = failure([*command, "--topic", "/side"], capsys)
+    line = failure([*command, "--topics", "/side"], capsys)
     assert f"there is no topic /side; images are on {listed}" in line
     replay(path, open_runtime(model), tmp_path / "done", ReplaySettings(topics=two[:1]))
     command[1] = str(tmp_path / "done/bag")
-    line = failure([*command, "--topic", "/video_knet/instances"], capsys)
+    line = failure([*command, "--topics", "/video_knet/instances"], capsys)
     assert f"/video_knet/instances is {TABLES} as cdr, expected one of images" in line
     assert not (tmp_path / "out").exists()
 

@@ -87,7 +87,7 @@ def test_a_class_that_the_street_has_not_is_refused():
 def test_the_command_prints_ap_by_tracker(data_root, monkeypatch, capsys):
     (clip,) = pasted_clips(data_root, STREET_TABLE, 1)
     engine = InstanceOracle(clip)
-    monkeypatch.setattr("video_knet_core.cli.evaluate.runtime_of", lambda arguments: engine)
+    monkeypatch.setattr("video_knet_core.cli.options.EngineOptions.open", lambda options: engine)
     options = ["--clips", "1", "--frames", "4", "--trackers", "embedding,iou"]
     assert main(["eval", "pasted", "--root", str(data_root), *options]) == 0
     _, columns, *rows = capsys.readouterr().out.splitlines()
@@ -99,6 +99,6 @@ def test_a_semantic_model_has_no_tracks_to_measure(data_root, monkeypatch, capsy
     (clip,) = pasted_clips(data_root, STREET_TABLE, 1)
     engine = InstanceOracle(clip)
     engine.info = replace(engine.info, task="semantic")
-    monkeypatch.setattr("video_knet_core.cli.evaluate.runtime_of", lambda arguments: engine)
+    monkeypatch.setattr("video_knet_core.cli.options.EngineOptions.open", lambda options: engine)
     assert main(["eval", "pasted", "--root", str(data_root), "--clips", "1"]) == 2
     assert "no tracks to measure" in capsys.readouterr().err

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 import shutil
-from pathlib import Path
 
 import pytest
 import yaml
 
 from video_knet_core.cli import main
-from video_knet_core.cli.arguments import expand_paths
 from video_knet_core.config import ModelConfig
 from video_knet_core.config_io import load_yaml
 from video_knet_core.engine.selector import default_model_path
@@ -88,12 +85,10 @@ def test_a_training_replaces_no_weights_of_another(name, capsys, tmp_path):
     assert name in refused(command, capsys, tmp_path)
 
 
-def test_paths_of_arguments_may_begin_with_a_tilde(monkeypatch, tmp_path):
+def test_paths_of_arguments_may_begin_with_a_tilde(monkeypatch, tmp_path, capsys):
     monkeypatch.setenv("HOME", str(tmp_path))
-    arguments = argparse.Namespace(out=Path("~/a"), models=[Path("~/b"), Path("c")], name="~", n=1)
-    expand_paths(arguments)
-    assert arguments.out == tmp_path / "a" and arguments.models == [tmp_path / "b", Path("c")]
-    assert arguments.name == "~" and arguments.n == 1
+    assert main(["info", "~/none.onnx"]) == 2
+    assert str(tmp_path / "none.onnx") in capsys.readouterr().err
 
 
 def test_paths_in_a_configuration_may_begin_with_a_tilde(monkeypatch, tmp_path):

@@ -89,9 +89,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             flush_stdout()
     except _UsageError as error:
         path = error.ctx.command_path if error.ctx else "video-knet"
-        print_error(path, f"{error.format_message()}; see {path} --help")
+        print_error(path, f"{error.format_message().rstrip('.')}; see {path} --help")
         return EXIT_BAD_INPUT
-    except (BrokenPipeError, SystemExit):  # typer exits so when it cannot write its help
+    except BrokenPipeError:
+        drop_stdout()
+        return EXIT_PIPE
+    except SystemExit as stop:  # after a completion, or where typer cannot write its help
+        if not isinstance(stop.__context__, BrokenPipeError):
+            raise
         drop_stdout()
         return EXIT_PIPE
     except OSError as error:  # a full disk

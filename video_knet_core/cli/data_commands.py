@@ -15,7 +15,6 @@ from ..engine.selector import BACKENDS, default_model_path
 from ..output_files import check_output_file, write_text
 from .console import EXIT_FAULTS, NothingError, UsageError
 from .options import (
-    MAX_INT,
     EngineOptions,
     Json,
     JsonFile,
@@ -26,16 +25,18 @@ from .options import (
     command,
     one_of,
     parse_sizes,
+    positive,
     some_of,
 )
 
 if TYPE_CHECKING:
     from ..data.street_frame import StreetClip
+    from ..evaluate.scores import Scores
     from ..evaluate.street import StreetScores
     from ..evaluate.street_instances import InstanceScores
 
-Clips = Annotated[int, Option(metavar="N", min=1, max=MAX_INT, help="Clips to measure.")]
-Frames = Annotated[int, Option(metavar="T", min=1, max=MAX_INT, help="Frames of each.")]
+Clips = Annotated[int, Option(metavar="N", parser=positive, help="Clips to measure.")]
+Frames = Annotated[int, Option(metavar="T", parser=positive, help="Frames of each.")]
 Trackers = Annotated[
     Names | None,
     Option(
@@ -45,6 +46,7 @@ Trackers = Annotated[
         **some_of(*ASSOCIATIONS, "all"),
     ),
 ]
+AUTO = Names(("auto",))
 DatasetRoot = Annotated[Path, Argument(metavar="PATH", help="Folder of the data set.")]
 
 
@@ -104,7 +106,7 @@ def bench(
     models: Annotated[
         list[Path] | None,
         Argument(
-            metavar="MODEL ...",
+            metavar="MODEL",
             help=".onnx or .safetensors.",
             show_default="the shipped model",
         ),
@@ -116,10 +118,8 @@ def bench(
             help=f"Of {', '.join(BACKENDS)}; auto is the best, all are those that work here.",
             **some_of("auto", "all", *BACKENDS),
         ),
-    ] = Names(("auto",)),
-    frames: Annotated[
-        int, Option(metavar="N", min=1, max=MAX_INT, help="Frames to measure.")
-    ] = 100,
+    ] = AUTO,
+    frames: Annotated[int, Option(metavar="N", parser=positive, help="Frames to measure.")] = 100,
     size: Annotated[
         Sizes | None,
         Option(
@@ -217,7 +217,7 @@ def _eval_clips(
     from ..evaluate.street_instances import evaluate_instances
 
     names = ASSOCIATIONS if trackers and "all" in trackers else trackers or (tracking.association,)
-    configs = {name: TrackingConfig(name) for name in names}
+    configs = {name: TrackingConfig(cast(Any, name)) for name in names}
     with closing(engine.open()) as runtime:
         if runtime.info.task == "semantic":
             raise UsageError(f"{runtime.info.name} has no tracks to measure: see eval camvid")
@@ -328,6 +328,7 @@ def dataset(
     data = known.open(root, split)
     if not any(len(video) for video in data):
         raise NothingError(f"{name}: the split {split} of {root} has no frames")
+    scores: Scores | None
     if predictions:
         scores = evaluate_predictions(data, predictions)
     else:

@@ -18,7 +18,7 @@ from ..engine.selector import default_model_path
 from ..installation import config_file
 from ..output_files import check_output_file
 from .console import UsageError
-from .options import MAX_INT, Names, OutFolder, Size, command, one_of, parse_size, some_of
+from .options import Names, OutFolder, Size, command, one_of, parse_size, positive, some_of
 
 if TYPE_CHECKING:
     from ..engine.tensorrt.build import Library
@@ -256,8 +256,7 @@ def build_engine(
         int | None,
         Option(
             metavar="MIB",
-            min=1,
-            max=MAX_INT,
+            parser=positive,
             help="Maximum scratch memory of a layer; default: TensorRT's own limit.",
         ),
     ] = None,
@@ -269,9 +268,9 @@ def build_engine(
     GPU of those compute capabilities (TensorRT-RTX).
     """
     from ..engine.model_file import ModelFile
-    from ..engine.tensorrt import plan_key
     from ..engine.tensorrt.build import build_from_bytes
     from ..engine.tensorrt.plan_cache import EngineCache, read_plan, write_plan
+    from ..engine.tensorrt.runtime import plan_key
 
     file = ModelFile.read(model)
     if out:

@@ -6,7 +6,6 @@ import dataclasses
 import functools
 import inspect
 import re
-import types
 import typing
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Annotated, Any, NamedTuple
 import typer
 from typer import Argument, Option
 
-from ..config import ASSOCIATIONS, TrackingConfig
+from ..config import ASSOCIATIONS, Association, TrackingConfig
 from ..engine.base import Runtime
 from ..engine.selector import BACKENDS, default_model_path, open_runtime
 from ..output_files import expanded
@@ -39,6 +38,14 @@ class Size(NamedTuple):
 
 class Sizes(tuple[Size, ...]):
     """Several of them, divided by commas."""
+
+
+def positive(text: str) -> int:
+    """A number from 1 on."""
+    value = int(text)
+    if not 1 <= value <= MAX_INT:
+        raise ValueError(f"expected a number from 1 to {MAX_INT}, got {value}")
+    return value
 
 
 def one_of(*names: str) -> dict[str, Any]:
@@ -123,7 +130,7 @@ class TrackingOptions:
     """How tracks are recognised."""
 
     association: Annotated[
-        str,
+        Association,
         Option(
             metavar="NAME",
             help="How tracks are recognised: embedding, ours; quasi_dense, the authors' tracker; "
@@ -150,9 +157,7 @@ JsonFile = Annotated[
     Path | None, Option("--json", metavar="FILE", help="Also write all figures there.")
 ]
 OutFolder = Annotated[Path, Option("--out", metavar="DIR", help="Folder of the results.")]
-MaxFrames = Annotated[
-    int | None, Option(metavar="N", min=1, max=MAX_INT, help="Stop after N frames.")
-]
+MaxFrames = Annotated[int | None, Option(metavar="N", parser=positive, help="Stop after N frames.")]
 Video = Annotated[
     str,
     Argument(
@@ -193,7 +198,7 @@ def command(
 
     def decorate(function: Callable[..., int | None]) -> Callable[..., int]:
         signature = inspect.signature(function, eval_str=True)
-        settings = {
+        settings: dict[str, Any] = {
             name: parameter.annotation
             for name, parameter in signature.parameters.items()
             if dataclasses.is_dataclass(parameter.annotation)
@@ -236,7 +241,7 @@ def _expanded(value: Any) -> Any:
     return expanded(value) if isinstance(value, Path) else value
 
 
-def _field_options(cls: type) -> Iterator[inspect.Parameter]:
+def _field_options(cls: Any) -> Iterator[inspect.Parameter]:
     """A parameter for each field: its own `Option`, else one derived from what pydantic knows."""
     kind = inspect.Parameter.KEYWORD_ONLY
     for name, hint in typing.get_type_hints(cls, include_extras=True).items():
@@ -252,10 +257,13 @@ def _is_option(value: object) -> bool:
 def _derived_option(field: Any, flag: str) -> Any:
     """The annotation of an option for a field of a settings class; pydantic checks its value."""
     hint, default = field.annotation, field.default
-    if isinstance(hint, types.UnionType):
+    if type(None) in typing.get_args(hint):
         hint = next(part for part in typing.get_args(hint) if part is not type(None))
+    if typing.get_origin(hint) is Annotated:
+        hint = typing.get_args(hint)[0]
     choices = _literals(hint)
     options: dict[str, Any] = {"help": field.description, "show_default": bool(default)}
+    options |= {"metavar": {int: "N", float: "X"}.get(hint)}
     if hint is bool and default:
         flag, options["show_default"] = f"{flag}/--no-{flag[2:]}", False
     elif typing.get_origin(hint) is tuple:

@@ -17,7 +17,6 @@ from typer import Argument, Option
 from ..replay.replay_settings import EmptyReplayError, ReplaySettings
 from .console import EXIT_FAULTS, NothingError, UsageError
 from .options import (
-    MAX_INT,
     EngineOptions,
     Json,
     MaxFrames,
@@ -26,6 +25,7 @@ from .options import (
     Video,
     command,
     one_of,
+    positive,
 )
 
 if TYPE_CHECKING:
@@ -116,8 +116,7 @@ def replay(
         int | None,
         Option(
             metavar="N",
-            min=1,
-            max=MAX_INT,
+            parser=positive,
             help="With --ray: bags at a time, at most; default: the GPUs of the cluster if the "
             "engine uses them, else its cores by --threads.",
         ),

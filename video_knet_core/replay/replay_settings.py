@@ -22,7 +22,7 @@ class EmptyReplayError(ReplayError):
     """There is no image in the chosen time."""
 
 
-@settings_class
+@settings_class(described=True)
 class ReplaySettings:
     """All that the results depend on, but for the bag and the model."""
 
