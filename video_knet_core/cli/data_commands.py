@@ -279,11 +279,11 @@ def camvid(
     engine: EngineOptions,
 ) -> None:
     """A CamVid clip with 11 classes: mIoU and mVC8."""
-    from ..data.camvid import CamVid
+    from ..data.camvid import camvid_clip
     from ..evaluate.scores import score
     from ..evaluate.street import evaluate_camvid
 
-    CamVid(root)  # raises for what is missing, before the engine is opened
+    camvid_clip(root)  # raises for what is missing, before the engine is opened
     with closing(engine.open()) as runtime:
         scores, classes = evaluate_camvid(runtime, root), runtime.info.classes
     for info, iou in zip(classes, scores.per_class, strict=True):
