@@ -6,7 +6,7 @@ CHECK := .venv-check/bin/python -m
 ENTER := source scripts/env.sh
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-lowest check size clean
+.PHONY: help setup demo test test-fast test-lowest check size clean
 
 help:  ## Show this help
 	@echo "Video K-Net for ROS 2. Targets:"
@@ -23,6 +23,9 @@ demo: setup  ## Run camera and node on the synthetic street, or on VIDEO=path, f
 test:  ## Run the tests (installs torch); ARGS="-k tracker" goes to pytest
 	@$(PYTHON) scripts/setup_env.py test
 	@$(ENTER) && OMP_NUM_THREADS=1 python -m pytest -n 2 --dist loadgroup $(ARGS)
+
+test-fast:  ## Run the tests that take less than three seconds each
+	@$(MAKE) test ARGS='-m "not slow" $(ARGS)'
 
 # Python 3.10 if there is one that runs. Without torch, whose only build that is tried is that of
 # `make test`, without ROS, and so without the tests that need them.

@@ -6,49 +6,44 @@ ros2 launch video_knet_ros camera.launch.py video:=street.mp4 rviz:=true
 
 from __future__ import annotations
 
-from launch import LaunchContext, LaunchDescription
-from launch.actions import OpaqueFunction
+from launch import LaunchDescription
 from launch_ros.actions import Node
 
 from video_knet_ros import launching
 
-ARGUMENTS: tuple[launching.Argument, ...] = (
-    ("image", "camera/image_raw", "Image topic; with compressed, IMAGE/compressed is used", None),
+ARGUMENTS = (
+    launching.IMAGE,
     *launching.ENGINE_ARGUMENTS,
-    ("video", "", f"Also play this as a camera: {launching.SOURCES}; empty = no", None),
+    launching.argument("video", "", f"Also play this as a camera: {launching.SOURCES}; empty = no"),
     *launching.VIDEO_ARGUMENTS,
     *launching.COMMON_ARGUMENTS,
-    ("rviz", "false", "Start RViz with the outputs in view", launching.BOOL),
+    launching.SIM_TIME,
+    launching.argument("rviz", "false", "Start RViz with the outputs in view", launching.BOOL),
 )
 OUTPUT_IMAGES = ("overlay/image", "panoptic/image", "semantic/image")
 
 
 def generate_launch_description() -> LaunchDescription:
-    """All arguments, then the processes they ask for."""
-    return LaunchDescription([*launching.declare(ARGUMENTS), OpaqueFunction(function=_processes)])
+    """The camera node, and the source and RViz if they are asked for."""
+    return launching.describe(ARGUMENTS, _processes)
 
 
-def _processes(context: LaunchContext) -> list[Node]:
-    args = context.launch_configurations
-    launching.warn_of_unknown(args, ARGUMENTS)
+def _processes(args: dict[str, str]) -> list[Node]:
     processes = [launching.camera_node(args)]
-    if args["video"]:
+    if video := args["video"]:
         processes.append(
-            launching.video_source(args, args["video"], args["image"], "video_source", "camera")
+            launching.video_source(args, video, args["image"], "video_source", "camera")
         )
     if args["rviz"] == "true":
-        processes.append(_rviz(args))
+        # its configuration has absolute topics, which are moved to the namespace
+        outputs = [f"video_knet/{name}" for name in OUTPUT_IMAGES]
+        rviz = launching.node(
+            args,
+            "rviz2",
+            package="rviz2",
+            name="rviz",
+            arguments=["-d", str(launching.SHARE / "rviz" / "video_knet.rviz")],
+            remappings=[("/camera/image_raw", args["image"]), *((f"/{o}", o) for o in outputs)],
+        )
+        processes.append(rviz)
     return processes
-
-
-def _rviz(args: dict[str, str]) -> Node:
-    """RViz; its configuration has absolute topics, which are moved to the namespace."""
-    outputs = [f"video_knet/{name}" for name in OUTPUT_IMAGES]
-    return launching.node(
-        args,
-        package="rviz2",
-        executable="rviz2",
-        name="rviz",
-        arguments=["-d", str(launching.SHARE / "rviz" / "video_knet.rviz")],
-        remappings=[("/camera/image_raw", args["image"]), *((f"/{o}", o) for o in outputs)],
-    )

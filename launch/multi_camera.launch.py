@@ -9,66 +9,51 @@ Each camera is a node of its own, called by its name: /front/instances, /front/p
 
 from __future__ import annotations
 
-from launch import LaunchContext, LaunchDescription
-from launch.actions import OpaqueFunction
+from launch import LaunchDescription
 from launch_ros.actions import Node
 
 from video_knet_ros import launching
 
 CAMERA = "CAMERA"
-ARGUMENTS: tuple[launching.Argument, ...] = (
-    ("cameras", "front,rear", "Names of the cameras, with commas between", None),
-    ("image", f"{CAMERA}/image_raw", f"Image topic of each camera; {CAMERA} = its name", None),
+ARGUMENTS = (
+    launching.argument("cameras", "front,rear", "Names of the cameras, separated by commas"),
+    launching.argument(
+        "image", f"{CAMERA}/image_raw", f"Image topic of each camera; {CAMERA} = its name"
+    ),
     *launching.ENGINE_ARGUMENTS,
-    (
+    launching.argument(
         "video",
         "",
         f"Also play this as the cameras: {launching.SOURCES}; "
-        "one for all, or one for each with commas between; empty = no",
-        None,
+        "one for all, or one for each, separated by commas; empty = no",
     ),
     *launching.VIDEO_ARGUMENTS,
     *launching.COMMON_ARGUMENTS,
+    launching.SIM_TIME,
 )
 
 
 def generate_launch_description() -> LaunchDescription:
-    """All arguments, then the processes they ask for."""
-    return LaunchDescription([*launching.declare(ARGUMENTS), OpaqueFunction(function=_processes)])
+    """One process for all cameras, and a source for each if that is asked for."""
+    return launching.describe(ARGUMENTS, _processes)
 
 
-def _processes(context: LaunchContext) -> list[Node]:
-    args = context.launch_configurations
-    launching.warn_of_unknown(args, ARGUMENTS)
-    topics = {
-        name: args["image"].replace(CAMERA, name)
-        for name in launching.camera_names(args["cameras"])
-    }
-    return [_cameras_node(args, topics), *_video_sources(args, topics)]
-
-
-def _cameras_node(args: dict[str, str], topics: dict[str, str]) -> Node:
-    """One process for all cameras; `topics` are their image topics, by name."""
-    remappings = []
-    for name, topic in topics.items():
-        remappings += [
-            (f"{name}:~/image", topic),
-            (f"{name}:~/image/compressed", f"{topic}/compressed"),
-        ]
-    return launching.node(
+def _processes(args: dict[str, str]) -> list[Node]:
+    cameras = launching.camera_names(args["cameras"])
+    topics = {name: args["image"].replace(CAMERA, name) for name in cameras}
+    remappings = [launching.image_topics(f"{name}:", topic) for name, topic in topics.items()]
+    node = launching.node(
         args,
-        executable="cameras_node",
-        arguments=list(topics),
+        "cameras_node",
+        arguments=cameras,
         parameters=launching.camera_parameters(args),
-        remappings=remappings,
+        remappings=sum(remappings, []),
     )
-
-
-def _video_sources(args: dict[str, str], topics: dict[str, str]) -> list[Node]:
-    if not args["video"]:
-        return []
-    sources = launching.video_for_each(args["video"], list(topics))
+    sources = launching.video_for_each(args["video"], cameras) if args["video"] else []
     return [
-        launching.video_source(args, source, topic, f"{name}_video_source", name)
-        for source, (name, topic) in zip(sources, topics.items(), strict=True)
+        node,
+        *(
+            launching.video_source(args, source, topics[name], f"{name}_video_source", name)
+            for source, name in zip(sources, cameras, strict=False)
+        ),
     ]

@@ -1,18 +1,19 @@
-"""What the launch files share. It needs launch and launch_ros, so only they import it."""
+"""Parts of all launch files. Only they import it, because it needs launch and launch_ros."""
 
 from __future__ import annotations
 
 import math
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from ament_index_python.packages import get_package_prefix, get_package_share_directory
-from launch.actions import DeclareLaunchArgument
+from launch import Action, LaunchContext, LaunchDescription
+from launch.actions import DeclareLaunchArgument, OpaqueFunction
 from launch.logging import get_logger
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
@@ -23,65 +24,71 @@ PACKAGE = "video_knet_ros"
 SHARE = Path(get_package_share_directory(PACKAGE))
 BOOL = ["true", "false"]
 
-Argument = tuple[str, str | None, str, list[str] | None]
-"""Name, default (None = must be given), description and choices."""
 
-ENGINE_ARGUMENTS: tuple[Argument, ...] = (
-    ("params_file", str(SHARE / "config" / "camera.yaml"), "Parameters of the camera node", None),
-    ("model", "", "Exported model file; empty = as in params_file", None),
-    ("backend", "", "Engine to run the model with; empty = as in params_file", None),
-    ("compressed", "", "Use compressed images; empty = as in params_file", ["", *BOOL]),
+def argument(
+    name: str, default: str | None, description: str, choices: list[str] | None = None
+) -> DeclareLaunchArgument:
+    """An argument as `ros2 launch --show-args` lists it; without a default it is required."""
+    return DeclareLaunchArgument(
+        name, default_value=default, description=description, choices=choices
+    )
+
+
+IMAGE = argument("image", "camera/image_raw", "Image topic; with compressed, IMAGE/compressed")
+ENGINE_ARGUMENTS = (
+    argument("params_file", str(SHARE / "config" / "camera.yaml"), "Parameters of the camera node"),
+    argument("model", "", "Exported model file; empty = as in params_file"),
+    argument("backend", "", "Engine to run the model with; empty = as in params_file"),
+    argument("compressed", "", "Use compressed images; empty = as in params_file", ["", *BOOL]),
 )
-"""For the parameters of camera nodes; see `camera_parameters`."""
+"""For `camera_parameters`."""
 SOURCES = "video file, image folder, webcam index, synthetic or synthetic:SEED"
-VIDEO_ARGUMENTS: tuple[Argument, ...] = (
-    ("rate", "0.0", "Images per second of the video; 0 = each frame at its own time", None),
-    ("loop", "true", "Begin the video again when it ends", BOOL),
+VIDEO_ARGUMENTS = (
+    argument("rate", "0.0", "Images per second of the video; 0 = each frame at its own time"),
+    argument("loop", "true", "Begin the video again when it ends", BOOL),
 )
 """For `video_source`."""
-COMMON_ARGUMENTS: tuple[Argument, ...] = (
-    ("namespace", "", "Namespace of all nodes and relative topics", None),
-    (
-        "log_level",
-        "info",
-        "Least severity that is logged",
-        ["debug", "info", "warn", "error", "fatal"],
-    ),
-    ("use_sim_time", "false", "Take the time from /clock", BOOL),
+LEVELS = ["debug", "info", "warn", "error", "fatal"]
+COMMON_ARGUMENTS = (
+    argument("namespace", "", "Namespace of all nodes and relative topics"),
+    argument("log_level", "info", "Minimum severity that is logged", LEVELS),
 )
-"""For `node`."""
+SIM_TIME = argument("use_sim_time", "false", "Take the time from /clock", BOOL)
+"""For `node`, with `COMMON_ARGUMENTS`."""
 
 
-def declare(arguments: Sequence[Argument]) -> list[DeclareLaunchArgument]:
-    """The arguments as `ros2 launch --show-args` lists them."""
-    return [
-        DeclareLaunchArgument(name, default_value=default, description=words, choices=choices)
-        for name, default, words, choices in arguments
-    ]
+def describe(
+    arguments: Sequence[DeclareLaunchArgument], create: Callable[[dict[str, str]], Sequence[Action]]
+) -> LaunchDescription:
+    """All arguments, then the processes that `create` returns for their values.
+
+    Names that are almost an argument are logged, because launch ignores them.
+    """
+
+    def processes(context: LaunchContext) -> Sequence[Action]:
+        values, names = context.launch_configurations, [a.name for a in arguments]
+        for name in values.keys() - set(names):
+            for close in get_close_matches(name, names, n=1, cutoff=0.75):
+                words = f"no argument {name!r} of this launch file; did you mean {close!r}?"
+                get_logger("launch.user").warning(words)
+        return create(values)
+
+    return LaunchDescription([*arguments, OpaqueFunction(function=processes)])
 
 
 def camera_parameters(args: dict[str, str]) -> list[Any]:
-    """Parameter sources of a camera node for `ENGINE_ARGUMENTS`, the last one counts most.
+    """Parameter sources of a camera node for `ENGINE_ARGUMENTS`; the last one has precedence.
 
     Raises:
-        ValueError: there is no such parameter file; launch itself would leave it out.
+        ValueError: there is no such parameter file; launch itself would ignore it.
     """
     params_file = expand(args["params_file"])
     if not os.path.isfile(params_file):
-        raise ValueError(f"params_file must be a file, got {args['params_file']!r}")
+        raise ValueError(f"params_file: expected a file, got {args['params_file']!r}")
     overrides: dict[str, object] = {n: text(args[n]) for n in ("model", "backend") if args[n]}
     if args["compressed"]:
         overrides["compressed"] = args["compressed"] == "true"
     return [params_file, overrides]
-
-
-def warn_of_unknown(args: dict[str, str], arguments: Sequence[Argument]) -> None:
-    """Log arguments that are not of this launch file, but almost: launch ignores them."""
-    names = [name for name, *_ in arguments]
-    for name in args.keys() - set(names):
-        for close in get_close_matches(name, names, n=1, cutoff=0.75):
-            logger = get_logger("launch.user")
-            logger.warning(f"no argument {name!r} of this launch file: is {close!r} meant?")
 
 
 def number(args: dict[str, str], name: str, minimum: float) -> str:
@@ -89,7 +96,7 @@ def number(args: dict[str, str], name: str, minimum: float) -> str:
     with suppress(ValueError):
         if minimum <= float(args[name]) < math.inf:
             return args[name]
-    raise ValueError(f"{name} must be a number, {minimum:g} or more, got {args[name]!r}")
+    raise ValueError(f"{name}: expected a number, {minimum:g} or more, got {args[name]!r}")
 
 
 def camera_names(value: str) -> list[str]:
@@ -98,7 +105,7 @@ def camera_names(value: str) -> list[str]:
     valid = all(re.fullmatch(r"[A-Za-z_]\w*", name, re.ASCII) for name in names)
     if not valid or len(set(names)) < len(names):
         raise ValueError(
-            "cameras must be different names of letters, digits and _, with commas between, "
+            "cameras: expected different names of letters, digits and _, separated by commas, "
             f"got {value!r}"
         )
     return names
@@ -111,8 +118,8 @@ def video_for_each(value: str, cameras: Sequence[str]) -> list[str]:
         sources *= len(cameras)
     if len(sources) != len(cameras):
         raise ValueError(
-            f"video must be one source for all cameras, or one for each of {', '.join(cameras)} "
-            f"with commas between, got {value!r}"
+            f"video: expected one source for all cameras, or one for each of {', '.join(cameras)}, "
+            f"separated by commas, got {value!r}"
         )
     return sources
 
@@ -125,37 +132,37 @@ def video_source(args: dict[str, str], source: str, topic: str, name: str, frame
         "loop": args["loop"] == "true",
         "frame_id": text(frame_id),
     }
-    return node(
-        args,
-        executable="video_source",
-        name=name,
-        parameters=[parameters],
-        remappings=[("camera/image_raw", topic)],
-    )
+    remappings = [("camera/image_raw", topic)]
+    return node(args, "video_source", name=name, parameters=[parameters], remappings=remappings)
 
 
 def camera_node(args: dict[str, str]) -> Node:
     """The camera node on the topic of argument `image`."""
     return node(
         args,
-        executable="camera_node",
+        "camera_node",
         name="video_knet",
         parameters=camera_parameters(args),
-        remappings=[
-            ("~/image", args["image"]),
-            ("~/image/compressed", f"{args['image']}/compressed"),
-        ],
+        remappings=image_topics("", args["image"]),
     )
 
 
-def node(args: dict[str, str], **options: Any) -> Node:
-    """A node with what all of them share; PackageNotFoundError if its package is not installed."""
-    package = options.pop("package", PACKAGE)
-    get_package_prefix(package)  # launch finds out later, when other processes run, and leaves them
+def image_topics(prefix: str, topic: str) -> list[tuple[str, str]]:
+    """Remappings of the input of a camera node; `prefix` is `NAME:` where a process has several."""
+    return [
+        (f"{prefix}~/image", topic),
+        (f"{prefix}~/image/compressed", f"{topic}/compressed"),
+    ]
+
+
+def node(args: dict[str, str], executable: str, package: str = PACKAGE, **options: Any) -> Node:
+    """A node with the common arguments; PackageNotFoundError if its package is not installed."""
+    get_package_prefix(package)  # launch itself finds out when other processes run already
     parameters = [*options.pop("parameters", []), {"use_sim_time": args["use_sim_time"] == "true"}]
     arguments = [*options.pop("arguments", []), "--ros-args", "--log-level", args["log_level"]]
     return Node(
         package=package,
+        executable=executable,
         namespace=args["namespace"],
         parameters=parameters,
         arguments=arguments,
@@ -171,9 +178,9 @@ def text(value: str) -> ParameterValue:
 
 
 def large_image_transport() -> dict[str, str]:
-    """Fast DDS's shared memory is smaller than an image unless a profile says otherwise.
+    """Environment with a profile for Fast DDS, whose default shared memory is below one image.
 
-    The user's own profile, and any other middleware, are left alone.
+    Empty with a profile of the user's own, or another middleware.
     """
     fast_dds = os.environ.get("RMW_IMPLEMENTATION", "rmw_fastrtps_cpp").startswith("rmw_fastrtps")
     variables = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")

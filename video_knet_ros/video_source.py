@@ -1,5 +1,5 @@
 """A camera for people without one: plays a video file, an image folder, a webcam or the synthetic
-street on `camera/image_raw`, stamped like a camera's images and at a steady rate.
+street on `camera/image_raw`, stamped like a camera's images and at a constant rate.
 
 In simulated time that has not begun the stamps are 0, as those of any node."""
 
@@ -23,13 +23,21 @@ from . import conversions, process
 
 MIN_RATE = 1e-6
 """Images per second: of slower ones no timer can have the period."""
+PARAMETERS: dict[str, tuple[bool | float | str, str]] = {
+    "source": ("synthetic", "Video file, image folder, webcam index, synthetic or synthetic:SEED"),
+    "rate": (0.0, "Images per second; 0 = the video's own times"),
+    "loop": (True, "Begin again when the video ends"),
+    "frame_id": ("camera", "frame_id of the images"),
+    "reliability": ("reliable", "QoS offered: reliable or best_effort"),
+}
+"""Default and description, by name."""
 
 
 class Stamps:
-    """Stamps of images that come at a steady rate, from a clock that may tick less often.
+    """Stamps of images at a constant rate, from a clock that may tick less often.
 
-    Where the clock stands still between two images they are a period apart, as far as it may be
-    with its next tick. A clock that stands longer is paused: the stamps stand still with it.
+    Where the clock does not advance between two images they are a period apart, as far as it may be
+    with its next tick. A clock that stands longer is paused: the stamps do not advance either.
 
     Args:
         period: nanoseconds between two images.
@@ -61,29 +69,21 @@ class VideoSource(Node):
     def __init__(self, **kwargs) -> None:
         """FrameError if the source is missing or a parameter cannot be used."""
         super().__init__("video_source", **kwargs)
-        source = str(
-            self._declare(
-                "source",
-                "synthetic",
-                "Video file, image folder, webcam index, synthetic or synthetic:SEED",
-                any_type=True,
+        for name, (default, description) in PARAMETERS.items():
+            # 10 is taken for 10.0, and the webcam 0 for "0"
+            descriptor = ParameterDescriptor(
+                description=description, read_only=True, dynamic_typing=name in ("source", "rate")
             )
-        )
-        rate = _rate(
-            self._declare(
-                "rate", 0.0, "Images per second; 0 = the video's own times", any_type=True
-            )
-        )
-        self._loop = self._declare("loop", True, "Begin again when the video ends")
-        self._frame_id = self._declare("frame_id", "camera", "frame_id of the images")
-        reliability = self._declare(
-            "reliability", "reliable", "QoS offered: reliable or best_effort"
-        )
+            self.declare_parameter(name, default, descriptor)
+        value = {name: self.get_parameter(name).value for name in PARAMETERS}
+        rate, profile = _rate(value["rate"]), _profile(value["reliability"])
+        source = str(value["source"])
+        self._loop, self._frame_id = value["loop"], value["frame_id"]
         self._frames = open_frames(process.expand(source), rate or DEFAULT_FPS)
         self._iterator: Iterator[Frame] = iter(self._frames)
-        self._publisher = self.create_publisher(Image, "camera/image_raw", _qos(reliability))
-        self._at_own_pace = not rate and not self._frames.endless
-        self._coming: Frame | None = None
+        self._publisher = self.create_publisher(Image, "camera/image_raw", profile)
+        self._at_own_times = not rate and not self._frames.endless
+        self._next_frame: Frame | None = None
         self._due = time.monotonic_ns()
         rate = rate or self._frames.fps
         self._period = round(1e9 / rate)
@@ -92,17 +92,8 @@ class VideoSource(Node):
         self._timer = self.create_timer(1 / rate, self._tick, clock=clock)
         self.get_logger().info(f"{source} at {rate:g} images/s on {self._publisher.topic_name}")
 
-    def _declare(
-        self, name: str, default: bool | float | str, description: str, any_type: bool = False
-    ):
-        """Value of a read-only parameter; `any_type` also takes 10 for 10.0 and 0 for "0"."""
-        descriptor = ParameterDescriptor(
-            description=description, read_only=True, dynamic_typing=any_type
-        )
-        return self.declare_parameter(name, default, descriptor).value
-
     def _tick(self) -> None:
-        frame = self._coming or self._read()
+        frame = self._next_frame or self._read()
         if frame is None:
             self.get_logger().info("the video has ended")
             raise SystemExit(0)
@@ -111,45 +102,40 @@ class VideoSource(Node):
             self.get_logger().warning("simulated time has not begun: the stamps are 0", once=True)
         header = Header(stamp=conversions.time_message(stamp), frame_id=self._frame_id)
         self._publisher.publish(conversions.image_message(header, "rgb8", frame[0]))
-        if self._at_own_pace:
-            self._coming = self._read()
-            self._wait_for(self._coming, frame[1])
+        if self._at_own_times:
+            self._next_frame = self._read()
+            step = self._next_frame[1] - frame[1] if self._next_frame else 0
+            self._wait(step if step > 0 else self._period)
 
-    def _wait_for(self, coming: Frame | None, stamp: int) -> None:
-        """Set the timer to when the next frame is due, which follows the one of `stamp`."""
-        step = self._period if coming is None or coming[1] <= stamp else coming[1] - stamp
+    def _wait(self, step: int) -> None:
+        """Set the timer to `step` nanoseconds after the time at which this frame was due."""
         now = time.monotonic_ns()
-        self._due = max(self._due + step, now)  # a frame that came late does not hurry the others
+        self._due = max(self._due + step, now)  # after a late frame the others keep their distances
         self._timer.timer_period_ns = max(self._due - now, 1)
         self._timer.reset()
 
     def _read(self) -> Frame | None:
         """The next frame; an error ends the process, whatever it is, with a line that names it."""
         try:
-            return self._next_frame()
+            frame = next(self._iterator, None)
+            if frame is None and self._loop:
+                self._iterator = iter(self._frames)
+                frame = next(self._iterator, None)
+            return frame
         except Exception as error:
             self.get_logger().fatal(f"no more images: {process.describe(error, FrameError)}")
             raise SystemExit(1) from None
 
-    def _next_frame(self) -> Frame | None:
-        frame = next(self._iterator, None)
-        if frame is None and self._loop:
-            self._iterator = iter(self._frames)
-            frame = next(self._iterator, None)
-        return frame
-
 
 def _rate(value: object) -> float:
-    if isinstance(value, (int, float)) and math.isfinite(value) and value >= 0:
-        if 0 < value < MIN_RATE:
-            raise FrameError(f"rate must be 0, or {MIN_RATE:g} images per second or more")
+    if isinstance(value, (int, float)) and (value == 0 or MIN_RATE <= value < math.inf):
         return float(value)
-    raise FrameError(f"rate must be a number of images per second, 0 or more, got {value!r}")
+    raise FrameError(f"rate: expected 0, or {MIN_RATE:g} images per second or more, got {value!r}")
 
 
-def _qos(reliability: str) -> QoSProfile:
+def _profile(reliability: str) -> QoSProfile:
     if reliability not in ("reliable", "best_effort"):
-        raise FrameError(f"reliability must be reliable or best_effort, got {reliability!r}")
+        raise FrameError(f"reliability: expected reliable or best_effort, got {reliability!r}")
     return QoSProfile(depth=5, reliability=ReliabilityPolicy[reliability.upper()])
 
 

@@ -37,4 +37,5 @@ def open_faulty(path: Any, **options: Any) -> FaultyRuntime:
 
 
 def main() -> int:
+    node.CLOSE_WAIT_S = 0.5
     return process.run(lambda: [node.CameraNode(open_faulty)], None)

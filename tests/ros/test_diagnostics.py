@@ -51,7 +51,7 @@ def reported(world, reason: Reason, level: bytes | None = None, name: str = "/vi
     return message, values
 
 
-def stream(world, publisher, stamp=None, period: float = 0.05, **change):
+def stream(world, publisher, stamp=None, period: float = 0.02, **change):
     """Publish an image again and again, stamped with the time, until the test ends."""
 
     def publish() -> None:
@@ -279,7 +279,7 @@ def test_two_cameras_on_one_topic_are_named_and_do_not_reset_the_tracker_again_a
     stream(world, second, height=large.height, width=large.width, step=large.step, data=large.data)
     message, values = reported(world, Reason.SEVERAL_PUBLISHERS, WARN)
     assert values["publishers"] == "/tester, /tester" and message.count("/tester") == 2
-    world.wait(lambda: camera.counts.interleaved > 30, "images of both")
+    world.wait(lambda: camera.counts.interleaved > 20, "images of both")
     assert camera.counts.resets < camera.counts.received / 10  # more than 2 on a busy machine
     assert int(world.report(lambda v: True)[2]["interleaved"]) > 0
 
@@ -290,7 +290,7 @@ def test_two_cameras_with_clocks_that_differ_do_not_reset_it_either(world):
     stream(world, world.publisher())
     stream(world, world.publisher(), stamp=lambda: world.now() + 3600)
     reported(world, Reason.SEVERAL_PUBLISHERS, WARN)
-    world.wait(lambda: camera.counts.interleaved > 30, "images of both in turn")
+    world.wait(lambda: camera.counts.interleaved > 20, "images of both in turn")
     assert camera.counts.resets < camera.counts.received / 10  # more than 2 on a busy machine
     assert len({table.tracker_epoch for table in tables}) < camera.counts.received / 10
 

@@ -108,6 +108,7 @@ def put(camera, message) -> None:
         assert time.monotonic() < end, f"an image was lost: {message}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", [raw_images(), compressed_images()], ids=["raw", "compressed"])
 def test_any_messages_cost_a_frame_at_most(camera, strategy):
     @FUZZ
@@ -140,6 +141,7 @@ VALUES = st.one_of(
 NAMES = st.sampled_from([spec.name for spec in parameters.PARAMETERS])
 
 
+@pytest.mark.slow
 def test_any_setting_is_taken_or_refused_with_a_reason(camera):
     @settings(FUZZ, max_examples=min(EXAMPLES, 3000))
     @given(NAMES, VALUES)

@@ -149,22 +149,22 @@ def test_one_process_serves_all_cameras_and_each_video_has_its_own():
 @pytest.mark.parametrize(
     ("file", "arguments", "words"),
     [
-        (CAMERA, {"video": "0", "rate": "fast"}, "rate must be a number"),
-        (CAMERA, {"video": "0", "rate": "-1"}, "rate must be a number, 0 or more"),
-        (CAMERA, {"video": "0", "rate": "nan"}, "rate must be a number, 0 or more"),
-        (CAMERA, {"params_file": "no/such.yaml"}, "params_file must be a file"),
-        (REPLAY, {"bag": "drive", "rate": "0"}, "rate must be a number, 0.01 or more"),
-        (REPLAY, {"bag": "drive", "delay": "soon"}, "delay must be a number"),
-        (CAMERAS, {"cameras": "front,"}, "cameras must be different names"),
-        (CAMERAS, {"cameras": "front,front"}, "cameras must be different names"),
-        (CAMERAS, {"cameras": "front left"}, "cameras must be different names"),
+        (CAMERA, {"video": "0", "rate": "fast"}, "rate: expected a number"),
+        (CAMERA, {"video": "0", "rate": "-1"}, "rate: expected a number, 0 or more"),
+        (CAMERA, {"video": "0", "rate": "nan"}, "rate: expected a number, 0 or more"),
+        (CAMERA, {"params_file": "no/such.yaml"}, "params_file: expected a file"),
+        (REPLAY, {"bag": "drive", "rate": "0"}, "rate: expected a number, 0.01 or more"),
+        (REPLAY, {"bag": "drive", "delay": "soon"}, "delay: expected a number"),
+        (CAMERAS, {"cameras": "front,"}, "cameras: expected different names"),
+        (CAMERAS, {"cameras": "front,front"}, "cameras: expected different names"),
+        (CAMERAS, {"cameras": "front left"}, "cameras: expected different names"),
         (CAMERAS, {"cameras": "a,b,c", "video": "0,1"}, "one for each of a, b, c"),
     ],
 )
 def test_arguments_that_cannot_be_used_are_named_with_their_values(file, arguments, words):
-    with pytest.raises(ValueError, match=words) as refusal:
+    with pytest.raises(ValueError, match=words) as error:
         processes(file, **arguments)
-    assert repr(list(arguments.values())[-1]) in str(refusal.value)
+    assert repr(list(arguments.values())[-1]) in str(error.value)
 
 
 def test_a_name_that_is_almost_an_argument_is_logged(monkeypatch):
@@ -220,8 +220,8 @@ def test_a_bag_is_played_with_its_own_clock_and_the_node_goes_by_it(loop):
     camera, player = processes(REPLAY, bag="drive", loop=loop)
     assert camera.node_executable == "camera_node"
     words = ["".join(part.text for part in word) for word in player.process_description.cmd]
-    wanted = ["ros2", "bag", "play", "drive", "--clock", "--rate", "1.0", "--delay", "5.0"]
-    assert words == wanted + ["--loop"] * (loop == "true")
+    expected = ["ros2", "bag", "play", "drive", "--clock", "--rate", "1.0", "--delay", "5.0"]
+    assert words == expected + ["--loop"] * (loop == "true")
 
 
 def subscribe(world, topic: str) -> list[TrackedInstanceArray]:

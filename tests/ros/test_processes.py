@@ -200,6 +200,7 @@ def test_ctrl_c_again_and_again_ends_a_process_as_one_does(world, processes):
     assert process.returncode == 0 and "Traceback" not in log.read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", ["open", "step", "close", "close raises"])
 @pytest.mark.parametrize(
     "endings",

@@ -70,10 +70,10 @@ def test_stamps_are_the_nodes_time_and_grow_at_the_rate(world, folder):
 
 
 def test_a_pause_in_a_video_is_one_in_its_images(world, tmp_path):
-    """At the mean rate the gaps would be equal, of 0.87 s; a busy machine delays single images."""
+    """At the mean rate the gaps would be equal, of 0.43 s; a busy machine delays single images."""
     path = tmp_path / "pause.mp4"
     with OverlayVideo(path, 20) as video:
-        for number, seconds in enumerate((0, 0.05, 0.1, 2.6)):
+        for number, seconds in enumerate((0, 0.05, 0.1, 1.3)):
             image = np.full((48, 64, 3), 60 * number, np.uint8)
             video.write(image, round(seconds * 1e9))
     play(world, source=str(path), loop=True)
@@ -82,7 +82,7 @@ def test_a_pause_in_a_video_is_one_in_its_images(world, tmp_path):
     levels = [round(conversions.to_rgb(m).mean() / 60) for m in got]
     assert all(second == (first + 1) % 4 for first, second in pairwise(levels))
     pauses = [gap for level, gap in zip(levels, np.diff(stamps(got)), strict=False) if level == 2]
-    assert pauses and min(pauses) > 1.2e9
+    assert pauses and min(pauses) > 0.7e9
 
 
 def test_a_camera_needs_no_library_for_videos_nor_for_numbered_files():
@@ -108,7 +108,7 @@ def stamped(clock):
 
 
 @pytest.mark.parametrize(
-    ("clock", "wanted"),
+    ("clock", "expected"),
     [
         pytest.param([1000, 1100, 1205, 1298], [1000, 1100, 1205, 1298], id="a fine clock"),
         pytest.param(
@@ -127,8 +127,8 @@ def stamped(clock):
         pytest.param([5000, 5100, 0, 0], [5000, 5100, 0, 0], id="restarted"),
     ],
 )
-def test_stamps_follow_the_clock_and_go_on_between_its_ticks(clock, wanted):
-    assert stamped(clock) == wanted
+def test_stamps_follow_the_clock_and_go_on_between_its_ticks(clock, expected):
+    assert stamped(clock) == expected
 
 
 def test_the_stamps_are_those_of_simulated_time(world, folder):
@@ -167,9 +167,9 @@ def test_the_synthetic_street(world):
     ("setting", "words"),
     [
         ({"source": "no/such.mp4"}, "no video 'no/such.mp4'"),
-        ({"rate": -2.0}, "rate must be a number of images per second, 0 or more, got -2.0"),
+        ({"rate": -2.0}, "rate: expected 0, or 1e-06 images per second or more, got -2.0"),
         ({"rate": "fast"}, "got 'fast'"),
-        ({"rate": 1e-300}, "rate must be 0, or 1e-06 images per second or more"),
+        ({"rate": 1e-300}, "got 1e-300"),
         ({"reliability": "maybe"}, "got 'maybe'"),
     ],
 )
