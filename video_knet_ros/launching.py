@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from ament_index_python.packages import get_package_prefix, get_package_share_directory
-from launch import Action, LaunchContext, LaunchDescription
+from launch.action import Action
 from launch.actions import DeclareLaunchArgument, OpaqueFunction
+from launch.launch_context import LaunchContext
+from launch.launch_description import LaunchDescription
 from launch.logging import get_logger
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
