@@ -31,7 +31,7 @@ from video_knet_core.config import ModelConfig, TrackingConfig
 from video_knet_core.config_io import load_yaml, to_dict
 from video_knet_core.data.street_frame import StreetClip, StreetFrame
 from video_knet_core.engine.torch_runtime import TorchRuntime
-from video_knet_core.evaluate.street import evaluate_clips, pasted_clips, synthetic_streets
+from video_knet_core.evaluate.clips import evaluate_clips, pasted_clips, synthetic_streets
 from video_knet_core.model.checkpoint import read_metadata
 from video_knet_core.training.checkpoints import RunFiles
 from video_knet_core.training.trainer import Trainer

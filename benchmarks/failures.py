@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 from video_knet_core.data.street_frame import StreetClip
 from video_knet_core.engine.base import Runtime
 from video_knet_core.engine.selector import default_model_path, open_runtime
-from video_knet_core.evaluate.street import owners, synthetic_streets
+from video_knet_core.evaluate.clips import _tracks_of as owners
+from video_knet_core.evaluate.clips import synthetic_streets
 from video_knet_core.predictor import VideoPredictor
 from video_knet_core.visualize import overlay, side_by_side
 

@@ -32,7 +32,7 @@ from video_knet_core.engine.base import Runtime
 from video_knet_core.engine.export import export_checkpoint
 from video_knet_core.engine.onnx_runtime import OnnxRuntime
 from video_knet_core.engine.torch_runtime import TorchRuntime
-from video_knet_core.evaluate.street import evaluate_clips, synthetic_streets
+from video_knet_core.evaluate.clips import evaluate_clips, synthetic_streets
 from video_knet_core.metrics.vss import MeanIoU
 from video_knet_core.model.checkpoint import load_model
 from video_knet_core.model.precision import with_half_maps

@@ -31,7 +31,7 @@ import yaml
 from video_knet_core.config import ModelConfig
 from video_knet_core.config_io import load_yaml, to_dict
 from video_knet_core.engine.torch_runtime import TorchRuntime
-from video_knet_core.evaluate.street import evaluate_camvid
+from video_knet_core.evaluate.clips import evaluate_camvid
 from video_knet_core.model.checkpoint import load_model, read_metadata, save_model
 from video_knet_core.model.video_knet import VideoKNet
 from video_knet_core.training.checkpoints import RunFiles

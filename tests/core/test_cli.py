@@ -427,7 +427,7 @@ def test_tracking_imports_no_torch_and_no_ros():
     """In a fresh interpreter, because this one may hold them already."""
     code = (
         "import sys, video_knet_core.cli, video_knet_core.recording;"
-        "import video_knet_core.evaluate.street, video_knet_core.evaluate.tasks;"
+        "import video_knet_core.evaluate.clips, video_knet_core.evaluate.dataset_evaluation;"
         "import video_knet_core.engine.onnx_runtime;"
         "print(sorted({'torch', 'rclpy', 'onnx'} & set(sys.modules)))"
     )

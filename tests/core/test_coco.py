@@ -15,7 +15,7 @@ from video_knet_core.data.datasets import open_dataset
 from video_knet_core.data.json_index import load_json
 from video_knet_core.data.pairs import CropRange, KeyFrames
 from video_knet_core.data.video import DatasetError
-from video_knet_core.evaluate.tasks import evaluate_predictions
+from video_knet_core.evaluate.dataset_evaluation import evaluate_predictions
 
 SIZE = HEIGHT, WIDTH = 36, 48
 

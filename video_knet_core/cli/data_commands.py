@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
@@ -13,6 +13,7 @@ from typer import Argument, Option
 from ..config import ASSOCIATIONS, TrackingConfig
 from ..engine.selector import BACKENDS, default_model_path
 from ..output_files import check_output_file, write_text
+from ..tasks import TASKS
 from .console import EXIT_FAULTS, NothingError, UsageError
 from .options import (
     EngineOptions,
@@ -32,8 +33,6 @@ from .options import (
 if TYPE_CHECKING:
     from ..data.street_frame import StreetClip
     from ..evaluate.scores import Scores
-    from ..evaluate.street import StreetScores
-    from ..evaluate.street_instances import InstanceScores
 
 Clips = Annotated[int, Option(metavar="N", parser=positive, help="Clips to measure.")]
 Frames = Annotated[int, Option(metavar="T", parser=positive, help="Frames of each.")]
@@ -162,7 +161,7 @@ def synthetic(
     trackers: Trackers = None,
 ) -> None:
     """Held-out synthetic streets: STQ, VPQ and id switches, or AP."""
-    from ..evaluate.street import synthetic_streets
+    from ..evaluate.clips import synthetic_streets
 
     title = f"synthetic street, {clips} held-out clips of {frames} frames"
     _eval_clips(title, synthetic_streets(clips), frames, engine, tracking, trackers)
@@ -193,10 +192,9 @@ def pasted(
     trackers: Trackers = None,
 ) -> None:
     """A real clip with moving objects pasted on it: the same."""
-    from ..evaluate.street import pasted_clips
-    from ..evaluate.street_instances import STREET_TABLE
+    from ..evaluate.clips import pasted_clips
 
-    sources = pasted_clips(root, STREET_TABLE, clips, cast(Any, sprites))
+    sources = pasted_clips(root, clips, cast(Any, sprites))
     title = (
         f"{clips} pasted clips of {frames} frames, sprites: {sprites}; the clip's own things are "
         "void"
@@ -213,63 +211,15 @@ def _eval_clips(
     trackers: Names | None,
 ) -> None:
     """Print the scores of a model on clips with exact tracks, by the numbers of its task."""
-    from ..evaluate.street import evaluate_clips
-    from ..evaluate.street_instances import evaluate_instances
+    from ..evaluate.clips import clip_table, evaluate_clips
 
     names = ASSOCIATIONS if trackers and "all" in trackers else trackers or (tracking.association,)
     configs = {name: TrackingConfig(cast(Any, name)) for name in names}
     with closing(engine.open()) as runtime:
-        if runtime.info.task == "semantic":
+        if not TASKS[runtime.info.task].has_things:
             raise UsageError(f"{runtime.info.name} has no tracks to measure: see eval camvid")
-        if runtime.info.task == "instance":
-            lines = _instance_table(evaluate_instances(runtime, clips, frames, configs))
-        else:
-            scores = evaluate_clips(runtime, clips, frames, configs)
-            lines = _table(scores) if trackers else _report(scores[tracking.association])
-    print("\n".join([title, *lines]))
-
-
-def _instance_table(scores: Mapping[str, InstanceScores]) -> list[str]:
-    """A row for each tracker."""
-    from ..evaluate.scores import cell
-
-    width = max(len("tracker"), *map(len, scores))
-    lines = [f"{'tracker':<{width}}     AP   AP50   AP75   AR10"]
-    for name, row in scores.items():
-        figures = "".join(map(cell, (row.ap, row.ap50, row.ap75, row.ar10)))
-        lines.append(f"{name:<{width}}{figures}")
-    return lines
-
-
-def _report(scores: StreetScores) -> list[str]:
-    """Lines about one tracker."""
-    from ..evaluate.scores import score
-
-    shown = {"STQ": scores.stq, "AQ": scores.aq, "SQ": scores.sq, "VPQ": scores.vpq}
-    lines = [
-        "  " + "   ".join(f"{name} {score(value)}" for name, value in shown.items()),
-        f"  mIoU {score(scores.miou)}",
-    ]
-    if not scores.stays:
-        return [*lines, "  no object was found in two frames"]
-    return [
-        *lines,
-        f"  {scores.steady:.1%} of {scores.stays} object stays without an id switch "
-        f"({scores.switches} switches)",
-    ]
-
-
-def _table(scores: Mapping[str, StreetScores]) -> list[str]:
-    """A row for each tracker."""
-    from ..evaluate.scores import cell
-
-    width = max(len("tracker"), *map(len, scores))
-    lines = [f"{'tracker':<{width}}    STQ     AQ     SQ    VPQ   stays without switch  switches"]
-    for name, row in scores.items():
-        figures = "".join(map(cell, (row.stq, row.aq, row.sq, row.vpq)))
-        stays = f"{row.steady:.1%} of {row.stays}" if row.stays else "none"
-        lines.append(f"{name:<{width}}{figures}{stays:>23}{row.switches:>10}")
-    return lines
+        scores = evaluate_clips(runtime, clips, frames, configs)
+    print("\n".join([title, *clip_table(scores).table()]))
 
 
 @command()
@@ -280,8 +230,8 @@ def camvid(
 ) -> None:
     """A CamVid clip with 11 classes: mIoU and mVC8."""
     from ..data.camvid import camvid_clip
+    from ..evaluate.clips import evaluate_camvid
     from ..evaluate.scores import score
-    from ..evaluate.street import evaluate_camvid
 
     camvid_clip(root)  # raises for what is missing, before the engine is opened
     with closing(engine.open()) as runtime:
@@ -317,7 +267,7 @@ def dataset(
     them, that of the data set's evaluation server or program.
     """
     from ..data.datasets import dataset_format
-    from ..evaluate.tasks import evaluate_model, evaluate_predictions
+    from ..evaluate.dataset_evaluation import evaluate_model, evaluate_predictions
 
     if predictions and save:
         raise UsageError("--save writes what a model predicts, so it cannot be with --predictions")

@@ -1,6 +1,6 @@
-"""Scores a model, or predictions on disk, on any of the labelled data sets.
+"""Scores and speed of models.
 
-`tasks.py` chooses by the task of the data set; `run.py` goes through the frames. `panoptic.py`,
-`semantic.py` and `instances.py` measure; `by_model.py` predicts. `street.py` is apart: the
-synthetic street and CamVid, with what the street model is judged by.
+`dataset_evaluation` scores a model, or predictions on disk, on a data set, by the evaluator of its
+task: `panoptic`, `semantic` or `instances`. `clips` compares trackers on clips with exact tracks,
+`bench` measures engines.
 """

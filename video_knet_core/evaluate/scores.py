@@ -1,24 +1,27 @@
-"""What an evaluation comes to: a table for the terminal, and all figures for a file."""
+"""Results of an evaluation: a table for the terminal, and all figures for a file."""
 
 from __future__ import annotations
 
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 
 @dataclass(frozen=True)
 class Scores:
-    """Scores are fractions 0..1; NaN where nothing could be measured."""
+    """Scores are fractions 0..1; NaN where nothing could be measured. Integers are counts."""
 
     columns: Mapping[str, Sequence[str]]
     """Names of the columns of the table, by what stands above them ("" = nothing)."""
     rows: Mapping[str, Sequence[float]]
-    """A row for each video, then one for all of them; that one is no mean of the others."""
-    figures: Mapping[str, Any]
+    """Of a data set one for each video, then one for all of them, which is no mean of the others;
+    of a comparison one for each candidate."""
+    figures: Mapping[str, Any] = field(default_factory=dict)
     """Everything, of plain types."""
+    row_title: str = ""
+    """Name of the first column."""
 
     def to_json(self) -> str:
         """All figures; NaN becomes null."""
@@ -27,21 +30,21 @@ class Scores:
 
     def table(self) -> Iterator[str]:
         """Lines for a terminal."""
-        width = max(len(name) for name in self.rows)
+        width = max(map(len, (self.row_title, *self.rows)))
         if any(self.columns):
             titles = (f"  {title:<{7 * len(names) - 2}}" for title, names in self.columns.items())
             yield (" " * width + "".join(titles)).rstrip()
-        names = (name for group in self.columns.values() for name in group)
-        yield " " * width + "".join(f"{name:>7}" for name in names)
-        for name, values in self.rows.items():
-            yield f"{name:<{width}}" + "".join(map(cell, values))
-
-
-def cell(value: float) -> str:
-    """A score for a column of 7; what could not be measured is neither 0 nor a number."""
-    return f"{score(value):>7}"
+        names = [name for group in self.columns.values() for name in group]
+        widths = [max(7, len(name) + 2) for name in names]
+        cells = "".join(f"{name:>{size}}" for name, size in zip(names, widths, strict=True))
+        yield f"{self.row_title:<{width}}{cells}"
+        for row, values in self.rows.items():
+            sizes = zip(values, widths, strict=True)
+            yield f"{row:<{width}}" + "".join(f"{score(value):>{size}}" for value, size in sizes)
 
 
 def score(value: float) -> str:
-    """A score as text, n/a where nothing could be measured."""
+    """A score as text, n/a where nothing could be measured: neither 0 nor a number."""
+    if isinstance(value, int):
+        return str(value)
     return "n/a" if math.isnan(value) else f"{value:.3f}"

@@ -17,7 +17,7 @@ from ..config import ModelConfig
 from ..data.camvid import street_ids
 from ..data.video import DatasetError
 from ..engine.torch_runtime import TorchRuntime
-from ..evaluate.by_model import FRAMES_PER_SECOND
+from ..evaluate.dataset_evaluation import FRAMES_PER_SECOND
 from ..model.video_knet import VideoKNet
 from ..output_files import expanded
 from ..predictor import VideoPredictor

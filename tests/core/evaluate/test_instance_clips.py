@@ -13,8 +13,7 @@ from video_knet_core.cli import main
 from video_knet_core.config import TrackingConfig
 from video_knet_core.data.street_frame import STREET_THINGS
 from video_knet_core.engine.base import ModelError
-from video_knet_core.evaluate.street import HELD_OUT_SEED, pasted_clips
-from video_knet_core.evaluate.street_instances import STREET_TABLE, evaluate_instances
+from video_knet_core.evaluate.clips import HELD_OUT_SEED, evaluate_clips, pasted_clips
 from video_knet_core.types import NO_CLASS, Detections
 
 FIRST_THING = 8
@@ -60,20 +59,20 @@ def data_root(tmp_path_factory):
 
 def test_an_engine_that_knows_the_clip_has_all_points():
     street = SyntheticStreet(HELD_OUT_SEED)
-    scores = evaluate_instances(InstanceOracle(street), [street], 6, TRACKINGS)
+    scores = evaluate_clips(InstanceOracle(street), [street], 6, TRACKINGS)
     assert scores["embedding"].ap == scores["embedding"].ap50 == pytest.approx(1)
 
 
 def test_without_recognisable_embeddings_only_the_place_tells_tracks():
     street = SyntheticStreet(HELD_OUT_SEED)
-    scores = evaluate_instances(InstanceOracle(street, swap=True), [street], 6, TRACKINGS)
+    scores = evaluate_clips(InstanceOracle(street, swap=True), [street], 6, TRACKINGS)
     assert scores["embedding"].ap < 0.5 < scores["iou"].ap
 
 
 def test_what_is_found_on_void_is_no_mistake(data_root):
-    (clip,) = pasted_clips(data_root, STREET_TABLE, 1)
+    (clip,) = pasted_clips(data_root, 1)
     assert (clip.frame(0).semantic == NO_CLASS).any()
-    scores = evaluate_instances(InstanceOracle(clip), [clip], 4, TRACKINGS)
+    scores = evaluate_clips(InstanceOracle(clip), [clip], 4, TRACKINGS)
     assert scores["embedding"].ap == pytest.approx(1)
 
 
@@ -81,11 +80,11 @@ def test_a_class_that_the_street_has_not_is_refused():
     street = SyntheticStreet(HELD_OUT_SEED)
     engine = InstanceOracle(street, names=["person", "tram"])
     with pytest.raises(ModelError, match="got .*'tram'"):
-        evaluate_instances(engine, [street], 1, TRACKINGS)
+        evaluate_clips(engine, [street], 1, TRACKINGS)
 
 
 def test_the_command_prints_ap_by_tracker(data_root, monkeypatch, capsys):
-    (clip,) = pasted_clips(data_root, STREET_TABLE, 1)
+    (clip,) = pasted_clips(data_root, 1)
     engine = InstanceOracle(clip)
     monkeypatch.setattr("video_knet_core.cli.options.EngineOptions.open", lambda options: engine)
     options = ["--clips", "1", "--frames", "4", "--trackers", "embedding,iou"]
@@ -96,7 +95,7 @@ def test_the_command_prints_ap_by_tracker(data_root, monkeypatch, capsys):
 
 
 def test_a_semantic_model_has_no_tracks_to_measure(data_root, monkeypatch, capsys):
-    (clip,) = pasted_clips(data_root, STREET_TABLE, 1)
+    (clip,) = pasted_clips(data_root, 1)
     engine = InstanceOracle(clip)
     engine.info = replace(engine.info, task="semantic")
     monkeypatch.setattr("video_knet_core.cli.options.EngineOptions.open", lambda options: engine)

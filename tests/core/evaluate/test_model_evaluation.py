@@ -22,7 +22,7 @@ from video_knet_core.data.vipseg import THINGS as VIPSEG_THINGS
 from video_knet_core.data.vspw import NAMES as VSPW_NAMES
 from video_knet_core.data.youtube_vis import NAMES as YOUTUBE_NAMES
 from video_knet_core.engine.base import ModelError, ModelInfo
-from video_knet_core.evaluate.tasks import evaluate_model, evaluate_predictions
+from video_knet_core.evaluate.dataset_evaluation import evaluate_model, evaluate_predictions
 from video_knet_core.run_lengths import RunLengths
 from video_knet_core.types import ClassInfo, ClassTable, Detections
 

@@ -19,9 +19,12 @@ from golden_datasets import (
 from video_knet_core.cli import main
 from video_knet_core.data.datasets import DATASETS, open_dataset
 from video_knet_core.data.predictions import Instance
+from video_knet_core.evaluate.dataset_evaluation import (
+    EVALUATORS,
+    evaluate_predictions,
+    predict_dataset,
+)
 from video_knet_core.evaluate.panoptic import authors, benchmark
-from video_knet_core.evaluate.run import run
-from video_knet_core.evaluate.tasks import EVALUATIONS, evaluate_predictions
 from video_knet_core.run_lengths import RunLengths
 
 PANOPTIC = ("kitti_step", "kitti_step_flat", "cityscapes_vps", "vipseg", "custom")
@@ -66,9 +69,9 @@ def saved(layout: str, root: Path, out: Path, predict):
     """Scores of `predict(frame)`, which is also saved in OUT."""
     dataset = opened(layout, root)
     form = DATASETS[dataset.name]
-    evaluator = EVALUATIONS[form.task][1](dataset)
+    evaluator = EVALUATORS[form.task][1](dataset)
     writer = form.predictions.writer(out)
-    run(dataset, lambda _: predict, [evaluator, writer])
+    predict_dataset(dataset, lambda _: predict, [evaluator, writer])
     writer.close()
     return evaluator.compute()
 
