@@ -242,7 +242,7 @@ def refused(layout: str, root: Path, out: Path, capsys) -> str:
     command = ["eval", "dataset", fixture.dataset, str(root), "--split", fixture.split]
     assert main([*command, "--predictions", str(out)]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    return line.removeprefix("video-knet eval: ")
+    return line.removeprefix("video-knet eval dataset: ")
 
 
 @pytest.mark.parametrize(
