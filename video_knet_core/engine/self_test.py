@@ -1,4 +1,10 @@
-"""Whether an engine sees what the CPU sees. A wrong result of a GPU looks like any other."""
+"""The self-test of an engine: are its results those of the CPU? Wrong ones look like any other.
+
+Measured with the shipped model, as the fraction of pixels of another class in the worst frame:
+OpenVINO and torch against ONNX Runtime 0.000, half precision 0.002, OpenVINO in bfloat16 0.04; with
+channels first and last exchanged in the last resize 0.92 (so ONNX Runtime's CUDA backend once
+computed it), in the one before 0.20 to 0.29, with a softmax over another axis 0.99.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +12,8 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
-
-from synthetic_street import SyntheticStreet
 
 from ..types import NO_CLASS, Detections
 from .base import BackendError, Runtime
@@ -18,18 +21,17 @@ from .onnx_runtime import OnnxRuntime
 
 FRAMES = 4
 """With TensorRT, each bank of kernels is written by a direct step and by a launched graph."""
-MOST_DIFFERENT = 0.2
-"""Share of the pixels with a segment that may be of another class. Half precision changes less than
-0.001; what made this check necessary, a resize that ONNX Runtime's CUDA backend got wrong, 0.77."""
-LEAST_COVERED = 0.02
-"""Share of an image that counts as having segments, though fewer pixels have: a few of them at the
-border of one small object say nothing."""
+MAX_DIFFERENCE = 0.2
+"""Fraction of the pixels with a segment that may be of another class."""
+MIN_COVERAGE = 0.02
+"""Fraction of an image that counts as having segments, though fewer pixels have: a few of them at
+the border of one small object mean nothing."""
 
 _log = logging.getLogger(__name__)
 
 
 def check_agreement(runtime: Runtime, path: Path, threads: int) -> None:
-    """Compare `runtime` with ONNX Runtime on the CPU, on some frames of a drawn street.
+    """Compare `runtime` with ONNX Runtime on the CPU, on `synthetic_frames`.
 
     Classes are compared, of every pixel; scores, embeddings and masks that overlap are not. It
     takes as long as `FRAMES` steps on the CPU, and somewhat more.
@@ -41,48 +43,85 @@ def check_agreement(runtime: Runtime, path: Path, threads: int) -> None:
     Raises:
         BackendError: a step failed, or too many pixels are of another class.
     """
-    images = _images(runtime.info.height, runtime.info.width)
+    images = synthetic_frames(runtime.info.height, runtime.info.width)
     try:
-        found = _classes(runtime, images)
+        got = _classes(runtime, images)
     except BackendError:
         raise
     except Exception as error:  # of many libraries, or results that are no segments
         raise BackendError(f"a step failed: {str(error) or type(error).__name__}") from None
     reference = OnnxRuntime(path, threads)
     try:
-        differ = _difference(found, _classes(reference, images))
+        difference = _difference(got, _classes(reference, images))
     finally:
         reference.close()
-    _log.debug("%s: %.2f %% of the segments are not as on the CPU", runtime.name, 100 * differ)
-    if differ > MOST_DIFFERENT:
+    _log.debug("%s: %.2f %% of the pixels differ from the CPU's", runtime.name, 100 * difference)
+    if difference > MAX_DIFFERENCE:
         raise BackendError(
-            f"it computes something else than the CPU: on a test image {differ:.0%} of the pixels "
-            f"with a segment are of another class, at most {MOST_DIFFERENT:.0%} may be"
+            f"its results are not those of the CPU: on a synthetic frame {difference:.0%} of the "
+            f"pixels with a segment are of another class, expected at most {MAX_DIFFERENCE:.0%}"
         )
 
 
-def _difference(found: NDArray[np.int64], expected: NDArray[np.int64]) -> float:
-    """Share of the pixels with a segment whose class is another, of the worst of F frames."""
-    covered = ((found != NO_CLASS) | (expected != NO_CLASS)).mean((1, 2))
-    wrong = (found != expected).mean((1, 2))
-    return float((wrong / np.maximum(covered, LEAST_COVERED)).max())
+def synthetic_frames(height: int, width: int, count: int = FRAMES) -> list[NDArray[np.uint8]]:
+    """Images [height, width, 3] of a plain street whose objects move; always the same pixels."""
+    random = np.random.default_rng(0)
+    y = ((np.arange(height) + 0.5) / height)[:, None, None]
+    x = ((np.arange(width) + 0.5) / width)[None, :, None]
+    scene = np.where(y < 0.5, (150, 190, 235) + y * (75, 40, 0), 80 + y * (25, 25, 28))
+    scene = np.where((y > 0.52) & (np.abs(x - 0.5) > y - 0.42), (165, 160, 155), scene)  # pavement
+    for left in np.arange(0, 1, 0.17):  # houses
+        house = (x > left) & (x < left + 0.16) & (y > random.uniform(0.12, 0.3)) & (y < 0.52)
+        scene = np.where(house, random.uniform(110, 200) + random.uniform(-20, 20, 3), scene)
+        windows = ((x - left) % 0.04 > 0.02) & (y % 0.08 > 0.04)
+        scene = np.where(house & windows, (60, 70, 80), scene)
+    leaves = (60, 100, 45) + random.normal(0, 22, (height, width, 1))
+    for centre in (0.08, 0.93):
+        tree = ((x - centre) / 0.09) ** 2 + ((y - 0.35) / 0.17) ** 2 < 1
+        scene = np.where(tree, leaves, scene)
+    scene += random.normal(0, 5, (height, width, 1))
+    return [_with_objects(scene, 0.02 * number) for number in range(count)]
 
 
-def _images(height: int, width: int) -> list[NDArray[np.uint8]]:
-    street = SyntheticStreet(0)
-    frames = (street.frame(number).image for number in range(FRAMES))
-    return [cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA) for image in frames]
+def _with_objects(scene: NDArray[np.float64], shift: float) -> NDArray[np.uint8]:
+    """Two cars and a person, moved by `shift` widths."""
+    image = np.clip(scene, 0, 255).astype(np.uint8)
+    height, width = image.shape[:2]
+
+    def fill(left: float, top: float, w: float, h: float, color: tuple[int, int, int]) -> None:
+        rows = slice(round(top * height), round((top + h) * height))
+        image[rows, max(round(left * width), 0) : max(round((left + w) * width), 0)] = color
+
+    cars = ((0.3 + shift, 0.56, 1.0, (170, 30, 30)), (0.62 - shift, 0.55, 0.6, (40, 60, 150)))
+    for left, top, size, color in cars:
+        fill(left + 0.03 * size, top - 0.065 * size, 0.1 * size, 0.07 * size, (35, 40, 50))
+        fill(left, top, 0.16 * size, 0.11 * size, color)
+        for wheel in (0.02, 0.11):
+            fill(left + wheel * size, top + 0.09 * size, 0.03 * size, 0.04 * size, (15, 15, 15))
+    left = 0.83 - shift
+    fill(left + 0.007, 0.45, 0.016, 0.05, (200, 160, 130))
+    fill(left, 0.5, 0.03, 0.14, (50, 60, 120))
+    for leg in (0, 0.018):
+        fill(left + leg, 0.64, 0.012, 0.12, (30, 30, 40))
+    return image
+
+
+def _difference(got: NDArray[np.int64], expected: NDArray[np.int64]) -> float:
+    """Fraction of the pixels with a segment whose class is another, of the worst of F frames."""
+    covered = ((got != NO_CLASS) | (expected != NO_CLASS)).mean((1, 2))
+    wrong = (got != expected).mean((1, 2))
+    return float((wrong / np.maximum(covered, MIN_COVERAGE)).max())
 
 
 def _classes(runtime: Runtime, images: Sequence[NDArray[np.uint8]]) -> NDArray[np.int64]:
     """[F,h,w] class of each pixel of each frame, in a stream of their own."""
-    found, state = [], None
+    maps, state = [], None
     for image in images:
-        segments, state = runtime.step(image, state)
-        found.append(_class_map(segments))
-    return np.stack(found)
+        detections, state = runtime.step(image, state)
+        maps.append(_class_map(detections))
+    return np.stack(maps)
 
 
-def _class_map(segments: Detections) -> NDArray[np.int64]:
+def _class_map(detections: Detections) -> NDArray[np.int64]:
     """[h,w] class ids, `NO_CLASS` where no segment is."""
-    return np.concatenate(([NO_CLASS], segments.class_ids))[segments.segment_map]
+    return np.concatenate(([NO_CLASS], detections.class_ids))[detections.segment_map]
