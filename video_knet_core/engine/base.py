@@ -39,9 +39,9 @@ class ModelInfo:
 
     def check_image(self, image: NDArray[np.uint8]) -> None:
         """ValueError unless `image` is uint8 [height, width, 3]."""
-        wanted = (self.height, self.width, 3)
-        if image.shape != wanted or image.dtype != np.uint8:
-            raise ValueError(f"image must be uint8 {wanted}, found {image.dtype} {image.shape}")
+        expected = (self.height, self.width, 3)
+        if image.shape != expected or image.dtype != np.uint8:
+            raise ValueError(f"image: expected uint8 {expected}, got {image.dtype} {image.shape}")
 
     def detections(self, results: Mapping[str, NDArray]) -> Detections:
         """Detections of the outputs of the deploy form, by name.

@@ -1,4 +1,4 @@
-"""What an exported model says of itself, read with ONNX Runtime alone."""
+"""An exported model: its metadata, and the tensors of its interface."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
 from ..config import ModelConfig
 from ..config_io import ConfigError, from_dict
 from ..tasks import TASKS
 from .base import ModelError, ModelInfo
+from .onnx_header import OnnxHeader
 
 FORMAT = 1
 """The version of the file's interface that this code speaks."""
@@ -22,22 +22,22 @@ METADATA_KEY = "video_knet"
 PRECISIONS = ("fp32", "fp16")
 """What maps are computed in; inputs and outputs are the same in both."""
 INPUTS = {
-    "image": ("tensor(uint8)", 3),
-    "previous_kernels": ("tensor(float)", 2),
-    "has_previous": ("tensor(bool)", 1),
+    "image": ("uint8", 3),
+    "previous_kernels": ("float32", 2),
+    "has_previous": ("bool", 1),
 }
-"""Type and number of dimensions of each tensor, the same in all forms and tasks. A network that
-does not look back takes the kernels all the same, and does not look at them."""
+"""NumPy type and number of dimensions of each tensor, the same in all forms and tasks. A network
+without temporal modules takes the kernels too, and ignores them."""
 OUTPUTS = {
-    "segment_map": ("tensor(uint8)", 2),
-    "class_ids": ("tensor(int64)", 1),
-    "scores": ("tensor(float)", 1),
-    "areas": ("tensor(int64)", 1),
-    "class_logits": ("tensor(float)", 2),
-    "mask_logits": ("tensor(float)", 3),
-    "embeddings": ("tensor(float)", 2),
-    "kernels": ("tensor(float)", 2),
-    "masks": ("tensor(uint8)", 3),
+    "segment_map": ("uint8", 2),
+    "class_ids": ("int64", 1),
+    "scores": ("float32", 1),
+    "areas": ("int64", 1),
+    "class_logits": ("float32", 2),
+    "mask_logits": ("float32", 3),
+    "embeddings": ("float32", 2),
+    "kernels": ("float32", 2),
+    "masks": ("uint8", 3),
 }
 FORMS = ("deploy", "raw")
 """Runtimes run the deploy form; the raw one, for evaluation, has the predictions before the merge
@@ -78,10 +78,10 @@ class ModelFile:
         path = Path(path)
         if not path.is_file():
             raise ModelError(f"no model file {path}")
-        session = _open_unoptimized(path)
         try:
-            model = cls(path, **_read_metadata(session))
-            model._check_tensors(session)
+            header = OnnxHeader.read(path)
+            model = cls(path, **_read_metadata(header))
+            model._check_tensors(header)
             if form not in (None, model.form):
                 raise ValueError(_wrong_form(model.form))
         except ValueError as error:
@@ -113,58 +113,44 @@ class ModelFile:
             "has_previous": np.array([state is not None]),
         }
 
-    def _check_tensors(self, session: onnxruntime.InferenceSession) -> None:
+    def _check_tensors(self, header: OnnxHeader) -> None:
         """Names, types and dimensions of every input and output are those of the form."""
-        for kind, wanted, nodes in (
-            ("inputs", INPUTS, session.get_inputs()),
-            ("outputs", self.outputs, session.get_outputs()),
+        for kind, expected, tensors in (
+            ("inputs", INPUTS, header.inputs),
+            ("outputs", self.outputs, header.outputs),
         ):
-            found = {node.name: (node.type, len(node.shape)) for node in nodes}
-            if found != wanted:
-                raise ValueError(f"its {kind} must be {wanted}, found {found}")
-        shapes = {node.name: tuple(node.shape) for node in session.get_inputs()}
+            got = {name: (tensor.dtype, len(tensor.shape)) for name, tensor in tensors.items()}
+            if got != expected:
+                raise ValueError(f"expected the {kind} {expected}, got {got}")
         for name, shape in {
             "image": (self.config.height, self.config.width, 3),
             "previous_kernels": self.state_shape,
         }.items():
-            if shapes[name] != shape:
-                raise ValueError(f"its {name} must be {shape}, found {shapes[name]}")
+            if header.inputs[name].shape != shape:
+                raise ValueError(f"{name}: expected {shape}, got {header.inputs[name].shape}")
 
 
-def _open_unoptimized(path: Path) -> onnxruntime.InferenceSession:
-    """A session to look at, quick to make."""
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.intra_op_num_threads = 1
-    options.add_session_config_entry("session.disable_prepacking", "1")
-    options.log_severity_level = 3  # its warnings are about running it
-    try:
-        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # the classes of ONNX Runtime's errors share no base but this
-        raise ModelError(f"{path} is not a model that ONNX Runtime can load: {error}") from None
-
-
-def _read_metadata(session: onnxruntime.InferenceSession) -> dict[str, Any]:
+def _read_metadata(header: OnnxHeader) -> dict[str, Any]:
     """The fields of `ModelFile` but its path, as the exporter wrote them."""
-    text = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
+    text = header.metadata.get(METADATA_KEY)
     if text is None:
-        raise ValueError("an ONNX file, but not of this project: it has no metadata 'video_knet'")
+        raise ValueError("not a model of this project: expected metadata 'video_knet', got none")
     try:
         data = json.loads(text)
         version, name, config = data["format"], data["name"], data["config"]
     except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise ValueError(f"its metadata 'video_knet' is damaged ({error!r})") from None
+        raise ValueError(f"the metadata 'video_knet' is damaged ({error!r})") from None
     if version != FORMAT:
-        raise ValueError(f"its format is {version}, this version reads format {FORMAT}")
+        raise ValueError(f"expected format {FORMAT}, got {version}")
     # older files say nothing of these two
     precision, form = data.get("precision", PRECISIONS[0]), data.get("form", "deploy")
     for key, value, known in (("precision", precision, PRECISIONS), ("form", form, FORMS)):
         if value not in known:
-            raise ValueError(f"its {key} must be one of {known}, found {value!r}")
+            raise ValueError(f"expected {key} to be one of {known}, got {value!r}")
     try:
         model_config = from_dict(ModelConfig, config)
     except ConfigError as error:
-        raise ValueError(f"its configuration does not fit this version: {error}") from None
+        raise ValueError(f"the configuration does not fit this version: {error}") from None
     return {
         "name": name,
         "config": model_config,

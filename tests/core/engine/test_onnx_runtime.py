@@ -69,7 +69,7 @@ def test_the_segments_tell_their_kernels(tiny):
     "bad", [np.zeros((HEIGHT, WIDTH), np.uint8), np.zeros((HEIGHT, WIDTH, 3), np.float32)]
 )
 def test_another_image_is_refused(tiny, bad):
-    with pytest.raises(ValueError, match=rf"uint8 \({HEIGHT}, {WIDTH}, 3\), found {bad.dtype}"):
+    with pytest.raises(ValueError, match=rf"uint8 \({HEIGHT}, {WIDTH}, 3\), got {bad.dtype}"):
         OnnxRuntime(tiny).step(bad, None)
 
 
@@ -97,24 +97,22 @@ def test_a_missing_file(tmp_path):
 def test_a_corrupt_file(tiny, tmp_path):
     path = tmp_path / "corrupt.onnx"
     path.write_bytes(tiny.read_bytes()[:500])
-    with pytest.raises(
-        ModelError, match=r"corrupt\.onnx is not a model that ONNX Runtime can load"
-    ):
+    with pytest.raises(ModelError, match=r"corrupt\.onnx: not an ONNX model, or cut short"):
         OnnxRuntime(path)
 
 
 @pytest.mark.parametrize(
     ("meta", "message"),
     [
-        (None, "not of this project"),
+        (None, "expected metadata 'video_knet'"),
         ("{", "damaged"),
         ("[]", "damaged"),
         (json.dumps({"format": 1, "name": "x"}), "damaged .*config"),
-        (json.dumps(metadata(format=7)), "format is 7, this version reads format 1"),
-        (json.dumps(metadata(config={"high": 3})), "'high'; did you mean 'height'"),
+        (json.dumps(metadata(format=7)), "expected format 1, got 7"),
+        (json.dumps(metadata(config=metadata()["config"] | {"high": 3})), "'high'.*'height'"),
         (
             json.dumps(metadata(config=metadata()["config"] | {"height": 128})),
-            r"image must be \(128, 96, 3\), found \(64, 96, 3\)",
+            r"image: expected \(128, 96, 3\), got \(64, 96, 3\)",
         ),
     ],
 )
@@ -126,9 +124,7 @@ def test_foreign_metadata(tmp_path, meta, message):
 
 def test_foreign_outputs(tmp_path):
     path = write_model(tmp_path / "m.onnx", json.dumps(metadata()), rename=("kernels", "queries"))
-    with pytest.raises(
-        ModelError, match=r"m\.onnx: its outputs must be .*kernels.* found .*queries"
-    ):
+    with pytest.raises(ModelError, match=r"m\.onnx: .*outputs .*kernels.* got .*queries"):
         OnnxRuntime(path)
 
 

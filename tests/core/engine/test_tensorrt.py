@@ -57,7 +57,7 @@ def frames(count, seed=0):
 
 
 def assert_same(segments, wanted):
-    for name in ("map", "class_ids", "scores", "areas", "embeddings", "kernels"):
+    for name in ("segment_map", "class_ids", "scores", "areas", "embeddings", "kernels"):
         found, expected = getattr(segments, name), getattr(wanted, name)
         assert found.dtype == expected.dtype, name
         np.testing.assert_array_equal(found, expected, err_msg=name)
@@ -104,7 +104,7 @@ def test_an_image_that_is_not_contiguous(runtime, reference):
 
 
 def test_another_image_is_refused(runtime):
-    with pytest.raises(ValueError, match=rf"uint8 \({HEIGHT}, {WIDTH}, 3\), found float32"):
+    with pytest.raises(ValueError, match=rf"uint8 \({HEIGHT}, {WIDTH}, 3\), got float32"):
         runtime.step(np.zeros((HEIGHT, WIDTH, 3), np.float32), None)
 
 
@@ -543,7 +543,7 @@ def test_a_missing_file(gpu, tmp_path):
 
 def test_a_file_that_says_it_is_raw_is_refused(gpu, tmp_path):
     path = write_recurrent_model(tmp_path / "raw.onnx", form="raw")
-    with pytest.raises(ModelError, match=r"raw\.onnx: its outputs must be .*class_logits"):
+    with pytest.raises(ModelError, match=r"raw\.onnx: expected the outputs .*class_logits"):
         TensorRTRuntime(path)
 
 

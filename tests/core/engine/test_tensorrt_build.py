@@ -12,6 +12,7 @@ import pytest
 from video_knet_core.config import ModelConfig
 from video_knet_core.config_io import load_yaml
 from video_knet_core.engine.model_file import INPUTS, ModelFile
+from video_knet_core.engine.tensorrt.buffers import TENSORRT_TYPES
 from video_knet_core.engine.tensorrt.build import build_plan
 
 CONFIGS = Path(__file__).parents[3] / "config" / "models"
@@ -63,11 +64,11 @@ def test_tensorrt_sees_the_types_of_the_format(graph, exported, trt):
     network = trt.Builder(logger).create_network(0)
     path = exported(*graph)
     assert trt.OnnxParser(network, logger).parse_from_file(str(path))
-    names = {"UINT8": "uint8", "FLOAT": "float", "BOOL": "bool", "INT64": "int64"}
+    names = {tensorrt: numpy for numpy, tensorrt in TENSORRT_TYPES.items()}
     inputs = [network.get_input(i) for i in range(network.num_inputs)]
     outputs = [network.get_output(i) for i in range(network.num_outputs)]
     for tensors, wanted in ((inputs, INPUTS), (outputs, ModelFile.read(path).outputs)):
-        found = {t.name: (f"tensor({names[t.dtype.name]})", len(t.shape)) for t in tensors}
+        found = {t.name: (names[t.dtype.name], len(t.shape)) for t in tensors}
         assert found == wanted
 
 

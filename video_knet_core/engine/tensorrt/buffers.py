@@ -14,22 +14,10 @@ from ..model_file import INPUTS, OUTPUTS
 
 Array = NDArray[Any]
 
-TYPES = {
-    "tensor(uint8)": "UINT8",
-    "tensor(float)": "FLOAT",
-    "tensor(bool)": "BOOL",
-    "tensor(int64)": "INT64",
-}
-"""ONNX's names of the types of tensors -> TensorRT's."""
-NUMPY_TYPES = {"UINT8": np.uint8, "FLOAT": np.float32, "BOOL": np.bool_, "INT64": np.int64}
+TENSORRT_TYPES = {"uint8": "UINT8", "float32": "FLOAT", "bool": "BOOL", "int64": "INT64"}
+"""NumPy's names of the types of tensors -> TensorRT's."""
 ALIGNMENT = 256
 """Of a tensor's address in bytes, as TensorRT demands."""
-
-
-def tensor_types(outputs: Iterable[str]) -> dict[str, str]:
-    """Tensors of a model with these outputs, and their types by TensorRT's names for them."""
-    tensors = INPUTS | {name: OUTPUTS[name] for name in outputs}
-    return {name: TYPES[kind] for name, (kind, _) in tensors.items()}
 
 
 @dataclass(frozen=True)
@@ -38,11 +26,11 @@ class Place:
 
     offset: int
     shape: tuple[int, ...]
-    dtype: type[np.generic]
+    dtype: np.dtype
 
     @property
     def end(self) -> int:
-        return self.offset + math.prod(self.shape) * np.dtype(self.dtype).itemsize
+        return self.offset + math.prod(self.shape) * self.dtype.itemsize
 
     def of(self, memory: NDArray[np.uint8]) -> Array:
         """The tensor as a view of the memory."""
@@ -67,11 +55,11 @@ class BufferPlan:
         outputs = tuple(outputs)
         results = [name for name in outputs if name != "kernels"]
         order = ["image", "has_previous", "bank 0", *results, "bank 1"]
-        types = tensor_types(outputs)
+        types = INPUTS | OUTPUTS
         places, offset = {}, 0
         for name in order:
             tensor = "kernels" if name.startswith("bank") else name
-            dtype = NUMPY_TYPES[types[tensor]]
+            dtype = np.dtype(types[tensor][0])
             places[name] = Place(offset, tuple(shapes[tensor]), dtype)
             offset = _aligned(places[name].end)
         return cls(places, outputs)

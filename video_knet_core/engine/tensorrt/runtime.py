@@ -38,9 +38,9 @@ from numpy.typing import NDArray
 from ...types import Detections
 from ..base import BackendError, ProgressCallback
 from ..executor import EngineExecutor
-from ..model_file import ModelFile
+from ..model_file import INPUTS, ModelFile
 from . import cuda
-from .buffers import Array, BufferPlan, tensor_types
+from .buffers import TENSORRT_TYPES, Array, BufferPlan
 from .build import Library, build_from_bytes, load_library
 from .build import build_plan as build_plan
 from .cuda import Device, DeviceMemory, Graph, PinnedMemory, Stream
@@ -253,7 +253,8 @@ def _load_plan(library: Library, model: ModelFile, plan: bytes) -> _Loaded:
         raise PlanError(f"is not accepted: {library.last_errors()}")
     names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
     found = {name: engine.get_tensor_dtype(name).name for name in names}
-    wanted = tensor_types(model.outputs)
+    tensors = {**INPUTS, **model.outputs}
+    wanted = {name: TENSORRT_TYPES[dtype] for name, (dtype, _) in tensors.items()}
     if found != wanted:
         raise PlanError(f"must have the tensors {wanted}, found {found}")
     shapes = {name: tuple(engine.get_tensor_shape(name)) for name in names}
