@@ -1,6 +1,6 @@
-"""A lifecycle node whose services wait for an engine while its executor goes on.
+"""A lifecycle node whose services wait for an engine without blocking its executor.
 
-rclpy runs lifecycle transitions and services in the executor's thread, where waiting silences
+rclpy runs lifecycle transitions and services in the executor's thread, where waiting blocks
 everything else. Here both are coroutines: the executor resumes them when it wakes, and serves
 timers, parameters and other services between.
 """
@@ -24,16 +24,6 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from . import process
 
 _log = logging.getLogger(__name__)
-
-LABELS = {
-    Transition.TRANSITION_CONFIGURE: "configure",
-    Transition.TRANSITION_CLEANUP: "cleanup",
-    Transition.TRANSITION_ACTIVATE: "activate",
-    Transition.TRANSITION_DEACTIVATE: "deactivate",
-    Transition.TRANSITION_UNCONFIGURED_SHUTDOWN: "shutdown",
-    Transition.TRANSITION_INACTIVE_SHUTDOWN: "shutdown",
-    Transition.TRANSITION_ACTIVE_SHUTDOWN: "shutdown",
-}
 
 
 class RequestError(Exception):
@@ -88,28 +78,30 @@ class AsyncLifecycleNode(LifecycleNode):
 
     async def change_state(self, transition: Transition) -> bool:
         """Make a transition; False, with the reason logged, if it is impossible or fails."""
-        request, response = ChangeState.Request(transition=transition), ChangeState.Response()
-        label = transition.label or LABELS.get(transition.id, str(transition.id))
+        label = transition.label or str(transition.id)
         try:
-            self._check(transition, label)
+            label = self._check(transition)
             self._pending.append(label)
             try:
                 await self.prepare(label)
-                return self._transit(request, response).success
+                request = ChangeState.Request(transition=transition)
+                return self._transit(request, ChangeState.Response()).success
             finally:
                 self._pending.remove(label)
         except Exception as error:  # whatever it is, the caller waits for an answer
             self._log_failure(f"transition {label}", error)
             return False
 
-    def _check(self, transition: Transition, label: str) -> None:
-        available = self._state_machine.available_transitions  # (id, label, ...) of each
-        numbers, labels = {number for number, *_ in available}, {name for _, name, *_ in available}
-        if not (transition.label in labels if transition.label else transition.id in numbers):
-            state = self._state_machine.current_state[1]
-            raise RequestError(f"the node is {state}, expected one of {', '.join(sorted(labels))}")
+    def _check(self, transition: Transition) -> str:
+        """The label of a transition, which clients give by label or number; or RequestError."""
+        available = {n: label for n, label, *_ in self._state_machine.available_transitions}
+        label = transition.label or available.get(transition.id)
+        if label not in available.values():
+            state, expected = self._state_machine.current_state[1], sorted(set(available.values()))
+            raise RequestError(f"the node is {state}, expected one of {', '.join(expected)}")
         if self._pending and label != "shutdown":
-            raise RequestError(f"{self._pending[0]} is under way")
+            raise RequestError(f"{self._pending[0]} is in progress")
+        return label
 
     async def _on_change_state(
         self, request: ChangeState.Request, response: ChangeState.Response
@@ -140,7 +132,7 @@ class AsyncLifecycleNode(LifecycleNode):
         self.create_service(kind, name, callback, callback_group=self._waiting)
 
     async def wait(self, done: Callable[[], bool], limit_s: float | None = None) -> bool:
-        """Let the executor go on until `done`; False if that takes longer than `limit_s`."""
+        """Let the executor serve others until `done`; False if that takes longer than `limit_s`."""
         end = None if limit_s is None else time.monotonic() + limit_s
         while not done():
             if end is not None and time.monotonic() >= end:
