@@ -47,7 +47,7 @@ def imports_of(module: str, path: Path, modules: Iterable[str]) -> Iterator[Impo
         if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING"):
             continue
         for target in _targets(node, package, modules):
-            yield Import(module, target, lazy)
+            yield Import(module, target, lazy or isinstance(node, ast.Constant))
         inside = lazy or isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))
         pending += [(child, inside) for child in ast.iter_child_nodes(node)]
 

@@ -442,14 +442,13 @@ def test_the_command_is_a_module_too():
     assert result.stderr.startswith("video-knet info: expected a model file .yaml")
 
 
-@pytest.mark.parametrize("missing", ["av", "onnxruntime"])
-def test_a_missing_package_is_one_line(missing, tmp_path):
+def test_a_missing_package_is_one_line(tmp_path):
     code = (
-        f"import sys; sys.modules['{missing}'] = None\n"
+        "import sys; sys.modules['av'] = None\n"
         "from video_knet_core.cli import main; sys.exit(main(sys.argv[1:]))"
     )
     words = ["track", "synthetic", "--out", tmp_path / "out", "--max-frames", "1", "--quiet"]
     done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True)
-    line = f"video-knet track: needs {missing}: pip install {missing}\n"
+    line = "video-knet track: needs av: pip install av\n"
     assert (done.returncode, done.stdout, done.stderr) == (2, "", line)
     assert not (tmp_path / "out").exists() or not any((tmp_path / "out").iterdir())

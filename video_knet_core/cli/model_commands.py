@@ -21,7 +21,7 @@ from .console import UsageError
 from .options import Names, OutFolder, Size, command, one_of, parse_size, positive, some_of
 
 if TYPE_CHECKING:
-    from ..engine.tensorrt.build import Library
+    from ..engine.tensorrt.build import TensorRTLibrary
     from ..engine.tensorrt.plan_cache import PlanKey
 
 Checkpoint = Annotated[Path, Argument(metavar="CHECKPOINT", help="*.safetensors")]
@@ -302,7 +302,7 @@ def build_engine(
     print(_summary(path, built_for, size, time.monotonic() - started))
 
 
-def _library(flavour: str | None, targets: tuple[str, ...]) -> Library:
+def _library(flavour: str | None, targets: tuple[str, ...]) -> TensorRTLibrary:
     """The flavour asked for, else the first that is installed."""
     from ..engine.base import BackendError
     from ..engine.tensorrt.build import load_library
@@ -318,7 +318,7 @@ def _library(flavour: str | None, targets: tuple[str, ...]) -> Library:
     raise BackendError("; ".join(reasons))
 
 
-def _gpu_of(library: Library, targets: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
+def _gpu_of(library: TensorRTLibrary, targets: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
     """Name of the GPU that is built for, empty with targets, and what it must be able to run."""
     from ..engine.base import BackendError
     from ..engine.tensorrt import cuda

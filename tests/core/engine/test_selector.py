@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import subprocess
 import sys
 from types import ModuleType
 
@@ -114,6 +115,21 @@ def test_a_backend_that_cannot_be_imported_is_named(tiny, monkeypatch, backend, 
     monkeypatch.setitem(sys.modules, f"video_knet_core.engine.{module}", None)
     with pytest.raises(BackendError, match=f"{backend}: .*{remedy}"):
         open_runtime(tiny, backend=backend)
+
+
+def test_without_onnxruntime_openvino_serves_and_without_both_the_reasons_are_named(tiny):
+    code = (
+        "import sys\nfor name in {missing!r}: sys.modules[name] = None\n"
+        "from video_knet_core.engine.selector import open_runtime\n"
+        f"print(open_runtime({str(tiny)!r}).name)"
+    )
+
+    def run(*missing):
+        words = [sys.executable, "-c", code.format(missing=missing)]
+        return subprocess.run(words, capture_output=True, text=True)
+
+    assert run("onnxruntime").stdout == "openvino\n"
+    assert "onnxruntime-cpu: cannot be imported" in run("onnxruntime", "openvino").stderr
 
 
 # --- engines that have to be built

@@ -42,7 +42,7 @@ class UnsupportedModelError(ModelError, BackendError):
 
 
 @dataclass(frozen=True)
-class Library:
+class TensorRTLibrary:
     """One TensorRT, loaded."""
 
     flavour: str
@@ -90,7 +90,7 @@ class Library:
         return "; ".join(dict.fromkeys(found)) or "it says no reason"
 
 
-def load_library(flavour: str) -> Library:
+def load_library(flavour: str) -> TensorRTLibrary:
     """Import a TensorRT.
 
     Raises:
@@ -105,7 +105,7 @@ def load_library(flavour: str) -> Library:
             f"TensorRT must be {OLDEST} or newer, found {trt.__version__}, which would not keep "
             "the precision of the model"
         )
-    return Library(flavour, trt, _logger(trt))
+    return TensorRTLibrary(flavour, trt, _logger(trt))
 
 
 def _import(flavour: str) -> Any:
@@ -171,7 +171,7 @@ def build_plan(
 
 
 def build_from_bytes(
-    library: Library,
+    library: TensorRTLibrary,
     name: str,
     onnx: bytes,
     targets: Sequence[str] = (),
@@ -208,7 +208,7 @@ def build_from_bytes(
     return bytes(plan)
 
 
-def _capability(library: Library, target: str) -> Any:
+def _capability(library: TensorRTLibrary, target: str) -> Any:
     known = library.known_targets
     if not known:
         raise BackendError(
@@ -225,7 +225,7 @@ def _network_flags(trt: Any) -> int:
     return 0 if strong is None else 1 << int(strong)
 
 
-def _parse(library: Library, network: Any, name: str, onnx: bytes) -> Any:
+def _parse(library: TensorRTLibrary, network: Any, name: str, onnx: bytes) -> Any:
     """Read the ONNX into the network; the parser, which must live as long as the network."""
     parser = library.trt.OnnxParser(network, library.logger)
     if parser.parse(onnx):

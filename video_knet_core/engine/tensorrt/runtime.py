@@ -41,7 +41,7 @@ from ..executor import EngineExecutor
 from ..model_file import INPUTS, ModelFile
 from . import cuda
 from .buffers import TENSORRT_TYPES, Array, BufferPlan
-from .build import Library, build_from_bytes, load_library
+from .build import TensorRTLibrary, build_from_bytes, load_library
 from .build import build_plan as build_plan
 from .cuda import Device, DeviceMemory, Graph, PinnedMemory, Stream
 from .kernel_cache import KernelCache
@@ -165,7 +165,7 @@ class TensorRTState:
 
 
 def _identify(
-    path: str | Path, library: Library, gpu: cuda.Gpu
+    path: str | Path, library: TensorRTLibrary, gpu: cuda.Gpu
 ) -> tuple[ModelFile, bytes, PlanKey]:
     """The model, its bytes, and the key of its plan on this GPU."""
     library.check_gpu(gpu)
@@ -175,7 +175,7 @@ def _identify(
 
 
 def plan_key(
-    model: ModelFile, onnx: bytes, library: Library, gpu: str, targets: tuple[str, ...]
+    model: ModelFile, onnx: bytes, library: TensorRTLibrary, gpu: str, targets: tuple[str, ...]
 ) -> PlanKey:
     """What a plan of this model depends on.
 
@@ -211,7 +211,7 @@ def _shut_down(executor: EngineExecutor, engine: _Engine) -> None:
 
 
 def _open(
-    library: Library,
+    library: TensorRTLibrary,
     model: ModelFile,
     key: PlanKey,
     build: Callable[[], bytes],
@@ -244,7 +244,7 @@ class _Loaded:
     buffers: BufferPlan
 
 
-def _load_plan(library: Library, model: ModelFile, plan: bytes) -> _Loaded:
+def _load_plan(library: TensorRTLibrary, model: ModelFile, plan: bytes) -> _Loaded:
     """PlanError unless TensorRT takes the plan and it has the tensors of the model."""
     library.last_errors()
     runtime = library.trt.Runtime(library.logger)
@@ -354,7 +354,7 @@ class _Engine:
 
     def __init__(
         self,
-        library: Library,
+        library: TensorRTLibrary,
         device: Device,
         model: ModelFile,
         key: PlanKey,
