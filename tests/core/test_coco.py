@@ -12,7 +12,6 @@ from dataset_fixtures import put, run_lengths, stored
 from video_knet_core.cli import main
 from video_knet_core.data.clip_pairs import ImagePairs
 from video_knet_core.data.datasets import open_dataset
-from video_knet_core.data.json_index import load_json
 from video_knet_core.data.pairs import CropRange, KeyFrames
 from video_knet_core.data.video import DatasetError
 from video_knet_core.evaluate.dataset_evaluation import evaluate_predictions
@@ -141,10 +140,10 @@ def test_it_is_not_scored_by_itself(instances):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"category_id": 15}, "annotation 0: category_id must be one of `categories`, found 15"),
-        ({"image_id": 4}, "annotation 0: image_id must be one of `images`, found 4"),
-        ({"segmentation": [[1, 2, 3]]}, r"a polygon must be x, y, x, y, ..., found \[1, 2, 3\]"),
-        ({"segmentation": {"size": [9, 9], "counts": [81]}}, r"must be \(36, 48\).*found \(9, 9\)"),
+        ({"category_id": 15}, "annotations.0.category_id: .*15"),
+        ({"image_id": 4}, "annotations.0.image_id: .*4"),
+        ({"segmentation": [[1, 2, 3]]}, r"annotations.0.segmentation: .*\[1, 2, 3\]"),
+        ({"segmentation": {"size": [9, 9], "counts": [81]}}, r"\(36, 48\).*\(9, 9\)"),
     ],
 )
 def test_what_is_wrong_in_the_index_is_named(instances, change, message):
@@ -170,12 +169,8 @@ def test_names_and_kinds_of_another_release_are_those_of_its_index(panoptic):
 
 
 def test_the_other_index_is_refused(panoptic):
-    (panoptic / "annotations/instances_val2017.json").write_text(json.dumps(entries(133)))
+    (panoptic / "annotations/instances_val2017.json").write_text(
+        json.dumps(entries(133) | {"annotations": []})
+    )
     with pytest.raises(DatasetError, match="expected 80 categories, got 133"):
         open_dataset("coco_instances", panoptic, "val2017")
-
-
-def test_an_index_that_is_nested_too_deeply_is_named(tmp_path):
-    (tmp_path / "index.json").write_text("[" * 100_000)
-    with pytest.raises(DatasetError, match="index.json is nested too deeply"):
-        load_json(tmp_path / "index.json")

@@ -340,12 +340,12 @@ def test_an_index_may_not_list_more_classes_than_8_bits_hold(copy):
 @pytest.mark.parametrize(
     ("categories", "message"),
     [
-        ([{"id": 2, "name": "a"}], r"category ids must be 1, 2, \.\.\., got \[2\]"),
+        ([{"id": 2, "name": "a"}], r"categories: .*, got \[2\]"),
         (
             [{"id": 1, "name": "a"}, {"id": 1, "name": "b"}],
-            "category 1: ids must differ, got 1 twice",
+            "categories: .*, got \\[1, 1\\]",
         ),
-        ([{"id": 1}], "category 0: needs the key 'name'"),
+        ([{"id": 1}], "categories.0: .*'name'"),
     ],
 )
 def test_faulty_categories_of_an_index(categories, message, copy):
@@ -374,7 +374,7 @@ def test_a_category_beyond_the_table(copy):
     change(
         root / "annotations/valid.json", lambda index: index["annotations"][2], "category_id", 41
     )
-    message = r"valid\.json: annotation 2: category_id must be 1\.\.40, got 41"
+    message = r"valid\.json: annotations\.2\.category_id: .*1\.\.40, got 41"
     with pytest.raises(DatasetError, match=message):
         opened("youtube_vis_2019", root)
 
@@ -396,17 +396,17 @@ def change(path: Path, entry, key: str, value: object = None) -> None:
             ("cityscapes_vps", "panoptic_gt_val_city_vps.json", entry, key, where)
             for entry, key, where in [
                 (lambda i: i, "annotations", "json"),
-                (lambda i: i["annotations"][4], "segments_info", "annotation 4"),
-                (lambda i: i["annotations"][4]["segments_info"][1], "id", "segment 1"),
-                (lambda i: i["images"][3], "file_name", "image 3"),
+                (lambda i: i["annotations"][4], "segments_info", "annotations.4"),
+                (lambda i: i["annotations"][4]["segments_info"][1], "id", "segments_info.1"),
+                (lambda i: i["images"][3], "file_name", "images.3"),
             ]
         ),
         *(
             ("youtube_vis_2019", "annotations/valid.json", entry, key, where)
             for entry, key, where in [
                 (lambda i: i, "videos", "json"),
-                (lambda i: i["videos"][1], "file_names", "video 1"),
-                (lambda i: i["annotations"][0], "segmentations", "annotation 0"),
+                (lambda i: i["videos"][1], "file_names", "videos.1"),
+                (lambda i: i["annotations"][0], "segmentations", "annotations.0"),
             ]
         ),
     ],
@@ -414,7 +414,7 @@ def change(path: Path, entry, key: str, value: object = None) -> None:
 def test_a_json_with_a_missing_key(layout, path, entry, key, where, copy):
     root = copy(layout)
     change(root / path, entry, key)
-    with pytest.raises(DatasetError, match=rf"{where}: needs the key '{key}', found \["):
+    with pytest.raises(DatasetError, match=rf"{where}: expected the key '{key}', got \["):
         opened(layout, root)
 
 
@@ -422,7 +422,7 @@ def test_a_category_that_is_missing_in_a_segment(copy):
     root = copy("cityscapes_vps")
     path = root / "panoptic_gt_val_city_vps.json"
     change(path, lambda i: i["annotations"][0]["segments_info"][0], "category_id")
-    with pytest.raises(DatasetError, match="segment 0: needs the key 'category_id'"):
+    with pytest.raises(DatasetError, match="segments_info.0: .*'category_id'"):
         opened("cityscapes_vps", root)
 
 
@@ -438,7 +438,7 @@ def test_a_mask_with_the_wrong_number_of_pixels(copy):
     masks = {"size": [48, 64], "counts": [5, 5]}
     path = root / "annotations/valid.json"
     change(path, lambda i: i["annotations"][0]["segmentations"], 0, masks)
-    with pytest.raises(DatasetError, match="annotation 0, frame 0: .* 3072, got 10"):
+    with pytest.raises(DatasetError, match="annotations\.0\.segmentations\.0: .* 3072, got 10"):
         opened("youtube_vis_2019", root)[0][0]
 
 
@@ -601,7 +601,7 @@ def test_a_segment_id_that_no_png_can_hold(copy):
     index = json.loads(path.read_text())
     index["annotations"][0]["segments_info"][0]["id"] = 1 << 70
     path.write_text(json.dumps(index))
-    with pytest.raises(DatasetError, match="annotation 0, segment 0: .* id of 0..16777215"):
+    with pytest.raises(DatasetError, match="annotations\\.0\\.segments_info\\.0\\.id: .*16777216"):
         opened("cityscapes_vps", root)
 
 

@@ -114,7 +114,7 @@ def damage_youtube_vis(root: Path) -> list[str]:
     (root / "valid/JPEGImages/street6/00010.jpg").unlink()
     return [
         f"valid: street5/00000: the mask of {track['id']} is empty",
-        "valid: street5/00005: .*frame 1: .* 3072, got 14",
+        "valid: street5/00005: .*segmentations.1: .* 3072, got 14",
         "valid: street6/00010: has no image .*00010.jpg",
     ]
 
@@ -183,7 +183,7 @@ def test_an_index_without_a_key_is_a_fault(copy, capsys):
     root = copy("youtube_vis_2019")
     (root / "annotations/valid.json").write_text('{"annotations": []}')
     code, (line,) = faults("youtube_vis_2019", root, capsys)
-    assert code == 1 and "valid.json: needs the key 'videos', found ['annotations']" in line
+    assert code == 1 and "valid.json: expected the key 'videos', got ['annotations']" in line
 
 
 def test_all_splits_are_read_unless_one_is_named(copy, capsys):

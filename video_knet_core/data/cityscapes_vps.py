@@ -14,18 +14,20 @@ from itertools import groupby
 from pathlib import Path
 
 import numpy as np
+from pydantic.dataclasses import dataclass
 
 from ..types import first_difference
 from .dataset_format import DatasetFormat, PanopticRules
 from .folders import first_folder, list_images, match_frames
-from .json_index import load_index, need, read_categories
+from .json_index import ROW, Category, Text, categories_by_id, load_index
 from .label_png import label_file
 from .panoptic_json import (
+    PanopticAnnotation,
     PanopticPredictions,
     Segments,
     keep_segment,
-    parse_segments,
     read_segments,
+    segments_of,
 )
 from .video import DatasetError, FrameFiles, Labels, Video, VideoDataset, class_kinds
 
@@ -43,6 +45,19 @@ AUTHORS_THINGS = tuple(range(11, 19))
 """The authors of Video K-Net track all things of Cityscapes in STQ, on KITTI-STEP too."""
 LABELLED_EVERY = 5
 """Frames; of 30 in a video, the 5th, 10th .. 30th are labelled, and only those are submitted."""
+
+
+@dataclass(frozen=True, slots=True, config=ROW)
+class _Image:
+    id: Text
+    file_name: Text
+
+
+@dataclass(frozen=True, slots=True, config=ROW)
+class _Index:
+    images: list[_Image]
+    annotations: list[PanopticAnnotation]
+    categories: list[Category] | None = None
 
 
 def open_cityscapes_vps(root: Path, split: str) -> VideoDataset:
@@ -66,45 +81,36 @@ def _unlabelled(images: Path) -> list[Video]:
 
 
 def _labelled(images: Path, labels: Path, index: Path) -> list[Video]:
-    content, classes = load_index(index, keep_segment), {i: i for i in range(len(NAMES))}
-    _check_categories(content, index)
-    names = _image_names(need(content, "images", list, str(index)), index)
+    content: _Index = load_index(index, _Index, keep_segment)
+    if content.categories:
+        _check_categories(content.categories, index)
+    classes = {i: i for i in range(len(NAMES))}
+    names = {image.id: image.file_name for image in content.images}
     videos: dict[str, list[FrameFiles]] = {}
     segments: list[Segments] = []
-    for number, annotation in enumerate(need(content, "annotations", list, str(index))):
-        where = f"{index}: annotation {number}"
-        image_id = need(annotation, "image_id", str, where)
+    for number, annotation in enumerate(content.annotations):
+        where = f"{index}: annotations.{number}"
+        image_id = str(annotation.image_id)
         if image_id not in names:
-            raise DatasetError(f"{where}: image_id must be one of `images`, found {image_id!r}")
-        png = f"{labels}/{need(annotation, 'file_name', str, where)}"
+            raise DatasetError(f"{where}.image_id: expected one of `images`, got {image_id!r}")
+        png = f"{labels}/{annotation.file_name}"
         frame = FrameFiles(image_id, f"{images}/{names[image_id]}", png, number)
         videos.setdefault(image_id[:4], []).append(frame)
-        segments.append(parse_segments(annotation, classes, where))
+        segments.append(segments_of(annotation, classes, where))
     read = partial(_read, segments)
     return [Video(name, tuple(frames), read) for name, frames in videos.items()]
 
 
-def _check_categories(content: dict, index: Path) -> None:
-    """DatasetError if the index has a list of categories and it is another than that of `NAMES`."""
-    if not content.get("categories"):
-        return
-    found = read_categories(content, str(index))
-    kinds = [(entry["name"], bool(entry.get("isthing", i in THINGS))) for i, entry in found.items()]
+def _check_categories(categories: list[Category], index: Path) -> None:
+    """DatasetError if the categories are others than those of `NAMES`."""
+    found = categories_by_id(categories, index)
+    kinds = [(c.name, i in THINGS if c.isthing is None else c.isthing) for i, c in found.items()]
     difference = first_difference(KINDS, kinds)
     if difference or list(found) != list(range(len(NAMES))):
         raise DatasetError(
             f"{index}: expected the categories 0..{len(NAMES) - 1} of Cityscapes, "
             f"got {difference or list(found)}"
         )
-
-
-def _image_names(entries: list, index: Path) -> dict[str, str]:
-    """Image id -> file name."""
-    where = [f"{index}: image {number}" for number in range(len(entries))]
-    return {
-        need(entry, "id", str, here): need(entry, "file_name", str, here)
-        for entry, here in zip(entries, where, strict=True)
-    }
 
 
 def _read(segments: list[Segments], frame: FrameFiles) -> Labels:

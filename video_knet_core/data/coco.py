@@ -4,153 +4,159 @@
     annotations/instances_SPLIT.json                                      coco_instances
     SPLIT/*.jpg                                                           (train2017, val2017)
 
-Pictures, not videos: each is a video of one frame, for image networks, and for pretended clips to
+Images, not videos: each is a video of one frame, for image networks, and for pseudo-video pairs to
 start a video network from. Class ids are the data set's categories by ascending id, without gaps:
 80 things, then in `coco_panoptic` 53 kinds of stuff. Their names are those of the index.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import AfterValidator
+from pydantic.dataclasses import dataclass
 
 from ..run_lengths import RunLengths
 from .dataset_format import DatasetFormat
 from .folders import first_folder
 from .instance_labels import ObjectMask, compact, labels_of, run_lengths
-from .json_index import load_index, need, need_id, need_size, read_categories
+from .json_index import ROW, Category, Flag, ImageSize, Integer, Text, categories_by_id, load_index
 from .label_png import label_file
-from .panoptic_json import Segments, keep_segment, parse_segments, read_segments
-from .video import DatasetError, FrameFiles, Labels, Video, VideoDataset
+from .panoptic_json import (
+    PanopticAnnotation,
+    Segments,
+    keep_segment,
+    read_segments,
+    segments_of,
+)
+from .video import DatasetError, FrameFiles, LabelReader, Labels, Video, VideoDataset
 
 THING_COUNT, STUFF_COUNT = 80, 53
+
+
+def _segmentation(value: Any) -> Any:
+    """Polygons [V, 2], or run lengths."""
+    if not isinstance(value, list | dict):
+        raise ValueError(f"expected polygons or run lengths, got {value!r:.80}")
+    for part in value if isinstance(value, list) else ():
+        if not isinstance(part, np.ndarray) or not np.isfinite(part).all():
+            raise ValueError(f"expected a polygon x, y, x, y, ..., got {part!r:.80}")
+    return value
+
+
+@dataclass(frozen=True, slots=True, config=ROW)
+class _Image(ImageSize):
+    id: Integer
+    file_name: Text
+
+
+@dataclass(frozen=True, slots=True, config=ROW)
+class _Object:
+    id: Integer
+    image_id: Integer
+    category_id: Integer
+    segmentation: Annotated[Any, AfterValidator(_segmentation)]
+    iscrowd: Flag = False
+
+
+@dataclass(frozen=True, slots=True, config=ROW)
+class _PanopticIndex:
+    images: list[_Image]
+    categories: list[Category]
+    annotations: list[PanopticAnnotation]
+
+
+@dataclass(frozen=True, slots=True, config=ROW)
+class _InstancesIndex:
+    images: list[_Image]
+    categories: list[Category]
+    annotations: list[_Object]
 
 
 def open_coco_panoptic(root: Path, split: str) -> VideoDataset:
     """Open a split; its PNGs may also lie in ROOT/panoptic_SPLIT.
 
     Raises:
-        DatasetError: a folder, the index or a key in it is missing, or there is no picture.
+        DatasetError: a folder, the index or a key in it is missing, or there is no image.
     """
     index = root / "annotations" / f"panoptic_{split}.json"
-    images = first_folder(root / split)
+    folder = first_folder(root / split)
     masks = first_folder(index.with_suffix(""), root / f"panoptic_{split}")
-    content = load_index(index, keep_segment)
-    categories = _categories(content, THING_COUNT + STUFF_COUNT, index)
+    content: _PanopticIndex = load_index(index, _PanopticIndex, keep_segment)
+    categories = _categories(content.categories, THING_COUNT + STUFF_COUNT, index)
     kinds = tuple(
-        (entry["name"], _is_thing(entry, i)) for i, entry in enumerate(categories.values())
+        (category.name, i < THING_COUNT if category.isthing is None else category.isthing)
+        for i, category in enumerate(categories.values())
     )
     classes = {category: number for number, category in enumerate(categories)}
-    pictures = _pictures(content, index)
+    images = {image.id: image for image in content.images}
     videos: list[Video] = []
     segments: list[Segments] = []
     things = frozenset(i for i, (_, is_thing) in enumerate(kinds) if is_thing)
     read = partial(_read_panoptic, segments, things)
-    for number, annotation in enumerate(need(content, "annotations", list, str(index))):
-        where = f"{index}: annotation {number}"
-        picture = _picture_of(annotation, pictures, where)
-        png = f"{masks}/{need(annotation, 'file_name', str, where)}"
-        segments.append(parse_segments(annotation, classes, where))
-        videos.append(_video(picture, images, read, png, number))
+    for number, annotation in enumerate(content.annotations):
+        where = f"{index}: annotations.{number}"
+        image = _image_of(annotation, images, where)
+        segments.append(segments_of(annotation, classes, where))
+        videos.append(_video(image, folder, read, f"{masks}/{annotation.file_name}", number))
     return VideoDataset("coco_panoptic", kinds, videos)
 
 
 def open_coco_instances(root: Path, split: str) -> VideoDataset:
-    """Open a split. Pictures without objects are kept: all of them is background.
+    """Open a split. Images without objects are kept: all of them is background.
 
     Raises:
-        DatasetError: a folder, the index or a key in it is missing, or there is no picture.
+        DatasetError: a folder, the index or a key in it is missing, or there is no image.
     """
     index = root / "annotations" / f"instances_{split}.json"
-    images = first_folder(root / split)
-    content = load_index(index, _keep)
-    categories = _categories(content, THING_COUNT, index)
-    kinds = tuple((entry["name"], True) for entry in categories.values())
+    folder = first_folder(root / split)
+    content: _InstancesIndex = load_index(index, _InstancesIndex, _keep)
+    categories = _categories(content.categories, THING_COUNT, index)
     classes = {category: number for number, category in enumerate(categories)}
-    pictures = _pictures(content, index)
-    objects: dict[int, list[_Object]] = {image_id: [] for image_id in pictures}
-    for number, annotation in enumerate(need(content, "annotations", list, str(index))):
-        where = f"{index}: annotation {number}"
-        picture = _picture_of(annotation, pictures, where)
-        objects[picture.id].append(_parse_object(annotation, classes, where))
+    images = {image.id: image for image in content.images}
+    objects: dict[int, list[tuple[_Object, str]]] = {image_id: [] for image_id in images}
+    for number, item in enumerate(content.annotations):
+        where = f"{index}: annotations.{number}"
+        if item.category_id not in classes:
+            raise DatasetError(
+                f"{where}.category_id: expected one of `categories`, got {item.category_id}"
+            )
+        objects[_image_of(item, images, where).id].append((item, where))
     videos = [
-        _video(picture, images, partial(_read_objects, objects[picture.id], picture.size))
-        for picture in pictures.values()
+        _video(image, folder, partial(_read_objects, objects[image.id], classes, image.size))
+        for image in images.values()
     ]
+    kinds = tuple((category.name, True) for category in categories.values())
     return VideoDataset("coco_instances", kinds, videos)
 
 
-@dataclass(frozen=True)
-class _Picture:
-    id: int
-    file_name: str
-    size: tuple[int, int]
-    """Height and width in pixels."""
-
-
-@dataclass(frozen=True)
-class _Object:
-    id: int
-    class_id: int
-    crowd: bool
-    segmentation: Sequence[NDArray] | dict
-    """Polygons [V, 2], or run lengths."""
-    where: str
-
-    def mask(self, size: tuple[int, int]) -> NDArray[np.bool_]:
-        if isinstance(self.segmentation, dict):
-            runs = run_lengths(self.segmentation, size, self.where)
-            assert runs is not None
-            return runs.mask()
-        try:
-            return RunLengths.from_polygons(self.segmentation, size).mask()
-        except ValueError as error:
-            raise DatasetError(f"{self.where}: {error}") from None
-
-
-def _pictures(content: Any, index: Path) -> dict[int, _Picture]:
-    """By id, in the order of the index."""
-    found = {}
-    for number, entry in enumerate(need(content, "images", list, str(index))):
-        where = f"{index}: image {number}"
-        size = need_size(entry, where)
-        picture = _Picture(need_id(entry, where), need(entry, "file_name", str, where), size)
-        found[picture.id] = picture
-    return found
-
-
-def _picture_of(annotation: Any, pictures: Mapping[int, _Picture], where: str) -> _Picture:
-    image_id = need(annotation, "image_id", int, where)
-    if image_id not in pictures:
-        raise DatasetError(f"{where}: image_id must be one of `images`, found {image_id}")
-    return pictures[image_id]
+def _image_of(
+    annotation: PanopticAnnotation | _Object, images: dict[int, _Image], where: str
+) -> _Image:
+    image_id = annotation.image_id
+    if not isinstance(image_id, int) or image_id not in images:
+        raise DatasetError(f"{where}.image_id: expected one of `images`, got {image_id!r}")
+    return images[image_id]
 
 
 def _video(
-    picture: _Picture, images: Path, read: Any, labels: str | None = None, number: int = 0
+    image: _Image, folder: Path, read: LabelReader, labels: str | None = None, number: int = 0
 ) -> Video:
-    stem = Path(picture.file_name).stem
-    frame = FrameFiles(stem, f"{images}/{picture.file_name}", labels, number)
+    stem = Path(image.file_name).stem
+    frame = FrameFiles(stem, f"{folder}/{image.file_name}", labels, number)
     return Video(stem, (frame,), read)
 
 
-def _categories(content: Any, count: int, index: Path) -> dict[int, dict]:
+def _categories(categories: Sequence[Category], count: int, index: Path) -> dict[int, Category]:
     """The categories by ascending id; DatasetError if there are not `count`."""
-    found = read_categories(content, str(index))
-    if len(found) != count:
-        raise DatasetError(f"{index}: expected {count} categories, got {len(found)}")
-    return found
-
-
-def _is_thing(category: dict, class_id: int) -> bool:
-    """Whether a category has instances: the first 80, if the index does not state it."""
-    return bool(category.get("isthing", class_id < THING_COUNT))
+    if len(categories) != count:
+        raise DatasetError(f"{index}: expected {count} categories, got {len(categories)}")
+    return categories_by_id(categories, index)
 
 
 def _keep(entry: dict) -> dict:
@@ -172,32 +178,34 @@ def _compact_polygon(part: Any) -> Any:
         return part
 
 
-def _parse_object(annotation: dict, classes: Mapping[int, int], where: str) -> _Object:
-    category = need(annotation, "category_id", int, where)
-    if category not in classes:
-        raise DatasetError(f"{where}: category_id must be one of `categories`, found {category}")
-    segmentation = need(annotation, "segmentation", (list, dict), where)
-    for part in segmentation if isinstance(segmentation, list) else ():
-        if not isinstance(part, np.ndarray) or not np.isfinite(part).all():
-            raise DatasetError(f"{where}: a polygon must be x, y, x, y, ..., found {part!r:.80}")
-    return _Object(
-        need_id(annotation, where),
-        classes[category],
-        bool(annotation.get("iscrowd", 0)),
-        segmentation,
-        where,
-    )
-
-
 def _read_panoptic(
     segments: Sequence[Segments], things: frozenset[int], frame: FrameFiles
 ) -> Labels:
     return read_segments(label_file(frame), segments[frame.index], things)
 
 
-def _read_objects(objects: Sequence[_Object], size: tuple[int, int], frame: FrameFiles) -> Labels:
-    found = [ObjectMask(item.id, item.class_id, item.crowd, item.mask(size)) for item in objects]
+def _read_objects(
+    objects: Sequence[tuple[_Object, str]],
+    classes: dict[int, int],
+    size: tuple[int, int],
+    frame: FrameFiles,
+) -> Labels:
+    found = [
+        ObjectMask(item.id, classes[item.category_id], item.iscrowd, _mask(item, size, where))
+        for item, where in objects
+    ]
     return labels_of(found, size)
+
+
+def _mask(item: _Object, size: tuple[int, int], where: str) -> NDArray[np.bool_]:
+    if isinstance(item.segmentation, dict):
+        runs = run_lengths(item.segmentation, size, where)
+        assert runs is not None
+        return runs.mask()
+    try:
+        return RunLengths.from_polygons(item.segmentation, size).mask()
+    except ValueError as error:
+        raise DatasetError(f"{where}: {error}") from None
 
 
 _SPLITS = ("train2017", "val2017")

@@ -21,7 +21,7 @@ class ObjectMask:
     id: int
     class_id: int
     crowd: bool
-    """Several objects that nobody told apart."""
+    """Several objects without masks of their own."""
     mask: NDArray[np.bool_]
     """[H, W]"""
 
@@ -50,25 +50,25 @@ def run_lengths(entry: Any, size: tuple[int, int], where: str) -> RunLengths | N
     """A mask from its entry in an official file, where null is None.
 
     Raises:
-        DatasetError: it is malformed, or not of `size`; `where` tells which entry it is.
+        DatasetError: it is malformed, or not of `size`; `where` is the place of the entry.
     """
     if entry is None:
         return None
     if not isinstance(entry, dict):
-        raise DatasetError(f"{where}: wanted run lengths or null, found {entry!r:.80}")
+        raise DatasetError(f"{where}: expected run lengths or null, got {entry!r:.80}")
     try:
         runs = RunLengths.from_coco(entry)
     except (ValueError, TypeError, OverflowError) as error:
         raise DatasetError(f"{where}: {error}") from None
     if runs.size != size:
-        raise DatasetError(f"{where}: a mask must be {size} as its frame, found {runs.size}")
+        raise DatasetError(f"{where}: expected a mask of {size} as its frame, got {runs.size}")
     return runs
 
 
 def compact(counts: list) -> list | NDArray[np.int32]:
     """Run lengths as an array if all are integers: a tenth of the memory of a list.
 
-    What is wrong with others is told when a mask is read.
+    Faults in others are reported when a mask is read.
     """
     try:
         numbers = np.array(counts)

@@ -1,99 +1,104 @@
-"""Index files in JSON: read once, kept small, and what is missing in them is named."""
+"""Index files in JSON: read once, checked against the types of their rows, and kept small."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeVar
 
+from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+from ..run_lengths import MAX_PIXELS
 from .video import DatasetError
 
-MOST_PIXELS = 1 << 30
-"""OpenCV reads no larger image."""
+T = TypeVar("T")
+ROW = ConfigDict(arbitrary_types_allowed=True, strict=False)
+"""Of the rows of an index; keys that a row does not name are ignored."""
+Integer = Annotated[int, Field(strict=True, ge=-(1 << 63), lt=1 << 63)]
+Length = Annotated[int, Field(strict=True, ge=1)]
+Text = Annotated[str, Field(strict=True)]
+Flag = Annotated[bool, BeforeValidator(bool)]
 
 
-def load_json(path: Path, keep: Callable[[dict], Any] | None = None) -> Any:
-    """The content of a JSON file.
+@dataclass(frozen=True, slots=True, config=ROW)
+class Category:
+    """A row of `categories`."""
+
+    id: Integer
+    name: Text
+    isthing: Flag | None = None
+
+
+@dataclass(frozen=True, slots=True, config=ROW)
+class ImageSize:
+    """Height and width of an image or a video in pixels."""
+
+    height: Length
+    width: Length
+
+    def __post_init__(self) -> None:
+        if self.height * self.width > MAX_PIXELS:
+            raise ValueError(
+                f"expected up to {MAX_PIXELS} pixels, got {self.height} x {self.width}"
+            )
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width."""
+        return self.height, self.width
+
+
+def load_index(
+    path: Path, rows: type[T] | Any, keep: Callable[[dict], Any] | None = None
+) -> T | Any:
+    """The content of a JSON file, as `rows`: a class of rows or a list of one.
 
     Args:
         path: the file.
+        rows: what it must hold.
         keep: replaces each object as soon as it is read, innermost first, so that what is not
             needed is gone before the rest of a large file is read.
 
     Raises:
-        DatasetError: the file is missing, cannot be read or is not JSON.
+        DatasetError: the file is missing, cannot be read, is not JSON or does not hold `rows`.
     """
     try:
         with path.open(encoding="utf-8") as file:
-            return json.load(file, object_hook=keep)
+            return TypeAdapter(rows).validate_python(json.load(file, object_hook=keep))
     except FileNotFoundError:
         raise DatasetError(f"there is no index {path}") from None
     except OSError as error:  # a folder, or one that may not be read
         raise DatasetError(f"the index {path} cannot be read: {error.strerror}") from None
     except RecursionError:
         raise DatasetError(f"{path} is nested too deeply for an index") from None
+    except ValidationError as error:
+        raise DatasetError(f"{path}: {_first_fault(error)}") from None
     except ValueError as error:
         raise DatasetError(f"{path} is not JSON: {error}") from None
 
 
-def load_index(path: Path, keep: Callable[[dict], Any] | None = None) -> dict[str, Any]:
-    """As `load_json`; DatasetError also if the content is no object."""
-    content = load_json(path, keep)
-    if not isinstance(content, dict):
-        raise DatasetError(f"{path}: expected a JSON object, got {type(content).__name__}")
-    return content
-
-
-def read_categories(content: Any, where: str) -> dict[int, dict]:
-    """The entries of `categories` by ascending id.
-
-    Raises:
-        DatasetError: there are none, one has no name, or two have one id.
-    """
-    found: dict[int, dict] = {}
-    for number, entry in enumerate(need(content, "categories", list, where)):
-        here = f"{where}: category {number}"
-        need(entry, "name", str, here)
-        category = need(entry, "id", int, here)
-        if category in found:
-            raise DatasetError(f"{here}: ids must differ, got {category} twice")
-        found[category] = entry
+def categories_by_id(categories: Sequence[Category], index: Path) -> dict[int, Category]:
+    """The categories by ascending id; DatasetError if two have one id."""
+    found = {category.id: category for category in categories}
+    if len(found) != len(categories):
+        ids = sorted(category.id for category in categories)
+        raise DatasetError(f"{index}: categories: expected ids that differ, got {ids[:20]}")
     return dict(sorted(found.items()))
 
 
-def need(entry: Any, key: str, kind: type | tuple[type, ...], where: str) -> Any:
-    """`entry[key]`; `where` tells which entry of which file.
-
-    Raises:
-        DatasetError: `entry` is no object, has no such key, or the value is not of `kind`.
-    """
-    if not isinstance(entry, dict):
-        raise DatasetError(f"{where}: wanted an object with the key {key!r}, found {entry!r:.80}")
-    if key not in entry:
-        raise DatasetError(f"{where}: needs the key {key!r}, found {sorted(entry)}")
-    value = entry[key]
-    kinds = kind if isinstance(kind, tuple) else (kind,)
-    if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
-        wanted = " or ".join(k.__name__ for k in kinds)
-        raise DatasetError(f"{where}: {key!r} must be {wanted}, found {value!r:.80}")
-    return value
-
-
-def need_id(entry: Any, where: str) -> int:
-    """`id` of an entry; DatasetError if it is none, or larger than arrays of ids hold."""
-    found: int = need(entry, "id", int, where)
-    if not -(1 << 63) <= found < 1 << 63:
-        raise DatasetError(f"{where}: expected an id of 64 bits, got {found!r:.80}")
-    return found
-
-
-def need_size(entry: Any, where: str) -> tuple[int, int]:
-    """`height` and `width` of an entry; DatasetError if no image can have them."""
-    height, width = (need(entry, key, int, where) for key in ("height", "width"))
-    if height < 1 or width < 1 or height * width > MOST_PIXELS:
-        raise DatasetError(
-            f"{where}: expected a height and width of 1 to {MOST_PIXELS} pixels together, "
-            f"got {height} x {width}"
-        )
-    return height, width
+def _first_fault(error: ValidationError) -> str:
+    """The first fault as "place.key: expected X, got Y"."""
+    fault = error.errors(include_url=False)[0]
+    place, got = [str(key) for key in fault["loc"]], repr(fault["input"])[:80]
+    match fault["type"]:
+        case "missing":
+            reason = f"expected the key {place.pop()!r}, got {str(sorted(fault['input']))[:200]}"
+        case "value_error":
+            reason = str(fault["ctx"]["error"])
+        case "dataclass_type":
+            reason = f"expected an object, got {got}"
+        case _:
+            reason = f"{fault['msg'].replace('Input should be', 'expected')}, got {got}"
+    return ": ".join([*filter(None, [".".join(place)]), reason])

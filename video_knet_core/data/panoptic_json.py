@@ -6,22 +6,58 @@ of COCO and of Cityscapes-VPS have it, and predictions for Cityscapes-VPS and VI
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 
 from ..types import NO_CLASS
-from .json_index import load_index, need
+from .json_index import ROW, Flag, Integer, Text, load_index
 from .label_png import read_rgb, segment_colors, segment_ids, value_ranges, write_png
 from .predictions import PanopticMaps, PredictionReader, PredictionWriter, check_maps, write_json
 from .video import DatasetError, LabelledFrame, Labels, Video, VideoDataset
 
 Segments = NDArray[np.int64]
 """[S, 3] of one frame: segment id, class id, 1 for a crowd."""
+
+
+@dataclass(frozen=True, slots=True, config=ROW)
+class Segment:
+    """A row of `segments_info`."""
+
+    id: Annotated[int, Field(strict=True, ge=0, lt=1 << 24)]
+    category_id: Integer
+    iscrowd: Flag = False
+
+
+@dataclass(frozen=True, slots=True, config=ROW)
+class PanopticAnnotation:
+    """A row of `annotations`: one image."""
+
+    segments_info: list[Segment]
+    image_id: Integer | Text | None = None
+    file_name: Text = ""
+
+
+@dataclass(frozen=True, slots=True, config=ROW)
+class _Predictions:
+    annotations: list[PanopticAnnotation]
+
+
+@dataclass(frozen=True, slots=True, config=ROW)
+class _VideoAnnotation:
+    video_id: Text
+    annotations: list[PanopticAnnotation]
+
+
+@dataclass(frozen=True, slots=True, config=ROW)
+class _VideoPredictions:
+    annotations: list[_VideoAnnotation]
 
 
 def keep_segment(entry: dict) -> dict:
@@ -31,23 +67,19 @@ def keep_segment(entry: dict) -> dict:
     return {key: entry[key] for key in ("id", "category_id", "iscrowd") if key in entry}
 
 
-def parse_segments(annotation: dict, classes: Mapping[int, int], where: str) -> Segments:
+def segments_of(annotation: PanopticAnnotation, classes: Mapping[int, int], where: str) -> Segments:
     """The segments of one annotation; `classes` has the class id of each category.
 
     Raises:
-        DatasetError: a key is missing, or a category is beyond the table.
+        DatasetError: a category is beyond the table.
     """
-    rows = []
-    for number, entry in enumerate(need(annotation, "segments_info", list, where)):
-        here = f"{where}, segment {number}"
-        category = need(entry, "category_id", int, here)
-        if category not in classes:
-            expected = value_ranges(np.array(sorted(classes)))
-            raise DatasetError(f"{here}: expected a category_id of {expected}, got {category}")
-        segment = need(entry, "id", int, here)
-        if not 0 <= segment < 1 << 24:
-            raise DatasetError(f"{here}: expected an id of 0..{(1 << 24) - 1}, got {segment}")
-        rows.append((segment, classes[category], bool(entry.get("iscrowd", 0))))
+    for number, segment in enumerate(annotation.segments_info):
+        if segment.category_id not in classes:
+            raise DatasetError(
+                f"{where}.segments_info.{number}.category_id: expected "
+                f"{value_ranges(np.array(sorted(classes)))}, got {segment.category_id}"
+            )
+    rows = [(s.id, classes[s.category_id], s.iscrowd) for s in annotation.segments_info]
     return np.array(rows, np.int64).reshape(-1, 3)
 
 
@@ -74,7 +106,7 @@ def read_segments(path: str | Path, segments: Segments, things: frozenset[int]) 
     return Labels(classes[positions], np.where(kept, ids, 0)[positions], None, empty)
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class PanopticPredictions:
     """The `PredictionFormat` OUT/pred.json and OUT/pan_pred/[VIDEO/]IMAGE.png."""
 
@@ -101,9 +133,9 @@ class PanopticPredictions:
         found: dict[Path, Segments] = {}
         for entries, frames, where in self._groups(index, dataset):
             for number, entry in enumerate(entries):
-                segments = parse_segments(entry, classes, f"{where} {number}")
-                if "image_id" in entry:
-                    found[frames[0].parent / f"{entry['image_id']}.png"] = segments
+                segments = segments_of(entry, classes, f"{where}.{number}")
+                if entry.image_id is not None:
+                    found[frames[0].parent / f"{entry.image_id}.png"] = segments
                 elif number < len(frames):
                     found[frames[number]] = segments
 
@@ -120,21 +152,21 @@ class PanopticPredictions:
 
     def _groups(
         self, index: Path, dataset: VideoDataset
-    ) -> Iterator[tuple[list[Any], Sequence[Path], str]]:
+    ) -> Iterator[tuple[Sequence[PanopticAnnotation], Sequence[Path], str]]:
         """Annotations, the PNGs of the frames that they are of, and where they are."""
-        pngs = [[self.png(video, frame.name) for frame in video.frames] for video in dataset]
-        annotations = need(load_index(index, keep_segment), "annotations", list, str(index))
+        pngs = {
+            video.name: [self.png(video, frame.name) for frame in video.frames] for video in dataset
+        }
         if not self.by_video:
-            yield annotations, sum(pngs, []), f"{index}: annotation"
+            content: _Predictions = load_index(index, _Predictions, keep_segment)
+            yield content.annotations, sum(pngs.values(), []), f"{index}: annotations"
             return
-        of_name = {video.name: of_video for video, of_video in zip(dataset, pngs, strict=True)}
-        for number, entry in enumerate(annotations):
-            where = f"{index}: annotation {number}"
-            frames = of_name.pop(need(entry, "video_id", str, where), None)
-            if frames:
-                yield need(entry, "annotations", list, where), frames, f"{where}, frame"
-        if of_name:
-            raise DatasetError(f"{index} has no annotations of the video {min(of_name)!r}")
+        videos: _VideoPredictions = load_index(index, _VideoPredictions, keep_segment)
+        for number, entry in enumerate(videos.annotations):
+            if frames := pngs.pop(entry.video_id, None):
+                yield entry.annotations, frames, f"{index}: annotations.{number}.annotations"
+        if pngs:
+            raise DatasetError(f"{index} has no annotations of the video {min(pngs)!r}")
 
 
 def _maps(

@@ -10,11 +10,13 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import StrictBool
+from pydantic.dataclasses import dataclass as row_class
 
 from ..output_files import make_folder, write_text
 from ..run_lengths import RunLengths
 from ..types import NO_CLASS, first_difference
-from .json_index import load_json, need
+from .json_index import ROW, Text, load_index
 from .label_png import write_png
 from .video import DatasetError, LabelledFrame, Video, VideoDataset
 
@@ -106,6 +108,12 @@ class _PngWriter(PredictionWriter[P]):
         write_png(self.out / video.name / f"{frame.name}.png", self._encode(prediction))
 
 
+@row_class(frozen=True, config=ROW)
+class _Class:
+    name: Text
+    is_thing: StrictBool
+
+
 def write_classes(folder: Path, dataset: VideoDataset) -> None:
     """Write the classes of predictions into their folder, which is made."""
     rows = [{"name": name, "is_thing": is_thing} for name, is_thing in dataset.kinds]
@@ -123,13 +131,8 @@ def check_classes(path: Path, dataset: VideoDataset) -> None:
     file = (path if path.is_dir() else path.parent) / CLASSES_FILE
     if not file.is_file():
         return
-    rows = load_json(file)
-    if not isinstance(rows, list):
-        raise DatasetError(f"{file}: expected a list of classes, got {type(rows).__name__}")
-    kinds = [
-        (need(row, "name", str, f"{file}: class {i}"), need(row, "is_thing", bool, str(file)))
-        for i, row in enumerate(rows)
-    ]
+    rows: list[_Class] = load_index(file, list[_Class])
+    kinds = [(row.name, row.is_thing) for row in rows]
     if difference := first_difference(dataset.kinds, kinds):
         raise DatasetError(f"{file}: its classes are not those of {dataset.name}: {difference}")
 

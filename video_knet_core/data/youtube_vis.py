@@ -10,20 +10,31 @@ Predictions are one results.json, a list of tracks with a mask, or null, for eac
 
 from __future__ import annotations
 
-import math
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 
 from ..run_lengths import RunLengths
 from .dataset_format import DatasetFormat
 from .folders import first_folder
 from .instance_labels import ObjectMask, compact, labels_of, run_lengths
 from .instance_tracks import TrackCollector
-from .json_index import load_index, load_json, need, need_id, need_size, read_categories
+from .json_index import (
+    ROW,
+    Category,
+    Flag,
+    ImageSize,
+    Integer,
+    Text,
+    categories_by_id,
+    load_index,
+)
 from .predictions import Instance, Instances, PredictionReader, PredictionWriter, write_json
 from .video import DatasetError, FrameFiles, LabelledFrame, Labels, Video, VideoDataset
 
@@ -39,31 +50,80 @@ NAMES = (
 """Of the categories 1..40 of 2019, where an index has no `categories`."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True, config=ROW)
+class _Track:
+    """A row of `annotations` or of results."""
+
+    video_id: Integer
+    category_id: Integer
+    segmentations: list[dict | None]
+    """Run lengths for every frame, or None where the object is out of sight."""
+
+    def check(self, videos: Mapping[int, int], categories: int, where: str) -> None:
+        """DatasetError unless it is of one of `videos` (id -> frames) and of 1..`categories`."""
+        if self.video_id not in videos:
+            raise DatasetError(f"{where}.video_id: expected one of `videos`, got {self.video_id}")
+        if not 1 <= self.category_id <= categories:
+            raise DatasetError(
+                f"{where}.category_id: expected 1..{categories}, got {self.category_id}"
+            )
+        if len(self.segmentations) != videos[self.video_id]:
+            raise DatasetError(
+                f"{where}.segmentations: expected one for each of {videos[self.video_id]} frames, "
+                f"got {len(self.segmentations)}"
+            )
+
+
+@dataclass(frozen=True, slots=True, config=ROW)
+class _Annotation(_Track):
+    id: Integer
+    iscrowd: Flag = False
+
+
+@dataclass(frozen=True, slots=True, config=ROW)
+class _Result(_Track):
+    score: Annotated[float, Field(strict=True, allow_inf_nan=False)]
+
+
+@dataclass(frozen=True, slots=True, config=ROW)
+class _IndexVideo(ImageSize):
+    id: Integer
+    file_names: list[Text]
+
+
+@dataclass(frozen=True, slots=True, config=ROW)
+class _Index:
+    videos: list[_IndexVideo]
+    annotations: list[_Annotation] | None = None
+    categories: list[Category] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
 class TrackAnnotation:
     """One object of a video, as the index has it."""
 
     id: int
     class_id: int
     crowd: bool
-    entries: Sequence[dict | None]
-    """Run lengths, or None where the object is out of sight, for every frame."""
+    segmentations: Sequence[dict | None]
+    """Run lengths for every frame, or None where the object is out of sight."""
     where: str
 
     def run_lengths(self, position: int, size: tuple[int, int]) -> RunLengths | None:
         """The mask in one frame of `size`; DatasetError if it is malformed or of another size."""
-        return run_lengths(self.entries[position], size, f"{self.where}, frame {position}")
+        where = f"{self.where}.segmentations.{position}"
+        return run_lengths(self.segmentations[position], size, where)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False)
 class YoutubeVisVideo(Video):
-    """A video with what the official files know it by."""
+    """A video with its id, size and tracks in the official files."""
 
     id: int = 0
     """Its `id` in the index, and `video_id` of results."""
     size: tuple[int, int] = (0, 0)
     """Height and width of its masks in pixels."""
-    tracks: Sequence[TrackAnnotation] = field(default=(), repr=False)
+    tracks: Sequence[TrackAnnotation] = dataclasses.field(default=(), repr=False)
     """All objects, crowds too; none where they are not published."""
 
 
@@ -75,32 +135,35 @@ def open_youtube_vis(root: Path, split: str) -> VideoDataset:
     """
     index = root / "annotations" / f"{split}.json"
     images = first_folder(root / split / "JPEGImages")
-    content = load_index(index, _keep)
-    labelled = split == "train" or "annotations" in content
-    tracks = need(content, "annotations", list, str(index)) if labelled else []
+    content: _Index = load_index(index, _Index, _keep)
+    if content.annotations is None and split == "train":
+        raise DatasetError(f"{index}: expected the key 'annotations', got none")
     names = _class_names(content, index)
-    of_video = _tracks_of_videos(tracks, len(names), index)
-    entries = need(content, "videos", list, str(index))
-    unknown = of_video.keys() - {need(entry, "id", int, f"{index}: a video") for entry in entries}
-    if unknown:
-        raise DatasetError(f"{index}: video_id must be one of `videos`, found {min(unknown)}")
+    lengths = {video.id: len(video.file_names) for video in content.videos}
+    tracks: dict[int, list[TrackAnnotation]] = {}
+    for number, row in enumerate(content.annotations or ()):
+        where = f"{index}: annotations.{number}"
+        row.check(lengths, len(names), where)
+        track = TrackAnnotation(row.id, row.category_id - 1, row.iscrowd, row.segmentations, where)
+        tracks.setdefault(row.video_id, []).append(track)
+    labelled = content.annotations is not None
     videos = [
-        _video(entry, images, of_video if labelled else None, f"{index}: video {number}")
-        for number, entry in enumerate(entries)
+        _video(video, images, tracks.get(video.id, []) if labelled else None)
+        for video in sorted(content.videos, key=lambda video: video.id)
     ]
-    videos.sort(key=lambda video: video.id)
-    kinds = tuple((name, True) for name in names)
-    return VideoDataset("youtube_vis_2019", kinds, videos)
+    return VideoDataset("youtube_vis_2019", tuple((name, True) for name in names), videos)
 
 
-def _class_names(content: dict, index: Path) -> list[str]:
+def _class_names(content: _Index, index: Path) -> list[str]:
     """Names of the categories 1, 2, ..."""
-    if not content.get("categories"):
+    if not content.categories:
         return list(NAMES)
-    categories = read_categories(content, str(index))
+    categories = categories_by_id(content.categories, index)
     if list(categories) != list(range(1, len(categories) + 1)):
-        raise DatasetError(f"{index}: category ids must be 1, 2, ..., got {list(categories)[:20]}")
-    return [entry["name"] for entry in categories.values()]
+        raise DatasetError(
+            f"{index}: categories: expected the ids 1, 2, ..., got {list(categories)[:20]}"
+        )
+    return [category.name for category in categories.values()]
 
 
 def _keep(entry: dict) -> dict:
@@ -112,48 +175,14 @@ def _keep(entry: dict) -> dict:
     return entry
 
 
-def _tracks_of_videos(entries: list, count: int, index: Path) -> dict[int, list[TrackAnnotation]]:
-    videos: dict[int, list[TrackAnnotation]] = {}
-    for number, entry in enumerate(entries):
-        where = f"{index}: annotation {number}"
-        category = need(entry, "category_id", int, where)
-        if not 1 <= category <= count:
-            raise DatasetError(f"{where}: category_id must be 1..{count}, got {category}")
-        track = TrackAnnotation(
-            need_id(entry, where),
-            category - 1,
-            bool(entry.get("iscrowd", 0)),
-            need(entry, "segmentations", list, where),
-            where,
-        )
-        videos.setdefault(need(entry, "video_id", int, where), []).append(track)
-    return videos
-
-
-def _video(
-    entry: Any, images: Path, tracks: dict[int, list[TrackAnnotation]] | None, where: str
-) -> YoutubeVisVideo:
-    names = need(entry, "file_names", list, where)
-    for name in names:
-        if not isinstance(name, str):
-            raise DatasetError(f"{where}: expected file_names of text, got {name!r:.80}")
-    size = need_size(entry, where)
+def _video(row: _IndexVideo, images: Path, tracks: list[TrackAnnotation] | None) -> YoutubeVisVideo:
     frames = tuple(
         FrameFiles(Path(name).stem, f"{images}/{name}", None, position)
-        for position, name in enumerate(names)
+        for position, name in enumerate(row.file_names)
     )
-    video_id = need(entry, "id", int, where)
-    name = names[0].partition("/")[0] if names else str(video_id)
-    if tracks is None:
-        return YoutubeVisVideo(name, frames, None, video_id, size)
-    own = tracks.get(video_id, [])
-    for track in own:
-        if len(track.entries) != len(names):
-            raise DatasetError(
-                f"{track.where}: segmentations must be one for each of the {len(names)} frames, "
-                f"found {len(track.entries)}"
-            )
-    return YoutubeVisVideo(name, frames, partial(_read, own, size), video_id, size, own)
+    name = row.file_names[0].partition("/")[0] if row.file_names else str(row.id)
+    read = None if tracks is None else partial(_read, tracks, row.size)
+    return YoutubeVisVideo(name, frames, read, row.id, row.size, tracks or ())
 
 
 def _read(tracks: list[TrackAnnotation], size: tuple[int, int], frame: FrameFiles) -> Labels:
@@ -194,15 +223,12 @@ class YoutubeVisPredictions:
         file = path / RESULTS if path.is_dir() else path
         if not file.is_file():
             raise DatasetError(f"there are no predictions {file}")
-        videos = {video.id: video for video in map(youtube_vis, dataset)}
-        results: dict[int, list[_Result]] = {}
-        content = load_json(file)
-        if not isinstance(content, list):
-            raise DatasetError(f"{file}: expected a list of tracks, got {type(content).__name__}")
-        for number, entry in enumerate(content):
-            where = f"{file}: track {number}"
-            video_id, result = _result(entry, videos, dataset.class_count, where)
-            results.setdefault(video_id, []).append(result)
+        lengths = {video.id: len(video) for video in map(youtube_vis, dataset)}
+        results: dict[int, list[tuple[_Result, str]]] = {}
+        rows: list[_Result] = load_index(file, list[_Result], _keep)
+        for number, row in enumerate(rows):
+            row.check(lengths, dataset.class_count, f"{file}: {number}")
+            results.setdefault(row.video_id, []).append((row, f"{file}: {number}"))
 
         def start(video: Video) -> Callable[[LabelledFrame], Instances]:
             tracks = _instances(results.get(youtube_vis(video).id, []), youtube_vis(video))
@@ -252,48 +278,19 @@ class _ResultsWriter(PredictionWriter[Instances]):
         return write_json(self.out / RESULTS, self._tracks)
 
 
-@dataclass(frozen=True)
-class _Result:
-    """One entry of the file."""
-
-    class_id: int
-    score: float
-    segmentations: list[Any]
-    where: str
-
-
-def _result(
-    entry: Any, videos: Mapping[int, YoutubeVisVideo], classes: int, where: str
-) -> tuple[int, _Result]:
-    """Video id and content of a checked entry."""
-    video_id = need(entry, "video_id", int, where)
-    if video_id not in videos:
-        raise DatasetError(f"{where}: expected a video_id of the split, got {video_id}")
-    category = need(entry, "category_id", int, where)
-    if not 1 <= category <= classes:
-        raise DatasetError(f"{where}: expected a category_id of 1..{classes}, got {category}")
-    score = need(entry, "score", (int, float), where)
-    if not -math.inf < score < math.inf:
-        raise DatasetError(f"{where}: expected a finite score, got {score}")
-    masks, frames = need(entry, "segmentations", list, where), len(videos[video_id])
-    if len(masks) != frames:
-        raise DatasetError(f"{where}: expected segmentations of {frames} frames, got {len(masks)}")
-    return video_id, _Result(category - 1, float(score), masks, where)
-
-
-def _instances(results: list[_Result], video: YoutubeVisVideo) -> list[list[Instance]]:
+def _instances(results: list[tuple[_Result, str]], video: YoutubeVisVideo) -> list[list[Instance]]:
     """Each result frame by frame; those without a mask too, for their scores take part in AP."""
     return [
         [
             Instance(
                 number,
-                result.class_id,
-                result.score,
-                run_lengths(entry, video.size, f"{result.where}, frame {position}"),
+                row.category_id - 1,
+                row.score,
+                run_lengths(entry, video.size, f"{where}.segmentations.{position}"),
             )
-            for position, entry in enumerate(result.segmentations)
+            for position, entry in enumerate(row.segmentations)
         ]
-        for number, result in enumerate(results, start=1)
+        for number, (row, where) in enumerate(results, start=1)
     ]
 
 

@@ -267,12 +267,12 @@ def change(path: Path, edit) -> None:
 
 
 FAULTY_JSON = [
-    ("cityscapes_vps", lambda c: c.pop("annotations"), "needs the key 'annotations'"),
+    ("cityscapes_vps", lambda c: c.pop("annotations"), "expected the key 'annotations'"),
     ("cityscapes_vps", lambda c: c["annotations"].pop(2), "has no annotation of '0001_0003_"),
     (
         "cityscapes_vps",
         lambda c: c["annotations"][1]["segments_info"][0].pop("id"),
-        "annotation 1, segment 0: needs the key 'id'",
+        "annotations.1.segments_info.0: expected the key 'id'",
     ),
     (
         "cityscapes_vps",
@@ -283,18 +283,26 @@ FAULTY_JSON = [
     (
         "vipseg",
         lambda c: c["annotations"][0]["annotations"][2]["segments_info"][0].update(category_id=124),
-        "annotation 0, frame 2, segment 0: expected a category_id of 0..123, got 124",
+        "annotations.0.annotations.2.segments_info.0.category_id: expected 0..123, got 124",
     ),
-    ("youtube_vis_2019", lambda c: c[1].pop("score"), "track 1: needs the key 'score'"),
-    ("youtube_vis_2019", lambda c: c[0].update(video_id=7), "video_id of the split, got 7"),
+    ("youtube_vis_2019", lambda c: c[1].pop("score"), "1: expected the key 'score'"),
+    (
+        "youtube_vis_2019",
+        lambda c: c[0].update(video_id=7),
+        "0.video_id: expected one of `videos`, got 7",
+    ),
     ("youtube_vis_2019", lambda c: c[0].update(category_id=0), "1..40, got 0"),
     ("youtube_vis_2019", lambda c: c[0]["segmentations"].pop(), "3 frames, got 2"),
     (
         "youtube_vis_2019",
         lambda c: c[0]["segmentations"].__setitem__(0, {"size": [9, 9], "counts": [81]}),
-        "track 0, frame 0: a mask must be (48, 64) as its frame, found (9, 9)",
+        "0.segmentations.0: expected a mask of (48, 64) as its frame, got (9, 9)",
     ),
-    ("youtube_vis_2019", lambda c: c[0].update(score=float("nan")), "score, got nan"),
+    (
+        "youtube_vis_2019",
+        lambda c: c[0].update(score=float("nan")),
+        "0.score: expected a finite number, got nan",
+    ),
 ]
 
 
