@@ -26,7 +26,7 @@ Color = tuple[float, float, float]
 """RGB, 0..255."""
 Points = NDArray[np.float64]
 Image = NDArray[Any]
-"""uint8 [H, W] or [H, W, 3]; the stubs of cv2 do not tell the dtype."""
+"""uint8 [H, W] or [H, W, 3]; the stubs of cv2 lack the dtype."""
 Box = tuple[float, float, float, float]
 """Left, top, right, bottom in pixels."""
 
@@ -106,19 +106,19 @@ class Haze:
     reach: float
     """Depth in metres at which 63 % of the own colour is lost."""
 
-    def share(self, depth: float) -> float:
+    def fraction(self, depth: float) -> float:
         """Part of the haze colour at `depth`."""
         return 1.0 - float(np.exp(-depth / self.reach))
 
     def mix(self, color: Color, depth: float) -> Color:
         """A colour seen at `depth`."""
-        a = self.share(depth)
+        a = self.fraction(depth)
         r, g, b = (c + a * (h - c) for c, h in zip(color, self.color, strict=True))
         return (r, g, b)
 
     def blend(self, rgb: Image, depth: float, light: float = 1.0) -> Image:
         """A picture under `light`, seen at `depth`."""
-        a = self.share(depth)
+        a = self.fraction(depth)
         if a < 0.02 and light == 1.0:
             return rgb
         r, g, b = self.color
@@ -229,7 +229,7 @@ class Canvas:
         cv2.fillPoly(self.image, [corners], color, cv2.LINE_AA, SHIFT)
         cv2.fillPoly(self.codes, [corners], (code,), cv2.LINE_8, SHIFT)
 
-    def sees(self, column: float, reach: float) -> bool:
+    def is_in_view(self, column: float, reach: float) -> bool:
         """Whether columns `column` +- `reach` are partly inside the picture."""
         return -reach < column < self.codes.shape[1] + reach
 

@@ -217,6 +217,6 @@ def _bar(x0: float, x1: float, s0: float, s1: float, z: float = 0.0) -> Points:
     return np.array([[x0, s0, z], [x1, s0, z], [x1, s1, z], [x0, s1, z]])
 
 
-def _mix(a: Color, b: Color, share: float) -> Color:
-    x, y, z = (p + share * (q - p) for p, q in zip(a, b, strict=True))
+def _mix(a: Color, b: Color, fraction: float) -> Color:
+    x, y, z = (p + fraction * (q - p) for p, q in zip(a, b, strict=True))
     return (x, y, z)

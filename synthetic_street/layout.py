@@ -66,7 +66,7 @@ class Style:
     field_of_view: float
     """Focal length in image widths."""
     horizon: float
-    """Row of the horizon as a share of the image height."""
+    """Row of the horizon as a fraction of the image height."""
     shake: float
     asphalt: Color
     pavement: Color
@@ -79,7 +79,7 @@ class Style:
     """Vehicles per 100 m and lane."""
     heavy: float
     parked: float
-    """Share of parking places taken."""
+    """Fraction of parking places taken."""
     cyclists: float
     """Cyclists per 100 m and direction."""
 

@@ -96,7 +96,7 @@ class _Brush:
         origin, scale = camera.pixels(foot)[0], camera.focal / depth
         corners = fixed_point(np.array(self.points) * (scale, -scale) + origin)
         colors = np.minimum(np.array(self.colors) * shade, 255)
-        colors += canvas.haze.share(depth) * (np.array(canvas.haze.color) - colors)
+        colors += canvas.haze.fraction(depth) * (np.array(canvas.haze.color) - colors)
         start = 0
         for end, color in zip(self.ends, colors.tolist(), strict=True):
             patch, start = corners[start:end], end
@@ -110,7 +110,7 @@ def in_sight(canvas: Canvas, place: tuple[float, float]) -> bool:
     depth = float(foot[0, 2])
     if depth < 0.8:
         return False
-    return canvas.sees(canvas.camera.pixels(foot)[0, 0], 1.2 * canvas.camera.focal / depth)
+    return canvas.is_in_view(canvas.camera.pixels(foot)[0, 0], 1.2 * canvas.camera.focal / depth)
 
 
 def draw_person(

@@ -16,7 +16,7 @@ _SEGMENT = 6.0
 
 
 @dataclass(frozen=True)
-class Library:
+class TextureSet:
     """The textures of one street."""
 
     facades: list[Texture]
@@ -26,7 +26,7 @@ class Library:
     fences: list[Texture]
 
     @classmethod
-    def random(cls, rng: np.random.Generator) -> Library:
+    def random(cls, rng: np.random.Generator) -> TextureSet:
         """Draw the textures that houses and plants of a street share."""
         return cls(
             [textures.facade(rng) for _ in range(9)],
@@ -40,10 +40,10 @@ class Library:
 class RoadsideBuilder:
     """Fills one side of one chunk."""
 
-    def __init__(self, rng: np.random.Generator, style: Style, library: Library, side: int):
+    def __init__(self, rng: np.random.Generator, style: Style, textures: TextureSet, side: int):
         self.rng = rng
         self.style = style
-        self.library = library
+        self.textures = textures
         self.sign = side
         self.side: Side = style.sides[0 if side < 0 else 1]
         self.items: list[Drawable] = []
@@ -74,7 +74,7 @@ class RoadsideBuilder:
         setback = self.rng.uniform(3, 9) if houses else 0.0
         s, before = s0, 0.0
         while s < s0 + CHUNK - 5:
-            texture = self.library.facades[self.rng.integers(len(self.library.facades))]
+            texture = self.textures.facades[self.rng.integers(len(self.textures.facades))]
             width, height = texture.size
             width = min(width, s0 + CHUNK - s)
             gap = self.rng.uniform(2, 6) if houses else 0.0
@@ -101,7 +101,7 @@ class RoadsideBuilder:
 
     def _barrier(self, s0: float) -> None:
         leafy = self.rng.random() < 0.4
-        pool = self.library.hedges if leafy else self.library.fences
+        pool = self.textures.hedges if leafy else self.textures.fences
         texture = pool[self.rng.integers(len(pool))]
         height = self.rng.uniform(0.8, 2.2)
         for s in np.arange(s0, s0 + CHUNK, _SEGMENT):
@@ -119,15 +119,15 @@ class RoadsideBuilder:
                 offset = self.side.front + self.rng.uniform(1.2, 7)
                 if kind == "buildings":
                     continue
-            self._plant(offset, s0, self.library.trees, self.rng.uniform(4, 10), 0.75)
+            self._plant(offset, s0, self.textures.trees, self.rng.uniform(4, 10), 0.75)
         if kind == "trees":
             for _ in range(int(self.rng.integers(4, 9))):
                 offset = self.side.front + self.rng.uniform(2, 18)
-                self._plant(offset, s0, self.library.trees, self.rng.uniform(5, 14), 0.75)
+                self._plant(offset, s0, self.textures.trees, self.rng.uniform(5, 14), 0.75)
         if kind != "buildings":
             for _ in range(int(self.rng.integers(0, 5))):
                 offset = self.side.front + self.rng.uniform(0.8, 5)
-                self._plant(offset, s0, self.library.bushes, self.rng.uniform(0.6, 2.2), 1.33)
+                self._plant(offset, s0, self.textures.bushes, self.rng.uniform(0.6, 2.2), 1.33)
 
     def _plant(
         self, offset: float, s0: float, pool: list[Texture], height: float, aspect: float

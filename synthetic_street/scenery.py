@@ -114,8 +114,8 @@ class GuardRail:
         """Posts, then the beam with a bright edge."""
         (x0, s0), (x1, s1) = self.start, self.end
         near = self.order - canvas.camera.s < 50
-        for share in (0.25, 0.75) if self.low and near else ():
-            x, s = x0 + share * (x1 - x0), s0 + share * (s1 - s0)
+        for fraction in (0.25, 0.75) if self.low and near else ():
+            x, s = x0 + fraction * (x1 - x0), s0 + fraction * (s1 - s0)
             post = [[x, s - 0.08, 0.0], [x, s + 0.08, 0], [x, s + 0.08, 0.5], [x, s - 0.08, 0.5]]
             canvas.polygon(np.array(post), scaled(self.color, 0.6), FENCE)
         for bottom, top, shade in ((self.low, 0.8, 0.85), (0.66, 0.8, 1.15)):

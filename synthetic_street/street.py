@@ -29,7 +29,7 @@ from .canvas import (
 from .ground import Ground
 from .layout import BUILDING, CHUNK, SKY, VEGETATION, random_style
 from .light import Light
-from .roadside import Library, RoadsideBuilder
+from .roadside import RoadsideBuilder, TextureSet
 from .scenery import Drawable
 from .traffic import Traffic
 
@@ -70,16 +70,16 @@ class SyntheticStreet:
 
     def __init__(self, seed: int, height: int = 288, width: int = 480, fps: float = 10.0):
         if seed < 0:
-            raise ValueError(f"seed must be >= 0, found {seed}")
+            raise ValueError(f"expected a seed >= 0, got {seed}")
         if min(height, width) < 32:
-            raise ValueError(f"height and width must be at least 32, found {height} x {width}")
+            raise ValueError(f"expected a height and width >= 32, got {height} x {width}")
         if not fps > 0:
-            raise ValueError(f"fps must be positive, found {fps}")
+            raise ValueError(f"expected fps > 0, got {fps}")
         self.seed, self.height, self.width, self.fps = seed, height, width, fps
         rng = np.random.default_rng([seed, 1])
         self.style = random_style(rng)
         self._weather = _random_weather(rng)
-        self._library = Library.random(rng)
+        self._textures = TextureSet.random(rng)
         self._traffic = Traffic(seed, self.style, rng)
         self._ground = Ground(seed, self.style, rng)
         self._backdrop, self._backdrop_codes = self._paint_backdrop(rng)
@@ -97,7 +97,7 @@ class SyntheticStreet:
     def frame(self, t: int) -> StreetFrame:
         """Frame number t >= 0; the same arguments give the same pixels."""
         if t < 0:
-            raise ValueError(f"frame number must be >= 0, found {t}")
+            raise ValueError(f"expected a frame number >= 0, got {t}")
         seconds = t / self.fps
         camera = self._camera(seconds)
         canvas = self._sky(camera)
@@ -143,7 +143,7 @@ class SyntheticStreet:
             items: list[Drawable] = []
             for side in (-1, 1):
                 rng = np.random.default_rng([self.seed, 2, number + (1 << 30), side + 1])
-                builder = RoadsideBuilder(rng, self.style, self._library, side)
+                builder = RoadsideBuilder(rng, self.style, self._textures, side)
                 items.extend(builder.build(number * CHUNK, self._ground.crossing(number)))
             self._chunks[number] = items
         return self._chunks[number]

@@ -274,7 +274,7 @@ def ground(rng: np.random.Generator) -> Image:
 def sky(
     rng: np.random.Generator, height: int, width: int, zenith: Color, low: Color, cover: float
 ) -> Image:
-    """Gradient from the zenith (row 0) to the horizon (last row) with a share `cover` of clouds."""
+    """Gradient from the zenith (row 0) to the horizon (last row), `cover` of it clouds."""
     ramp = np.linspace(0, 1, height, dtype=np.float32)[:, None, None] ** 0.8
     rgb = np.array(zenith, np.float32) * (1 - ramp) + np.array(low, np.float32) * ramp
     rgb = np.repeat(rgb, width, 1)

@@ -39,7 +39,7 @@ class Stream:
     """Amplitude of the slow oscillation about the slot."""
     period: float
     presence: float
-    """Share of slots that are taken."""
+    """Fraction of slots that are taken."""
     with_ego: bool = False
     first: int | None = None
     """Slots below this number stay empty."""

@@ -22,7 +22,7 @@ Frustum = tuple[Rectangle, Rectangle]
 
 @dataclass(frozen=True)
 class VehicleModel:
-    """Shape and colours of one vehicle; equal models share their faces."""
+    """Shape and colours of one vehicle; equal models have the same faces."""
 
     kind: str
     """car, van, truck or bus."""
@@ -69,7 +69,7 @@ class _Shape:
         self, corners: list[Corner], color: Color, outward: Corner,
         glow: bool = False, outline: bool = True, fine: bool = False,
     ) -> None:  # fmt: skip
-        """Add a flat face; `outward` says roughly where its front looks."""
+        """Add a flat face; `outward` is roughly where its front faces."""
         p = np.array(corners)
         normal = np.cross(p[1] - p[0], p[2] - p[0])
         normal /= max(float(np.linalg.norm(normal)), 1e-9)

@@ -11,7 +11,7 @@ from .vehicle_mesh import VehicleModel, mesh, random_paint
 
 
 def random_model(rng: np.random.Generator, heavy: float) -> VehicleModel:
-    """A vehicle as met in traffic; `heavy` is the share of vans, trucks and buses."""
+    """A vehicle as met in traffic; `heavy` is the fraction of vans, trucks and buses."""
     seed = int(rng.integers(1 << 30))
     paint = random_paint(rng)
     if rng.random() > heavy:
@@ -51,7 +51,9 @@ def draw_vehicle(
         return
     clipped = bool(view[:, 2].min() < NEAR)
     pixels = camera.pixels(view) if not clipped else view[:, :2]
-    if not clipped and not canvas.sees(float(pixels[:, 0].mean()), float(np.ptp(pixels[:, 0]))):
+    if not clipped and not canvas.is_in_view(
+        float(pixels[:, 0].mean()), float(np.ptp(pixels[:, 0]))
+    ):
         return
     turned = _to_world(shape.normals, 0, 0, heading)
     to_eye = np.array([camera.x, camera.s, camera.height]) - _to_world(shape.anchors, x, s, heading)
@@ -59,7 +61,7 @@ def draw_vehicle(
     if camera.focal / depth < 14:
         seen &= shape.coarse
     colors = np.clip(shape.colors * light.on(turned)[:, None], 0, 255)
-    colors += canvas.haze.share(depth) * (np.array(canvas.haze.color) - colors)
+    colors += canvas.haze.fraction(depth) * (np.array(canvas.haze.color) - colors)
     corners = fixed_point(pixels)
     for i in np.flatnonzero(seen):
         face = shape.faces[i]

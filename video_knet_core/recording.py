@@ -21,7 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .config import TrackingConfig
-from .data.frames import FrameSource, ImageFolder
+from .data.frame_source import FrameSource
+from .data.frames import ImageFolder
 from .engine.base import Runtime
 from .epochs import epoch_of
 from .image_files import FrameError, write_pixels

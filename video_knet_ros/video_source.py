@@ -16,7 +16,8 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
-from video_knet_core.data.frames import DEFAULT_FPS, Frame, open_frames
+from video_knet_core.data.frame_source import DEFAULT_FPS, Frame
+from video_knet_core.data.frames import open_frames
 from video_knet_core.image_files import FrameError
 
 from . import conversions, process

@@ -231,9 +231,9 @@ def test_specks_are_void():
 
 @pytest.mark.parametrize("wrong", [{"seed": -1}, {"seed": 0, "fps": 0.0}])
 def test_impossible_seeds_and_rates_are_refused(wrong, street, sprites):
-    with pytest.raises(ValueError, match="must be"):
+    with pytest.raises(ValueError, match="expected"):
         PastedClip(street, sprites, CLASSES.things, **wrong)
-    with pytest.raises(ValueError, match="must be >= 0"):
+    with pytest.raises(ValueError, match=">= 0"):
         paste(street, sprites).frame(-1)
 
 
@@ -257,5 +257,5 @@ def test_a_folder_without_held_out_sprites_is_all_for_training(tmp_path):
 
 
 def test_a_split_that_is_none_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="split must be one of .* found 'test'"):
+    with pytest.raises(ValueError, match="held_out.* got 'test'"):
         load_sprites(write_sprites(tmp_path, ["van"]), CLASSES, "test")

@@ -190,9 +190,9 @@ def test_the_picture_shows_the_labels(drive):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ({"seed": -1}, "seed must be >= 0, found -1"),
-        ({"seed": 0, "height": 8}, "at least 32, found 8 x 480"),
-        ({"seed": 0, "fps": 0.0}, "fps must be positive, found 0.0"),
+        ({"seed": -1}, "seed >= 0, got -1"),
+        ({"seed": 0, "height": 8}, ">= 32, got 8 x 480"),
+        ({"seed": 0, "fps": 0.0}, "fps > 0, got 0.0"),
     ],
 )
 def test_impossible_streets_are_refused(arguments, message):
@@ -201,5 +201,5 @@ def test_impossible_streets_are_refused(arguments, message):
 
 
 def test_there_is_no_time_before_the_start():
-    with pytest.raises(ValueError, match="frame number must be >= 0, found -1"):
+    with pytest.raises(ValueError, match="frame number >= 0, got -1"):
         SyntheticStreet(0, *SIZE).frame(-1)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rosbags.typesys.store import Typestore
 
-from ..data.frames import Frame
+from ..data.frame_source import Frame
 from .bag import BagError
 from .definitions import COMPRESSED_IMAGE, IMAGE, ros1_types, ros2_types
 from .writing import COMPRESSIONS, Ros1Writer, Ros2Writer

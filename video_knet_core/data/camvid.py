@@ -74,7 +74,7 @@ def street_ids(classes: ClassTable, asked_by: str) -> NDArray[np.uint8]:
 
     Raises:
         ConfigError: the street has not all of `classes`, or one is a thing here and stuff there
-            (where all are stuff, as in task semantic, kinds do not count); says who asked for them.
+            (where all are stuff, as in task semantic, kinds do not count); names `asked_by`.
     """
     unknown = [info.name for info in classes if plain_name(info.name) not in STREET_CLASSES]
     if unknown:

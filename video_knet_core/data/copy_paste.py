@@ -48,7 +48,7 @@ class CopyPaste:
         max_sprites: most objects pasted into one pair.
         crowd: half of what is pasted is cut out of the images themselves, most of it stands beside
             or in front of what was pasted before, and all is recoloured. Sequences of cut-outs are
-            few, and a network that sees each of them a thousand times overfits to them.
+            few, and a network that gets each of them a thousand times overfits to them.
     """
 
     def __init__(

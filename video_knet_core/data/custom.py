@@ -108,7 +108,7 @@ def read_custom(classes: CustomClasses, frame: FrameFiles) -> Labels:
     beyond = ~void & (semantic >= count)
     if beyond.any():
         raise DatasetError(
-            f"{path}: class ids must be 0..{count - 1} or the label {VOID}, got the label "
+            f"{path}: expected class ids 0..{count - 1} or the label {VOID}, got the label "
             f"{values[beyond][0]} of class {semantic[beyond][0]}"
         )
     instance = np.where(void, 0, values % classes.label_divisor).astype(np.int64)

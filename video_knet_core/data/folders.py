@@ -61,7 +61,7 @@ def read_names(path: Path) -> list[str]:
     except (OSError, ValueError) as error:
         raise DatasetError(f"{path} is no list of videos: {error}") from None
     if not names:
-        raise DatasetError(f"{path} is empty, wanted one video on each line")
+        raise DatasetError(f"{path} is empty, expected one video on each line")
     return names
 
 

@@ -16,36 +16,13 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import cv2
-import numpy as np
-from numpy.typing import NDArray
 
 from ..image_files import IMAGE_SUFFIXES, FrameError, is_image, read_image, to_rgb
 from ..natural_order import natural_order
 from ..output_files import expanded
-
-Frame = tuple[NDArray[np.uint8], int]
-DEFAULT_FPS = 10.0
-"""Of sources that have no rate of their own: image folders and the synthetic street."""
-
-
-class FrameSource(Protocol):
-    """Frames in order, with stamps."""
-
-    fps: float
-    """Nominal or mean rate [Hz]; the stamps need not follow it."""
-    count: int | None
-    """Number of frames as the source declares it, which may be wrong; None = unknown."""
-    endless: bool
-    """Whether it has no end of its own."""
-    path: Path | None
-    """The file or folder that is read; None = there is none."""
-
-    def __iter__(self) -> Iterator[Frame]:
-        """Play from the start; FrameError when a frame cannot be read."""
-        ...
+from .frame_source import DEFAULT_FPS, Frame, FrameSource
 
 
 def open_frames(source: str | Path, fps: float = DEFAULT_FPS) -> FrameSource:

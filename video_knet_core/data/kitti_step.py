@@ -55,7 +55,7 @@ def _official(images: Path, panoptic: Path) -> list[Video]:
 
 
 def _flat(folder: Path) -> list[Video]:
-    """One folder of all sequences, told apart by the start of the file names."""
+    """One folder of all sequences, distinguished by the start of the file names."""
     files: dict[str, tuple[dict[str, str], dict[str, str]]] = {}
     for stem, path in list_images(folder).items():
         for kind, end in enumerate((IMAGE_END, LABEL_END)):

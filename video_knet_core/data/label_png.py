@@ -1,4 +1,4 @@
-"""Label images as files: values exactly as stored, and the codes that several data sets share."""
+"""Label images as files: values exactly as stored, and the codes of several data sets."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def read_values(path: str | Path) -> NDArray[np.uint8] | NDArray[np.uint16]:
     else:
         values = _decode(data, cv2.IMREAD_UNCHANGED, path)
     if values.ndim != 2 or values.dtype not in (np.uint8, np.uint16):
-        raise DatasetError(f"{path} is {_kind(values)}, expected one value per pixel")
+        raise DatasetError(f"{path}: expected one value per pixel, got {_kind(values)}")
     return values
 
 
@@ -49,7 +49,7 @@ def read_rgb(path: str | Path) -> NDArray[np.uint8]:
     """
     values = _decode(_bytes(path), cv2.IMREAD_UNCHANGED, path)
     if values.ndim != 3 or values.shape[2] != 3 or values.dtype != np.uint8:
-        raise DatasetError(f"{path} is {_kind(values)}, expected three 8-bit channels")
+        raise DatasetError(f"{path}: expected three 8-bit channels, got {_kind(values)}")
     return values[..., ::-1]
 
 
@@ -67,7 +67,7 @@ def segment_ids(rgb: NDArray[np.uint8]) -> NDArray[np.int64]:
 def segment_colors(ids: NDArray) -> NDArray[np.uint8]:
     """[..., 3]; the inverse of `segment_ids`. ValueError for ids beyond 24 bits."""
     if ids.size and not 0 <= ids.min() <= ids.max() < 1 << 24:
-        raise ValueError(f"segment ids must be 0..{(1 << 24) - 1}, found {ids.min()}..{ids.max()}")
+        raise ValueError(f"expected segment ids 0..{(1 << 24) - 1}, got {ids.min()}..{ids.max()}")
     return np.stack([ids & 255, ids >> 8 & 255, ids >> 16 & 255], axis=-1).astype(np.uint8)
 
 
@@ -80,7 +80,7 @@ def as_classes(values: NDArray, class_count: int, path: str | Path) -> NDArray[n
     wrong = (values != NO_CLASS) & ((values < 0) | (values >= class_count))
     if wrong.any():
         raise DatasetError(
-            f"{path}: class ids must be 0..{class_count - 1} or {NO_CLASS}, found "
+            f"{path}: expected class ids 0..{class_count - 1} or {NO_CLASS}, got "
             f"{int(values[wrong][0])}"
         )
     return values.astype(np.uint8)
@@ -93,8 +93,8 @@ def look_up(values: NDArray, table: NDArray, path: str | Path) -> NDArray:
     wrong = ~inside | (found < 0)
     if wrong.any():
         raise DatasetError(
-            f"{path}: no class has the value {int(values[wrong][0])}, wanted one of "
-            f"{value_ranges(np.flatnonzero(table >= 0))}"
+            f"{path}: expected values of {value_ranges(np.flatnonzero(table >= 0))}, "
+            f"got {int(values[wrong][0])}"
         )
     return found
 
@@ -115,7 +115,7 @@ def _bytes(path: str | Path) -> bytes:
     except ValueError as error:  # a null character in the path
         raise DatasetError(f"label image {str(path)!r}: {error}") from None
     if not data:  # the first VSPW archive had some
-        raise DatasetError(f"{path} is an empty file, expected a PNG")
+        raise DatasetError(f"{path}: expected a PNG, got an empty file")
     return data
 
 
@@ -140,7 +140,7 @@ def _has_palette(data: bytes) -> bool:
 def _grey_palette(data: bytes) -> bytes:
     """The PNG with entry i of its palette made the grey (i, i, i).
 
-    OpenCV shows colours only; through this palette the colours are the positions themselves.
+    OpenCV decodes colours only; through this palette the colours are the positions themselves.
     """
     at = data.find(b"PLTE")
     if at < 0:

@@ -1,7 +1,7 @@
 """Tracks on real pixels: moving cut-out objects pasted on a real video of a street.
 
 The clip brings scenery, light and camera motion, the sprites bring objects whose tracks are known
-exactly. The clip's own people and vehicles are labelled, but nobody knows their tracks: they are
+exactly. The clip's own people and vehicles are labelled, but without tracks: they are
 void, neither expected nor wrong.
 """
 
@@ -23,7 +23,7 @@ from .video import Video
 HORIZON = 0.49
 """Row of the horizon over image height, and ..."""
 CAMERA_METRES = 1.4
-"""... height of the camera, as objects of known size in CamVid's sequence 0016E5 tell."""
+"""... height of the camera, as objects of known size in CamVid's sequence 0016E5 show."""
 NEAREST, FARTHEST = 0.5, 0.08
 """Rows from the horizon to the feet over image height: a car fills the width, a person has 35 of
 360 rows."""
@@ -59,9 +59,9 @@ class PastedClip:
         fps: float = 15.0,
     ) -> None:
         if seed < 0:
-            raise ValueError(f"seed must be >= 0, got {seed}")
+            raise ValueError(f"expected a seed >= 0, got {seed}")
         if not fps > 0:
-            raise ValueError(f"fps must be positive, got {fps}")
+            raise ValueError(f"expected fps > 0, got {fps}")
         usable = [s for s in sprites if _longest_run(s.whole)[1] >= MIN_CUTOUTS]
         if not usable:
             raise FrameError(
@@ -83,7 +83,7 @@ class PastedClip:
     def frame(self, t: int) -> StreetFrame:
         """Frame number t >= 0; the same arguments give the same pixels."""
         if t < 0:
-            raise ValueError(f"frame number must be >= 0, got {t}")
+            raise ValueError(f"expected a frame number >= 0, got {t}")
         frame = self.clip[ping_pong_index(self._first + t, len(self.clip))]
         image, semantic = frame.image, frame.semantic
         own = np.isin(semantic, self.things)

@@ -22,7 +22,7 @@ STREET_CLASS_OF_SPRITE = {
     "person": "person",
 }
 SPRITE_METRES = {"car": 1.45, "bus": 3.0, "rider": 1.7, "person": 1.7}
-"""How high such objects are."""
+"""Height of such objects."""
 HELD_OUT_SPRITES = ("car-turn", "drift-straight", "lucia", "rollerblade", "scooter-black")
 """Sequences for evaluation, kept out of training: two vehicles, two persons and a cyclist."""
 SpriteSplit = Literal["train", "held_out", "all"]
@@ -59,13 +59,13 @@ def load_sprites(
         FileNotFoundError: a cut-out is missing or unreadable.
     """
     if split not in get_args(SpriteSplit):
-        raise ValueError(f"split must be one of {get_args(SpriteSplit)}, found {split!r}")
+        raise ValueError(f"expected a split of {get_args(SpriteSplit)}, got {split!r}")
     root = Path(root)
     index = json.loads((root / "index.json").read_text())
     held_out, names = index.keys() & set(HELD_OUT_SPRITES), {info.name for info in classes}
     if split == "held_out" and not held_out:
-        wanted = ", ".join(HELD_OUT_SPRITES)
-        raise FrameError(f"{root} has none of the held-out sprites ({wanted}), found {list(index)}")
+        expected = ", ".join(HELD_OUT_SPRITES)
+        raise FrameError(f"{root} has none of the held-out sprites ({expected}), got {list(index)}")
     return [
         _read_sprite(root / name, entry, classes)
         for name, entry in index.items()

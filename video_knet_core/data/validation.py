@@ -88,4 +88,4 @@ def _faults_of_labels(where: str, frame: LabelledFrame, things: frozenset[int]) 
     for class_id in sorted(set(classes.tolist()) - things):
         ids = np.unique(frame.instance[frame.semantic == class_id])
         kind = "unlabelled pixels" if class_id == NO_CLASS else f"the stuff class {class_id}"
-        yield Fault(where, f"instance ids of {kind} must be 0, found {ids[-1]}")
+        yield Fault(where, f"expected instance id 0 of {kind}, got {ids[-1]}")

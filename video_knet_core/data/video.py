@@ -4,7 +4,7 @@
         frame = video[0]                                        # reads two files
         frame.image, frame.semantic, frame.instance
 
-Opening a data set lists folders and reads indices; no image is touched before it is wanted.
+Opening a data set lists folders and reads indices; no image is read.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from ..types import NO_CLASS, ClassKind
 
 
 class DatasetError(FrameError):
-    """A data set that is missing or faulty; the message names the thing, what was found and what
-    was wanted."""
+    """A data set that is missing or faulty; the message names the file, what is expected and what
+    it got."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Labels:
     empty: tuple[int, ...] = ()
     """Ids that the index lists for this frame and that have no pixel in it."""
     raw: NDArray[np.uint8] | None = None
-    """[H, W] the values as stored, where they tell more: VSPW has two kinds of `NO_CLASS`."""
+    """[H, W] the values as stored, where they have more: VSPW has two kinds of `NO_CLASS`."""
 
 
 @dataclass(frozen=True)

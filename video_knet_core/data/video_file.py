@@ -1,7 +1,7 @@
 """Video files through PyAV: decoded frames with the presentation times that are in the file.
 
 The header of a file (rate, number of frames, duration) is only a hint: it is missing in streams,
-wrong in cut files, and says nothing of a variable rate.
+wrong in cut files, and has no variable rate.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from ..image_files import FrameError
-from .frames import DEFAULT_FPS, Frame
+from .frame_source import DEFAULT_FPS, Frame
 
 TEXT_AS_PICTURE = "tty"
 """FFmpeg's demuxer that draws text files; a text file is no video here."""

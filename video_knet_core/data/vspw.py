@@ -4,8 +4,8 @@
 
 Mask values: 0 others, 1..124 classes, 255 void. Class ids here are the value - 1, in the data
 set's own order, as its tools have them and as predictions are handed in; "others" is ignored.
-There are no instances. `Labels.raw` has the mask values themselves, since the released mVC tells
-"others" and void apart.
+There are no instances. `Labels.raw` has the mask values themselves, since the released mVC
+distinguishes "others" and void.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from ..bags.definitions import MessageError
 from ..bags.opening import Bag, open_bag
 from ..bags.writing import Ros2Writer, read_metadata, recorded_qos, write_metadata
 from ..config import TrackingConfig
-from ..data.frames import DEFAULT_FPS
+from ..data.frame_source import DEFAULT_FPS
 from ..engine.base import Runtime
 from ..epochs import sample_of
 from ..natural_order import natural_order
