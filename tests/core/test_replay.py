@@ -21,7 +21,6 @@ import cv2
 import numpy as np
 import pytest
 from bag_fixtures import PERIOD, TOPIC, bag_of, block, drive, read_all, rewritten, storage_file
-from report_pages import ReportPage
 from tiny_onnx import TASKS, metadata, write_model, write_tiny_model
 
 from video_knet_core.bags.definitions import (
@@ -36,7 +35,6 @@ from video_knet_core.bags.definitions import (
 from video_knet_core.bags.making import DELAY, FIRST_STAMP, BagFormat, make_bag
 from video_knet_core.cli import main
 from video_knet_core.config import TrackingConfig
-from video_knet_core.data import kitti_step
 from video_knet_core.data.frames import open_frames
 from video_knet_core.engine.selector import open_runtime
 from video_knet_core.messages.result_messages import Conversions, nanoseconds
@@ -44,8 +42,9 @@ from video_knet_core.output_files import OutputError, exclusive
 from video_knet_core.overlay_video import OverlayVideo
 from video_knet_core.recording import Recording
 from video_knet_core.replay import bag_replay, products
-from video_knet_core.replay.background import AHEAD, ahead
+from video_knet_core.replay.background import AHEAD, read_ahead
 from video_knet_core.replay.bag_replay import replay
+from video_knet_core.replay.job_record import FinishedError
 from video_knet_core.replay.replay_settings import ReplayError, ReplaySettings
 from video_knet_core.replay.selection import node_names
 from video_knet_core.tasks import TASKS as FACTS
@@ -376,12 +375,11 @@ def test_the_size_of_the_parts_changes_no_message(runtime, tmp_path):
 
 
 def wait_for_frames(out: Path, process: subprocess.Popen, frames: int) -> None:
-    """Until the journal tells of so many frames, or the replay has ended."""
+    """Until so many label images are there, or the replay has ended."""
     end = time.monotonic() + 120
     while process.poll() is None:
         assert time.monotonic() < end, "the replay does not get on"
-        journal = out / "replay.json"
-        if journal.is_file() and json.loads(journal.read_text())["frames"] >= frames:
+        if len(list(out.glob("unfinished/labels/*/*.png"))) >= frames:
             return
         time.sleep(0.001)
 
@@ -413,59 +411,53 @@ sys.exit(main(sys.argv[1:]))
 """The command line, killed so many function calls after the start of its n-th frame."""
 
 
-def test_a_replay_that_is_killed_three_times_gives_what_an_undisturbed_one_does(
-    model, runtime, tmp_path
-):
-    path, out, rng = bag_of(tmp_path, 150), tmp_path / "out", random.Random(1)
+@pytest.mark.slow
+def test_a_replay_that_is_killed_gives_what_an_undisturbed_one_does(model, runtime, tmp_path):
+    path, out, rng = bag_of(tmp_path, 50), tmp_path / "out", random.Random(1)
     replay(path, runtime, tmp_path / "whole", ALL)
-    command = ["replay", str(path), "--out", str(out)]
-    command += [
-        "--model",
-        str(model),
-        "--split-frames",
-        "7",
-        "--include-input-topics",
-        "--overlay",
-        "--labels",
-    ]
+    command = ["replay", str(path), "--out", str(out), "--model", str(model)]
+    command += ["--split-frames", "7", "--include-input-topics", "--overlay", "--labels"]
     command += ["--tracks", "--resume", "--outputs", ",".join(ALL.outputs)]
-    done = []
-    for _ in range(3):
-        moment = rng.randrange(10, 40), rng.randrange(5000)
+    for frames in (12, 40):
+        moment = frames, rng.randrange(5000)
         killed = subprocess.run([sys.executable, "-c", KILLED, *map(str, moment), *command])
         assert killed.returncode == -signal.SIGKILL
-        done.append(json.loads((out / "replay.json").read_text())["frames"])
-    assert 0 < done[0] <= done[1] <= done[2] < 150
-    command = [sys.executable, "-m", "video_knet_core.cli", *command]
-    last = subprocess.run(command, capture_output=True, text=True)
-    assert last.returncode == 0, last.stderr
-    now = int(last.stdout.split(" frames, ")[1].split()[0])
-    assert now == 150 - done[2]  # what was complete was not done again
+        assert not (out / "replay.json").exists() and (out / "unfinished").is_dir()
+    assert main(command) == 0
     assert digests(out) == digests(tmp_path / "whole")
-    pages = [ReportPage((each / "report.html").read_text()) for each in (out, tmp_path / "whole")]
-    assert pages[0].lasting == pages[1].lasting
+
+
+def test_results_whose_move_was_interrupted_are_moved_and_not_made_again(
+    runtime, tmp_path, monkeypatch
+):
+    path, out, rename = bag_of(tmp_path, 20), tmp_path / "out", Path.replace
+    replay(path, runtime, tmp_path / "whole", ALL)
+    moved = []
+
+    def fail_late(source, target):
+        if target.is_relative_to(out) and not target.is_relative_to(out / "unfinished"):
+            moved.append(target)
+            if len(moved) == 10:
+                raise OSError("the disk is gone")
+        return rename(source, target)
+
+    with monkeypatch.context() as patched, pytest.raises(OSError, match="disk is gone"):
+        patched.setattr(Path, "replace", fail_late)
+        replay(path, runtime, out, ALL)
+    assert not (out / "replay.json").exists()
+    with pytest.raises(FinishedError) as finished:
+        replay(path, runtime, out, ALL, resume=True)
+    assert finished.value.record.frames == 20
+    assert digests(out) == digests(tmp_path / "whole")
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_ctrl_c_can_be_resumed(task, runtimes, tmp_path):
+def test_an_interrupted_replay_is_done_again(task, runtimes, tmp_path):
     path, out, runtime = bag_of(tmp_path, 20), tmp_path / "out", runtimes[task]
     settings = replace(ALL, outputs=FACTS[task].outputs)
     replay(path, runtime, tmp_path / "whole", settings)
-    steps = []
-
-    class Interrupted:
-        name, info, portable_state = runtime.name, runtime.info, runtime.portable_state
-
-        def step(self, image, state):
-            steps.append(1)
-            if len(steps) == 10:
-                raise KeyboardInterrupt
-            return runtime.step(image, state)
-
-    with pytest.raises(KeyboardInterrupt):
-        replay(path, Interrupted(), out, settings)
-    summary = replay(path, runtime, out, settings, resume=True)
-    assert (summary.frames, summary.frames_now) == (20, 13)
+    interrupted(path, runtime, out, settings)
+    assert replay(path, runtime, out, settings, resume=True).frames == 20
     assert digests(out) == digests(tmp_path / "whole")
 
 
@@ -476,12 +468,13 @@ def test_a_full_disk_ends_a_replay_which_can_be_resumed(runtime, tmp_path, monke
     def write_step(folder, camera, name, *maps):
         if name == "000009":
             raise OSError("no space left on device")
-        return kitti_step.write_step(folder, camera, name, *maps)
+        return real_write_step(folder, camera, name, *maps)
 
+    real_write_step = products.write_step
     with monkeypatch.context() as patched, pytest.raises(OSError, match="no space left"):
         patched.setattr(products, "write_step", write_step)
         replay(path, runtime, out, ALL)
-    assert replay(path, runtime, out, ALL, resume=True).frames_now == 13
+    assert replay(path, runtime, out, ALL, resume=True).frames == 20
     assert digests(out) == digests(tmp_path / "whole")
 
 
@@ -492,7 +485,7 @@ def test_files_that_were_opened_are_closed_when_a_later_one_cannot_be(
     path = bag_of(tmp_path, 2, topics=topics)
     made, closed = [], []
 
-    class Failing(products.Products):
+    class Failing(products.CameraFiles):
         def __init__(self, *arguments):
             if made:
                 raise OSError("too many open files")
@@ -503,44 +496,10 @@ def test_files_that_were_opened_are_closed_when_a_later_one_cannot_be(
             closed.append(self)
             super().close()
 
-    monkeypatch.setattr(bag_replay, "Products", Failing)
+    monkeypatch.setattr(bag_replay, "CameraFiles", Failing)
     with pytest.raises(OSError, match="too many open files"):
         replay(path, runtime, tmp_path / "out", ReplaySettings(topics=topics, tracks=True))
     assert made == closed and made[0]._lines.closed
-
-
-def test_an_engine_with_a_state_of_its_own_kind_can_be_resumed(runtime, tmp_path):
-    path, out = bag_of(tmp_path, 20), tmp_path / "out"
-    replay(path, runtime, tmp_path / "whole", ALL)
-
-    class Opaque:
-        name, info = runtime.name, runtime.info
-
-        def __init__(self, steps):
-            self.steps = steps
-
-        def step(self, image, state):
-            self.steps -= 1
-            if not self.steps:
-                raise KeyboardInterrupt
-            kernels = state.kernels if isinstance(state, Kernels) else state
-            segments, kernels = runtime.step(image, kernels)
-            return segments, Kernels(kernels)
-
-        def portable_state(self, state):
-            return state.kernels
-
-    with pytest.raises(KeyboardInterrupt):
-        replay(path, Opaque(10), out, ALL)
-    assert replay(path, Opaque(100), out, ALL, resume=True).frames_now == 13
-    assert digests(out) == digests(tmp_path / "whole")
-
-
-@dataclass
-class Kernels:
-    """State of an engine that is no plain value."""
-
-    kernels: np.ndarray
 
 
 # --- choosing ------------------------------------------------------------------------------------
@@ -685,7 +644,7 @@ def test_reading_is_a_little_ahead_and_an_error_comes_in_its_turn():
 
     taken = []
     with pytest.raises(OSError, match="the disk is gone"):
-        for item in ahead(items()):
+        for item in read_ahead(items()):
             taken.append(item)
             assert len(made) <= item + 1 + AHEAD
     assert taken == made == [0, 1, 2, 3, 4, 5]
@@ -702,7 +661,7 @@ def test_what_is_read_ahead_is_closed_in_the_thread_that_reads():
         finally:
             threads.append(threading.current_thread())
 
-    reading = ahead(items())
+    reading = read_ahead(items())
     assert next(reading) == 1
     reading.close()
     assert len(set(threads)) == 1 and threads[0] is not threading.current_thread()
@@ -713,7 +672,7 @@ def test_other_messages_between_the_images_do_not_pile_up(runtime, tmp_path, mon
     sizes = []
 
     def watched(batches):
-        for batch in ahead(batches):
+        for batch in read_ahead(batches):
             sizes.append(sum(len(message.data) for message, _ in batch))
             yield batch
 
@@ -721,7 +680,7 @@ def test_other_messages_between_the_images_do_not_pile_up(runtime, tmp_path, mon
         yield from rows
         yield from (("/scan", "std_msgs/msg/String", rows[-1][2] + n, text) for n in range(50))
 
-    monkeypatch.setattr(bag_replay, "ahead", watched)
+    monkeypatch.setattr(bag_replay, "read_ahead", watched)
     text = bytes(ros2_types().serialize_cdr(string("x" * 100_000), "std_msgs/msg/String"))
     path = rewritten(bag_of(tmp_path, 10), add_scans)
     assert (
@@ -754,7 +713,7 @@ def test_a_truncated_bag_is_processed_up_to_the_damage_which_is_named(
     frames = len(result_of(tmp_path / "out").tables["/video_knet/instances"])
     assert 110 <= frames <= 225 and report.startswith(f"{frames} frames")
     journal = json.loads((tmp_path / "out/replay.json").read_text())
-    assert journal["complete"] and str(file) in journal["damage"]
+    assert str(file) in journal["damage"]
     assert (
         "The bag is damaged; it was read up to there" in (tmp_path / "out/report.html").read_text()
     )
@@ -861,26 +820,24 @@ def test_an_existing_output_is_never_overwritten(runtime, tmp_path):
             replay(path, runtime, out, resume=resume)
     with pytest.raises(ReplayError, match="holds other files"):
         replay(path, runtime, path)
-    journal = json.loads((out / "replay.json").read_text()) | {"complete": False}
-    (out / "replay.json").write_text(json.dumps(journal))
-    with pytest.raises(ReplayError, match="an interrupted replay of 10 frames: --resume goes on"):
-        replay(path, runtime, out)
-    with pytest.raises(ReplayError, match="cannot be resumed: every was 1 and is 2"):
+    with pytest.raises(ReplayError, match="but every was 1 and is 2"):
         replay(path, runtime, out, ReplaySettings(every=2), resume=True)
-    (out / "replay.json").write_text(json.dumps(journal | {"complete": True}, indent=1) + "\n")
     assert digests(out) == before
+    interrupted(path, runtime, tmp_path / "part", ReplaySettings())
+    before = digests(tmp_path / "part")
+    with pytest.raises(ReplayError, match="an interrupted replay: --resume"):
+        replay(path, runtime, tmp_path / "part")
+    assert digests(tmp_path / "part") == before
 
 
-@pytest.mark.parametrize(
-    ("name", "value"), [("task", []), ("parts", None), ("state", 5), ("tracks_sizes", [])]
-)
-def test_a_journal_with_a_wrong_value_is_one_line(name, value, runtime, tmp_path):
-    path, out, settings = bag_of(tmp_path, 10), tmp_path / "out", ReplaySettings(split_frames=2)
-    interrupted(path, runtime, out, settings)
-    journal = json.loads((out / "replay.json").read_text())
-    (out / "replay.json").write_text(json.dumps(journal | {name: value}))
-    with pytest.raises(ReplayError, match=f"damaged: expected {name} as .*, got "):
-        replay(path, runtime, out, settings, resume=True)
+@pytest.mark.parametrize(("name", "value"), [("task", []), ("format", 1), ("other", 1)])
+def test_a_record_with_a_wrong_value_is_one_line(name, value, runtime, tmp_path):
+    path, out = bag_of(tmp_path, 1), tmp_path / "out"
+    replay(path, runtime, out)
+    record = json.loads((out / "replay.json").read_text())
+    (out / "replay.json").write_text(json.dumps(record | {name: value}))
+    with pytest.raises(ReplayError, match=name):
+        replay(path, runtime, out, resume=True)
 
 
 def test_files_nested_too_deeply_are_one_line(runtime, tmp_path):
@@ -894,22 +851,12 @@ def test_files_nested_too_deeply_are_one_line(runtime, tmp_path):
         Recording(out, 10.0, runtime.info.classes)
 
 
-@pytest.mark.parametrize("name", ["bag/bag_0000.mcap", "tracks/video_knet.jsonl"])
-def test_results_that_have_gone_are_not_gone_on_with(name, runtime, tmp_path):
-    path, out = bag_of(tmp_path, 10), tmp_path / "out"
-    settings = ReplaySettings(split_frames=2, tracks=True)
-    interrupted(path, runtime, out, settings)
-    (out / name).unlink()
-    with pytest.raises(ReplayError, match=f"cannot be resumed: expected .* in {name}, got 0"):
-        replay(path, runtime, out, settings, resume=True)
-
-
 def interrupted(path, runtime, out, settings):
     """Replay until Ctrl-C at the fourth frame."""
     steps = itertools.count()
 
     class Interrupted:
-        name, info, portable_state = runtime.name, runtime.info, runtime.portable_state
+        name, info = runtime.name, runtime.info
 
         def step(self, image, state):
             if next(steps) == 3:
@@ -935,12 +882,13 @@ def test_files_of_others_in_the_results_are_left_alone(runtime, tmp_path):
     out.mkdir()
     (out / ".DS_Store").write_text("mine")
     interrupted(path, runtime, out, settings)
-    mine = [out / name for name in (".DS_Store", "state_backup.zip", "notes.txt", "bag/notes.txt")]
+    (out / "bag").mkdir()
+    mine = [out / name for name in (".DS_Store", "notes.txt", "bag/notes.txt")]
     for file in mine:
         file.write_text("mine")
     replay(path, runtime, out, settings, resume=True)
-    assert [file.read_text() for file in mine] == ["mine"] * 4
-    assert not list(out.rglob("*.partial")) and not list(out.glob("state_0*"))
+    assert [file.read_text() for file in mine] == ["mine"] * 3
+    assert not list(out.rglob("*.partial")) and not (out / "unfinished").exists()
 
 
 def test_two_replays_into_one_folder_exclude_each_other(runtime, tmp_path):
@@ -958,14 +906,12 @@ def test_overlays_are_shown_at_the_stamps_of_the_images(runtime, tmp_path):
     np.testing.assert_allclose(shown, [stamp for _, stamp in drive(4)], atol=17_000)
 
 
-def test_a_model_of_the_same_name_from_another_checkpoint_cannot_go_on(model, tmp_path):
+def test_results_of_a_model_of_the_same_name_from_another_checkpoint_are_others(model, tmp_path):
     path, out = bag_of(tmp_path, 10), tmp_path / "out"
     replay(path, open_runtime(model, "onnxruntime-cpu"), out)
-    journal = json.loads((out / "replay.json").read_text()) | {"complete": False}
-    (out / "replay.json").write_text(json.dumps(journal))
     trained = json.dumps(metadata(checkpoint_sha256="1"))
     other = open_runtime(write_model(tmp_path / "tiny.onnx", trained), "onnxruntime-cpu")
-    with pytest.raises(ReplayError, match="cannot be resumed: checkpoint was '0' and is '1'"):
+    with pytest.raises(ReplayError, match="but checkpoint was '0' and is '1'"):
         replay(path, other, out, resume=True)
 
 
@@ -1014,6 +960,7 @@ def test_make_bag_that_cannot_end_or_has_another_name_is_refused(tmp_path, capsy
     assert "must be called NAME.bag, found bag" in failure(command, capsys)
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_length_of_the_bag(model, tmp_path):
     """Peak of what Python and NumPy allocate in a replay of 100 and of 1000 frames.
 

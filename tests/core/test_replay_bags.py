@@ -13,7 +13,6 @@ from bag_fixtures import (
     PERIOD,
     TOPIC,
     Row,
-    bag_of,
     image_row,
     image_rows,
     read_all,
@@ -143,26 +142,6 @@ def test_two_replays_of_a_damaged_compressed_file_name_it_and_are_the_same(runti
     first, second = (tmp_path / name / "replay.json" for name in ("first", "second"))
     assert first.read_bytes() == second.read_bytes()
     assert str(path) in json.loads(first.read_text())["damage"]
-
-
-def test_a_replay_into_the_folder_of_its_bag_can_be_resumed(runtime, tmp_path):
-    path = bag_of(tmp_path, 20)
-    out, settings, steps = path / "result", ReplaySettings(split_frames=7), []
-
-    class Interrupted:
-        name, info, portable_state = runtime.name, runtime.info, runtime.portable_state
-
-        def step(self, image, state):
-            steps.append(1)
-            if len(steps) == 10:
-                raise KeyboardInterrupt
-            return runtime.step(image, state)
-
-    with pytest.raises(KeyboardInterrupt):
-        replay(path, Interrupted(), out, settings)
-    (path / "notes.txt").write_text("a file of the user")
-    (path / ".DS_Store").write_bytes(b"x")
-    assert replay(path, runtime, out, settings, resume=True).frames_now == 13
 
 
 # --- copies --------------------------------------------------------------------------------------

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import sqlite3
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 from rosbags import rosbag1, rosbag2
@@ -24,6 +25,7 @@ from rosbags.interfaces import (
 from rosbags.rosbag2.enums import CompressionFormat, CompressionMode
 from rosbags.rosbag2.metadata import parse_qos
 
+from ..output_files import write_text
 from .bag import BagError
 
 STORAGES = ("mcap", "sqlite3")
@@ -176,12 +178,68 @@ class Ros1Writer:
         self._writer.close()
 
 
-def read_metadata(folder: Path) -> dict[str, Any]:
-    """What metadata.yaml says of a finished folder."""
-    return yaml.safe_load((folder / "metadata.yaml").read_text())["rosbag2_bagfile_information"]
+class NewTopic(NamedTuple):
+    """A topic of a new recording."""
+
+    name: str
+    type: str
+    definition: str
+    type_hash: str
+    qos: Sequence[Qos] = ()
 
 
-def write_metadata(folder: Path, parts: Mapping[str, dict[str, Any]]) -> None:
+class SplitWriter:
+    """A ROS 2 recording in several files, each with all topics, or they would not fit together.
+
+    Args:
+        folder: a new one, for NAME_NNNN.mcap or .db3 and metadata.yaml, which lists the files that
+            are finished. The one that is being written is in a folder beside it.
+        storage: one of `STORAGES`; MCAP is compressed by chunks.
+        topics: of all messages.
+
+    All methods raise OSError if a file cannot be written.
+    """
+
+    def __init__(self, folder: Path, storage: str, topics: Sequence[NewTopic]) -> None:
+        self._folder, self._storage, self._topics = folder, storage, topics
+        self._writer: Ros2Writer | None = None
+        self._parts: dict[str, dict[str, Any]] = {}
+
+    def write(self, topic: str, time: int, data: bytes | memoryview) -> None:
+        """As `Ros2Writer.write`, into the file under way or a new one."""
+        if self._writer is None:
+            compression = "chunk" if self._storage == "mcap" else "none"
+            self._writer = Ros2Writer(self._partial, self._storage, compression)
+            for new in self._topics:
+                self._writer.add(*new)
+        self._writer.write(topic, time, data)
+
+    def finish_part(self) -> None:
+        """Finish the file under way, if there is one."""
+        if self._writer is None:
+            return
+        self._writer.close()
+        self._writer = None
+        (file,) = (path for path in self._partial.iterdir() if path.name != "metadata.yaml")
+        name = f"{self._folder.name}_{len(self._parts):04d}{file.suffix}"
+        text = (self._partial / "metadata.yaml").read_text()
+        self._parts[name] = yaml.safe_load(text)["rosbag2_bagfile_information"]
+        self._folder.mkdir(exist_ok=True)
+        file.replace(self._folder / name)
+        shutil.rmtree(self._partial)
+        _write_metadata(self._folder, self._parts)
+
+    def abort(self) -> None:
+        """As `Ros2Writer.abort`."""
+        if self._writer is not None:
+            self._writer.abort()
+
+    @property
+    def _partial(self) -> Path:
+        return self._folder.with_name(f"{self._folder.name}_partial")
+
+
+def _write_metadata(folder: Path, parts: Mapping[str, dict[str, Any]]) -> None:
     """Write the metadata.yaml of a recording in parts.
 
     Args:
@@ -217,6 +275,4 @@ def write_metadata(folder: Path, parts: Mapping[str, dict[str, Any]]) -> None:
         "files": files,
     }
     text = yaml.safe_dump({"rosbag2_bagfile_information": whole}, sort_keys=False)
-    temporary = folder / "metadata.yaml.tmp"
-    temporary.write_text(text)
-    temporary.replace(folder / "metadata.yaml")
+    write_text(folder / "metadata.yaml", text)

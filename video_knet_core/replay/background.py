@@ -7,7 +7,6 @@ from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
-Result = TypeVar("Result")
 Item = TypeVar("Item")
 
 AHEAD = 2
@@ -16,7 +15,7 @@ DEPTH = 4
 """Jobs that may wait; each holds an image."""
 
 
-def ahead(items: Generator[Item, None, None]) -> Generator[Item, None, None]:
+def read_ahead(items: Generator[Item, None, None]) -> Generator[Item, None, None]:
     """The items of a generator, which runs in a thread of its own and is a little ahead.
 
     What it raises comes in its turn. It is closed when this iterator is.
@@ -34,31 +33,27 @@ def ahead(items: Generator[Item, None, None]) -> Generator[Item, None, None]:
         thread.shutdown()
 
 
-class Background:
+class FileThread:
     """One thread that does jobs in the order they come."""
 
     def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="files")
         self._waiting: deque[Future[None]] = deque()
 
-    def later(self, job: Callable[[], None]) -> None:
+    def submit(self, job: Callable[[], None]) -> None:
         """Do a job, after waiting until few others are left; raises what an earlier one raised."""
-        while len(self._waiting) >= DEPTH:
-            self._waiting.popleft().result()
+        self._wait(DEPTH - 1)
         self._waiting.append(self._thread.submit(job))
 
-    def now(self, job: Callable[[], Result]) -> Result:
+    def run(self, job: Callable[[], None]) -> None:
         """Do all jobs and then this one; raises what any of them raises."""
-        while self._waiting:
-            self._waiting.popleft().result()
-        return self._thread.submit(job).result()
+        self.submit(job)
+        self._wait(0)
 
-    def close(self, job: Callable[[], None]) -> None:
-        """Drop the jobs that have not begun, do this last one, and end the thread."""
-        for future in self._waiting:
-            future.cancel()
-        self._waiting.clear()
-        try:
-            self._thread.submit(job).result()
-        finally:
-            self._thread.shutdown()
+    def close(self) -> None:
+        """Drop the jobs that have not begun, and end the thread."""
+        self._thread.shutdown(cancel_futures=True)
+
+    def _wait(self, left: int) -> None:
+        while len(self._waiting) > left:
+            self._waiting.popleft().result()

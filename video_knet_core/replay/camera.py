@@ -24,7 +24,7 @@ from ..bags.definitions import (
     ros2_types,
     vision_types,
 )
-from ..bags.writing import Ros2Writer, offered
+from ..bags.writing import NewTopic, SplitWriter, offered
 from ..config import TrackingConfig
 from ..engine.base import Runtime
 from ..epochs import epoch_of
@@ -35,8 +35,7 @@ from ..predictor import VideoPredictor
 from ..types import PanopticFrame, StageTimes
 from ..visualize import OPACITY
 from .replay_settings import ReplaySettings
-from .report.time_axis import at
-from .report.time_bins import TimeBins
+from .time_bins import TimeBins, at
 
 KINDS = {"instances": INSTANCES, "detections": DETECTIONS} | dict.fromkeys(IMAGE_OUTPUTS, IMAGE)
 """Message type of each output."""
@@ -108,7 +107,6 @@ class CameraReplay:
         self._recording = (*recording, *facts)
         self._settings = settings
         self._decoded = 0
-        self._seen = 0
         self._skipped = 0
         self._convert = Conversions(message_types())
         self._convert_vision = VisionConversions(vision_types())
@@ -129,7 +127,6 @@ class CameraReplay:
 
     def process(self, message: Message, decoded: Decoded | ValueError | None) -> Processed | None:
         """Segment and track an image; None if it is passed over, or cannot be used."""
-        self._seen += 1
         if decoded is None:
             self._skipped += 1
             return None
@@ -165,8 +162,8 @@ class CameraReplay:
         tracking = self.predictor.tracking
         return epoch_of(decoded.image, *self._recording, *first, *engine, tracking)
 
-    def announce(self, writer: Ros2Writer) -> None:
-        """Tell a bag of the topics of `write`."""
+    def topics(self) -> Iterator[NewTopic]:
+        """The topics of `write`."""
         latched = {"class_map": CLASS_MAP}
         if "detections" in self._settings.outputs:
             latched["label_info"] = LABEL_INFO
@@ -174,9 +171,9 @@ class CameraReplay:
         for topic, kind in kinds.items():
             definition, _ = ros2_types().generate_msgdef(kind, ros_version=2)
             qos, type_hash = offered(latched=topic in latched), ros2_types().hash_rihs01(kind)
-            writer.add(f"{self.node}/{topic}", kind, definition, type_hash, qos)
+            yield NewTopic(f"{self.node}/{topic}", kind, definition, type_hash, qos)
 
-    def write(self, result: Processed, time: int, writer: Ros2Writer) -> None:
+    def write(self, result: Processed, time: int, writer: SplitWriter) -> None:
         """Append the outputs to a bag, as received at `time` (ns); the class map comes first."""
         for topic, kind, message in self._messages(result):
             data = ros2_types().serialize_cdr(message, kind, little_endian=True)
@@ -208,29 +205,6 @@ class CameraReplay:
         if "detections" in self._settings.outputs:
             info = self._convert_vision.label_info(header, classes, 0.0)
             yield "label_info", LABEL_INFO, info
-
-    def state(self) -> dict[str, Any]:
-        """All that `restore` needs to go on."""
-        return {
-            "predictor": np.frombuffer(self.predictor.state(), np.uint8),
-            "processed": self.processed,
-            "late": self.late,
-            "failed": self.failed,
-            "failures": self.failures,
-            "left_out": self.left_out.state(),
-            "seen": self._seen,
-            "skipped": self._skipped,
-        }
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """Go on where another replay of the same camera was."""
-        self.predictor.restore(state["predictor"].tobytes())
-        self.processed, self.failed = state["processed"], state["failed"]
-        self.late = state["late"]
-        self.failures = state["failures"]
-        self.left_out.restore(state["left_out"])
-        self._seen, self._skipped = state["seen"], state["skipped"]
-        self._decoded = self._seen
 
     def _fail(self, message: Message, error: Exception) -> None:
         self.failed += 1

@@ -22,7 +22,7 @@ from ..engine.selector import open_runtime
 from ..natural_order import is_hidden, natural_key, natural_order
 from ..output_files import expanded, is_new
 from .bag_replay import replay
-from .journal import FinishedError, frames_kept
+from .job_record import FinishedError
 from .replay_settings import ReplayError, ReplaySettings
 
 _log = logging.getLogger(__name__)
@@ -58,7 +58,7 @@ class JobState(Enum):
     DAMAGED = "damaged"
     """Done up to the damage."""
     FAILED = "failed"
-    """Also the second time. What is there of the results can be resumed."""
+    """Also the second time."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class JobResult:
     job: Job
     state: JobState
     frames: int = 0
-    """In the results, those of earlier runs included."""
+    """In the results."""
     failed: int = 0
     """Images that could not be used."""
     seconds: float = 0.0
@@ -96,7 +96,7 @@ class JobResult:
 
 def failure(job: Job, reason: str, seconds: float = 0.0) -> JobResult:
     """A try that failed."""
-    return JobResult(job, JobState.FAILED, frames_kept(job.out), 0, seconds, reason)
+    return JobResult(job, JobState.FAILED, seconds=seconds, reason=reason)
 
 
 # --- which bags ----------------------------------------------------------------------------------
@@ -156,7 +156,7 @@ def _check_new(jobs: Sequence[Job]) -> None:
     for job in jobs:
         if not is_new(job.out):
             raise ReplayError(
-                f"{job.out} is not empty: --resume goes on with the replays that are there, "
+                f"{job.out} is not empty: --resume does again what is not complete, "
                 "or name another folder"
             )
 
@@ -204,7 +204,7 @@ class JobRunner:
         return self._runtime.name
 
     def replay(self, job: Job) -> JobResult:
-        """Replay a bag, from where an interrupted replay was.
+        """Replay a bag; what an interrupted replay left is replaced.
 
         What is wrong with the bag or its files is told by the result. After any other exception
         the engine may be hurt, and the worker is to be replaced.
@@ -227,7 +227,7 @@ class JobRunner:
         try:
             summary = replay(job.bag, self._runtime, job.out, settings, tracking, resume=True)
         except FinishedError as error:
-            done = error.journal
+            done = error.record
             state = JobState.DAMAGED if done.damage else JobState.DONE_BEFORE
             return JobResult(job, state, done.frames, done.failed, reason=done.damage)
         return JobResult(

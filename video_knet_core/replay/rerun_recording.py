@@ -12,6 +12,7 @@ import numpy as np
 from ..types import NO_CLASS, ClassTable, Track
 from ..visualize import track_color
 from .camera import Processed
+from .job_record import UNFINISHED
 from .replay_settings import ReplayError
 
 APPLICATION = "video_knet"
@@ -22,21 +23,20 @@ BY_STAMP, BY_FRAME = "stamp", "frame"
 
 
 class RerunRecording:
-    """OUT/rerun/NNNN.rrd, a file for each part of the bag, because a file cannot be gone on with.
+    """rerun/NNNN.rrd, a file for each part of the bag.
 
     All have one recording id, so the viewer shows them as one. Each camera has an image, its
     segmentation by class, and a box for each instance with its track id.
 
     Args:
-        out: folder of the replay.
-        unfinished: folder for what is under way.
+        out: folder of the replay; the files are written into OUT/unfinished.
         classes: of the model.
 
     Raises:
         ReplayError: rerun-sdk is not installed.
     """
 
-    def __init__(self, out: Path, unfinished: Path, classes: ClassTable) -> None:
+    def __init__(self, out: Path, classes: ClassTable) -> None:
         try:
             import rerun
         except ModuleNotFoundError:
@@ -44,13 +44,13 @@ class RerunRecording:
                 "--rerun needs rerun-sdk: pip install 'video_knet_ros[rerun]'"
             ) from None
         self._rerun: Any = rerun
-        self._out, self._unfinished = out, unfinished / "part.rrd"
+        self._out = out
         self._classes = classes
         self._stream: Any = None
 
-    def write(self, node: str, result: Processed) -> None:
-        """Add a frame of the camera whose results are below `node`."""
-        stream = self._open()
+    def write(self, node: str, result: Processed, part: int) -> None:
+        """Add a frame of the camera whose results are below `node` to a part of the recording."""
+        stream = self._open(part)
         stamp = np.datetime64(result.frame.stamp, "ns")
         stream.set_time(BY_STAMP, timestamp=stamp)
         stream.set_time(BY_FRAME, sequence=result.number)
@@ -61,28 +61,20 @@ class RerunRecording:
         facts = self._facts(things, result.frame.epoch)
         stream.log(f"{node}/instances", self._boxes(things), facts)
 
-    def finish_part(self, part: int) -> None:
-        """Put the file of a part in its place."""
-        if self._stream is None:
-            return
-        self.close()
-        path = self._out / "rerun" / f"{part:04d}.rrd"
-        path.parent.mkdir(exist_ok=True)
-        self._unfinished.replace(path)
-
     def close(self) -> None:
         """Close the file."""
         stream, self._stream = self._stream, None
         if stream is not None:
             stream.disconnect()
 
-    def _open(self) -> Any:
+    def _open(self, part: int) -> Any:
         """The file under way; each begins with the names and colours of the classes."""
         if self._stream is None:
-            self._unfinished.parent.mkdir(parents=True, exist_ok=True)
+            path = self._out / UNFINISHED / "rerun" / f"{part:04d}.rrd"
+            path.parent.mkdir(exist_ok=True)
             name = uuid.uuid5(uuid.NAMESPACE_URL, self._out.resolve().as_uri())
             self._stream = self._rerun.RecordingStream(APPLICATION, recording_id=name)
-            self._stream.save(self._unfinished)
+            self._stream.save(path)
             classes = [(info.id, info.name, info.color) for info in self._classes]
             none = (NO_CLASS, "no class", (0, 0, 0, 0))
             self._stream.log("/", self._rerun.AnnotationContext([*classes, none]), static=True)

@@ -1,166 +1,162 @@
-"""Charts as inline SVG, stretched to any width; their numbers are told in text beside them."""
+"""Charts over the time of the recording, drawn by Matplotlib as SVG for an HTML page.
+
+The page's style sheet may not be bypassed, so the SVG has no style of its own: colours are
+attributes, which `page.css` replaces in the dark. The same numbers give the same text.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import io
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 
+import matplotlib
 import numpy as np
-from numpy.typing import NDArray
+from markupsafe import Markup
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 
 from ...types import ClassTable
-from ...visualize import track_color
-from .lifelines import Lifeline
-from .markup import Markup, joined, tag, template
-from .stamps import Stamps
-from .time_axis import WIDTH, TimeAxis
-from .time_bins import TimeBins
+from ..time_bins import TimeBins
+from .collect import CameraNotes, Latency, StampNotes
 
-HEIGHT = 200
-LEAST_BAR = 3
-"""Units of width: a track of one frame must be seen."""
-LEAST_SHARE = 0.0005
+SIZE = (10.0, 2.3)
+"""Inches of 72 points."""
+SOFT, ACCENT, P90, P99, LEFT_OUT = "#57606a", "#1f5fa8", "#8a5a00", "#b3261e", "#c77700"
+"""Colours that page.css knows by these numbers."""
+BINS = 120
+"""Of a chart, at most."""
+MINIMUM_SHARE = 0.0005
 """Of all pixels: classes below are not drawn."""
-MARK = 24
-"""Height of the marks of images that were left out."""
-GAP = 4
-"""Of the usual distance of points; where they are farther apart, nothing is drawn between."""
-
-Array = NDArray[np.float64]
-
-
-def hex_color(color: Sequence[int]) -> str:
-    """#rrggbb"""
-    return "#{:02x}{:02x}{:02x}".format(*color)
-
-
-def swatch(color: str) -> Markup:
-    """A little square of a colour."""
-    box = tag("rect", width=12, height=12, rx=3, fill=color)
-    return tag("svg", box, class_="swatch", width=12, height=12, aria_hidden="true")
+_STYLE = {
+    "svg.fonttype": "none",  # text stays text
+    "svg.hashsalt": "video_knet",  # ids of shapes are not random
+    "font.size": 9,
+    "axes.grid": True,
+    "axes.grid.axis": "x",
+    "grid.alpha": 0.35,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    **dict.fromkeys(("axes.edgecolor", "xtick.color", "ytick.color", "grid.color"), SOFT),
+}
 
 
-def track_row(line: Lifeline, name: str, place: Markup, axis: TimeAxis) -> Markup:
-    """The bar of a track: full where it had pixels, thin where it was out of sight.
+@dataclass(frozen=True)
+class TimeAxis:
+    """From the first to the last frame, in seconds of the recording."""
 
-    Args:
-        name: of the class.
-        place: link to a picture of the track.
-    """
-    color = hex_color(track_color(line.track_id))
-    first, last = line.spans[0][0], line.spans[-1][1]
-    thread = tag("rect", **_place(first, last, axis), y=4, height=2, fill=color, opacity=0.55)
-    spans = [tag("rect", **_place(a, b, axis), height=10, fill=color) for a, b in line.spans]
-    gaps = len(spans) - 1
-    return template(
-        "track.html",
-        swatch=swatch(color),
-        name=f"{name} {line.track_id}",
-        place=place,
-        grid=axis.grid(10),
-        bar=joined(thread, *spans),
-        first=axis.label(first),
-        last=axis.label(last),
-        frames=f"{line.frames:,} frame{'s' * (line.frames != 1)} from {line.first_frame:,}",
-        gaps=f", {gaps} gap{'s' * (gaps > 1)}" if gaps else "",
-    )
+    first: float
+    last: float
 
+    @property
+    def length(self) -> float:
+        """Seconds; those of a single frame are 1."""
+        return self.last - self.first or 1.0
 
-def _place(first: float, last: float, axis: TimeAxis) -> dict[str, str]:
-    width = max(axis.x(last) - axis.x(first), LEAST_BAR)
-    left = min(axis.x(first), WIDTH - width)
-    return {"x": f"{left:.1f}", "width": f"{width:.1f}"}
+    def place(self, seconds: float) -> float:
+        """Where a time is, 0..1."""
+        return min(max((seconds - self.first) / self.length, 0.0), 1.0)
+
+    def label(self, seconds: float) -> str:
+        """A time in words, as exact as the axis is."""
+        if self.last < 120:
+            return f"{seconds:.1f} s" if self.length < 60 else f"{seconds:.0f} s"
+        minutes, rest = divmod(round(seconds), 60)
+        hours, minutes = divmod(minutes, 60)
+        return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+    def ticks(self) -> list[float]:
+        """Round times on it."""
+        steps = MaxNLocator(5).tick_values(self.first, self.first + self.length)
+        return [float(seconds) for seconds in steps if self.first <= seconds <= self.last]
 
 
-def share_chart(times: Array, shares: Array, classes: ClassTable, axis: TimeAxis) -> Markup:
-    """Areas [n, 1 + classes] on top of each other; what has no class is what is left white."""
-    edges = np.cumsum(shares[:, 1:], axis=1)
-    areas = []
-    for info in classes:
-        if shares[:, 1 + info.id].mean() < LEAST_SHARE:
-            continue
-        lower, upper = edges[:, info.id] - shares[:, 1 + info.id], edges[:, info.id]
-        path = "".join(_area(times[run], lower[run], upper[run], axis) for run in _runs(times))
-        color = hex_color(info.color)
-        areas.append(tag("path", tag("title", info.name), class_="share", d=path, fill=color))
-    return _chart("Class shares", [*areas, axis.grid(HEIGHT)], ["100 %", "50 %", "0"], axis)
+# `key` tells the charts of one kind on a page from each other.
 
 
-def latency_chart(times: Array, milliseconds: Array, axis: TimeAxis) -> Markup:
-    """Lines [n, 3] of the quantiles 50, 90 and 99 %, in milliseconds from 0 up."""
-    top = _round_up(float(milliseconds.max()))
-    heights = milliseconds / top
-    drawn = [axis.grid(HEIGHT), tag("path", class_="grid", d=f"M0 {HEIGHT // 2}H{WIDTH}")]
-    for column, name in ((2, "p99"), (1, "p90"), (0, "p50")):
-        path = "".join(_line(times[run], heights[run, column], axis) for run in _runs(times))
-        drawn.append(tag("path", tag("title", name), class_=f"line {name}", d=path))
-    labels = [f"{top:g} ms", f"{top / 2:g}", "0"]
-    return _chart("Inference time", drawn, labels, axis)
+def share_chart(notes: CameraNotes, classes: ClassTable, axis: TimeAxis, key: str) -> Markup:
+    """The class shares on top of each other; what has no class stays bare."""
+    edges, shares = notes.shares_over_time(BINS)
+    upper = np.cumsum(shares[:, 1:], axis=1)
+    with _axes(axis, "Class shares", key) as (axes, drawn):
+        for info in classes:
+            share = shares[:, 1 + info.id]
+            if np.nanmean(share) < MINIMUM_SHARE:
+                continue
+            top = upper[:, info.id]
+            color = np.array(info.color) / 255
+            axes.stairs(top, edges, baseline=top - share, fill=True, color=color, linewidth=0)
+        axes.set_ylim(0, 1)
+        axes.yaxis.set_major_formatter(PercentFormatter(1))
+    return drawn[0]
 
 
-def stamp_chart(stamps: Stamps, left_out: TimeBins, axis: TimeAxis) -> Markup:
+def latency_chart(latency: Latency, axis: TimeAxis, key: str) -> Markup:
+    """The quantiles 50, 90 and 99 %."""
+    edges, milliseconds = latency.over_time(BINS)
+    with _axes(axis, "Inference time", key) as (axes, drawn):
+        styles = (("p50", ACCENT, "-"), ("p90", P90, "--"), ("p99", P99, ":"))
+        for values, (name, color, style) in zip(milliseconds.T, styles, strict=True):
+            axes.stairs(values, edges, color=color, linestyle=style, linewidth=1.5, gid=name)
+        axes.set_ylim(bottom=0)
+        axes.yaxis.set_major_formatter(FuncFormatter(_duration))
+    return drawn[0]
+
+
+def stamp_chart(stamps: StampNotes, left_out: TimeBins, axis: TimeAxis, key: str) -> Markup:
     """The largest interval of stamps over time, and marks where something happened."""
-    times, milliseconds = stamps.over_time()
-    top = _round_up(float(np.nanmax([1, stamps.median, *milliseconds])))
-    path = "".join(_line(times[run], milliseconds[run] / top, axis) for run in _runs(times))
-    drawn = [axis.grid(HEIGHT), tag("path", tag("title", "interval"), class_="line p50", d=path)]
-    drawn += [_mark("reset", seconds, HEIGHT, axis) for seconds in stamps.resets]
-    for column, name in enumerate(("failed", "late")):
-        filled = left_out.sums[:, column] > 0
-        drawn += [_mark(name, seconds, MARK, axis) for seconds in left_out.middles[filled]]
-    labels = [_interval(top), _interval(top / 2), "0"]
-    return _chart("Interval of the stamps", drawn, labels, axis)
+    with _axes(axis, "Interval of the stamps", key) as (axes, drawn):
+        edges, milliseconds = stamps.over_time(BINS)
+        axes.stairs(milliseconds, edges, color=ACCENT, linewidth=1.5, baseline=None)
+        for seconds in stamps.resets:
+            axes.axvline(seconds, color=P99, linewidth=1.5, gid="mark reset")
+        for column, (name, color) in enumerate((("failed", LEFT_OUT), ("late", SOFT))):
+            for seconds in left_out.middles[left_out.sums[:, column] > 0]:
+                axes.axvline(seconds, 0.88, 1, color=color, linewidth=2, gid=f"mark {name}")
+        axes.set_ylim(0, 1.1 * float(np.nanmax([1, stamps.median, *milliseconds])))
+        axes.yaxis.set_major_formatter(FuncFormatter(_duration))
+    return drawn[0]
 
 
-def _mark(name: str, seconds: float, height: int, axis: TimeAxis) -> Markup:
-    title = tag("title", f"{name} at {axis.label(seconds)}")
-    return tag("path", title, class_=f"mark {name}", d=f"M{axis.x(seconds):.1f} 0v{height}")
-
-
-def _interval(milliseconds: float) -> str:
+def _duration(milliseconds: float, _: int) -> str:
     return f"{milliseconds:g} ms" if milliseconds < 1000 else f"{milliseconds / 1e3:g} s"
 
 
-def _chart(name: str, drawn: Sequence[Markup], labels: Sequence[str], axis: TimeAxis) -> Markup:
-    return template(
-        "chart.html",
-        name=name,
-        labels=joined(*(tag("span", label) for label in labels)),
-        drawn=joined(*drawn),
-        width=WIDTH,
-        height=HEIGHT,
-        axis=axis.drawn(),
-    )
+@contextmanager
+def _axes(axis: TimeAxis, name: str, key: str) -> Iterator[tuple[Axes, list[Markup]]]:
+    """Axes to draw into; the list holds the SVG afterwards."""
+    drawn: list[Markup] = []
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=SIZE, layout="constrained")
+        axes = figure.add_subplot()
+        yield axes, drawn
+        axes.set_xlim(axis.first, axis.first + axis.length)
+        axes.xaxis.set_major_locator(MaxNLocator(6))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda seconds, _: axis.label(seconds)))
+        axes.yaxis.set_major_locator(MaxNLocator(4))
+        drawn.append(_svg(figure, f"{name} over time", f"{name}-{key}-".replace(" ", "-")))
 
 
-def _runs(times: Array) -> Iterator[slice]:
-    """Points without a gap between them."""
-    steps = np.diff(times)
-    usual = np.median(steps) if len(steps) else 0.0
-    ends = [*(np.flatnonzero(steps > GAP * usual) + 1).tolist(), len(times)]
-    for start, end in zip([0, *ends], ends, strict=False):
-        yield slice(start, end)
+def _svg(figure: Figure, label: str, prefix: str) -> Markup:
+    """The SVG element of a figure, of which a page may hold several.
+
+    Styles become attributes, ids of groups become classes, and all other ids begin with `prefix`.
+    """
+    file = io.StringIO()
+    names = dict.fromkeys(("Creator", "Date", "Format", "Type"))  # else they come as metadata
+    figure.savefig(file, format="svg", transparent=True, metadata=names)
+    text = file.getvalue()
+    text = re.sub(r"<style.*?</style>|<!--.*?-->", "", text, flags=re.DOTALL)
+    text = re.sub(r' (xmlns|xmlns:xlink|width|height)="[^"]*(/\S*|pt)"', "", text)
+    text = re.sub(r'style="([^"]*)"', lambda match: _attributes(match[1]), text)
+    text = text[text.index("<svg") :].replace('<g id="', '<g class="')
+    text = re.sub(r'( id="|href="#|url\(#)', rf"\1{prefix}", text)
+    return Markup(text.replace("<svg", f'<svg role="img" aria-label="{label}"', 1))
 
 
-def _area(times: Array, lower: Array, upper: Array, axis: TimeAxis) -> str:
-    forth, back = _points(times, upper, axis), _points(times, lower, axis)
-    return f"M{'L'.join([*forth, *back[::-1]])}Z"
-
-
-def _line(times: Array, heights: Array, axis: TimeAxis) -> str:
-    return f"M{'L'.join(_points(times, heights, axis))}"
-
-
-def _points(times: Array, heights: Array, axis: TimeAxis) -> list[str]:
-    """Coordinates of points at a height of 0..1; one that is alone becomes two, to be seen."""
-    x = np.array([axis.x(seconds) for seconds in times])
-    if len(x) == 1:
-        x, heights = x[0] + np.array([-0.5, 0.5]) * LEAST_BAR, np.repeat(heights, 2)
-    return [f"{a:.1f} {b:.1f}" for a, b in zip(x, (1 - heights) * HEIGHT, strict=True)]
-
-
-def _round_up(value: float) -> float:
-    """To a round number with a round half."""
-    power = 10.0 ** np.floor(np.log10(value))
-    return float(
-        next(power * step for step in (1, 1.2, 1.6, 2, 3, 4, 6, 8, 10) if step >= value / power)
-    )
+def _attributes(style: str) -> str:
+    pairs = (rule.split(":", 1) for rule in style.split(";") if ":" in rule)
+    return " ".join(f'{key.strip()}="{value.strip()}"' for key, value in pairs)

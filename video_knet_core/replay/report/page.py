@@ -4,82 +4,194 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Callable
-from pathlib import Path
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from typing import Any
+
+import jinja2
 
 from ... import __version__
-from . import sections, summary
-from .markup import Markup, joined, tag, template, text_of
-from .report import Outcome, Report
-from .time_axis import TimeAxis
-from .time_bins import TimeBins
+from ...output_files import write_text
+from ...visualize import track_color
+from ..time_bins import TimeBins
+from .charts import TimeAxis, latency_chart, share_chart, stamp_chart
+from .collect import MINIMUM_MS, CameraNotes, Picture, ReplayReport, StampNotes, quantiles
+from .track_timeline import TrackSpans
 
 NAME = "report.html"
+MINIMUM_BAR = 0.3
+"""Percent of the width: a track of one frame must be seen."""
 
 
-def write_page(report: Report, outcome: Outcome, out: Path) -> None:
-    """Make OUT/report.html, in one step; OSError if it cannot be written."""
-    temporary = out / f"{NAME}.tmp"
-    text = page(report, outcome)
-    temporary.write_text(
-        text, encoding="utf-8", errors="replace"
-    )  # names of files may be any bytes
-    temporary.replace(out / NAME)
+@dataclass(frozen=True)
+class ReplayOutcome:
+    """What is known after the last frame."""
+
+    failures: dict[str, tuple[int, list[str]]]
+    """Topic -> images that could not be used, and the reasons of the first of them."""
+    damage: str
+    """Where and why the bag could be read no further; empty if all of it could."""
+    late: dict[str, int] = field(default_factory=dict)
+    """Topic -> images left out because they came after one with a later stamp."""
+    left_out: dict[str, TimeBins] = field(default_factory=dict)
+    """Topic -> when images were left out: [bins, 2], failed ones and late ones."""
 
 
-def page(report: Report, outcome: Outcome) -> Markup:
+def write_page(report: ReplayReport, outcome: ReplayOutcome) -> None:
+    """Write report.html; OSError if it cannot be written."""
+    text = page(report, outcome)  # names of files may be any bytes
+    write_text(report.out / NAME, text.encode(errors="replace").decode())
+
+
+def page(report: ReplayReport, outcome: ReplayOutcome) -> str:
     """The whole of it. Elements of class "timing" tell of this run, the others of its results."""
-    facts, axis = report.facts, _axis(report)
-    style, script = Markup(text_of("page.css")), Markup(text_of("page.js"))
-    return template(
-        "page.html",
-        style=style,
-        style_hash=_hash(style),
-        script=script,
-        script_hash=_hash(script),
-        bag=facts.bag,
-        model=facts.model,
-        backend=facts.backend,
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader(__package__),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "plural": _plural,
+        "duration": _duration,
+        "ms": _milliseconds,
+        "hash": _hash,
+        "base64": lambda data: base64.b64encode(data).decode(),
+        "hex": lambda color: "#{:02x}{:02x}{:02x}".format(*color),
+    }
+    axis = _axis(report)
+    cameras = [
+        _camera(report, outcome, number, topic, axis) for number, topic in enumerate(report.cameras)
+    ]
+    pictures = [
+        (picture, camera) for camera in cameras for picture in camera["notes"].pictures.kept
+    ]
+    return environment.get_template("page.html").render(
+        style=environment.get_template("page.css").render(),
+        script=environment.get_template("page.js").render(),
         version=__version__,
-        warnings=summary.warnings(outcome),
-        tiles=summary.tiles(report, outcome, axis),
-        cameras=summary.camera_rows(report, outcome),
-        facts=summary.facts_list(report, axis),
-        frames=sections.frames(report, axis),
-        tracks=_each(report, lambda topic: sections.tracks(report, topic, axis)),
-        stamps=_each(report, lambda topic: _stamps(report, outcome, topic, axis)),
-        shares=_each(
-            report, lambda topic: sections.shares(report.cameras[topic], facts.classes, axis)
-        ),
-        legend=sections.legend(report),
-        unseen=sections.unseen(report),
-        latency=_each(report, lambda topic: sections.latency(report.cameras[topic], axis)),
+        facts=report.facts,
+        start=datetime.fromtimestamp(report.facts.start * 1e-9 + axis.first, timezone.utc),
+        outcome=outcome,
+        report=report,
+        axis=axis,
+        cameras=cameras,
+        pictures=sorted(pictures, key=lambda pair: pair[0].seconds),
+        anchor=_anchor,
     )
 
 
-def _stamps(report: Report, outcome: Outcome, topic: str, axis: TimeAxis) -> Markup:
-    left_out, late = outcome.left_out.get(topic, TimeBins(2)), outcome.late.get(topic, 0)
-    return sections.stamps(report, topic, left_out, late, axis)
+def _camera(
+    report: ReplayReport, outcome: ReplayOutcome, number: int, topic: str, axis: TimeAxis
+) -> dict[str, Any]:
+    """What the page has of a camera; charts only if it has frames."""
+    notes, classes = report.cameras[topic], report.facts.classes
+    late = outcome.late.get(topic, 0)
+    found = {
+        "topic": topic,
+        "node": report.facts.nodes[topic],
+        "number": number,
+        "notes": notes,
+        "left_out": outcome.failures[topic][0] + late,
+        "late": late,
+        "p50": quantiles(notes.latency.histogram)[0],
+    }
+    if notes.frames:
+        key, left_out = str(number), outcome.left_out.get(topic, TimeBins(2))
+        found |= {
+            "tracks": [_track_row(notes, number, track, axis) for track in notes.tracks.longest()],
+            "stamp_notes": [*_stamp_notes(notes.stamps, axis)],
+            "stamps": stamp_chart(notes.stamps, left_out, axis, key),
+            "shares": share_chart(notes, classes, axis, key),
+            "latency": latency_chart(notes.latency, axis, key),
+        }
+    return found
 
 
-def _axis(report: Report) -> TimeAxis:
+def _track_row(
+    notes: CameraNotes, camera: int, track: TrackSpans, axis: TimeAxis
+) -> dict[str, Any]:
+    """A track with its bars, and the picture with it or else the one that is nearest in time."""
+    showing = notes.pictures.showing(track)
+    picture = showing or notes.pictures.nearest(track.spans[0][0])
+    first, last = track.spans[0][0], track.spans[-1][1]
+    return {
+        "track": track,
+        "color": track_color(track.track_id),
+        "whole": _bar(first, last, axis),
+        "bars": [_bar(a, b, axis) for a, b in track.spans],
+        "first": axis.label(first),
+        "last": axis.label(last),
+        "picture": _anchor(camera, picture),
+        "picture_title": ("First picture with it" if showing else "No picture has it; the nearest")
+        + f": {axis.label(picture.seconds)}, frame {picture.number:,}",
+    }
+
+
+def _bar(first: float, last: float, axis: TimeAxis) -> tuple[str, str]:
+    """Left end and width of a bar in percent."""
+    width = max(100 * (axis.place(last) - axis.place(first)), MINIMUM_BAR)
+    return f"{min(100 * axis.place(first), 100 - width):.2f}", f"{width:.2f}"
+
+
+def _stamp_notes(found: StampNotes, axis: TimeAxis) -> Iterator[str]:
+    """Sentences about the intervals, the gaps and the resets."""
+    if not math.isfinite(found.median):
+        yield "One frame has no interval."
+    elif found.median <= MINIMUM_MS:
+        yield "The median interval is 0: the stamps stand still, or come in bunches."
+    else:
+        yield f"The median interval is {found.median:.3g} ms ({1e3 / found.median:.3g} Hz)."
+    gaps, resets = found.gaps(), found.reset_count
+    if gaps:
+        words = ", ".join(f"{gap.interval:.3g} s until {axis.label(gap.seconds)}" for gap in gaps)
+        yield f"{_plural(len(gaps), 'gap')}: {words}."
+    if len(gaps) > 1:
+        yield f"The longest is {max(gaps).interval:.3g} s."
+    if resets:
+        words = ", ".join(axis.label(seconds) for seconds in found.resets)
+        more = ", ..." if resets > len(found.resets) else ""
+        yield f"The tracker was reset {_plural(resets, 'time')}: at {words}{more}."
+    if not gaps and not resets:
+        yield "There are no gaps and no resets."
+
+
+def _axis(report: ReplayReport) -> TimeAxis:
     """From the first frame of any camera to the last one."""
     filled = [notes for notes in report.cameras.values() if notes.frames]
     first = min((notes.first for notes in filled), default=0.0)
     return TimeAxis(first, max((notes.last for notes in filled), default=first))
 
 
-def _each(report: Report, draw: Callable[[str], Markup]) -> Markup:
-    """A section of each camera, under its name if there are several."""
-    several = len(report.cameras) > 1
-    parts = []
-    for topic, notes in report.cameras.items():
-        drawn = draw(topic) if notes.frames else tag("p", "No frames.", class_="note")
-        parts += [tag("h3", topic), drawn] if several else [drawn]
-    return joined(*parts)
+def _anchor(camera: int, picture: Picture) -> str:
+    """By which a picture of a camera can be linked to."""
+    return f"frame-{camera}-{picture.number}"
+
+
+def _plural(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'s' * (count != 1)}"
+
+
+def _duration(seconds: float) -> str:
+    """To a tenth of a second below two minutes."""
+    if seconds < 120:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+def _milliseconds(value: float) -> str:
+    """With three digits, or all before the point."""
+    if not math.isfinite(value):
+        return "no"
+    return f"{value:.3g}" if value < 100 else f"{value:,.0f}"
 
 
 def _hash(content: str) -> str:
-    """By which a browser knows the only style and the only script that it may heed."""
+    """By which a browser knows the only style and the only script that it may use."""
     digest = hashlib.sha256(content.encode()).digest()
     return f"sha256-{base64.b64encode(digest).decode()}"

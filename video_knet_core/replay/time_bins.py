@@ -13,11 +13,15 @@ FIRST_WIDTH = 1 / 16
 """Seconds of a bin at first."""
 
 
+def at(seconds: float) -> str:
+    """A time of the recording as `--start` takes it, to the millisecond."""
+    return f"{seconds:.3f}".rstrip("0").rstrip(".") + " s"
+
+
 class TimeBins:
     """Rows of numbers, summed in bins of time.
 
-    All bins are of one width, which doubles whenever a time lies behind the last bin. So the sums
-    depend on what was added and not on how often the bins were stored in between.
+    All bins are of one width, which doubles whenever a time lies behind the last bin.
 
     Args:
         columns: numbers in a row.
@@ -27,14 +31,11 @@ class TimeBins:
 
     def __init__(self, columns: int, dtype: type = np.float64, combine: np.ufunc = np.add) -> None:
         self._combine = combine
+        self._empty = 0 if combine is np.add else -np.inf
         self.width = FIRST_WIDTH
         """Seconds of a bin."""
         self.sums: NDArray[Any] = np.full((MOST_BINS, columns), self._empty, dtype)
         """[bins, columns]"""
-
-    @property
-    def _empty(self) -> float:
-        return 0 if self._combine is np.add else -np.inf
 
     @property
     def middles(self) -> NDArray[np.float64]:
@@ -47,13 +48,18 @@ class TimeBins:
             self._double()
         return self.sums[max(int(seconds / self.width), 0)]
 
-    def state(self) -> dict[str, Any]:
-        """All that `restore` needs."""
-        return {"width": self.width, "sums": self.sums}
+    def grouped(self, most: int = MOST_BINS) -> tuple[NDArray[np.float64], NDArray[Any]]:
+        """Edges [n + 1] in seconds and sums [n, columns] of at most `most` wider bins.
 
-    def restore(self, state: dict[str, Any]) -> None:
-        """Go on where others were."""
-        self.width, self.sums = state["width"], state["sums"]
+        They reach from the first bin that has something to the last one.
+        """
+        (filled,) = np.nonzero((self.sums != self._empty).any(axis=1))
+        if not len(filled):
+            return np.zeros(1), self.sums[:0]
+        first, end = filled[0], filled[-1] + 1
+        starts = np.arange(first, end, math.ceil((end - first) / max(most, 1)))
+        groups = self._combine.reduceat(self.sums[:end], starts, axis=0)
+        return np.append(starts, end) * self.width, groups
 
     def _double(self) -> None:
         pairs = self._combine.reduce(
@@ -61,18 +67,3 @@ class TimeBins:
         )
         self.sums = np.concatenate([pairs, np.full_like(pairs, self._empty)])
         self.width *= 2
-
-
-def grouped(sums: NDArray[Any], most: int) -> NDArray[Any]:
-    """Neighbouring bins [n, columns] summed up to at most `most`; those without anything left out.
-
-    The first column counts what is in a bin.
-    """
-    (filled,) = np.nonzero(sums[:, 0])
-    if not len(filled):
-        return sums[:0]
-    first, last = filled[0], filled[-1]
-    size = math.ceil((last - first + 1) / max(most, 1))
-    starts = np.arange(first, last + 1, size)
-    groups = np.add.reduceat(sums[: last + 1], starts, axis=0)
-    return groups[groups[:, 0] > 0]
