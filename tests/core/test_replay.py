@@ -957,7 +957,7 @@ def test_make_bag_that_cannot_end_or_has_another_name_is_refused(tmp_path, capsy
     command = ["make-bag", "synthetic", "--out", str(tmp_path / "bag")]
     assert "never ends: give --max-frames" in failure(command, capsys)
     command += ["--max-frames", "1", "--format", "ros1"]
-    assert "must be called NAME.bag, found bag" in failure(command, capsys)
+    assert "expected NAME.bag for ros1, got bag" in failure(command, capsys)
 
 
 @pytest.mark.slow

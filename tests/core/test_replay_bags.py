@@ -94,7 +94,7 @@ def test_a_camera_without_images_in_the_chosen_time_is_named(runtime, tmp_path, 
     "settings",
     [
         ReplaySettings(start=100.0),
-        ReplaySettings(start=1e300),
+        ReplaySettings(start=1e9),
         ReplaySettings(start=0.92, duration=0.05),
         ReplaySettings(duration=0.0),
     ],
@@ -110,7 +110,7 @@ def test_a_choice_without_any_image_is_an_error_and_writes_nothing(settings, run
 
 def test_a_duration_behind_the_end_is_all_there_is(runtime, tmp_path):
     path = write_mcap(tmp_path / "a.mcap", image_rows(10))
-    assert replay(path, runtime, tmp_path / "out", ReplaySettings(duration=1e300)).frames == 10
+    assert replay(path, runtime, tmp_path / "out", ReplaySettings(duration=1e9)).frames == 10
 
 
 @pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
