@@ -20,12 +20,12 @@ import onnxruntime
 from video_knet_core.engine.tensorrt import cuda
 from video_knet_core.engine.tensorrt.cuda import (
     CudaError,
+    CudaGraph,
+    CudaStream,
     Device,
     DeviceMemory,
     Gpu,
-    Graph,
     PinnedMemory,
-    Stream,
 )
 
 PLAN = b"HOSTPLAN"
@@ -42,10 +42,12 @@ class HostDevice(Device):
 
     library = "host"
     can_capture = True
-    gpu = Gpu("Host GPU", (8, 9))
+
+    @classmethod
+    def find_gpu(cls) -> Gpu:
+        return Gpu("Host GPU", (8, 9))
 
     def __init__(self, log: list[str], failing: set[str]) -> None:
-        super().__init__()
         self.log = log
         self.failing = failing
         self.left = False
@@ -55,6 +57,10 @@ class HostDevice(Device):
         self._recording: dict[int, list] = {}
         self._queues: dict[int, list] = {}
         self._streams = 0
+        super().__init__()
+
+    def _push_context(self) -> None:
+        pass
 
     def _enter(self, name: str) -> None:
         assert threading.current_thread() is self._thread, f"{name} from another thread"
@@ -94,33 +100,33 @@ class HostDevice(Device):
         self._releases[memory] = lambda: None
         return memory
 
-    def stream(self) -> Stream:
+    def stream(self) -> CudaStream:
         self._enter("stream")
         self._streams += 1
-        stream = Stream(self._streams, None)
+        stream = CudaStream(self._streams, None)
         self._queues[stream.handle] = []
         self._releases[stream] = lambda: self._queues.pop(stream.handle)
         return stream
 
-    def upload(self, address: int, source: np.ndarray, stream: Stream) -> None:
+    def upload(self, address: int, source: np.ndarray, stream: CudaStream) -> None:
         self._enter("upload")
         assert source.base is not None, "not pinned"
         target = self.view(address, source.nbytes)
         self.submit(stream.handle, lambda: np.copyto(target, source))
 
-    def download(self, target: np.ndarray, address: int, stream: Stream) -> None:
+    def download(self, target: np.ndarray, address: int, stream: CudaStream) -> None:
         self._enter("download")
         source = self.view(address, target.nbytes)
         self.submit(stream.handle, lambda: np.copyto(target, source))
 
-    def synchronize(self, stream: Stream) -> None:
+    def synchronize(self, stream: CudaStream) -> None:
         assert stream.handle not in self._recording, "waits for a stream that captures"
         queue = self._queues[stream.handle]
         while queue:
             queue.pop(0)()
         self._enter("synchronize")  # a fault in the work is told when it is waited for
 
-    def capture(self, stream: Stream, work) -> Graph:
+    def capture(self, stream: CudaStream, work) -> CudaGraph:
         self._enter("capture")
         self.log.append("capture")
         self._recording[stream.handle] = recorded = []
@@ -128,11 +134,11 @@ class HostDevice(Device):
             work()
         finally:
             del self._recording[stream.handle]
-        graph = Graph(recorded)
+        graph = CudaGraph(recorded)
         self._releases[graph] = recorded.clear
         return graph
 
-    def launch(self, graph: Graph, stream: Stream) -> None:
+    def launch(self, graph: CudaGraph, stream: CudaStream) -> None:
         self._enter("launch")
         assert graph in self._releases, "a graph that was freed"
         self.log.append("launch")
@@ -143,7 +149,7 @@ class HostDevice(Device):
             assert threading.current_thread() is self._thread, "freed from another thread"
         super().free(*resources)
 
-    def _leave(self) -> None:
+    def _pop_context(self) -> None:
         self._enter("leave")
         assert not self.engines, "an engine outlives its device"
         self.left = True
@@ -160,7 +166,7 @@ class HostGpu:
         self.trt = host_tensorrt(self, version)
         names = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
         monkeypatch.setitem(sys.modules, names[flavour], self.trt)
-        monkeypatch.setattr(cuda, "find_gpu", lambda: HostDevice.gpu)
+        monkeypatch.setattr(cuda, "find_gpu", HostDevice.find_gpu)
         monkeypatch.setattr(cuda, "open_device", self._open_device)
 
     def _open_device(self) -> HostDevice:

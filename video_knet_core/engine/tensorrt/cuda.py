@@ -11,10 +11,9 @@ import contextlib
 import ctypes
 import importlib.util
 import logging
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,7 +59,7 @@ class PinnedMemory:
 
 
 @dataclass(eq=False)
-class Stream:
+class CudaStream:
     """A queue of work on the device; `handle` is what other libraries take."""
 
     handle: int
@@ -68,119 +67,33 @@ class Stream:
 
 
 @dataclass(frozen=True, eq=False)
-class Graph:
+class CudaGraph:
     """Captured work that one call launches."""
 
     raw: Any
 
 
-Resource = DeviceMemory | PinnedMemory | Stream | Graph
+Resource = DeviceMemory | PinnedMemory | CudaStream | CudaGraph
 
 
-class Device(ABC):
-    """A GPU with its primary context current on the thread that opened it."""
+class Device:
+    """A GPU, through cuda-bindings, with its primary context current on the thread that opened it.
 
-    library: ClassVar[str]
-    can_capture: ClassVar[bool]
+    Raises:
+        BackendError: no library for CUDA, no driver or no GPU; the message names it.
+    """
+
+    library = "cuda-bindings"
+    can_capture = True
     """Whether `capture` works."""
-    gpu: Gpu
 
     def __init__(self) -> None:
         self._releases: dict[Resource, Callable[[], object]] = {}
         self._closed = False
-
-    @abstractmethod
-    def allocate(self, size: int) -> DeviceMemory:
-        """Memory of `size` bytes, not initialised."""
-
-    @abstractmethod
-    def pinned(self, size: int) -> PinnedMemory:
-        """Pinned host memory of `size` bytes, not initialised."""
-
-    @abstractmethod
-    def stream(self) -> Stream:
-        """A stream that does not wait for the default stream."""
-
-    @abstractmethod
-    def upload(self, address: int, source: NDArray[np.uint8], stream: Stream) -> None:
-        """Queue a copy of pinned bytes to the device."""
-
-    @abstractmethod
-    def download(self, target: NDArray[np.uint8], address: int, stream: Stream) -> None:
-        """Queue a copy from the device into pinned bytes."""
-
-    @abstractmethod
-    def synchronize(self, stream: Stream) -> None:
-        """Wait until all that was queued is done; raises what went wrong in it."""
-
-    @abstractmethod
-    def capture(self, stream: Stream, work: Callable[[], None]) -> Graph:
-        """Record what `work` queues on the stream, without running it."""
-
-    @abstractmethod
-    def launch(self, graph: Graph, stream: Stream) -> None:
-        """Queue the recorded work."""
-
-    @abstractmethod
-    def _leave(self) -> None:
-        """Give the context back."""
-
-    def free(self, *resources: Resource) -> None:
-        """Free what this device gave out; what is free already stays so."""
-        for resource in resources:
-            release = self._releases.pop(resource, None)
-            if release is None:
-                continue
-            try:
-                release()
-            except CudaError as error:  # after a fault on the device nothing can be freed any more
-                _log.warning("a %s could not be freed: %s", type(resource).__name__, str(error))
-
-    def close(self) -> None:
-        """Free all that is left, the newest first, and give the context back, once."""
-        if self._closed:
-            return
-        self._closed = True
-        self.free(*reversed(list(self._releases)))
-        try:
-            self._leave()
-        except CudaError as error:
-            _log.warning("the CUDA context could not be given back: %s", str(error))
-
-
-def open_device() -> Device:
-    """Make the GPU ready on this thread.
-
-    Raises:
-        BackendError: no library for CUDA, no driver or no GPU; the message says which.
-    """
-    return _device_class()()
-
-
-def find_gpu() -> Gpu:
-    """The GPU that `open_device` opens, without opening it; BackendError as there."""
-    return _device_class().find_gpu()
-
-
-def _device_class() -> type[_PyCudaDevice] | type[_BindingsDevice]:
-    if importlib.util.find_spec("pycuda"):
-        return _PyCudaDevice
-    if importlib.util.find_spec("cuda") and importlib.util.find_spec("cuda.bindings"):
-        return _BindingsDevice
-    raise BackendError(
-        "needs PyCUDA or cuda-bindings: pip install cuda-bindings (docs/engine.md says which)"
-    )
-
-
-class _BindingsDevice(Device):
-    """Through cuda-bindings, whose calls return an error code and results."""
-
-    library = "cuda-bindings"
-    can_capture = True
-
-    def __init__(self) -> None:
-        super().__init__()
         self.gpu = self.find_gpu()
+        self._push_context()
+
+    def _push_context(self) -> None:
         self._raw_device = self._call("cuDeviceGet", 0)
         context = self._call("cuDevicePrimaryCtxRetain", self._raw_device)
         try:
@@ -189,9 +102,13 @@ class _BindingsDevice(Device):
             self._call("cuDevicePrimaryCtxRelease", self._raw_device)
             raise
 
+    def _pop_context(self) -> None:
+        self._call("cuCtxPopCurrent")
+        self._call("cuDevicePrimaryCtxRelease", self._raw_device)
+
     @classmethod
     def find_gpu(cls) -> Gpu:
-        """See `find_gpu` of the module."""
+        """The GPU, without opening it."""
         cls._call("cuInit", 0)
         device = cls._call("cuDeviceGet", 0)
         name = cls._call("cuDeviceGetName", 256, device)
@@ -227,33 +144,40 @@ class _BindingsDevice(Device):
         return results[0] if results else None
 
     def allocate(self, size: int) -> DeviceMemory:
+        """Memory of `size` bytes, not initialised."""
         raw = self._call("cuMemAlloc", size)
         memory = DeviceMemory(int(raw), size)
         self._releases[memory] = lambda: self._call("cuMemFree", raw)
         return memory
 
     def pinned(self, size: int) -> PinnedMemory:
+        """Pinned host memory of `size` bytes, not initialised."""
         pointer = int(self._call("cuMemHostAlloc", size, 0))
         memory = PinnedMemory(np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(pointer)))
         self._releases[memory] = lambda: self._call("cuMemFreeHost", pointer)
         return memory
 
-    def stream(self) -> Stream:
+    def stream(self) -> CudaStream:
+        """A stream that does not wait for the default stream."""
         raw = self._call("cuStreamCreate", STREAM_NON_BLOCKING)
-        stream = Stream(int(raw), raw)
+        stream = CudaStream(int(raw), raw)
         self._releases[stream] = lambda: self._call("cuStreamDestroy", raw)
         return stream
 
-    def upload(self, address: int, source: NDArray[np.uint8], stream: Stream) -> None:
+    def upload(self, address: int, source: NDArray[np.uint8], stream: CudaStream) -> None:
+        """Queue a copy of pinned bytes to the device."""
         self._call("cuMemcpyHtoDAsync", address, source.ctypes.data, source.nbytes, stream.raw)
 
-    def download(self, target: NDArray[np.uint8], address: int, stream: Stream) -> None:
+    def download(self, target: NDArray[np.uint8], address: int, stream: CudaStream) -> None:
+        """Queue a copy from the device into pinned bytes."""
         self._call("cuMemcpyDtoHAsync", target.ctypes.data, address, target.nbytes, stream.raw)
 
-    def synchronize(self, stream: Stream) -> None:
+    def synchronize(self, stream: CudaStream) -> None:
+        """Wait until all that was queued is done; raises what went wrong in it."""
         self._call("cuStreamSynchronize", stream.raw)
 
-    def capture(self, stream: Stream, work: Callable[[], None]) -> Graph:
+    def capture(self, stream: CudaStream, work: Callable[[], None]) -> CudaGraph:
+        """Record what `work` queues on the stream, without running it."""
         # thread-local: what other threads do meanwhile, as torch may, does not spoil the capture
         mode = self._driver().CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
         self._call("cuStreamBeginCapture", stream.raw, mode)
@@ -268,16 +192,35 @@ class _BindingsDevice(Device):
             raw = self._call("cuGraphInstantiate", recorded, 0)
         finally:
             self._call("cuGraphDestroy", recorded)
-        graph = Graph(raw)
+        graph = CudaGraph(raw)
         self._releases[graph] = lambda: self._call("cuGraphExecDestroy", raw)
         return graph
 
-    def launch(self, graph: Graph, stream: Stream) -> None:
+    def launch(self, graph: CudaGraph, stream: CudaStream) -> None:
+        """Queue the recorded work."""
         self._call("cuGraphLaunch", graph.raw, stream.raw)
 
-    def _leave(self) -> None:
-        self._call("cuCtxPopCurrent")
-        self._call("cuDevicePrimaryCtxRelease", self._raw_device)
+    def free(self, *resources: Resource) -> None:
+        """Free what this device gave out; what is free already stays so."""
+        for resource in resources:
+            release = self._releases.pop(resource, None)
+            if release is None:
+                continue
+            try:
+                release()
+            except CudaError as error:  # after a fault on the device nothing can be freed any more
+                _log.warning("a %s could not be freed: %s", type(resource).__name__, str(error))
+
+    def close(self) -> None:
+        """Free all that is left, the newest first, and give the context back, once."""
+        if self._closed:
+            return
+        self._closed = True
+        self.free(*reversed(list(self._releases)))
+        try:
+            self._pop_context()
+        except CudaError as error:
+            _log.warning("the CUDA context could not be given back: %s", str(error))
 
 
 class _PyCudaDevice(Device):
@@ -286,16 +229,13 @@ class _PyCudaDevice(Device):
     library = "PyCUDA"
     can_capture = False
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.gpu = self.find_gpu()
+    def _push_context(self) -> None:
         with self._errors() as driver:
             self._context = driver.Device(0).retain_primary_context()
             self._context.push()
 
     @classmethod
     def find_gpu(cls) -> Gpu:
-        """See `find_gpu` of the module."""
         with cls._errors() as driver:
             driver.init()
             device = driver.Device(0)
@@ -335,36 +275,50 @@ class _PyCudaDevice(Device):
         with self._errors():
             allocation.free()
 
-    def stream(self) -> Stream:
+    def stream(self) -> CudaStream:
         with self._errors() as driver:
             raw = driver.Stream(STREAM_NON_BLOCKING)
-        stream = Stream(raw.handle, raw)
+        stream = CudaStream(raw.handle, raw)
         self._releases[stream] = lambda: self._drop(stream)
         return stream
 
     @staticmethod
-    def _drop(stream: Stream) -> None:
+    def _drop(stream: CudaStream) -> None:
         stream.raw = None  # PyCUDA destroys it with its last reference
 
-    def upload(self, address: int, source: NDArray[np.uint8], stream: Stream) -> None:
+    def upload(self, address: int, source: NDArray[np.uint8], stream: CudaStream) -> None:
         with self._errors() as driver:
             driver.memcpy_htod_async(address, source, stream.raw)
 
-    def download(self, target: NDArray[np.uint8], address: int, stream: Stream) -> None:
+    def download(self, target: NDArray[np.uint8], address: int, stream: CudaStream) -> None:
         with self._errors() as driver:
             driver.memcpy_dtoh_async(target, address, stream.raw)
 
-    def synchronize(self, stream: Stream) -> None:
+    def synchronize(self, stream: CudaStream) -> None:
         with self._errors():
             stream.raw.synchronize()
 
-    def capture(self, stream: Stream, work: Callable[[], None]) -> Graph:
-        raise CudaError("PyCUDA cannot capture CUDA graphs; cuda-bindings can")
-
-    def launch(self, graph: Graph, stream: Stream) -> None:
-        raise CudaError("PyCUDA cannot launch CUDA graphs; cuda-bindings can")
-
-    def _leave(self) -> None:
+    def _pop_context(self) -> None:
         with self._errors():
             self._context.pop()
         del self._context  # PyCUDA releases the primary context with its last reference
+
+
+def open_device() -> Device:
+    """Make the GPU ready on this thread; see `Device`."""
+    return _device_class()()
+
+
+def find_gpu() -> Gpu:
+    """The GPU that `open_device` opens, without opening it; BackendError as there."""
+    return _device_class().find_gpu()
+
+
+def _device_class() -> type[Device]:
+    if importlib.util.find_spec("pycuda"):
+        return _PyCudaDevice
+    if importlib.util.find_spec("cuda") and importlib.util.find_spec("cuda.bindings"):
+        return Device
+    raise BackendError(
+        "needs PyCUDA or cuda-bindings: pip install cuda-bindings (docs/engine.md has the details)"
+    )

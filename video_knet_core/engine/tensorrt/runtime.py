@@ -43,7 +43,7 @@ from . import cuda
 from .buffers import TENSORRT_TYPES, Array, BufferPlan
 from .build import TensorRTLibrary, build_from_bytes, load_library
 from .build import build_plan as build_plan
-from .cuda import Device, DeviceMemory, Graph, PinnedMemory, Stream
+from .cuda import CudaGraph, CudaStream, Device, DeviceMemory, PinnedMemory
 from .kernel_cache import KernelCache
 from .plan_cache import EngineCache, PlanError, PlanKey
 
@@ -284,7 +284,7 @@ class _CameraBuffers:
         self._engine = engine
         self._device = device = engine.device
         plan = engine.buffers
-        self._resources: list[DeviceMemory | PinnedMemory | Stream] = []
+        self._resources: list[DeviceMemory | PinnedMemory | CudaStream] = []
         try:
             self._resources.append(memory := device.allocate(plan.size))
             self._resources.append(pinned := device.pinned(plan.size))
@@ -298,7 +298,7 @@ class _CameraBuffers:
         self._contexts: list[Any] = contexts
         self.warm = [False, False]
         """Whether the context that writes a bank has run."""
-        self._graphs: list[Graph | None] = [None, None]
+        self._graphs: list[CudaGraph | None] = [None, None]
 
     def view(self, name: str) -> Array:
         """A tensor in pinned memory."""
