@@ -18,13 +18,9 @@ from video_knet_core.engine.base import BackendError, ModelError
 from video_knet_core.engine.model_file import INPUTS, outputs_of
 from video_knet_core.engine.onnx_runtime import OnnxRuntime
 from video_knet_core.engine.tensorrt import cuda
-from video_knet_core.engine.tensorrt import runtime as tensorrt
 from video_knet_core.engine.tensorrt.buffers import ALIGNMENT, BufferPlan
-from video_knet_core.engine.tensorrt.runtime import (
-    TensorRTRuntime,
-    TensorRTState,
-    engine_is_cached,
-)
+from video_knet_core.engine.tensorrt.gpu_engine import GpuEngine, TensorRTState
+from video_knet_core.engine.tensorrt.runtime import TensorRTRuntime, engine_is_cached
 from video_knet_core.tasks import TASKS
 
 
@@ -334,13 +330,13 @@ def test_close_frees_all_and_may_be_repeated(gpu, model):
 def test_a_close_that_raises_ends_the_thread(gpu, model, monkeypatch):
     before = threading.active_count()
     runtime = TensorRTRuntime(model)
-    close = tensorrt._Engine.close
+    close = GpuEngine.close
 
     def fail(engine):
         close(engine)
         raise RuntimeError("the GPU is gone")
 
-    monkeypatch.setattr(tensorrt._Engine, "close", fail)
+    monkeypatch.setattr(GpuEngine, "close", fail)
     with pytest.raises(RuntimeError, match="the GPU is gone"):
         runtime.close()
     assert gpu.device.left and gpu.device.live == 0
