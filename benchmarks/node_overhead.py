@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
+from typing import Any
 
 import cv2
 import numpy as np
@@ -28,6 +29,7 @@ from video_knet_ros.msg import TrackedInstanceArray
 
 from synthetic_street import SyntheticStreet
 from video_knet_ros import conversions
+from video_knet_ros.frame_counts import FrameCounts
 from video_knet_ros.node import CameraNode
 
 ALL = ("instances", "panoptic", "semantic")
@@ -61,8 +63,9 @@ class TimedNode(CameraNode):
         self.entered = time.perf_counter()
         super()._on_image(message)
 
-    def _process(self, message, counts, engine) -> None:
-        super()._process(message, counts, engine)
+    def _process(self, *arguments: Any) -> None:
+        super()._process(*arguments)
+        counts = next(value for value in arguments if isinstance(value, FrameCounts))
         total = (time.perf_counter() - self.entered) * 1e3
         self.own_ms = total - counts.inference_ms
         self.done = True

@@ -18,16 +18,29 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from engine_builds import MODELS, network
 
+from video_knet_core.config import ModelConfig
+from video_knet_core.config_io import load_yaml
 from video_knet_core.engine.base import BackendError, Runtime
 from video_knet_core.engine.export import export_onnx
 from video_knet_core.engine.selector import open_runtime
 from video_knet_core.engine.torch_runtime import TorchRuntime
+from video_knet_core.model.checkpoint import load_model
 from video_knet_core.model.cost import model_cost
 from video_knet_core.model.video_knet import VideoKNet
 
+REPO = Path(__file__).parents[1]
+MODELS = sorted(path.stem for path in (REPO / "config" / "models").glob("*.yaml"))
 BACKENDS = ("torch", "onnxruntime-cpu", "openvino")
+
+
+def network(name: str) -> VideoKNet:
+    """The shipped network if there is one of that name, else one with random weights."""
+    checkpoint = REPO / "models" / f"{name}.safetensors"
+    if checkpoint.exists():
+        return load_model(checkpoint)
+    torch.manual_seed(0)
+    return VideoKNet(load_yaml(ModelConfig, REPO / "config" / "models" / f"{name}.yaml")).eval()
 
 
 def step_ms(runtime: Runtime, frames: int) -> float:

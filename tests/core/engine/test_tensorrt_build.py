@@ -29,7 +29,7 @@ GRAPHS = [
     ("youtube_vis_r50", "fp16", "deploy"),
 ]
 """Small versions that hold every operator of the full size. Every part of the other configurations
-is in one of these; a float32 graph is its fp16 graph without casts. `benchmarks/engine_builds.py`
+is in one of these; a float32 graph is its fp16 graph without casts. `video-knet build-engine`
 builds all of them at full size."""
 PLAIN = ("street_deeplabv3plus_lite0", "fp32", "deploy", True)
 """The decoder alone, which looks at no previous frame."""
