@@ -16,11 +16,18 @@ def written(tmp_path_factory) -> dict[str, Path]:
     """Layout of a data set -> its root, each written once; to be read only."""
     from dataset_fixtures import FIXTURES
 
-    roots = {}
+    roots = {name: tmp_path_factory.mktemp(name) for name in FIXTURES}
     for name, fixture in FIXTURES.items():
-        roots[name] = tmp_path_factory.mktemp(name)
         fixture.write(roots[name])
     return roots
+
+
+@pytest.fixture(scope="session")
+def expected_frames(tmp_path_factory) -> dict[str, list]:
+    """Layout of a data set -> what a reader must give for each of its frames."""
+    from dataset_fixtures import FIXTURES
+
+    return {name: f.write(tmp_path_factory.mktemp(name)) for name, f in FIXTURES.items()}
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -18,7 +19,9 @@ import yaml
 from synthetic_street import SyntheticStreet
 from video_knet_core.config import ModelConfig
 from video_knet_core.config_io import load_yaml
+from video_knet_core.data.datasets import open_dataset
 from video_knet_core.data.street_frame import StreetFrame
+from video_knet_core.data.video import VideoDataset
 from video_knet_core.types import ClassTable
 
 CONFIGS = Path(__file__).parents[2] / "config"
@@ -277,3 +280,15 @@ FIXTURES = {
     "youtube_vis_2019": Fixture("youtube_vis_2019", "valid", write_youtube_vis),
     "custom": Fixture("custom", "val", write_custom),
 }
+
+
+def opened(layout: str, root: Path) -> VideoDataset:
+    """A data set that a fixture has written."""
+    return open_dataset(FIXTURES[layout].dataset, root, FIXTURES[layout].split)
+
+
+def change(path: Path, edit: Callable[[Any], object]) -> None:
+    """Edit the content of a JSON file in place."""
+    content = json.loads(path.read_text())
+    edit(content)
+    path.write_text(json.dumps(content))

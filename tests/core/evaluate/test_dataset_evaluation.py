@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from dataset_fixtures import FIXTURES, put
+from dataset_fixtures import FIXTURES, opened, put
 from golden_datasets import (
     write_cityscapes_vps_case,
     write_step_case,
@@ -17,7 +17,7 @@ from golden_datasets import (
 )
 
 from video_knet_core.cli import main
-from video_knet_core.data.datasets import DATASETS, open_dataset
+from video_knet_core.data.datasets import DATASETS
 from video_knet_core.data.predictions import Instance
 from video_knet_core.evaluate.dataset_evaluation import (
     EVALUATORS,
@@ -28,10 +28,6 @@ from video_knet_core.evaluate.panoptic import authors, benchmark
 from video_knet_core.run_lengths import RunLengths
 
 PANOPTIC = ("kitti_step", "kitti_step_flat", "cityscapes_vps", "vipseg", "custom")
-
-
-def opened(layout: str, root: Path):
-    return open_dataset(FIXTURES[layout].dataset, root, FIXTURES[layout].split)
 
 
 def truth(frame):

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 import yaml
-from dataset_fixtures import FIXTURES, put
+from dataset_fixtures import FIXTURES, opened, put
 
 from video_knet_core.cli import main
 from video_knet_core.data.clip_pairs import ClipPairs
@@ -53,10 +53,6 @@ class Stripes:
 
     def close(self):
         pass
-
-
-def opened(layout, root):
-    return open_dataset(FIXTURES[layout].dataset, root, FIXTURES[layout].split)
 
 
 def stripes_for(dataset):

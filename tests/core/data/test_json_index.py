@@ -9,9 +9,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from dataset_fixtures import write_cityscapes_vps, write_youtube_vis
+from dataset_fixtures import change, opened, write_cityscapes_vps, write_youtube_vis
 
+from video_knet_core.data.cityscapes_vps import KINDS as CITYSCAPES_KINDS
 from video_knet_core.data.validation import validate
+from video_knet_core.data.video import DatasetError
 
 VALUES = (None, True, -1, 1.5, 1 << 40, 1 << 70, math.nan, math.inf, "", "x", "\0", [], {}, [[]])
 
@@ -108,3 +110,68 @@ def test_run_lengths_beyond_32_bits_are_not_taken_modulo(tmp_path):
     index.write_text(json.dumps(with_value(index.read_text(), path, runs)))
     (fault,) = validate("coco_instances", tmp_path, "val2017")
     assert "add up to 80" in fault.what
+
+
+@pytest.mark.parametrize(
+    ("layout", "path", "entry", "key", "where"),
+    [
+        *(
+            ("cityscapes_vps", "panoptic_gt_val_city_vps.json", entry, key, where)
+            for entry, key, where in [
+                (lambda i: i, "annotations", "json"),
+                (lambda i: i["annotations"][4], "segments_info", "annotations.4"),
+                (lambda i: i["annotations"][4]["segments_info"][1], "id", "segments_info.1"),
+                (lambda i: i["images"][3], "file_name", "images.3"),
+            ]
+        ),
+        *(
+            ("youtube_vis_2019", "annotations/valid.json", entry, key, where)
+            for entry, key, where in [
+                (lambda i: i, "videos", "json"),
+                (lambda i: i["videos"][1], "file_names", "videos.1"),
+                (lambda i: i["annotations"][0], "segmentations", "annotations.0"),
+            ]
+        ),
+    ],
+)
+def test_a_json_with_a_missing_key(layout, path, entry, key, where, copy):
+    root = copy(layout)
+    change(root / path, lambda index: entry(index).pop(key))
+    with pytest.raises(DatasetError, match=rf"{where}: expected the key '{key}', got \["):
+        opened(layout, root)
+
+
+def test_a_category_that_is_missing_in_a_segment(copy):
+    root = copy("cityscapes_vps")
+    path = root / "panoptic_gt_val_city_vps.json"
+    change(path, lambda i: i["annotations"][0]["segments_info"][0].pop("category_id"))
+    with pytest.raises(DatasetError, match="segments_info.0: .*'category_id'"):
+        opened("cityscapes_vps", root)
+
+
+def test_an_index_that_is_no_json(copy):
+    root = copy("youtube_vis_2019")
+    (root / "annotations/valid.json").write_text("{")
+    with pytest.raises(DatasetError, match=r"valid\.json is not JSON"):
+        opened("youtube_vis_2019", root)
+
+
+def test_a_segment_id_that_no_png_can_hold(copy):
+    root = copy("cityscapes_vps")
+    path = root / "panoptic_gt_val_city_vps.json"
+    change(path, lambda i: i["annotations"][0]["segments_info"][0].update(id=1 << 70))
+    with pytest.raises(DatasetError, match="annotations\\.0\\.segments_info\\.0\\.id: .*16777216"):
+        opened("cityscapes_vps", root)
+
+
+def test_the_categories_of_cityscapes_are_checked_where_the_index_lists_them(copy):
+    root = copy("cityscapes_vps")
+    path = root / "panoptic_gt_val_city_vps.json"
+    index = json.loads(path.read_text())
+    index["categories"] = [{"id": i, "name": n} for i, (n, _) in enumerate(CITYSCAPES_KINDS)]
+    path.write_text(json.dumps(index))
+    assert opened("cityscapes_vps", root).kinds == CITYSCAPES_KINDS
+    index["categories"][3]["name"] = "guard rail"
+    path.write_text(json.dumps(index))
+    with pytest.raises(DatasetError, match="class 3: expected 'wall' .*, got 'guard rail'"):
+        opened("cityscapes_vps", root)

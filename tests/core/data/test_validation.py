@@ -18,17 +18,6 @@ SMALL = np.zeros((24, 64, 3), np.uint8)
 WRONG_RGB = np.full((48, 64, 3), (42, 0, 0), np.uint8)
 
 
-@pytest.fixture
-def copy(written, tmp_path):
-    """A function that gives a data set of its own, to be damaged."""
-
-    def copied(layout: str) -> Path:
-        shutil.copytree(written[layout], tmp_path / layout)
-        return tmp_path / layout
-
-    return copied
-
-
 def faults(layout: str, root: Path, capsys) -> tuple[int, list[str]]:
     """Exit code and lines, without the sum at the end."""
     code = main(["validate-data", FIXTURES[layout].dataset, str(root)])

@@ -1,0 +1,190 @@
+"""The readers of all data sets."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pytest
+from dataset_fixtures import CONFIGS, FIXTURES, opened, put, vipseg_classes
+
+from video_knet_core.config import ModelConfig
+from video_knet_core.config_io import load_yaml
+from video_knet_core.data.datasets import DATASETS, open_dataset
+from video_knet_core.data.video import DatasetError
+from video_knet_core.data.vipseg import CLASS_OF_VALUE
+
+
+@pytest.mark.parametrize("layout", FIXTURES)
+def test_a_reader_gives_back_every_pixel(layout, written, expected_frames):
+    root, expected = written[layout], expected_frames[layout]
+    frames = [frame for video in opened(layout, root) for frame in video]
+    assert len(frames) == len(expected)
+    for frame, truth in zip(frames, expected, strict=True):
+        assert (frame.video, frame.name) == (truth.video, truth.name)
+        np.testing.assert_array_equal(frame.image, truth.image)
+        np.testing.assert_array_equal(frame.semantic, truth.semantic)
+        np.testing.assert_array_equal(frame.instance, truth.instance)
+        assert (frame.image.dtype, frame.semantic.dtype) == (np.uint8, np.uint8)
+        assert frame.instance.dtype == np.int64 and not frame.labels.empty
+
+
+@pytest.mark.parametrize("layout", FIXTURES)
+def test_the_fixture_is_worth_reading(layout, expected_frames):
+    expected = expected_frames[layout]
+    for name in {truth.video for truth in expected}:
+        maps = [truth for truth in expected if truth.video == name]
+        assert len(maps) == 3 and any((truth.semantic == 255).any() for truth in maps)
+        if layout != "vspw":
+            ids = [set(np.unique(truth.instance)) - {0} for truth in maps]
+            assert len(ids[0]) > 1 and ids[0] & ids[1]
+
+
+def test_a_test_split_without_labels_is_all_void(copy):
+    root = copy("kitti_step")
+    (root / "images/val").rename(root / "images/test")
+    frame = open_dataset("kitti_step", root, "test")[1][2]
+    assert frame.image.any() and (frame.semantic == 255).all() and not frame.instance.any()
+
+
+@pytest.mark.parametrize(
+    ("name", "layout"),
+    [
+        ("kitti_step_r50", "kitti_step"),
+        ("cityscapes_vps_r50", "cityscapes_vps"),
+        ("vipseg_r50", "vipseg"),
+        ("youtube_vis_r50", "youtube_vis_2019"),
+        ("vspw_pspnet_r101", "vspw"),
+        ("street_lite0", "custom"),
+    ],
+)
+def test_the_classes_are_those_of_the_model_configuration(name, layout, written):
+    classes = load_yaml(ModelConfig, CONFIGS / f"models/{name}.yaml").classes
+    dataset = opened(layout, written[layout])
+    assert dataset.kinds == classes.kinds
+    assert dataset.class_count == len(classes) and dataset.things == set(classes.things)
+
+
+def test_vipseg_values_become_classes_of_the_configuration():
+    classes = vipseg_classes()
+    people = {int(i) for i in CLASS_OF_VALUE[[61, 6100, 6199]]}
+    assert [classes[i].name for i in people] == ["person"]
+    assert classes[int(CLASS_OF_VALUE[124])].name == "train"
+    assert CLASS_OF_VALUE[[0, 200]].tolist() == [255, 255]
+    assert CLASS_OF_VALUE[[125, 1900]].tolist() == [-1, -1]  # road is stuff
+
+
+@pytest.mark.slow
+def test_opening_a_large_data_set_reads_no_image(tmp_path):
+    """100 videos of 1000 frames; the files are empty, so that reading one would fail."""
+    names = [f"{number:05d}" for number in range(1000)]
+    for kind, end in (("origin", ".jpg"), ("mask", ".png")):
+        first = tmp_path / "data/v000" / kind
+        first.mkdir(parents=True)
+        for name in names:
+            (first / f"{name}{end}").touch()
+    videos = [f"v{number:03d}" for number in range(100)]
+    for video in videos[1:]:
+        (tmp_path / "data" / video).symlink_to(tmp_path / "data/v000")
+    (tmp_path / "val.txt").write_text("\n".join(videos))
+    tracemalloc.start()
+    dataset = open_dataset("vspw", tmp_path, "val")
+    megabytes = tracemalloc.get_traced_memory()[1] / 1e6  # the objects that Python has made
+    tracemalloc.stop()
+    assert sum(map(len, dataset)) == 100_000
+    assert megabytes < 150
+
+
+def test_an_unknown_data_set():
+    with pytest.raises(DatasetError, match="camvid.* got 'coco'"):
+        open_dataset("coco", ".", "val")
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_a_wrong_root_tells_what_is_there_and_what_was_wanted(name, tmp_path):
+    (tmp_path / "holiday").mkdir()
+    split = DATASETS[name].splits[1]
+    mark = DATASETS[name].markers[0].format(split)
+    with pytest.raises(DatasetError, match=rf"'{split}' \({mark}.*\).* got holiday"):
+        open_dataset(name, tmp_path, split)
+    with pytest.raises(DatasetError, match="no such folder"):
+        open_dataset(name, tmp_path / "none", split)
+
+
+def empty_folder(root: Path, *paths: str) -> None:
+    for path in paths:
+        shutil.rmtree(root / path)
+        (root / path).mkdir()
+
+
+@pytest.mark.parametrize(
+    ("layout", "empty", "message"),
+    [
+        ("kitti_step", lambda r: empty_folder(r, "images/val"), "images/val holds no folders"),
+        ("kitti_step_flat", lambda r: empty_folder(r, "video_sequence/val"), "split is empty"),
+        (
+            "cityscapes_vps",
+            lambda r: (r / "panoptic_gt_val_city_vps.json").write_text(
+                '{"images": [], "annotations": []}'
+            ),
+            "split is empty",
+        ),
+        ("vipseg", lambda r: (r / "val.txt").write_text("\n"), r"val\.txt is empty, expected"),
+        ("vspw", lambda r: (r / "val.txt").write_text(""), r"val\.txt is empty, expected"),
+        (
+            "youtube_vis_2019",
+            lambda r: (r / "annotations/valid.json").write_text('{"videos": []}'),
+            "split is empty",
+        ),
+        ("custom", lambda r: empty_folder(r, "val/images"), "val/images holds no folders"),
+    ],
+)
+def test_an_empty_split(layout, empty, message, copy):
+    root = copy(layout)
+    empty(root)
+    with pytest.raises(DatasetError, match=message):
+        opened(layout, root)
+
+
+RGB = np.full((48, 64, 3), (42, 0, 0), np.uint8)
+"""Class 42 of KITTI-STEP, segment 42 of Cityscapes-VPS."""
+
+
+@pytest.mark.parametrize(
+    ("layout", "path", "labels", "message"),
+    [
+        ("kitti_step", "panoptic_maps/val/0000/000000.png", RGB, r"0\.\.18 or 255"),
+        ("kitti_step_flat", "video_sequence/val/000000_000000_panoptic.png", RGB, r"0\.\.18"),
+        ("cityscapes_vps", "val/panoptic_video/*final_mask.png", RGB, "segment ids of its index"),
+        ("vipseg", "panomasks/street_5/00000000.png", np.uint16(1942), r"0\.\.124, 200, "),
+        ("vspw", "data/street_5/mask/00000000.png", np.uint8(142), r"0\.\.124, 255"),
+        ("custom", "val/panoptic/drive_5/0.png", np.uint16(22042), "label 22042 of class 11"),
+    ],
+)
+def test_a_class_beyond_the_table(layout, path, labels, message, copy):
+    root = copy(layout)
+    file = sorted(root.glob(path))[0]
+    put(file, labels if labels.ndim else np.full((48, 64), labels))
+    with pytest.raises(DatasetError, match=message) as error:
+        opened(layout, root)[0][0]
+    assert file.name in str(error.value)
+    value = {"custom": "22042", "vipseg": "1942", "vspw": "142"}.get(layout, "42")
+    assert re.search(rf"\b{value}\b", str(error.value))
+
+
+def test_colours_in_place_of_values(copy):
+    root = copy("vspw")
+    put(root / "data/street_5/mask/00000000.png", RGB)
+    with pytest.raises(DatasetError, match="one value per pixel, got .* 3 channels of 8 bit"):
+        opened("vspw", root)[0][0]
+
+
+def test_the_splits_that_are_there(written):
+    for name, layout, split in [
+        ("kitti_step", "kitti_step_flat", "val"),
+        ("youtube_vis_2019", "youtube_vis_2019", "valid"),
+    ]:
+        assert DATASETS[name].available_splits(written[layout]) == (split,)
