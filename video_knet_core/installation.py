@@ -44,23 +44,14 @@ def config_file(path: Path, kind: str) -> Path:
     if path.exists():
         return path
     folder = Path("config", kind)
-    names = [f"{path}.yaml"] if path.parent == Path() else []
-    names += [path.name] if path.parent in (Path(), folder) else []
-    for name in names:
-        try:
-            return shared_file(str(folder / name))
-        except FileNotFoundError:
-            continue
-    known = ", ".join(shipped_configs(kind))
-    raise FileNotFoundError(f"no configuration {path}: expected a file or one of {known}")
-
-
-def shipped_configs(kind: str) -> tuple[str, ...]:
-    """Names of the shipped configurations of a kind, in the order of the alphabet."""
-    for folder in _folders():
-        if files := sorted((folder / "config" / kind).glob("*.yaml")):
-            return tuple(file.stem for file in files)
-    return ()
+    found = (sorted((shared / folder).glob("*.yaml")) for shared in _folders())
+    shipped = next((files for files in found if files), [])
+    if path.parent in (Path(), folder):
+        for file in shipped:
+            if path.name in (file.name, file.stem):
+                return file
+    names = ", ".join(file.stem for file in shipped)
+    raise FileNotFoundError(f"no configuration {path}: expected a file or one of {names}")
 
 
 def _folders() -> Iterator[Path]:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
-
-from typer import Argument, Option
 
 from ..config import ASSOCIATIONS, TrackingConfig
 from ..engine.selector import BACKENDS, default_model_path
@@ -16,6 +15,7 @@ from ..output_files import check_output_file, write_text
 from ..tasks import TASKS
 from .console import EXIT_FAULTS, NothingError, UsageError
 from .options import (
+    SHIPPED,
     EngineOptions,
     Json,
     JsonFile,
@@ -23,45 +23,50 @@ from .options import (
     Sizes,
     Threads,
     TrackingOptions,
+    argument,
+    choice,
+    choices,
     command,
-    one_of,
+    count,
+    option,
     parse_sizes,
-    positive,
-    some_of,
 )
 
 if TYPE_CHECKING:
     from ..data.street_frame import StreetClip
     from ..evaluate.scores import Scores
 
-Clips = Annotated[int, Option(metavar="N", parser=positive, help="Clips to measure.")]
-Frames = Annotated[int, Option(metavar="T", parser=positive, help="Frames of each.")]
-Trackers = Annotated[
-    Names | None,
-    Option(
-        metavar="NAME,NAME|all",
-        help="In place of --association: compare several on the same segments; known are "
-        + ", ".join(ASSOCIATIONS),
-        **some_of(*ASSOCIATIONS, "all"),
-    ),
-]
 AUTO = Names(("auto",))
-DatasetRoot = Annotated[Path, Argument(metavar="PATH", help="Folder of the data set.")]
+BENCH_BACKENDS = f"Of {', '.join(BACKENDS)}; auto is the best, all are those that work here."
+LABELLED = "kitti_step, cityscapes_vps, vipseg, vspw, youtube_vis_2019 or custom."
+VALIDATED = (
+    "kitti_step, cityscapes_vps, vipseg, vspw, youtube_vis_2019, coco_panoptic, coco_instances, "
+    "camvid or custom."
+)
+TRACKERS = (
+    "In place of --association: compare several on the same segments; known are "
+    f"{', '.join(ASSOCIATIONS)}."
+)
+SPRITES = "Objects to paste: train, held_out (those that training never sees) or all."
+DatasetRoot = Annotated[Path, argument("Folder of the data set.", "PATH")]
+
+
+@dataclass(frozen=True)
+class ClipOptions:
+    """What is measured of clips with exact tracks."""
+
+    clips: Annotated[int, count("Clips to measure.")] = 10
+    frames: Annotated[int, count("Frames of each.")] = 60
+    trackers: Annotated[
+        Names | None, choices(TRACKERS, *ASSOCIATIONS, "all", metavar="NAME,NAME|all")
+    ] = None
 
 
 @command()
 def validate_data(
-    dataset: Annotated[
-        str,
-        Argument(
-            help="kitti_step, cityscapes_vps, vipseg, vspw, youtube_vis_2019, coco_panoptic, "
-            "coco_instances, camvid or custom."
-        ),
-    ],
+    dataset: Annotated[str, argument(VALIDATED, "DATASET")],
     root: DatasetRoot,
-    split: Annotated[
-        str | None, Option(metavar="NAME", help="train, val (valid) or test; default: all.")
-    ] = None,
+    split: Annotated[str | None, option("train, val or test; default: all.", "NAME")] = None,
     as_json: Json = False,
 ) -> int:
     """Read a labelled data set and report its faults.
@@ -103,29 +108,13 @@ def _splits(dataset: str, root: Path, split: str | None) -> list[str]:
 @command(reasons=True)
 def bench(
     models: Annotated[
-        list[Path] | None,
-        Argument(
-            metavar="MODEL",
-            help=".onnx or .safetensors.",
-            show_default="the shipped model",
-        ),
+        list[Path] | None, argument(".onnx or .safetensors.", "MODEL", show_default=SHIPPED)
     ] = None,
-    backend: Annotated[
-        Names,
-        Option(
-            metavar="NAME,NAME",
-            help=f"Of {', '.join(BACKENDS)}; auto is the best, all are those that work here.",
-            **some_of("auto", "all", *BACKENDS),
-        ),
-    ] = AUTO,
-    frames: Annotated[int, Option(metavar="N", parser=positive, help="Frames to measure.")] = 100,
+    backend: Annotated[Names, choices(BENCH_BACKENDS, "auto", "all", *BACKENDS)] = AUTO,
+    frames: Annotated[int, count("Frames to measure.")] = 100,
     size: Annotated[
         Sizes | None,
-        Option(
-            metavar="HxW,HxW",
-            help="Sizes of the images; default: the model's own.",
-            parser=parse_sizes,
-        ),
+        option("Sizes of the images; default: the model's own.", "HxW,HxW", parser=parse_sizes),
     ] = None,
     threads: Threads = 2,
     path: JsonFile = None,
@@ -152,67 +141,47 @@ def bench(
 
 
 @command()
-def synthetic(
-    *,
-    clips: Clips = 10,
-    frames: Frames = 60,
-    engine: EngineOptions,
-    tracking: TrackingOptions,
-    trackers: Trackers = None,
-) -> None:
+def synthetic(options: ClipOptions, engine: EngineOptions, tracking: TrackingOptions) -> None:
     """Held-out synthetic streets: STQ, VPQ and id switches, or AP."""
     from ..evaluate.clips import synthetic_streets
 
-    title = f"synthetic street, {clips} held-out clips of {frames} frames"
-    _eval_clips(title, synthetic_streets(clips), frames, engine, tracking, trackers)
+    title = f"synthetic street, {options.clips} held-out clips of {options.frames} frames"
+    _eval_clips(title, synthetic_streets(options.clips), options, engine, tracking)
 
 
 @command()
 def pasted(
     *,
     root: Annotated[
-        Path,
-        Option(
-            metavar="DATA",
-            help="The data root of training; holds camvid/val_clip/ and sprites/.",
-        ),
+        Path, option("Data root of training; holds camvid/val_clip/ and sprites/.", "DATA")
     ],
-    sprites: Annotated[
-        str,
-        Option(
-            metavar="NAME",
-            help="Objects to paste: train, held_out (those that training never sees) or all.",
-            **one_of("train", "held_out", "all"),
-        ),
-    ] = "held_out",
-    clips: Clips = 10,
-    frames: Frames = 60,
+    sprites: Annotated[str, choice(SPRITES, "train", "held_out", "all")] = "held_out",
+    options: ClipOptions,
     engine: EngineOptions,
     tracking: TrackingOptions,
-    trackers: Trackers = None,
 ) -> None:
     """A real clip with moving objects pasted on it: the same."""
     from ..evaluate.clips import pasted_clips
 
-    sources = pasted_clips(root, clips, cast(Any, sprites))
+    clips = pasted_clips(root, options.clips, cast(Any, sprites))
     title = (
-        f"{clips} pasted clips of {frames} frames, sprites: {sprites}; the clip's own things are "
-        "void"
+        f"{options.clips} pasted clips of {options.frames} frames, sprites: {sprites}; the clip's "
+        "own things are void"
     )
-    _eval_clips(title, sources, frames, engine, tracking, trackers)
+    _eval_clips(title, clips, options, engine, tracking)
 
 
 def _eval_clips(
     title: str,
     clips: Iterable[StreetClip],
-    frames: int,
+    options: ClipOptions,
     engine: EngineOptions,
     tracking: TrackingOptions,
-    trackers: Names | None,
 ) -> None:
     """Print the scores of a model on clips with exact tracks, by the numbers of its task."""
     from ..evaluate.clips import clip_table, evaluate_clips
 
+    trackers, frames = options.trackers, options.frames
     names = ASSOCIATIONS if trackers and "all" in trackers else trackers or (tracking.association,)
     configs = {name: TrackingConfig(cast(Any, name)) for name in names}
     with closing(engine.open()) as runtime:
@@ -224,9 +193,7 @@ def _eval_clips(
 
 @command()
 def camvid(
-    *,
-    root: Annotated[Path, Option(metavar="DIR", help="Holds images/ and labels/.")],
-    engine: EngineOptions,
+    root: Annotated[Path, option("Holds images/ and labels/.", "DIR")], engine: EngineOptions
 ) -> None:
     """A CamVid clip with 11 classes: mIoU and mVC8."""
     from ..data.camvid import camvid_clip
@@ -244,18 +211,13 @@ def camvid(
 @command()
 def dataset(
     *,
-    name: Annotated[
-        str,
-        Argument(help="kitti_step, cityscapes_vps, vipseg, vspw, youtube_vis_2019 or custom."),
-    ],
+    name: Annotated[str, argument(LABELLED, "NAME")],
     root: DatasetRoot,
     split: Annotated[
-        str | None, Option(metavar="NAME", help="Default: val (valid of youtube_vis_2019).")
+        str | None, option("Default: val (valid of youtube_vis_2019).", "NAME")
     ] = None,
-    predictions: Annotated[
-        Path | None, Option(metavar="PATH", help="Score these files, run no model.")
-    ] = None,
-    save: Annotated[Path | None, Option(metavar="DIR", help="Also write the predictions.")] = None,
+    predictions: Annotated[Path | None, option("Score these files, run no model.", "PATH")] = None,
+    save: Annotated[Path | None, option("Also write the predictions.", "DIR")] = None,
     path: JsonFile = None,
     engine: EngineOptions,
     tracking: TrackingOptions,

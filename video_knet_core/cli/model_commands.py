@@ -3,29 +3,48 @@
 from __future__ import annotations
 
 import re
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from typer import Argument, Option
-
 from ..config import STRIDE, ModelConfig
 from ..config_io import load_yaml
 from ..engine.selector import default_model_path
 from ..installation import config_file
 from ..output_files import check_output_file
+from ..progress import progress_bar
 from .console import UsageError
-from .options import Names, OutFolder, Size, command, one_of, parse_size, positive, some_of
+from .options import (
+    SHIPPED,
+    Names,
+    OutFolder,
+    Size,
+    argument,
+    choice,
+    choices,
+    command,
+    count,
+    option,
+    parse_size,
+)
 
 if TYPE_CHECKING:
     from ..engine.tensorrt.build import TensorRTLibrary
     from ..engine.tensorrt.plan_cache import PlanKey
 
-Checkpoint = Annotated[Path, Argument(metavar="CHECKPOINT", help="*.safetensors")]
 FLAVOURS = ("tensorrt", "tensorrt-rtx")
+MODEL_FILE = "Configuration (.yaml), checkpoint (.safetensors) or exported model (.onnx)."
+PRECISION = "fp32, or fp16: half precision for maps, for GPUs; kernels stay float32."
+RAW = (
+    "Outputs are mask logits and kernels and, but for task semantic, class logits and embeddings, "
+    "for evaluation; such a file cannot track."
+)
+TARGET = "Compute capabilities to build for, as sm86,sm89,sm120; default: the GPU here."
+FLAVOUR = "Default: tensorrt-rtx with --target, else the first of the two that is installed."
+PLAN = "Write the engine there, to be copied into the cache folder of a robot."
+WORKSPACE = "Maximum scratch memory of a layer; default: TensorRT's own limit."
 
 
 # --- info ----------------------------------------------------------------------------------------
@@ -33,21 +52,10 @@ FLAVOURS = ("tensorrt", "tensorrt-rtx")
 
 @command()
 def info(
-    model: Annotated[
-        Path | None,
-        Argument(
-            metavar="FILE",
-            help="Configuration (.yaml), checkpoint (.safetensors) or exported model (.onnx).",
-            show_default="the shipped model",
-        ),
-    ] = None,
+    model: Annotated[Path | None, argument(MODEL_FILE, "FILE", show_default=SHIPPED)] = None,
     size: Annotated[
         Size | None,
-        Option(
-            metavar="HxW",
-            help="Image size to count operations at; default: the native size.",
-            parser=parse_size,
-        ),
+        option("Image size to count at; default: the native size.", "HxW", parser=parse_size),
     ] = None,
 ) -> None:
     """Describe the content of a model file and its cost.
@@ -137,11 +145,11 @@ def _kept_of_training(out: Path, **_: object) -> str:
 
 @command(kept=_kept_of_training)
 def train(
-    config: Annotated[Path, Argument(help="A file, or a shipped one, as street_lite0.")],
+    config: Annotated[Path, argument("A file, or a shipped one, as street_lite0.", "CONFIG")],
     out: OutFolder,
-    data: Annotated[Path | None, Option(metavar="DIR", help="Root of the data sets.")] = None,
-    resume: Annotated[bool, Option("--resume", help="Continue an interrupted run.")] = False,
-    device: Annotated[str, Option(metavar="NAME", help="auto, cpu or cuda.")] = "auto",
+    data: Annotated[Path | None, option("Root of the data sets.", "DIR")] = None,
+    resume: Annotated[bool, option("Continue an interrupted run.", None, "--resume")] = False,
+    device: Annotated[str, option("auto, cpu or cuda.", "NAME")] = "auto",
 ) -> None:
     """Train a model (needs torch).
 
@@ -155,24 +163,10 @@ def train(
 
 @command()
 def export(
-    checkpoint: Checkpoint,
-    out: Annotated[Path, Argument(metavar="OUT", help="*.onnx")],
-    precision: Annotated[
-        str,
-        Option(
-            metavar="NAME",
-            help="fp32, or fp16: half precision for maps, for GPUs; kernels stay float32.",
-            **one_of("fp32", "fp16"),
-        ),
-    ] = "fp32",
-    raw: Annotated[
-        bool,
-        Option(
-            "--raw",
-            help="Outputs are mask logits and kernels and, but for task semantic, class logits and "
-            "embeddings, for evaluation; such a file cannot track.",
-        ),
-    ] = False,
+    checkpoint: Annotated[Path, argument("*.safetensors", "CHECKPOINT")],
+    out: Annotated[Path, argument("*.onnx", "OUT")],
+    precision: Annotated[str, choice(PRECISION, "fp32", "fp16")] = "fp32",
+    raw: Annotated[bool, option(RAW, None, "--raw")] = False,
 ) -> None:
     """Write a checkpoint as ONNX (needs torch)."""
     check_output_file(out, [checkpoint], ".onnx")
@@ -184,14 +178,10 @@ def export(
 
 @command()
 def import_checkpoint(
-    source: Annotated[Path, Argument(metavar="SOURCE", help="*.pth of the authors.")],
-    out: Annotated[Path, Argument(metavar="OUT", help="*.safetensors")],
+    source: Annotated[Path, argument("*.pth of the authors.", "SOURCE")],
+    out: Annotated[Path, argument("*.safetensors", "OUT")],
     config: Annotated[
-        Path,
-        Option(
-            metavar="YAML",
-            help="The network of the weights: a file, or a shipped one, as kitti_step_r50.",
-        ),
+        Path, option("Their network: a file, or a shipped one, as kitti_step_r50.", "YAML")
     ],
 ) -> None:
     """Convert the authors' weights to a checkpoint (needs torch).
@@ -211,8 +201,8 @@ def import_checkpoint(
     save_model(import_official(state, model_config), out, **facts)
     print(f"{len(state)} keys read, {len(state) - len(unused)} used")
     print(f"{len(unused)} that the authors' network never uses" + (":" if unused else ""))
-    for pattern, count in _patterns(unused).items():
-        print(f"{count:>5} {pattern}")
+    for pattern, number in _patterns(unused).items():
+        print(f"{number:>5} {pattern}")
     print(out)
 
 
@@ -227,39 +217,11 @@ def _patterns(keys: Iterable[str]) -> Counter[str]:
 
 @command()
 def build_engine(
-    model: Annotated[Path, Argument(metavar="MODEL.onnx", help="An exported model.")],
-    target: Annotated[
-        Names | None,
-        Option(
-            metavar="SM,SM",
-            help="Compute capabilities to build for, as sm86,sm89,sm120; default: the GPU here.",
-            **some_of(),
-        ),
-    ] = None,
-    flavour: Annotated[
-        str | None,
-        Option(
-            metavar="NAME",
-            help="tensorrt or tensorrt-rtx; default: tensorrt-rtx with --target, else the first of "
-            "them that is installed.",
-            **one_of(*FLAVOURS),
-        ),
-    ] = None,
-    out: Annotated[
-        Path | None,
-        Option(
-            metavar="FILE",
-            help="Write the engine there, to be copied into the cache folder of a robot.",
-        ),
-    ] = None,
-    workspace: Annotated[
-        int | None,
-        Option(
-            metavar="MIB",
-            parser=positive,
-            help="Maximum scratch memory of a layer; default: TensorRT's own limit.",
-        ),
-    ] = None,
+    model: Annotated[Path, argument("An exported model.", "MODEL.onnx")],
+    target: Annotated[Names | None, choices(TARGET, metavar="SM,SM")] = None,
+    flavour: Annotated[str | None, choice(FLAVOUR, *FLAVOURS)] = None,
+    out: Annotated[Path | None, option(PLAN, "FILE")] = None,
+    workspace: Annotated[int | None, count(WORKSPACE, "MIB")] = None,
 ) -> None:
     """Build the TensorRT engine of a model ahead of time.
 
@@ -283,11 +245,13 @@ def build_engine(
     started = time.monotonic()
 
     def build() -> bytes:
-        progress = _ProgressLine()
-        try:
-            return build_from_bytes(library, file.name, onnx, targets, progress, workspace)
-        finally:
-            progress.end()
+        with progress_bar(total=1.0, leave=False, bar_format="{desc} {percentage:.0f}%") as bar:
+
+            def report(phase: str, fraction: float) -> None:
+                bar.set_description_str(phase[:60], refresh=False)
+                bar.update(fraction - bar.n)
+
+            return build_from_bytes(library, file.name, onnx, targets, report, workspace)
 
     if out:
         plan = build()
@@ -341,20 +305,3 @@ def _summary(path: Path, key: PlanKey, size: int, seconds: float) -> str:
         f"{path}\n{key.model} {key.precision} {key.shape[0]} x {key.shape[1]}, {key.flavour} "
         f"{key.version}, for {where}: {size / 1e6:.1f} MB in {seconds:.1f} s"
     )
-
-
-class _ProgressLine:
-    """The progress of a build in one line of a terminal; silent elsewhere, where there is a log."""
-
-    def __init__(self) -> None:
-        self._shown = False
-
-    def __call__(self, phase: str, fraction: float) -> None:
-        if sys.stderr.isatty():
-            self._shown = True
-            print(f"\r\x1b[K{phase[:60]} {fraction:.0%}", end="", file=sys.stderr, flush=True)
-
-    def end(self) -> None:
-        """Make room for the next line."""
-        if self._shown:
-            print("\r\x1b[K", end="", file=sys.stderr, flush=True)

@@ -7,12 +7,11 @@ import functools
 import inspect
 import re
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 import typer
-from typer import Argument, Option
 
 from ..config import ASSOCIATIONS, Association, TrackingConfig
 from ..engine.base import Runtime
@@ -23,6 +22,8 @@ from .console import exit_code_of, notes
 MAX_INT = 2**31 - 1
 MAX_SIDE = 16384
 """Pixels."""
+_Parameter = inspect.Parameter
+_OptionInfo = type(typer.Option())
 
 
 class Names(tuple[str, ...]):
@@ -40,27 +41,42 @@ class Sizes(tuple[Size, ...]):
     """Several of them, divided by commas."""
 
 
-def positive(text: str) -> int:
-    """A number from 1 on."""
-    value = int(text)
-    if not 1 <= value <= MAX_INT:
-        raise ValueError(f"expected a number from 1 to {MAX_INT}, got {value}")
-    return value
+def option(description: str, metavar: str | None = None, *flags: str, **more: Any) -> Any:
+    """`typer.Option`; without flags it is called as its parameter."""
+    return typer.Option(*flags, help=description, metavar=metavar, **more)
 
 
-def one_of(*names: str) -> dict[str, Any]:
-    """Arguments of an `Option` whose value is one of `names`, also for shell completion."""
+def argument(description: str, metavar: str | None = None, **more: Any) -> Any:
+    """`typer.Argument`."""
+    return typer.Argument(help=description, metavar=metavar, **more)
+
+
+def count(description: str, metavar: str = "N") -> Any:
+    """An option whose value is a number from 1 on."""
+
+    def parse(text: str) -> int:
+        value = int(text)
+        if not 1 <= value <= MAX_INT:
+            raise typer.BadParameter(f"expected 1..{MAX_INT}, got {value}")
+        return value
+
+    return option(description, metavar, parser=parse)
+
+
+def choice(description: str, *names: str, metavar: str = "NAME", flag: str = "") -> Any:
+    """An option whose value is one of `names`."""
 
     def parse(text: str) -> str:
         if text not in names:
             raise typer.BadParameter(f"expected one of {', '.join(names)}, got {text!r}")
         return text
 
-    return {"parser": parse, "autocompletion": _completion(names)}
+    flags = [flag] if flag else []
+    return option(description, metavar, *flags, parser=parse, autocompletion=_completion(names))
 
 
-def some_of(*names: str) -> dict[str, Any]:
-    """The same for `Names`: each is one of `names`; without `names` any word."""
+def choices(description: str, *names: str, metavar: str = "NAME,NAME", flag: str = "") -> Any:
+    """An option whose value is `Names`: each is one of `names`, without `names` any word."""
 
     def parse(value: str | Names) -> Names:
         words = value.split(",") if isinstance(value, str) else value
@@ -70,7 +86,8 @@ def some_of(*names: str) -> dict[str, Any]:
                 raise typer.BadParameter(f"expected {known}, got {word!r}")
         return Names(dict.fromkeys(words))
 
-    return {"parser": parse, "autocompletion": _completion(names)}
+    flags = [flag] if flag else []
+    return option(description, metavar, *flags, parser=parse, autocompletion=_completion(names))
 
 
 def _completion(names: tuple[str, ...]) -> Callable[[str], list[str]]:
@@ -95,25 +112,32 @@ def parse_sizes(text: str) -> Sizes:
     return Sizes(map(parse_size, text.split(",")))
 
 
+BACKEND = f"One of {', '.join(BACKENDS)}; auto is the best that works here."
+ASSOCIATION = (
+    "How tracks are recognised: embedding, ours; quasi_dense, the authors' tracker; or, to compare "
+    "with: raw kernels, iou of masks, sort, mask_propagation by optical flow, appearance to an "
+    "ImageNet network (needs torch)."
+)
+SHIPPED = "the shipped model"
+Threads = Annotated[int, option("CPU threads of the engine and OpenCV.", "N", min=1, max=1024)]
+Json = Annotated[bool, option("Print one JSON document on stdout, nothing else.", None, "--json")]
+JsonFile = Annotated[Path | None, option("Also write all figures there.", "FILE", "--json")]
+OutFolder = Annotated[Path, option("Folder of the results.", "DIR", "--out")]
+MaxFrames = Annotated[int | None, count("Stop after N frames.")]
+Video = Annotated[
+    str, argument("Video file, folder of images, webcam index, or synthetic[:seed].", "VIDEO")
+]
+
+
 @dataclasses.dataclass(frozen=True)
 class EngineOptions:
     """The model of a command, and what runs it."""
 
     model: Annotated[
-        Path | None,
-        Option(metavar="FILE", help=".onnx or .safetensors.", show_default="the shipped model"),
+        Path | None, option(".onnx or .safetensors.", "FILE", show_default=SHIPPED)
     ] = None
-    backend: Annotated[
-        str,
-        Option(
-            metavar="NAME",
-            help=f"One of {', '.join(BACKENDS)}; auto is the best that works here.",
-            **one_of("auto", *BACKENDS),
-        ),
-    ] = "auto"
-    threads: Annotated[
-        int, Option(metavar="N", min=1, max=1024, help="CPU threads of the engine.")
-    ] = 2
+    backend: Annotated[str, choice(BACKEND, "auto", *BACKENDS)] = "auto"
+    threads: Threads = 2
 
     @property
     def path(self) -> Path:
@@ -129,16 +153,7 @@ class EngineOptions:
 class TrackingOptions:
     """How tracks are recognised."""
 
-    association: Annotated[
-        Association,
-        Option(
-            metavar="NAME",
-            help="How tracks are recognised: embedding, ours; quasi_dense, the authors' tracker; "
-            "or, to compare with: raw kernels, iou of masks, sort, mask_propagation by optical "
-            "flow, appearance to an ImageNet network (needs torch).",
-            **one_of(*ASSOCIATIONS),
-        ),
-    ] = TrackingConfig.association
+    association: Annotated[Association, choice(ASSOCIATION, *ASSOCIATIONS)] = "embedding"
 
     @property
     def config(self) -> TrackingConfig:
@@ -146,40 +161,12 @@ class TrackingOptions:
         return TrackingConfig(self.association)
 
 
-Threads = Annotated[
-    int, Option(metavar="N", min=1, max=1024, help="CPU threads of the engine and OpenCV.")
-]
-Json = Annotated[
-    bool,
-    Option("--json", help="Print the result as one JSON document, and nothing else on stdout."),
-]
-JsonFile = Annotated[
-    Path | None, Option("--json", metavar="FILE", help="Also write all figures there.")
-]
-OutFolder = Annotated[Path, Option("--out", metavar="DIR", help="Folder of the results.")]
-MaxFrames = Annotated[int | None, Option(metavar="N", parser=positive, help="Stop after N frames.")]
-Video = Annotated[
-    str,
-    Argument(
-        metavar="VIDEO", help="Video file, folder of images, webcam index, or synthetic[:seed]."
-    ),
-]
-
-
 # --- commands ------------------------------------------------------------------------------------
 
 
-_VERBOSITY = [
-    inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=option)
-    for name, option in {
-        "quiet": Annotated[
-            bool, Option("--quiet", "-q", help="No notes and progress bars on stderr.")
-        ],
-        "verbose": Annotated[
-            bool,
-            Option("--verbose", "-v", help="More notes, as why an engine was not taken."),
-        ],
-    }.items()
+Quiet = Annotated[bool, option("No notes and progress bars on stderr.", None, "--quiet", "-q")]
+Verbose = Annotated[
+    bool, option("More notes, as why an engine was not taken.", None, "--verbose", "-v")
 ]
 
 
@@ -220,15 +207,18 @@ def command(
                 left = functools.partial(kept, **given) if kept else str
                 return exit_code_of(call, ctx.command_path, left)
 
-        parameters = [
-            inspect.Parameter("ctx", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
-        ]
+        parameters = {"ctx": (typer.Context, _Parameter.empty)}
         for name, parameter in signature.parameters.items():
-            fields = _field_options(settings[name]) if name in settings else [parameter]
-            parameters += [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in fields]
-        parameters += _VERBOSITY
-        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-        run.__annotations__ = {p.name: p.annotation for p in parameters}
+            one = {name: (parameter.annotation, parameter.default)}
+            parameters |= _field_options(settings[name]) if name in settings else one
+        parameters |= {"quiet": (Quiet, False), "verbose": (Verbose, False)}
+        run.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+            [
+                _Parameter(name, _Parameter.KEYWORD_ONLY, default=default, annotation=hint)
+                for name, (hint, default) in parameters.items()
+            ]
+        )
+        run.__annotations__ = {name: hint for name, (hint, _) in parameters.items()}
         return run
 
     return decorate
@@ -241,40 +231,30 @@ def _expanded(value: Any) -> Any:
     return expanded(value) if isinstance(value, Path) else value
 
 
-def _field_options(cls: Any) -> Iterator[inspect.Parameter]:
-    """A parameter for each field: its own `Option`, else one derived from what pydantic knows."""
-    kind = inspect.Parameter.KEYWORD_ONLY
+def _field_options(cls: Any) -> dict[str, tuple[Any, Any]]:
+    """Annotation and default of each field: its own option, else one of what pydantic knows."""
+    found = {}
     for name, hint in typing.get_type_hints(cls, include_extras=True).items():
-        if typing.get_origin(hint) is not Annotated or not _is_option(hint.__metadata__[-1]):
-            hint = _derived_option(cls.__pydantic_fields__[name], f"--{name.replace('_', '-')}")
-        yield inspect.Parameter(name, kind, default=getattr(cls, name), annotation=hint)
+        own = [m for m in getattr(hint, "__metadata__", ()) if isinstance(m, _OptionInfo)]
+        derived = hint if own else _derived_option(cls.__pydantic_fields__[name], name)
+        found[name] = (derived, getattr(cls, name))
+    return found
 
 
-def _is_option(value: object) -> bool:
-    return type(value).__name__ == "OptionInfo"
-
-
-def _derived_option(field: Any, flag: str) -> Any:
+def _derived_option(field: Any, name: str) -> Any:
     """The annotation of an option for a field of a settings class; pydantic checks its value."""
-    hint, default = field.annotation, field.default
+    hint, default, text = field.annotation, field.default, field.description or ""
     if type(None) in typing.get_args(hint):
         hint = next(part for part in typing.get_args(hint) if part is not type(None))
     if typing.get_origin(hint) is Annotated:
         hint = typing.get_args(hint)[0]
-    choices = _literals(hint)
-    options: dict[str, Any] = {"help": field.description, "show_default": bool(default)}
-    options |= {"metavar": {int: "N", float: "X"}.get(hint)}
-    if hint is bool and default:
-        flag, options["show_default"] = f"{flag}/--no-{flag[2:]}", False
-    elif typing.get_origin(hint) is tuple:
-        hint, options = Names, {**options, "metavar": "NAME,NAME", **some_of(*choices)}
-    elif choices:
-        hint, options = str, {**options, "metavar": "|".join(choices), **one_of(*choices)}
-    return Annotated[hint if default is not None else hint | None, Option(flag, **options)]
-
-
-def _literals(hint: Any) -> tuple[str, ...]:
-    """The values of a Literal, also of one in a tuple."""
+    flag = f"--{name.replace('_', '-')}"
+    if hint is bool:
+        flag = f"{flag}/--no-{flag[2:]}" if default else flag
+        return Annotated[bool, option(text, None, flag, show_default=False)]
     if typing.get_origin(hint) is tuple:
-        return _literals(typing.get_args(hint)[0])
-    return typing.get_args(hint) if typing.get_origin(hint) is typing.Literal else ()
+        return Annotated[Names, choices(text, flag=flag)]
+    if typing.get_origin(hint) is typing.Literal:
+        return Annotated[str, choice(text, *typing.get_args(hint), flag=flag)]
+    metavar = {int: "N", float: "X"}.get(hint)
+    return Annotated[hint if default is not None else hint | None, option(text, metavar, flag)]

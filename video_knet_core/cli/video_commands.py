@@ -12,8 +12,6 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Annotated, Any
 
-from typer import Argument, Option
-
 from ..replay.replay_settings import EmptyReplayError, ReplaySettings
 from .console import EXIT_FAULTS, NothingError, UsageError
 from .options import (
@@ -23,14 +21,18 @@ from .options import (
     OutFolder,
     TrackingOptions,
     Video,
+    argument,
+    choice,
     command,
-    one_of,
-    positive,
+    count,
+    option,
 )
 
 if TYPE_CHECKING:
     from ..recording import Summary
     from ..replay.fleet import JobResult
+
+FORMATS = ("mcap", "sqlite3", "ros1")
 
 _log = logging.getLogger(__name__)
 
@@ -89,41 +91,33 @@ def _kept_of_replay(out: Path, glob: str | None, **_: Any) -> str:
     return f"{out} holds an incomplete replay, --resume does it again"
 
 
+GLOB = (
+    "In place of IN, all bags of this name: 'bags/*.mcap', in quotes. Each has a folder in DIR, "
+    "called after it. --resume continues with those that are incomplete."
+)
+RAY = (
+    "With --glob: several bags at a time, by the Ray cluster at this address; 'local' = by the "
+    "GPUs or cores of this machine (extra `fleet`)."
+)
+WORKERS = (
+    "With --ray: maximum number of bags at a time; default: the GPUs of the cluster if the engine "
+    "uses them, else its cores by --threads."
+)
+
+
 @command(kept=_kept_of_replay)
 def replay(
     *,
     bag: Annotated[
-        Path | None, Argument(metavar="IN", help=".bag, .mcap, .db3, or the folder of a recording.")
+        Path | None, argument(".bag, .mcap, .db3, or the folder of a recording.", "IN")
     ] = None,
     out: OutFolder,
-    glob: Annotated[
-        str | None,
-        Option(
-            metavar="PATTERN",
-            help="In place of IN, all bags of this name: 'bags/*.mcap', in quotes. Each has a "
-            "folder in DIR, called after it. --resume continues with those that are incomplete.",
-        ),
-    ] = None,
-    ray: Annotated[
-        str | None,
-        Option(
-            metavar="ADDRESS",
-            help="With --glob: several bags at a time, by the Ray cluster at this address; 'local' "
-            "= by the GPUs or cores of this machine (extra `fleet`).",
-        ),
-    ] = None,
-    workers: Annotated[
-        int | None,
-        Option(
-            metavar="N",
-            parser=positive,
-            help="With --ray: bags at a time, at most; default: the GPUs of the cluster if the "
-            "engine uses them, else its cores by --threads.",
-        ),
-    ] = None,
+    glob: Annotated[str | None, option(GLOB, "PATTERN")] = None,
+    ray: Annotated[str | None, option(RAY, "ADDRESS")] = None,
+    workers: Annotated[int | None, count(WORKERS)] = None,
     settings: ReplaySettings,
     resume: Annotated[
-        bool, Option("--resume", help="Redo an interrupted replay, skip a complete one.")
+        bool, option("Redo an interrupted replay, skip a complete one.", None, "--resume")
     ] = False,
     engine: EngineOptions,
     tracking: TrackingOptions,
@@ -203,26 +197,19 @@ def _replay_fleet(
     return 0 if all(result.is_clean for result in results) else EXIT_FAULTS
 
 
+COMPRESSION = "none; chunk, for mcap and ros1; message or file, for mcap and sqlite3."
+
+
 @command()
 def make_bag(
     video: Video,
-    out: Annotated[Path, Option(metavar="BAG", help="A folder; of ros1, a .bag file.")],
-    form: Annotated[
-        str, Option("--format", metavar="NAME", **one_of("mcap", "sqlite3", "ros1"))
-    ] = "mcap",
-    compression: Annotated[
-        str,
-        Option(
-            metavar="NAME",
-            help="none; chunk, for mcap and ros1; message or file, for mcap and sqlite3.",
-            **one_of("none", "chunk", "message", "file"),
-        ),
-    ] = "none",
+    out: Annotated[Path, option("A folder; of ros1, a .bag file.", "BAG")],
+    form: Annotated[str, choice("mcap, sqlite3 or ros1.", *FORMATS, flag="--format")] = "mcap",
+    compression: Annotated[str, choice(COMPRESSION, "none", "chunk", "message", "file")] = "none",
     jpeg: Annotated[
-        int | None,
-        Option(metavar="Q", min=1, max=100, help="JPEG images of this quality, not raw ones."),
+        int | None, option("JPEG images of this quality, not raw ones.", "Q", min=1, max=100)
     ] = None,
-    topic: Annotated[str, Option(metavar="TOPIC")] = "/camera/image_raw",
+    topic: Annotated[str, option("Topic of the images.", "TOPIC")] = "/camera/image_raw",
     max_frames: MaxFrames = None,
 ) -> None:
     """Make a bag of a video."""

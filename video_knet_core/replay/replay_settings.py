@@ -51,6 +51,6 @@ class ReplaySettings:
     rerun: bool = False
     """Write a recording for the Rerun viewer: DIR/rerun."""
     storage: Literal["mcap", "sqlite3"] = "mcap"
-    """Of the new bag."""
+    """Of the new bag: mcap or sqlite3."""
     split_frames: Count = 1000
     """Frames in a file of the new bag."""
