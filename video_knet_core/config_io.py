@@ -10,12 +10,10 @@ import difflib
 import functools
 import json
 import typing
-from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import pydantic
-import yaml
 from pydantic import AfterValidator, ConfigDict, PlainSerializer, PlainValidator, TypeAdapter
 from typing_extensions import dataclass_transform
 
@@ -49,9 +47,13 @@ def settings_class(cls: type | None = None, /, *, described: bool = False) -> An
     if cls is None:
         return functools.partial(settings_class, described=described)
     config = ConfigDict(
-        strict=True, allow_inf_nan=False, extra="forbid", use_attribute_docstrings=described
+        strict=True,
+        allow_inf_nan=False,
+        extra="forbid",
+        use_attribute_docstrings=described,
     )
-    made: Any = pydantic.dataclasses.dataclass(frozen=True, config=config)(cls)
+    with _without_plugins():
+        made: Any = pydantic.dataclasses.dataclass(frozen=True, config=config)(cls)
     checked = made.__init__
 
     @functools.wraps(checked)
@@ -63,6 +65,21 @@ def settings_class(cls: type | None = None, /, *, described: bool = False) -> An
 
     made.__init__ = init
     return made
+
+
+@contextmanager
+def _without_plugins() -> Iterator[None]:
+    """Keep pydantic from searching all installed packages for plugins, which takes a while."""
+    name = "PYDANTIC_DISABLE_PLUGINS"
+    before = os.environ.get(name)
+    os.environ[name] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
 
 
 def from_dict(cls: type[T], data: Any) -> T:
@@ -92,9 +109,11 @@ def load_yaml(cls: type[T], path: str | Path) -> T:
         raise ConfigError(f"config file {path}: {error.strerror}") from None
     except ValueError as error:  # a null character in the path
         raise ConfigError(f"config file {str(path)!r}: {error}") from None
+    from .strict_yaml import parse_yaml  # a robot reads no YAML
+
     try:
-        return from_dict(cls, _parse(data))
-    except ConfigError as error:
+        return from_dict(cls, parse_yaml(data))
+    except ValueError as error:
         raise ConfigError(f"{path}: {error}") from None
 
 
@@ -171,34 +190,3 @@ def _short(value: object) -> str:
     except ValueError:  # an integer of too many digits
         text = f"a {type(value).__name__}"
     return text if len(text) <= 100 else f"{text[:96]} ..."
-
-
-# --- YAML ----------------------------------------------------------------------------------------
-
-
-class _Loader(yaml.SafeLoader):
-    """PyYAML keeps the last of equal keys; of a user's table the others would be lost unseen."""
-
-    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
-        """A mapping whose keys differ as they are written."""
-        node: yaml.MappingNode = super().compose_mapping_node(anchor)
-        keys = [(key.tag, key.value) for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        twice = next((key for key, count in Counter(keys).items() if count > 1), None)
-        if twice:
-            line = node.start_mark.line + 1
-            raise ConfigError(f"mapping of line {line}: expected each key once, got {twice[1]!r}")
-        return node
-
-
-def _parse(data: bytes) -> Any:
-    """UTF-8 or UTF-16, whatever the locale is; ConfigError also for a key that is there twice."""
-    try:
-        return yaml.load(data, _Loader)
-    except ConfigError:
-        raise
-    except RecursionError:
-        raise ConfigError("expected YAML, got one that is nested too deeply") from None
-    # PyYAML lets through what its converters of dates, numbers and explicit tags raise:
-    # "2020-13-01", "!!int x", "!!bool x", "!!timestamp x"
-    except (yaml.YAMLError, ValueError, TypeError, LookupError, AttributeError) as error:
-        raise ConfigError(f"expected YAML, got {error}") from None

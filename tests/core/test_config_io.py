@@ -117,8 +117,7 @@ def test_a_file_that_is_no_configuration_is_named(text, tmp_path):
 def test_a_key_that_is_there_twice_is_named(tmp_path):
     path = tmp_path / "train.yaml"
     path.write_text("model: a.yaml\nlosses:\n  rank: 1.0\n  track: 2.0\n  rank: 3.0\n")
-    message = "train.yaml: mapping of line 3: expected each key once, got 'rank'"
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(ConfigError, match="train.yaml: .*line 3.*'rank'"):
         load_yaml(TrainConfig, path)
 
 

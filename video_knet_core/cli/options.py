@@ -207,7 +207,7 @@ def command(
                 left = functools.partial(kept, **given) if kept else str
                 return exit_code_of(call, ctx.command_path, left)
 
-        parameters = {"ctx": (typer.Context, _Parameter.empty)}
+        parameters: dict[str, tuple[Any, Any]] = {"ctx": (typer.Context, _Parameter.empty)}
         for name, parameter in signature.parameters.items():
             one = {name: (parameter.annotation, parameter.default)}
             parameters |= _field_options(settings[name]) if name in settings else one
