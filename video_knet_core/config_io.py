@@ -9,7 +9,10 @@ import dataclasses
 import difflib
 import functools
 import json
+import os
 import typing
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
