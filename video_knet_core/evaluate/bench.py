@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -24,45 +24,24 @@ from ..engine.selector import backends_for, open_runtime
 from ..predictor import VideoPredictor
 from ..progress import progress_bar
 from ..types import PanopticFrame
-from .energy import EnergyMeter, NoMeter, open_meter
-from .machine import machine_facts, peak_resident_bytes, resident_bytes
+from .machine import (
+    EnergyMeter,
+    MeterUnavailableError,
+    machine_facts,
+    open_meter,
+    peak_resident_bytes,
+    resident_bytes,
+)
 
 FORMAT = 1
 """Version of the JSON."""
 WARM_UP = 5
 """Frames of each run that are not counted."""
 CLIP_FRAMES = 40
-"""Different frames; a longer measurement plays them forth and back."""
+"""Different frames; a longer measurement plays them to and fro."""
 FRAME_NS = 100_000_000
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Percentiles:
-    """Milliseconds of one stage over all frames."""
-
-    mean: float
-    p50: float
-    p99: float
-    max: float
-
-    @classmethod
-    def of(cls, values: Sequence[float]) -> Percentiles:
-        """Of at least one value; between two values the percentiles are interpolated."""
-        p50, p99 = np.percentile(values, (50, 99)).tolist()
-        return cls(float(np.mean(values)), p50, p99, float(np.max(values)))
-
-
-@dataclass
-class Engine:
-    """An open runtime and what it took to open it."""
-
-    model: Path
-    runtime: Runtime
-    open_s: float
-    open_bytes: int | None
-    """Growth of the resident memory."""
 
 
 Stages = dict[str, float]
@@ -72,10 +51,14 @@ Step = Callable[[NDArray[np.uint8], int], tuple[PanopticFrame, Stages]]
 
 
 @dataclass
-class Run:
+class BenchRun:
     """One engine on images of one size."""
 
-    engine: Engine
+    model: Path
+    runtime: Runtime
+    open_s: float
+    open_bytes: int
+    """Growth of the resident memory while it was opened."""
     size: tuple[int, int]
     """Height and width."""
     step: Step
@@ -83,14 +66,7 @@ class Run:
     joules: float = 0.0
     different_class: list[float] = field(default_factory=list)
     different_track: list[float] = field(default_factory=list)
-    """Share of the pixels of each frame that differ from the first run at this size."""
-
-    def stages(self) -> dict[str, Percentiles]:
-        """By the name of the stage; their sum is the "total"."""
-        found = {
-            stage: Percentiles.of([times[stage] for times in self.times]) for stage in self.times[0]
-        }
-        return found | {"total": Percentiles.of([sum(times.values()) for times in self.times])}
+    """Fraction of the pixels of each frame that differ from the first run at this size."""
 
     def compare(self, frame: PanopticFrame, other: PanopticFrame) -> None:
         """Note how many pixels are not those of the first run."""
@@ -102,35 +78,42 @@ class Run:
 
     def row(self) -> dict[str, Any]:
         """Plain values for JSON; times in milliseconds, memory in MB (1e6 bytes)."""
-        stages = self.stages()
+        stages = {stage: percentiles([t[stage] for t in self.times]) for stage in self.times[0]}
+        stages["total"] = percentiles([sum(t.values()) for t in self.times])
         return {
-            "model": self.engine.model.name,
-            "backend": self.engine.runtime.name,
+            "model": self.model.name,
+            "backend": self.runtime.name,
             "image": list(self.size),
             "frames": len(self.times),
-            "fps": 1e3 / stages["total"].mean,
-            "stages_ms": {stage: asdict(values) for stage, values in stages.items()},
-            "open_s": self.engine.open_s,
-            "open_memory_mb": _megabytes(self.engine.open_bytes),
+            "fps": 1e3 / stages["total"]["mean"],
+            "stages_ms": stages,
+            "open_s": self.open_s,
+            "open_memory_mb": self.open_bytes / 1e6,
             "joules_per_frame": self.joules / len(self.times) if self.joules else None,
             "different_class": float(np.mean(self.different_class)),
             "different_track": float(np.mean(self.different_track)),
         }
 
 
+def percentiles(values: Sequence[float]) -> dict[str, float]:
+    """Mean, p50, p99 and max; between two values the percentiles are interpolated."""
+    p50, p99 = np.percentile(values, (50, 99)).tolist()
+    return {"mean": float(np.mean(values)), "p50": p50, "p99": p99, "max": float(np.max(values))}
+
+
 @dataclass(frozen=True)
-class Report:
-    """What a measurement came to."""
+class BenchReport:
+    """Results of a measurement."""
 
     rows: tuple[dict[str, Any], ...]
-    """`Run.row` of each run."""
+    """`BenchRun.row` of each run."""
     skipped: tuple[str, ...]
     """Backends that do not run here, with the reason."""
     threads: int
     energy_meter: str | None
     energy_note: str
     """Why there is no meter."""
-    memory_growth: int | None
+    memory_growth: int
     """Bytes by which the process grew during the frames that count, with all the engines."""
 
     def to_json(self) -> dict[str, Any]:
@@ -141,8 +124,8 @@ class Report:
             "threads": self.threads,
             "energy_meter": self.energy_meter,
             "energy_note": self.energy_note,
-            "peak_memory_mb": _megabytes(peak_resident_bytes()),
-            "memory_growth_mb": _megabytes(self.memory_growth),
+            "peak_memory_mb": peak_resident_bytes() / 1e6,
+            "memory_growth_mb": self.memory_growth / 1e6,
             "runs": list(self.rows),
             "skipped": list(self.skipped),
         }
@@ -153,14 +136,13 @@ class Report:
         width = max(map(len, names))
         *stages, _ = self.rows[0]["stages_ms"]
         head = "".join(f"{stage:>12}" for stage in (*stages, "total", "p99", "max"))
-        growth = _megabytes(self.memory_growth)
         return [
             f"{'model and backend':<{width}}     image{head}    fps      J  differs",
             *(f"{name:<{width}}{_cells(row)}" for name, row in zip(names, self.rows, strict=True)),
-            "milliseconds, medians; p99 and max are of the total; differs: share of pixels with "
+            "milliseconds, medians; p99 and max are of the total; differs: fraction of pixels with "
             "another class than in the first row of this size",
-            f"memory: peak {_megabytes(peak_resident_bytes()):.0f} MB"
-            + ("" if growth is None else f", growth while measuring {growth:.1f} MB"),
+            f"memory: peak {peak_resident_bytes() / 1e6:.0f} MB, "
+            f"growth while measuring {self.memory_growth / 1e6:.1f} MB",
             f"energy: {self.energy_meter or self.energy_note}",
             *(f"not measured: {reason}" for reason in self.skipped),
         ]
@@ -194,7 +176,7 @@ def bench(
     sizes: Sequence[tuple[int, int]] = (),
     threads: int = 2,
     step_of: Callable[[VideoPredictor], Step] = predictor_step,
-) -> Report:
+) -> BenchReport:
     """Measure every model with every backend at every image size, all in turn, frame by frame.
 
     Args:
@@ -212,66 +194,52 @@ def bench(
     meter, no_meter = _open_meter()
     skipped: list[str] = []
     with ExitStack() as stack:
-        engines = []
-        for engine in open_engines(models, backends, threads, skipped):
-            stack.callback(engine.runtime.close)
-            engines.append(engine)
-        if not engines:
+        runs: list[BenchRun] = []
+        for opened in _open_engines(models, backends, threads, skipped):
+            runtime = opened[1]
+            stack.callback(runtime.close)
+            for size in sizes or [(runtime.info.height, runtime.info.width)]:
+                runs.append(BenchRun(*opened, size, step_of(VideoPredictor(runtime))))
+        if not runs:
             raise BackendError("no backend works here: " + "; ".join(skipped))
-        runs = _runs(engines, sizes, step_of)
-        growth = measure(runs, frames, meter)
+        growth = _measure(runs, frames, meter)
         rows = tuple(run.row() for run in runs)
-    name = meter.name if meter else None
-    return Report(rows, tuple(skipped), threads, name, no_meter, growth)
+    meter_name = meter.name if meter else None
+    return BenchReport(rows, tuple(skipped), threads, meter_name, no_meter, growth)
 
 
-def open_engines(
+def _open_engines(
     models: Sequence[Path], backends: Sequence[str], threads: int, skipped: list[str]
-) -> Iterator[Engine]:
-    """Every model with every backend; of "all", those that do not work are added to `skipped`."""
+) -> Iterator[tuple[Path, Runtime, float, int]]:
+    """Every model with every backend, and the seconds and bytes that opening it takes; of "all",
+    those that do not work are added to `skipped`."""
     for model in models:
         for backend in backends_for(model) if "all" in backends else backends:
+            before, start = resident_bytes(), time.perf_counter()
             try:
-                yield _open_engine(model, backend, threads)
+                runtime = open_runtime(model, backend, threads, progress=_log_progress)
             except BackendError as error:
                 if "all" not in backends:
                     raise
                 skipped.append(str(error))
+                continue
+            seconds = time.perf_counter() - start
+            yield model, runtime, seconds, resident_bytes() - before
 
 
-def _open_engine(model: Path, backend: str, threads: int) -> Engine:
-    before, start = resident_bytes(), time.perf_counter()
-    runtime = open_runtime(model, backend, threads, progress=_log_progress)
-    seconds = time.perf_counter() - start
-    return Engine(model, runtime, seconds, _difference(resident_bytes(), before))
+def _log_progress(what: str, fraction: float) -> None:
+    _log.debug("%s %.0f %%", what, 100 * fraction)
 
 
-def _log_progress(what: str, share: float) -> None:
-    _log.debug("%s %.0f %%", what, 100 * share)
-
-
-def _runs(
-    engines: Iterable[Engine],
-    sizes: Sequence[tuple[int, int]],
-    step_of: Callable[[VideoPredictor], Step],
-) -> list[Run]:
-    runs = []
-    for engine in engines:
-        info = engine.runtime.info
-        for size in sizes or [(info.height, info.width)]:
-            runs.append(Run(engine, size, step_of(VideoPredictor(engine.runtime))))
-    return runs
-
-
-def measure(runs: Sequence[Run], frames: int, meter: EnergyMeter | None) -> int | None:
+def _measure(runs: Sequence[BenchRun], frames: int, meter: EnergyMeter | None) -> int:
     """Play the same clip to all runs, a frame to each in turn; returns the growth in bytes."""
     street = SyntheticStreet(7, 288, 480)
     clip = [street.frame(t).image for t in range(min(CLIP_FRAMES, frames + WARM_UP))]
-    before = None
+    before = resident_bytes()
     for t in progress_bar(range(frames + WARM_UP), unit="frame"):
         if t == WARM_UP:
             before = resident_bytes()
-        picture = clip[forth_and_back(t, len(clip))]
+        picture = clip[ping_pong_index(t, len(clip))]
         first: dict[tuple[int, int], PanopticFrame] = {}
         for run in runs:
             image = np.asarray(cv2.resize(picture, run.size[::-1]), np.uint8)
@@ -281,11 +249,11 @@ def measure(runs: Sequence[Run], frames: int, meter: EnergyMeter | None) -> int 
                 run.times.append(stages)
                 run.joules += joules
                 run.compare(frame, reference)
-    return _difference(resident_bytes(), before)
+    return resident_bytes() - before
 
 
 def _step(
-    run: Run, image: NDArray[np.uint8], stamp: int, meter: EnergyMeter | None
+    run: BenchRun, image: NDArray[np.uint8], stamp: int, meter: EnergyMeter | None
 ) -> tuple[PanopticFrame, Stages, float]:
     """One frame, its times and its joules."""
     before = meter.joules() if meter else 0.0
@@ -293,7 +261,7 @@ def _step(
     return frame, stages, (meter.joules() if meter else 0.0) - before
 
 
-def forth_and_back(t: int, count: int) -> int:
+def ping_pong_index(t: int, count: int) -> int:
     """Number 0..count-1 of the frame to show at time t: the clip never jumps."""
     period = max(2 * count - 2, 1)
     return min(t % period, period - t % period)
@@ -302,13 +270,5 @@ def forth_and_back(t: int, count: int) -> int:
 def _open_meter() -> tuple[EnergyMeter | None, str]:
     try:
         return open_meter(), ""
-    except NoMeter as reason:
-        return None, f"not measured: {reason}"
-
-
-def _difference(after: int | None, before: int | None) -> int | None:
-    return None if after is None or before is None else after - before
-
-
-def _megabytes(count: int | None) -> float | None:
-    return None if count is None else count / 1e6
+    except MeterUnavailableError as reason:
+        return None, str(reason)

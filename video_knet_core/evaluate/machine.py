@@ -1,14 +1,17 @@
-"""What a measurement was made on, and how much memory this process has."""
+"""The machine of a measurement: its parts, memory of this process, and meters of its energy."""
 
 from __future__ import annotations
 
-import os
 import platform
 import resource
+import time
+from collections.abc import Callable
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
+
+import psutil
 
 PACKAGES = (
     *("numpy", "opencv-python-headless", "onnxruntime", "onnxruntime-gpu", "openvino", "torch"),
@@ -19,26 +22,27 @@ PACKAGES = (
 
 def machine_facts(root: Path = Path("/")) -> dict[str, Any]:
     """Processor, GPU, versions and date, as plain values for JSON; `root` holds /proc."""
+    process, versions = psutil.Process(), {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
     return {
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "system": platform.platform(),
-        "board": _board(root),
+        "board": _text(root / "proc/device-tree/model").strip("\0\n ") or None,
         "cpu": _cpu(root),
-        "cores": len(os.sched_getaffinity(0))
-        if hasattr(os, "sched_getaffinity")
-        else os.cpu_count(),
-        "gpu": _gpus(root),
-        "versions": {"python": platform.python_version(), **_versions()},
+        "cores": len(process.cpu_affinity()) if psutil.LINUX else psutil.cpu_count(),
+        "gpu": _gpus(),
+        "versions": versions,
     }
 
 
-def resident_bytes(root: Path = Path("/")) -> int | None:
-    """Memory of this process that is in RAM now; None where `root` has no /proc/self/statm."""
-    try:
-        pages = int((root / "proc/self/statm").read_text().split()[1])
-    except OSError:
-        return None
-    return pages * resource.getpagesize()
+def resident_bytes() -> int:
+    """Memory of this process that is in RAM now."""
+    resident: int = psutil.Process().memory_info().rss
+    return resident
 
 
 def peak_resident_bytes() -> int:
@@ -47,40 +51,160 @@ def peak_resident_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def _cpu(root: Path) -> str:
-    """Model name, or the architecture where the system does not tell (as on ARM)."""
-    return _field(root / "proc/cpuinfo", "model name") or platform.machine()
+class MeterUnavailableError(Exception):
+    """No energy meter is available here; the message has the reason."""
 
 
-def _board(root: Path) -> str | None:
-    """What a single-board computer, such as a Jetson, calls itself."""
-    try:
-        return (root / "proc/device-tree/model").read_text().strip("\0\n ") or None
-    except OSError:
-        return None
+class EnergyMeter(Protocol):
+    """Counts joules of the whole machine, not of this process, from an arbitrary zero."""
+
+    name: str
+
+    def joules(self) -> float:
+        """Energy so far."""
+        ...
 
 
-def _gpus(root: Path) -> list[str]:
-    """Names of the NVIDIA GPUs that the driver shows."""
-    files = sorted(root.glob("proc/driver/nvidia/gpus/*/information"))
-    return [name for name in (_field(path, "Model") for path in files) if name]
-
-
-def _field(path: Path, key: str) -> str | None:
-    """Value of the first line "key : value"."""
-    try:
-        lines = path.read_text(errors="replace").splitlines()
-    except OSError:
-        return None
-    rows = (line.partition(":") for line in lines)
-    return next((value.strip() for name, _, value in rows if name.strip() == key), None)
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for package in PACKAGES:
+def open_meter(root: Path = Path("/sys")) -> EnergyMeter:
+    """The first meter that works here; MeterUnavailableError with the reasons if there is none."""
+    reasons = []
+    openers: tuple[Callable[[], EnergyMeter], ...] = (
+        lambda: JetsonMeter(root),
+        _NvidiaMeter,
+        lambda: ProcessorMeter(root),
+    )
+    for opener in openers:
         try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
+            return opener()
+        except MeterUnavailableError as reason:
+            reasons.append(str(reason))
+    raise MeterUnavailableError(f"energy meter unavailable: {'; '.join(reasons)}")
+
+
+class ProcessorMeter:
+    """RAPL of Intel's and AMD's processors: the packages, without the GPU."""
+
+    name = "processor package (RAPL)"
+
+    def __init__(self, root: Path = Path("/sys")) -> None:
+        folders = sorted((root / "class/powercap").glob("intel-rapl:[0-9]*"))
+        # intel-rapl:0:1 is a part of intel-rapl:0
+        self._folders = [path for path in folders if path.name.count(":") == 1]
+        if not self._folders:
+            raise MeterUnavailableError("no RAPL in /sys/class/powercap")
+        try:
+            self._last = self._read()
+            self._ranges = [_number(path / "max_energy_range_uj") for path in self._folders]
+        except OSError as error:
+            raise MeterUnavailableError(f"RAPL cannot be read ({error}); root may") from None
+        self._microjoules = 0
+
+    def joules(self) -> float:
+        """Energy since the meter was opened."""
+        now = self._read()
+        for new, old, limit in zip(now, self._last, self._ranges, strict=True):
+            self._microjoules += new - old if new >= old else new - old + limit  # it starts anew
+        self._last = now
+        return self._microjoules * 1e-6
+
+    def _read(self) -> list[int]:
+        return [_number(path / "energy_uj") for path in self._folders]
+
+
+class JetsonMeter:
+    """The supplies of a Jetson's module (INA3221).
+
+    They measure power: between two readings the later one is taken to have held.
+    """
+
+    name = "module (INA3221)"
+
+    def __init__(self, root: Path = Path("/sys"), clock: Callable[[], float] = time.monotonic):
+        self._clock = clock
+        self._channels = _supplies(root)
+        if not self._channels:
+            raise MeterUnavailableError("no INA3221 in /sys/class/hwmon")
+        self._joules = 0.0
+        self._last = clock()
+
+    def joules(self) -> float:
+        """Energy since the meter was opened."""
+        now = self._clock()
+        watts = sum(
+            _number(folder / f"in{channel}_input") * _number(folder / f"curr{channel}_input") * 1e-6
+            for folder, channel in self._channels
+        )
+        self._joules += watts * (now - self._last)
+        self._last = now
+        return self._joules
+
+
+class _NvidiaMeter:
+    """The GPUs, by NVML."""
+
+    name = "GPU (NVML)"
+
+    def __init__(self) -> None:
+        self._nvml, self._devices = _nvml_devices()
+        try:
+            self.joules()
+        except self._nvml.NVMLError as error:
+            raise MeterUnavailableError(f"NVML: {error}") from None
+
+    def joules(self) -> float:
+        read = self._nvml.nvmlDeviceGetTotalEnergyConsumption
+        return sum(read(device) for device in self._devices) * 1e-3
+
+
+def _nvml_devices() -> tuple[Any, list[Any]]:
+    """The module pynvml and a handle of each GPU; MeterUnavailableError without NVML."""
+    try:
+        import pynvml
+    except ImportError:
+        raise MeterUnavailableError("no NVML: pip install nvidia-ml-py") from None
+    try:
+        pynvml.nvmlInit()
+        count = pynvml.nvmlDeviceGetCount()
+        return pynvml, [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(count)]
+    except pynvml.NVMLError as error:
+        raise MeterUnavailableError(f"NVML: {error}") from None
+
+
+def _gpus() -> list[str]:
+    """Names of the NVIDIA GPUs."""
+    try:
+        nvml, devices = _nvml_devices()
+    except MeterUnavailableError:
+        return []
+    return [nvml.nvmlDeviceGetName(device) for device in devices]
+
+
+def _cpu(root: Path) -> str:
+    """Model name, or the architecture where the system has none (as on ARM)."""
+    rows = (line.partition(":") for line in _text(root / "proc/cpuinfo").splitlines())
+    names = (value.strip() for name, _, value in rows if name.strip() == "model name")
+    return next(names, platform.machine())
+
+
+def _supplies(root: Path) -> list[tuple[Path, str]]:
+    """Folder and channel of the supply of everything, or of all the parts if there is none."""
+    channels = {}
+    for name in sorted(root.glob("class/hwmon/hwmon*/name")):
+        if name.read_text().strip() != "ina3221":
             continue
-    return found
+        for label in sorted(name.parent.glob("in*_label")):
+            channel = label.name.removeprefix("in").removesuffix("_label")
+            if (name.parent / f"curr{channel}_input").exists():  # not a sum of voltages
+                channels[label.read_text().strip()] = name.parent, channel
+    return [channels["VDD_IN"]] if "VDD_IN" in channels else list(channels.values())
+
+
+def _number(path: Path) -> int:
+    return int(path.read_text())
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(errors="replace")
+    except OSError:
+        return ""
