@@ -44,7 +44,7 @@ class Summary:
     out: Path
     backend: str
     tracks_things: bool = True
-    """False in task semantic: the report says nothing of tracks."""
+    """False in task semantic: the report does not mention tracks."""
     interrupted: bool = False
     """Ended before the source did, by Ctrl-C or SIGTERM."""
     seconds: float = 0.0
@@ -82,14 +82,14 @@ class Recording:
     """Writes overlay.mp4, labels/NNNNNN.png and tracks.jsonl into a folder, replacing older ones.
 
     A label image holds the labels of its own frame, as the node publishes them: 16 bit, 0 = no
-    segment; of overlapping masks the frontmost. The line of tracks.jsonl with the same number says
-    which class and track each is.
+    segment; of overlapping masks the frontmost. The line of tracks.jsonl with the same number has
+    the class and track of each.
 
     Args:
         out: the folder; other files in it are left as they are.
         fps: nominal rate of the video.
         classes: of the model.
-        inputs: files or folders that are read meanwhile.
+        inputs: files or folders that are read during the recording.
 
     Raises:
         OutputError: a result would replace an input or a file that is no earlier result, or
@@ -201,11 +201,11 @@ def track_video(
 ) -> Summary:
     """Track `source` and keep the results in `out`.
 
-    Ctrl-C (KeyboardInterrupt) ends it early: all files are finished, and the summary says so.
+    Ctrl-C (KeyboardInterrupt) ends it early: all files are finished, and the summary reports it.
 
     The first epoch is a number of all that decides the results: a log of many videos has each pair
-    of an epoch and a track id for one object. `facts` tell the source from others that begin with
-    the same image, see `epochs.facts_of`.
+    of an epoch and a track id for one object. `facts` distinguish the source from others
+    that begin with the same image, see `epochs.facts_of`.
 
     Raises:
         FrameError: a frame cannot be read or has another size; the frames before it are kept.

@@ -35,8 +35,8 @@ class EndOfData(ValueError):
 class ExactReader:
     """A file whose `read` gives exactly the bytes asked for, or raises `EndOfData`.
 
-    Libraries ask for as many bytes as a damaged file says: a plain file would give them fewer, or
-    all the rest for a negative number, or memory would be allocated for bytes that do not exist.
+    Libraries ask for as many bytes as a damaged file declares: a plain file would give them fewer,
+    or all the rest for a negative number, or memory would be allocated for bytes that do not exist.
     """
 
     def __init__(self, file: IO[bytes]) -> None:

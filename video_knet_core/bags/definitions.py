@@ -119,7 +119,7 @@ def decode(message: Message) -> Any:
 def read_cdr(data: bytes | memoryview, kind: str) -> Any:
     """Message of one of `ros2_types`; what comes after its end is ignored, as ROS 2 does it.
 
-    rosbags refuses that, but Python programs that record what `serialize_message` of rclpy gives
+    rosbags rejects that, but Python programs that record what `serialize_message` of rclpy gives
     leave some bytes there. Raises what rosbags does.
     """
     if len(data) < 4 or bytes(data[:2]) not in (b"\0\0", b"\0\1"):

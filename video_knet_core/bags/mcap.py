@@ -129,7 +129,7 @@ def _topic(channel: Channel, schema: Schema | None) -> RecordedTopic:
 
 
 def _definition(schema: Schema) -> str:
-    """Text of a schema; one of IDL says so in its first line, as rosbag2 writes it."""
+    """Text of a schema; one of IDL has a first line for that, as rosbag2 writes it."""
     text = schema.data.decode(errors="replace")
     if schema.encoding == "ros2idl" and not text.startswith(IDL.rstrip()[:80]):
         return f"{IDL}{type_name(schema.name)}\n{text}"

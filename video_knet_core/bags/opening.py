@@ -54,7 +54,7 @@ class Bag:
 
     Args:
         files: in their order.
-        missing: what is said of files that should be there.
+        missing: messages about files that should be there.
 
     Raises:
         BagError: none of the files is a bag.
@@ -158,7 +158,7 @@ def _decompress_file(path: Path, copy: Path) -> str:
 
 
 def _decompressed(message: Message, name: str) -> Message:
-    """A message that may be compressed by itself; metadata.yaml says so, but may be missing."""
+    """A message that may be compressed by itself; metadata.yaml has that, but may be missing."""
     if message.topic.encoding == ROS1 or message.data[: len(ZSTD_MAGIC)] != ZSTD_MAGIC:
         return message
     try:
@@ -173,7 +173,7 @@ def _decompressed(message: Message, name: str) -> Message:
 
 
 def _files(folder: Path) -> tuple[list[Path], list[str]]:
-    """The recorded files in order, and what is said of those that are missing.
+    """The recorded files in order, and messages about those that are missing.
 
     Those of metadata.yaml, and what was recorded after it was written; all that are there if it is
     missing or names none of them.

@@ -1,6 +1,6 @@
 """SQLite files (.db3), as recorded by ROS 2, read by the SQLite of the standard library.
 
-The reader of `rosbags` refuses what this one reads: a file that is shorter than it says, one whose
+The reader of `rosbags` rejects what this one reads: a file that is shorter than declared, one whose
 last messages are in a journal beside it (`-wal`), QoS profiles that lack fields, paths with a `#`.
 """
 
@@ -91,7 +91,7 @@ class SqliteFile:
         return Message(self._topics[topic], time, data)
 
     def _connect(self) -> sqlite3.Connection:
-        """Open the file for reading, also if it is shorter than it says."""
+        """Open the file for reading, also if it is shorter than declared."""
         unfinished = self._path.with_name(f"{self._path.name}-wal").exists()
         mode = "mode=ro" if unfinished else "mode=ro&immutable=1"
         database = sqlite3.connect(f"file:{quote(str(self._path))}?{mode}", uri=True)

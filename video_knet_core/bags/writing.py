@@ -141,8 +141,7 @@ class Ros2Writer:
             self._writer.close()
 
     def abort(self) -> None:
-        """Close the files, which nobody will read: a full disk, or a file in a state that cannot
-        be finished, does not matter any more."""
+        """Close the files, which are not used any more: errors do not matter."""
         with suppress(OSError, sqlite3.Error, ValueError, struct.error, rosbag2.WriterError):
             self._writer.close()
 

@@ -80,7 +80,7 @@ class CameraReplay:
         tracking: settings of the tracker.
         recording: when the first and the last message of the bag were received [ns]; None in one
             without messages.
-        facts: what else tells the bag from others.
+        facts: what else distinguishes the bag from others.
     """
 
     def __init__(

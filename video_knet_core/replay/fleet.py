@@ -112,7 +112,7 @@ def find_jobs(pattern: str, out: Path, resume: bool = False) -> tuple[Job, ...]:
     `bags/monday/drive2.mcap` in `out/monday/drive2`.
 
     Raises:
-        ReplayError: the pattern matches nothing, two bags would share a folder, or, unless with
+        ReplayError: the pattern matches nothing, two bags would have one folder, or, unless with
             `resume`, one of the folders has something in it.
     """
     pattern = str(expanded(pattern))
@@ -171,7 +171,7 @@ class JobQueue:
         self._waiting = deque(jobs)
         self._failed: set[Job] = set()
         self.unfinished = len(jobs)
-        """Bags without an result."""
+        """Bags without a result."""
 
     def take(self) -> Job | None:
         """The next bag; None if none is waiting."""
@@ -206,7 +206,7 @@ class JobRunner:
     def replay(self, job: Job) -> JobResult:
         """Replay a bag; what an interrupted replay left is replaced.
 
-        What is wrong with the bag or its files is told by the result. After any other exception
+        What is wrong with the bag or its files is in the result. After any other exception
         the engine may be hurt, and the worker is to be replaced.
         """
         start = time.perf_counter()
@@ -275,5 +275,5 @@ def table(results: Sequence[JobResult]) -> str:
     ]
     lines += [f"{o.job.name}: {o.reason}" for o in results if o.reason]
     counts = {state: sum(o.state is state for o in results) for state in JobState}
-    told = ", ".join(f"{count} {state.value}" for state, count in counts.items() if count)
-    return "\n".join([*lines, f"{len(results)} bags: {told}"])
+    summary = ", ".join(f"{count} {state.value}" for state, count in counts.items() if count)
+    return "\n".join([*lines, f"{len(results)} bags: {summary}"])

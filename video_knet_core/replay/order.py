@@ -47,7 +47,7 @@ def stamp_of(message: Message) -> int:
     try:
         if message.topic.encoding == ROS1:
             sec, nanosec = struct.unpack_from("<II", message.data, 4)
-        else:  # the second byte tells the byte order
+        else:  # the second byte is the byte order
             order = "<" if message.data[1] else ">"
             sec, nanosec = struct.unpack_from(f"{order}iI", message.data, 4)
     except (struct.error, IndexError):

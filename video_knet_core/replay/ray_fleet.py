@@ -1,6 +1,6 @@
 """Many bags by the workers of Ray, each a process with one engine that stays open.
 
-Ray places the processes, starts them and tells when one has died. A bag is given to whichever
+Ray places the processes, starts them and reports when one has died. A bag is given to whichever
 worker is free; one that fails goes back into the queue.
 """
 
@@ -23,7 +23,9 @@ from .replay_settings import ReplayError
 
 LOCAL = "local"
 OBJECT_STORE = 80 << 20
-"""Bytes, near the least that Ray takes: only names and numbers pass between the processes."""
+"""Bytes, near the minimum of Ray: only names and numbers pass between the processes."""
+_GPU: dict[str, float] = {"GPU": 1, "CPU": 1}
+"""What a worker whose engine is on a GPU takes of a machine."""
 TIMEOUT = 10.0
 """Seconds in which a cluster must answer."""
 
@@ -31,7 +33,7 @@ _log = logging.getLogger(__name__)
 
 
 class FleetError(ReplayError):
-    """A fleet that cannot work; the message says on which machine, and why."""
+    """A fleet that cannot work; the message names the machine and the reason."""
 
 
 def replay_on_ray(
@@ -63,20 +65,20 @@ def replay_on_ray(
         ConnectionError: the address is "auto", and there is no cluster.
     """
     with _connected(address), _marker(out) as marker:
-        pool = _WorkerPool(JobQueue(jobs), plan, SharedDisk(marker, folder, __version__))
+        pool = _WorkerPool(plan, SharedDisk(marker, folder, __version__))
         try:
             pool.start(
                 min(workers or len(jobs), len(jobs)),
                 wait=workers is not None and address != LOCAL,
             )
-            yield from pool.results()
+            yield from pool.results(JobQueue(jobs))
         finally:
             pool.shutdown()
 
 
 @dataclass(frozen=True)
 class SharedDisk:
-    """By which a machine shows that it sees the same disk and has the same program."""
+    """What every machine must have: the same files under the same paths, and the same version."""
 
     marker: Path
     folder: Path
@@ -88,39 +90,39 @@ class SharedDisk:
         for path in (self.marker, self.folder):
             if not path.exists():
                 raise FleetError(
-                    f"the machine {host} does not see {path}: bags and results must be on a disk "
+                    f"the machine {host} has no {path}: bags and results must be on a disk "
                     "that all machines see under the same name"
                 )
         if __version__ != self.version:
             raise FleetError(
-                f"the machine {host} has video_knet_ros {__version__}, wanted {self.version}"
+                f"the machine {host} has video_knet_ros {__version__}, expected {self.version}"
             )
 
 
 class _RayWorker:
     """A `JobRunner` in a process of Ray."""
 
-    def open(self, plan: FleetPlan, place: SharedDisk) -> str:
+    def open(self, plan: FleetPlan, disk: SharedDisk) -> str:
         """Open the engine; returns its backend."""
         logging.basicConfig(level=logging.WARNING, format="%(message)s", force=True)
-        place.check()
-        self._worker = JobRunner(plan)
-        return self._worker.backend
+        disk.check()
+        self._runner = JobRunner(plan)
+        return self._runner.backend
 
     def replay(self, job: Job) -> JobResult:
         """See `JobRunner.replay`."""
-        return self._worker.replay(job)
+        return self._runner.replay(job)
 
 
 class _WorkerPool:
-    """The workers: those that are busy, those that open their engine, and those that are free."""
+    """Workers, each of which opens its engine, then does one job after the other."""
 
-    def __init__(self, queue: JobQueue, plan: FleetPlan, place: SharedDisk) -> None:
-        self._queue, self._plan, self._place = queue, plan, place
-        self._share: dict[str, float] = {"CPU": plan.threads}
-        self._pending: dict[Any, tuple[Any, Job | None]] = {}
-        """What is awaited -> the worker, and its bag; None if it opens its engine."""
-        self._free: list[Any] = []
+    def __init__(self, plan: FleetPlan, disk: SharedDisk) -> None:
+        self._opening = plan, disk
+        self._resources: dict[str, float] = {"CPU": plan.threads}
+        self._running: dict[Any, tuple[Any, Job | None]] = {}
+        """Call that is awaited -> the worker, and its job; None while it opens its engine."""
+        self._idle: list[Any] = []
 
     def start(self, most: int, wait: bool) -> None:
         """Start the workers: as many as there is room for, or all, of which some may have to wait.
@@ -129,97 +131,76 @@ class _WorkerPool:
             FleetError: there is room for none.
         """
         if self._engine_uses_gpu():
-            self._share = {"GPU": 1, "CPU": 1}
-        room = _room(self._share)
+            self._resources = _GPU
+        room = _room(self._resources)
         if not room and not wait:
-            raise FleetError(
-                f"no machine of the cluster has {self._plan.threads} cores: give fewer --threads"
-            )
+            cores = self._resources["CPU"]
+            raise FleetError(f"no machine of the cluster has {cores} cores: give fewer --threads")
         if room < most and wait:
             _log.warning("there is room for %d of %d workers now; the others wait", room, most)
         for _ in range(most if wait else min(most, room)):
-            self._start_worker()
+            self._start_worker(self._resources)
 
-    def results(self) -> Iterator[JobResult]:
-        """Give bags to free workers until all have an result."""
+    def results(self, queue: JobQueue) -> Iterator[JobResult]:
+        """Give jobs to idle workers until all have a result.
+
+        Raises what the last worker does if none can open its engine.
+        """
         import ray
 
-        while self._queue.unfinished:
-            self._hand_out()
-            (done,), _ = ray.wait(list(self._pending))
-            worker, job = self._pending.pop(done)
-            if job is None:
-                self._opened(done, worker)
-            elif result := self._queue.complete(self._done(done, worker, job)):
+        while queue.unfinished:
+            while self._idle and (job := queue.take()):
+                worker = self._idle.pop()
+                self._running[worker.replay.remote(job)] = worker, job
+            (call,), _ = ray.wait(list(self._running))
+            worker, done = self._running.pop(call)
+            try:
+                value = ray.get(call)
+                self._idle.append(worker)
+            except ray.exceptions.RayError as error:
+                ray.kill(worker)
+                if done is not None:  # the worker died, or its engine may be hurt
+                    self._start_worker(self._resources)
+                    value = failure(done, _line(error))
+                elif self._running or self._idle:
+                    _log.warning("a worker is left out: %s", _line(error))
+                else:
+                    raise getattr(error, "cause", None) or FleetError(_line(error)) from None
+            if done is not None and (result := queue.complete(value)):
                 yield result
 
     def shutdown(self) -> None:
-        """End all workers; what they are at can be resumed."""
+        """End all workers; a job under way is left incomplete."""
         import ray
 
-        for worker in [*self._free, *(worker for worker, _ in self._pending.values())]:
+        for worker in [*self._idle, *(worker for worker, _ in self._running.values())]:
             ray.kill(worker)
 
     def _engine_uses_gpu(self) -> bool:
         """Whether an engine that could have a GPU takes it."""
         import ray
 
-        if not _room(gpu_share := {"GPU": 1, "CPU": 1}):
+        if not _room(_GPU):
             return False
-        worker = self._new(gpu_share)
+        call = self._start_worker(_GPU)
         try:
-            backend = ray.get(worker.open.remote(self._plan, self._place))
+            backend = ray.get(call)
         except ray.exceptions.RayError as error:
             backend = _line(error)
-        finally:
-            ray.kill(worker)
+        ray.kill(self._running.pop(call)[0])
         if backend not in GPU_BACKENDS:
-            _log.warning("the GPUs of the cluster are not used; a trial says: %s", backend)
+            _log.warning("the GPUs of the cluster are not used; a test engine is %s", backend)
         return backend in GPU_BACKENDS
 
-    def _new(self, share: Mapping[str, float]) -> Any:
+    def _start_worker(self, resources: Mapping[str, float]) -> Any:
+        """The call that opens the engine of a new worker."""
         import ray
 
-        return (
-            ray.remote(_RayWorker)
-            .options(num_cpus=share["CPU"], num_gpus=share.get("GPU", 0))
-            .remote()
-        )
-
-    def _start_worker(self) -> None:
-        worker = self._new(self._share)
-        self._pending[worker.open.remote(self._plan, self._place)] = worker, None
-
-    def _hand_out(self) -> None:
-        while self._free and (job := self._queue.take()):
-            worker = self._free.pop()
-            self._pending[worker.replay.remote(job)] = worker, job
-
-    def _opened(self, done: Any, worker: Any) -> None:
-        """Let a worker take part; one that cannot is missed only if it was the last."""
-        import ray
-
-        try:
-            ray.get(done)
-            self._free.append(worker)
-        except ray.exceptions.RayError as error:
-            ray.kill(worker)
-            if not self._pending and not self._free:
-                raise _cause(error) from None
-            _log.warning("a worker is left out: %s", _line(error))
-
-    def _done(self, done: Any, worker: Any, job: Job) -> JobResult:
-        """The result of a bag; a worker that died, or whose engine may be hurt, is replaced."""
-        import ray
-
-        try:
-            result: JobResult = ray.get(done)
-        except ray.exceptions.RayError as error:
-            ray.kill(worker)
-            self._start_worker()
-            return failure(job, _line(error))
-        self._free.append(worker)
-        return result
+        options = {"num_cpus": resources["CPU"], "num_gpus": resources.get("GPU", 0)}
+        worker = ray.remote(_RayWorker).options(**options).remote()
+        call = worker.open.remote(*self._opening)
+        self._running[call] = worker, None
+        return call
 
 
 @contextmanager
@@ -241,7 +222,7 @@ def _connected(address: str) -> Iterator[None]:
 
 
 def _check_reachable(address: str) -> None:
-    """FleetError if nobody listens at HOST:PORT, where Ray itself tries for many minutes."""
+    """FleetError if nothing listens at HOST:PORT, where Ray itself tries for many minutes."""
     host, _, port = address.rpartition(":")
     if not host or not port.isdecimal():
         return
@@ -263,20 +244,15 @@ def _marker(out: Path) -> Iterator[Path]:
         path.unlink(missing_ok=True)
 
 
-def _room(share: Mapping[str, float]) -> int:
-    """Workers that fit on the machines if each takes such a share of one."""
+def _room(resources: Mapping[str, float]) -> int:
+    """Workers that fit on the machines if each takes so much of one."""
     import ray
 
     machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     return sum(
-        min(int(machine.get(kind, 0) // amount) for kind, amount in share.items())
+        min(int(machine.get(kind, 0) // amount) for kind, amount in resources.items())
         for machine in machines
     )
-
-
-def _cause(error: Exception) -> Exception:
-    """What went wrong in the worker itself, if it could tell."""
-    return getattr(error, "cause", None) or FleetError(_line(error))
 
 
 def _line(error: Exception) -> str:

@@ -15,7 +15,7 @@ Count = Annotated[int, Field(ge=1, lt=2**31)]
 
 
 class ReplayError(BagError):
-    """A replay that cannot be done; the message says what is there and what is wanted."""
+    """A replay that cannot be done; the message has what was expected and what is there."""
 
 
 class EmptyReplayError(ReplayError):

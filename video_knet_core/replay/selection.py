@@ -38,8 +38,8 @@ def time_range(contents: Contents, settings: ReplaySettings) -> tuple[int | None
     return since, start + round((settings.start + settings.duration) * 1e9)
 
 
-def choose_topics(contents: Contents, wanted: Sequence[str]) -> tuple[str, ...]:
-    """The wanted topics, or the only one of images.
+def choose_topics(contents: Contents, chosen: Sequence[str]) -> tuple[str, ...]:
+    """The chosen topics, or the only one of images.
 
     Raises:
         ReplayError: one is not there or has no images, or there is not exactly one to choose; the
@@ -49,7 +49,7 @@ def choose_topics(contents: Contents, wanted: Sequence[str]) -> tuple[str, ...]:
     topics = {topic.name: topic for topic in contents.topics} | images
     if not images:
         raise ReplayError(f"there are no images in it, only {_listed(contents, topics)}")
-    for name in wanted:
+    for name in chosen:
         if name not in topics:
             raise ReplayError(
                 f"there is no topic {name}; images are on {_listed(contents, images)}"
@@ -59,25 +59,25 @@ def choose_topics(contents: Contents, wanted: Sequence[str]) -> tuple[str, ...]:
                 f"{name} is {topics[name].type} as {topics[name].encoding}, expected one of "
                 f"images: {_listed(contents, images)}"
             )
-    if not wanted and len(images) > 1:
+    if not chosen and len(images) > 1:
         raise ReplayError(f"name one or more of its topics: {_listed(contents, images)}")
-    return tuple(dict.fromkeys(wanted)) or tuple(images)
+    return tuple(dict.fromkeys(chosen)) or tuple(images)
 
 
-def choose_outputs(info: ModelInfo, wanted: Sequence[str]) -> tuple[str, ...]:
-    """The wanted outputs, or the usual ones of the model's task.
+def choose_outputs(info: ModelInfo, chosen: Sequence[str]) -> tuple[str, ...]:
+    """The chosen outputs, or the usual ones of the model's task.
 
     Raises:
         ReplayError: the task has not one of them; the message lists those that it has.
     """
     task = TASKS[info.task]
-    for name in wanted:
+    for name in chosen:
         if name not in task.outputs:
             raise ReplayError(
                 f"{info.name} is a model of task {info.task}, which has no output {name}; "
                 f"it has {', '.join(task.outputs)}"
             )
-    return tuple(dict.fromkeys(wanted)) or task.default_outputs
+    return tuple(dict.fromkeys(chosen)) or task.default_outputs
 
 
 def node_names(topics: Sequence[str]) -> dict[str, str]:

@@ -26,7 +26,7 @@ from .collect import CameraNotes, Latency, StampNotes
 SIZE = (10.0, 2.3)
 """Inches of 72 points."""
 SOFT, ACCENT, P90, P99, LEFT_OUT = "#57606a", "#1f5fa8", "#8a5a00", "#b3261e", "#c77700"
-"""Colours that page.css knows by these numbers."""
+"""Colours that page.css replaces by these numbers."""
 BINS = 120
 """Of a chart, at most."""
 MINIMUM_SHARE = 0.0005
@@ -74,7 +74,7 @@ class TimeAxis:
         return [float(seconds) for seconds in steps if self.first <= seconds <= self.last]
 
 
-# `key` tells the charts of one kind on a page from each other.
+# `key` distinguishes the charts of one kind on a page.
 
 
 def share_chart(notes: CameraNotes, classes: ClassTable, axis: TimeAxis, key: str) -> Markup:
@@ -83,12 +83,12 @@ def share_chart(notes: CameraNotes, classes: ClassTable, axis: TimeAxis, key: st
     upper = np.cumsum(shares[:, 1:], axis=1)
     with _axes(axis, "Class shares", key) as (axes, drawn):
         for info in classes:
-            share = shares[:, 1 + info.id]
-            if np.nanmean(share) < MINIMUM_SHARE:
+            fraction = shares[:, 1 + info.id]
+            if np.nanmean(fraction) < MINIMUM_SHARE:
                 continue
             top = upper[:, info.id]
             color = np.array(info.color) / 255
-            axes.stairs(top, edges, baseline=top - share, fill=True, color=color, linewidth=0)
+            axes.stairs(top, edges, baseline=top - fraction, fill=True, color=color, linewidth=0)
         axes.set_ylim(0, 1)
         axes.yaxis.set_major_formatter(PercentFormatter(1))
     return drawn[0]

@@ -46,7 +46,7 @@ def write_page(report: ReplayReport, outcome: ReplayOutcome) -> None:
 
 
 def page(report: ReplayReport, outcome: ReplayOutcome) -> str:
-    """The whole of it. Elements of class "timing" tell of this run, the others of its results."""
+    """The whole of it. Elements of class "timing" depend on this run, the others on its results."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader(__package__),
         autoescape=True,
@@ -192,6 +192,6 @@ def _milliseconds(value: float) -> str:
 
 
 def _hash(content: str) -> str:
-    """By which a browser knows the only style and the only script that it may use."""
+    """By which the content security policy admits the only style and the only script."""
     digest = hashlib.sha256(content.encode()).digest()
     return f"sha256-{base64.b64encode(digest).decode()}"

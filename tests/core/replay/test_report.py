@@ -330,8 +330,8 @@ def test_sums_over_time_do_not_depend_on_how_often_the_bins_grew():
     times = np.linspace(0, 20_000, 5000)
     for seconds in times:
         bins.row(seconds)[0] += 1
-    wanted = np.bincount((times / bins.width).astype(int), minlength=MOST_BINS)
-    assert bins.sums[:, 0].tolist() == wanted.tolist() and bins.width == 128
+    expected = np.bincount((times / bins.width).astype(int), minlength=MOST_BINS)
+    assert bins.sums[:, 0].tolist() == expected.tolist() and bins.width == 128
 
 
 # --- times and frames ----------------------------------------------------------------------------
@@ -342,11 +342,11 @@ def test_quantiles_of_the_inference_time_are_right_to_two_percent():
     samples = rng.gamma(4.0, 10.0, 5000)
     for number, milliseconds in enumerate(samples):
         latency.add(number * 0.1, milliseconds)
-    wanted = np.quantile(samples, [0.5, 0.9, 0.99])
-    assert quantiles(latency.histogram) == pytest.approx(wanted, rel=0.02)
+    expected = np.quantile(samples, [0.5, 0.9, 0.99])
+    assert quantiles(latency.histogram) == pytest.approx(expected, rel=0.02)
     edges, over_time = latency.over_time(50)
     assert 25 <= len(over_time) <= 50 and len(edges) == len(over_time) + 1
-    assert np.median(over_time[:, 0]) == pytest.approx(wanted[0], rel=0.05)
+    assert np.median(over_time[:, 0]) == pytest.approx(expected[0], rel=0.05)
 
 
 @pytest.mark.parametrize("count", [1, MOST_PICTURES, 500])

@@ -43,11 +43,11 @@ def test_every_message_comes_as_rosbags_reads_it(form, tmp_path):
     path = bag_of(tmp_path, 30, form, ("/a/image_raw", "/b/image_raw"))
     found = [(m.topic.name, m.topic.type, m.time, bytes(m.data)) for m in read_all(path)]
     with AnyReader([path]) as reader:
-        wanted = [(c.topic, c.msgtype, t, bytes(data)) for c, t, data in reader.messages()]
-    assert len(found) == 60 and sorted(found) == sorted(wanted)
+        expected = [(c.topic, c.msgtype, t, bytes(data)) for c, t, data in reader.messages()]
+    assert len(found) == 60 and sorted(found) == sorted(expected)
     contents = open_bag(path).contents()
     assert contents.counts == {"/a/image_raw": 30, "/b/image_raw": 30} and not contents.damage
-    assert (contents.start, contents.end) == (wanted[0][2], wanted[-1][2])
+    assert (contents.start, contents.end) == (expected[0][2], expected[-1][2])
     assert all(topic.definition for topic in contents.topics)
 
 
@@ -137,16 +137,16 @@ def read_up_to_damage(path) -> tuple[list, str]:
 
 
 @pytest.mark.parametrize("form", PLAIN, ids=name_of)
-@pytest.mark.parametrize("share", [0.97, 0.6, 0.3])
-def test_a_truncated_file_is_read_up_to_its_end(form, share, tmp_path):
+@pytest.mark.parametrize("fraction", [0.97, 0.6, 0.3])
+def test_a_truncated_file_is_read_up_to_its_end(form, fraction, tmp_path):
     path = bag_of(tmp_path, 400, form)
     whole = [(m.time, bytes(m.data)) for m in read_all(path)]
     file = storage_file(path)
     with file.open("r+b") as stream:
-        stream.truncate(int(file.stat().st_size * share))
+        stream.truncate(int(file.stat().st_size * fraction))
     found, damage = read_up_to_damage(path)
     assert found == whole[: len(found)] and len(found) < 400
-    assert len(found) >= int(400 * share) - 110  # a chunk of 1 MiB holds 99
+    assert len(found) >= int(400 * fraction) - 110  # a chunk of 1 MiB holds 99
     assert str(file) in damage
     contents = open_bag(path).contents()
     assert contents.counts == {TOPIC: len(found)} and contents.damage == damage
@@ -160,7 +160,7 @@ def test_flipped_bytes_never_crash_and_what_comes_before_them_is_whole(form, tmp
     whole = [(m.time, bytes(m.data)) for m in read_all(path)]
     file = storage_file(path)
     good, rng = file.read_bytes(), random.Random(4)
-    told = 0
+    damaged = 0
     for _ in range(25):
         place = rng.randrange(len(good) // 4, len(good))
         file.write_bytes(good[:place] + bytes([good[place] ^ 0xFF]) + good[place + 1 :])
@@ -170,12 +170,12 @@ def test_flipped_bytes_never_crash_and_what_comes_before_them_is_whole(form, tmp
         except BagError as error:  # of SQLite, the table of topics
             assert str(file) in str(error)
             continue
-        told += bool(damage)
+        damaged += bool(damage)
         wrong = [n for n, (a, b) in enumerate(zip(found, whole, strict=False)) if a != b]
         # a pixel or a time, which nothing in the file protects; a compressed one may come again
         assert len(wrong) <= (1 if form.compression == "none" else 110)
         assert damage or len(found) == len(whole) or form.format == "sqlite3"
-    assert told >= (10 if form.compression == "chunk" else 0)
+    assert damaged >= (10 if form.compression == "chunk" else 0)
 
 
 def test_a_flipped_byte_in_a_compressed_chunk_is_named_with_its_place(tmp_path):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import subprocess
 import sys
 from collections import defaultdict
@@ -23,9 +22,6 @@ from video_knet_core.visualize import track_color
 
 TOPICS = ("/front/image_raw", "/rear/image_raw")
 FRAMES, PART = 8, 10
-needs_rerun = pytest.mark.skipif(
-    importlib.util.find_spec("rerun") is None, reason="needs rerun-sdk"
-)
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +53,6 @@ def columns_of(out: Path, entity: str) -> dict[str, list]:
     return found
 
 
-@needs_rerun
 def test_the_parts_are_one_recording(out):
     names = [path.name for path in sorted((out / "rerun").iterdir())]
     assert names == ["0000.rrd", "0001.rrd"] and not (out / "unfinished").exists()
@@ -67,7 +62,6 @@ def test_the_parts_are_one_recording(out):
     assert stores[0][0].application_id == "video_knet"
 
 
-@needs_rerun
 @pytest.mark.parametrize("camera", ["front", "rear"])
 def test_every_frame_is_there_once_by_stamp_and_number(out, camera):
     for entity in ("image", "segmentation", "instances"):
@@ -76,7 +70,6 @@ def test_every_frame_is_there_once_by_stamp_and_number(out, camera):
         assert rows == [(number, FIRST_STAMP + number * PERIOD) for number in range(FRAMES)]
 
 
-@needs_rerun
 def test_images_and_segmentations_are_those_of_the_frames(out):
     columns = columns_of(out, "/front/image")
     assert {kind for (kind,) in columns["EncodedImage:media_type"]} == {"image/jpeg"}
@@ -96,12 +89,11 @@ def test_images_and_segmentations_are_those_of_the_frames(out):
     assert names == ["road", "vehicle", "no class"]
 
 
-@needs_rerun
 def test_boxes_have_the_id_the_class_and_the_colour_of_their_track(out):
     columns = columns_of(out, "/rear/instances")
     red, green, blue = track_color(1)
     color = (red << 24) + (green << 16) + (blue << 8) + 255
-    wanted = [
+    expected = [
         ("track_id", [1]),
         ("Boxes2D:class_ids", [1]),
         ("Boxes2D:labels", ["vehicle 1"]),
@@ -109,13 +101,12 @@ def test_boxes_have_the_id_the_class_and_the_colour_of_their_track(out):
         ("score", [pytest.approx(0.8)]),
     ]
     assert len({epoch for (epoch,) in columns["tracker_epoch"]}) == 1
-    for name, value in wanted:
+    for name, value in expected:
         assert columns[name] == [value] * FRAMES, name
     for number, ((x, y),) in zip(columns["frame"], columns["Boxes2D:centers"], strict=True):
         assert x == pytest.approx(5 + number + 10, abs=1.5) and y == pytest.approx(37.5, abs=1)
 
 
-@needs_rerun
 def test_the_viewers_own_program_finds_nothing_wrong(out):
     files = [str(path) for path in sorted((out / "rerun").iterdir())]
     command = [sys.executable, "-m", "rerun", "rrd", "verify", *files]

@@ -1,0 +1,127 @@
+"""What replays leave, and how they end."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import subprocess
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from bag_fixtures import read_all
+
+from video_knet_core.bags.definitions import (
+    message_types,
+    read_cdr,
+    ros2_types,
+)
+from video_knet_core.cli import main
+from video_knet_core.replay.bag_replay import replay
+from video_knet_core.replay.replay_settings import ReplaySettings
+
+ALL = ReplaySettings(
+    outputs=("instances", "panoptic", "semantic", "overlay"),
+    include_input_topics=True,
+    overlay=True,
+    labels=True,
+    tracks=True,
+    split_frames=7,
+)
+
+
+TABLES = "video_knet_ros/msg/TrackedInstanceArray"
+
+
+@dataclass
+class Result:
+    """What is in the bag of a replay."""
+
+    times: dict[str, list[int]] = field(default_factory=dict)
+    """Topic -> receive times."""
+    tables: dict[str, list] = field(default_factory=dict)
+    """Topic -> tables."""
+
+
+def result_of(out: Path) -> Result:
+    result = Result()
+    for message in read_all(out / "bag"):
+        result.times.setdefault(message.topic.name, []).append(message.time)
+        if message.topic.type == TABLES:
+            table = read_cdr(message.data, TABLES)
+            result.tables.setdefault(message.topic.name, []).append(table)
+    return result
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """File -> hash of its content; that of the report and `rerun/` depends on the time."""
+    files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != "report.html")
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(content(path)).hexdigest() for path in files
+    }
+
+
+def content(path: Path) -> bytes:
+    """The bytes of a file; of a video the times and pixels of its frames.
+
+    The encoder gives a few other bytes for the same frames in rare cases.
+    """
+    if path.suffix != ".mp4":
+        return path.read_bytes()
+    with av.open(str(path)) as video:
+        frames = [(f.pts, f.to_ndarray(format="yuv420p").tobytes()) for f in video.decode(video=0)]
+    return repr(frames).encode()
+
+
+def wait_for_frames(out: Path, process: subprocess.Popen, frames: int) -> None:
+    """Until so many label images are there, or the replay has ended."""
+    end = time.monotonic() + 120
+    while process.poll() is None:
+        assert time.monotonic() < end, "the replay does not get on"
+        if len(list(out.glob("unfinished/labels/*/*.png"))) >= frames:
+            return
+        time.sleep(0.001)
+
+
+def failure(command: list[str], capsys) -> str:
+    """The one line of a command that cannot be done."""
+    assert main(command) == 2
+    return capsys.readouterr().err.splitlines()[-1]
+
+
+def interrupted(path, runtime, out, settings):
+    """Replay until Ctrl-C at the fourth frame."""
+    steps = itertools.count()
+
+    class Interrupted:
+        name, info = runtime.name, runtime.info
+
+        def step(self, image, state):
+            if next(steps) == 3:
+                raise KeyboardInterrupt
+            return runtime.step(image, state)
+
+    with pytest.raises(KeyboardInterrupt):
+        replay(path, Interrupted(), out, settings)
+
+
+def default_imu():
+    types = ros2_types().types
+    vector, zeros = types["geometry_msgs/msg/Vector3"](x=1.0, y=2.0, z=3.0), np.zeros(9)
+    header = message_types().Header(stamp=message_types().Time(sec=1, nanosec=2), frame_id="imu")
+    return types["sensor_msgs/msg/Imu"](
+        header=header,
+        orientation=types["geometry_msgs/msg/Quaternion"](x=0.0, y=0.0, z=0.0, w=1.0),
+        orientation_covariance=zeros,
+        angular_velocity=vector,
+        angular_velocity_covariance=zeros,
+        linear_acceleration=vector,
+        linear_acceleration_covariance=zeros,
+    )
+
+
+def string(text: str):
+    return ros2_types().types["std_msgs/msg/String"](data=text)
