@@ -1,6 +1,6 @@
 """CamVid with its 11 usual classes: `images/NAME.jpg|png` and `labels/NAME.png` side by side.
 
-`open_camvid` is the data set, a folder for each split; `camvid_clip` is one such folder.
+The data set has a folder for each split; `camvid_clip` reads one such folder.
 
 Brostow et al., "Semantic object classes in video: A high-definition ground truth database", 2009.
 """
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ..config_io import ConfigError
 from ..types import NO_CLASS, ClassTable, plain_name
 from .dataset_format import DatasetFormat
-from .folders import first_folder, list_images, match_frames
+from .folders import first_folder, folder_video
 from .label_png import label_file, look_up, read_values
 from .street_frame import STREET_CLASSES, STREET_THINGS
 from .video import DatasetError, FrameFiles, Labels, Video, VideoDataset, class_kinds
@@ -26,7 +26,7 @@ STREET_IDS = np.array([7, 2, 4, 0, 1, 6, 5, 3, 10, 8, 9, NO_CLASS])
 vegetation, sign, fence, car, pedestrian, cyclist, unlabelled."""
 
 
-def open_camvid(root: Path, split: str) -> VideoDataset:
+def _open(root: Path, split: str) -> VideoDataset:
     """The frames of SPLIT/images and SPLIT/labels as one video; there are no instances.
 
     Raises:
@@ -56,11 +56,11 @@ def camvid_clip(folder: Path, ids: NDArray[np.uint8] | None = None) -> Video:
 
 
 def _clip(folder: Path, class_of_value: NDArray) -> Video:
-    images = list_images(first_folder(folder / "images"))
-    if not images:
-        raise DatasetError(f"{folder / 'images'} holds no images")
-    frames = match_frames(images, list_images(first_folder(folder / "labels")))
-    return Video(folder.name, frames, partial(_read_frame, class_of_value))
+    images, labels = (first_folder(folder / name) for name in ("images", "labels"))
+    clip = folder_video(folder.name, images, labels, partial(_read_frame, class_of_value))
+    if not any(frame.image for frame in clip.frames):
+        raise DatasetError(f"{images} holds no images")
+    return clip
 
 
 def _read_frame(class_of_value: NDArray, frame: FrameFiles) -> Labels:
@@ -89,6 +89,4 @@ def street_ids(classes: ClassTable, asked_by: str) -> NDArray[np.uint8]:
     return ids
 
 
-CAMVID = DatasetFormat(
-    "camvid", "semantic", open_camvid, ("{}/labels",), splits=("train", "val_clip")
-)
+CAMVID = DatasetFormat("camvid", "semantic", _open, ("{}/labels",), splits=("train", "val_clip"))

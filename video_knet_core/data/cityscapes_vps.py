@@ -60,7 +60,7 @@ class _Index:
     categories: list[Category] | None = None
 
 
-def open_cityscapes_vps(root: Path, split: str) -> VideoDataset:
+def _open(root: Path, split: str) -> VideoDataset:
     """Open the labelled frames of a split, or all images of `test`, whose labels are not published.
 
     Raises:
@@ -124,7 +124,7 @@ def _image_id(frame: str) -> str:
 CITYSCAPES_VPS = DatasetFormat(
     "cityscapes_vps",
     "panoptic",
-    open_cityscapes_vps,
+    _open,
     ("{}/img", "{}/img_all"),
     predictions=PanopticPredictions(
         np.arange(len(NAMES)), image_id=_image_id, every=LABELLED_EVERY

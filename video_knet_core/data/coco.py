@@ -78,7 +78,7 @@ class _InstancesIndex:
     annotations: list[_Object]
 
 
-def open_coco_panoptic(root: Path, split: str) -> VideoDataset:
+def _open_panoptic(root: Path, split: str) -> VideoDataset:
     """Open a split; its PNGs may also lie in ROOT/panoptic_SPLIT.
 
     Raises:
@@ -107,7 +107,7 @@ def open_coco_panoptic(root: Path, split: str) -> VideoDataset:
     return VideoDataset("coco_panoptic", kinds, videos)
 
 
-def open_coco_instances(root: Path, split: str) -> VideoDataset:
+def _open_instances(root: Path, split: str) -> VideoDataset:
     """Open a split. Images without objects are kept: all of them is background.
 
     Raises:
@@ -210,8 +210,8 @@ def _mask(item: _Object, size: tuple[int, int], where: str) -> NDArray[np.bool_]
 
 _SPLITS = ("train2017", "val2017")
 COCO_PANOPTIC = DatasetFormat(
-    "coco_panoptic", "panoptic", open_coco_panoptic, ("annotations/panoptic_{}.json",), _SPLITS
+    "coco_panoptic", "panoptic", _open_panoptic, ("annotations/panoptic_{}.json",), _SPLITS
 )
 COCO_INSTANCES = DatasetFormat(
-    "coco_instances", "instance", open_coco_instances, ("annotations/instances_{}.json",), _SPLITS
+    "coco_instances", "instance", _open_instances, ("annotations/instances_{}.json",), _SPLITS
 )

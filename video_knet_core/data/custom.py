@@ -19,17 +19,17 @@ from ..config_io import Classes, ConfigError, expect, load_yaml, settings_class
 from ..natural_order import is_hidden, natural_order
 from ..types import NO_CLASS
 from .dataset_format import DatasetFormat
-from .folders import first_folder, list_folders, list_images, match_frames
+from .folders import first_folder, folder_video, list_folders, list_images
 from .kitti_step import STEP_PREDICTIONS
 from .label_png import label_file, read_values
-from .video import DatasetError, FrameFiles, Labels, Video, VideoDataset
+from .video import DatasetError, FrameFiles, Labels, VideoDataset
 
 VOID = 65535
 """Label of pixels to ignore."""
 
 
 @settings_class
-class CustomClasses:
+class _Classes:
     """The content of classes.yaml; `classes` has the rows of a model configuration."""
 
     classes: Classes
@@ -42,13 +42,13 @@ class CustomClasses:
         expect(1 <= self.label_divisor <= largest, "label_divisor", expected, self.label_divisor)
 
 
-def open_custom(root: Path, split: str) -> VideoDataset:
+def _open(root: Path, split: str) -> VideoDataset:
     """Open the videos of a split.
 
     Raises:
         DatasetError: a folder or classes.yaml is missing or unusable, or the split is empty.
     """
-    classes = load_classes(root)
+    classes = _load_classes(root)
     images, panoptic = first_folder(root / split / "images"), root / split / "panoptic"
     labelled = split != "test" or panoptic.is_dir()
     if labelled:
@@ -56,13 +56,13 @@ def open_custom(root: Path, split: str) -> VideoDataset:
     names = _videos(images)
     if labelled and names != ["."]:  # a video without images is named when it is read
         names = natural_order({*names, *_filled_folders(panoptic)})
+    read = partial(_read, classes)
     videos = [
-        Video(
+        folder_video(
             split if name == "." else name,
-            match_frames(
-                list_images(images / name), list_images(panoptic / name) if labelled else None
-            ),
-            partial(read_custom, classes) if labelled else None,
+            images / name,
+            panoptic / name if labelled else None,
+            read,
         )
         for name in names
     ]
@@ -89,20 +89,20 @@ def _filled_folders(folder: Path) -> list[str]:
     return [name for name in names if list_images(folder / name)]
 
 
-def load_classes(root: Path) -> CustomClasses:
+def _load_classes(root: Path) -> _Classes:
     """Read ROOT/classes.yaml; DatasetError names the key that is wrong."""
     try:
-        return load_yaml(CustomClasses, root / "classes.yaml")
+        return load_yaml(_Classes, root / "classes.yaml")
     except ConfigError as error:
         raise DatasetError(str(error)) from None
 
 
-def read_custom(classes: CustomClasses, frame: FrameFiles) -> Labels:
+def _read(classes: _Classes, frame: FrameFiles) -> Labels:
     """Labels of one frame; DatasetError if they are not 16 bit or beyond the table."""
     path = label_file(frame)
     values = read_values(path)
     if values.dtype != np.uint16:
-        raise DatasetError(f"{path} is an image of 8 bit, expected 16 bit")
+        raise DatasetError(f"{path}: expected an image of 16 bit, got 8 bit")
     void, count = values == VOID, len(classes.classes)
     semantic = values // classes.label_divisor
     beyond = ~void & (semantic >= count)
@@ -115,6 +115,4 @@ def read_custom(classes: CustomClasses, frame: FrameFiles) -> Labels:
     return Labels(np.where(void, NO_CLASS, semantic).astype(np.uint8), instance)
 
 
-CUSTOM = DatasetFormat(
-    "custom", "panoptic", open_custom, ("{}/images",), predictions=STEP_PREDICTIONS
-)
+CUSTOM = DatasetFormat("custom", "panoptic", _open, ("{}/images",), predictions=STEP_PREDICTIONS)

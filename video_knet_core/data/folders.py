@@ -52,14 +52,12 @@ def first_folder(*folders: Path) -> Path:
     raise DatasetError(f"there is no folder {' or '.join(map(str, folders))}")
 
 
-def read_names(path: Path) -> list[str]:
+def _read_names(path: Path) -> list[str]:
     """The lines of a split list as val.txt; DatasetError if it is missing, empty or no text."""
-    if not path.is_file():
-        raise DatasetError(f"there is no list of videos {path}")
     try:
         names = path.read_text(encoding="utf-8-sig").split()
     except (OSError, ValueError) as error:
-        raise DatasetError(f"{path} is no list of videos: {error}") from None
+        raise DatasetError(f"the list of videos {path} cannot be read: {error}") from None
     if not names:
         raise DatasetError(f"{path} is empty, expected one video on each line")
     return names
@@ -72,10 +70,15 @@ def match_frames(
 
     Frames that lack one stay in: they are named when they are read, and by `validate-data`.
     """
+    names = natural_order(images.keys() | (labels or {}).keys())
+    return tuple(FrameFiles(name, images.get(name), (labels or {}).get(name)) for name in names)
+
+
+def folder_video(name: str, images: Path, labels: Path | None, read: LabelReader) -> Video:
+    """The video of a folder of images and a folder of labels, which None is published without."""
     if labels is None:
-        return tuple(FrameFiles(name, images[name]) for name in natural_order(images))
-    names = natural_order(images.keys() | labels.keys())
-    return tuple(FrameFiles(name, images.get(name), labels.get(name)) for name in names)
+        return Video(name, match_frames(list_images(images), None))
+    return Video(name, match_frames(list_images(images), list_images(labels)), read)
 
 
 def listed_videos(
@@ -86,16 +89,12 @@ def listed_videos(
     `images` and `labels` are relative to `root`, with {} for the name of the video. A video without
     its folders has no frames. The split `test` may be without labels.
     """
-    names = read_names(root / f"{split}.txt")
-    labelled = split != "test" or any((root / labels.format(name)).is_dir() for name in names)
+    folders = {
+        name: (root / images.format(name), root / labels.format(name))
+        for name in _read_names(root / f"{split}.txt")
+    }
+    labelled = split != "test" or any(folder.is_dir() for _, folder in folders.values())
     return [
-        Video(
-            name,
-            match_frames(
-                list_images(root / images.format(name)),
-                list_images(root / labels.format(name)) if labelled else None,
-            ),
-            read if labelled else None,
-        )
-        for name in names
+        folder_video(name, image_folder, label_folder if labelled else None, read)
+        for name, (image_folder, label_folder) in folders.items()
     ]

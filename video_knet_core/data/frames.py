@@ -49,10 +49,10 @@ def open_frames(source: str | Path, fps: float = DEFAULT_FPS) -> FrameSource:
     except ModuleNotFoundError as error:  # a robot with a camera needs neither PyAV nor natsort
         raise FrameError(f"{path}: needs the package {error.name}, see docs/install.md") from None
     if name.isdecimal() and len(name) < 10:
-        return Webcam(int(name))
+        return _Webcam(int(name))
     kind, _, seed = name.partition(":")
     if kind == "synthetic" and (name == kind or (seed.isdecimal() and len(seed) < 20)):
-        return SyntheticFrames(int(seed or 0), fps)
+        return _SyntheticStreetFrames(int(seed or 0), fps)
     raise FrameError(
         f"no video {name!r}: neither a file, a folder, a webcam index nor 'synthetic[:seed]'"
     )
@@ -76,7 +76,7 @@ class ImageFolder:
             yield read_image(path), _stamp(index, self.fps)
 
 
-class Webcam:
+class _Webcam:
     """A camera of this machine; it never ends."""
 
     endless = True
@@ -109,7 +109,7 @@ class Webcam:
 
 
 @dataclass
-class SyntheticFrames:
+class _SyntheticStreetFrames:
     """The synthetic street of one seed; it never ends."""
 
     seed: int

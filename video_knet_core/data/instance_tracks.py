@@ -9,7 +9,7 @@ from .predictions import Instance, Instances
 
 
 @dataclass
-class CollectedTrack:
+class _CollectedTrack:
     """One track of a video so far. Run lengths are kept, no masks."""
 
     masks: list[RunLengths | None]
@@ -38,14 +38,16 @@ class TrackCollector:
     """Puts the tracks of one video together, frame after frame."""
 
     def __init__(self) -> None:
-        self.tracks: dict[int, CollectedTrack] = {}
+        self.tracks: dict[int, _CollectedTrack] = {}
         """By track id, in the order of their first frames."""
         self._frames = 0
 
     def add(self, instances: Instances) -> None:
         """Add the next frame; ValueError if a track is there twice."""
         for instance in instances:
-            track = self.tracks.setdefault(instance.track_id, CollectedTrack([None] * self._frames))
+            track = self.tracks.setdefault(
+                instance.track_id, _CollectedTrack([None] * self._frames)
+            )
             if len(track.masks) > self._frames:
                 raise ValueError(f"expected one mask of the track {instance.track_id}, got two")
             track.add(instance)

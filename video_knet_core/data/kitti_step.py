@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from ..natural_order import natural_order
 from .cityscapes_vps import AUTHORS_THINGS, NAMES
 from .dataset_format import DatasetFormat, PanopticRules
-from .folders import first_folder, list_folders, list_images, match_frames
+from .folders import first_folder, folder_video, list_folders, list_images, match_frames
 from .label_png import as_classes, label_file, read_rgb, write_png
 from .predictions import PanopticMaps, PngPredictions, check_maps
 from .video import FrameFiles, Labels, Video, VideoDataset, class_kinds
@@ -30,7 +30,7 @@ IMAGE_END, LABEL_END = "_leftImg8bit", "_panoptic"
 MAX_INSTANCE_ID = (1 << 16) - 1
 
 
-def open_kitti_step(root: Path, split: str) -> VideoDataset:
+def _open(root: Path, split: str) -> VideoDataset:
     """Open either layout; a split without label folder (test) has no labels.
 
     Raises:
@@ -43,14 +43,13 @@ def open_kitti_step(root: Path, split: str) -> VideoDataset:
 
 
 def _official(images: Path, panoptic: Path) -> list[Video]:
-    read = read_step if panoptic.is_dir() or images.name != "test" else None
+    labelled = panoptic.is_dir() or images.name != "test"
     names = list_folders(images)
-    if read:
+    if labelled:
         names = natural_order({*names, *list_folders(panoptic)})
     return [
-        Video(name, match_frames(list_images(images / name), labels), read)
+        folder_video(name, images / name, panoptic / name if labelled else None, _read)
         for name in names
-        for labels in [list_images(panoptic / name) if read else None]
     ]
 
 
@@ -63,14 +62,14 @@ def _flat(folder: Path) -> list[Video]:
             if stem.endswith(end) and frame:
                 files.setdefault(video, ({}, {}))[kind][frame] = path
     labelled = folder.name != "test" or any(labels for _, labels in files.values())
-    read = read_step if labelled else None
+    read = _read if labelled else None
     return [
         Video(name, match_frames(images, labels if labelled else None), read)
         for name, (images, labels) in files.items()
     ]
 
 
-def read_step(frame: FrameFiles) -> Labels:
+def _read(frame: FrameFiles) -> Labels:
     """Labels of one frame; DatasetError names a class beyond the table."""
     return Labels(*_read_maps(label_file(frame), len(KINDS)))
 
@@ -118,7 +117,7 @@ STEP_PREDICTIONS: PngPredictions[PanopticMaps] = PngPredictions(
 KITTI_STEP = DatasetFormat(
     "kitti_step",
     "panoptic",
-    open_kitti_step,
+    _open,
     ("images/{}", "video_sequence/{}"),
     predictions=STEP_PREDICTIONS,
     rules=PanopticRules(authors_things=AUTHORS_THINGS),

@@ -27,16 +27,16 @@ class Fault:
 
 
 def validate(name: str, root: Path, split: str) -> Iterator[Fault]:
-    """The faults of one split; an index that cannot be used is one too. See `find_faults`."""
+    """The faults of one split; an index that cannot be used is one too. See `_find_faults`."""
     try:
         dataset = open_dataset(name, root, split)
     except DatasetError as error:
         yield Fault(split, str(error))
         return
-    yield from find_faults(dataset)
+    yield from _find_faults(dataset)
 
 
-def find_faults(dataset: VideoDataset) -> Iterator[Fault]:
+def _find_faults(dataset: VideoDataset) -> Iterator[Fault]:
     """Read every frame; gives the faults as they are found.
 
     Missing frames, images or labels; unreadable files; sizes that differ within a frame or a video;

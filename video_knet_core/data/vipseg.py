@@ -57,18 +57,18 @@ def _class_of_value() -> NDArray[np.int64]:
 CLASS_OF_VALUE = _class_of_value()
 
 
-def open_vipseg(root: Path, split: str) -> VideoDataset:
+def _open(root: Path, split: str) -> VideoDataset:
     """Open the videos that SPLIT.txt lists; those of `test` have no labels.
 
     Raises:
         DatasetError: the list or the image folder is missing, or the list is empty.
     """
     images = first_folder(root / "imgs", root / "images")
-    videos = listed_videos(root, split, f"{images.name}/{{}}", "panomasks/{}", read_vipseg)
+    videos = listed_videos(root, split, f"{images.name}/{{}}", "panomasks/{}", _read)
     return VideoDataset("vipseg", KINDS, videos)
 
 
-def read_vipseg(frame: FrameFiles) -> Labels:
+def _read(frame: FrameFiles) -> Labels:
     """Labels of one frame; the id of an instance is its mask value, since theirs start at 0."""
     path = label_file(frame)
     values = read_values(path)
@@ -80,7 +80,7 @@ def read_vipseg(frame: FrameFiles) -> Labels:
 VIPSEG = DatasetFormat(
     "vipseg",
     "panoptic",
-    open_vipseg,
+    _open,
     ("{}.txt",),
     predictions=PanopticPredictions(CATEGORY_OF_CLASS - 1, by_video=True),
     rules=PanopticRules((1, 2, 4, 6, 8), crowd="segment", authors_windows=(1, 2, 4, 6)),

@@ -51,17 +51,17 @@ CLASS_OF_VALUE[1 : CLASS_COUNT + 1] = np.arange(CLASS_COUNT)
 CLASS_OF_VALUE[[0, NO_CLASS]] = NO_CLASS
 
 
-def open_vspw(root: Path, split: str) -> VideoDataset:
+def _open(root: Path, split: str) -> VideoDataset:
     """Open the videos that SPLIT.txt lists; those of `test` have no labels.
 
     Raises:
         DatasetError: the list is missing or empty.
     """
-    videos = listed_videos(root, split, "data/{}/origin", "data/{}/mask", read_vspw)
+    videos = listed_videos(root, split, "data/{}/origin", "data/{}/mask", _read)
     return VideoDataset("vspw", class_kinds(NAMES, ()), videos)
 
 
-def read_vspw(frame: FrameFiles) -> Labels:
+def _read(frame: FrameFiles) -> Labels:
     """Labels of one frame; DatasetError for values between 124 and 255."""
     path = label_file(frame)
     values = read_values(path)
@@ -70,7 +70,7 @@ def read_vspw(frame: FrameFiles) -> Labels:
     return Labels(semantic, none, raw=values.astype(np.uint8))
 
 
-def encode_prediction(semantic: ClassMap) -> NDArray[np.uint8]:
+def _encode_prediction(semantic: ClassMap) -> NDArray[np.uint8]:
     """The PNG of class ids [H, W], 0..123 (mask value - 1).
 
     Raises:
@@ -98,7 +98,7 @@ def _decode_prediction(path: Path, dataset: VideoDataset) -> ClassMap:
 VSPW = DatasetFormat(
     "vspw",
     "semantic",
-    open_vspw,
+    _open,
     ("{}.txt",),
-    predictions=PngPredictions(encode_prediction, _decode_prediction),
+    predictions=PngPredictions(_encode_prediction, _decode_prediction),
 )

@@ -127,7 +127,7 @@ class YoutubeVisVideo(Video):
     """All objects, crowds too; none where they are not published."""
 
 
-def open_youtube_vis(root: Path, split: str) -> VideoDataset:
+def _open(root: Path, split: str) -> VideoDataset:
     """Open a split of the official layout; videos come by ascending id, as the official tools go.
 
     Raises:
@@ -201,7 +201,7 @@ def _read(tracks: list[TrackAnnotation], size: tuple[int, int], frame: FrameFile
 RESULTS = "results.json"
 
 
-class YoutubeVisPredictions:
+class _ResultsFile:
     """The `PredictionFormat` OUT/results.json."""
 
     def writer(self, out: Path) -> PredictionWriter[Instances]:
@@ -297,8 +297,8 @@ def _instances(results: list[tuple[_Result, str]], video: YoutubeVisVideo) -> li
 YOUTUBE_VIS = DatasetFormat(
     "youtube_vis_2019",
     "instance",
-    open_youtube_vis,
+    _open,
     ("annotations/{}.json",),
     splits=("train", "valid", "test"),
-    predictions=YoutubeVisPredictions(),
+    predictions=_ResultsFile(),
 )

@@ -158,7 +158,7 @@ def test_a_list_of_videos_that_is_no_text_is_a_fault(layout, copy, capsys):
     root = copy(layout)
     (root / "val.txt").write_bytes(b"\xff\x00junk")
     code, lines = faults(layout, root, capsys)
-    assert code == 1 and len(lines) == 1 and "val.txt is no list of videos" in lines[0]
+    assert code == 1 and len(lines) == 1 and "val.txt cannot be read" in lines[0]
 
 
 @pytest.mark.parametrize("layout", ["vipseg", "vspw"])
