@@ -169,6 +169,7 @@ def run(command: list[str], pristine: Path, folder: Path) -> tuple[int, str, str
     return code, out.getvalue(), err.getvalue()
 
 
+@pytest.mark.slow
 @settings(
     max_examples=int(os.environ.get("FUZZ_EXAMPLES", 200)),
     deadline=None,

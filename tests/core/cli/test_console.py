@@ -134,26 +134,6 @@ def test_a_backend_that_does_not_run_the_file_is_one_line(images, model, tmp_pat
     assert line.startswith("video-knet track: ")
 
 
-MISSING = [
-    ["track", "none.mp4", "--out", "out"],
-    ["replay", "none.mcap", "--out", "out"],
-    ["replay", "--glob", "none*.mcap", "--out", "out"],
-    ["eval", "camvid", "--root", "none"],
-    ["eval", "dataset", "custom", "none"],
-]
-
-
-@pytest.mark.parametrize("arguments", MISSING, ids=lambda words: "-".join(words[:2]))
-def test_a_missing_input_is_one_line_before_any_engine_is_opened(
-    arguments, tmp_path, monkeypatch, capsys
-):
-    monkeypatch.chdir(tmp_path)
-    assert main(arguments) == 2
-    output = capsys.readouterr()
-    assert output.out == "" and "none" in output.err
-    assert len(output.err.splitlines()) == 1
-
-
 def test_a_topic_that_is_not_there_is_one_line_before_any_engine_is_opened(tmp_path, capsys):
     bag = bag_of(tmp_path, 3)
     assert main(["replay", str(bag), "--out", str(tmp_path / "out"), "--topics", "/none"]) == 2

@@ -1,0 +1,46 @@
+"""Options made from settings classes, and the page about the commands."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from pathlib import Path
+
+import typer
+
+from video_knet_core.cli import app, main
+from video_knet_core.replay.replay_settings import ReplaySettings
+
+PAGE = Path(__file__).parents[3] / "docs" / "command_line.md"
+
+
+def test_each_setting_of_a_replay_is_an_option_with_its_docstring(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    assert main(["replay", "--help"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    for field in dataclasses.fields(ReplaySettings):
+        assert f"--{field.name.replace('_', '-')} " in text
+        assert ReplaySettings.__pydantic_fields__[field.name].description in text
+
+
+def test_a_setting_out_of_range_is_named(tmp_path, capsys):
+    for option, value in (("--split-frames", "0"), ("--start", "nan"), ("--duration", "-1")):
+        assert main(["replay", "in.mcap", "--out", str(tmp_path), option, value]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith("video-knet replay: ") and option[2:7] in line
+
+
+def test_quiet_and_verbose_exclude_each_other(capsys):
+    assert main(["info", "-q", "-v"]) == 2
+    assert "--quiet" in capsys.readouterr().err
+
+
+def test_a_command_line_without_a_command_shows_the_help(capsys):
+    main([])
+    output = capsys.readouterr()
+    assert "validate-data" in output.out + output.err
+
+
+def test_the_page_has_every_command():
+    listed = re.findall(r"^\| `([\w-]+)` \|", PAGE.read_text(), re.MULTILINE)
+    assert set(listed) == set(typer.main.get_command(app).commands)
