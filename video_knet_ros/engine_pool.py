@@ -66,11 +66,11 @@ class _SharedEngine:
         self._free = free
         self.users: dict[_Handle, ProgressCallback | None] = {}
 
-    def report(self, what: str, share: float) -> None:
-        """Pass the progress of a build on, in whatever thread it comes."""
+    def report(self, phase: str, fraction: float) -> None:
+        """Pass the progress of a build on, in the thread that builds."""
         for progress in list(self.users.values()):
             if progress is not None:
-                progress(what, share)
+                progress(phase, fraction)
 
     def release(self, user: _Handle) -> None:
         if user in self.users:

@@ -1,4 +1,4 @@
-"""The jobs of one camera for the engine that it may share with others."""
+"""The jobs of one camera for an engine that other cameras may use too."""
 
 from __future__ import annotations
 

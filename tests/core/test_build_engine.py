@@ -19,7 +19,7 @@ from video_knet_core.engine.model_file import ModelFile
 from video_knet_core.engine.tensorrt import cuda
 from video_knet_core.engine.tensorrt.build import load_library
 from video_knet_core.engine.tensorrt.cuda import Gpu
-from video_knet_core.engine.tensorrt.plan_cache import EngineCache, read_plan
+from video_knet_core.engine.tensorrt.plan_cache import PlanCache, read_plan
 from video_knet_core.engine.tensorrt.runtime import build_plan, engine_is_cached, plan_key
 
 pytest.importorskip("tensorrt_rtx_bindings", reason="needs TensorRT-RTX")
@@ -36,7 +36,7 @@ def model(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def cache(monkeypatch, tmp_path):
     monkeypatch.setenv("VIDEO_KNET_CACHE", str(tmp_path / "cache"))
-    return EngineCache()
+    return PlanCache()
 
 
 def write_unsupported(path):
@@ -81,7 +81,7 @@ def test_the_targets_matter(model):
     assert build_plan(model, RTX, ("sm86",)) != build_plan(model, RTX, ("sm120",))
 
 
-def test_progress_is_told(model):
+def test_progress_is_reported(model):
     told = []
     build_plan(model, RTX, ("sm86",), lambda phase, part: told.append((phase, part)))
     phases = {phase for phase, _ in told}
@@ -107,7 +107,7 @@ def test_a_limit_for_scratch_memory(model):
 
 
 def test_an_unknown_target_lists_the_known(model):
-    with pytest.raises(BackendError, match=r"builds for .*sm86, sm89, .*sm120.*, found 'sm42'"):
+    with pytest.raises(BackendError, match=r"builds for .*sm86, sm89, .*sm120.*, got 'sm42'"):
         build_plan(model, RTX, ("sm86", "sm42"))
 
 
@@ -129,13 +129,13 @@ def test_a_build_for_the_gpu_at_hand_says_that_there_is_none(model):
         engine_is_cached(model.path, RTX)
 
 
-def test_a_gpu_that_no_plan_runs_on_is_told_before_the_build(model, monkeypatch, capsys):
+def test_a_gpu_that_no_plan_runs_on_is_reported_before_the_build(model, monkeypatch, capsys):
     # as a real H100 answered on 2026-11-26: the build for it succeeds, the plan is not accepted
     monkeypatch.setattr(cuda, "find_gpu", lambda: Gpu("NVIDIA H100", (9, 0)))
-    with pytest.raises(BackendError, match=r"runs on .*sm89.* newer GPUs, found NVIDIA H100 .sm90"):
+    with pytest.raises(BackendError, match=r"runs on .*sm89.* newer GPUs, got NVIDIA H100 .sm90"):
         engine_is_cached(model.path, RTX)
     assert main(["build-engine", str(model.path), "--flavour", RTX]) == 2
-    assert "found NVIDIA H100 (sm90)" in capsys.readouterr().err
+    assert "got NVIDIA H100 (sm90)" in capsys.readouterr().err
 
 
 def test_a_gpu_newer_than_the_library_is_tried(model, monkeypatch):
@@ -186,19 +186,19 @@ def test_the_key_of_a_plan_is_that_of_the_model(model, tmp_path):
     out = tmp_path / "a.plan"
     main(["build-engine", str(model.path), "--target", "sm89", "--out", str(out)])
     library = load_library(RTX)
-    wanted = plan_key(model, model.path.read_bytes(), library, "ignored", ("sm89",))
-    assert read_plan(out)[0] == wanted and wanted.gpu == ""
+    expected = plan_key(model, model.path.read_bytes(), library, "ignored", ("sm89",))
+    assert read_plan(out)[0] == expected and expected.gpu == ""
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--target", "sm42"], r"builds for .*sm89.*, found 'sm42'"),
+        (["--target", "sm42"], r"builds for .*sm89.*, got 'sm42'"),
         (["--target", "sm89", "--flavour", "tensorrt"], "tensorrt cannot be imported"),
         (["--target", "sm89", "--out", "/dev/null/a.plan"], "got the file /dev/null"),
     ],
 )
-def test_what_cannot_be_done_is_told(model, capsys, options, message):
+def test_what_cannot_be_done_is_reported(model, capsys, options, message):
     assert main(["build-engine", str(model.path), *options]) == 2
     captured = capsys.readouterr()
     assert captured.out == ""

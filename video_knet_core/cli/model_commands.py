@@ -231,7 +231,7 @@ def build_engine(
     """
     from ..engine.model_file import ModelFile
     from ..engine.tensorrt.build import build_from_bytes
-    from ..engine.tensorrt.plan_cache import EngineCache, read_plan, write_plan
+    from ..engine.tensorrt.plan_cache import PlanCache, read_plan, write_plan
     from ..engine.tensorrt.runtime import plan_key
 
     file = ModelFile.read(model)
@@ -258,8 +258,8 @@ def build_engine(
         write_plan(out, key, plan)
         print(_summary(out, key, len(plan), time.monotonic() - started))
         return
-    cache = EngineCache()
-    size, path = cache.obtain(key, build, len)
+    cache = PlanCache()
+    size, path = cache.get_or_build(key, build, len)
     if path is None:
         raise UsageError(f"the engine could not be cached in {cache.folder}")
     built_for = read_plan(path)[0]

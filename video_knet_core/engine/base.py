@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ..types import ClassTable, Detections
 
 ProgressCallback = Callable[[str, float], None]
-"""Hears of long work: what is being done, and the share of it that is finished, 0..1."""
+"""Called with the progress of long work: its phase, and the fraction of it that is done, 0..1."""
 
 
 class ModelError(ValueError):
@@ -20,12 +20,12 @@ class ModelError(ValueError):
 
 
 class BackendError(RuntimeError):
-    """No backend here can run the model; the message says why, for each that was tried."""
+    """No backend here can run the model; the message has the reason of each that was tried."""
 
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What a user of an engine must know of its model."""
+    """The facts of a model that a user of an engine needs."""
 
     name: str
     classes: ClassTable
@@ -35,7 +35,7 @@ class ModelInfo:
     task: str = "panoptic"
     """One of `tasks.TASKS`."""
     checkpoint_sha256: str = ""
-    """Hex digest of the checkpoint, which names of models do not tell apart; empty if unknown."""
+    """Hex digest of the checkpoint; empty if unknown."""
 
     def check_image(self, image: NDArray[np.uint8]) -> None:
         """ValueError unless `image` is uint8 [height, width, 3]."""

@@ -32,7 +32,7 @@ class EngineExecutor:
     """
 
     hangs = False
-    """Set by a user that waited too long for a job, so that nobody else is given this executor."""
+    """Set by a user that waited too long for a job, so that no new user gets this executor."""
 
     def __init__(self, name: str) -> None:
         self._queue: SimpleQueue[Callable[[], Any] | None] = SimpleQueue()

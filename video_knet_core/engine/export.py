@@ -1,7 +1,7 @@
 """VideoKNet -> ONNX: one static graph, from a uint8 image to a segment map and a table.
 
-Or, in the raw form, to what the network says before its masks are merged. TensorRT must be able to
-build every graph: see the comments on types here and in `model.merge`.
+Or, in the raw form, to the predictions of the network before its masks are merged. TensorRT must be
+able to build every graph: see the comments on types here and in `model.merge`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from .torch_step import segment_frame
 
 OPSET = 18
 PREPROCESSING = {"layout": "HWC uint8 RGB", "normalised": "inside the graph"}
-"""What the metadata says about the image."""
+"""The image, as described in the metadata."""
 
 
 class FrameGraph(nn.Module):
@@ -112,7 +112,7 @@ def export_onnx(
     )
     assert program is not None
     proto = program.model_proto
-    _forget_sources(proto.graph)
+    _remove_sources(proto.graph)
     metadata = {
         "format": FORMAT,
         "name": name,
@@ -137,7 +137,7 @@ def export_checkpoint(
 
 def _check_choice(name: str, value: str, known: Iterable[str]) -> None:
     if value not in known:
-        raise ValueError(f"{name} must be one of {list(known)}, found {value!r}")
+        raise ValueError(f"{name}: expected one of {list(known)}, got {value!r}")
 
 
 def _save(proto: onnx.ModelProto, out: Path) -> None:
@@ -147,7 +147,7 @@ def _save(proto: onnx.ModelProto, out: Path) -> None:
         onnx.save(proto, str(partial), format="protobuf")  # not by the name, which has no suffix
 
 
-def _forget_sources(graph: onnx.GraphProto) -> None:
+def _remove_sources(graph: onnx.GraphProto) -> None:
     """Drop the stack traces that torch writes into each node: they name this machine's folders."""
     for part in (*graph.node, *graph.value_info, *graph.input, *graph.output, *graph.initializer):
         part.ClearField("doc_string")

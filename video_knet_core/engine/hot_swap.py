@@ -109,15 +109,15 @@ class HotSwapRuntime:
         if self._better is not None:
             _close(self._better)
 
-    def _report(self, what: str, share: float) -> None:
+    def _report(self, phase: str, fraction: float) -> None:
         if self._cancelled:
             raise BuildCancelled
         now = time.monotonic()
         if now - self._logged >= LOG_PERIOD_S:
             self._logged = now
-            _log.info("%s %.0f %%", what, 100 * share)
+            _log.info("%s %.0f %%", phase, 100 * fraction)
         if self._progress:
-            self._progress(what, share)
+            self._progress(phase, fraction)
 
     def _give_up(self, what: str, error: BaseException) -> None:
         """Report why the present runtime stays."""

@@ -17,7 +17,7 @@ from .base import ModelError, ModelInfo
 from .onnx_header import OnnxHeader
 
 FORMAT = 1
-"""The version of the file's interface that this code speaks."""
+"""The version of the file format."""
 METADATA_KEY = "video_knet"
 PRECISIONS = ("fp32", "fp16")
 """What maps are computed in; inputs and outputs are the same in both."""
@@ -90,7 +90,7 @@ class ModelFile:
 
     @property
     def info(self) -> ModelInfo:
-        """What a user of an engine must know."""
+        """See `ModelInfo`."""
         config = self.config
         size = config.height, config.width
         return ModelInfo(self.name, config.classes, *size, config.task, self.checkpoint_sha256)

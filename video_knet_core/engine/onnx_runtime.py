@@ -78,10 +78,10 @@ def _open_session(path: Path, threads: int, cuda: bool) -> onnxruntime.Inference
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=[(provider, settings)])
     except Exception as error:  # the classes of ONNX Runtime's errors share no base but this
-        if cuda:  # no driver, no memory: the CPU may do, and will tell if it is the file's fault
+        if cuda:  # no driver, no memory; if the file is at fault the CPU reports it
             raise BackendError(f"{provider}: {error}") from None
         raise ModelError(f"{path} is not a model that ONNX Runtime can load: {error}") from None
     if provider not in session.get_providers():  # it falls back to the CPU without an error
         raise BackendError(f"ONNX Runtime could not start its {provider}")
-    session.disable_fallback()  # a step that fails on the GPU is told, not run on the CPU
+    session.disable_fallback()  # a step that fails on the GPU raises, it is not run on the CPU
     return session

@@ -23,7 +23,7 @@ class OpenVINORuntime:
 
     Args:
         path: the exported model.
-        threads: CPU threads of one step. They are not bound to cores: a robot has other work.
+        threads: CPU threads of one step. They are not pinned to cores: a robot has other work.
 
     Raises:
         ModelError: the file is missing, corrupt or not a model of this project.
@@ -58,8 +58,8 @@ class OpenVINORuntime:
         with self._busy:
             if self._request is None:
                 raise RuntimeError("the runtime is closed")
-            found = self._request.infer(inputs, share_inputs=True, share_outputs=False)
-        results = {name: found[name] for name in self._model.outputs}
+            outputs = self._request.infer(inputs, share_inputs=True, share_outputs=False)
+        results = {name: outputs[name] for name in self._model.outputs}
         return self.info.detections(results), results["kernels"]
 
     def portable_state(self, state: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -79,10 +79,10 @@ def open_model(
 
 
 def _import_openvino() -> ModuleType:
-    """The package, without the one that tells its makers over the network that it was imported.
+    """The package without its telemetry.
 
-    That is `openvino_telemetry`, which also writes a number of this user's to `~/intel`. Where it
-    cannot be imported OpenVINO puts an empty one in its place.
+    `openvino_telemetry` reports the import over the network and writes an identifier of this user
+    to `~/intel`. Where it cannot be imported OpenVINO uses an empty module in its place.
     """
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     try:

@@ -151,7 +151,7 @@ class BackendSelector:
 
     def _open(self, name: str, progress: ProgressCallback | None) -> Runtime | None:
         backend = BACKENDS[name]
-        named = progress and (lambda what, share: progress(f"{name}: {what}", share))
+        named = progress and (lambda what, done: progress(f"{name}: {what}", done))
         try:
             runtime = backend.load().open_model(name, self._path, self._threads, named)
             if backend.on_gpu:
@@ -175,8 +175,8 @@ class BackendSelector:
             raise
 
     def _log_choice(self, name: str, slow: Sequence[str] = ()) -> None:
-        meanwhile = f", while {' or '.join(slow)} is prepared" if slow else ""
-        _log.info("%s runs on %s%s", self._path, name, meanwhile)
+        pending = f", while {' or '.join(slow)} is prepared" if slow else ""
+        _log.info("%s runs on %s%s", self._path, name, pending)
         for failure in self._failures:
             _log_reason("not %s", failure)
 

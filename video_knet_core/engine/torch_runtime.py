@@ -26,7 +26,7 @@ from .torch_step import segment_frame
 class TorchRuntime:
     """A `Runtime` of torch. The state of a camera is the kernels of its last frame.
 
-    With `panoptic.merge: reference` the segments carry the boxes that the authors' tracker sees.
+    With `panoptic.merge: reference` the detections have the boxes of the authors' tracker.
     """
 
     name = "torch"
@@ -64,11 +64,11 @@ class TorchRuntime:
     ) -> tuple[Detections, PreviousKernels]:
         """The same for RGB pixels 0..255 as float32 [3,H,W] of any size."""
         output, boxes = segment_frame(self.model, pixels.to(self.model.mean.device), state)
-        found = {k: part.cpu().numpy() for k, part in output._asdict().items() if part is not None}
-        segments = self.info.detections(found)
+        results = {k: v.cpu().numpy() for k, v in output._asdict().items() if v is not None}
+        detections = self.info.detections(results)
         if boxes is not None:
-            segments = replace(segments, boxes=boxes.cpu().numpy())
-        return segments, self._state_of(output.kernels)
+            detections = replace(detections, boxes=boxes.cpu().numpy())
+        return detections, self._state_of(output.kernels)
 
     def portable_state(self, state: PreviousKernels) -> NDArray[np.float32]:
         """Kernels [N, C] of a state of this runtime."""

@@ -38,7 +38,7 @@ class FrameOutput(NamedTuple):
 def segment_frame(
     model: VideoKNet, pixels: Tensor, previous: PreviousKernels | None
 ) -> tuple[FrameOutput, Tensor | None]:
-    """Pixels [3,H,W] RGB 0..255 in the network's float type -> segments, and boxes if wanted.
+    """Pixels [3,H,W] RGB 0..255 in the network's float type -> segments, and boxes or None.
 
     With `panoptic.merge: reference` the second result is the boxes [S,4] of the authors' tracker.
     """

@@ -57,7 +57,7 @@ def run(driver, code):
     return done
 
 
-def test_the_gpu_tells_its_name_and_capability(driver):
+def test_the_gpu_has_a_name_and_capability(driver):
     run(
         driver,
         """
@@ -314,7 +314,7 @@ def test_pycuda_comes_first_where_it_is_installed(pycuda):
     assert pycuda.freed == ["host", "device"] and pycuda.contexts == 0 and stream.raw is None
 
 
-def test_errors_of_pycuda_are_told(pycuda):
+def test_errors_of_pycuda_are_reported(pycuda):
     pycuda.failing = True
     with pytest.raises(BackendError, match="LogicError: cuInit failed: no CUDA-capable device"):
         cuda.open_device()

@@ -1,4 +1,4 @@
-"""The exported graph says what the network says, frame after frame."""
+"""The exported graph computes what the network does, frame after frame."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_a_half_precision_export_agrees_with_torch_in_half_precision(exported):
 
 
 @torch.no_grad()
-def test_the_raw_form_is_what_the_network_says(exported):
+def test_the_raw_form_is_what_the_network_returns(exported):
     """On a second frame, to a thousandth of the largest number."""
     path = exported("street_lite0", "fp32", "raw")
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
@@ -102,19 +102,19 @@ def test_the_raw_form_is_what_the_network_says(exported):
             "has_previous": np.array([True]),
         },
     )
-    wanted = (
+    expected = (
         prediction.class_logits,
         prediction.mask_logits,
         after.kernels,
         prediction.embeddings,
     )
-    for name, array, tensor in zip(outputs_of("raw", "panoptic"), found, wanted, strict=True):
+    for name, array, tensor in zip(outputs_of("raw", "panoptic"), found, expected, strict=True):
         assert array.dtype == np.float32, name
         error = np.abs(array - tensor[0].numpy()).max()
         assert error <= 1e-3 * float(tensor.abs().max()), name
 
 
-def test_a_runtime_refuses_the_raw_form_and_says_what_to_do(exported):
+def test_a_runtime_refuses_the_raw_form_and_names_the_remedy(exported):
     with pytest.raises(ModelError, match=r"raw form, .*without --raw: video-knet export"):
         OnnxRuntime(exported("street_lite0", "fp32", "raw"))
 
@@ -148,27 +148,27 @@ def test_the_form_that_is_needed_is_asked_for(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"precision": "int8"}, r"precision must be one of .*fp16.*found 'int8'"),
-        ({"form": "cooked"}, r"form must be one of .*raw.*found 'cooked'"),
-        ({"form": "raw"}, r"outputs must be .*class_logits.* found .*segment_map"),
+        ({"precision": "int8"}, r"precision .*fp16.*got 'int8'"),
+        ({"form": "cooked"}, r"form .*raw.*got 'cooked'"),
+        ({"form": "raw"}, r"outputs .*class_logits.* got .*segment_map"),
     ],
 )
-def test_another_precision_or_form_is_refused(tmp_path, change, message):
+def test_another_precision_or_form_is_rejected(tmp_path, change, message):
     path = write_model(tmp_path / "m.onnx", json.dumps(metadata(**change)))
     with pytest.raises(ModelError, match=message):
         ModelFile.read(path)
 
 
-def test_kernels_of_another_shape_than_the_configuration_says(tmp_path):
+def test_kernels_of_another_shape_than_in_the_configuration(tmp_path):
     config = metadata()["config"] | {"kernels": {"things": 7}}
     path = write_model(tmp_path / "m.onnx", json.dumps(metadata(config=config)))
-    with pytest.raises(ModelError, match=r"previous_kernels must be \(8, 4\), found \(3, 4\)"):
+    with pytest.raises(ModelError, match=r"previous_kernels: expected \(8, 4\), got \(3, 4\)"):
         ModelFile.read(path)
 
 
 @pytest.mark.parametrize("choice", [{"precision": "int8"}, {"form": "cooked"}])
 def test_an_export_of_another_precision_or_form_is_an_error(choice, tmp_path):
-    with pytest.raises(ValueError, match=r"must be one of .* found '(int8|cooked)'"):
+    with pytest.raises(ValueError, match=r"expected one of .* got '(int8|cooked)'"):
         export_onnx(small_network(), tmp_path / "m.onnx", "m", **choice)
     assert not list(tmp_path.iterdir())
 

@@ -74,7 +74,7 @@ class DeviceRuntime:
 
 
 class Present(OnnxRuntime):
-    """The engine at hand; tells whether it is closed, and may be held in a step by `gate`."""
+    """The present engine: `closed` is whether it is, and a step waits for `gate`."""
 
     def __init__(self, path):
         super().__init__(path, threads=1)
@@ -128,19 +128,19 @@ def join(runtime):
 
 
 class Swap:
-    """A swapping runtime, its parts, and what its progress callback heard."""
+    """A swapping runtime, its parts, and what its progress callback got."""
 
     def __init__(self, path):
-        self.present, self.build, self.heard = Present(path), Build(path), []
+        self.present, self.build, self.reported = Present(path), Build(path), []
         self.runtime = HotSwapRuntime(
-            self.present, self.build, lambda *what: self.heard.append(what)
+            self.present, self.build, lambda *what: self.reported.append(what)
         )
-        wait(lambda: self.heard, "the build to begin")
+        wait(lambda: self.reported, "the build to begin")
 
     def finish_build(self):
         """Let the build end, and wait until what came of it is known to the runtime."""
         self.build.ask.set()
-        wait(lambda: self.runtime._better or self.heard[-1][1] == 1, "the build")
+        wait(lambda: self.runtime._better or self.reported[-1][1] == 1, "the build")
 
 
 @pytest.fixture
@@ -161,7 +161,7 @@ def kernel(runtime, state):
     return float(runtime.portable_state(state)[0, 0])
 
 
-# --- the stream goes on
+# --- the stream continues
 
 
 def test_ids_and_label_maps_continue_over_the_swap(monkeypatch):
@@ -183,10 +183,10 @@ def test_ids_and_label_maps_continue_over_the_swap(monkeypatch):
         if t == 5:
             build.ask.set()
             wait(lambda: runtime._better, "the build")
-        wanted, found = (p.step(image, t * 100_000_000) for p in (alone, swapped))
-        np.testing.assert_array_equal(found.labels, wanted.labels)
-        assert repr(found.tracks) == repr(wanted.tracks)  # a NaN equals no NaN
-        assert (found.born, found.ended, found.epoch) == (wanted.born, wanted.ended, 0)
+        expected, found = (p.step(image, t * 100_000_000) for p in (alone, swapped))
+        np.testing.assert_array_equal(found.labels, expected.labels)
+        assert repr(found.tracks) == repr(expected.tracks)  # a NaN equals no NaN
+        assert (found.born, found.ended, found.epoch) == (expected.born, expected.ended, 0)
         names.append(runtime.name)
     assert names == ["onnxruntime-cpu"] * 5 + ["tensorrt"] * 5
     assert sum(t.track_id > 0 and t.first_seen < 400_000_000 for t in found.tracks) >= 2
@@ -263,19 +263,19 @@ def test_cameras_step_from_threads_of_their_own(swap):
     assert swap.runtime.name == "tensorrt" and swap.build.built.steps > 0
 
 
-# --- what is told
+# --- what is reported
 
 
-def test_progress_and_the_swap_are_told(swap, caplog):
+def test_progress_and_the_swap_are_reported(swap, caplog):
     with caplog.at_level(logging.INFO):
         swap.runtime.step(picture(), None)
         swap.finish_build()
         swap.runtime.step(picture(), None)
-    assert swap.heard == [("building", 0.25), ("building", 0.75), ("tensorrt serves", 1.0)]
+    assert swap.reported == [("building", 0.25), ("building", 0.75), ("tensorrt serves", 1.0)]
     assert "tensorrt takes over from onnxruntime-cpu" in caplog.text
 
 
-def test_a_long_build_says_so_in_the_log_now_and_then(tiny, caplog, monkeypatch):
+def test_a_long_build_is_logged_at_intervals(tiny, caplog, monkeypatch):
     clock = [0.0]
     monkeypatch.setattr("video_knet_core.engine.hot_swap.time.monotonic", lambda: clock[0])
 
@@ -294,7 +294,7 @@ def test_a_long_build_says_so_in_the_log_now_and_then(tiny, caplog, monkeypatch)
 # --- what goes wrong
 
 
-def test_a_build_that_fails_is_told_once_and_the_present_engine_stays(swap, caplog):
+def test_a_build_that_fails_is_reported_once_and_the_present_engine_stays(swap, caplog):
     swap.build.failure = BackendError("tensorrt: out of memory")
     swap.finish_build()
     state = None
@@ -303,7 +303,7 @@ def test_a_build_that_fails_is_told_once_and_the_present_engine_stays(swap, capl
     assert (swap.runtime.name, kernel(swap.runtime, state)) == ("onnxruntime-cpu", 3)
     (line,) = [r.getMessage() for r in caplog.records]
     assert line == "onnxruntime-cpu stays: no better engine: tensorrt: out of memory"
-    assert swap.heard[-1] == ("no better engine: tensorrt: out of memory", 1.0)
+    assert swap.reported[-1] == ("no better engine: tensorrt: out of memory", 1.0)
     join(swap.runtime)
 
 
@@ -329,7 +329,7 @@ def test_a_frame_that_no_engine_can_do_does_not_count_against_the_new_one(swap, 
         context.setattr(OnnxRuntime, "step", lambda *a: (_ for _ in ()).throw(bad))
         with pytest.raises(RuntimeError, match="both broke"):
             swap.runtime.step(picture(), None)
-    with pytest.raises(ValueError, match="image must be uint8"):
+    with pytest.raises(ValueError, match="image: expected uint8"):
         swap.runtime.step(picture()[:4], None)
     swap.build.built.failure = None
     swap.runtime.step(picture(), None)
@@ -351,10 +351,10 @@ def test_closing_during_a_build_does_not_wait_and_leaves_nothing_open(swap):
     assert swap.present.closed and swap.build.built is None
     swap.build.ask.set()
     join(swap.runtime)
-    assert swap.heard == [("building", 0.25)]
+    assert swap.reported == [("building", 0.25)]
 
 
-def test_a_build_can_stop_early_when_it_is_not_wanted_any_more(swap):
+def test_a_build_can_stop_early_when_it_is_cancelled(swap):
     swap.runtime.close()
     with pytest.raises(BuildCancelled):
         swap.build.progress("building", 0.5)
@@ -388,9 +388,9 @@ def test_a_build_that_exits_is_a_build_that_fails(swap, caplog, error):
 
 @pytest.mark.parametrize("failure", [None, RuntimeError("the first step broke")])
 def test_a_progress_callback_that_fails_costs_no_frame(tiny, caplog, failure):
-    def progress(what, share):
-        if share == 1:
-            raise ValueError("nobody listens")
+    def progress(phase, fraction):
+        if fraction == 1:
+            raise ValueError("no subscriber")
 
     build = Build(tiny)
     runtime = HotSwapRuntime(Present(tiny), build, progress)

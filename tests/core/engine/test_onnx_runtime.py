@@ -60,7 +60,7 @@ def test_the_portable_state_is_the_kernels_and_goes_in_like_the_state(tiny):
     assert runtime.step(image(), portable)[1][0, 0] == 2
 
 
-def test_the_segments_tell_their_kernels(tiny):
+def test_detections_have_their_kernels(tiny):
     segments, state = OnnxRuntime(tiny).step(image(), None)
     np.testing.assert_array_equal(segments.kernels, state)
 
@@ -68,7 +68,7 @@ def test_the_segments_tell_their_kernels(tiny):
 @pytest.mark.parametrize(
     "bad", [np.zeros((HEIGHT, WIDTH), np.uint8), np.zeros((HEIGHT, WIDTH, 3), np.float32)]
 )
-def test_another_image_is_refused(tiny, bad):
+def test_another_image_is_rejected(tiny, bad):
     with pytest.raises(ValueError, match=rf"uint8 \({HEIGHT}, {WIDTH}, 3\), got {bad.dtype}"):
         OnnxRuntime(tiny).step(bad, None)
 
@@ -137,7 +137,7 @@ def test_opening_a_model_leaves_nothing_in_the_home_folder(tiny, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_closing_twice_is_harmless_and_a_closed_runtime_says_so(tiny):
+def test_closing_twice_is_harmless_and_a_step_after_it_raises(tiny):
     runtime = OnnxRuntime(tiny)
     runtime.close()
     runtime.close()

@@ -1,4 +1,4 @@
-"""The OpenVINO backend says what ONNX Runtime says."""
+"""The OpenVINO backend computes what ONNX Runtime does."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_the_shipped_model_agrees_with_onnx_runtime_frame_after_frame(tiny):
 def test_a_step_has_the_types_of_the_contract(tiny):
     segments, _ = OpenVINORuntime(tiny).step(image(red=255), None)
     expected, _ = OnnxRuntime(tiny).step(image(red=255), None)
-    for name in ("map", "class_ids", "scores", "areas", "embeddings", "kernels"):
+    for name in ("segment_map", "class_ids", "scores", "areas", "embeddings", "kernels"):
         ours, theirs = getattr(segments, name), getattr(expected, name)
         assert ours.dtype == theirs.dtype, name
         np.testing.assert_array_equal(ours, theirs)
@@ -88,8 +88,8 @@ def test_onnx_runtime_goes_on_from_its_state(tiny):
     assert state[0, 0] == 2
 
 
-def test_another_image_is_refused(tiny):
-    with pytest.raises(ValueError, match=rf"uint8 \({HEIGHT}, {WIDTH}, 3\), found float32"):
+def test_another_image_is_rejected(tiny):
+    with pytest.raises(ValueError, match=rf"uint8 \({HEIGHT}, {WIDTH}, 3\), got float32"):
         OpenVINORuntime(tiny).step(np.zeros((HEIGHT, WIDTH, 3), np.float32), None)
 
 
@@ -104,7 +104,7 @@ def test_a_missing_file(tiny, tmp_path):
         OpenVINORuntime(tmp_path / "none.onnx")
 
 
-def test_without_openvino_the_error_says_what_to_install(tmp_path, monkeypatch):
+def test_without_openvino_the_error_names_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "openvino", None)
     with pytest.raises(BackendError, match=r"video_knet_ros\[openvino\]"):
         OpenVINORuntime(tmp_path / "any.onnx")
@@ -128,7 +128,7 @@ def test_opening_a_model_reports_to_nobody(tiny, tmp_path):
     assert not (tmp_path / "intel").exists()
 
 
-def test_closing_twice_is_harmless_and_a_closed_runtime_says_so(tiny):
+def test_closing_twice_is_harmless_and_a_step_after_it_raises(tiny):
     runtime = OpenVINORuntime(tiny)
     runtime.close()
     runtime.close()

@@ -18,9 +18,9 @@ import pytest
 
 from video_knet_core.engine.tensorrt import plan_cache
 from video_knet_core.engine.tensorrt.plan_cache import (
-    KEPT_PLANS,
     MAGIC,
-    EngineCache,
+    MAX_PLANS,
+    PlanCache,
     PlanError,
     PlanKey,
     default_folder,
@@ -55,12 +55,12 @@ TIMEOUT_S = 120
 
 @pytest.fixture
 def cache(tmp_path):
-    return EngineCache(tmp_path / "cache")
+    return PlanCache(tmp_path / "cache")
 
 
 def fill(cache, key=KEY, plan=PLAN):
     """Put a plan there as a build does."""
-    path = cache.obtain(key, lambda: plan, bytes)[1]
+    path = cache.get_or_build(key, lambda: plan, bytes)[1]
     assert path is not None
     return path
 
@@ -78,8 +78,8 @@ def files(cache):
 
 def test_a_plan_is_built_once(cache):
     fill(cache)
-    assert cache.holds(KEY)
-    assert cache.obtain(KEY, never, bytes)[0] == PLAN
+    assert cache.contains(KEY)
+    assert cache.get_or_build(KEY, never, bytes)[0] == PLAN
 
 
 def test_the_list_of_changes_has_every_field():
@@ -90,20 +90,20 @@ def test_the_list_of_changes_has_every_field():
 def test_each_field_of_the_key_counts(cache, field):
     fill(cache)
     other = replace(KEY, **{field: CHANGES[field]})
-    assert not cache.holds(other) and cache.find(other) is None
-    assert cache.obtain(other, lambda: b"another", bytes)[0] == b"another"
-    assert cache.obtain(KEY, never, bytes)[0] == PLAN
+    assert not cache.contains(other) and cache.find(other) is None
+    assert cache.get_or_build(other, lambda: b"another", bytes)[0] == b"another"
+    assert cache.get_or_build(KEY, never, bytes)[0] == PLAN
 
 
 def test_a_plan_for_more_targets_serves_one_of_them(cache):
     many = replace(KEY, flavour="tensorrt-rtx", gpu="", targets=("sm86", "sm89"))
     path = fill(cache, many)
     for target in many.targets:
-        wanted = replace(many, targets=(target,))
-        assert cache.holds(wanted) and cache.find(wanted) == path
-        assert cache.obtain(wanted, never, bytes) == (PLAN, path)
-    assert not cache.holds(replace(many, targets=("sm120",)))
-    assert not cache.holds(replace(many, targets=("sm120", "sm89")))
+        expected = replace(many, targets=(target,))
+        assert cache.contains(expected) and cache.find(expected) == path
+        assert cache.get_or_build(expected, never, bytes) == (PLAN, path)
+    assert not cache.contains(replace(many, targets=("sm120",)))
+    assert not cache.contains(replace(many, targets=("sm120", "sm89")))
 
 
 def test_a_plan_may_be_copied_in_under_any_name(cache, tmp_path):
@@ -111,7 +111,7 @@ def test_a_plan_may_be_copied_in_under_any_name(cache, tmp_path):
     write_plan(path, KEY, PLAN)
     cache.folder.mkdir()
     path.rename(cache.folder / path.name)
-    assert cache.obtain(KEY, never, bytes)[0] == PLAN
+    assert cache.get_or_build(KEY, never, bytes)[0] == PLAN
 
 
 def test_a_strange_model_name_stays_in_the_folder(cache):
@@ -120,7 +120,7 @@ def test_a_strange_model_name_stays_in_the_folder(cache):
 
 
 @pytest.mark.parametrize(
-    ("variables", "wanted"),
+    ("variables", "expected"),
     [
         ({"VIDEO_KNET_CACHE": "/a/b", "XDG_CACHE_HOME": "/c"}, "/a/b"),
         ({"VIDEO_KNET_CACHE": "~/b", "HOME": "/home/somebody"}, "/home/somebody/b"),
@@ -128,25 +128,25 @@ def test_a_strange_model_name_stays_in_the_folder(cache):
         ({"HOME": "/home/me"}, "/home/me/.cache/video_knet"),
     ],
 )
-def test_the_folder(monkeypatch, variables, wanted):
+def test_the_folder(monkeypatch, variables, expected):
     for name in ("VIDEO_KNET_CACHE", "XDG_CACHE_HOME"):
         monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    assert default_folder() == Path(wanted)
+    assert default_folder() == Path(expected)
 
 
 # --- stale and damaged --------------------------------------------------------------------------
 
 
-def test_a_stale_plan_is_told_in_one_line(cache, caplog):
+def test_a_stale_plan_is_reported_in_one_line(cache, caplog):
     fill(cache)
     with caplog.at_level(logging.INFO):
         fill(cache, replace(KEY, version="10.7.0", onnx_sha256="1" * 64))
     lines = [record.message for record in caplog.records]
     assert len(lines) == 1
-    assert "version 10.3.0, wanted 10.7.0" in lines[0]
-    assert "onnx_sha256 000" in lines[0]
+    assert "expected version 10.7.0, got 10.3.0" in lines[0]
+    assert "expected onnx_sha256 111" in lines[0]
 
 
 def cut(data):
@@ -199,23 +199,23 @@ def with_header(change):
         (huge_header, "its header claims 2147483648 bytes"),
         (with_header(lambda h: h.pop("sha256")), "its header cannot be read"),
         (with_header(lambda h: h["key"].pop("gpu")), "its header cannot be read"),
-        (with_header(lambda h: h.update(format=2)), "has format 2, this version reads format 1"),
-        (with_header(lambda h: h["key"].update(gpu="Thor")), "is of gpu Thor, wanted Orin"),
+        (with_header(lambda h: h.update(format=2)), "expected 1, got 2"),
+        (with_header(lambda h: h["key"].update(gpu="Thor")), "expected gpu Orin, got Thor"),
     ],
 )
-def test_a_damaged_plan_is_built_anew_and_told_in_one_line(cache, caplog, damage, reason):
+def test_a_damaged_plan_is_built_again_and_logged_in_one_line(cache, caplog, damage, reason):
     path = fill(cache)
     path.write_bytes(damage(path.read_bytes()))
     built = []
     with caplog.at_level(logging.INFO):
-        opened, _ = cache.obtain(KEY, lambda: built.append(1) or b"new", bytes)
+        opened, _ = cache.get_or_build(KEY, lambda: built.append(1) or b"new", bytes)
     assert (opened, built) == (b"new", [1])
     lines = [record.message for record in caplog.records]
     assert len(lines) == 1 and str(path) in lines[0] and reason in lines[0]
-    assert cache.obtain(KEY, never, bytes)[0] == b"new"
+    assert cache.get_or_build(KEY, never, bytes)[0] == b"new"
 
 
-def test_a_plan_that_cannot_be_opened_is_built_anew(cache, caplog):
+def test_a_plan_that_cannot_be_opened_is_built_again(cache, caplog):
     fill(cache)
 
     def open_plan(plan):
@@ -224,7 +224,7 @@ def test_a_plan_that_cannot_be_opened_is_built_anew(cache, caplog):
         return plan
 
     with caplog.at_level(logging.INFO):
-        assert cache.obtain(KEY, lambda: b"new", open_plan)[0] == b"new"
+        assert cache.get_or_build(KEY, lambda: b"new", open_plan)[0] == b"new"
     assert caplog.text.count("is not accepted") == 1
 
 
@@ -233,21 +233,21 @@ def test_a_new_plan_that_cannot_be_opened_is_an_error(cache):
         raise PlanError("is not accepted")
 
     with pytest.raises(PlanError, match="is not accepted"):
-        cache.obtain(KEY, lambda: PLAN, refuse)
+        cache.get_or_build(KEY, lambda: PLAN, refuse)
 
 
 def test_what_others_could_have_written_is_not_read(cache, caplog):
     path = fill(cache)
     path.chmod(0o622)
-    assert not cache.holds(KEY)
+    assert not cache.contains(KEY)
     with caplog.at_level(logging.INFO):
-        assert cache.obtain(KEY, lambda: b"new", bytes)[0] == b"new"
+        assert cache.get_or_build(KEY, lambda: b"new", bytes)[0] == b"new"
     assert "is not trusted" in caplog.text and "622" in caplog.text
     assert path.stat().st_mode & 0o777 == 0o600
 
 
-def test_old_plans_are_cleared_away(cache, caplog):
-    versions = [replace(KEY, version=f"10.{n}") for n in range(KEPT_PLANS + 2)]
+def test_old_plans_are_evicted(cache, caplog):
+    versions = [replace(KEY, version=f"10.{n}") for n in range(MAX_PLANS + 2)]
     other = fill(cache, replace(KEY, model="road"))
     foreign = cache.folder / "notes.plan"
     foreign.write_text("mine")
@@ -259,19 +259,19 @@ def test_old_plans_are_cleared_away(cache, caplog):
     with caplog.at_level(logging.INFO):
         newest = fill(cache, replace(KEY, version="11"))
     kept = [path for path in paths if path.exists()]
-    assert kept == paths[-(KEPT_PLANS - 1) :] and newest.exists()
+    assert kept == paths[-(MAX_PLANS - 1) :] and newest.exists()
     assert [kernels_file(path).exists() for path in paths] == [path in kept for path in paths]
     assert other.exists() and foreign.exists()
-    assert f"kept {KEPT_PLANS}" in caplog.text
+    assert f"{MAX_PLANS} stay" in caplog.text
 
 
 def test_a_plan_in_use_is_not_old(cache):
     first = fill(cache)
     os.utime(first, (1, 1))
-    for n in range(KEPT_PLANS - 1):
+    for n in range(MAX_PLANS - 1):
         path = fill(cache, replace(KEY, version=f"11.{n}"))
         os.utime(path, (1000 + n, 1000 + n))
-    cache.obtain(KEY, never, bytes)
+    cache.get_or_build(KEY, never, bytes)
     fill(cache, replace(KEY, version="12"))
     assert first.exists()
 
@@ -290,13 +290,13 @@ def test_only_the_user_can_read_them(cache):
     assert len(modes) == 2 and set(modes.values()) == {0o600} and path.name in modes
 
 
-def test_a_full_disk_costs_the_file_and_is_told_once(cache, caplog, monkeypatch):
+def test_a_full_disk_costs_the_file_and_is_reported_once(cache, caplog, monkeypatch):
     def full(descriptor):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(plan_cache.os, "fsync", full)
     for key in (KEY, replace(KEY, version="11")):
-        assert cache.obtain(key, lambda: PLAN, bytes) == (PLAN, None)
+        assert cache.get_or_build(key, lambda: PLAN, bytes) == (PLAN, None)
     assert files(cache) == []
     warnings = [r.message for r in caplog.records if r.levelno == logging.WARNING]
     assert len(warnings) == 1 and "No space left on device" in warnings[0]
@@ -306,11 +306,11 @@ LIMITED = """
 import logging, resource, sys
 from pathlib import Path
 from test_plan_cache import KEY
-from video_knet_core.engine.tensorrt.plan_cache import EngineCache
+from video_knet_core.engine.tensorrt.plan_cache import PlanCache
 logging.basicConfig(level=logging.INFO, format="%(message)s")
 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
 plan = bytes(100_000)
-assert EngineCache(Path(sys.argv[1])).obtain(KEY, lambda: plan, bytes) == (plan, None)
+assert PlanCache(Path(sys.argv[1])).get_or_build(KEY, lambda: plan, bytes) == (plan, None)
 """
 
 
@@ -339,9 +339,9 @@ def test_a_folder_that_cannot_be_made(tmp_path, caplog):
     blocked = tmp_path / "a_file"
     blocked.touch()
     for _ in range(2):
-        cache = EngineCache(blocked / "cache")
-        assert not cache.holds(KEY)
-        assert cache.obtain(KEY, lambda: PLAN, bytes) == (PLAN, None)
+        cache = PlanCache(blocked / "cache")
+        assert not cache.contains(KEY)
+        assert cache.get_or_build(KEY, lambda: PLAN, bytes) == (PLAN, None)
     warnings = [r.message for r in caplog.records if r.levelno == logging.WARNING]
     assert len(warnings) == 2 and "Not a directory" in warnings[0]  # one for each cache
 
@@ -350,11 +350,11 @@ ANOTHER_USER = """
 import logging, os, sys
 from pathlib import Path
 from test_plan_cache import KEY, PLAN
-from video_knet_core.engine.tensorrt.plan_cache import EngineCache
+from video_knet_core.engine.tensorrt.plan_cache import PlanCache
 logging.basicConfig(level=logging.INFO, format="%(message)s")
 if os.geteuid() == 0:
     os.seteuid(65534)  # root may write anywhere
-assert EngineCache(Path(sys.argv[1])).obtain(KEY, lambda: PLAN, bytes) == (PLAN, None)
+assert PlanCache(Path(sys.argv[1])).get_or_build(KEY, lambda: PLAN, bytes) == (PLAN, None)
 """
 
 
@@ -367,7 +367,7 @@ def test_a_folder_that_cannot_be_written():
         assert errors.count("Permission denied") == 1 and not os.listdir(folder)
 
 
-def test_what_a_dead_process_left_is_cleared_away(cache):
+def test_what_a_dead_process_left_is_evicted(cache):
     cache.folder.mkdir()
     partial = cache.folder / f".{KEY.file_name}.0123.partial"
     other = cache.folder / f".{replace(KEY, model='road').file_name}.0123.partial"
@@ -382,7 +382,7 @@ def test_a_build_that_fails_leaves_nothing_and_frees_the_lock(cache):
         raise RuntimeError("no memory")
 
     with pytest.raises(RuntimeError, match="no memory"):
-        cache.obtain(KEY, fail, bytes)
+        cache.get_or_build(KEY, fail, bytes)
     assert files(cache) == []
     fill(cache)
 
@@ -391,7 +391,7 @@ def test_a_build_that_fails_leaves_nothing_and_frees_the_lock(cache):
 def test_no_descriptor_stays_open(cache):
     fill(cache)
     for n in range(10):
-        cache.obtain(KEY, never, bytes)
+        cache.get_or_build(KEY, never, bytes)
         fill(cache, replace(KEY, version=str(n)))
     files = (os.path.realpath(fd) for fd in Path("/proc/self/fd").iterdir())
     assert not [file for file in files if file.startswith(str(cache.folder.resolve()))]
@@ -403,7 +403,7 @@ BUILDER = """
 import logging, sys, time
 from pathlib import Path
 from test_plan_cache import KEY, PLAN
-from video_knet_core.engine.tensorrt.plan_cache import EngineCache
+from video_knet_core.engine.tensorrt.plan_cache import PlanCache
 logging.basicConfig(level=logging.INFO, format="%(message)s")
 folder, go, started, waiting = map(Path, sys.argv[1:])
 def build():
@@ -412,7 +412,7 @@ def build():
     while not go.exists():
         time.sleep(0.02)
     return PLAN
-assert EngineCache(folder).obtain(KEY, build, bytes, waiting.touch)[0] == PLAN
+assert PlanCache(folder).get_or_build(KEY, build, bytes, waiting.touch)[0] == PLAN
 """
 
 
@@ -459,7 +459,7 @@ def test_the_builder_dies_and_the_one_who_waits_builds(cache, builders):
         process.kill()
         process.wait(timeout=TIMEOUT_S)
 
-    assert cache.obtain(KEY, lambda: b"ours", bytes, kill)[0] == b"ours"
+    assert cache.get_or_build(KEY, lambda: b"ours", bytes, kill)[0] == b"ours"
     process.communicate()
 
 
@@ -471,7 +471,7 @@ def test_who_waits_may_give_up(cache, builders):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        cache.obtain(KEY, never, bytes, give_up)
+        cache.get_or_build(KEY, never, bytes, give_up)
     builders.go.touch()
     _, errors = process.communicate(timeout=TIMEOUT_S)
     assert process.returncode == 0, errors

@@ -1,4 +1,4 @@
-"""The ladder of backends: which is taken, why others are not, and what a named one does."""
+"""The fallback chain of backends: which is used, why others are not, and named ones."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def backends(monkeypatch):
 RUNTIME_LOG = selector.__name__
 
 
-def test_the_ladder_from_best_to_last():
+def test_the_fallback_chain_from_best_to_last():
     assert list(BACKENDS) == [
         *("tensorrt", "tensorrt-rtx", "onnxruntime-cuda"),
         *("onnxruntime-cpu", "openvino", "torch"),
@@ -77,14 +77,14 @@ def test_auto_logs_what_it_took_and_in_lines_of_another_logger_why_not_the_ones_
     ]
 
 
-def test_auto_goes_down_the_ladder(tiny, backends):
+def test_auto_goes_down_the_fallback_chain(tiny, backends):
     backends(fast=False, slow=True)
     assert open_runtime(tiny).name == "onnxruntime-cpu"
     with pytest.raises(BackendError, match="fast: no driver"):
         open_runtime(tiny, backend="fast")
 
 
-def test_all_reasons_are_told_if_nothing_works(tiny, backends):
+def test_all_reasons_are_reported_if_nothing_works(tiny, backends):
     backends(fast=False, slow=False)
     with pytest.raises(BackendError, match="fast: no driver; slow: no driver"):
         open_runtime(tiny)
@@ -160,10 +160,10 @@ def tensorrt(monkeypatch):
 
 
 def test_tensorrt_is_the_first_choice_and_in_the_foreground_its_build_is_waited_for(tiny, tensorrt):
-    heard = []
-    runtime = open_runtime(tiny, progress=lambda *what: heard.append(what))
+    reported = []
+    runtime = open_runtime(tiny, progress=lambda *what: reported.append(what))
     assert isinstance(runtime, tensorrt.TensorRTRuntime)
-    assert (runtime.name, heard) == ("tensorrt", [("tensorrt: building", 0.5)])
+    assert (runtime.name, reported) == ("tensorrt", [("tensorrt: building", 0.5)])
 
 
 @pytest.mark.parametrize("flavour", ["tensorrt", "tensorrt-rtx"])
@@ -207,7 +207,7 @@ def test_no_worse_engine_is_built_than_the_one_that_serves(tiny, tensorrt):
     assert tensorrt.calls == ["tensorrt"]
 
 
-def test_a_backend_that_only_a_build_can_tell_is_waited_for_if_nothing_else_works(tiny, backends):
+def test_a_backend_that_only_a_build_can_report_is_waited_for_if_nothing_else_works(tiny, backends):
     backends(built=["fast"], fast=True, slow=False)
     assert isinstance(open_runtime(tiny, background=True), OnnxRuntime)
 

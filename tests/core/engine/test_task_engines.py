@@ -1,4 +1,4 @@
-"""Every engine says of every task what torch says, on consecutive frames."""
+"""Every engine computes for every task what torch does, on consecutive frames."""
 
 from __future__ import annotations
 
@@ -64,38 +64,48 @@ def frames(info, count):
     return [street.frame(t).image for t in range(count)]
 
 
-def assert_alike(found, wanted):
+def assert_similar(found, expected):
     """The same but for single pixels."""
-    assert (found.segment_map != wanted.segment_map).mean() <= FLIPS
-    assert np.abs(found.areas - wanted.areas).max() <= FLIPS * wanted.segment_map.size
-    seen = wanted.areas > 0
-    np.testing.assert_array_equal(found.class_ids[seen], wanted.class_ids[seen])
+    assert (found.segment_map != expected.segment_map).mean() <= FLIPS
+    assert np.abs(found.areas - expected.areas).max() <= FLIPS * expected.segment_map.size
+    seen = expected.areas > 0
+    np.testing.assert_array_equal(found.class_ids[seen], expected.class_ids[seen])
     for name in ("scores", "kernels", "embeddings"):
-        assert_close(getattr(found, name), getattr(wanted, name))
-    if wanted.masks is not None:
-        assert (found.masks != wanted.masks).mean() <= FLIPS
+        assert_close(getattr(found, name), getattr(expected, name))
+    if expected.masks is not None:
+        assert (found.masks != expected.masks).mean() <= FLIPS
 
 
-def assert_close(found, wanted):
+def assert_close(found, expected):
     """Where a pixel of a mask has flipped, its kernel and what comes of that move a little."""
-    error = np.abs(found - wanted)
+    error = np.abs(found - expected)
     assert (error > 1e-3).sum() <= 0.1 * error.size
     assert error.max(initial=0) <= 2e-2
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_an_engine_says_what_torch_says_frame_after_frame(engine, model, monkeypatch, tmp_path):
+def test_an_engine_computes_what_torch_computes_frame_after_frame(
+    engine, model, monkeypatch, tmp_path
+):
     """Each with the state that it made itself."""
     runtime = ENGINES[engine](model, monkeypatch, tmp_path)
     reference = TorchRuntime.open(checkpoint_of(model), threads=1)
     assert runtime.info.task == reference.info.task != "panoptic"
-    state = wanted_state = None
+    state = reference_state = None
     for image in frames(runtime.info, 3):
         found, state = runtime.step(image, state)
-        wanted, wanted_state = reference.step(image, wanted_state)
-        assert_alike(found, wanted)
-        for name in ("map", "class_ids", "scores", "areas", "embeddings", "kernels", "masks"):
-            one, other = getattr(found, name), getattr(wanted, name)
+        expected, reference_state = reference.step(image, reference_state)
+        assert_similar(found, expected)
+        for name in (
+            "segment_map",
+            "class_ids",
+            "scores",
+            "areas",
+            "embeddings",
+            "kernels",
+            "masks",
+        ):
+            one, other = getattr(found, name), getattr(expected, name)
             assert (one is None) == (other is None), name
             assert one is None or (one.dtype, one.shape) == (other.dtype, other.shape), name
     runtime.close()
@@ -142,7 +152,7 @@ def test_the_file_has_the_tensors_of_its_task(model):
 
 @torch.no_grad()
 @pytest.mark.parametrize("name", ["street_pspnet_lite0", "street_instances_lite0"])
-def test_the_raw_form_is_what_the_network_says(name):
+def test_the_raw_form_is_what_the_network_returns(name):
     """A semantic one has no classes and embeddings of its kernels to tell."""
     network = small_version(name)
     inputs = example_inputs(network)

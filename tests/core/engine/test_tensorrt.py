@@ -52,9 +52,9 @@ def frames(count, seed=0):
     return random.integers(0, 256, (count, HEIGHT, WIDTH, 3), dtype=np.uint8)
 
 
-def assert_same(segments, wanted):
+def assert_same(segments, reference_result):
     for name in ("segment_map", "class_ids", "scores", "areas", "embeddings", "kernels"):
-        found, expected = getattr(segments, name), getattr(wanted, name)
+        found, expected = getattr(segments, name), getattr(reference_result, name)
         assert found.dtype == expected.dtype, name
         np.testing.assert_array_equal(found, expected, err_msg=name)
 
@@ -69,21 +69,21 @@ def collect(runtime):
 
 
 def test_ten_recurrent_steps_are_those_of_onnx_runtime(runtime, reference):
-    state = wanted_state = None
+    state = reference_state = None
     for image in frames(10):
         segments, state = runtime.step(image, state)
-        wanted, wanted_state = reference.step(image, wanted_state)
-        assert_same(segments, wanted)
+        reference_result, reference_state = reference.step(image, reference_state)
+        assert_same(segments, reference_result)
 
 
 def test_two_cameras_share_an_engine(runtime, reference):
-    states, wanted_states = [None, None], [None, None]
+    states, reference_states = [None, None], [None, None]
     for number in range(12):
         camera = number % 3 % 2  # one is twice as fast as the other
         image = frames(1, seed=number)[0]
         segments, states[camera] = runtime.step(image, states[camera])
-        wanted, wanted_states[camera] = reference.step(image, wanted_states[camera])
-        assert_same(segments, wanted)
+        reference_result, reference_states[camera] = reference.step(image, reference_states[camera])
+        assert_same(segments, reference_result)
 
 
 def test_the_results_are_the_callers_own(runtime):
@@ -99,14 +99,14 @@ def test_an_image_that_is_not_contiguous(runtime, reference):
     assert_same(runtime.step(mirrored, None)[0], reference.step(mirrored, None)[0])
 
 
-def test_another_image_is_refused(runtime):
+def test_another_image_is_rejected(runtime):
     with pytest.raises(ValueError, match=rf"uint8 \({HEIGHT}, {WIDTH}, 3\), got float32"):
         runtime.step(np.zeros((HEIGHT, WIDTH, 3), np.float32), None)
 
 
 def test_many_threads_may_step(runtime, reference):
     images = frames(8)
-    wanted = [reference.step(image, None)[0] for image in images]
+    reference_result = [reference.step(image, None)[0] for image in images]
     found = [None] * len(images)
 
     def step(index):
@@ -117,7 +117,7 @@ def test_many_threads_may_step(runtime, reference):
         thread.start()
     for thread in threads:
         thread.join()
-    for segments, expected in zip(found, wanted, strict=True):
+    for segments, expected in zip(found, reference_result, strict=True):
         assert_same(segments, expected)
 
 
@@ -128,34 +128,36 @@ def test_states_can_be_used_in_any_order(runtime, reference):
     """Also when their bank on the device has been overwritten."""
     states = [(None, None)]
     for choice, image in zip(np.random.default_rng(1).random(60), frames(60), strict=True):
-        state, wanted_state = states[int(choice * len(states))]
+        state, reference_state = states[int(choice * len(states))]
         segments, after = runtime.step(image, state)
-        wanted, wanted_after = reference.step(image, wanted_state)
-        assert_same(segments, wanted)
-        states.append((after, wanted_after))
+        reference_result, reference_after = reference.step(image, reference_state)
+        assert_same(segments, reference_result)
+        states.append((after, reference_after))
 
 
 def test_the_state_of_another_backend_goes_on_here(runtime, reference):
     images = frames(4)
     _, state = reference.step(images[0], None)
-    wanted_state = state
+    reference_state = state
     for image in images[1:]:
         segments, state = runtime.step(image, state)
-        wanted, wanted_state = reference.step(image, wanted_state)
-        assert_same(segments, wanted)
+        reference_result, reference_state = reference.step(image, reference_state)
+        assert_same(segments, reference_result)
 
 
 def test_a_state_goes_on_in_another_backend(runtime, reference):
     images = frames(3)
-    state = wanted_state = None
+    state = reference_state = None
     for image in images[:2]:
         _, state = runtime.step(image, state)
-        _, wanted_state = reference.step(image, wanted_state)
+        _, reference_state = reference.step(image, reference_state)
     portable = runtime.portable_state(state)
     assert (portable.dtype, portable.shape) == (np.float32, (SLOTS, CHANNELS))
-    assert_same(reference.step(images[2], portable)[0], reference.step(images[2], wanted_state)[0])
+    assert_same(
+        reference.step(images[2], portable)[0], reference.step(images[2], reference_state)[0]
+    )
     portable[:] = 0  # a copy
-    assert_same(runtime.step(images[2], state)[0], reference.step(images[2], wanted_state)[0])
+    assert_same(runtime.step(images[2], state)[0], reference.step(images[2], reference_state)[0])
 
 
 def test_a_state_of_another_runtime_goes_on_here(gpu, model, reference):
@@ -164,8 +166,8 @@ def test_a_state_of_another_runtime_goes_on_here(gpu, model, reference):
     _, state = first.step(images[0], None)
     first.close()
     segments, _ = second.step(images[1], state)
-    wanted = reference.step(images[1], reference.step(images[0], None)[1])[0]
-    assert_same(segments, wanted)
+    reference_result = reference.step(images[1], reference.step(images[0], None)[1])[0]
+    assert_same(segments, reference_result)
     second.close()
 
 
@@ -177,8 +179,8 @@ def test_a_state_of_another_runtime_goes_on_here(gpu, model, reference):
         ("kernels", "str"),
     ],
 )
-def test_what_is_no_state_is_refused(runtime, state, found):
-    with pytest.raises(ValueError, match=rf"float32 \({SLOTS}, {CHANNELS}\), found .*{found}"):
+def test_what_is_no_state_is_rejected(runtime, state, found):
+    with pytest.raises(ValueError, match=rf"float32 \({SLOTS}, {CHANNELS}\), got .*{found}"):
         runtime.step(frames(1)[0], state)
 
 
@@ -188,44 +190,44 @@ def test_what_is_no_state_is_refused(runtime, state, found):
 @pytest.mark.parametrize(("before", "failing"), [(1, "enqueue"), (1, "upload"), (3, "launch")])
 def test_a_step_that_fails_leaves_the_state(gpu, runtime, reference, before, failing):
     images = frames(before + 3)
-    state = wanted_state = None
+    state = reference_state = None
     for image in images[:before]:
         _, state = runtime.step(image, state)
-        _, wanted_state = reference.step(image, wanted_state)
+        _, reference_state = reference.step(image, reference_state)
     gpu.failing.add(failing)
     with pytest.raises(BackendError, match=rf"{failing}: CUDA_ERROR|the step failed"):
         runtime.step(images[before], state)
     gpu.failing.clear()
     for image in images[before + 1 :]:
         segments, state = runtime.step(image, state)
-        wanted, wanted_state = reference.step(image, wanted_state)
-        assert_same(segments, wanted)
+        reference_result, reference_state = reference.step(image, reference_state)
+        assert_same(segments, reference_result)
 
 
 def test_a_step_that_fails_does_not_change_an_older_state(gpu, runtime, reference):
     """Its kernels were in the bank that the failed step has overwritten."""
     images = frames(4)
     _, older = runtime.step(images[0], None)
-    _, wanted_older = reference.step(images[0], None)
+    _, reference_older = reference.step(images[0], None)
     _, state = runtime.step(images[1], older)
     gpu.failing.add("synchronize")
     with pytest.raises(BackendError, match="synchronize: CUDA_ERROR"):
         runtime.step(images[2], state)
     gpu.failing.clear()
-    assert_same(runtime.step(images[3], older)[0], reference.step(images[3], wanted_older)[0])
+    assert_same(runtime.step(images[3], older)[0], reference.step(images[3], reference_older)[0])
 
 
 def test_kernels_that_are_not_finite_leave_the_state(gpu, tmp_path):
     path = write_recurrent_model(tmp_path / "nan.onnx", nan_at_white=True)
     runtime, reference = TensorRTRuntime(path), OnnxRuntime(path, threads=1)
     images = frames(6)
-    state = wanted_state = None
+    state = reference_state = None
     for image in images:
         with pytest.raises(FloatingPointError, match="recurrent returned kernels"):
             runtime.step(WHITE, state)
         segments, state = runtime.step(image, state)
-        wanted, wanted_state = reference.step(image, wanted_state)
-        assert_same(segments, wanted)
+        reference_result, reference_state = reference.step(image, reference_state)
+        assert_same(segments, reference_result)
     runtime.close()
 
 
@@ -266,11 +268,11 @@ def test_a_device_without_graphs_runs_directly(gpu, model, reference, monkeypatc
     monkeypatch.setattr("host_gpu.HostDevice.can_capture", False)
     with caplog.at_level(logging.INFO):
         runtime = TensorRTRuntime(model)
-        state = wanted_state = None
+        state = reference_state = None
         for image in frames(4):
             segments, state = runtime.step(image, state)
-            wanted, wanted_state = reference.step(image, wanted_state)
-            assert_same(segments, wanted)
+            reference_result, reference_state = reference.step(image, reference_state)
+            assert_same(segments, reference_result)
     assert set(gpu.log) == {"enqueue"}
     assert caplog.text.count("has no CUDA graphs") == 1
     runtime.close()
@@ -278,11 +280,11 @@ def test_a_device_without_graphs_runs_directly(gpu, model, reference, monkeypatc
 
 def test_a_capture_that_fails_costs_only_the_graph(gpu, runtime, reference, caplog):
     gpu.failing.add("capture")
-    state = wanted_state = None
+    state = reference_state = None
     for image in frames(4):
         segments, state = runtime.step(image, state)
-        wanted, wanted_state = reference.step(image, wanted_state)
-        assert_same(segments, wanted)
+        reference_result, reference_state = reference.step(image, reference_state)
+        assert_same(segments, reference_result)
     assert set(gpu.log) == {"enqueue"}
     assert caplog.text.count("no CUDA graphs") == 1
 
@@ -409,13 +411,13 @@ def test_the_banks_are_swapped(plan, outputs):
 @pytest.mark.parametrize("bank", [0, 1])
 def test_a_step_copies_its_results_and_no_input(bank, plan, outputs):
     copied = plan.results(bank)
-    wanted = {*outputs, f"bank {bank}"} - {"kernels"}
+    reference_result = {*outputs, f"bank {bank}"} - {"kernels"}
     inside = {
         name
         for name, place in plan.places.items()
         if copied.start <= place.offset and place.end <= copied.stop
     }
-    assert inside == wanted
+    assert inside == reference_result
 
 
 # --- opening ------------------------------------------------------------------------------------
@@ -433,17 +435,17 @@ def test_the_second_opening_takes_the_plan_from_the_cache(gpu, model):
     assert gpu.builds == 1
 
 
-def test_another_version_builds_anew(gpu, model, caplog):
+def test_another_version_builds_again(gpu, model, caplog):
     TensorRTRuntime(model).close()
     gpu.trt.__version__ = "10.7.0"
     assert not engine_is_cached(model)
     with caplog.at_level(logging.INFO):
         TensorRTRuntime(model).close()
     assert gpu.builds == 2
-    assert "version 10.3.0, wanted 10.7.0" in caplog.text
+    assert "expected version 10.7.0, got 10.3.0" in caplog.text
 
 
-def test_a_plan_that_tensorrt_refuses_is_built_anew(gpu, model, caplog, monkeypatch):
+def test_a_plan_that_tensorrt_refuses_is_built_again(gpu, model, caplog, monkeypatch):
     build = gpu.trt.Builder.build_serialized_network
     monkeypatch.setattr(
         gpu.trt.Builder, "build_serialized_network", lambda *_: b"of another driver"
@@ -463,7 +465,7 @@ def test_a_plan_of_another_model_is_not_run(gpu, model, tmp_path, monkeypatch):
     monkeypatch.setattr(
         gpu.trt.Builder, "build_serialized_network", lambda *_: PLAN + wrong.read_bytes()
     )
-    with pytest.raises(BackendError, match="must have the tensors .*'kernels'.* found .*'queries'"):
+    with pytest.raises(BackendError, match="tensors: .*'kernels'.* got .*'queries'"):
         TensorRTRuntime(model)
 
 
@@ -482,13 +484,13 @@ def test_a_version_without_the_flag_for_strong_typing(gpu, model):
     assert gpu.network_flags == 0
 
 
-def test_the_progress_of_a_build_is_told(gpu, model):
+def test_the_progress_of_a_build_is_reported(gpu, model):
     told = []
     TensorRTRuntime(model, progress=lambda phase, part: told.append((phase, part))).close()
     assert told == [("building", part) for part in (0.0, 0.5, 1.0, 1.0)]
 
 
-def test_a_listener_can_stop_the_build(gpu, model):
+def test_a_progress_callback_can_stop_the_build(gpu, model):
     def stop(phase, part):
         raise InterruptedError
 
@@ -503,9 +505,9 @@ def test_a_build_that_fails_tells_why(gpu, model):
         TensorRTRuntime(model)
 
 
-def test_an_old_tensorrt_is_refused(monkeypatch, model):
+def test_an_old_tensorrt_is_rejected(monkeypatch, model):
     gpu = HostGpu(monkeypatch, version="8.6.2")
-    with pytest.raises(BackendError, match=r"must be 10 or newer, found 8\.6\.2"):
+    with pytest.raises(BackendError, match=r"10 or newer, got 8\.6\.2"):
         TensorRTRuntime(model)
     assert not gpu.devices
 
@@ -516,7 +518,7 @@ def test_no_tensorrt(monkeypatch, model):
         TensorRTRuntime(model)
 
 
-def test_no_gpu_is_told_before_the_model_is_read(gpu, model, monkeypatch):
+def test_no_gpu_is_reported_before_the_model_is_read(gpu, model, monkeypatch):
     def none():
         raise cuda.CudaError("cuInit: CUDA_ERROR_NO_DEVICE")
 
@@ -528,7 +530,7 @@ def test_no_gpu_is_told_before_the_model_is_read(gpu, model, monkeypatch):
 
 
 def test_an_unknown_flavour(model):
-    with pytest.raises(ValueError, match="'tensorrt-rtx'.*found 'openvino'"):
+    with pytest.raises(ValueError, match="'tensorrt-rtx'.*got 'openvino'"):
         TensorRTRuntime(model, "openvino")
 
 
@@ -537,7 +539,7 @@ def test_a_missing_file(gpu, tmp_path):
         TensorRTRuntime(tmp_path / "none.onnx")
 
 
-def test_a_file_that_says_it_is_raw_is_refused(gpu, tmp_path):
+def test_a_file_of_the_raw_form_is_rejected(gpu, tmp_path):
     path = write_recurrent_model(tmp_path / "raw.onnx", form="raw")
     with pytest.raises(ModelError, match=r"raw\.onnx: expected the outputs .*class_logits"):
         TensorRTRuntime(path)
@@ -619,7 +621,7 @@ def test_compiled_kernels_are_kept_beside_the_plan(rtx, model, reference, tmp_pa
 
 
 @pytest.mark.parametrize("content", [b"", b"not ours"])
-def test_damaged_kernels_are_compiled_anew(rtx, model, tmp_path, caplog, content):
+def test_damaged_kernels_are_compiled_again(rtx, model, tmp_path, caplog, content):
     for _ in range(2):
         runtime = TensorRTRuntime(model, "tensorrt-rtx")
         runtime.step(frames(1)[0], None)
@@ -629,7 +631,7 @@ def test_damaged_kernels_are_compiled_anew(rtx, model, tmp_path, caplog, content
         caplog.clear()
         caplog.set_level(logging.INFO)
     runtime = TensorRTRuntime(model, "tensorrt-rtx")
-    assert "compiling kernels anew" in caplog.text and "restored" not in "".join(rtx.log)
+    assert "compiling kernels again" in caplog.text and "restored" not in "".join(rtx.log)
     runtime.close()
 
 

@@ -67,9 +67,9 @@ def test_tensorrt_sees_the_types_of_the_format(graph, exported, trt):
     names = {tensorrt: numpy for numpy, tensorrt in TENSORRT_TYPES.items()}
     inputs = [network.get_input(i) for i in range(network.num_inputs)]
     outputs = [network.get_output(i) for i in range(network.num_outputs)]
-    for tensors, wanted in ((inputs, INPUTS), (outputs, ModelFile.read(path).outputs)):
+    for tensors, expected in ((inputs, INPUTS), (outputs, ModelFile.read(path).outputs)):
         found = {t.name: (names[t.dtype.name], len(t.shape)) for t in tensors}
-        assert found == wanted
+        assert found == expected
 
 
 def parts(name):

@@ -49,10 +49,10 @@ def test_the_portable_state_of_a_stream_goes_on_as_the_state_does(checkpoint):
     _, state = runtime.step(first, None)
     portable = runtime.portable_state(state)
     assert isinstance(portable, np.ndarray) and portable.dtype == np.float32
-    wanted, found = (runtime.step(second, each)[0] for each in (state, portable))
-    np.testing.assert_array_equal(found.segment_map, wanted.segment_map)
-    np.testing.assert_array_equal(found.kernels, wanted.kernels)
-    assert (runtime.step(second, None)[0].kernels != wanted.kernels).any()
+    expected, found = (runtime.step(second, each)[0] for each in (state, portable))
+    np.testing.assert_array_equal(found.segment_map, expected.segment_map)
+    np.testing.assert_array_equal(found.kernels, expected.kernels)
+    assert (runtime.step(second, None)[0].kernels != expected.kernels).any()
 
 
 def test_the_predictor_takes_it_as_any_engine(checkpoint):
@@ -70,7 +70,7 @@ def test_kernels_that_are_not_finite_are_an_error(checkpoint):
 
 
 def test_a_wrong_image_a_missing_file_and_the_wrong_backend_are_named(checkpoint, tmp_path):
-    with pytest.raises(ValueError, match=r"image must be uint8 \(64, 96, 3\), found uint8 \(3, 3"):
+    with pytest.raises(ValueError, match=r"image: expected uint8 \(64, 96, 3\), got uint8 \(3, 3"):
         open_runtime(checkpoint).step(np.zeros((3, 3, 3), np.uint8), None)
     with pytest.raises(ModelError, match="no checkpoint"):
         open_runtime(tmp_path / "absent.safetensors")
@@ -78,7 +78,7 @@ def test_a_wrong_image_a_missing_file_and_the_wrong_backend_are_named(checkpoint
         open_runtime(checkpoint, backend="onnxruntime-cpu")
 
 
-def test_closing_twice_is_harmless_and_a_closed_runtime_says_so(checkpoint):
+def test_closing_twice_is_harmless_and_a_step_after_it_raises(checkpoint):
     runtime = open_runtime(checkpoint)
     runtime.close()
     runtime.close()

@@ -1,1 +1,1 @@
-"""TensorRT and TensorRT-RTX: plans are built, kept in a cache and run on a GPU."""
+"""TensorRT and TensorRT-RTX: plans are built, cached and run on a GPU."""

@@ -1,4 +1,4 @@
-"""Where the tensors of one camera lie in memory, on the host and on the GPU alike."""
+"""The layout of the tensors of one camera in memory, the same on the host and on the GPU."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Place:
 
 @dataclass(frozen=True)
 class BufferPlan:
-    """The memory of a camera, laid out alike on the host and on the device.
+    """The memory of a camera, laid out equally on the host and on the device.
 
     In order: what goes in with each frame, one bank of kernels, the results, the other bank. So a
     step takes one copy in, and, whichever bank it writes, one copy out.

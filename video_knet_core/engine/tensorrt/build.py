@@ -1,10 +1,10 @@
-"""From an exported model to a TensorRT plan, with TensorRT 10 and 11 and TensorRT-RTX alike.
+"""From an exported model to a TensorRT plan, with TensorRT 10, TensorRT 11 or TensorRT-RTX.
 
 Precision is that of the ONNX file and nothing else: every network is strongly typed. TensorRT 10
-must be told so, and refuses the builder's FP16 flag then; TensorRT 11 and TensorRT-RTX know no
-other way and have no such flag. A version before 10 would choose the precision of each layer by
+has a flag for that, and rejects the builder's FP16 flag then; TensorRT 11 and TensorRT-RTX have
+neither flag and are always so. A version before 10 would choose the precision of each layer by
 itself, also of those that the exporter keeps in float32 for accuracy, and has no int64 tensors,
-so that it is refused. TF32 is off: a float32 layer computes in float32.
+so that it is rejected. TF32 is off: a float32 layer computes in float32.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class TensorRTLibrary:
     trt: Any
     """The module."""
     logger: Any
-    """What every object of TensorRT is made with: it keeps the last errors."""
+    """Every object of TensorRT is made with it; it holds the last errors."""
 
     @property
     def version(self) -> str:
@@ -68,7 +68,7 @@ class TensorRTLibrary:
         return [name.lower() for name in names if re.fullmatch(r"SM\d+", name)]
 
     def check_gpu(self, gpu: Gpu) -> None:
-        """BackendError if its plans do not run on the GPU, which it would tell after the build.
+        """BackendError if its plans do not run on the GPU; it would report that after the build.
 
         TensorRT-RTX runs on the GPUs that it can build for ahead of time, and on newer ones.
         """
@@ -79,15 +79,14 @@ class TensorRTLibrary:
         if gpu.target not in known and int(gpu.target[2:]) < newest:
             raise BackendError(
                 f"{self.title} runs on {', '.join(known)} and newer GPUs, "
-                f"found {gpu.name} ({gpu.target})"
+                f"got {gpu.name} ({gpu.target})"
             )
 
     def last_errors(self) -> str:
-        """What it complained of since this was last asked."""
-        found = []
-        while self.logger.errors:
-            found.append(self.logger.errors.popleft())
-        return "; ".join(dict.fromkeys(found)) or "it says no reason"
+        """The errors since the last call."""
+        errors = dict.fromkeys(self.logger.errors)
+        self.logger.errors.clear()
+        return "; ".join(errors) or "no reason was reported"
 
 
 def load_library(flavour: str) -> TensorRTLibrary:
@@ -98,11 +97,11 @@ def load_library(flavour: str) -> TensorRTLibrary:
         ValueError: there is no such flavour.
     """
     if flavour not in MODULES:
-        raise ValueError(f"flavour must be one of {list(MODULES)}, found {flavour!r}")
+        raise ValueError(f"flavour: expected one of {list(MODULES)}, got {flavour!r}")
     trt = _import(flavour)
     if flavour == "tensorrt" and int(trt.__version__.split(".")[0]) < OLDEST:
         raise BackendError(
-            f"TensorRT must be {OLDEST} or newer, found {trt.__version__}, which would not keep "
+            f"expected TensorRT {OLDEST} or newer, got {trt.__version__}, which would not keep "
             "the precision of the model"
         )
     return TensorRTLibrary(flavour, trt, _logger(trt))
@@ -115,12 +114,12 @@ def _import(flavour: str) -> Any:
             return importlib.import_module(name)
         except (ImportError, OSError, RuntimeError) as error:  # not there, or its libraries are not
             reasons.append(f"{name} cannot be imported: {error}")
-    raise BackendError(f"{'; '.join(reasons)} (docs/engine.md says how to install it)")
+    raise BackendError(f"{'; '.join(reasons)} (docs/engine.md: how to install it)")
 
 
 @cache
 def _logger(trt: Any) -> Any:
-    """One logger a process and library: TensorRT keeps the first that it sees."""
+    """One logger a process and library: TensorRT keeps the first one."""
     levels = {
         trt.ILogger.INTERNAL_ERROR: logging.ERROR,
         trt.ILogger.ERROR: logging.ERROR,
@@ -128,7 +127,7 @@ def _logger(trt: Any) -> Any:
     }
 
     class Logger(trt.ILogger):
-        """To our log; errors are kept too, because TensorRT's calls only return None or False."""
+        """To our log; errors are stored too, because TensorRT's calls only return None or False."""
 
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
@@ -156,13 +155,13 @@ def build_plan(
         model: an exported model.
         flavour: "tensorrt", which needs the GPU that the plan is for, or "tensorrt-rtx".
         targets: compute capabilities, as ("sm86", "sm89"), that TensorRT-RTX builds for, with no
-            need of a GPU. With none: for the GPU at hand.
+            need of a GPU. With none: for the GPU of this machine.
         progress: called from any thread; an exception from it stops the build and is raised here.
-        workspace_mib: most scratch memory of a layer in MiB; default: TensorRT's own.
+        workspace_mib: maximum scratch memory of a layer in MiB; default: TensorRT's own.
 
     Raises:
         BackendError: TensorRT or its GPU is missing, a target is unknown, or the build failed.
-        UnsupportedModelError: TensorRT does not know an operator of the model.
+        UnsupportedModelError: TensorRT lacks an operator of the model.
     """
     library = load_library(flavour)
     return build_from_bytes(
@@ -212,11 +211,11 @@ def _capability(library: TensorRTLibrary, target: str) -> Any:
     known = library.known_targets
     if not known:
         raise BackendError(
-            f"{library.title} builds for the GPU at hand alone, found target {target!r}; "
+            f"{library.title} builds only for the GPU of this machine, got target {target!r}; "
             "tensorrt-rtx builds ahead of time"
         )
     if target not in known:
-        raise BackendError(f"{library.title} builds for {', '.join(known)}, found {target!r}")
+        raise BackendError(f"{library.title} builds for {', '.join(known)}, got {target!r}")
     return getattr(library.trt.ComputeCapability, target.upper())
 
 
@@ -239,7 +238,7 @@ def _parse(library: TensorRTLibrary, network: Any, name: str, onnx: bytes) -> An
 
 
 def _reason(error: Any) -> str:
-    """What an error of the parser is about, and what it says."""
+    """Operator, node and text of an error of the parser."""
     operator, node = error.node_operator(), error.node_name()
     where = f"{operator or 'graph'} {node!r}" if node else operator or "graph"
     return f"{where}: {error.desc()}"
@@ -248,8 +247,8 @@ def _reason(error: Any) -> str:
 class BuildProgress:
     """Passes the progress of a build on, to the caller and now and then to the log.
 
-    TensorRT calls it from several threads, and an exception must not reach TensorRT: it is kept in
-    `failure`, and the build is told to stop.
+    TensorRT calls it from several threads, and an exception must not reach TensorRT: it is stored
+    in `failure`, and the build stops.
     """
 
     def __init__(self, title: str, progress: ProgressCallback | None) -> None:

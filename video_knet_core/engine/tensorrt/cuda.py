@@ -114,8 +114,8 @@ class Device:
         name = cls._call("cuDeviceGetName", 256, device)
         attribute = cls._driver().CUdevice_attribute
         major, minor = (
-            cls._call("cuDeviceGetAttribute", wanted, device)
-            for wanted in (
+            cls._call("cuDeviceGetAttribute", number, device)
+            for number in (
                 attribute.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR,
                 attribute.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR,
             )
@@ -178,7 +178,7 @@ class Device:
 
     def capture(self, stream: CudaStream, work: Callable[[], None]) -> CudaGraph:
         """Record what `work` queues on the stream, without running it."""
-        # thread-local: what other threads do meanwhile, as torch may, does not spoil the capture
+        # thread-local: calls of other threads, as of torch, do not invalidate the capture
         mode = self._driver().CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
         self._call("cuStreamBeginCapture", stream.raw, mode)
         try:
@@ -246,7 +246,7 @@ class _PyCudaDevice(Device):
     def _errors() -> Iterator[Any]:
         """PyCUDA's driver module, whose errors become CudaError.
 
-        PyCUDA says a call and CUDA's text, as "cuMemAlloc failed: out of memory".
+        Its texts are a call and CUDA's message, as "cuMemAlloc failed: out of memory".
         """
         try:
             import pycuda.driver as driver

@@ -41,7 +41,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class LoadedPlan:
-    """A plan in TensorRT's hands; the runtime must outlive the engine."""
+    """A deserialized plan; the runtime must outlive the engine."""
 
     runtime: Any
     engine: Any
@@ -56,25 +56,25 @@ def load_plan(library: TensorRTLibrary, model: ModelFile, plan: bytes) -> Loaded
     if engine is None:
         raise PlanError(f"is not accepted: {library.last_errors()}")
     names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
-    found = {name: engine.get_tensor_dtype(name).name for name in names}
+    got = {name: engine.get_tensor_dtype(name).name for name in names}
     tensors = {**INPUTS, **model.outputs}
-    wanted = {name: TENSORRT_TYPES[dtype] for name, (dtype, _) in tensors.items()}
-    if found != wanted:
-        raise PlanError(f"must have the tensors {wanted}, found {found}")
+    expected = {name: TENSORRT_TYPES[dtype] for name, (dtype, _) in tensors.items()}
+    if got != expected:
+        raise PlanError(f"has other tensors: expected {expected}, got {got}")
     shapes = {name: tuple(engine.get_tensor_shape(name)) for name in names}
     image, kernels = (model.info.height, model.info.width, 3), tuple(model.state_shape)
     fixed = {"image": image, "previous_kernels": kernels, "kernels": kernels}
     for name, shape in shapes.items():
         if shape != fixed.get(name, shape) or min(shape, default=0) < 0:
             raise PlanError(
-                f"must have {name} of {fixed.get(name, 'a static shape')}, found {shape}"
+                f"has another {name}: expected {fixed.get(name, 'a static shape')}, got {shape}"
             )
     return LoadedPlan(runtime, engine, BufferPlan.of(shapes, model.outputs))
 
 
 @dataclass(frozen=True, eq=False)
 class TensorRTState:
-    """What a camera has seen: the kernels of its last frame, on the device and here."""
+    """The kernels of a camera's last frame, on the device and on the host."""
 
     kernels: NDArray[np.float32]
     """[N, C]"""
@@ -149,12 +149,12 @@ class _CameraBuffers:
         """Record what `run` does, which launches it from then on; BackendError if it cannot be."""
         capturable = getattr(self._contexts[bank], "is_stream_capturable", None)
         if capturable is not None and not capturable(self.stream.handle):
-            raise BackendError(f"{self._engine.library.title} says that it cannot")
+            raise BackendError(f"{self._engine.library.title} cannot capture this model")
         enqueue = partial(self._enqueue, bank)
         self._graphs[bank] = self._device.capture(self.stream, enqueue)
 
     def free(self) -> None:
-        """Give all back; a second time does nothing."""
+        """Free all; a second time does nothing."""
         graphs = [graph for graph in self._graphs if graph is not None]
         self._graphs = [None, None]
         self._device.free(*graphs)
@@ -191,7 +191,7 @@ class GpuEngine:
         gpu = device.gpu
         _log.info(
             "%s on %s with %s (%s), %s through %s, scratch memory %.1f MiB",
-            *(model.name, model.precision, library.title, plan_path or "plan not kept"),
+            *(model.name, model.precision, library.title, plan_path or "plan not cached"),
             *(f"{gpu.name} ({gpu.target})", device.library),
             (self._scratch.size if self._scratch else 0) / 2**20,
         )
@@ -230,11 +230,11 @@ class GpuEngine:
 
     def check_portable(self, kernels: Any) -> None:
         """ValueError unless `kernels` are the state of another backend. For any thread."""
-        found = (getattr(kernels, "dtype", type(kernels).__name__), np.shape(kernels))
-        if found != (np.float32, self._state_shape):
+        got = (getattr(kernels, "dtype", type(kernels).__name__), np.shape(kernels))
+        if got != (np.float32, self._state_shape):
             raise ValueError(
-                f"state must be a state of this backend or float32 {self._state_shape}, "
-                f"found {found[0]} {found[1]}"
+                f"state: expected one of this backend or float32 {self._state_shape}, "
+                f"got {got[0]} {got[1]}"
             )
 
     def step(
@@ -294,7 +294,7 @@ class GpuEngine:
             self._kernels.save()
 
     def close(self) -> None:
-        """Free all, in the order that TensorRT asks for; a second time does nothing."""
+        """Free all, in the order that TensorRT requires; a second time does nothing."""
         if self._loaded is None:
             return
         for buffers in list(self.cameras):

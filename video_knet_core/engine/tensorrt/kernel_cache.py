@@ -1,4 +1,4 @@
-"""The kernels that TensorRT-RTX compiles for the GPU as it loads a plan, kept beside the plan."""
+"""The kernels that TensorRT-RTX compiles for the GPU as it loads a plan, cached beside the plan."""
 
 from __future__ import annotations
 
@@ -33,28 +33,28 @@ class KernelCache:
         return cls(engine, config.create_runtime_cache(), key, path)
 
     def _restore(self) -> bytes:
-        """Take over what was kept; what does not fit is compiled anew."""
+        """Load what was cached; what does not fit is compiled again."""
         if self._path is None or not self._path.is_file():
             return b""
         try:
-            kept = read_plan(self._path)[1]
+            cached = read_plan(self._path)[1]
         except PlanError as error:
-            _log.info("compiling kernels anew: %s %s", self._path, str(error))
+            _log.info("compiling kernels again: %s %s", self._path, str(error))
             return b""
-        if self._cache.deserialize(kept):
-            return kept
-        _log.info("compiling kernels anew: %s is of another GPU, driver or version", self._path)
+        if self._cache.deserialize(cached):
+            return cached
+        _log.info("compiling kernels again: %s is of another GPU, driver or version", self._path)
         return b""
 
     def context_config(self, strategy: Any) -> Any:
-        """What a new context is made with, so that it takes its kernels from here."""
+        """The configuration of a new context, which takes its kernels from here."""
         config = self._engine.create_runtime_config()
         config.set_execution_context_allocation_strategy(strategy)
         config.set_runtime_cache(self._cache)
         return config
 
     def save(self) -> None:
-        """Keep what is new."""
+        """Write what is new."""
         if self._path is None:
             return
         kernels = bytes(self._cache.serialize())
@@ -64,5 +64,5 @@ class KernelCache:
         try:
             write_plan(self._path, self._key, kernels)
         except OSError as error:
-            _log.warning("compiled kernels cannot be kept in %s: %s", self._path, str(error))
+            _log.warning("compiled kernels cannot be cached in %s: %s", self._path, str(error))
             self._path = None

@@ -1,8 +1,8 @@
-"""Keeps what TensorRT builds, which takes minutes: plans in files, found by what made them.
+"""A cache of TensorRT plans, which take minutes to build: files, found by what made them.
 
 A file is a header (magic, length, JSON with the `PlanKey` and the length and SHA-256 of the rest)
-and the plan. It appears whole or not at all. Processes that want the same plan at once build it
-once: the others wait. Whatever is wrong with a file, the plan is built anew and a line says why.
+and the plan. It appears whole or not at all. Processes that need the same plan at once build it
+once: the others wait. Whatever is wrong with a file, the plan is rebuilt and the reason logged.
 
 A plan is code for the GPU, so that a file which another user could have written is not read.
 """
@@ -25,23 +25,21 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import IO, TypeVar
 
-from ...output_files import expanded
-
 T = TypeVar("T")
 
 MAGIC = b"VKNETPLN"
 FORMAT = 1
-KEPT_PLANS = 3
-"""Plans of one model that stay when a new one is stored, that one included."""
-LONGEST_HEADER = 1 << 16
+MAX_PLANS = 3
+"""Plans of one model that stay in the cache, the newest included."""
+MAX_HEADER_BYTES = 1 << 16
 WAIT_S = 0.2
-"""Between two looks at whether another process has finished its build."""
+"""Between two checks whether another process has finished its build."""
 
 _log = logging.getLogger(__name__)
 
 
 class PlanError(Exception):
-    """A plan cannot be used here; the message says why."""
+    """A plan cannot be used here; the message has the reason."""
 
 
 @dataclass(frozen=True)
@@ -65,38 +63,37 @@ class PlanKey:
     @property
     def family(self) -> str:
         """Starts the name of every file for this model, whatever its weights and the version."""
-        alike = replace(self, onnx_sha256="", version="")
+        shared = replace(self, onnx_sha256="", version="")
         name = re.sub(r"[^A-Za-z0-9_.-]", "_", self.model)[:64].lstrip(".")
-        return f"{name}-{self.flavour}-{_digest(alike)[:12]}"
+        return f"{name}-{self.flavour}-{_digest(shared)[:12]}"
 
     @property
     def file_name(self) -> str:
-        """Where the plan is kept."""
+        """The file of the plan."""
         return f"{self.family}-{_digest(self)[:16]}.plan"
 
-    def serves(self, wanted: PlanKey) -> bool:
-        """Whether a plan of this key is as good: one for more targets is."""
-        return replace(self, targets=wanted.targets) == wanted and set(wanted.targets) <= set(
-            self.targets
-        )
+    def serves(self, other: PlanKey) -> bool:
+        """Whether a plan of this key can be used for `other`: one for more targets can."""
+        same = replace(self, targets=other.targets) == other
+        return same and set(other.targets) <= set(self.targets)
 
 
 def default_folder() -> Path:
     """$VIDEO_KNET_CACHE, else video_knet in $XDG_CACHE_HOME, else in ~/.cache."""
-    if named := os.environ.get("VIDEO_KNET_CACHE"):
-        return expanded(named)
+    if folder := os.environ.get("VIDEO_KNET_CACHE"):
+        return Path(os.path.expanduser(folder))
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "video_knet"
 
 
-class EngineCache:
-    """The plans in one folder, the user's if none is named."""
+class PlanCache:
+    """The plans in one folder, by default the user's."""
 
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = folder or default_folder()
         self._warned = False
 
-    def holds(self, key: PlanKey) -> bool:
-        """Whether a whole plan for `key` is there, by its header and length alone."""
+    def contains(self, key: PlanKey) -> bool:
+        """Whether a complete plan for `key` is there, by its header and length alone."""
         path = self.find(key)
         if path is None:
             return False
@@ -115,7 +112,7 @@ class EngineCache:
         others = (other for other, found in self._plans("*.plan") if found.serves(key))
         return next(others, None)
 
-    def obtain(
+    def get_or_build(
         self,
         key: PlanKey,
         build: Callable[[], bytes],
@@ -125,16 +122,16 @@ class EngineCache:
         """Open the plan for `key`, built if it is not here or not usable.
 
         Args:
-            key: what is wanted.
+            key: of the plan.
             build: makes the plan.
-            open_plan: makes of the plan what is wanted; PlanError if it is not usable here.
-            waiting: called now and then while another process builds; may raise to give up.
+            open_plan: deserializes the plan; PlanError if it is not usable here.
+            waiting: called repeatedly while another process builds; may raise to stop waiting.
 
         Returns:
-            What `open_plan` gave, and the plan's file; None if it could not be stored.
+            The result of `open_plan`, and the plan's file; None if it could not be stored.
 
         Raises:
-            PlanError: `open_plan` refuses the plan just built.
+            PlanError: `open_plan` rejects the plan just built.
         """
         with contextlib.suppress(PlanError):
             return self._load(key, open_plan)
@@ -148,27 +145,27 @@ class EngineCache:
         return open_plan(plan), path
 
     def _load(self, key: PlanKey, open_plan: Callable[[bytes], T]) -> tuple[T, Path]:
-        """PlanError says why there is no plan to be had."""
+        """Open the cached plan; PlanError with the reason if there is none to use."""
         path = self.find(key)
         if path is None:
-            raise PlanError(self._why_none(key))
+            raise PlanError(self._miss_reason(key))
         try:
             found, plan = read_plan(path)
             if not found.serves(key):
-                raise PlanError(f"is of {_differences(found, key)}")
+                raise PlanError(f"is another plan: {_differences(found, key)}")
             opened = open_plan(plan)
         except PlanError as error:
             raise PlanError(f"{path} {error}") from None
         with contextlib.suppress(OSError):
-            os.utime(path)  # in use: the last to be cleared away
+            os.utime(path)  # in use: the last to be evicted
         return opened, path
 
-    def _why_none(self, key: PlanKey) -> str:
+    def _miss_reason(self, key: PlanKey) -> str:
         newest = next(self._plans(f"{key.family}-*.plan"), None)
         if newest is None:
             return f"there is none in {self.folder}"
         path, found = newest
-        return f"{path} is of {_differences(found, key)}"
+        return f"{path} is another plan: {_differences(found, key)}"
 
     def _plans(self, pattern: str) -> Iterator[tuple[Path, PlanKey]]:
         """Our files of that pattern, the last used first."""
@@ -180,7 +177,7 @@ class EngineCache:
             yield path, key
 
     def _store(self, key: PlanKey, plan: bytes) -> Path | None:
-        """Write the plan and clear old ones away; a failure is told once, and there is no file."""
+        """Write the plan and evict old ones; None, with one warning, if it cannot be written."""
         path = self.folder / key.file_name
         try:
             self._make_folder()
@@ -188,24 +185,24 @@ class EngineCache:
                 partial.unlink(missing_ok=True)  # of a process that died: the lock is ours
             write_plan(path, key, plan)
         except OSError as error:
-            self._warn(f"the engine for {key.model} cannot be kept in {self.folder}: {error}")
+            self._warn(f"the engine for {key.model} cannot be cached in {self.folder}: {error}")
             return None
-        self._clear_old(key)
+        self._evict(key)
         return path
 
-    def _clear_old(self, key: PlanKey) -> None:
-        """Of the model's plans keep the ones last used."""
-        old = [path for path, _ in self._plans(f"{key.family}-*.plan")][KEPT_PLANS:]
+    def _evict(self, key: PlanKey) -> None:
+        """Remove all but the last used plans of the model."""
+        old = [path for path, _ in self._plans(f"{key.family}-*.plan")][MAX_PLANS:]
         for path in old:
             with contextlib.suppress(OSError):
                 path.unlink(missing_ok=True)
                 kernels_file(path).unlink(missing_ok=True)
         if old:
-            _log.info("cleared %d old plans of %s away, kept %d", len(old), key.model, KEPT_PLANS)
+            _log.info("evicted %d old plans of %s, %d stay", len(old), key.model, MAX_PLANS)
 
     @contextlib.contextmanager
     def _locked(self, key: PlanKey, waiting: Callable[[], None]) -> Iterator[None]:
-        """Alone in building for this model; without a lock where none can be had."""
+        """Only one process builds for this model; without a lock where there is none."""
         with contextlib.ExitStack() as held:
             try:
                 self._make_folder()
@@ -227,17 +224,17 @@ class EngineCache:
 
     def _warn(self, message: str) -> None:
         if not self._warned:
-            _log.warning("%s; it is built anew the next time", message)
+            _log.warning("%s; it is rebuilt the next time", message)
         self._warned = True
 
 
 def kernels_file(plan: Path) -> Path:
-    """Where the kernels that TensorRT-RTX compiles at load time are kept, beside their plan."""
+    """The file of the kernels that TensorRT-RTX compiles at load time, beside their plan."""
     return plan.with_suffix(".kernels")
 
 
 def write_plan(path: Path, key: PlanKey, payload: bytes) -> None:
-    """Write a file whole or not at all, readable by the user alone; OSError if it cannot be."""
+    """Write a file atomically, readable by the user alone; OSError if it cannot be."""
     facts = {"length": len(payload), "sha256": hashlib.sha256(payload).hexdigest()}
     header = json.dumps({"format": FORMAT, "key": asdict(key), **facts}).encode()
     partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
@@ -256,7 +253,7 @@ def write_plan(path: Path, key: PlanKey, payload: bytes) -> None:
 
 
 def read_plan(path: Path) -> tuple[PlanKey, bytes]:
-    """Key and content of a file; PlanError says what is wrong with it."""
+    """Key and content of a file; PlanError with what is wrong with it."""
     try:
         with _open_trusted(path) as file:
             key, length, sha256 = _read_header(file)
@@ -281,8 +278,8 @@ def _open_trusted(path: Path) -> IO[bytes]:
             return file
     mode = stat.S_IMODE(status.st_mode)
     raise PlanError(
-        f"is not trusted: owner {status.st_uid} and mode {mode:o}, wanted yours or root's, and no "
-        "write permission for others"
+        "is not trusted: expected your file or root's without write permission for others, "
+        f"got owner {status.st_uid} and mode {mode:o}"
     )
 
 
@@ -292,12 +289,12 @@ def _read_header(file: IO[bytes]) -> tuple[PlanKey, int, str]:
     if len(start) < len(MAGIC) + 4 or not start.startswith(MAGIC):
         raise PlanError("is damaged: it does not start as a plan of video_knet")
     (size,) = struct.unpack("<I", start[len(MAGIC) :])
-    if size > LONGEST_HEADER:
+    if size > MAX_HEADER_BYTES:
         raise PlanError(f"is damaged: its header claims {size} bytes")
     try:
         header = json.loads(file.read(size))
         if header["format"] != FORMAT:
-            raise PlanError(f"has format {header['format']}, this version reads format {FORMAT}")
+            raise PlanError(f"has another format: expected {FORMAT}, got {header['format']}")
         return _key_of(header["key"]), int(header["length"]), str(header["sha256"])
     except (ValueError, KeyError, TypeError) as error:
         raise PlanError(f"is damaged: its header cannot be read ({error!r})") from None
@@ -309,10 +306,10 @@ def _key_of(values: dict[str, object]) -> PlanKey:
     return PlanKey(**fit)  # type: ignore[arg-type]
 
 
-def _differences(found: PlanKey, wanted: PlanKey) -> str:
-    """For a person: what another plan has and what is wanted."""
-    pairs = [(f.name, getattr(found, f.name), getattr(wanted, f.name)) for f in fields(PlanKey)]
-    return ", ".join(f"{name} {a}, wanted {b}" for name, a, b in pairs if a != b)
+def _differences(got: PlanKey, expected: PlanKey) -> str:
+    """For a person: each field that differs."""
+    pairs = [(f.name, getattr(expected, f.name), getattr(got, f.name)) for f in fields(PlanKey)]
+    return ", ".join(f"expected {name} {a}, got {b}" for name, a, b in pairs if a != b)
 
 
 def _digest(key: PlanKey) -> str:

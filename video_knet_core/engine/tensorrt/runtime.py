@@ -28,7 +28,7 @@ from . import cuda
 from .build import TensorRTLibrary, build_from_bytes, load_library
 from .build import build_plan as build_plan
 from .gpu_engine import GpuEngine, TensorRTState, load_plan
-from .plan_cache import EngineCache, PlanError, PlanKey
+from .plan_cache import PlanCache, PlanError, PlanKey
 
 EXIT_WAIT_S = 5.0
 """How long the end of a program, the last reference to an engine, or an opening that failed waits
@@ -45,11 +45,11 @@ class TensorRTRuntime:
     Args:
         path: the exported model.
         flavour: "tensorrt" or "tensorrt-rtx"; also the name of the backend.
-        progress: told of a build, see `ProgressCallback`; called from another thread.
-        workspace_mib: most scratch memory of a layer in MiB; default: TensorRT's own.
+        progress: called with the progress of a build, from another thread.
+        workspace_mib: maximum scratch memory of a layer in MiB; default: TensorRT's own.
 
     Raises:
-        BackendError: TensorRT, the driver or the GPU is missing (told before any long work), or
+        BackendError: TensorRT, the driver or the GPU is missing (raised before any long work), or
             the GPU lacks memory.
         ModelError: the file is missing, corrupt or foreign, or TensorRT cannot read it.
     """
@@ -106,7 +106,7 @@ class TensorRTRuntime:
         return self.info.detections(results), after
 
     def portable_state(self, state: Any) -> NDArray[np.float32]:
-        """The kernels of a state, float32 [N, C], to go on with in another backend."""
+        """The kernels of a state, float32 [N, C], for another backend."""
         return np.array(state.kernels if isinstance(state, TensorRTState) else state, np.float32)
 
     def close(self) -> None:
@@ -133,7 +133,7 @@ def engine_is_cached(path: str | Path, flavour: str = "tensorrt") -> bool:
         ModelError: the file is missing, corrupt or foreign.
     """
     library = load_library(flavour)
-    return EngineCache().holds(_identify(path, library, cuda.find_gpu())[2])
+    return PlanCache().contains(_identify(path, library, cuda.find_gpu())[2])
 
 
 def _identify(
@@ -169,7 +169,7 @@ def plan_key(
 def _report(
     cancelled: threading.Event, progress: ProgressCallback | None, phase: str, fraction: float
 ) -> None:
-    """Pass progress on, unless nobody waits for the build any more."""
+    """Pass progress on, unless the build was cancelled."""
     if cancelled.is_set():
         raise BackendError("the build was cancelled")
     if progress is not None:
@@ -196,7 +196,7 @@ def _open(
     waiting = partial(_report, cancelled, None, "waiting", 0.0)
     try:
         return GpuEngine(
-            library, device, model, key, *EngineCache().obtain(key, build, load, waiting), post
+            library, device, model, key, *PlanCache().get_or_build(key, build, load, waiting), post
         )
     except BaseException as error:
         # their variables are objects of TensorRT, which have to go before the device
