@@ -30,7 +30,7 @@ def progress_bar(
 
 @contextmanager
 def no_progress_bars() -> Iterator[None]:
-    """Disable all bars that are made meanwhile."""
+    """Disable all bars that are made inside the block."""
     global _quiet
     before, _quiet = _quiet, True
     try:

@@ -23,7 +23,7 @@ class _Loader(yaml.SafeLoader):
 
 
 def parse_yaml(data: bytes) -> Any:
-    """UTF-8 or UTF-16, whatever the locale is; ValueError says what is wrong."""
+    """UTF-8 or UTF-16, whatever the locale is; ValueError names the fault."""
     try:
         return yaml.load(data, _Loader)
     except RecursionError:

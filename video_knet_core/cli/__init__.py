@@ -57,8 +57,8 @@ for run in (
     app.command()(run)
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
+def _print_version(requested: bool) -> None:
+    if requested:
         print(f"video-knet {__version__}")
         raise typer.Exit
 

@@ -76,8 +76,8 @@ def _message_of(error: Exception) -> str | None:
     module = error.name or "" if isinstance(error, ModuleNotFoundError) else ""
     package = module.partition(".")[0]
     if package and not package.startswith("video_knet"):
-        wanted = f"'video_knet_ros[{EXTRAS[package]}]'" if package in EXTRAS else package
-        return f"needs {package}: pip install {wanted}"
+        requirement = f"'video_knet_ros[{EXTRAS[package]}]'" if package in EXTRAS else package
+        return f"needs {package}: pip install {requirement}"
     is_ours = type(error).__module__.partition(".")[0] == PACKAGE  # all of these are about input
     if is_ours or isinstance(error, (OSError, FloatingPointError, MemoryError)):
         return str(error) or type(error).__name__

@@ -47,7 +47,7 @@ TRACKERS = (
     "In place of --association: compare several on the same segments; known are "
     f"{', '.join(ASSOCIATIONS)}."
 )
-SPRITES = "Objects to paste: train, held_out (those that training never sees) or all."
+SPRITES = "Objects to paste: train, held_out (never used in training) or all."
 DatasetRoot = Annotated[Path, argument("Folder of the data set.", "PATH")]
 
 

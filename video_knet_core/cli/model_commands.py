@@ -207,7 +207,7 @@ def import_checkpoint(
 
 
 def _patterns(keys: Iterable[str]) -> Counter[str]:
-    """How many of the names begin alike: their first four words, with * for the numbers."""
+    """How many of the names begin equally: their first four words, with * for the numbers."""
     starts = (".".join(key.split(".")[:4]) for key in keys)
     return Counter(re.sub(r"\b\d+\b", "*", start) for start in starts)
 

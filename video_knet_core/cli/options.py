@@ -232,7 +232,7 @@ def _expanded(value: Any) -> Any:
 
 
 def _field_options(cls: Any) -> dict[str, tuple[Any, Any]]:
-    """Annotation and default of each field: its own option, else one of what pydantic knows."""
+    """Annotation and default of each field: its own option, else one derived from its type."""
     found = {}
     for name, hint in typing.get_type_hints(cls, include_extras=True).items():
         own = [m for m in getattr(hint, "__metadata__", ()) if isinstance(m, _OptionInfo)]

@@ -142,9 +142,9 @@ def test_import_writes_a_checkpoint_that_gives_what_the_weights_give(official, t
     out = tmp_path / "out.safetensors"
     assert import_checkpoint(source, out, config) == 0
     assert str(out) in capsys.readouterr().out
-    wanted, found = import_official(weights, small_config()), load_model(out)
-    assert found.config == wanted.config
-    for key, value in wanted.state_dict().items():
+    expected, found = import_official(weights, small_config()), load_model(out)
+    assert found.config == expected.config
+    for key, value in expected.state_dict().items():
         assert found.state_dict()[key].equal(value), key
     facts = read_metadata(out)
     assert facts["source"] == "official.pth"

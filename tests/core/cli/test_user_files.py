@@ -17,13 +17,13 @@ from video_knet_core.training.train_config import TrainConfig
 
 @pytest.fixture
 def mine(tmp_path):
-    """A file of the user; what it holds does not matter, since it is refused before it is read."""
+    """A file of the user; what it holds does not matter, since it is rejected before it is read."""
     path = tmp_path / "mine.onnx"
     shutil.copy(default_model_path(), path)
     return path
 
 
-def refused(command, capsys, tmp_path):
+def rejected(command, capsys, tmp_path):
     """The error of a command that changes no file."""
     before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
     assert main([str(word) for word in command]) == 2
@@ -32,11 +32,11 @@ def refused(command, capsys, tmp_path):
 
 
 def test_export_and_build_engine_keep_their_model(mine, capsys, tmp_path):
-    assert "is the input" in refused(["export", mine, mine], capsys, tmp_path)
+    assert "is the input" in rejected(["export", mine, mine], capsys, tmp_path)
     plan = mine.rename(tmp_path / "mine.plan")
     link = tmp_path / "link.onnx"
     link.symlink_to(plan)
-    assert "is the input" in refused(["build-engine", link, "--out", plan], capsys, tmp_path)
+    assert "is the input" in rejected(["build-engine", link, "--out", plan], capsys, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -53,17 +53,17 @@ def test_a_result_is_never_written_over_a_file_of_another_kind(command, suffix, 
     photo = tmp_path / "photo.jpg"
     photo.write_text("mine")
     command = [word.format(out=photo) for word in command]
-    assert f"ends in {suffix}" in refused(command, capsys, tmp_path)
+    assert f"ends in {suffix}" in rejected(command, capsys, tmp_path)
     folder = tmp_path / f"folder{suffix}"
     folder.mkdir()
     command = [word.replace(str(photo), str(folder)) for word in command]
-    assert "got the folder" in refused(command, capsys, tmp_path)
+    assert "got the folder" in rejected(command, capsys, tmp_path)
 
 
 def test_an_imported_checkpoint_is_not_written_over_its_source(mine, capsys, tmp_path):
     source = mine.rename(tmp_path / "mine.safetensors")
     command = ["import-checkpoint", source, source, "--config", "street_lite0"]
-    assert "is the input" in refused(command, capsys, tmp_path)
+    assert "is the input" in rejected(command, capsys, tmp_path)
 
 
 def test_scores_are_not_written_over_the_data_or_the_predictions(capsys, tmp_path):
@@ -74,7 +74,7 @@ def test_scores_are_not_written_over_the_data_or_the_predictions(capsys, tmp_pat
         command = ["eval", "dataset", "custom", tmp_path / "root"]
         command += ["--predictions", tmp_path / "predictions"]
         command += ["--json", tmp_path / name / "index.json"]
-        assert "is the input" in refused(command, capsys, tmp_path)
+        assert "is the input" in rejected(command, capsys, tmp_path)
 
 
 @pytest.mark.parametrize("name", ["last.state.safetensors", "last.safetensors", "best.safetensors"])
@@ -82,7 +82,7 @@ def test_a_training_replaces_no_weights_of_another(name, capsys, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / name).write_text("weights")
     command = ["train", "street_lite0", "--out", tmp_path / "out", "--device", "cpu"]
-    assert name in refused(command, capsys, tmp_path)
+    assert name in rejected(command, capsys, tmp_path)
 
 
 def test_paths_of_arguments_may_begin_with_a_tilde(monkeypatch, tmp_path, capsys):
