@@ -217,7 +217,7 @@ class TrackingConfig:
     """How a track is recognised.
 
     "embedding": our tracker. "quasi_dense": the authors', with its own constants; of the other
-    settings it knows only positional_ids and reset_gap_s. To compare with, in our tracker but with
+    settings it has only positional_ids and reset_gap_s. To compare with, in our tracker but with
     constants of their own in place of match_threshold, overlap_weight and embedding_momentum:
     "kernels" (raw kernels), "iou" (the last mask), "sort" (boxes where a Kalman filter expects
     them), "mask_propagation" (masks carried by optical flow) and "appearance" (features of an
@@ -225,11 +225,11 @@ class TrackingConfig:
     positional_ids: bool = False
     """Quasi-dense only: give ids to the wrong segments after a duplicate, as the authors do."""
     match_threshold: Fraction = 0.5
-    """Least cosine of the embeddings of a match, 0..1."""
+    """Minimum cosine of the embeddings of a match, 0..1."""
     overlap_weight: NotNegative = 0.5
     """Weight of box overlap in the order of possible matches; 0 = by embeddings alone."""
     birth_score: Fraction = 0.3
-    """Least class score of a segment that starts a track."""
+    """Minimum class score of a segment that starts a track."""
     confirm_frames: Annotated[int, Field(ge=1)] = 2
     """Frames with pixels before a tentative track is confirmed."""
     max_coast_s: NotNegative = 2.0
