@@ -27,12 +27,13 @@ import numpy as np
 import torch
 import yaml
 
-from video_knet_core.config import ModelConfig, TrackingConfig
+from video_knet_core.config import ModelConfig
 from video_knet_core.config_io import load_yaml, to_dict
 from video_knet_core.data.street_frame import StreetClip, StreetFrame
 from video_knet_core.engine.torch_runtime import TorchRuntime
 from video_knet_core.evaluate.clips import evaluate_clips, pasted_clips, synthetic_streets
 from video_knet_core.model.checkpoint import read_metadata
+from video_knet_core.tracking import tracker_settings
 from video_knet_core.training.checkpoints import RunFiles
 from video_knet_core.training.trainer import Trainer
 
@@ -176,7 +177,7 @@ class Job:
     def scores(self, checkpoint: Path) -> dict[str, dict[str, dict[str, float]]]:
         """By set of clips, then by tracker."""
         runtime = TorchRuntime.open(checkpoint, threads=1)
-        trackings = {name: TrackingConfig(association=name) for name in self.variant.trackers}
+        trackings = {name: tracker_settings(name) for name in self.variant.trackers}
         found = {}
         for name in SETS:
             clips = cached_clips(name, self.data, self.size.clips)

@@ -1,4 +1,4 @@
-"""Configuration of a network and of tracking; `config_io` reads and writes it.
+"""Configuration of a network; `config_io` reads and writes it.
 
 Defaults are the street model's.
 """
@@ -7,17 +7,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from .config_io import Classes, expect, settings_class
 from .tasks import TASKS
 
-Association = Literal[
-    "embedding", "quasi_dense", "kernels", "iou", "sort", "mask_propagation", "appearance"
-]
-ASSOCIATIONS: tuple[str, ...] = get_args(Association)
 SEMANTIC_NECKS = ("pyramid_pooling", "atrous_pyramid")
 STRIDE = 32
 """Height and width inside the network are multiples of this; other images are padded."""
@@ -207,35 +203,3 @@ def _expect_kernels(
 def _expect_one_of(values: tuple[object, ...], key: str, got: object, suffix: str) -> None:
     """ConfigError unless `got` is one of `values`; `suffix` is what they are for."""
     expect(got in values, key, " or ".join(map(repr, values)) + suffix, got)
-
-
-@settings_class
-class TrackingConfig:
-    """Life of an id. Times are seconds, so that they hold at any frame rate."""
-
-    association: Association = "embedding"
-    """How a track is recognised.
-
-    "embedding": our tracker. "quasi_dense": the authors', with its own constants; of the other
-    settings it has only positional_ids and reset_gap_s. To compare with, in our tracker but with
-    constants of their own in place of match_threshold, overlap_weight and embedding_momentum:
-    "kernels" (raw kernels), "iou" (the last mask), "sort" (boxes where a Kalman filter expects
-    them), "mask_propagation" (masks carried by optical flow) and "appearance" (features of an
-    ImageNet network; needs torch)."""
-    positional_ids: bool = False
-    """Quasi-dense only: give ids to the wrong segments after a duplicate, as the authors do."""
-    match_threshold: Fraction = 0.5
-    """Minimum cosine of the embeddings of a match, 0..1."""
-    overlap_weight: NotNegative = 0.5
-    """Weight of box overlap in the order of possible matches; 0 = by embeddings alone."""
-    birth_score: Fraction = 0.3
-    """Minimum class score of a segment that starts a track."""
-    confirm_frames: Annotated[int, Field(ge=1)] = 2
-    """Frames with pixels before a tentative track is confirmed."""
-    max_coast_s: NotNegative = 2.0
-    """A confirmed track without pixels is remembered this long."""
-    max_tentative_coast_s: NotNegative = 0.2
-    embedding_momentum: Fraction = 0.8
-    """Weight of the new embedding in the memory of a track."""
-    reset_gap_s: NotNegative = 5.0
-    """A longer gap between stamps resets the tracker, as does a step back by over half a second."""

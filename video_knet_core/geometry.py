@@ -1,4 +1,4 @@
-"""From the engine's small map to the image: nearest upsampling, and the geometry of its regions.
+"""From the engine's small map to the image: nearest upsampling, and the geometry of regions.
 
 Geometry is read from the small map with the weight each of its rows and columns has in the image,
 so it agrees exactly with the pixels of the large map without ever visiting them.
@@ -6,6 +6,7 @@ so it agrees exactly with the pixels of the large map without ever visiting them
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -14,6 +15,28 @@ from numpy.typing import NDArray
 
 Box = tuple[int, int, int, int]
 """x, y, width, height in pixels of the image."""
+
+
+def box_overlap(a: NDArray, b: NDArray) -> NDArray[np.floating]:
+    """Intersection over union of boxes x, y, width, height: [N, M] from [N, 4] and [M, 4]."""
+    upper_left = np.maximum(a[:, None, :2], b[None, :, :2])
+    lower_right = np.minimum(
+        a[:, None, :2] + a[:, None, 2:],
+        b[None, :, :2] + b[None, :, 2:],
+    )
+    shared = np.clip(lower_right - upper_left, 0, None).prod(axis=-1)
+    union = a[:, None, 2:].prod(axis=-1) + b[None, :, 2:].prod(axis=-1) - shared
+    return np.divide(shared, union, out=np.zeros(shared.shape), where=union > 0)
+
+
+def mask_overlap(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> NDArray[np.floating]:
+    """Intersection over union of masks: [N, M] from [N, h, w] and [M, h, w]."""
+    # products of float32, which are exact up to 2^24 pixels and much faster than of integers
+    pixels = math.prod(a.shape[1:])
+    flat_a, flat_b = (masks.reshape(-1, pixels).astype(np.float32) for masks in (a, b))
+    shared = (flat_a @ flat_b.T).astype(np.float64)
+    union = flat_a.sum(axis=1)[:, None] + flat_b.sum(axis=1) - shared
+    return np.divide(shared, union, out=np.zeros(shared.shape), where=union > 0)
 
 
 @dataclass(frozen=True)
@@ -37,6 +60,14 @@ class Regions:
             self.centroids[index],
             self.truncated[index],
         )
+
+
+NO_REGIONS = Regions(
+    areas=np.zeros(0, np.int64),
+    boxes=np.zeros((0, 4), np.int64),
+    centroids=np.zeros((0, 2)),
+    truncated=np.zeros(0, np.bool_),
+)
 
 
 class NearestUpsampling:

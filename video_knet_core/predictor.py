@@ -10,24 +10,27 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, replace
 from typing import Any, NamedTuple
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from .config import TrackingConfig
-from .config_io import ConfigError
 from .engine.base import Runtime
-from .geometry import LabelMap, NearestUpsampling, OverlappingMasks, Regions
-from .preprocess import check_image, resize
+from .geometry import LabelMap, NearestUpsampling, OverlappingMasks
 from .stored_state import pack, unpack
-from .tracking import STATE_CLASSES, build_tracker
-from .tracking.baselines import ImageFeatures
+from .tracking import build_tracker, tracker_settings
 from .tracking.clock import StreamClock
-from .tracking.detections import Pixels, ThingDetections
-from .tracking.history import Tracked
-from .types import ClassTable, Detections, PanopticFrame, StageTimes, Track, TrackState
+from .tracking.tracker import NoTracker, Tracker, TrackerSettings, TrackUpdate
+from .types import (
+    ClassTable,
+    Detections,
+    PanopticFrame,
+    StageTimes,
+    TrackTable,
+    rows_without_track,
+)
 
 LATE_IMAGES = 4
 """Late images in a row that are dropped; one more, and the clock was set back for good."""
@@ -40,24 +43,26 @@ class VideoPredictor:
 
     Args:
         runtime: the engine.
-        tracking: settings of the tracker; in task semantic there is none.
+        tracking: settings of a tracker, which choose it; see `tracking.tracker_settings`. In task
+            semantic there is no tracker.
         first_epoch: number of the first epoch. Give `epochs.new_epoch()` where results of several
             processes come together: an epoch and a track id then name one object in all of them.
 
     Raises:
-        ConfigError: the association needs a package that is missing.
+        ConfigError: the tracker needs a package that is missing.
     """
 
     def __init__(
-        self, runtime: Runtime, tracking: TrackingConfig | None = None, first_epoch: int = 0
+        self, runtime: Runtime, tracking: TrackerSettings | None = None, first_epoch: int = 0
     ) -> None:
         self.classes: ClassTable = runtime.info.classes
         self._runtime = runtime
-        self._tracker = build_tracker(
-            tracking, first_epoch, _imagenet_features, has_things=bool(self.classes.things)
+        settings = tracking or tracker_settings()
+        self._tracker: Tracker = (
+            build_tracker(settings) if self.classes.things else NoTracker(settings)
         )
         self._upsampling: NearestUpsampling | None = None
-        self._stream = _Stream()
+        self._stream = _Stream(first_epoch)
         self._suspended: _Suspended | None = None
         self._newest_epoch = first_epoch
         self._late_images = 0
@@ -67,24 +72,24 @@ class VideoPredictor:
     @property
     def epoch(self) -> int:
         """Number of the stream of the last frame; ids of two epochs name different objects."""
-        return self._tracker.epoch
+        return self._stream.epoch
 
     @property
-    def tracking(self) -> TrackingConfig:
-        """Settings of the tracker; new ones hold from the next frame on.
+    def tracking(self) -> TrackerSettings:
+        """Settings of the tracker; new ones are used from the next frame on.
 
-        Setting another `association` is a ValueError: memory of one cannot pass to the other.
+        Setting those of another tracker is a ValueError: the memory of one is useless to another.
         """
-        return self._tracker.config
+        return self._tracker.settings
 
     @tracking.setter
-    def tracking(self, config: TrackingConfig) -> None:
-        if config.association != self.tracking.association:
+    def tracking(self, settings: TrackerSettings) -> None:
+        if type(settings) is not type(self.tracking):
             raise ValueError(
-                f"association must stay {self.tracking.association!r} while the predictor lives, "
-                f"found {config.association!r}; make a new predictor"
+                f"tracker: expected settings of {self.tracking.tracker!r} while the predictor "
+                f"lives, got {settings.tracker!r}; make a new predictor"
             )
-        self._tracker.config = config
+        self._tracker.settings = settings
 
     @property
     def next_epoch(self) -> int:
@@ -115,7 +120,7 @@ class VideoPredictor:
         return late and self._late_images <= LATE_IMAGES
 
     def state(self) -> bytes:
-        """All that is remembered of the stream, for `restore`."""
+        """Everything that the next frames depend on, for `restore`."""
         suspended = self._suspended
         tree = {
             "stream": self._packed(self._stream),
@@ -124,27 +129,27 @@ class VideoPredictor:
             "newest_epoch": self._newest_epoch,
             "late_images": self._late_images,
         }
-        return pack(tree, STATE_CLASSES)
+        return pack(tree)
 
     def restore(self, state: bytes) -> None:
-        """Resume where another predictor of the same engine and association was.
+        """Continue from the state of another predictor of the same engine and tracker.
 
         Raises:
             StateError: the bytes are damaged.
         """
-        tree = unpack(state, STATE_CLASSES)
+        tree = unpack(state)
         self._tracker.restore(tree["tracker"])
-        self._stream = _Stream(*tree["stream"])
+        self._stream = _unpacked(tree["stream"])
         self._suspended = None
         if tree["suspended"] is not None:
             stream, tracker = tree["suspended"]
-            self._suspended = _Suspended(_Stream(*stream), tracker)
+            self._suspended = _Suspended(_unpacked(stream), tracker)
         self._newest_epoch, self._late_images = tree["newest_epoch"], tree["late_images"]
 
-    def _packed(self, stream: _Stream) -> tuple[Any, tuple[int, ...] | None, StreamClock]:
+    def _packed(self, stream: _Stream) -> tuple[Any, ...]:
         engine = stream.engine
         engine = None if engine is None else self._runtime.portable_state(engine)
-        return engine, stream.size, stream.clock
+        return stream.epoch, engine, stream.size, astuple(stream.clock)
 
     def step(self, image: NDArray[np.uint8], stamp: int) -> PanopticFrame:
         """Segment and track one frame. A frame that fails leaves the predictor as it was.
@@ -158,33 +163,36 @@ class VideoPredictor:
                 in another epoch.
 
         Raises:
-            ValueError: the image is not a uint8 RGB image with pixels.
-            ConfigError: the association needs what the engine does not give.
+            ValueError: the image is not a uint8 RGB image with pixels, or the stamp has over 62
+                bits.
+            ConfigError: the tracker needs what the engine does not return.
         """
-        check_image(image)
+        _check_image(image)
         stamp = int(stamp)  # those of numpy overflow
+        if not -(2**62) <= stamp < 2**62:
+            raise ValueError(f"stamp: expected nanoseconds of less than 146 years, got {stamp}")
         reason = self._break_before(image, stamp)
         resumed = self._resumed(image, stamp, reason)
-        stream = resumed.stream if resumed else _Stream() if reason else self._stream
+        stream = resumed.stream if resumed else _Stream(0) if reason else self._stream
         watch = _Stopwatch()
         resized = resize(image, self._runtime.info.height, self._runtime.info.width)
         watch.lap("preprocess")
-        segments, engine = self._runtime.step(resized, stream.engine)
+        detections, engine = self._runtime.step(resized, stream.engine)
         watch.lap("step")
         self._change(reason, resumed)
         clock = stream.clock.advanced(stamp)
         size = (image.shape[0], image.shape[1])
-        shown, tracks, tracked = self._track(segments, resized, size, clock, watch)
-        self._stream = _Stream(engine, image.shape, clock)
+        seen = self._track(detections, resized, size, clock, watch)
+        self._stream = _Stream(self.epoch, engine, image.shape, clock)
         return PanopticFrame(
             stamp=stamp,
-            label_map=shown.label_map,
-            tracks=tracks,
-            born=tracked.born,
-            ended=tracked.ended,
+            label_map=seen.label_map,
+            tracks=seen.tracks,
+            born=seen.update.born,
+            ended=seen.update.ended,
             epoch=self.epoch,
             times=StageTimes(**watch.laps),
-            masks=shown.masks,
+            masks=seen.masks,
         )
 
     def _break_before(self, image: NDArray[np.uint8], stamp: int) -> str:
@@ -221,52 +229,91 @@ class VideoPredictor:
     def _begin(self, reason: str, epoch: int | None = None) -> None:
         """A new stream; its epoch is one that none has had, if none is given."""
         self.last_reset = reason
-        self._stream = _Stream()
-        epoch = self.next_epoch if epoch is None else epoch
+        self._newest_epoch = self.next_epoch if epoch is None else epoch
+        self._stream = _Stream(self._newest_epoch)
         self._tracker.reset()
-        self._tracker.epoch = self._newest_epoch = epoch
 
     def _track(
         self,
-        segments: Detections,
+        detections: Detections,
         image: NDArray[np.uint8],
         size: tuple[int, int],
         clock: StreamClock,
         watch: _Stopwatch,
-    ) -> tuple[_Shown, tuple[Track, ...], Tracked]:
-        """Slots to regions, regions to tracks, tracks to labels: stuff first, then things."""
+    ) -> _Tracked:
+        """Slots to regions, regions to tracks, tracks to labels: stuff first, then things.
+
+        The regions of a frame are its stuff classes, then its slots, of which those of things are
+        used. `image` is the engine's, `size` that of the camera's.
+        """
         if self._upsampling is None or self._upsampling.target != size:
-            height, width = segments.segment_map.shape
+            height, width = detections.segment_map.shape
             self._upsampling = NearestUpsampling((height, width), size)
-        grouped = _group(segments, self.classes)
-        regions = _measure(segments, grouped, self._upsampling)
+        stuff = np.array(self.classes.stuff, np.int64)
+        region_of, stuff_scores = _stuff_regions(detections, stuff)
+        if detections.masks is None:
+            region_map = region_of[detections.segment_map]
+            regions = self._upsampling.measure(region_map, len(stuff) + len(detections))
+        else:  # no stuff: regions are slots
+            regions = self._upsampling.measure_masks(detections.masks, detections.areas > 0)
         present = np.flatnonzero(regions.areas)
-        stuff, things = np.split(present, [np.searchsorted(present, grouped.first_thing)])
-        slots = things - grouped.first_thing
-        detections = _detections(segments, slots, regions.take(things), size, image)
+        of_stuff, of_things = np.split(present, [np.searchsorted(present, len(stuff))])
+        things = replace(
+            detections.take(of_things - len(stuff)),
+            regions=regions.take(of_things),
+            image_size=size,
+            image=image,
+        )
         watch.lap("merge")
         assert clock.stamp is not None
-        tracked = self._tracker.update(detections, clock.stamp, 1 + len(stuff), clock.time)
+        update = self._tracker.update(things, clock.stamp, clock.time)
         watch.lap("track")
-        order = np.concatenate([stuff, things[tracked.detection_of]])
-        shown = _show(segments, grouped, order, self._upsampling)
-        rows = [
-            _stuff_row(grouped, regions, region, label, clock.stamp)
-            for label, region in enumerate(stuff.tolist(), start=1)
-        ]
+        order = np.lexsort((update.rows["track_id"], update.rows["track_id"] == 0))
+        shown = np.concatenate([of_stuff, of_things[order]])
+        stuff_rows = rows_without_track(
+            stuff[of_stuff], stuff_scores[of_stuff], regions.take(of_stuff), clock.stamp, False
+        )
+        rows = np.concatenate([stuff_rows, update.rows[order], update.coasted])
+        rows["label"][: len(shown)] = np.arange(1, len(shown) + 1)
+        label_of = np.zeros(len(regions.areas) + 1, np.uint16)
+        label_of[1 + shown] = np.arange(1, len(shown) + 1)
+        tracked = _Tracked(
+            update,
+            TrackTable(rows),
+            LabelMap(label_of[region_of][detections.segment_map], self._upsampling),
+            None
+            if detections.masks is None
+            else OverlappingMasks(detections.masks[shown], self._upsampling),
+        )
         watch.lap("merge")
-        return shown, (*rows, *tracked.visible, *tracked.coasted), tracked
+        return tracked
+
+
+class _Tracked(NamedTuple):
+    """The results of `_track`."""
+
+    update: TrackUpdate
+    tracks: TrackTable
+    label_map: LabelMap
+    masks: OverlappingMasks | None
 
 
 @dataclass(frozen=True)
 class _Stream:
-    """What is remembered of a stream beside its tracks."""
+    """What is stored of a stream beside its tracks."""
 
+    epoch: int
     engine: Any | None = None
     """State of the engine."""
     size: tuple[int, ...] | None = None
     """Shape of the images; None before the first."""
     clock: StreamClock = StreamClock()
+
+
+def _unpacked(fields: tuple[Any, ...]) -> _Stream:
+    """The inverse of `VideoPredictor._packed`."""
+    epoch, engine, size, clock = fields
+    return _Stream(epoch, engine, size, StreamClock(*clock))
 
 
 class _Suspended(NamedTuple):
@@ -291,114 +338,43 @@ class _Stopwatch:
         self._last = now
 
 
-@dataclass(frozen=True)
-class _Grouped:
-    """Regions of a frame: one for every stuff class, then one for every slot (the thing slots)."""
-
-    map: NDArray[np.uint16]
-    """[h, w]; 0 = none, r + 1 = region r."""
-    class_ids: NDArray[np.int64]
-    scores: NDArray[np.float32]
-    first_thing: int
-    """Region of slot 0."""
+def _check_image(image: NDArray[np.uint8]) -> None:
+    """ValueError unless `image` is uint8 [H, W, 3] with pixels."""
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
+        raise ValueError(
+            f"image: expected uint8 [H, W, 3] with pixels, got {image.dtype} {list(image.shape)}"
+        )
 
 
-def _group(segments: Detections, classes: ClassTable) -> _Grouped:
-    """Slots of one stuff class become one region, with the score of the best of them."""
-    stuff = np.array(classes.stuff, np.int64)
-    slots = np.arange(len(segments.class_ids))
-    same = (segments.class_ids == stuff[:, None]) & (segments.areas > 0)
-    stuff_scores = np.where(same, segments.scores, 0).max(axis=1, initial=0)
-    region_of = np.zeros(len(slots) + 1, np.uint16)
-    region_of[1:] = 1 + len(stuff) + slots
+def resize(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
+    """To [height, width, 3] by linear interpolation in steps that at most halve an axis.
+
+    In one step, thin objects between the sampled pixels would be lost; half the size is the mean of
+    two pixels. That is several times faster than OpenCV's INTER_AREA.
+    """
+    while image.shape[:2] != (height, width):
+        step = _toward(image.shape[1], width), _toward(image.shape[0], height)
+        image = np.asarray(cv2.resize(image, step, interpolation=cv2.INTER_LINEAR), np.uint8)
+    return np.ascontiguousarray(image)
+
+
+def _toward(length: int, target: int) -> int:
+    """Half of a length, or the target if that is no less."""
+    return max(length // 2, target) if length > target else target
+
+
+def _stuff_regions(
+    detections: Detections, stuff: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Slots of one stuff class become one region, with the score of the best of them.
+
+    Returns:
+        [S + 1] 1 + the region of each value of the segment map, 0 for none; and the score of each
+        stuff class.
+    """
+    slots = np.arange(len(detections))
+    same = (detections.class_ids == stuff[:, None]) & (detections.areas > 0)
+    region_of = np.concatenate([[0], 1 + len(stuff) + slots])
     regions, stuff_slots = np.nonzero(same)
     region_of[1 + stuff_slots] = 1 + regions
-    return _Grouped(
-        map=region_of[segments.segment_map],
-        class_ids=np.concatenate([stuff, segments.class_ids]),
-        scores=np.concatenate([stuff_scores, segments.scores]),
-        first_thing=len(stuff),
-    )
-
-
-def _measure(segments: Detections, grouped: _Grouped, upsampling: NearestUpsampling) -> Regions:
-    """Geometry of all regions: of whole masks, if masks may overlap and so all are of things."""
-    if segments.masks is None:
-        return upsampling.measure(grouped.map, len(grouped.class_ids))
-    return upsampling.measure_masks(segments.masks, segments.areas > 0)
-
-
-@dataclass(frozen=True)
-class _Shown:
-    """Where the labels of a frame are."""
-
-    label_map: LabelMap
-    masks: OverlappingMasks | None
-
-
-def _show(
-    segments: Detections, grouped: _Grouped, order: NDArray[np.int64], upsampling: NearestUpsampling
-) -> _Shown:
-    """Labels 1, 2, ... for the regions `order`; regions are slots where masks may overlap."""
-    label_of = np.zeros(len(grouped.class_ids) + 1, np.uint16)
-    label_of[1 + order] = np.arange(1, len(order) + 1)
-    label_map = LabelMap(label_of[grouped.map], upsampling)
-    if segments.masks is None:
-        return _Shown(label_map, None)
-    return _Shown(label_map, OverlappingMasks(segments.masks[order], upsampling))
-
-
-def _stuff_row(grouped: _Grouped, regions: Regions, i: int, label: int, stamp: int) -> Track:
-    """The row of stuff region i."""
-    score = float(grouped.scores[i])
-    x, y, width, height = regions.boxes[i].tolist()
-    return Track(
-        label=label,
-        track_id=0,
-        class_id=int(grouped.class_ids[i]),
-        is_thing=False,
-        state=TrackState.CONFIRMED,
-        score=score,
-        track_score=score,
-        age=1,
-        first_seen=stamp,
-        last_seen=stamp,
-        box=(x, y, width, height),
-        centroid=(float(regions.centroids[i, 0]), float(regions.centroids[i, 1])),
-        velocity=(float("nan"), float("nan")),
-        area=int(regions.areas[i]),
-        truncated=bool(regions.truncated[i]),
-    )
-
-
-def _detections(
-    segments: Detections,
-    slots: NDArray[np.int64],
-    regions: Regions,
-    image_size: tuple[int, int],
-    image: NDArray[np.uint8],
-) -> ThingDetections:
-    """What the tracker is given of N slots: `regions` are theirs, in an image of `image_size`;
-    `image` is the engine's."""
-    return ThingDetections(
-        segments.class_ids[slots],
-        segments.scores[slots],
-        segments.embeddings[slots],
-        regions,
-        image_size,
-        boxes=None if segments.boxes is None else segments.boxes[slots],
-        kernels=None if segments.kernels is None else segments.kernels[slots],
-        pixels=Pixels(image, segments.segment_map, slots, segments.masks),
-    )
-
-
-def _imagenet_features() -> ImageFeatures:
-    """The image network of association `appearance`."""
-    try:
-        from .model.image_features import imagenet_features
-
-        return imagenet_features()
-    except ModuleNotFoundError as error:
-        raise ConfigError(
-            f"association 'appearance' needs {error.name}: pip install 'video_knet_ros[train]'"
-        ) from None
+    return region_of, np.where(same, detections.scores, 0).max(axis=1, initial=0)

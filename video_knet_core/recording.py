@@ -20,7 +20,6 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from .config import TrackingConfig
 from .data.frame_source import FrameSource
 from .data.frames import ImageFolder
 from .engine.base import Runtime
@@ -30,6 +29,7 @@ from .output_files import OutputError, exclusive, refuse_inputs
 from .predictor import VideoPredictor
 from .progress import progress_bar
 from .tasks import TASKS
+from .tracking import TrackerSettings
 from .types import ClassTable, PanopticFrame, Track, TrackState
 from .visualize import overlay
 
@@ -196,7 +196,7 @@ def track_video(
     runtime: Runtime,
     out: Path,
     max_frames: int | None = None,
-    tracking: TrackingConfig | None = None,
+    tracking: TrackerSettings | None = None,
     facts: tuple[object, ...] = (),
 ) -> Summary:
     """Track `source` and keep the results in `out`.

@@ -7,18 +7,20 @@ Stamps are integer nanoseconds everywhere, as in a ROS header.
 
 from __future__ import annotations
 
+import math
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from functools import cached_property
 from itertools import zip_longest
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .geometry import LabelMap, OverlappingMasks
+from .geometry import NO_REGIONS, Box, LabelMap, OverlappingMasks, Regions
 
 NO_CLASS = 255
 """Class value of pixels that belong to no segment (also "ignore" in ground truth). Class ids are
@@ -176,29 +178,64 @@ def _named(kind: ClassKind | None) -> str:
 
 @dataclass(frozen=True)
 class Detections:
-    """The segments of one frame as arrays, as an engine returns them: row s is kernel slot s.
+    """The segments of one frame as arrays; row i of each is segment i.
 
-    Shapes: h, w = the engine's map (smaller than the image); S = kernel slots; E = embedding size.
+    An engine returns one row for each kernel slot, with and without a segment. A tracker gets the
+    rows of things that have pixels, with `regions`, `image` and `image_size` filled in.
+    Shapes: h, w = the engine's map (smaller than the image); S = kernel slots; N = rows; E =
+    embedding size.
     """
 
     segment_map: NDArray[np.uint8]
     """[h, w]; 0 = no segment, s + 1 = slot s."""
     class_ids: NDArray[np.int64]
-    """[S] class of each slot."""
+    """[N]"""
     scores: NDArray[np.float32]
-    """[S] class score 0..1."""
+    """[N] class scores 0..1."""
     areas: NDArray[np.int64]
-    """[S] pixels of each slot in the map, or in `masks` if there are any; 0 = no segment."""
+    """[N] pixels in the map, or in `masks` if there are any; 0 = no segment."""
     embeddings: NDArray[np.float32]
-    """[S, E] association embeddings, not normalised; [S, 0] in task semantic."""
-    boxes: NDArray[np.int64] | None = None
-    """[S, 4] xmin, ymin, xmax, ymax, inclusive, in pixels of the map, if a tracker is to use
-    others than the tight ones (torch with the reference merge; exported models have none)."""
+    """[N, E] association embeddings, not normalised; [N, 0] in task semantic."""
+    boxes: NDArray[np.floating | np.integer] | None = None
+    """[N, 4] xmin, ymin, xmax, ymax, inclusive, in map pixels, if the quasi-dense tracker has to
+    use others than the tight ones (torch with the reference merge; exported models have none)."""
     kernels: NDArray[np.float32] | None = None
-    """[S, C] final kernels of the network, before linking; None if the engine returns none."""
+    """[N, C] final kernels of the network, before linking; None if the engine returns none."""
     masks: NDArray[np.uint8] | None = None
     """[S, h, w] of 0 and 1, in task instance, where masks may overlap: the map then shows the
     frontmost of each pixel. Those without a segment are empty."""
+    slots: NDArray[np.int64] | None = None
+    """[N] the slot of each row; None = row s is slot s."""
+    regions: Regions = NO_REGIONS
+    """[N] geometry in the image."""
+    image_size: tuple[int, int] = (0, 0)
+    """Height and width of the image."""
+    image: NDArray[np.uint8] | None = None
+    """[H, W, 3] RGB at the size of the engine's input, for trackers that read pixels."""
+
+    def __len__(self) -> int:
+        return len(self.class_ids)
+
+    def take(self, rows: NDArray[np.int64]) -> Detections:
+        """Only these rows of an engine's detections, in this order; map and masks stay whole."""
+        return replace(
+            self,
+            class_ids=self.class_ids[rows],
+            scores=self.scores[rows],
+            areas=self.areas[rows],
+            embeddings=self.embeddings[rows],
+            boxes=None if self.boxes is None else self.boxes[rows],
+            kernels=None if self.kernels is None else self.kernels[rows],
+            slots=rows if self.slots is None else self.slots[rows],
+        )
+
+    @cached_property
+    def row_masks(self) -> NDArray[np.bool_]:
+        """[N, h, w] the pixels of each row, made when they are first asked for."""
+        slots = np.arange(len(self)) if self.slots is None else self.slots
+        if self.masks is not None:
+            return self.masks[slots].view(np.bool_)
+        return self.segment_map == (1 + slots).astype(self.segment_map.dtype)[:, None, None]
 
 
 class TrackState(IntEnum):
@@ -233,7 +270,7 @@ class Track:
     first_seen: int
     last_seen: int
     """Stamps in nanoseconds."""
-    box: tuple[int, int, int, int]
+    box: Box
     """x, y, width, height of the tight box."""
     centroid: tuple[float, float]
     """x, y of the mean pixel centre."""
@@ -242,6 +279,92 @@ class Track:
     area: int
     truncated: bool
     """The box touches the border of the image."""
+
+
+TRACK_DTYPE = np.dtype(
+    [
+        *(("label", np.int64), ("track_id", np.int64), ("class_id", np.int64)),
+        *(("is_thing", np.bool_), ("state", np.int64)),
+        *(("score", np.float64), ("track_score", np.float64)),
+        *(("age", np.int64), ("first_seen", np.int64), ("last_seen", np.int64)),
+        *(("box", np.int64, 4), ("centroid", np.float64, 2), ("velocity", np.float64, 2)),
+        *(("area", np.int64), ("truncated", np.bool_)),
+    ]
+)
+"""Rows of a `TrackTable`: the fields of `Track`."""
+_UNKNOWN = (math.nan, math.nan)
+"""One object, so that tracks with unknown velocities can be equal."""
+
+
+class TrackTable(Sequence[Track]):
+    """Tracks as an array [n] of `TRACK_DTYPE`; items are `Track`s, made when asked for."""
+
+    def __init__(self, array: NDArray[np.void]) -> None:
+        self.array = array
+
+    @classmethod
+    def of(cls, tracks: Iterable[Track]) -> TrackTable:
+        """From single rows."""
+        names = TRACK_DTYPE.names or ()
+        rows = [tuple(getattr(track, name) for name in names) for track in tracks]
+        return cls(np.array(rows, TRACK_DTYPE))
+
+    def values(self) -> Iterator[tuple[Any, ...]]:
+        """The fields of each row as plain values, in the order of `Track`."""
+        columns: dict[str, Any] = {n: self.array[n].tolist() for n in TRACK_DTYPE.names or ()}
+        columns["state"] = map(TrackState, columns["state"])
+        columns["box"] = map(tuple, columns["box"])
+        columns["centroid"] = map(tuple, columns["centroid"])
+        columns["velocity"] = (_UNKNOWN if v[0] != v[0] else tuple(v) for v in columns["velocity"])
+        return zip(*columns.values(), strict=True)
+
+    @cached_property
+    def _tracks(self) -> tuple[Track, ...]:
+        return tuple(Track(*values) for values in self.values())
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+    def __iter__(self) -> Iterator[Track]:
+        return iter(self._tracks)
+
+    @overload
+    def __getitem__(self, index: int) -> Track: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Track, ...]: ...
+    def __getitem__(self, index: int | slice) -> Track | tuple[Track, ...]:
+        return self._tracks[index]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and self._tracks == tuple(other)
+
+    def __hash__(self) -> int:
+        return hash(self._tracks)
+
+    def __repr__(self) -> str:
+        return repr(self._tracks)
+
+
+def rows_without_track(
+    class_ids: NDArray[np.int64], scores: NDArray, regions: Regions, stamp: int, is_thing: bool
+) -> NDArray[np.void]:
+    """[N] rows of segments that were seen in this frame alone: stuff, or things without a track.
+
+    Args:
+        class_ids: [N]
+        scores: [N] class scores 0..1.
+        regions: geometry of the N segments.
+        stamp: nanoseconds.
+        is_thing: whether they are things, which are tentative, or stuff, which is confirmed.
+    """
+    rows = np.zeros(len(class_ids), TRACK_DTYPE)
+    rows["class_id"], rows["is_thing"] = class_ids, is_thing
+    rows["state"] = TrackState.TENTATIVE if is_thing else TrackState.CONFIRMED
+    rows["score"] = rows["track_score"] = scores
+    rows["age"], rows["first_seen"], rows["last_seen"] = 1, stamp, stamp
+    rows["box"], rows["centroid"], rows["velocity"] = regions.boxes, regions.centroids, math.nan
+    rows["area"], rows["truncated"] = regions.areas, regions.truncated
+    return rows
 
 
 @dataclass(frozen=True)
@@ -271,7 +394,7 @@ class PanopticFrame:
     """Nanoseconds; the stamp given to `VideoPredictor.step`."""
     label_map: LabelMap
     """Label of each pixel of the input image; 0 = no segment."""
-    tracks: tuple[Track, ...]
+    tracks: TrackTable
     """Labels 1..n in order, then coasted tracks (label 0)."""
     born: tuple[int, ...]
     """Track ids first given in this frame."""
@@ -314,21 +437,16 @@ class PanopticFrame:
 
         The authors' code has 0, so that what nobody claims becomes road.
         """
-        classes = np.full(self._rows, unassigned, np.uint8)
-        for track in self.tracks:
-            if track.label:
-                classes[track.label] = track.class_id
-        return self.label_map.look_up(classes)
+        return self.label_map.look_up(self._by_label("class_id", unassigned, np.uint8))
 
     def track_id_map(self) -> NDArray[np.int64]:
         """[H, W] track id of each pixel; 0 for stuff and for no segment."""
-        ids = np.zeros(self._rows, np.int64)
-        for track in self.tracks:
-            if track.label:
-                ids[track.label] = track.track_id
-        return self.label_map.look_up(ids)
+        return self.label_map.look_up(self._by_label("track_id", 0, np.int64))
 
-    @property
-    def _rows(self) -> int:
-        """Length of a table of labels."""
-        return 1 + max((track.label for track in self.tracks), default=0)
+    def _by_label(self, field: str, background: int, dtype: type) -> NDArray:
+        """A field of the rows by label; `background` for label 0."""
+        rows = self.tracks.array
+        table = np.zeros(1 + rows["label"].max(initial=0), dtype)
+        table[rows["label"]] = rows[field]
+        table[0] = background
+        return table

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from video_knet_core.config import TrackingConfig
 from video_knet_core.engine.base import ProgressCallback, Runtime
 from video_knet_core.engine.selector import default_model_path
 from video_knet_core.predictor import VideoPredictor
+from video_knet_core.tracking import TrackerSettings
 
 from . import process
 
@@ -33,7 +33,7 @@ class CameraEngine:
         cls,
         open_runtime: Callable[..., Runtime],
         settings: Mapping[str, Any],
-        tracking: TrackingConfig,
+        tracking: TrackerSettings,
         epoch: int,
         progress: ProgressCallback,
     ) -> CameraEngine:
@@ -64,7 +64,7 @@ class CameraEngine:
         self.predictor.reset()
         return self.predictor.epoch
 
-    def set_tracking(self, config: TrackingConfig) -> None:
+    def set_tracking(self, config: TrackerSettings) -> None:
         """Change the settings of the tracker."""
         self.predictor.tracking = config
 

@@ -24,7 +24,6 @@ from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from std_srvs.srv import SetBool, Trigger
 
-from video_knet_core.config import TrackingConfig
 from video_knet_core.engine.base import Runtime
 from video_knet_core.engine.executor import EngineExecutor, run_in_thread
 from video_knet_core.engine.selector import open_runtime
@@ -199,7 +198,7 @@ class CameraNode(AsyncLifecycleNode):
             CameraEngine.open,
             self._open_runtime,
             settings,
-            self._tracking_config(),
+            parameters.tracking(self),
             self._next_epoch,
             self._on_build,
         )
@@ -310,9 +309,6 @@ class CameraNode(AsyncLifecycleNode):
     def _output_settings(self) -> OutputSettings:
         return OutputSettings(rle=self._value("rle"), opacity=self._value("overlay_opacity"))
 
-    def _tracking_config(self) -> TrackingConfig:
-        return TrackingConfig(**{name: self._value(name) for name in parameters.TRACKING})
-
     def _validate(self, changes: list[Parameter]) -> SetParametersResult:
         return parameters.validate(self, changes, configured=self._worker is not None)
 
@@ -321,8 +317,10 @@ class CameraNode(AsyncLifecycleNode):
             self._follow_publishers()
             if self.outputs is not None:
                 self.outputs.settings = self._output_settings()
-            if self._worker and any(change.name in parameters.TRACKING for change in changes):
-                tracking = self._tracking_config()
+            if self._worker and any(
+                change.name.startswith(parameters.TRACKING) for change in changes
+            ):
+                tracking = parameters.tracking(self)
                 self._worker.call(lambda engine: engine.set_tracking(tracking))
         except Exception as error:  # rclpy would leave whoever sets them without an answer
             names = ", ".join(change.name for change in changes)

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
 from enum import Enum
@@ -21,7 +21,13 @@ from rcl_interfaces.msg import (
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
-from video_knet_core.config import ASSOCIATIONS, TrackingConfig
+from video_knet_core.tracking import (
+    DEFAULT_TRACKER,
+    TRACKERS,
+    TrackerSettings,
+    all_settings,
+    tracker_settings,
+)
 from video_knet_core.visualize import OPACITY
 
 
@@ -69,9 +75,10 @@ class ParameterSpec:
         return ""
 
 
-_TRACKING = TrackingConfig()
+TRACKING = "tracking."
+"""What the names of the tracker's parameters begin with."""
 
-PARAMETERS: tuple[ParameterSpec, ...] = (
+_NODE_PARAMETERS = (
     ParameterSpec(
         "autostart", True, "Configure and activate when the executable starts.", Change.NEVER
     ),
@@ -135,38 +142,28 @@ PARAMETERS: tuple[ParameterSpec, ...] = (
         "~/.ros/video_knet",
         "Folder in which save_snapshot creates a folder for each snapshot.",
     ),
-    ParameterSpec(
-        "association",
-        _TRACKING.association,
-        "Tracker: embedding, ours; quasi_dense, the authors', which does not use the settings "
-        "below; the others, for comparison, use birth_score and max_coast_s. appearance needs "
-        "torch.",
-        Change.UNCONFIGURED,
-        choices=ASSOCIATIONS,
-    ),
-    ParameterSpec(
-        "match_threshold",
-        _TRACKING.match_threshold,
-        "Minimum cosine of embeddings that continues a track.",
-        range=(0.0, 1.0),
-    ),
-    ParameterSpec(
-        "birth_score",
-        _TRACKING.birth_score,
-        "Minimum class score of a segment that starts a track.",
-        range=(0.0, 1.0),
-    ),
-    ParameterSpec(
-        "max_coast_s",
-        _TRACKING.max_coast_s,
-        "Seconds for which a track without pixels is kept.",
-        range=(0.0, 3600.0),
-    ),
 )
 
-TRACKING = ("association", "match_threshold", "birth_score", "max_coast_s")
-"""Parameters that are fields of `TrackingConfig`, with the same names."""
 
+def _tracking_parameters() -> Iterator[ParameterSpec]:
+    """The choice of the tracker, and the settings of all trackers."""
+    yield ParameterSpec(
+        f"{TRACKING}tracker",
+        DEFAULT_TRACKER,
+        "What recognises an object in the next frame. All but quasi_dense, the authors' tracker, "
+        "differ in nothing else; appearance needs torch.",
+        Change.UNCONFIGURED,
+        choices=tuple(TRACKERS),
+    )
+    for name, setting in all_settings().items():
+        common = len(setting.trackers) == len(TRACKERS)
+        users = "" if common else f" Of {', '.join(setting.trackers)}."
+        yield ParameterSpec(
+            TRACKING + name, setting.default, setting.description + users, range=setting.range
+        )
+
+
+PARAMETERS = (*_NODE_PARAMETERS, *_tracking_parameters())
 _SPECS = {spec.name: spec for spec in PARAMETERS}
 
 
@@ -199,6 +196,15 @@ def validate(node: Node, changes: Iterable[Parameter], configured: bool) -> SetP
         if spec and (reason := spec.validation_error(change.value, configured)):
             return SetParametersResult(successful=False, reason=reason)
     return SetParametersResult(successful=True)
+
+
+def tracking(node: Node) -> TrackerSettings:
+    """The settings of the chosen tracker, as the node's parameters have them now."""
+    tracker = node.get_parameter(f"{TRACKING}tracker").value
+    names = [name for name, s in all_settings().items() if tracker in s.trackers]
+    return tracker_settings(
+        tracker, **{name: node.get_parameter(TRACKING + name).value for name in names}
+    )
 
 
 def files() -> dict[str, str]:

@@ -11,8 +11,9 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from video_knet_core.config import ModelConfig, TrackingConfig
+from video_knet_core.config import ModelConfig
 from video_knet_core.config_io import ConfigError, from_dict, load_yaml, to_dict
+from video_knet_core.tracking.embedding import EmbeddingSettings
 
 pytest.importorskip("torch", reason="the settings of a training need it")
 
@@ -26,7 +27,7 @@ COMPLETE = {
     ModelConfig: {"classes": ROWS},
     TrainConfig: {"model": "model.yaml"},
     ClipConfig: {"dataset": "custom", "path": "mine"},
-    TrackingConfig: {},
+    EmbeddingSettings: {},
 }
 
 
@@ -66,8 +67,8 @@ def test_plain_data_and_back(kind):
         (TrainConfig, {"data": {"synthetic_seeds": 2_000_000}}, "data.synthetic_seeds"),
         (TrainConfig, {"data": {"clips": [{"dataset": "custom"}]}}, "data.clips"),
         (TrainConfig, {"validation": {"every": -1}}, "validation.every"),
-        (TrackingConfig, {"max_coast_s": math.inf}, "max_coast_s"),
-        (TrackingConfig, {"birth_score": math.nan}, "birth_score"),
+        (EmbeddingSettings, {"max_coast_s": math.inf}, "max_coast_s"),
+        (EmbeddingSettings, {"birth_score": math.nan}, "birth_score"),
     ],
 )
 def test_a_value_that_cannot_be_used_is_named_by_its_key(kind, change, key):
@@ -123,8 +124,8 @@ def test_a_key_that_is_there_twice_is_named(tmp_path):
 
 def test_a_merged_key_may_be_given_anew(tmp_path):
     path = tmp_path / "tracking.yaml"
-    path.write_text("<<: {association: iou}\nassociation: sort\n")
-    assert load_yaml(TrackingConfig, path).association == "sort"
+    path.write_text("<<: {birth_score: 0.1}\nbirth_score: 0.2\n")
+    assert load_yaml(EmbeddingSettings, path).birth_score == 0.2
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path):
@@ -202,4 +203,4 @@ def test_any_file_gives_a_configuration_or_a_config_error(tmp_path_factory, cont
     path = tmp_path_factory.getbasetemp() / "any.yaml"
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     with suppress(ConfigError):
-        load_yaml(TrackingConfig, path)
+        load_yaml(EmbeddingSettings, path)

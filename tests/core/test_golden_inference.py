@@ -21,7 +21,6 @@ from golden import (
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from video_knet_core.config import TrackingConfig
 from video_knet_core.engine.torch_runtime import TorchRuntime
 from video_knet_core.model import kernels as kernels_module
 from video_knet_core.model.kernels import PreviousKernels, assemble_group_features
@@ -29,6 +28,7 @@ from video_knet_core.model.merge import merge_panoptic
 from video_knet_core.model.official import import_official
 from video_knet_core.model.video_knet import Prediction, VideoKNet
 from video_knet_core.predictor import VideoPredictor
+from video_knet_core.tracking import tracker_settings
 from video_knet_core.types import Detections
 
 SWITCHES = {"small": {}, "small_update": {"linking": "update", "fusion": "update_dynamic_cov"}}
@@ -146,7 +146,7 @@ class Recorded:
 @pytest.mark.parametrize(("name", "frames"), [("small", (0, 1, 2)), ("small_update", (1, 2))])
 def test_semantic_and_track_maps_equal_the_authors_in_every_pixel(name, frames):
     runtime = Recorded(small_model(**SWITCHES[name]))
-    tracking = TrackingConfig(association="quasi_dense", positional_ids=True)
+    tracking = tracker_settings("quasi_dense", positional_ids=True)
     predictor = VideoPredictor(runtime, tracking)
     nothing = np.zeros((124, 250, 3), np.uint8)
     for t in range(3):

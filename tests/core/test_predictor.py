@@ -236,13 +236,14 @@ def test_the_stages_of_a_frame_are_timed(monkeypatch):
     stream = predictor()
     monkeypatch.setattr("video_knet_core.predictor.time.perf_counter", lambda: now[0])
     monkeypatch.setattr("video_knet_core.predictor.resize", slow(predictor_module.resize, 0.001))
-    monkeypatch.setattr("video_knet_core.predictor._group", slow(predictor_module._group, 0.004))
+    stuff = slow(predictor_module._stuff_regions, 0.004)
+    monkeypatch.setattr("video_knet_core.predictor._stuff_regions", stuff)
     monkeypatch.setattr(stream._runtime, "step", slow(stream._runtime.step, 0.002))
     monkeypatch.setattr(stream._tracker, "update", slow(stream._tracker.update, 0.008))
-    row = slow(predictor_module._stuff_row, 0.016)  # ROAD and SKY, after the tracker
-    monkeypatch.setattr("video_knet_core.predictor._stuff_row", row)
+    rows = slow(predictor_module.rows_without_track, 0.016)  # of stuff, after the tracker
+    monkeypatch.setattr("video_knet_core.predictor.rows_without_track", rows)
     times = stream.step(image(), 0).times
-    assert dataclasses.astuple(times) == pytest.approx((1, 2, 4 + 2 * 16, 8))
+    assert dataclasses.astuple(times) == pytest.approx((1, 2, 4 + 16, 8))
 
 
 def test_live_epochs_are_random_and_exact_in_json():
@@ -275,19 +276,21 @@ def test_reset_starts_a_new_epoch():
 
 
 @pytest.mark.parametrize(
-    ("bad", "message"),
+    "bad",
     [
-        (np.zeros((4, 4, 3), np.float32), "uint8, found float32"),
-        (np.zeros((4, 4), np.uint8), r"\[H, W, 3\], found shape \(4, 4\)"),
-        (np.zeros((4, 4, 4), np.uint8), r"\[H, W, 3\], found shape \(4, 4, 4\)"),
-        (np.zeros((0, 4, 3), np.uint8), "no pixels"),
+        np.zeros((4, 4, 3), np.float32),
+        np.zeros((4, 4), np.uint8),
+        np.zeros((4, 4, 4), np.uint8),
+        np.zeros((0, 4, 3), np.uint8),
     ],
 )
-def test_a_bad_image_is_refused_and_the_stream_goes_on(bad, message):
+def test_a_bad_image_is_rejected_and_the_stream_continues(bad):
     stream = predictor()
     stream.step(image(), 0)
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match="image"):
         stream.step(bad, FRAME)
+    with pytest.raises(ValueError, match="stamp"):
+        stream.step(image(), 2**63)
     assert stream.step(image(), 2 * FRAME).epoch == 0
     assert stream._runtime.states == [None, 1]
 

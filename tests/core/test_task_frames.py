@@ -9,12 +9,12 @@ import cv2
 import numpy as np
 import pytest
 
-from video_knet_core.config import ASSOCIATIONS, TrackingConfig
 from video_knet_core.data.frames import open_frames
 from video_knet_core.engine.base import ModelInfo
 from video_knet_core.evaluate.instances import instances
 from video_knet_core.predictor import VideoPredictor
 from video_knet_core.recording import track_video
+from video_knet_core.tracking import TRACKERS, tracker_settings
 from video_knet_core.types import ClassInfo, ClassTable, Detections, TrackState
 
 FRAME = 100_000_000
@@ -94,7 +94,7 @@ def overlapping_masks(t):
 
 def predictor(task, association="embedding"):
     script = classes_of_pixels if task == "semantic" else overlapping_masks
-    return VideoPredictor(Scripted(task, script), TrackingConfig(association=association))
+    return VideoPredictor(Scripted(task, script), tracker_settings(association))
 
 
 def enlarged(small):
@@ -126,7 +126,7 @@ def test_masks_of_classes_are_the_pixels_of_their_labels():
         assert track.area == (frame.labels == track.label).sum()
 
 
-@pytest.mark.parametrize("association", ASSOCIATIONS)
+@pytest.mark.parametrize("association", TRACKERS)
 def test_classes_are_not_tracked_whatever_the_association(association):
     """None is even built: that of "appearance" would be a network of its own."""
     stream = predictor("semantic", association)
@@ -200,7 +200,7 @@ def test_what_is_scored_are_whole_masks():
     assert areas == {track.class_id: track.area for track in frame.tracks}
 
 
-@pytest.mark.parametrize("association", ASSOCIATIONS)
+@pytest.mark.parametrize("association", TRACKERS)
 def test_overlapping_instances_keep_their_ids_by_every_association(association):
     """Also the one that no pixel of the map shows."""
     if association == "appearance":

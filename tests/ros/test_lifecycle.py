@@ -59,7 +59,7 @@ def assert_the_node_is_served(world) -> None:
     """Diagnostics come, parameters can be set, services answer."""
     world.report(lambda v: True)
     world.report(lambda v: True)
-    assert world.set_parameter("max_coast_s", 2.0).successful
+    assert world.set_parameter("tracking.max_coast_s", 2.0).successful
     assert world.call(Trigger, "save_snapshot", Trigger.Request()).message
 
 

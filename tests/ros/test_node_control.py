@@ -13,9 +13,9 @@ from rcl_interfaces.srv import DescribeParameters
 from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
 from std_srvs.srv import SetBool, Trigger
 
-from video_knet_core.config import TrackingConfig
 from video_knet_core.engine.hot_swap import HotSwapRuntime
 from video_knet_core.engine.selector import open_runtime
+from video_knet_core.tracking import TRACKERS, tracker_settings
 from video_knet_ros import parameters
 
 ROOT = Path(__file__).parents[2]
@@ -216,10 +216,12 @@ def test_the_tracker_heeds_parameters_at_run_time(world):
     camera_topic = world.publisher()
     for i in range(3):
         world.send(camera_topic, tables, street(i, things=(CAR,)))
-    assert world.set_parameter("max_coast_s", 0.0).successful
+    assert world.set_parameter("tracking.max_coast_s", 0.0).successful
     _, table = world.send(camera_topic, tables, street(3, things=()))
     assert not [r for r in table.instances if r.is_thing] and len(table.ended) == 1
-    assert world.set_parameter("birth_score", 0.95).successful  # the painted scores are 0.9
+    assert world.set_parameter(
+        "tracking.birth_score", 0.95
+    ).successful  # the painted scores are 0.9
     _, table = world.send(camera_topic, tables, street(4, things=(CAR,)))
     assert not [r for r in table.instances if r.track_id] and not table.born
 
@@ -227,10 +229,10 @@ def test_the_tracker_heeds_parameters_at_run_time(world):
 @pytest.mark.parametrize(
     ("name", "value", "words"),
     [
-        ("birth_score", 1.5, "out of range"),
-        ("birth_score", float("nan"), "out of range"),
-        ("birth_score", "high", "Wrong parameter type"),
-        ("max_coast_s", -1.0, "out of range"),
+        ("tracking.birth_score", 1.5, "out of range"),
+        ("tracking.birth_score", float("nan"), "out of range"),
+        ("tracking.birth_score", "high", "Wrong parameter type"),
+        ("tracking.max_coast_s", -1.0, "out of range"),
         ("reliability", "sometimes", "one of auto, reliable, best_effort, got 'sometimes'"),
         ("autostart", False, "read-only"),
         ("model", "other.onnx", "model is read by configure: deactivate and clean up"),
@@ -252,7 +254,7 @@ def test_what_cannot_be_is_refused_with_a_reason(world, name, value, words):
     [
         ("threads", 0, InvalidParameterValueException),
         ("reliability", "sometimes", InvalidParameterValueException),
-        ("birth_score", "high", InvalidParameterTypeException),
+        ("tracking.birth_score", "high", InvalidParameterTypeException),
     ],
 )
 def test_a_bad_override_at_start_is_refused(world, name, value, error):
@@ -267,10 +269,12 @@ def test_the_files_that_are_written_from_the_table_are_up_to_date():
     assert section["ros__parameters"] == {p.name: p.default for p in parameters.PARAMETERS}
 
 
-def test_tracking_parameters_are_fields_of_the_tracking_config():
-    for spec in parameters.PARAMETERS:
-        if spec.name in parameters.TRACKING:
-            assert spec.default == getattr(TrackingConfig(), spec.name)
+def test_the_settings_of_every_tracker_are_parameters(world):
+    node = world.camera_node(start=False)
+    assert parameters.tracking(node) == tracker_settings()
+    for name in TRACKERS:
+        assert world.set_parameter("tracking.tracker", name).successful
+        assert parameters.tracking(node) == tracker_settings(name)
 
 
 def test_every_parameter_is_described_with_its_range(world):

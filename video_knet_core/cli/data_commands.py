@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
-from ..config import ASSOCIATIONS, TrackingConfig
 from ..engine.selector import BACKENDS, default_model_path
 from ..output_files import check_output_file, write_text
 from ..tasks import TASKS
+from ..tracking import TRACKERS, tracker_settings
 from .console import EXIT_FAULTS, NothingError, UsageError
 from .options import (
     SHIPPED,
@@ -43,9 +43,8 @@ VALIDATED = (
     "kitti_step, cityscapes_vps, vipseg, vspw, youtube_vis_2019, coco_panoptic, coco_instances, "
     "camvid or custom."
 )
-TRACKERS = (
-    "In place of --association: compare several on the same segments; known are "
-    f"{', '.join(ASSOCIATIONS)}."
+COMPARED = (
+    f"In place of --tracker: compare several on the same segments; known are {', '.join(TRACKERS)}."
 )
 SPRITES = "Objects to paste: train, held_out (never used in training) or all."
 DatasetRoot = Annotated[Path, argument("Folder of the data set.", "PATH")]
@@ -58,7 +57,7 @@ class ClipOptions:
     clips: Annotated[int, count("Clips to measure.")] = 10
     frames: Annotated[int, count("Frames of each.")] = 60
     trackers: Annotated[
-        Names | None, choices(TRACKERS, *ASSOCIATIONS, "all", metavar="NAME,NAME|all")
+        Names | None, choices(COMPARED, *TRACKERS, "all", metavar="NAME,NAME|all")
     ] = None
 
 
@@ -182,8 +181,9 @@ def _eval_clips(
     from ..evaluate.clips import clip_table, evaluate_clips
 
     trackers, frames = options.trackers, options.frames
-    names = ASSOCIATIONS if trackers and "all" in trackers else trackers or (tracking.association,)
-    configs = {name: TrackingConfig(cast(Any, name)) for name in names}
+    names = tuple(TRACKERS) if trackers and "all" in trackers else trackers or ()
+    configs = {name: tracker_settings(name) for name in names}
+    configs = configs or {tracking.tracker: tracking.config}
     with closing(engine.open()) as runtime:
         if not TASKS[runtime.info.task].has_things:
             raise UsageError(f"{runtime.info.name} has no tracks to measure: see eval camvid")

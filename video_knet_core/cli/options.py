@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 import typer
+import yaml
 
-from ..config import ASSOCIATIONS, Association, TrackingConfig
+from ..config_io import ConfigError
 from ..engine.base import Runtime
 from ..engine.selector import BACKENDS, default_model_path, open_runtime
 from ..output_files import expanded
+from ..tracking import DEFAULT_TRACKER, TRACKERS, TrackerSettings, all_settings, tracker_settings
 from .console import exit_code_of, notes
 
 MAX_INT = 2**31 - 1
@@ -113,10 +115,9 @@ def parse_sizes(text: str) -> Sizes:
 
 
 BACKEND = f"One of {', '.join(BACKENDS)}; auto is the best that works here."
-ASSOCIATION = (
-    "How tracks are recognised: embedding, ours; quasi_dense, the authors' tracker; or, to compare "
-    "with: raw kernels, iou of masks, sort, mask_propagation by optical flow, appearance to an "
-    "ImageNet network (needs torch)."
+TRACKER = f"What recognises an object in the next frame: one of {', '.join(TRACKERS)}."
+TRACKING = "A setting of the tracker, one of " + ", ".join(
+    f"{key} ({setting.default})" for key, setting in all_settings().items()
 )
 SHIPPED = "the shipped model"
 Threads = Annotated[int, option("CPU threads of the engine and OpenCV.", "N", min=1, max=1024)]
@@ -151,14 +152,24 @@ class EngineOptions:
 
 @dataclasses.dataclass(frozen=True)
 class TrackingOptions:
-    """How tracks are recognised."""
+    """The tracker and its settings."""
 
-    association: Annotated[Association, choice(ASSOCIATION, *ASSOCIATIONS)] = "embedding"
+    tracker: Annotated[str, choice(TRACKER, *TRACKERS)] = DEFAULT_TRACKER
+    tracker_options: Annotated[list[str] | None, option(TRACKING, "KEY=VALUE", "--tracking")] = None
 
     @property
-    def config(self) -> TrackingConfig:
-        """The same for a predictor."""
-        return TrackingConfig(self.association)
+    def config(self) -> TrackerSettings:
+        """The same for a predictor; ConfigError names a setting that the tracker does not have."""
+        values = {}
+        for text in self.tracker_options or ():
+            key, _, value = text.partition("=")
+            if key not in (known := list(all_settings())):
+                raise ConfigError(f"--tracking: expected one of {known}, got {key!r}")
+            try:
+                values[key] = yaml.safe_load(value)
+            except yaml.YAMLError:
+                values[key] = value
+        return tracker_settings(self.tracker, **values)
 
 
 # --- commands ------------------------------------------------------------------------------------

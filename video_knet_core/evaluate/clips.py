@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from synthetic_street import SyntheticStreet
 
-from ..config import TrackingConfig
 from ..config_io import ConfigError
 from ..data.camvid import camvid_clip, street_ids
 from ..data.instance_tracks import TrackCollector
@@ -36,6 +35,7 @@ from ..metrics.vss import MeanIoU, VideoSemanticConsistency
 from ..predictor import VideoPredictor
 from ..progress import progress_bar
 from ..tasks import INSTANCE, PANOPTIC, TASKS
+from ..tracking import TrackerSettings
 from ..types import (
     NO_CLASS,
     ClassInfo,
@@ -143,7 +143,7 @@ def evaluate_clips(
     runtime: Runtime,
     clips: Iterable[StreetClip],
     frames: int,
-    trackings: Mapping[str, TrackingConfig],
+    trackings: Mapping[str, TrackerSettings],
 ) -> dict[str, Any]:
     """Segmentation and tracking on the first `frames` frames of each clip.
 

@@ -8,7 +8,6 @@ from itertools import count
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from ..config import TrackingConfig
 from ..data.datasets import DATASETS
 from ..data.predictions import PredictionFormat, PredictionReader, check_classes, write_classes
 from ..data.video import DatasetError, LabelledFrame, Video, VideoDataset
@@ -17,6 +16,7 @@ from ..output_files import new_folder
 from ..predictor import VideoPredictor
 from ..progress import progress_bar
 from ..tasks import INSTANCE, PANOPTIC, SEMANTIC, TASKS
+from ..tracking import TrackerSettings
 from ..types import PanopticFrame, first_difference
 from .instances import InstanceEvaluator, instances
 from .panoptic import PanopticEvaluator, panoptic_maps
@@ -79,7 +79,7 @@ def evaluate_predictions(dataset: VideoDataset, path: Path) -> Scores:
 def evaluate_model(
     dataset: VideoDataset,
     runtime: Runtime,
-    tracking: TrackingConfig | None = None,
+    tracking: TrackerSettings | None = None,
     save: Path | None = None,
 ) -> Scores | None:
     """Score a model; with `save` also write its predictions into that folder.

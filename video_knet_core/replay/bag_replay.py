@@ -15,13 +15,13 @@ from ..bags.bag import BagDamage, Message
 from ..bags.definitions import MessageError
 from ..bags.opening import open_bag
 from ..bags.writing import NewTopic, SplitWriter, recorded_qos
-from ..config import TrackingConfig
 from ..data.frame_source import DEFAULT_FPS
 from ..engine.base import Runtime
 from ..epochs import sample_of
 from ..natural_order import natural_order
 from ..output_files import exclusive, expanded
 from ..progress import progress_bar
+from ..tracking import TrackerSettings, tracker_settings
 from .background import FileThread, read_ahead
 from .camera import CameraReplay, Decoded, Processed
 from .job_record import JobRecord, begin, finish
@@ -83,7 +83,7 @@ def replay(
     runtime: Runtime | Callable[[], Runtime],
     out: Path,
     settings: ReplaySettings | None = None,
-    tracking: TrackingConfig | None = None,
+    tracking: TrackerSettings | None = None,
     resume: bool = False,
 ) -> ReplaySummary:
     """Process the images of a bag and write the results into a folder.
@@ -103,7 +103,7 @@ def replay(
         OutputError: another process writes into `out`, or it is a file.
         OSError: a file cannot be written.
     """
-    settings, tracking = settings or ReplaySettings(), tracking or TrackingConfig()
+    settings, tracking = settings or ReplaySettings(), tracking or tracker_settings()
     with ExitStack() as held:
         return _Replay(expanded(path), runtime, out, settings, tracking, resume, held).run()
 
@@ -115,7 +115,7 @@ class _Replay:
         runtime: Runtime | Callable[[], Runtime],
         out: Path,
         settings: ReplaySettings,
-        tracking: TrackingConfig,
+        tracking: TrackerSettings,
         resume: bool,
         held: ExitStack,
     ) -> None:

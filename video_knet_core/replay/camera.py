@@ -25,13 +25,13 @@ from ..bags.definitions import (
     vision_types,
 )
 from ..bags.writing import NewTopic, SplitWriter, offered
-from ..config import TrackingConfig
 from ..engine.base import Runtime
 from ..epochs import epoch_of
 from ..messages.image_messages import ImageError, to_rgb
 from ..messages.result_messages import Conversions, VisionConversions, nanoseconds
 from ..messages.topics import IMAGE_OUTPUTS, topic_of
 from ..predictor import VideoPredictor
+from ..tracking import TrackerSettings
 from ..types import PanopticFrame, StageTimes
 from ..visualize import OPACITY
 from .replay_settings import ReplaySettings
@@ -88,7 +88,7 @@ class CameraReplay:
         node: str,
         runtime: Runtime,
         settings: ReplaySettings,
-        tracking: TrackingConfig | None = None,
+        tracking: TrackerSettings | None = None,
         recording: tuple[int | None, int | None] = (None, None),
         facts: tuple[object, ...] = (),
     ) -> None:

@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from ..bags.bag import BagError
-from ..config import TrackingConfig
 from ..engine.selector import open_runtime
 from ..natural_order import is_hidden, natural_key, natural_order
 from ..output_files import expanded, is_new
+from ..tracking import TrackerSettings
 from .bag_replay import replay
 from .job_record import FinishedError
 from .replay_settings import ReplayError, ReplaySettings
@@ -46,7 +46,7 @@ class FleetPlan:
     threads: int
     """CPU threads of one engine."""
     settings: ReplaySettings
-    tracking: TrackingConfig
+    tracking: TrackerSettings
     backend: str = "auto"
 
 

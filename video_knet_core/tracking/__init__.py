@@ -1,66 +1,72 @@
-"""Detections of a frame to tracks: `build_tracker` gives the tracker a configuration names."""
+"""Trackers: each module here registers its own; `build_tracker` makes one from its settings."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from importlib import import_module
+from pkgutil import iter_modules
+from typing import Any
 
-from ..config import TrackingConfig
-from ..config_io import ConfigError
-from .baselines import (
-    AppearanceAssociation,
-    ImageFeatures,
-    KernelAssociation,
-    MaskOverlap,
-    MaskPropagation,
-)
-from .clock import Mark, StreamClock, StreamTime
-from .detections import Segment
-from .history import History
-from .quasi_dense import QuasiDenseTracker, Remembered
-from .sort import BoxFilter, SortAssociation
-from .strategy import Association, EmbeddingAssociation
-from .tracker import Memory, Tracker
-from .untracked import NoTracker
+from ..config_io import ConfigError, from_dict
+from .embedding import EmbeddingSettings
+from .tracker import TRACKERS, Tracker, TrackerSettings
 
-_ASSOCIATIONS: dict[str, Callable[[], Association]] = {
-    "embedding": EmbeddingAssociation,
-    "kernels": KernelAssociation,
-    "iou": MaskOverlap,
-    "sort": SortAssociation,
-    "mask_propagation": MaskPropagation,
-}
-"""Those that need nothing to be built."""
-STATE_CLASSES = (
-    *(BoxFilter, History, Memory, Remembered, Segment),
-    *(Mark, StreamClock, StreamTime),
-)
-"""What the `state()` of a tracker holds beside plain values."""
+DEFAULT_TRACKER = EmbeddingSettings.tracker
+
+for _module in iter_modules(__path__):
+    import_module(f"{__name__}.{_module.name}")
 
 
-def build_tracker(
-    config: TrackingConfig | None = None,
-    first_epoch: int = 0,
-    image_features: Callable[[], ImageFeatures] | None = None,
-    has_things: bool = True,
-) -> Tracker | QuasiDenseTracker | NoTracker:
-    """The tracker of `config.association`, or none for a model without things.
-
-    Args:
-        config: settings.
-        first_epoch: number of the first epoch.
-        image_features: opens the image network of "appearance"; the others do not call it.
-        has_things: whether the model has thing classes.
+def tracker_settings(tracker: str = DEFAULT_TRACKER, **values: Any) -> TrackerSettings:
+    """Settings of a tracker by its name, as in YAML: `tracking: {tracker: iou, birth_score: 0.4}`.
 
     Raises:
-        ConfigError: "appearance" without `image_features`.
+        ConfigError: there is no such tracker, or it has no such setting or value.
     """
-    config = config or TrackingConfig()
-    if not has_things:
-        return NoTracker(config, first_epoch)
-    if config.association == "quasi_dense":
-        return QuasiDenseTracker(config, first_epoch)
-    if config.association != "appearance":
-        return Tracker(config, first_epoch, _ASSOCIATIONS[config.association]())
-    if image_features is None:
-        raise ConfigError("association 'appearance' needs an image network: give image_features")
-    return Tracker(config, first_epoch, AppearanceAssociation(image_features()))
+    if tracker not in TRACKERS:
+        near = get_close_matches(str(tracker), TRACKERS, 1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ConfigError(f"tracker: expected one of {list(TRACKERS)}, got {tracker!r}{hint}")
+    settings: TrackerSettings = from_dict(TRACKERS[tracker].Settings, values)
+    return settings
+
+
+@dataclass(frozen=True)
+class TrackerSetting:
+    """A setting that one or more trackers have, described once for all user interfaces."""
+
+    default: Any
+    description: str
+    range: tuple[float, float] | None
+    """Both ends included; None for a bool."""
+    trackers: tuple[str, ...]
+    """Names of those that have it."""
+
+
+def all_settings() -> dict[str, TrackerSetting]:
+    """The settings of all trackers by name: a name means the same for each that has it."""
+    found: dict[str, TrackerSetting] = {}
+    for name, tracker in TRACKERS.items():
+        for key, field in vars(tracker.Settings)["__pydantic_fields__"].items():
+            low = next((m.ge for m in field.metadata if hasattr(m, "ge")), None)
+            high = next((m.le for m in field.metadata if hasattr(m, "le")), None)
+            limits = None if low is None or high is None else (low, high)
+            others = found[key].trackers if key in found else ()
+            setting = TrackerSetting(
+                field.default, field.description or "", limits, (*others, name)
+            )
+            if others and replace(setting, trackers=others) != found[key]:
+                raise TypeError(f"setting {key} of tracker {name} differs from that of {others}")
+            found[key] = setting
+    return found
+
+
+def build_tracker(settings: TrackerSettings | None = None) -> Tracker:
+    """The tracker of these settings; by default the one of association embeddings.
+
+    Raises:
+        ConfigError: it needs a package that is missing.
+    """
+    settings = settings or EmbeddingSettings()
+    return TRACKERS[settings.tracker](settings)

@@ -11,6 +11,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
+import numpy as np
+from numpy.typing import NDArray
+
 NANOSECONDS = 1_000_000_000
 NOMINAL = NANOSECONDS // 10
 """Interval between images where the stamps do not give one: tracks end by counting images."""
@@ -44,26 +47,22 @@ class StreamTime:
     interval: int | None = None
     """Mean interval between images [ns]; None = not known yet, all intervals count."""
 
-    def seconds_since(self, earlier: StreamTime) -> float:
-        """Seconds between two images, NaN if unknown."""
-        return (self.ns - earlier.ns) / NANOSECONDS if self.era == earlier.era else math.nan
+    def seconds_since(self, ns: NDArray[np.int64], era: NDArray[np.int64]) -> NDArray[np.float64]:
+        """[K] seconds since earlier images, NaN where unknown."""
+        return np.where(self.era == era, (self.ns - ns) / NANOSECONDS, math.nan)
 
-    def certainty(self, seconds: float) -> float:
-        """0..1, how far a velocity over an interval counts.
+    def certainty(self, seconds: NDArray[np.float64]) -> NDArray[np.float64]:
+        """[K] 0..1, the weight of velocities over intervals.
 
         That over less than half the mean interval may be mostly noise of the stamps.
         """
         if self.interval is None:
-            return 1.0
-        return min(seconds * NANOSECONDS / (self.interval / 2), 1.0)
+            return np.ones(len(seconds))
+        return np.minimum(seconds * NANOSECONDS / (self.interval / 2), 1.0)
 
 
-@dataclass(frozen=True)
-class Mark:
-    """An image with which the clock made a step."""
-
-    image: int
-    stamp: int
+_Mark = tuple[int, int]
+"""Number and stamp of an image with which the clock made a step."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +80,7 @@ class StreamClock:
     interval: int | None = None
     images: int = 0
     """Images so far."""
-    last_step: Mark | None = None
+    last_step: _Mark | None = None
     """Or the first image."""
     standing: int = 0
     """Images since then."""
@@ -91,7 +90,7 @@ class StreamClock:
     """Steps in a row; from `REGULAR` on the stamps are taken as they are."""
     ahead: int = 0
     """By how much the stream time has run ahead of the stamps since the last step [ns]."""
-    marks: tuple[Mark, ...] = ()
+    marks: tuple[_Mark, ...] = ()
     """Steps that the mean interval is taken over."""
     noise: int = 0
     """Largest step back since the stamps were last regular [ns]."""
@@ -128,7 +127,7 @@ class StreamClock:
     def advanced(self, stamp: int) -> StreamClock:
         """The clock of the next image."""
         if self.stamp is None:
-            first = Mark(1, stamp)
+            first = (1, stamp)
             return replace(self, stamp=stamp, ns=stamp, images=1, last_step=first, marks=(first,))
         difference = stamp - self.stamp
         if difference >= SHORTEST or (self.interval and difference * 4 >= self.interval):
@@ -139,7 +138,7 @@ class StreamClock:
         """After an image that the stamps tell from the one before."""
         exact, rest = self.regular >= REGULAR, difference - self.ahead
         is_gap = rest > GAP * (self.interval or NOMINAL) and not self._begins(stamp)
-        mark = Mark(self.images + 1, stamp)
+        mark = (self.images + 1, stamp)
         marks = (*self._marks_before(mark, rest, exact), mark)[-MARKS:]
         interval = self._mean(marks) or self.interval
         return replace(
@@ -148,7 +147,7 @@ class StreamClock:
             ns=self.ns + (difference if exact else rest if is_gap else interval or NOMINAL),
             era=self.era if exact or interval else self.era + 1,
             interval=interval,
-            images=mark.image,
+            images=mark[0],
             last_step=mark,
             standing=0,
             steps=self.steps + 1,
@@ -159,7 +158,7 @@ class StreamClock:
             before_leap=self.stamp if is_gap else None,
         )
 
-    def _marks_before(self, mark: Mark, rest: int, exact: bool) -> tuple[Mark, ...]:
+    def _marks_before(self, mark: _Mark, rest: int, exact: bool) -> tuple[_Mark, ...]:
         """Marks with which a new one gives the mean interval.
 
         None across a change of the rate, or a pause of the clock while images came.
@@ -169,27 +168,27 @@ class StreamClock:
             return ()
         if self.interval is not None and len(self.marks) > 1:
             if exact and rest * GAP < self.interval:
-                return (Mark(self.images, self.stamp),)
+                return ((self.images, self.stamp),)
             if not -2 * self.interval <= rest <= GAP * self.interval:
                 return ()
-        return tuple(m for m in self.marks if m.stamp < mark.stamp)
+        return tuple(m for m in self.marks if m[1] < mark[1])
 
-    def _mean(self, marks: tuple[Mark, ...]) -> int | None:
+    def _mean(self, marks: tuple[_Mark, ...]) -> int | None:
         """Mean interval between images; None if it would be mostly noise, or there is one mark."""
-        first, last = marks[0], marks[-1]
-        span = last.stamp - first.stamp
-        return span // (last.image - first.image) if span > 0 and span >= 3 * self.noise else None
+        (first, start), (last, end) = marks[0], marks[-1]
+        span = end - start
+        return span // (last - first) if span > 0 and span >= 3 * self.noise else None
 
     def _stood(self, stamp: int, difference: int) -> StreamClock:
         """After an image with about the stamp of the one before, or an earlier one."""
         assert self.last_step is not None
         standing = self.standing + 1
-        mean = (stamp - self.last_step.stamp) // standing
+        mean = (stamp - self.last_step[1]) // standing
         if standing >= FROZEN and mean >= FASTEST:
             return self._fast(stamp, mean)
         marks, interval = self.marks, self.interval
         if self.steps < CERTAIN and self.regular >= REGULAR:  # those may not have been images
-            interval, marks = None, tuple(mark for mark in marks if mark.image > 1)[-1:]
+            interval, marks = None, tuple(mark for mark in marks if mark[0] > 1)[-1:]
         passed, returns = interval or NOMINAL, self._is_return(stamp)
         known = interval is not None and standing <= FROZEN
         return replace(
@@ -209,13 +208,13 @@ class StreamClock:
 
     def _fast(self, stamp: int, interval: int) -> StreamClock:
         """After many images with about one stamp that are those of a very fast camera."""
-        mark = Mark(self.images + 1, stamp)
+        mark = (self.images + 1, stamp)
         return StreamClock(
             stamp,
             self.ns + interval,
             self.era,
             interval,
-            mark.image,
+            mark[0],
             last_step=mark,
             steps=CERTAIN,
             marks=(mark,),

@@ -1,28 +1,29 @@
 """The authors' tracker, exactly: which results of the paper's code can be compared with.
 
-`QuasiDenseMatcher` is their QuasiDenseEmbedTracker (knet/video/qdtrack/trackers) with its quirks.
-`QuasiDenseTracker` does what their detector does around it, with the face of `Tracker`. A track
-exists from its first frame on, has one class, and is remembered for a number of frames.
+`QuasiDenseMatcher` is their QuasiDenseEmbedTracker (knet/video/qdtrack/trackers) with its quirks,
+`QuasiDenseTracker` what their detector does around it. A track exists from its first frame on, has
+one class, and is remembered for a number of frames.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
-from itertools import chain
-from typing import Any
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
-from ..config import TrackingConfig
-from .association import bi_softmax, box_overlap
+from ..config_io import settings_class
+from ..geometry import box_overlap
+from ..types import Detections
 from .clock import StreamTime
-from .detections import ThingDetections
-from .history import History, Tracked, visible_rows
+from .tracker import Ids, Tracker, TrackerSettings, number, register
 
-Float = NDArray[np.floating]
-Labels = NDArray[np.integer]
+_Floats = NDArray[np.floating]
+_Labels = NDArray[np.integer]
+_Memory = tuple[_Labels, _Floats]
+"""Classes [M] and embeddings [M, E]."""
 
 NO_ID = -1
 """Id of a detection without a track; it may be a backdrop in the next frame."""
@@ -30,85 +31,97 @@ DUPLICATE = -2
 """Id of an uncertain detection that looks like a track; it is ignored."""
 
 
-@dataclass(frozen=True)
-class QuasiDenseConstants:
-    """The authors' settings for KITTI-STEP. Scores are class scores, 0..1."""
+@settings_class
+class QuasiDenseSettings(TrackerSettings):
+    """Defaults are the authors' for KITTI-STEP. Scores are class scores, 0..1."""
 
-    init_score: float = 0.35
-    """A detection without a match starts a track above this score."""
-    object_score: float = 0.3
-    """A detection continues a track above this score; below it, less overlap is accepted."""
-    match_score: float = 0.5
-    """Bi-softmax above which a detection and a track are the same."""
-    memory_frames: int = 5
-    """A track last seen this many frames ago is forgotten."""
-    backdrop_frames: int = 1
-    """Detections without a track are remembered for this many frames."""
-    momentum: float = 0.8
-    """Weight of the new embedding in the memory of a track."""
-    nms_confidence: float = 0.5
-    """Bi-softmax above which an uncertain detection is a duplicate of a track."""
-    nms_backdrop_overlap: float = 0.3
-    """Box overlap with a better detection above which an uncertain one, or a backdrop, is out."""
-    nms_class_overlap: float = 0.7
-    """Box overlap with a better detection above which any detection is out."""
-
-
-@dataclass
-class Remembered:
-    """A track or a backdrop in memory."""
-
-    label: int
-    embedding: Float
-    """[E]"""
-    last_frame: int
+    tracker: ClassVar[str] = "quasi_dense"
+    positional_ids: Annotated[
+        bool,
+        Field(
+            description="Give ids to the wrong segments after a duplicate, as the authors' code."
+        ),
+    ] = False
+    init_score: Annotated[
+        float, number(0, 1, "An unmatched detection starts a track above this score.")
+    ] = 0.35
+    object_score: Annotated[
+        float,
+        number(
+            0, 1, "A detection continues a track above this score; below, less overlap is allowed."
+        ),
+    ] = 0.3
+    match_score: Annotated[
+        float, number(0, 1, "Bi-softmax above which a detection continues a track.")
+    ] = 0.5
+    memory_frames: Annotated[
+        int,
+        number(1, 1000, "Frames without pixels after which a track ends."),
+    ] = 5
+    backdrop_frames: Annotated[
+        int,
+        number(0, 1000, "Frames for which detections without a track are kept."),
+    ] = 1
+    momentum: Annotated[
+        float, number(0, 1, "Weight of the new embedding in the memory of a track.")
+    ] = 0.8
+    nms_confidence: Annotated[
+        float,
+        number(0, 1, "Bi-softmax above which an uncertain detection is a duplicate."),
+    ] = 0.5
+    nms_backdrop_overlap: Annotated[
+        float,
+        number(0, 1, "Box overlap above which an uncertain detection yields to a better."),
+    ] = 0.3
+    nms_class_overlap: Annotated[
+        float, number(0, 1, "Box overlap above which any detection yields to a better one.")
+    ] = 0.7
 
 
 class QuasiDenseMatcher:
     """Ids by the bi-softmax of embeddings, among detections and memory of one class.
 
     Backdrops, the last detections without a track, take part in the bi-softmax: a detection that
-    is most alike to a backdrop continues no track.
+    is most similar to a backdrop continues no track.
     """
 
-    def __init__(self, constants: QuasiDenseConstants | None = None) -> None:
-        self.constants = constants or QuasiDenseConstants()
+    def __init__(self, settings: QuasiDenseSettings | None = None) -> None:
+        self.settings = settings or QuasiDenseSettings()
         self.ids_given = 0
         """The next new id; counts on over a reset."""
-        self._tracks: dict[int, Remembered] = {}
-        self._backdrops: deque[list[Remembered]] = deque(maxlen=self.constants.backdrop_frames)
+        self.reset()
 
-    @property
-    def memory_ids(self) -> tuple[int, ...]:
-        """Ids of the tracks in memory, in the order of their birth."""
-        return tuple(self._tracks)
+    def reset(self) -> None:
+        """Forget all tracks and backdrops."""
+        self.memory_ids: Ids = np.zeros(0, np.int64)
+        """[M] ids of the tracks in memory, in the order of their birth."""
+        self._tracks: _Memory | None = None
+        self._last_frames: Ids = np.zeros(0, np.int64)
+        self._backdrops: deque[_Memory] = deque(maxlen=self.settings.backdrop_frames)
 
     @property
     def backdrop_count(self) -> int:
         """Backdrops in memory."""
-        return sum(map(len, self._backdrops))
-
-    def reset(self) -> None:
-        """Forget all tracks and backdrops."""
-        self._tracks = {}
-        self._backdrops.clear()
+        return sum(len(classes) for classes, _ in self._backdrops)
 
     def state(self) -> dict[str, Any]:
-        """All that is remembered, for `restore`; not to be changed."""
+        """Everything that the next frames depend on, as plain values; not to be changed."""
         return {
             "ids_given": self.ids_given,
+            "memory_ids": self.memory_ids,
             "tracks": self._tracks,
+            "last_frames": self._last_frames,
             "backdrops": list(self._backdrops),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on where another matcher was."""
-        self.ids_given, self._tracks = state["ids_given"], state["tracks"]
-        self._backdrops.clear()
-        self._backdrops.extend(state["backdrops"])
+        """Continue from the state of another matcher."""
+        self.ids_given, self.memory_ids = state["ids_given"], state["memory_ids"]
+        self._tracks, self._last_frames = state["tracks"], state["last_frames"]
+        self._backdrops = deque(state["backdrops"], maxlen=self.settings.backdrop_frames)
 
     def match(
-        self, bboxes: Float, labels: Labels, embeddings: Float, frame: int
+        self, bboxes: _Floats, labels: _Labels, embeddings: _Floats, frame: int
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Ids of the N detections of one frame.
 
@@ -126,68 +139,78 @@ class QuasiDenseMatcher:
         kept = self._suppress(bboxes)
         bboxes, labels, embeddings = bboxes[kept], labels[kept], embeddings[kept]
         ids = self._continue(bboxes[:, 4], labels, embeddings)
-        new = (ids == NO_ID) & (bboxes[:, 4] > self.constants.init_score)
+        new = (ids == NO_ID) & (bboxes[:, 4] > self.settings.init_score)
         ids[new] = self.ids_given + np.arange(new.sum())
         self.ids_given += int(new.sum())
-        backdrops = (ids == NO_ID) & ~_overlaps_better(bboxes, self.constants.nms_backdrop_overlap)
+        backdrops = (ids == NO_ID) & ~_overlaps_better(bboxes, self.settings.nms_backdrop_overlap)
         self._remember_tracks(ids, labels, embeddings, frame)
-        self._backdrops.appendleft(_remembered(labels[backdrops], embeddings[backdrops], frame))
+        self._backdrops.appendleft((labels[backdrops], embeddings[backdrops]))
         return kept, ids
 
-    def _suppress(self, bboxes: Float) -> NDArray[np.int64]:
+    def _suppress(self, bboxes: _Floats) -> NDArray[np.int64]:
         """Detections that overlap no better one too much, by descending score.
 
         As the authors do it, a detection also yields to one that itself is out.
         """
-        constants = self.constants
+        settings = self.settings
         order = np.argsort(-bboxes[:, 4], kind="stable")
         limits = np.where(
-            bboxes[order, 4] < constants.object_score,
-            constants.nms_backdrop_overlap,
-            constants.nms_class_overlap,
+            bboxes[order, 4] < settings.object_score,
+            settings.nms_backdrop_overlap,
+            settings.nms_class_overlap,
         )
         return order[~_overlaps_better(bboxes[order], limits[:, None])]
 
-    def _continue(self, scores: Float, labels: Labels, embeddings: Float) -> NDArray[np.int64]:
+    def _continue(self, scores: _Floats, labels: _Labels, embeddings: _Floats) -> Ids:
         """[K] ids of the tracks that detections, by descending score, continue or duplicate."""
         ids = np.full(len(scores), NO_ID, np.int64)
-        if not self._tracks or not len(scores):
+        if self._tracks is None or not len(self.memory_ids) or not len(scores):
             return ids
-        memory_ids = [*self._tracks, *[NO_ID] * self.backdrop_count]
-        alike = self._alike(labels, embeddings)
-        certain = scores > self.constants.object_score
+        memory_ids = [*self.memory_ids.tolist(), *[NO_ID] * self.backdrop_count]
+        similarity = self._similarity(self._tracks, labels, embeddings)
+        certain = scores > self.settings.object_score
         for i in range(len(ids)):
-            j = int(alike[i].argmax())
-            if alike[i, j] <= self.constants.match_score or memory_ids[j] == NO_ID:
+            j = int(similarity[i].argmax())
+            if similarity[i, j] <= self.settings.match_score or memory_ids[j] == NO_ID:
                 continue
             if certain[i]:
                 ids[i] = memory_ids[j]
-                alike[:, j] = 0
-            elif alike[i, j] > self.constants.nms_confidence:
+                similarity[:, j] = 0
+            elif similarity[i, j] > self.settings.nms_confidence:
                 ids[i] = DUPLICATE
         return ids
 
-    def _alike(self, labels: Labels, embeddings: Float) -> Float:
+    def _similarity(self, tracks: _Memory, labels: _Labels, embeddings: _Floats) -> _Floats:
         """[K, M] bi-softmax of the detections and the memory: tracks, then backdrops."""
-        memory = [*self._tracks.values(), *chain(*self._backdrops)]
-        alike = bi_softmax(embeddings @ np.stack([m.embedding for m in memory]).T)
-        return alike * (labels[:, None] == np.array([m.label for m in memory]))
+        classes, vectors = (
+            np.concatenate(parts) for parts in zip(tracks, *self._backdrops, strict=True)
+        )
+        return bi_softmax(embeddings @ vectors.T) * (labels[:, None] == classes)
 
-    def _remember_tracks(
-        self, ids: NDArray[np.int64], labels: Labels, embeddings: Float, frame: int
-    ) -> None:
-        """Take the detections with an id into memory, and forget the tracks not seen for long."""
-        new = self.constants.momentum
-        for id_, seen in zip(ids.tolist(), _remembered(labels, embeddings, frame), strict=True):
-            if id_ in self._tracks:
-                seen.embedding = (1 - new) * self._tracks[id_].embedding + new * seen.embedding
-            if id_ >= 0:
-                self._tracks[id_] = seen
-        oldest = frame - self.constants.memory_frames
-        self._tracks = {i: t for i, t in self._tracks.items() if t.last_frame > oldest}
+    def _remember_tracks(self, ids: Ids, labels: _Labels, embeddings: _Floats, frame: int) -> None:
+        """Store the detections with an id, and forget the tracks not seen for long."""
+        seen = np.flatnonzero(ids >= 0)
+        ids, labels, embeddings = ids[seen], labels[seen], embeddings[seen]
+        known = np.isin(ids, self.memory_ids)
+        classes, vectors = self._tracks or (labels[:0], embeddings[:0])
+        at = np.searchsorted(self.memory_ids, ids[known])
+        new = self.settings.momentum
+        vectors, last = vectors.copy(), self._last_frames.copy()
+        vectors[at] = (1 - new) * vectors[at] + new * embeddings[known]
+        last[at] = frame
+        started = ~known
+        memory_ids = np.concatenate([self.memory_ids, ids[started]])
+        last = np.concatenate([last, np.full(started.sum(), frame)])
+        kept = last > frame - self.settings.memory_frames
+        self.memory_ids, self._last_frames = memory_ids[kept], last[kept]
+        self._tracks = (
+            np.concatenate([classes, labels[started]])[kept],
+            np.concatenate([vectors, embeddings[started]])[kept],
+        )
 
 
-class QuasiDenseTracker:
+@register(QuasiDenseSettings)
+class QuasiDenseTracker(Tracker[QuasiDenseSettings]):
     """Gives each thing segment of a stream of frames the id that the authors' code gives it.
 
     Track ids are theirs + 1, and go on counting over a reset, where theirs start again. As in
@@ -195,100 +218,72 @@ class QuasiDenseTracker:
     too old by then is forgotten in the next frame with a thing, after that was matched.
     """
 
-    def __init__(self, config: TrackingConfig | None = None, first_epoch: int = 0) -> None:
-        self.config = config or TrackingConfig(association="quasi_dense")
-        self.epoch = first_epoch
-        """Counts the resets."""
-        self._matcher = QuasiDenseMatcher()
+    def __init__(self, settings: QuasiDenseSettings | None = None) -> None:
+        super().__init__(settings)
+        self._matcher = QuasiDenseMatcher(self.settings)
         self._frame = 0
-        self._histories: dict[int, History] = {}
 
-    def reset(self) -> None:
-        """Forget all tracks; ids go on counting."""
-        self._matcher.reset()
-        self._histories = {}
-        self.epoch += 1
-
-    def state(self) -> dict[str, Any]:
-        """All that is remembered, for `restore`; not to be changed."""
-        return {
-            "epoch": self.epoch,
-            "frame": self._frame,
-            "histories": self._histories,
-            "matcher": self._matcher.state(),
-        }
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """Go on where another tracker was."""
-        self.epoch, self._frame = state["epoch"], state["frame"]
-        self._histories = state["histories"]
-        self._matcher.restore(state["matcher"])
-
-    def update(
-        self,
-        detections: ThingDetections,
-        stamp: int,
-        first_label: int = 1,
-        time: StreamTime | None = None,
-    ) -> Tracked:
-        """Match the segments of one frame with the tracks, start new ones and end old ones.
-
-        Args:
-            detections: the thing segments of the frame.
-            stamp: nanoseconds; what the tracks tell as first_seen and last_seen.
-            first_label: label of the first visible row.
-            time: for velocities; None = the stamps are exact and never go back.
-        """
-        now = time or StreamTime(stamp)
-        segments = detections.segments()
-        for history in self._histories.values():
-            history.visible = False
-        owners = {i: self._history(id_, stamp) for i, id_ in self._match(detections)}
-        for i, history in owners.items():
-            history.see(segments[i], stamp, now)
-        ended = self._end()
-        return Tracked(
-            *visible_rows(segments, owners, stamp, first_label),
-            coasted=tuple(h.row(label=0) for h in self._histories.values() if not h.visible),
-            born=tuple(h.id for h in owners.values() if h.age == 1),
-            ended=ended,
-        )
-
-    def _match(self, detections: ThingDetections) -> list[tuple[int, int]]:
-        """Pairs of a detection and its track id, by descending score."""
+    def assign(self, detections: Detections, now: StreamTime) -> Ids:
+        """See `Tracker.assign`."""
         self._frame += 1
+        self._matcher.settings = self.settings
+        assigned = np.zeros(len(detections), np.int64)
         if not len(detections):
-            return []
+            return assigned
         scores = detections.scores.astype(np.float32)
-        bboxes = np.column_stack([detections.corners.astype(np.float32), scores])
+        bboxes = np.column_stack([_corners(detections).astype(np.float32), scores])
         kept, ids = self._matcher.match(
             bboxes, detections.class_ids, detections.embeddings, self._frame
         )
-        if self.config.positional_ids:
+        if self.settings.positional_ids:
             # the authors write the ids of the kept detections on the masks of all, in order
             kept = np.argsort(-scores, kind="stable")[: len(ids)]
-        with_id = ids >= 0
-        return list(zip(kept[with_id].tolist(), (ids[with_id] + 1).tolist(), strict=True))
+        assigned[kept] = np.maximum(ids + 1, 0)
+        return assigned
 
-    def _history(self, track_id: int, stamp: int) -> History:
-        return self._histories.setdefault(track_id, History(track_id, first_seen=stamp))
+    def alive(self, now: StreamTime) -> NDArray[np.bool_]:
+        """[M] which tracks the matcher remembers."""
+        return np.isin(self.tracks["row"]["track_id"], self._matcher.memory_ids + 1)
 
-    def _end(self) -> tuple[int, ...]:
-        """Drop the tracks that the matcher has forgotten; their ids."""
-        alive = {id_ + 1 for id_ in self._matcher.memory_ids}
-        ended = tuple(i for i in self._histories if i not in alive)
-        self._histories = {i: h for i, h in self._histories.items() if i in alive}
-        return ended
+    def reset(self) -> None:
+        """Forget all tracks; ids go on counting."""
+        super().reset()
+        self._matcher.reset()
+
+    def state(self) -> dict[str, Any]:
+        """See `Tracker.state`."""
+        return {**super().state(), "frame": self._frame, "matcher": self._matcher.state()}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """See `Tracker.restore`."""
+        super().restore(state)
+        self._frame = state["frame"]
+        self._matcher.restore(state["matcher"])
 
 
-def _overlaps_better(bboxes: Float, limit: float | Float) -> NDArray[np.bool_]:
+def bi_softmax(logits: _Floats) -> _Floats:
+    """Mean of the softmax over the columns and over the rows of [N, M] dot products, each 0..1."""
+    if not logits.size:
+        return np.zeros(logits.shape)
+    return (_softmax(logits, axis=1) + _softmax(logits, axis=0)) / 2
+
+
+def _softmax(logits: _Floats, axis: int) -> _Floats:
+    powers = np.exp(logits - logits.max(axis=axis, keepdims=True))
+    return powers / powers.sum(axis=axis, keepdims=True)
+
+
+def _corners(detections: Detections) -> NDArray[np.floating | np.integer]:
+    """[N, 4] x0, y0, x1, y1, the first and last pixel: `boxes`, or those of the regions."""
+    if detections.boxes is not None:
+        return detections.boxes
+    upper_left, size = detections.regions.boxes[:, :2], detections.regions.boxes[:, 2:]
+    return np.concatenate([upper_left, upper_left + size - 1], axis=1)
+
+
+def _overlaps_better(bboxes: _Floats, limit: float | _Floats) -> NDArray[np.bool_]:
     """[N] whether a box, of those by descending score, overlaps one before it over `limit`."""
     # in 64 bits, because a limit such as 0.3 in 32 bits is not 0.3
     size = bboxes[:, 2:4] - bboxes[:, :2]
     boxes = np.concatenate([bboxes[:, :2], size], axis=1).astype(np.float64)
     return np.any(np.tril(box_overlap(boxes, boxes), k=-1) > limit, axis=1)
-
-
-def _remembered(labels: Labels, embeddings: Float, frame: int) -> list[Remembered]:
-    rows = zip(labels.tolist(), embeddings, strict=True)
-    return [Remembered(label, embedding, frame) for label, embedding in rows]

@@ -1,199 +1,252 @@
-"""The life of an id: the only place where a kernel slot becomes a track.
+"""What all trackers share: settings, the table of living tracks, and a name in `TRACKERS`.
 
-A segment that matches no track starts a tentative one, which is confirmed after a few frames. A
-track without pixels coasts: it keeps its embedding, so the object is known again when it returns
-from behind another, until the track ends by age. Ids count up and are never given twice.
+A tracker is a subclass of `Tracker` with settings of its own, in a module of this package:
 
-An `Association` (strategy.py) tells which segment is like which track: ours by embeddings, as in
-the paper. Three additions to the paper:
-- Confirmed tracks outrank tentative ones, and overlap with the place where a track should be now
-  outranks a little similarity. Two halves of one object, or two identical cars, look the same in
-  each frame: without this they would swap ids at random. And what is small and out of sight
-  must come back near that place (`EmbeddingAssociation`): else it passes its id on to a look-alike
-  across the street.
-- The class is a vote over the life of the track, not part of its identity: a confirmed track also
-  takes a segment of another thing class if it is alike, overlaps its place and nothing of its own
-  class was left. So a rider who is a person in one frame and a cyclist in the next keeps one id.
-- The memory is the life of a track in seconds; the authors count frames.
+    @settings_class
+    class NearestSettings(TrackerSettings):
+        tracker: ClassVar[str] = "nearest"
+        reach: Annotated[float, number(0, 1000, "Pixels that an object may move.")] = 50.0
+
+    @register(NearestSettings)
+    class NearestTracker(Tracker): ...
+
+Its name is then a value of the node parameter and of the option `tracker`, and its settings are
+parameters of the node.
 """
 
 from __future__ import annotations
 
-from collections.abc import Container
-from dataclasses import dataclass, field
-from typing import Any
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Generic, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
-from ..config import TrackingConfig
-from .association import box_overlap, match_greedily
+from ..config_io import settings_class
+from ..types import TRACK_DTYPE, Detections, TrackState, rows_without_track
 from .clock import StreamTime
-from .detections import Segment, ThingDetections
-from .history import History, Tracked, visible_rows
-from .strategy import Association, EmbeddingAssociation, Expected
 
-CONFIRMED_BONUS = 0.2
-"""How much less alike a confirmed track may be than a tentative one and still go first."""
-VOTE_DECAY = 0.9
-"""Weight of the older votes for the class of a track, per frame."""
+Ids = NDArray[np.int64]
+
+VELOCITY_MOMENTUM = 0.5
+"""Weight of the newest displacement in the velocity of a track."""
+_MEMORY = np.dtype(
+    [
+        ("row", TRACK_DTYPE),  # as when last seen
+        *(("seen_ns", np.int64), ("era", np.int64)),  # stream time of `last_seen`
+        *(("score_sum", np.float64), ("confirmed", np.bool_), ("visible", np.bool_)),
+    ]
+)
 
 
-class Tracker:
-    """Gives each thing segment of a stream of frames its track id.
+def number(low: float, high: float, description: str) -> Any:
+    """The annotation of a numeric setting: its range, both ends included, and its meaning."""
+    return Field(ge=low, le=high, description=description)
+
+
+@settings_class
+class TrackerSettings:
+    """Settings that all trackers have. Times are in seconds, valid at any frame rate."""
+
+    tracker: ClassVar[str]
+    """Name of the tracker that they are of."""
+    reset_gap_s: Annotated[
+        float, number(0, 3600, "Seconds between two stamps above which the tracker is reset.")
+    ] = 5.0
+
+
+S = TypeVar("S", bound=TrackerSettings)
+
+
+@dataclass(frozen=True)
+class TrackUpdate:
+    """What a tracker returns for the N detections of one frame."""
+
+    rows: NDArray[np.void]
+    """[N] of `TRACK_DTYPE`, row i for detection i; track id 0 = no track: too uncertain to start
+    one, or (quasi-dense) a duplicate. Labels are not set yet."""
+    coasted: NDArray[np.void]
+    """Confirmed tracks without pixels in this frame, by id."""
+    born: tuple[int, ...]
+    """Ids first given in this frame."""
+    ended: tuple[int, ...]
+    """Ids of tracks that ended with this frame."""
+
+
+class Tracker(ABC, Generic[S]):
+    """Assigns a track id to each thing of a stream of frames.
+
+    Subclasses decide which detection gets which id, and when a track ends.
 
     Args:
-        config: settings; `config.association` is not read here but by `build_tracker`.
-        first_epoch: number of the first epoch.
-        association: which segment is like which track; by embeddings if None.
+        settings: settings; the defaults if None.
     """
 
-    def __init__(
-        self,
-        config: TrackingConfig | None = None,
-        first_epoch: int = 0,
-        association: Association | None = None,
-    ) -> None:
-        self._association = association or EmbeddingAssociation()
-        self.config = config or TrackingConfig()
-        self.epoch = first_epoch
-        """Counts the resets."""
-        self._memory: list[Memory] = []
-        self._next_id = 1
+    Settings: ClassVar[type[TrackerSettings]]
 
-    @property
-    def config(self) -> TrackingConfig:
-        """Settings; new ones hold from the next frame on."""
-        return self._association.config
+    def __init__(self, settings: S | None = None) -> None:
+        self.settings: S = settings or cast(S, self.Settings())
+        """New ones are used from the next frame on."""
+        self.tracks: NDArray[np.void] = np.zeros(0, _MEMORY)
+        """Living tracks by ascending id."""
 
-    @config.setter
-    def config(self, config: TrackingConfig) -> None:
-        self._association.config = config
+    @abstractmethod
+    def assign(self, detections: Detections, now: StreamTime) -> Ids:
+        """[N] ids of the detections: of a living track, or new and above all before; or 0."""
+
+    def remember(self, detections: Detections, ids: Ids) -> None:
+        """Store what the next frame is compared with, after `assign`."""
+
+    def classes(self, seen: NDArray[np.void]) -> NDArray[np.int64]:
+        """[K] classes of tracks whose newest segments are `seen` [K], of `TRACK_DTYPE`."""
+        return seen["class_id"]
+
+    def confirmed(self, ages: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """[K] whether tracks are confirmed that have had pixels in so many frames."""
+        return ages > 0
+
+    @abstractmethod
+    def alive(self, now: StreamTime) -> NDArray[np.bool_]:
+        """[M] which of `tracks` have not ended."""
+
+    def forget(self, ids: tuple[int, ...]) -> None:
+        """Drop what is stored of tracks that have ended."""
 
     def reset(self) -> None:
         """Forget all tracks; ids go on counting."""
-        self._memory = []
-        self._association.reset()
-        self.epoch += 1
+        self.tracks = np.zeros(0, _MEMORY)
 
     def state(self) -> dict[str, Any]:
-        """All that is remembered, for `restore`; not to be changed."""
-        return {
-            "epoch": self.epoch,
-            "next_id": self._next_id,
-            "memory": self._memory,
-            "association": self._association.state(),
-        }
+        """Everything that the next frames depend on, as plain values; not to be changed."""
+        return {"tracks": self.tracks}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on where another tracker with the same association was."""
-        self.epoch, self._next_id = state["epoch"], state["next_id"]
-        self._memory = state["memory"]
-        self._association.restore(state["association"])
+        """Continue from the state of another tracker of this class."""
+        self.tracks = state["tracks"]
 
     def update(
-        self,
-        detections: ThingDetections,
-        stamp: int,
-        first_label: int = 1,
-        time: StreamTime | None = None,
-    ) -> Tracked:
-        """Match the segments of one frame with the tracks, start new ones and end old ones.
+        self, detections: Detections, stamp: int, time: StreamTime | None = None
+    ) -> TrackUpdate:
+        """Match the detections of one frame with the tracks, start new ones and end old ones.
 
         Args:
-            detections: the thing segments of the frame.
-            stamp: nanoseconds; what the tracks tell as first_seen and last_seen.
-            first_label: label of the first visible row.
+            detections: the things of the frame.
+            stamp: nanoseconds, for first_seen and last_seen of the rows.
             time: for all differences; None = the stamps are exact and never go back.
 
         Raises:
-            ConfigError: the engine does not give what the association compares.
+            ConfigError: the engine does not return what the tracker compares.
         """
         now = time or StreamTime(stamp)
-        self._association.observe(detections)
-        known = [m for m in self._memory if self._lives(m, now)]
-        owners = {i: known[j] for i, j in self._match(detections, known, now)}
-        for memory in self._memory:
-            memory.visible = False
-        owners |= {i: self._start(stamp) for i in self._births(detections, owners)}
-        segments = detections.segments()
-        for i, memory in owners.items():
-            self._association.remember(memory.id, detections, i)
-            self._see(memory, segments[i], stamp, now)
-        ended = tuple(m.id for m in self._memory if not self._lives(m, now))
-        self._memory = [m for m in self._memory if self._lives(m, now)]
-        self._association.forget(ended)
-        return Tracked(
-            *visible_rows(segments, owners, stamp, first_label),
-            coasted=tuple(m.row(label=0) for m in self._memory if m.confirmed and not m.visible),
-            born=tuple(m.id for m in owners.values() if m.age == 1),
-            ended=ended,
+        ids = self.assign(detections, now)
+        matched = np.flatnonzero(ids)
+        born = self._start(ids[matched], stamp)
+        rows = rows_without_track(
+            detections.class_ids, detections.scores, detections.regions, stamp, is_thing=True
         )
+        self.tracks["visible"] = False
+        rows[matched] = self._see(ids[matched], rows[matched], now)
+        self.remember(detections, ids)
+        alive = self.alive(now)
+        ended = tuple(self.tracks["row"]["track_id"][~alive].tolist())
+        self.tracks = self.tracks[alive]
+        self.forget(ended)
+        return TrackUpdate(rows, self._coasted(), born, ended)
 
-    def _lives(self, memory: Memory, now: StreamTime) -> bool:
-        """A track lives while it has pixels, or had some not too long ago.
+    def _start(self, ids: Ids, stamp: int) -> tuple[int, ...]:
+        """Add rows for the ids that have none; returns these ids."""
+        new = np.sort(ids[~np.isin(ids, self.tracks["row"]["track_id"])])
+        started = np.zeros(len(new), _MEMORY)
+        started["row"]["track_id"], started["row"]["first_seen"] = new, stamp
+        started["row"]["velocity"] = math.nan
+        # always another array: a suspended stream may still refer to the one before
+        self.tracks = np.concatenate([self.tracks, started])
+        return tuple(new.tolist())
 
-        Without the first, a camera slower than the time limit would lose every track.
-        """
-        config = self.config
-        limit = config.max_coast_s if memory.confirmed else config.max_tentative_coast_s
-        return memory.visible or now.ns - memory.seen_at.ns <= round(limit * 1e9)
+    def _see(self, ids: Ids, seen: NDArray[np.void], now: StreamTime) -> NDArray[np.void]:
+        """Update the tracks `ids` [K] with the rows of their segments; returns their new rows."""
+        at = np.searchsorted(self.tracks["row"]["track_id"], ids)
+        tracks = self.tracks[at]
+        old = tracks["row"]
+        seen["track_id"], seen["first_seen"] = ids, old["first_seen"]
+        seen["velocity"] = _velocities(tracks, seen["centroid"], now)
+        seen["age"] += old["age"]
+        tracks["score_sum"] += seen["score"]
+        seen["track_score"] = tracks["score_sum"] / seen["age"]
+        seen["class_id"] = self.classes(seen)
+        tracks["confirmed"] |= self.confirmed(seen["age"])
+        seen["state"] = np.where(
+            tracks["confirmed"], int(TrackState.CONFIRMED), int(TrackState.TENTATIVE)
+        )
+        tracks["row"], tracks["visible"] = seen, True
+        tracks["seen_ns"], tracks["era"] = now.ns, now.era
+        self.tracks[at] = tracks
+        return seen
 
-    def _match(
-        self, detections: ThingDetections, known: list[Memory], now: StreamTime
-    ) -> list[tuple[int, int]]:
-        if not known or not len(detections):
-            return []
-        boxes = _boxes_at(known, now)
-        overlap = box_overlap(detections.regions.boxes, boxes)
-        visible = np.array([m.visible for m in known])
-        expected = Expected([m.id for m in known], boxes, overlap, visible)
-        rank, alike = self._association.compare(detections, expected)
-        confirmed = np.array([m.confirmed for m in known])
-        same_class = detections.class_ids[:, None] == np.array([m.class_id for m in known])
-        moved_class = confirmed & (overlap > 0)
-        rank = rank + CONFIRMED_BONUS * confirmed
-        # a pair of two classes comes after every pair of one class: those rank 0 or higher
-        rank = np.where(same_class, rank, rank - 10.0)
-        return match_greedily(rank, alike & (same_class | moved_class), detections.scores)
-
-    def _births(self, detections: ThingDetections, owners: Container[int]) -> list[int]:
-        """Detections that start a track, the most certain first."""
-        order = np.argsort(-detections.scores, kind="stable").tolist()
-        return [
-            i for i in order if i not in owners and detections.scores[i] >= self.config.birth_score
-        ]
-
-    def _start(self, stamp: int) -> Memory:
-        memory = Memory(self._next_id, first_seen=stamp)
-        self._next_id += 1
-        self._memory.append(memory)
-        return memory
-
-    def _see(self, memory: Memory, segment: Segment, stamp: int, now: StreamTime) -> None:
-        """Take a segment into the track."""
-        memory.votes = {c: v * VOTE_DECAY for c, v in memory.votes.items()}
-        memory.votes[segment.class_id] = memory.votes.get(segment.class_id, 0.0) + segment.score
-        memory.see(segment, stamp, now)
-        memory.confirmed = memory.confirmed or memory.age >= self.config.confirm_frames
+    def _coasted(self) -> NDArray[np.void]:
+        hidden = self.tracks["confirmed"] & ~self.tracks["visible"]
+        rows = self.tracks["row"][hidden]
+        rows["state"], rows["area"] = TrackState.COASTED, 0
+        return rows
 
 
-@dataclass
-class Memory(History):
-    """The history of a track, and the votes for its class."""
+class NoTracker(Tracker[TrackerSettings]):
+    """In place of a tracker for a model without thing classes: task semantic."""
 
-    votes: dict[int, float] = field(default_factory=dict)
-    confirmed: bool = False
+    def assign(self, detections: Detections, now: StreamTime) -> Ids:
+        """ValueError if there is a thing."""
+        raise ValueError(f"expected no things of a model without thing classes, got {detections}")
 
-    @property
-    def class_id(self) -> int:
-        """The class with the most votes."""
-        return max(self.votes, key=self.votes.__getitem__)
+    def alive(self, now: StreamTime) -> NDArray[np.bool_]:
+        """There are no tracks."""
+        return np.zeros(0, np.bool_)
+
+    def update(
+        self, detections: Detections, stamp: int, time: StreamTime | None = None
+    ) -> TrackUpdate:
+        """No tracks."""
+        if len(detections):
+            return super().update(detections, stamp, time)
+        return TrackUpdate(np.zeros(0, TRACK_DTYPE), np.zeros(0, TRACK_DTYPE), (), ())
 
 
-def _boxes_at(known: list[Memory], now: StreamTime) -> NDArray[np.float64]:
-    """[M, 4] where the boxes should be now, if the motion went on."""
-    boxes = np.array([m.segment.box for m in known], np.float64)
-    seconds = np.array([(now.ns - m.seen_at.ns) * 1e-9 for m in known])
-    boxes[:, :2] += np.nan_to_num([m.velocity for m in known]) * seconds[:, None]
-    return boxes
+TRACKERS: dict[str, type[Tracker]] = {}
+"""All trackers by name."""
+T = TypeVar("T", bound=type[Tracker])
+
+
+def register(settings: type[TrackerSettings]) -> Callable[[T], T]:
+    """Class decorator: the tracker that has these settings, under their name."""
+
+    def add(tracker: T) -> T:
+        tracker.Settings = settings
+        TRACKERS[settings.tracker] = tracker
+        return tracker
+
+    return add
+
+
+def _velocities(
+    tracks: NDArray[np.void], centroids: NDArray[np.float64], now: StreamTime
+) -> NDArray[np.float64]:
+    """[K, 2] pixels per second, smoothed; NaN until a track was seen at two times.
+
+    Args:
+        tracks: [K] as they were when last seen, of `_MEMORY`.
+        centroids: [K, 2] where they are now.
+        now: time of this frame.
+    """
+    old = tracks["row"]["velocity"]
+    seconds = now.seconds_since(tracks["seen_ns"], tracks["era"])
+    seconds[tracks["row"]["age"] == 0] = math.nan
+    weight = VELOCITY_MOMENTUM * now.certainty(seconds)[:, None]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        newest = (centroids - tracks["row"]["centroid"]) / seconds[:, None]
+    first = np.where(weight == VELOCITY_MOMENTUM, newest, math.nan)
+    mixed = np.where(np.isnan(old), first, weight * newest + (1 - weight) * old)
+    # images of one time keep the velocity; where no time could be measured it is unknown
+    return np.where((seconds <= 0)[:, None], old, mixed)

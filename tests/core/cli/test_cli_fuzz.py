@@ -40,7 +40,7 @@ WORDS = [
     *("9" * 12, "street_lite0", "kitti_step_r50", "\u202e", "a b", "-", "--", "cpu", "cuda:99"),
 ]
 COMMANDS = {
-    "track": (1, "--out --max-frames --model --backend --threads --association --json"),
+    "track": (1, "--out --max-frames --model --backend --threads --tracker --tracking --json"),
     "replay": (
         1,
         "--out --glob --topics --start --duration --every --outputs --rle "
@@ -72,7 +72,8 @@ FLAGS = {
 LIKELY = {  # what the parser may take, to get behind it
     "--backend": ["auto", "torch", "onnxruntime-cpu", "tensorrt"],
     "--threads": ["1"],
-    "--association": ["iou", "raw"],
+    "--tracker": ["iou", "raw"],
+    "--tracking": ["birth_score=0.5", "reset_gap_s=no", "=", "a"],
     "--trackers": ["iou", "iou,raw"],
     "--start": ["0", "0.2", "99", "1e9"],
     "--duration": ["0", "0.2", "1e9"],

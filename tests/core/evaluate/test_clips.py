@@ -8,7 +8,6 @@ from street_fixtures import HEIGHT, WIDTH, Oracle, street_table, write_camvid, w
 
 from synthetic_street import SyntheticStreet
 from video_knet_core.cli import main
-from video_knet_core.config import TrackingConfig
 from video_knet_core.data.camvid import camvid_clip
 from video_knet_core.engine.base import ModelError, ModelInfo
 from video_knet_core.evaluate.clips import (
@@ -23,9 +22,10 @@ from video_knet_core.evaluate.clips import (
 from video_knet_core.metrics.vpq import MeanVideoPanopticQuality
 from video_knet_core.metrics.vss import VideoSemanticConsistency
 from video_knet_core.predictor import VideoPredictor
+from video_knet_core.tracking import tracker_settings
 from video_knet_core.types import Detections
 
-TRACKINGS = {name: TrackingConfig(association=name) for name in ("embedding", "quasi_dense")}
+TRACKINGS = {name: tracker_settings(name) for name in ("embedding", "quasi_dense")}
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def pasted(data_root):
 
 def on_street(engine, frames):
     clips = synthetic_streets(1)
-    return evaluate_clips(engine, clips, frames, {"": TrackingConfig()})[""]
+    return evaluate_clips(engine, clips, frames, {"": tracker_settings()})[""]
 
 
 def test_a_perfect_engine_scores_1(street):
@@ -185,7 +185,7 @@ def test_the_command_prints_one_tracker(run, pasted):
     ],
 )
 def test_the_command_compares_trackers_in_a_table(names, rows, run, monkeypatch):
-    monkeypatch.setattr("video_knet_core.cli.data_commands.ASSOCIATIONS", tuple(TRACKINGS))
+    monkeypatch.setattr("video_knet_core.cli.data_commands.TRACKERS", TRACKINGS)
     code, output = run("--trackers", names)
     _, columns, *table = output.out.splitlines()
     assert code == 0 and columns.split()[:5] == ["tracker", "STQ", "AQ", "SQ", "VPQ"]

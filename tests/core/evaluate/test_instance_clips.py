@@ -10,15 +10,15 @@ from street_fixtures import Oracle, street_table, write_camvid, write_sprites
 
 from synthetic_street import SyntheticStreet
 from video_knet_core.cli import main
-from video_knet_core.config import TrackingConfig
 from video_knet_core.data.street_frame import STREET_THINGS
 from video_knet_core.engine.base import ModelError
 from video_knet_core.evaluate.clips import HELD_OUT_SEED, evaluate_clips, pasted_clips
+from video_knet_core.tracking import tracker_settings
 from video_knet_core.types import NO_CLASS, Detections
 
 FIRST_THING = 8
 """Class id of the first thing of the street."""
-TRACKINGS = {name: TrackingConfig(association=name) for name in ("embedding", "iou")}
+TRACKINGS = {name: tracker_settings(name) for name in ("embedding", "iou")}
 
 
 class InstanceOracle(Oracle):

@@ -20,12 +20,12 @@ from tiny_onnx import write_tiny_model
 from video_knet_core import __version__
 from video_knet_core.bags.making import BagFormat
 from video_knet_core.cli import main
-from video_knet_core.config import TrackingConfig
 from video_knet_core.engine.selector import BACKENDS, GPU_BACKENDS
 from video_knet_core.replay import fleet
 from video_knet_core.replay.fleet import FleetPlan, JobState, find_jobs, replay_serially
 from video_knet_core.replay.ray_fleet import FleetError, SharedDisk
 from video_knet_core.replay.replay_settings import ReplayError, ReplaySettings
+from video_knet_core.tracking import tracker_settings
 
 FRAMES = 60
 SETTINGS = [
@@ -224,7 +224,7 @@ def test_the_table_tells_of_each_bag_and_what_is_done_is_not_done_again(
 
 def test_finished_results_of_other_settings_are_told_and_kept(bags, serial, model, tmp_path):
     shutil.copytree(serial / "drive0", tmp_path / "out/drive0")
-    plan = FleetPlan(model, 1, ReplaySettings(every=2), TrackingConfig())
+    plan = FleetPlan(model, 1, ReplaySettings(every=2), tracker_settings())
     (result,) = replay_serially(find_jobs(f"{bags}/drive0", tmp_path / "out", True), plan)
     assert result.state is JobState.FAILED
     assert (
@@ -252,7 +252,7 @@ def test_a_bag_that_fails_is_tried_again_with_a_fresh_engine_after_the_others(
     real_open, real_replay = fleet.open_runtime, fleet.replay
     monkeypatch.setattr(fleet, "open_runtime", open_runtime)
     monkeypatch.setattr(fleet, "replay", replay)
-    plan = FleetPlan(model, 1, ReplaySettings(), TrackingConfig())
+    plan = FleetPlan(model, 1, ReplaySettings(), tracker_settings())
     results = list(replay_serially(find_jobs(f"{bags}/drive[12]", tmp_path / "out"), plan))
     assert tried == ["drive1", "drive2", "drive1"] and len(opened) == 2
     assert [(o.job.name, o.state, o.frames) for o in results] == [
@@ -274,7 +274,7 @@ def test_the_engine_is_closed_when_the_bags_are_done_or_nobody_asks_for_more(
         return runtime
 
     monkeypatch.setattr(fleet, "open_runtime", open_runtime)
-    plan = FleetPlan(model, 1, ReplaySettings(), TrackingConfig())
+    plan = FleetPlan(model, 1, ReplaySettings(), tracker_settings())
     results = replay_serially(find_jobs(f"{bags}/drive[12]", tmp_path / "out"), plan)
     next(results)
     assert not closed
@@ -294,7 +294,7 @@ def test_an_engine_that_cannot_be_closed_does_not_end_the_fleet(bags, model, tmp
 
     monkeypatch.setattr(fleet, "replay", replay)
     monkeypatch.setattr(type(fleet.open_runtime(model)), "close", fail)
-    plan = FleetPlan(model, 1, ReplaySettings(), TrackingConfig())
+    plan = FleetPlan(model, 1, ReplaySettings(), tracker_settings())
     results = list(replay_serially(find_jobs(f"{bags}/drive[12]", tmp_path / "out"), plan))
     assert [result.state for result in results] == [JobState.FAILED] * 2
 

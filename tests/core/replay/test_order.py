@@ -15,11 +15,11 @@ from video_knet_core.bags.definitions import (
     message_types,
     ros2_types,
 )
-from video_knet_core.config import TrackingConfig
 from video_knet_core.engine.selector import open_runtime
 from video_knet_core.messages.result_messages import Conversions, nanoseconds
 from video_knet_core.replay.bag_replay import replay
 from video_knet_core.replay.replay_settings import ReplaySettings
+from video_knet_core.tracking import tracker_settings
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +101,7 @@ def test_the_epoch_is_the_same_for_the_same_results_and_no_other(runtime, tmp_pa
         first_epoch(tmp_path / "d", runtime, path, start=0.1),
         first_epoch(tmp_path / "e", runtime, path, every=2),
         first_epoch(tmp_path / "f", runtime, other),
-        first_epoch(tmp_path / "g", runtime, path, TrackingConfig(max_coast_s=1.0)),
+        first_epoch(tmp_path / "g", runtime, path, tracker_settings(max_coast_s=1.0)),
     }
     assert len(different) == 4 and whole not in different
 

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ...config import TrackingConfig
+from ...tracking import TrackerSettings
 from ...types import ClassTable, PanopticFrame
 from ...visualize import overlay
 from ..camera import Processed
@@ -287,9 +287,9 @@ class ReportFacts:
     """What was asked for, in words."""
 
 
-def in_words(settings: ReplaySettings, tracking: TrackingConfig) -> dict[str, str]:
+def in_words(settings: ReplaySettings, tracking: TrackerSettings) -> dict[str, str]:
     """What was asked for: names and values of those options that are not the usual ones."""
-    words: dict[str, str] = {"Association": tracking.association}
+    words: dict[str, str] = {"Tracker": tracking.tracker}
     if settings.every > 1:
         words["Images"] = f"one in {settings.every}"
     if settings.start:

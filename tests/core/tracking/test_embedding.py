@@ -7,10 +7,9 @@ import dataclasses
 import numpy as np
 import pytest
 
-from video_knet_core.config import TrackingConfig
 from video_knet_core.geometry import Regions
-from video_knet_core.tracking.tracker import ThingDetections, Tracker
-from video_knet_core.types import TrackState
+from video_knet_core.tracking.embedding import EmbeddingSettings, EmbeddingTracker
+from video_knet_core.types import Detections, TrackState, TrackTable
 
 PERSON, CYCLIST, VEHICLE = 8, 9, 10
 FRAME = 100_000_000
@@ -40,38 +39,40 @@ def seen(*things):
         centroids=np.array([(x + 9.5, y + 19.5) for x, y, _, _ in boxes]).reshape(-1, 2),
         truncated=np.zeros(len(things), bool),
     )
-    return ThingDetections(
-        np.array([t.class_id for t in things], np.int64),
-        np.array([t.score for t in things], np.float32),
-        np.array([t.look for t in things], np.float32).reshape(len(things), 64),
-        regions,
-        (480, 640),
+    return Detections(
+        segment_map=np.zeros((1, 1), np.uint8),
+        class_ids=np.array([t.class_id for t in things], np.int64),
+        scores=np.array([t.score for t in things], np.float32),
+        areas=regions.areas,
+        embeddings=np.array([t.look for t in things], np.float32).reshape(len(things), 64),
+        regions=regions,
+        image_size=(480, 640),
     )
 
 
-def rows(tracked):
-    """The visible rows in the order of the detections."""
-    return [tracked.visible[k] for k in np.argsort(tracked.detection_of)]
+def rows(update):
+    """The rows of the detections."""
+    return TrackTable(update.rows)
 
 
-def ids(tracked):
-    return [row.track_id for row in rows(tracked)]
+def ids(update):
+    return update.rows["track_id"].tolist()
 
 
 def test_a_track_is_tentative_then_confirmed_then_coasted():
-    tracker, (a,) = Tracker(), looks(1)
+    tracker, (a,) = EmbeddingTracker(), looks(1)
     first = tracker.update(seen(Thing(a)), 0)
     second = tracker.update(seen(Thing(a)), FRAME)
     third = tracker.update(seen(), 2 * FRAME)
-    assert first.visible[0].state == TrackState.TENTATIVE and first.born == (1,)
-    assert second.visible[0].state == TrackState.CONFIRMED and second.born == ()
-    (coasted,) = third.coasted
+    assert rows(first)[0].state == TrackState.TENTATIVE and first.born == (1,)
+    assert rows(second)[0].state == TrackState.CONFIRMED and second.born == ()
+    (coasted,) = TrackTable(third.coasted)
     assert (coasted.track_id, coasted.state, coasted.area) == (1, TrackState.COASTED, 0)
-    assert coasted.box == second.visible[0].box and coasted.last_seen == FRAME
+    assert coasted.box == rows(second)[0].box and coasted.last_seen == FRAME
 
 
 def test_ids_follow_the_embeddings_not_the_slots():
-    tracker, (a, b, c) = Tracker(), looks(3)
+    tracker, (a, b, c) = EmbeddingTracker(), looks(3)
     before = tracker.update(seen(Thing(a), Thing(b), Thing(c)), 0)
     after = tracker.update(seen(Thing(c), Thing(a), Thing(b)), FRAME)
     assert ids(before) == [1, 2, 3]
@@ -79,7 +80,7 @@ def test_ids_follow_the_embeddings_not_the_slots():
 
 
 def test_a_stranger_alone_with_one_track_gets_a_new_id():
-    tracker, (a, b) = Tracker(), looks(2)
+    tracker, (a, b) = EmbeddingTracker(), looks(2)
     tracker.update(seen(Thing(a)), 0)
     assert ids(tracker.update(seen(Thing(b)), FRAME)) == [2]
 
@@ -87,7 +88,7 @@ def test_a_stranger_alone_with_one_track_gets_a_new_id():
 @pytest.mark.parametrize(("cosine", "x", "track"), [(0.7, 110, 1), (0.7, 300, 2), (0.9, 300, 1)])
 def test_the_farther_off_the_more_alike(cosine, x, track):
     """A car that is not where it should be must be very much like the one before."""
-    tracker, (a, b) = Tracker(), looks(2)
+    tracker, (a, b) = EmbeddingTracker(), looks(2)
     a, b = a / np.linalg.norm(a), b / np.linalg.norm(b)
     b -= (a @ b) * a
     alike = cosine * a + np.sqrt(1 - cosine**2) * b / np.linalg.norm(b)
@@ -97,7 +98,7 @@ def test_the_farther_off_the_more_alike(cosine, x, track):
 
 
 def test_the_track_in_place_goes_before_a_hidden_one_that_is_a_little_more_alike():
-    tracker, (x, y) = Tracker(), 10 * np.eye(64)[:2]
+    tracker, (x, y) = EmbeddingTracker(), 10 * np.eye(64)[:2]
     hidden, standing = x, 0.4 * x + 0.9 * y
     between = 0.9 * x + 0.44 * y  # cosine 0.90 with the hidden one, 0.77 with the other
     for t in range(3):
@@ -112,7 +113,7 @@ def test_the_track_in_place_goes_before_a_hidden_one_that_is_a_little_more_alike
 )
 def test_a_track_is_known_again_after_an_occlusion(size, x, track):
     """A small one near its place only: farther off are others that look the same."""
-    tracker, (a, b) = Tracker(), looks(2)
+    tracker, (a, b) = EmbeddingTracker(), looks(2)
     for t in range(3):
         tracker.update(seen(Thing(a, size=size), Thing(b, at=(300, 100))), t * FRAME)
     for t in range(3, 20):
@@ -126,13 +127,13 @@ def test_a_track_is_known_again_after_an_occlusion(size, x, track):
 
 
 def test_a_tentative_track_without_pixels_is_not_shown():
-    tracker, (a,) = Tracker(), looks(1)
+    tracker, (a,) = EmbeddingTracker(), looks(1)
     tracker.update(seen(Thing(a)), 0)
-    assert not tracker.update(seen(), FRAME).coasted
+    assert not len(tracker.update(seen(), FRAME).coasted)
 
 
 def test_a_coasted_track_ends_by_age_and_its_id_never_returns():
-    tracker, (a,) = Tracker(TrackingConfig(max_coast_s=1.0)), looks(1)
+    tracker, (a,) = EmbeddingTracker(EmbeddingSettings(max_coast_s=1.0)), looks(1)
     tracker.update(seen(Thing(a)), 0)
     tracker.update(seen(Thing(a)), FRAME)
     gone = [tracker.update(seen(), t * FRAME).ended for t in range(2, 14)]
@@ -141,20 +142,20 @@ def test_a_coasted_track_ends_by_age_and_its_id_never_returns():
 
 
 def test_a_tentative_track_ends_soon():
-    tracker, (a,) = Tracker(), looks(1)
+    tracker, (a,) = EmbeddingTracker(), looks(1)
     tracker.update(seen(Thing(a)), 0)
     assert [tracker.update(seen(), t * FRAME).ended for t in (1, 2, 3)] == [(), (), (1,)]
 
 
 def test_slow_cameras_confirm_tracks_too():
-    tracker, (a,) = Tracker(), looks(1)
+    tracker, (a,) = EmbeddingTracker(), looks(1)
     tracker.update(seen(Thing(a)), 0)  # the next frame comes after max_tentative_coast_s
     after = tracker.update(seen(Thing(a)), 10 * FRAME)
-    assert ids(after) == [1] and after.visible[0].state == TrackState.CONFIRMED
+    assert ids(after) == [1] and rows(after)[0].state == TrackState.CONFIRMED
 
 
 def test_an_expired_track_is_not_matched_even_if_no_frame_came_in_between():
-    tracker, (a,) = Tracker(TrackingConfig(max_coast_s=1.0)), looks(1)
+    tracker, (a,) = EmbeddingTracker(EmbeddingSettings(max_coast_s=1.0)), looks(1)
     for t in range(2):
         tracker.update(seen(Thing(a)), t * FRAME)
     tracker.update(seen(), 2 * FRAME)
@@ -163,27 +164,27 @@ def test_an_expired_track_is_not_matched_even_if_no_frame_came_in_between():
 
 
 def test_a_weak_segment_continues_a_track_but_starts_none():
-    tracker, (a, b) = Tracker(TrackingConfig(birth_score=0.4)), looks(2)
+    tracker, (a, b) = EmbeddingTracker(EmbeddingSettings(birth_score=0.4)), looks(2)
     tracker.update(seen(Thing(a)), 0)
     weak = tracker.update(seen(Thing(a, score=0.31), Thing(b, score=0.39)), FRAME)
     assert ids(weak) == [1, 0]
-    assert weak.visible[1].is_thing and weak.visible[1].state == TrackState.TENTATIVE
+    assert rows(weak)[1].is_thing and rows(weak)[1].state == TrackState.TENTATIVE
     assert weak.born == ()
 
 
 def test_track_score_is_the_mean_and_score_the_newest():
-    tracker, (a,) = Tracker(), looks(1)
+    tracker, (a,) = EmbeddingTracker(), looks(1)
     for t, score in enumerate((0.9, 0.5, 0.7)):
         last = tracker.update(seen(Thing(a, score=score)), t * FRAME)
-    assert last.visible[0].score == pytest.approx(0.7)
-    assert last.visible[0].track_score == pytest.approx(0.7)
-    assert last.visible[0].age == 3
+    assert rows(last)[0].score == pytest.approx(0.7)
+    assert rows(last)[0].track_score == pytest.approx(0.7)
+    assert rows(last)[0].age == 3
 
 
 def test_velocity_is_in_pixels_per_second_and_unknown_at_first():
-    tracker, (a,) = Tracker(), looks(1)
+    tracker, (a,) = EmbeddingTracker(), looks(1)
     track = [
-        tracker.update(seen(Thing(a, at=(100 + 3 * t, 100 - t))), t * FRAME).visible[0]
+        rows(tracker.update(seen(Thing(a, at=(100 + 3 * t, 100 - t))), t * FRAME))[0]
         for t in range(4)
     ]
     assert np.isnan(track[0].velocity).all()
@@ -191,16 +192,16 @@ def test_velocity_is_in_pixels_per_second_and_unknown_at_first():
 
 
 def test_two_frames_with_one_stamp_keep_the_velocity_finite():
-    tracker, (a,) = Tracker(), looks(1)
+    tracker, (a,) = EmbeddingTracker(), looks(1)
     tracker.update(seen(Thing(a)), 0)
     tracker.update(seen(Thing(a, at=(103, 100))), FRAME)
     again = tracker.update(seen(Thing(a, at=(120, 100))), FRAME)
-    assert again.visible[0].velocity == pytest.approx((30.0, 0.0))
+    assert rows(again)[0].velocity == pytest.approx((30.0, 0.0))
 
 
 def test_two_halves_of_one_object_keep_their_ids():
     """Their embeddings differ by noise alone; the order of the segments is random."""
-    rng, tracker, (a,) = np.random.default_rng(1), Tracker(), looks(1)
+    rng, tracker, (a,) = np.random.default_rng(1), EmbeddingTracker(), looks(1)
     halves = {}
     for t in range(50):
         left = Thing(a + rng.normal(scale=0.05, size=64), at=(100 + t, 100))
@@ -212,7 +213,7 @@ def test_two_halves_of_one_object_keep_their_ids():
 
 
 def test_a_confirmed_track_outranks_a_tentative_duplicate():
-    tracker, (a,) = Tracker(), looks(1)
+    tracker, (a,) = EmbeddingTracker(), looks(1)
     for t in range(3):
         tracker.update(seen(Thing(a)), t * FRAME)
     tracker.update(seen(Thing(a), Thing(a, at=(110, 100), score=0.5)), 3 * FRAME)
@@ -220,10 +221,10 @@ def test_a_confirmed_track_outranks_a_tentative_duplicate():
 
 
 def test_a_flickering_class_keeps_the_id_and_the_class_of_the_majority():
-    tracker, (a,) = Tracker(), looks(1)
+    tracker, (a,) = EmbeddingTracker(), looks(1)
     classes = [PERSON, PERSON, PERSON, CYCLIST, PERSON, VEHICLE, PERSON]
     track = [
-        tracker.update(seen(Thing(a, class_id=c)), t * FRAME).visible[0]
+        rows(tracker.update(seen(Thing(a, class_id=c)), t * FRAME))[0]
         for t, c in enumerate(classes)
     ]
     assert {row.track_id for row in track} == {1}
@@ -231,10 +232,10 @@ def test_a_flickering_class_keeps_the_id_and_the_class_of_the_majority():
 
 
 def test_a_lasting_change_of_class_changes_the_class_of_the_track():
-    tracker, (a,) = Tracker(), looks(1)
+    tracker, (a,) = EmbeddingTracker(), looks(1)
     classes = [PERSON] * 3 + [CYCLIST] * 8
     track = [
-        tracker.update(seen(Thing(a, class_id=c)), t * FRAME).visible[0]
+        rows(tracker.update(seen(Thing(a, class_id=c)), t * FRAME))[0]
         for t, c in enumerate(classes)
     ]
     assert {row.track_id for row in track} == {1}
@@ -242,7 +243,7 @@ def test_a_lasting_change_of_class_changes_the_class_of_the_track():
 
 
 def test_another_class_elsewhere_is_another_object():
-    tracker, (a,) = Tracker(), looks(1)
+    tracker, (a,) = EmbeddingTracker(), looks(1)
     for t in range(3):
         tracker.update(seen(Thing(a, class_id=PERSON)), t * FRAME)
     elsewhere = Thing(a, class_id=VEHICLE, at=(300, 100))
@@ -250,7 +251,7 @@ def test_another_class_elsewhere_is_another_object():
 
 
 def test_a_segment_of_the_same_class_goes_before_one_of_another():
-    tracker, (a,) = Tracker(), looks(1)
+    tracker, (a,) = EmbeddingTracker(), looks(1)
     for t in range(3):
         tracker.update(seen(Thing(a, class_id=PERSON)), t * FRAME)
     near_miss = a + looks(1, seed=5)[0] * 0.6
@@ -260,25 +261,16 @@ def test_a_segment_of_the_same_class_goes_before_one_of_another():
     assert ids(tracked) == [2, 1]
 
 
-def test_visible_rows_come_by_id_then_the_untracked_with_labels_counting_up():
-    tracker, (a, b, c) = Tracker(), looks(3)
-    tracker.update(seen(Thing(a), Thing(b)), 0)
-    tracked = tracker.update(seen(Thing(c, score=0.2), Thing(b), Thing(a)), FRAME, first_label=7)
-    assert [(t.label, t.track_id) for t in tracked.visible] == [(7, 1), (8, 2), (9, 0)]
-    assert tracked.detection_of.tolist() == [2, 1, 0]
-
-
 def test_reset_forgets_and_ids_go_on():
-    tracker, (a,) = Tracker(), looks(1)
+    tracker, (a,) = EmbeddingTracker(), looks(1)
     tracker.update(seen(Thing(a)), 0)
     tracker.reset()
-    assert tracker.epoch == 1
     assert ids(tracker.update(seen(Thing(a)), FRAME)) == [2]
 
 
 def test_a_crowd_with_noise_keeps_its_ids():
     """30 objects, 10 % noise, each missing now and then: nobody loses or swaps an id."""
-    rng, tracker, crowd = np.random.default_rng(3), Tracker(), looks(30, seed=3)
+    rng, tracker, crowd = np.random.default_rng(3), EmbeddingTracker(), looks(30, seed=3)
     names: dict[int, set[int]] = {k: set() for k in range(30)}
     for t in range(40):
         visible = [k for k in rng.permutation(30) if t < 2 or rng.random() > 0.3]
@@ -292,7 +284,7 @@ def test_a_crowd_with_noise_keeps_its_ids():
 
 
 def test_born_and_ended_name_each_id_once():
-    rng, tracker, crowd = np.random.default_rng(4), Tracker(), looks(12, seed=4)
+    rng, tracker, crowd = np.random.default_rng(4), EmbeddingTracker(), looks(12, seed=4)
     born: list[int] = []
     ended: list[int] = []
     for t in range(200):
@@ -310,4 +302,4 @@ def test_born_and_ended_name_each_id_once():
 )
 def test_impossible_settings_are_refused(field, value):
     with pytest.raises(ValueError, match=f"{field}.*{value}"):
-        TrackingConfig(**{field: value})
+        EmbeddingSettings(**{field: value})

@@ -3,13 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from video_knet_core.tracking.association import (
-    bi_softmax,
-    box_overlap,
-    cosine,
-    mask_overlap,
-    match_greedily,
-)
+from video_knet_core.geometry import box_overlap, mask_overlap
+from video_knet_core.tracking.embedding import cosine, match_greedily
+from video_knet_core.tracking.quasi_dense import bi_softmax
 
 
 def test_bi_softmax_is_the_mean_of_both_softmaxes():

