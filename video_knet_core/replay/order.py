@@ -42,7 +42,7 @@ def in_stamp_order(messages: Iterator[Message], cameras: Collection[str]) -> Ite
         raise damage
 
 
-def stamp_of(message: Message) -> int:
+def _stamp_of(message: Message) -> int:
     """Stamp of a message that begins with a header [ns]; when it was received, if it has none."""
     try:
         if message.topic.encoding == ROS1:
@@ -65,7 +65,7 @@ class _Window:
 
     def take(self, message: Message) -> list[Message]:
         """Keep an image; returns those whose turn has come."""
-        stamp, out = stamp_of(message), []
+        stamp, out = _stamp_of(message), []
         if self._newest is not None and stamp < self._newest - RESTART:
             out = self.empty()
         held = self._newest if self._held else None

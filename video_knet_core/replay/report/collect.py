@@ -54,7 +54,7 @@ class Latency:
 
     def add(self, seconds: float, milliseconds: float) -> None:
         """Count a frame at a time of the recording."""
-        self._counts.row(seconds)[bucket(milliseconds)] += 1
+        self._counts.row(seconds)[_bucket(milliseconds)] += 1
 
     @property
     def histogram(self) -> NDArray[np.int64]:
@@ -76,13 +76,13 @@ def quantiles(histogram: NDArray[Any]) -> Floats:
     return np.asarray(np.quantile(np.repeat(middles, histogram), QUANTILES), np.float64)
 
 
-def bucket(milliseconds: float) -> int:
+def _bucket(milliseconds: float) -> int:
     """Of a histogram, 0..`BUCKETS` - 1."""
     place = math.log(max(milliseconds, MINIMUM_MS) / MINIMUM_MS) / math.log(RATIO)
     return min(int(place), BUCKETS - 1)
 
 
-class Gap(NamedTuple):
+class _Gap(NamedTuple):
     """A long interval, and when it ended; both in seconds."""
 
     interval: float
@@ -99,7 +99,7 @@ class StampNotes:
         self._largest = TimeBins(1, combine=np.maximum)
         self._intervals = np.zeros((BUCKETS, 2))
         """Of each bucket of milliseconds the number of intervals, and their sum."""
-        self._gaps: list[Gap] = []  # a heap, shortest first
+        self._gaps: list[_Gap] = []  # a heap, shortest first
         self._last: tuple[int, int] | None = None
 
     def add(self, seconds: float, frame: PanopticFrame) -> None:
@@ -114,8 +114,8 @@ class StampNotes:
     def _add_interval(self, seconds: float, interval: float) -> None:
         row = self._largest.row(seconds)
         np.maximum(row, 1e3 * interval, out=row)
-        self._intervals[bucket(1e3 * interval)] += 1, 1e3 * interval
-        heapq.heappush(self._gaps, Gap(interval, seconds))
+        self._intervals[_bucket(1e3 * interval)] += 1, 1e3 * interval
+        heapq.heappush(self._gaps, _Gap(interval, seconds))
         if len(self._gaps) > MOST_EVENTS:
             heapq.heappop(self._gaps)
 
@@ -131,7 +131,7 @@ class StampNotes:
         count, total = self._intervals[np.searchsorted(below, below[-1] / 2)]
         return float(total / count)
 
-    def gaps(self) -> list[Gap]:
+    def gaps(self) -> list[_Gap]:
         """The longest ones, at most `MOST_EVENTS`, by time."""
         long = [gap for gap in self._gaps if 1e3 * gap.interval > GAP * self.median]
         return sorted(long, key=lambda gap: gap.seconds)
