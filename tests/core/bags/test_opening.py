@@ -81,6 +81,15 @@ def test_what_is_no_bag_is_named(name, text, tmp_path):
         open_bag(tmp_path / name)
 
 
+@pytest.mark.parametrize("listed", ["", "a_0.mcap"])
+def test_a_folder_without_files_is_no_bag(listed, tmp_path):
+    path = split("", listed=listed)(tmp_path)
+    with pytest.raises(BagError, match=listed or str(path)):
+        open_bag(path)
+    with pytest.raises(BagError, match="none"):
+        open_bag(path / "none")
+
+
 def test_a_bag_in_the_home_folder_may_be_named_by_a_tilde(tmp_path, monkeypatch):
     write_mcap(tmp_path / "a.mcap", TEN)
     monkeypatch.setenv("HOME", str(tmp_path))
