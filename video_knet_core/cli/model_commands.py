@@ -230,7 +230,7 @@ def build_engine(
     GPU of those compute capabilities (TensorRT-RTX).
     """
     from ..engine.model_file import ModelFile
-    from ..engine.tensorrt.build import build_from_bytes
+    from ..engine.tensorrt.build import build_plan
     from ..engine.tensorrt.plan_cache import PlanCache, read_plan, write_plan
     from ..engine.tensorrt.runtime import plan_key
 
@@ -251,7 +251,7 @@ def build_engine(
                 bar.set_description_str(phase[:60], refresh=False)
                 bar.update(fraction - bar.n)
 
-            return build_from_bytes(library, file.name, onnx, targets, report, workspace)
+            return build_plan(library, file.name, onnx, targets, report, workspace)
 
     if out:
         plan = build()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -14,9 +13,6 @@ from numpy.typing import NDArray
 from ..types import Detections
 from .base import ProgressCallback, Runtime
 from .executor import EngineExecutor
-
-LOG_PERIOD_S = 10.0
-"""Between two log lines about the progress of a build."""
 
 _log = logging.getLogger(__name__)
 
@@ -54,7 +50,6 @@ class HotSwapRuntime:
         self._step_lock = threading.Lock()
         self._cancelled = False
         self._progress = progress
-        self._logged = time.monotonic()
         self._executor = EngineExecutor("engine-build")
         self._built = self._executor.submit(lambda: self._build(open_better))
 
@@ -112,10 +107,6 @@ class HotSwapRuntime:
     def _report(self, phase: str, fraction: float) -> None:
         if self._cancelled:
             raise BuildCancelled
-        now = time.monotonic()
-        if now - self._logged >= LOG_PERIOD_S:
-            self._logged = now
-            _log.info("%s %.0f %%", phase, 100 * fraction)
         if self._progress:
             self._progress(phase, fraction)
 

@@ -7,16 +7,16 @@ skipped. Numbers are those of the fields in onnx.proto3.
 
 from __future__ import annotations
 
-import mmap
 from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 _DTYPES = {1: "float32", 2: "uint8", 7: "int64", 9: "bool", 10: "float16"}
 """TensorProto.DataType -> NumPy's name."""
 _FIXED_SIZES = {1: 8, 5: 4}
 """Wire type -> bytes of a value without a length."""
+_EMPTY = memoryview(b"")
 
 
 @dataclass(frozen=True)
@@ -40,93 +40,65 @@ class OnnxHeader:
     @classmethod
     def read(cls, path: Path) -> OnnxHeader:
         """Read a file; ValueError if it is not an ONNX model, or cut short."""
-        with path.open("rb") as file:
-            if not path.stat().st_size:
-                raise ValueError("not an ONNX model: it is empty")
-            with closing(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)) as content:
-                try:
-                    return cls._parse(content)
-                except (IndexError, UnicodeDecodeError) as error:
-                    raise ValueError(f"not an ONNX model, or cut short ({error})") from None
-
-    @classmethod
-    def _parse(cls, content: mmap.mmap) -> OnnxHeader:
-        header = cls({}, {}, {})
-        graphs = 0
-        for number, start, end in _fields(content, 0, len(content)):
-            if number == 7:  # graph
-                graphs += 1
-                for part, first, last in _fields(content, start, end):
-                    if part in (11, 12):
-                        name, info = _value_info(content, first, last)
-                        (header.inputs if part == 11 else header.outputs)[name] = info
-            elif number == 14:  # metadata_props
-                entry = {n: content[a:b].decode() for n, a, b in _fields(content, start, end)}
-                header.metadata[entry.get(1, "")] = entry.get(2, "")
-        if not graphs:
-            raise IndexError("no graph")
+        header, graphs = cls({}, {}, {}), 0
+        try:
+            for number, value in _fields(memoryview(path.read_bytes())):
+                if number == 7:  # graph
+                    graphs += 1
+                    for part, tensor in _fields(value):
+                        if part in (11, 12):
+                            tensors = header.inputs if part == 11 else header.outputs
+                            tensors.update([_value_info(tensor)])
+                elif number == 14:  # metadata_props
+                    entry = {part: bytes(text).decode() for part, text in _fields(value)}
+                    header.metadata[entry[1]] = entry.get(2, "")
+            if not graphs:
+                raise IndexError("it has no graph")
+        except (IndexError, KeyError, TypeError, UnicodeDecodeError) as error:
+            raise ValueError(f"not an ONNX model, or cut short ({error})") from None
         return header
 
 
-def _value_info(content: mmap.mmap, start: int, end: int) -> tuple[str, TensorInfo]:
+def _value_info(message: memoryview) -> tuple[str, TensorInfo]:
     """Name and facts of a ValueInfoProto."""
-    name, dtype, shape = "", "", []
-    for number, first, last in _fields(content, start, end):
-        if number == 1:
-            name = content[first:last].decode()
-        elif number == 2:  # type
-            for tensor in _nested(content, first, last, 1):  # tensor_type
-                for part, a, b in _fields(content, *tensor):
-                    if part == 1:  # elem_type
-                        dtype = _DTYPES.get(a, f"type {a}")
-                    elif part == 2:  # shape
-                        shape = [_dimension(content, *dim) for dim in _nested(content, a, b, 1)]
-    return name, TensorInfo(dtype, tuple(shape))
+    fields = dict(_fields(message))
+    tensor = dict(_fields(dict(_fields(fields[2]))[1]))  # type, tensor_type
+    dims = [dict(_fields(dim)) for part, dim in _fields(tensor.get(2, _EMPTY)) if part == 1]
+    dtype = _DTYPES.get(tensor[1], f"type {tensor[1]}")
+    return bytes(fields[1]).decode(), TensorInfo(dtype, tuple(dim.get(1, -1) for dim in dims))
 
 
-def _dimension(content: mmap.mmap, start: int, end: int) -> int:
-    """dim_value of a Dimension."""
-    return next((value for number, value, _ in _fields(content, start, end) if number == 1), -1)
-
-
-def _nested(content: mmap.mmap, start: int, end: int, number: int) -> Iterator[tuple[int, int]]:
-    """Where the messages of one field lie."""
-    return ((first, last) for found, first, last in _fields(content, start, end) if found == number)
-
-
-def _fields(content: mmap.mmap, start: int, end: int) -> Iterator[tuple[int, int, int]]:
-    """Number of each field of a message with begin and end of its bytes, or its integer twice.
+def _fields(message: memoryview) -> Iterator[tuple[int, Any]]:
+    """Number and value of each field: an integer, or the bytes of a text or nested message.
 
     IndexError if the bytes are no message.
     """
-    while start < end:
-        key, start = _varint(content, start)
+    position = 0
+    while position < len(message):
+        key, position = _varint(message, position)
         number, wire_type = key >> 3, key & 7
         if wire_type == 0:
-            value, start = _varint(content, start)
-            yield number, value, value
+            value, position = _varint(message, position)
+            yield number, value
             continue
         if wire_type == 2:
-            length, start = _varint(content, start)
+            length, position = _varint(message, position)
         elif wire_type in _FIXED_SIZES:
             length = _FIXED_SIZES[wire_type]
         else:
             raise IndexError(f"wire type {wire_type}")
-        if start + length > end:
-            raise IndexError(f"a field of {length} bytes at {start} of {end}")
-        yield number, start, start + length
-        start += length
+        if position + length > len(message):
+            raise IndexError(f"a field of {length} bytes at {position} of {len(message)}")
+        yield number, message[position : position + length]
+        position += length
 
 
-def _varint(content: mmap.mmap, position: int) -> tuple[int, int]:
+def _varint(message: memoryview, position: int) -> tuple[int, int]:
     """A number in groups of 7 bits, lowest first, and the position behind it."""
-    value = shift = 0
-    while True:
-        byte = content[position]
-        position += 1
+    value = 0
+    for shift in range(0, 64, 7):
+        byte = message[position + shift // 7]
         value |= (byte & 0x7F) << shift
         if byte < 0x80:
-            return value, position
-        shift += 7
-        if shift > 63:
-            raise IndexError("a number of more than 64 bits")
+            return value, position + shift // 7 + 1
+    raise IndexError("a number of more than 64 bits")

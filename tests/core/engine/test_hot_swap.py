@@ -275,22 +275,6 @@ def test_progress_and_the_swap_are_reported(swap, caplog):
     assert "tensorrt takes over from onnxruntime-cpu" in caplog.text
 
 
-def test_a_long_build_is_logged_at_intervals(tiny, caplog, monkeypatch):
-    clock = [0.0]
-    monkeypatch.setattr("video_knet_core.engine.hot_swap.time.monotonic", lambda: clock[0])
-
-    def build(progress):
-        for second in range(26):
-            clock[0] = float(second)
-            progress("tensorrt: building", second / 100)
-        raise BackendError("never mind")
-
-    with caplog.at_level(logging.INFO):
-        join(HotSwapRuntime(Present(tiny), build))
-    lines = [r.getMessage() for r in caplog.records if "building" in r.getMessage()]
-    assert lines == ["tensorrt: building 10 %", "tensorrt: building 20 %"]
-
-
 # --- what goes wrong
 
 

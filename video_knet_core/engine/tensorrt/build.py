@@ -21,7 +21,6 @@ from functools import cache
 from typing import Any
 
 from ..base import BackendError, ModelError, ProgressCallback
-from ..model_file import ModelFile
 from .cuda import Gpu
 
 MODULES = {
@@ -31,7 +30,7 @@ MODULES = {
 """Flavour -> names under which its Python package is found."""
 OLDEST = 10
 """Major version of TensorRT that keeps the precision of the model."""
-LOG_EVERY_S = 5.0
+LOG_PERIOD_S = 5.0
 """Between two log lines about the progress of a build."""
 
 _log = logging.getLogger(__name__)
@@ -143,33 +142,6 @@ def _logger(trt: Any) -> Any:
 
 
 def build_plan(
-    model: ModelFile,
-    flavour: str,
-    targets: Sequence[str] = (),
-    progress: ProgressCallback | None = None,
-    workspace_mib: int | None = None,
-) -> bytes:
-    """Build a plan, which takes seconds to minutes.
-
-    Args:
-        model: an exported model.
-        flavour: "tensorrt", which needs the GPU that the plan is for, or "tensorrt-rtx".
-        targets: compute capabilities, as ("sm86", "sm89"), that TensorRT-RTX builds for, with no
-            need of a GPU. With none: for the GPU of this machine.
-        progress: called from any thread; an exception from it stops the build and is raised here.
-        workspace_mib: maximum scratch memory of a layer in MiB; default: TensorRT's own.
-
-    Raises:
-        BackendError: TensorRT or its GPU is missing, a target is unknown, or the build failed.
-        UnsupportedModelError: TensorRT lacks an operator of the model.
-    """
-    library = load_library(flavour)
-    return build_from_bytes(
-        library, model.name, model.path.read_bytes(), targets, progress, workspace_mib
-    )
-
-
-def build_from_bytes(
     library: TensorRTLibrary,
     name: str,
     onnx: bytes,
@@ -177,7 +149,21 @@ def build_from_bytes(
     progress: ProgressCallback | None = None,
     workspace_mib: int | None = None,
 ) -> bytes:
-    """As `build_plan`, of the content of a model file."""
+    """Build a plan, which takes seconds to minutes.
+
+    Args:
+        library: TensorRT, which needs the GPU that the plan is for, or TensorRT-RTX.
+        name: of the model, for messages.
+        onnx: content of the model file.
+        targets: compute capabilities, as ("sm86", "sm89"), that TensorRT-RTX builds for, with no
+            need of a GPU. With none: for the GPU of this machine.
+        progress: called from any thread; an exception from it stops the build and is raised here.
+        workspace_mib: maximum scratch memory of a layer in MiB; default: TensorRT's own.
+
+    Raises:
+        BackendError: the GPU is missing, a target is unknown, or the build failed.
+        UnsupportedModelError: TensorRT lacks an operator of the model.
+    """
     capabilities = [_capability(library, target) for target in targets]
     library.last_errors()
     try:
@@ -194,14 +180,12 @@ def build_from_bytes(
         config.num_compute_capabilities = len(capabilities)
         for index, capability in enumerate(capabilities):
             config.set_compute_capability(capability, index)
-    reporter = BuildProgress(f"building {name} with {library.title}", progress)
-    monitor = _monitor(library.trt, reporter)
-    if monitor is not None:
-        config.progress_monitor = monitor
+    monitor = _progress_monitor(library.trt, f"building {name} with {library.title}", progress)
+    config.progress_monitor = monitor
     plan = builder.build_serialized_network(network, config)
     del parser  # it owns weights that the network points to
-    if reporter.failure is not None:
-        raise reporter.failure
+    if monitor.failure is not None:
+        raise monitor.failure
     if plan is None:
         raise BackendError(f"{library.title} cannot build {name}: {library.last_errors()}")
     return bytes(plan)
@@ -244,72 +228,44 @@ def _reason(error: Any) -> str:
     return f"{where}: {error.desc()}"
 
 
-class BuildProgress:
-    """Passes the progress of a build on, to the caller and now and then to the log.
+def _progress_monitor(trt: Any, title: str, progress: ProgressCallback | None) -> Any:
+    """Passes the progress of a build on, to the caller and at intervals to the log.
 
     TensorRT calls it from several threads, and an exception must not reach TensorRT: it is stored
     in `failure`, and the build stops.
     """
 
-    def __init__(self, title: str, progress: ProgressCallback | None) -> None:
-        self.failure: BaseException | None = None
-        self._title = title
-        self._progress = progress
-        self._lock = threading.Lock()
-        self._steps: dict[str, int] = {}
-        self._logged = time.monotonic()
-
-    def start(self, phase: str, steps: int) -> None:
-        """A phase of so many steps begins."""
-        with self._lock:
-            self._steps[phase] = max(steps, 1)
-        self._report(phase, 0.0)
-
-    def step(self, phase: str, step: int) -> bool:
-        """A step, counted from 0, is done; False if the build is to stop."""
-        self._report(phase, min(1.0, (step + 1) / self._steps.get(phase, 1)))
-        return self.failure is None
-
-    def finish(self, phase: str) -> None:
-        """The phase is over."""
-        with self._lock:
-            self._steps.pop(phase, None)
-        self._report(phase, 1.0)
-
-    def _report(self, phase: str, fraction: float) -> None:
-        with self._lock:
-            if self.failure is not None:
-                return
-            try:
-                self._log_sometimes(phase, fraction)
-                if self._progress is not None:
-                    self._progress(phase, fraction)
-            except BaseException as error:  # Ctrl-C too
-                self.failure = error
-
-    def _log_sometimes(self, phase: str, fraction: float) -> None:
-        now = time.monotonic()
-        if now - self._logged >= LOG_EVERY_S:
-            self._logged = now
-            _log.info("%s: %s %.0f %%", self._title, phase, 100 * fraction)
-
-
-def _monitor(trt: Any, reporter: BuildProgress) -> Any:
-    """What TensorRT reports its progress to; None where it does not."""
-    if not hasattr(trt, "IProgressMonitor"):
-        return None
-
     class Monitor(trt.IProgressMonitor):
         def __init__(self) -> None:
             trt.IProgressMonitor.__init__(self)
+            self.failure: BaseException | None = None
+            self._lock = threading.Lock()
+            self._steps: dict[str, int] = {}
+            self._logged = time.monotonic()
 
         def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
-            reporter.start(phase_name, num_steps)
+            self._steps[phase_name] = max(num_steps, 1)
+            self._report(phase_name, 0.0)
 
         def step_complete(self, phase_name: str, step: int) -> bool:
-            return reporter.step(phase_name, step)
+            self._report(phase_name, min(1.0, (step + 1) / self._steps.get(phase_name, 1)))
+            return self.failure is None
 
         def phase_finish(self, phase_name: str) -> None:
-            reporter.finish(phase_name)
+            self._report(phase_name, 1.0)
+
+        def _report(self, phase: str, fraction: float) -> None:
+            with self._lock:
+                if self.failure is not None:
+                    return
+                try:
+                    now = time.monotonic()
+                    if now - self._logged >= LOG_PERIOD_S:
+                        self._logged = now
+                        _log.info("%s: %s %.0f %%", title, phase, 100 * fraction)
+                    if progress is not None:
+                        progress(phase, fraction)
+                except BaseException as error:  # Ctrl-C too
+                    self.failure = error
 
     return Monitor()

@@ -25,8 +25,7 @@ from ..base import BackendError, ProgressCallback
 from ..executor import EngineExecutor
 from ..model_file import ModelFile
 from . import cuda
-from .build import TensorRTLibrary, build_from_bytes, load_library
-from .build import build_plan as build_plan
+from .build import TensorRTLibrary, build_plan, load_library
 from .gpu_engine import GpuEngine, TensorRTState, load_plan
 from .plan_cache import PlanCache, PlanError, PlanKey
 
@@ -68,7 +67,7 @@ class TensorRTRuntime:
         self.info = model.info
         cancelled = threading.Event()
         build = partial(
-            build_from_bytes,
+            build_plan,
             library,
             model.name,
             onnx,

@@ -17,10 +17,10 @@ from video_knet_core.cli import main
 from video_knet_core.engine.base import BackendError, ModelError
 from video_knet_core.engine.model_file import ModelFile
 from video_knet_core.engine.tensorrt import cuda
-from video_knet_core.engine.tensorrt.build import load_library
+from video_knet_core.engine.tensorrt.build import build_plan, load_library
 from video_knet_core.engine.tensorrt.cuda import Gpu
 from video_knet_core.engine.tensorrt.plan_cache import PlanCache, read_plan
-from video_knet_core.engine.tensorrt.runtime import build_plan, engine_is_cached, plan_key
+from video_knet_core.engine.tensorrt.runtime import engine_is_cached, plan_key
 
 pytest.importorskip("tensorrt_rtx_bindings", reason="needs TensorRT-RTX")
 
@@ -71,22 +71,27 @@ def zero(kind):
 # --- plans --------------------------------------------------------------------------------------
 
 
+def build(model, targets, progress=None, workspace_mib=None):
+    onnx = model.path.read_bytes()
+    return build_plan(load_library(RTX), model.name, onnx, targets, progress, workspace_mib)
+
+
 @pytest.mark.parametrize("targets", [("sm86",), ("sm89",), ("sm120",), ("sm86", "sm89")])
 def test_a_plan_is_built_without_a_gpu(model, targets):
-    plan = build_plan(model, RTX, targets)
+    plan = build(model, targets)
     assert plan[:4] == b"vtrt" and len(plan) > 10_000
 
 
 def test_the_targets_matter(model):
-    assert build_plan(model, RTX, ("sm86",)) != build_plan(model, RTX, ("sm120",))
+    assert build(model, ("sm86",)) != build(model, ("sm120",))
 
 
 def test_progress_is_reported(model):
-    told = []
-    build_plan(model, RTX, ("sm86",), lambda phase, part: told.append((phase, part)))
-    phases = {phase for phase, _ in told}
-    assert len(phases) > 1 and all(0 <= part <= 1 for _, part in told)
-    assert {(phase, 1.0) for phase in phases} <= set(told)
+    reported = []
+    build(model, ("sm86",), lambda phase, part: reported.append((phase, part)))
+    phases = {phase for phase, _ in reported}
+    assert len(phases) > 1 and all(0 <= part <= 1 for _, part in reported)
+    assert {(phase, 1.0) for phase in phases} <= set(reported)
 
 
 def test_a_listener_that_raises_stops_the_build(model):
@@ -98,23 +103,23 @@ def test_a_listener_that_raises_stops_the_build(model):
         raise ZeroDivisionError("enough")
 
     with pytest.raises(ZeroDivisionError, match="enough"):
-        build_plan(model, RTX, ("sm86",), stop)
+        build(model, ("sm86",), stop)
     assert count == 1
 
 
 def test_a_limit_for_scratch_memory(model):
-    assert build_plan(model, RTX, ("sm86",), workspace_mib=64)
+    assert build(model, ("sm86",), workspace_mib=64)
 
 
 def test_an_unknown_target_lists_the_known(model):
     with pytest.raises(BackendError, match=r"builds for .*sm86, sm89, .*sm120.*, got 'sm42'"):
-        build_plan(model, RTX, ("sm86", "sm42"))
+        build(model, ("sm86", "sm42"))
 
 
 def test_an_unsupported_operator_is_named(tmp_path):
     model = ModelFile.read(write_unsupported(tmp_path / "unsupported.onnx"))
     with pytest.raises(ModelError, match=r"Det '/head/Det': .+") as caught:
-        build_plan(model, RTX, ("sm86",))
+        build(model, ("sm86",))
     assert isinstance(caught.value, BackendError)  # another backend may run it: `auto` goes on
 
 
