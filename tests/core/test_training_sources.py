@@ -9,7 +9,7 @@ import pytest
 from dataset_fixtures import FIXTURES
 from networks import small_config
 
-from synthetic_street.pairs import OFFSETS, StreetPairs
+from synthetic_street.street_pairs import OFFSETS, StreetPairs
 from video_knet_core.config_io import ConfigError, from_dict
 from video_knet_core.data.clip_pairs import ClipPairs, ImagePairs
 from video_knet_core.data.datasets import open_dataset

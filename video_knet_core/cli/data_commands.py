@@ -73,7 +73,7 @@ def validate_data(
     Finds missing frames, sizes that differ, ids out of range and empty masks. The exit code is 0 if
     there is no fault, 1 if there are some.
     """
-    from ..data.validation import validate
+    from ..data.dataset_validation import validate
 
     splits, faults = _splits(dataset, root, split), []
     for name in splits:

@@ -20,7 +20,7 @@ from ..natural_order import natural_order
 from .cityscapes_vps import AUTHORS_THINGS, NAMES
 from .dataset_format import DatasetFormat, PanopticRules
 from .folders import first_folder, folder_video, list_folders, list_images, match_frames
-from .label_png import as_classes, label_file, read_rgb, write_png
+from .label_png import class_values, label_file, look_up, read_rgb, write_png
 from .predictions import PanopticMaps, PngPredictions, check_maps
 from .video import FrameFiles, Labels, Video, VideoDataset, class_kinds
 
@@ -77,7 +77,8 @@ def _read(frame: FrameFiles) -> Labels:
 def _read_maps(path: str | Path, class_count: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     rgb = read_rgb(path)
     instance = rgb[..., 1].astype(np.int64) * 256 + rgb[..., 2]
-    return as_classes(rgb[..., 0], class_count, path), instance
+    semantic = look_up(rgb[..., 0], class_values(class_count), path)
+    return semantic.astype(np.uint8), instance
 
 
 def step_rgb(semantic: NDArray[np.integer], instance: NDArray) -> NDArray[np.uint8]:

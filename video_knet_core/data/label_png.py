@@ -71,19 +71,11 @@ def segment_colors(ids: NDArray) -> NDArray[np.uint8]:
     return np.stack([ids & 255, ids >> 8 & 255, ids >> 16 & 255], axis=-1).astype(np.uint8)
 
 
-def as_classes(values: NDArray, class_count: int, path: str | Path) -> NDArray[np.uint8]:
-    """`values` [H, W] as class ids.
-
-    Raises:
-        DatasetError: a value is neither a class id nor `NO_CLASS`; names the file and the value.
-    """
-    wrong = (values != NO_CLASS) & ((values < 0) | (values >= class_count))
-    if wrong.any():
-        raise DatasetError(
-            f"{path}: expected class ids 0..{class_count - 1} or {NO_CLASS}, got "
-            f"{int(values[wrong][0])}"
-        )
-    return values.astype(np.uint8)
+def class_values(class_count: int) -> NDArray[np.int64]:
+    """The table for `look_up` of values that are class ids, or `NO_CLASS`."""
+    table = np.full(NO_CLASS + 1, -1, np.int64)
+    table[:class_count], table[NO_CLASS] = np.arange(class_count), NO_CLASS
+    return table
 
 
 def look_up(values: NDArray, table: NDArray, path: str | Path) -> NDArray:
@@ -93,7 +85,7 @@ def look_up(values: NDArray, table: NDArray, path: str | Path) -> NDArray:
     wrong = ~inside | (found < 0)
     if wrong.any():
         raise DatasetError(
-            f"{path}: expected values of {value_ranges(np.flatnonzero(table >= 0))}, "
+            f"{path}: expected one of {value_ranges(np.flatnonzero(table >= 0))}, "
             f"got {int(values[wrong][0])}"
         )
     return found

@@ -27,7 +27,7 @@ Segments = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True, config=ROW)
-class Segment:
+class SegmentInfo:
     """A row of `segments_info`."""
 
     id: Annotated[int, Field(strict=True, ge=0, lt=1 << 24)]
@@ -39,7 +39,7 @@ class Segment:
 class PanopticAnnotation:
     """A row of `annotations`: one image."""
 
-    segments_info: list[Segment]
+    segments_info: list[SegmentInfo]
     image_id: Integer | Text | None = None
     file_name: Text = ""
 

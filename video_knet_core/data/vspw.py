@@ -20,7 +20,7 @@ from .dataset_format import DatasetFormat
 from .folders import listed_videos
 from .label_png import label_file, look_up, read_values
 from .predictions import ClassMap, PngPredictions
-from .video import DatasetError, FrameFiles, Labels, VideoDataset, class_kinds
+from .video import FrameFiles, Labels, VideoDataset, class_kinds
 
 # fmt: off
 NAMES = (
@@ -86,13 +86,7 @@ def _encode_prediction(semantic: ClassMap) -> NDArray[np.uint8]:
 
 
 def _decode_prediction(path: Path, dataset: VideoDataset) -> ClassMap:
-    classes = read_values(path)
-    if classes.max(initial=0) >= dataset.class_count:
-        raise DatasetError(
-            f"{path}: expected class ids 0..{dataset.class_count - 1} everywhere, "
-            f"got {classes.max()}"
-        )
-    return classes
+    return look_up(read_values(path), np.arange(dataset.class_count), path)
 
 
 VSPW = DatasetFormat(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from synthetic_street.pairs import StreetPairs
+from synthetic_street.street_pairs import StreetPairs
 
 from ..config import ModelConfig
 from ..config_io import ConfigError

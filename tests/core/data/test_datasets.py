@@ -156,7 +156,7 @@ RGB = np.full((48, 64, 3), (42, 0, 0), np.uint8)
 @pytest.mark.parametrize(
     ("layout", "path", "labels", "message"),
     [
-        ("kitti_step", "panoptic_maps/val/0000/000000.png", RGB, r"0\.\.18 or 255"),
+        ("kitti_step", "panoptic_maps/val/0000/000000.png", RGB, r"0\.\.18, 255"),
         ("kitti_step_flat", "video_sequence/val/000000_000000_panoptic.png", RGB, r"0\.\.18"),
         ("cityscapes_vps", "val/panoptic_video/*final_mask.png", RGB, "segment ids of its index"),
         ("vipseg", "panomasks/street_5/00000000.png", np.uint16(1942), r"0\.\.124, 200, "),

@@ -12,7 +12,7 @@ import pytest
 from dataset_fixtures import change, opened, write_cityscapes_vps, write_youtube_vis
 
 from video_knet_core.data.cityscapes_vps import KINDS as CITYSCAPES_KINDS
-from video_knet_core.data.validation import validate
+from video_knet_core.data.dataset_validation import validate
 from video_knet_core.data.video import DatasetError
 
 VALUES = (None, True, -1, 1.5, 1 << 40, 1 << 70, math.nan, math.inf, "", "x", "\0", [], {}, [[]])

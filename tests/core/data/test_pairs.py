@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from networks import small_config
 
-from synthetic_street.pairs import StreetPairs
+from synthetic_street.street_pairs import StreetPairs
 from video_knet_core.data.camvid import camvid_clip
 from video_knet_core.data.copy_paste import CopyPaste, cut_out, instances_of_regions
 from video_knet_core.data.pairs import CropRange, camera_motion, photometric, warp

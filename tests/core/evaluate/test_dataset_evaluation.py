@@ -316,9 +316,9 @@ def test_faulty_json_of_predictions(layout, edit, message, written, tmp_path, ca
             "kitti_step",
             "0000/000001.png",
             (42, 0, 0),
-            "0000/000001.png: expected class ids 0..18 or 255, got 42",
+            "0000/000001.png: expected one of 0..18, 255, got 42",
         ),
-        ("vspw", "street_5/00000001.png", 142, "0..123 everywhere, got 142"),
+        ("vspw", "street_5/00000001.png", 142, "0..123, got 142"),
         ("vipseg", "pan_pred/street_5/00000001.png", (9, 9, 9), "segment ids of its index"),
     ],
 )
