@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import logging
 import time
@@ -28,7 +29,7 @@ from .job_record import JobRecord, begin, finish
 from .order import in_stamp_order
 from .products import CameraFiles
 from .replay_settings import EmptyReplayError, ReplayError, ReplaySettings
-from .report.collect import ReplayReport, ReportFacts, in_words
+from .report.collect import ReplayReport, ReportFacts, changed_options
 from .rerun_recording import RerunRecording
 from .selection import (
     choose_outputs,
@@ -134,6 +135,8 @@ class _Replay:
         self._settings, self._runtime, self._out = settings, runtime, out
         self._nodes = node_names(topics)
         rerun = RerunRecording(out, info.classes) if settings.rerun else None
+        if settings.report:
+            importlib.import_module(".report.page", __package__)  # a missing package ends it here
         self._task = {
             "bag": path.name,
             "bytes": sum(file.stat().st_size for file in self._bag.files),
@@ -157,7 +160,7 @@ class _Replay:
         held.callback(self._writer.abort)
         self._report = None
         if settings.report:
-            options, start = in_words(settings, tracking), contents.start or 0
+            options, start = changed_options(settings, tracking), contents.start or 0
             facts = ReportFacts(
                 path.name, info.name, runtime.name, info.classes, self._nodes, start, options
             )
@@ -280,16 +283,10 @@ class _Replay:
         for files in self._files.values():
             files.close()
         if self._report is not None:
-            from .report.page import ReplayOutcome, write_page  # brings Matplotlib
+            from .report.page import write_page
 
-            outcome = ReplayOutcome(
-                {topic: (c.failed, c.failures) for topic, c in self._cameras.items()},
-                self._damage,
-                {topic: camera.late for topic, camera in self._cameras.items()},
-                {topic: camera.left_out for topic, camera in self._cameras.items()},
-            )
             self._report.finish()
-            write_page(self._report, outcome)
+            write_page(self._report, self._damage, self._cameras)
         finish(self._out, JobRecord(self._task, self._frames, self._failed, self._damage))
 
     @property

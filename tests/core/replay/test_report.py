@@ -7,6 +7,7 @@ import dataclasses
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -28,7 +29,7 @@ from video_knet_core.replay.report.collect import (
     ReportFacts,
     quantiles,
 )
-from video_knet_core.replay.report.page import ReplayOutcome, page, write_page
+from video_knet_core.replay.report.page import page, write_page
 from video_knet_core.replay.report.track_timeline import MOST_SPANS, MOST_TRACKS
 from video_knet_core.replay.time_bins import MOST_BINS, TimeBins
 from video_knet_core.types import (
@@ -79,8 +80,15 @@ def new_report(*classes: ClassInfo, topics=(TOPIC,), bag="drive") -> ReplayRepor
     return ReplayReport(ReportFacts(bag, "tiny", "onnxruntime-cpu", table, nodes, 0, {}), Path())
 
 
-def page_of(report: ReplayReport, damage="", failures=(0, [])) -> ReportPage:
-    return ReportPage(page(report, ReplayOutcome(dict.fromkeys(report.cameras, failures), damage)))
+def cameras_of(report: ReplayReport, failed=0, failures=(), late=0, left_out=None):
+    """What a page has of each camera beside the notes of its frames."""
+    found = SimpleNamespace(failed=failed, failures=failures, late=late)
+    found.left_out = left_out or TimeBins(2)
+    return dict.fromkeys(report.cameras, found)
+
+
+def page_of(report: ReplayReport, damage="", **left_out) -> ReportPage:
+    return ReportPage(page(report, damage, cameras_of(report, **left_out)))
 
 
 def fed(report: ReplayReport, results: list[Processed]) -> ReplayReport:
@@ -138,7 +146,7 @@ def test_of_very_many_tracks_the_longest_are_shown_and_the_page_stays_small():
             old = [row(1, CAR, first - 1)] if number else []  # of each frame, one is seen again
             ended = range(first - at_once - 1, first - 1)
             report.add(TOPIC, number * PERIOD, result(number, *old, *new, ended=ended))
-        text = page(report, ReplayOutcome({TOPIC: (0, [])}, ""))
+        text = page(report, "", cameras_of(report))
         assert len(bars(ReportPage(text))) == MOST_TRACKS
         sizes.append(len(text))
     assert f"The {MOST_TRACKS} longest of 5,000 tracks" in text
@@ -234,8 +242,7 @@ def test_images_that_were_left_out_are_marked_on_the_time_axis():
     bins.row(1.0)[0] += 3
     bins.row(2.0)[1] += 1
     bins.row(3.0)[1] += 1
-    outcome = ReplayOutcome({TOPIC: (3, ["a"])}, "", {TOPIC: 2}, {TOPIC: bins})
-    found = ReportPage(page(report, outcome))
+    found = page_of(report, failed=3, failures=["a"], late=2, left_out=bins)
     assert [each["class"] for each in found.of_class("mark")] == [
         *("mark failed", "mark late", "mark late"),
     ]
@@ -386,7 +393,7 @@ def test_names_from_the_bag_and_the_model_are_text_and_nothing_else():
     report = new_report(*classes, topics=(hostile, TOPIC), bag=hostile)
     for topic in (hostile, TOPIC):
         report.add(topic, 0, result(0, row(1, classes[0]), row(2, classes[1], 1)))
-    found = page_of(report, damage=hostile, failures=(1, [hostile]))
+    found = page_of(report, damage=hostile, failed=1, failures=[hostile])
     assert found.text.count(hostile) >= 10
     assert [tag for tag, _ in found.elements].count("script") == 1
     assert not any(
@@ -396,7 +403,7 @@ def test_names_from_the_bag_and_the_model_are_text_and_nothing_else():
 
 def test_damage_and_images_left_out_are_told_in_words():
     report = fed(new_report(), [result(0, row(1, ROAD))])
-    text = page_of(report, "drive.mcap: byte 17 is wrong", (12, ["a", "b"])).text
+    text = page_of(report, "drive.mcap: byte 17 is wrong", failed=12, failures=["a", "b"]).text
     assert "The bag is damaged; it was read up to there: drive.mcap: byte 17 is wrong" in text
     assert f"{TOPIC}: 12 images could not be used. The first 2 of them:" in text
 
@@ -416,7 +423,7 @@ def test_the_time_of_an_image_that_is_left_out_is_that_of_the_recording(runtime,
 
 def test_a_file_name_that_is_no_text_is_no_obstacle(tmp_path):
     report = fed(new_report(bag="drive\udcff.mcap"), [result(0, row(1, ROAD))])
-    write_page(report, ReplayOutcome({TOPIC: (0, [])}, ""))
+    write_page(report, "", cameras_of(report))
     assert "drive?.mcap" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 

@@ -6,7 +6,7 @@ import heapq
 import math
 import time
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -287,16 +287,13 @@ class ReportFacts:
     """What was asked for, in words."""
 
 
-def in_words(settings: ReplaySettings, tracking: TrackerSettings) -> dict[str, str]:
-    """What was asked for: names and values of those options that are not the usual ones."""
-    words: dict[str, str] = {"Tracker": tracking.tracker}
-    if settings.every > 1:
-        words["Images"] = f"one in {settings.every}"
-    if settings.start:
-        words["From"] = f"{settings.start:g} s after the first message"
-    if settings.duration is not None:
-        words["For"] = f"{settings.duration:g} s"
-    return words
+def changed_options(settings: ReplaySettings, tracking: TrackerSettings) -> dict[str, str]:
+    """What was asked for: the tracker, and names and values of options other than the defaults."""
+    usual, options = asdict(ReplaySettings()), {"tracker": tracking.tracker}
+    for name, value in asdict(settings).items():
+        if value != usual[name]:
+            options[name] = ", ".join(value) if isinstance(value, tuple) else str(value)
+    return options
 
 
 class ReplayReport:

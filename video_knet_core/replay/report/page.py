@@ -5,8 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
 from datetime import datetime, timezone
 from typing import Any
 
@@ -15,7 +14,7 @@ import jinja2
 from ... import __version__
 from ...output_files import write_text
 from ...visualize import track_color
-from ..time_bins import TimeBins
+from ..camera import CameraReplay
 from .charts import TimeAxis, latency_chart, share_chart, stamp_chart
 from .collect import MINIMUM_MS, CameraNotes, Picture, ReplayReport, StampNotes, quantiles
 from .track_timeline import TrackSpans
@@ -25,27 +24,21 @@ MINIMUM_BAR = 0.3
 """Percent of the width: a track of one frame must be seen."""
 
 
-@dataclass(frozen=True)
-class ReplayOutcome:
-    """What is known after the last frame."""
+def write_page(report: ReplayReport, damage: str, cameras: Mapping[str, CameraReplay]) -> None:
+    """Write report.html.
 
-    failures: dict[str, tuple[int, list[str]]]
-    """Topic -> images that could not be used, and the reasons of the first of them."""
-    damage: str
-    """Where and why the bag could be read no further; empty if all of it could."""
-    late: dict[str, int] = field(default_factory=dict)
-    """Topic -> images left out because they came after one with a later stamp."""
-    left_out: dict[str, TimeBins] = field(default_factory=dict)
-    """Topic -> when images were left out: [bins, 2], failed ones and late ones."""
+    Args:
+        report: of the frames.
+        damage: where and why the bag could be read no further; empty if all of it could.
+        cameras: topic -> camera, for its images that were left out.
 
-
-def write_page(report: ReplayReport, outcome: ReplayOutcome) -> None:
-    """Write report.html; OSError if it cannot be written."""
-    text = page(report, outcome)  # names of files may be any bytes
+    OSError if it cannot be written.
+    """
+    text = page(report, damage, cameras)  # names of files may be any bytes
     write_text(report.out / NAME, text.encode(errors="replace").decode())
 
 
-def page(report: ReplayReport, outcome: ReplayOutcome) -> str:
+def page(report: ReplayReport, damage: str, cameras: Mapping[str, CameraReplay]) -> str:
     """The whole of it. Elements of class "timing" depend on this run, the others on its results."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader(__package__),
@@ -63,48 +56,48 @@ def page(report: ReplayReport, outcome: ReplayOutcome) -> str:
         "hex": lambda color: "#{:02x}{:02x}{:02x}".format(*color),
     }
     axis = _axis(report)
-    cameras = [
-        _camera(report, outcome, number, topic, axis) for number, topic in enumerate(report.cameras)
+    rows = [
+        _camera(report, cameras[topic], number, topic, axis)
+        for number, topic in enumerate(report.cameras)
     ]
-    pictures = [
-        (picture, camera) for camera in cameras for picture in camera["notes"].pictures.kept
-    ]
+    pictures = [(picture, row) for row in rows for picture in row["notes"].pictures.kept]
     return environment.get_template("page.html").render(
         style=environment.get_template("page.css").render(),
         script=environment.get_template("page.js").render(),
         version=__version__,
         facts=report.facts,
         start=datetime.fromtimestamp(report.facts.start * 1e-9 + axis.first, timezone.utc),
-        outcome=outcome,
+        damage=damage,
         report=report,
         axis=axis,
-        cameras=cameras,
+        cameras=rows,
         pictures=sorted(pictures, key=lambda pair: pair[0].seconds),
         anchor=_anchor,
     )
 
 
 def _camera(
-    report: ReplayReport, outcome: ReplayOutcome, number: int, topic: str, axis: TimeAxis
+    report: ReplayReport, camera: CameraReplay, number: int, topic: str, axis: TimeAxis
 ) -> dict[str, Any]:
     """What the page has of a camera; charts only if it has frames."""
     notes, classes = report.cameras[topic], report.facts.classes
-    late = outcome.late.get(topic, 0)
     found = {
         "topic": topic,
         "node": report.facts.nodes[topic],
         "number": number,
         "notes": notes,
-        "left_out": outcome.failures[topic][0] + late,
-        "late": late,
+        "left_out": camera.failed + camera.late,
+        "failed": camera.failed,
+        "failures": camera.failures,
+        "late": camera.late,
         "p50": quantiles(notes.latency.histogram)[0],
     }
     if notes.frames:
-        key, left_out = str(number), outcome.left_out.get(topic, TimeBins(2))
+        key = str(number)
         found |= {
             "tracks": [_track_row(notes, number, track, axis) for track in notes.tracks.longest()],
             "stamp_notes": [*_stamp_notes(notes.stamps, axis)],
-            "stamps": stamp_chart(notes.stamps, left_out, axis, key),
+            "stamps": stamp_chart(notes.stamps, camera.left_out, axis, key),
             "shares": share_chart(notes, classes, axis, key),
             "latency": latency_chart(notes.latency, axis, key),
         }
