@@ -14,10 +14,7 @@ from hypothesis import strategies as st
 from video_knet_core.config import ModelConfig
 from video_knet_core.config_io import ConfigError, from_dict, load_yaml, to_dict
 from video_knet_core.tracking.embedding import EmbeddingSettings
-
-pytest.importorskip("torch", reason="the settings of a training need it")
-
-from video_knet_core.training.train_config import ClipConfig, TrainConfig  # noqa: E402
+from video_knet_core.training.train_config import ClipConfig, TrainConfig
 
 ROWS = [
     {"name": "road", "is_thing": False, "color": [1, 2, 3]},

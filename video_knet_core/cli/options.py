@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 import typer
-import yaml
 
 from ..config_io import ConfigError
 from ..engine.base import Runtime
@@ -160,14 +159,16 @@ class TrackingOptions:
     @property
     def config(self) -> TrackerSettings:
         """The same for a predictor; ConfigError names a setting that the tracker does not have."""
+        from ..strict_yaml import parse_yaml
+
         values = {}
         for text in self.tracker_options or ():
             key, _, value = text.partition("=")
             if key not in (known := list(all_settings())):
                 raise ConfigError(f"--tracking: expected one of {known}, got {key!r}")
             try:
-                values[key] = yaml.safe_load(value)
-            except yaml.YAMLError:
+                values[key] = parse_yaml(value.encode())
+            except ValueError:
                 values[key] = value
         return tracker_settings(self.tracker, **values)
 

@@ -79,6 +79,7 @@ def test_scores_are_not_written_over_the_data_or_the_predictions(capsys, tmp_pat
 
 @pytest.mark.parametrize("name", ["last.state.safetensors", "last.safetensors", "best.safetensors"])
 def test_a_training_replaces_no_weights_of_another(name, capsys, tmp_path):
+    pytest.importorskip("torch")
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / name).write_text("weights")
     command = ["train", "street_lite0", "--out", tmp_path / "out", "--device", "cpu"]
