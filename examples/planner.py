@@ -42,7 +42,7 @@ class Planner(Node):
         why = ": a model of task semantic has no instances, choose a panoptic one" if ready else ""
         for topic in self._waiting:
             if not self.count_publishers(topic):
-                self.get_logger().warning(f"nobody publishes {topic}{why}")
+                self.get_logger().warning(f"no publisher of {topic}{why}")
 
 
 def describe(table, image):

@@ -312,7 +312,7 @@ class Diagnosis:
         if limited and max_rate > 0 and wait < 1.5 / max_rate:
             return Reason.RATE_LIMITED
         failed = since.pop("failed", 0)
-        skipped = since.pop("skipped", 0)  # whatever the cause is, others are skipped meanwhile
+        skipped = since.pop("skipped", 0)  # whatever the cause is, others are skipped, too
         if since:
             return _REASON_OF_DROPPED[max(since, key=lambda name: since[name])]
         if failed > 1 or (failed and not skipped):  # reported as failed frames

@@ -59,8 +59,8 @@ class CameraNode(AsyncLifecycleNode):
     Args:
         open_runtime: opens the engine.
         name: of the node.
-        choose_executor: returns the executor for the engine of these settings, which it may
-            share with other cameras; None = one of its own.
+        choose_executor: returns the executor for the engine of these settings, which other cameras
+            may use too; None = one of its own.
         kwargs: go to the rclpy node.
 
     Raises:
@@ -125,7 +125,7 @@ class CameraNode(AsyncLifecycleNode):
             worker = self._open_engine()
             await self.wait(lambda: worker.opened.done() or self._worker is not worker)
             if self._worker is not worker:
-                raise RequestError("the node was shut down meanwhile")
+                raise RequestError("the node was shut down while the engine opened")
         elif transition in ("cleanup", "shutdown") and self._worker is not None:
             self._enter("inactive")  # no image may arrive for a closed engine
             worker = self._worker
@@ -291,7 +291,7 @@ class CameraNode(AsyncLifecycleNode):
         image = conversions.to_rgb(message)
         frame = engine.predictor.step(image, stamp)
         if counts is not self.counts or outputs is not self.outputs:
-            return  # the node was deactivated or cleaned up meanwhile
+            return  # the node was deactivated or cleaned up during the step
         self._next_epoch = engine.predictor.next_epoch
         self._last = Snapshot(message.header, image, frame)
         counts.inference_ms = frame.times.step
@@ -322,7 +322,7 @@ class CameraNode(AsyncLifecycleNode):
             ):
                 tracking = parameters.tracking(self)
                 self._worker.call(lambda engine: engine.set_tracking(tracking))
-        except Exception as error:  # rclpy would leave whoever sets them without an answer
+        except Exception as error:  # rclpy would send no answer
             names = ", ".join(change.name for change in changes)
             self.get_logger().error(f"{names} not applied: {process.one_line(error)}")
 

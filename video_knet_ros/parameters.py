@@ -67,7 +67,7 @@ class ParameterSpec:
         return out
 
     def validation_error(self, value: object, configured: bool) -> str:
-        """Why `value` is rejected, beyond what the descriptor says; empty if it is accepted."""
+        """Why `value` is rejected, beyond the descriptor; empty if it is accepted."""
         if self.change is Change.UNCONFIGURED and configured:
             return f"{self.name} is read by configure: deactivate and clean up the node first"
         if self.choices and value not in self.choices:

@@ -1,4 +1,4 @@
-"""What all executables do around their nodes: start, spin, log, end."""
+"""Around the nodes of all executables: start, spin, log, end."""
 
 from __future__ import annotations
 
@@ -190,7 +190,7 @@ def describe(error: BaseException, *plain: type[Exception]) -> str:
 
 
 def _forward_python_logging(log: RcutilsLogger) -> None:
-    """Let what the core says through Python's logging appear in the ROS log."""
+    """Forward the log of the core, which uses Python's logging, to the ROS log."""
     for package in ("video_knet_core", "video_knet_ros"):
         logger = logging.getLogger(package)
         logger.setLevel(logging.INFO)

@@ -66,7 +66,7 @@ class ImageSubscription:
             )
             self._profile = profile
         if not images:
-            self._incompatible_policy = ""  # whoever offered it has left
+            self._incompatible_policy = ""  # its publisher has left
         self.publishers = tuple(_full_name(publisher) for publisher in images)
         obstacle = self._find_obstacle(transport, found, offered)
         if obstacle is not None and obstacle != self.obstacle:

@@ -245,7 +245,7 @@ def test_a_handle_that_is_closed_twice_gives_up_one_share(world):
     assert world.runtimes[0].closed
 
 
-def test_a_name_that_cannot_be_one_is_refused_and_leaves_no_camera(world, monkeypatch):
+def test_a_name_that_cannot_be_one_is_rejected_and_leaves_no_camera(world, monkeypatch):
     destroyed = []
     destroy = node.CameraNode.destroy_node
     monkeypatch.setattr(

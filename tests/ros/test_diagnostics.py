@@ -82,7 +82,7 @@ def test_states_of_the_lifecycle_without_results_are_warnings(world):
 
 
 def test_a_disabled_node_is_a_warning(world):
-    world.camera_node(enabled=False, **SOON)
+    world.camera_node(enabled=False, warn_after_s=0.0)
     message, _ = reported(world, Reason.DISABLED, WARN)
     assert "enabled" in message
 
@@ -100,7 +100,9 @@ def test_a_topic_without_a_publisher_is_named(world):
     world.camera_node(**SOON)
     reported(world, Reason.NO_PUBLISHER, WARN)
     message, _ = reported(world, Reason.NO_PUBLISHER, ERROR)
-    assert "/video_knet/image" in message
+    assert message.startswith("no images on /video_knet/image (best_effort) for")
+    stream(world, world.publisher())
+    world.report(lambda v: int(v["processed"]), OK)
 
 
 def test_a_publisher_that_is_silent_is_another_reason_and_is_named(world):
@@ -138,6 +140,15 @@ def test_images_by_the_other_transport_name_the_parameter(world, compressed, kin
     message, _ = reported(world, Reason.WRONG_TRANSPORT, ERROR)
     assert f"compressed to {str(not compressed).lower()}" in message
     assert f"/video_knet/{topic};" in message
+
+
+def test_a_publisher_that_cannot_match_is_logged_until_the_reliability_fits(world, capfd):
+    world.camera_node(reliability="reliable", **SOON)
+    world.tester.create_publisher(Image, "/video_knet/image", BEST_EFFORT)
+    message, _ = reported(world, Reason.QOS_INCOMPATIBLE, WARN)
+    assert message.split(": ", 1)[1] in capfd.readouterr().err
+    assert world.set_parameter("reliability", "auto").successful
+    reported(world, Reason.NO_IMAGES)
 
 
 def test_a_publisher_that_leaves_takes_its_reason_along(world):
@@ -263,7 +274,7 @@ def test_simulated_time_that_stands_still_is_a_warning(world):
     camera_topic = world.publisher()
     world.wait(clock.get_subscription_count, "a reader of the clock")
     clock.publish(Clock(clock=conversions.time_message(5 * 10**9)))
-    reported(world, Reason.CLOCK_STOPPED, WARN)  # and no images: somebody has paused it
+    reported(world, Reason.CLOCK_STOPPED, WARN)  # and no images: it is paused
     stream(world, camera_topic, stamp=lambda: 5.0)
     message, _ = reported(world, Reason.CLOCK_STOPPED, WARN)
     assert message.startswith("simulated time has not advanced")

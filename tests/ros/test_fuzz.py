@@ -1,4 +1,4 @@
-"""Any message and any parameter: a frame fails at most, and a setting is refused with a reason.
+"""Any message and any parameter: a frame fails at most, and a setting is rejected with a reason.
 
 FUZZ_EXAMPLES=100000 pytest tests/ros/test_fuzz.py -k messages   # longer than in the suite
 """
@@ -142,7 +142,7 @@ NAMES = st.sampled_from([spec.name for spec in parameters.PARAMETERS])
 
 
 @pytest.mark.slow
-def test_any_setting_is_taken_or_refused_with_a_reason(camera):
+def test_any_setting_is_taken_or_rejected_with_a_reason(camera):
     @settings(FUZZ, max_examples=min(EXAMPLES, 3000))
     @given(NAMES, VALUES)
     def check(name, value):
@@ -164,7 +164,7 @@ def test_any_setting_is_taken_or_refused_with_a_reason(camera):
     assert camera.counts.processed == processed + 1
 
 
-def test_any_override_at_start_is_taken_or_refused_with_its_name(world):
+def test_any_override_at_start_is_taken_or_rejected_with_its_name(world):
     @settings(FUZZ, max_examples=min(EXAMPLES, 60))
     @given(NAMES, VALUES)
     def check(name, value):

@@ -1,4 +1,4 @@
-"""Engines that hang, or fail half way: the node goes on, and whoever asks gets an answer."""
+"""Engines that hang, or fail half way: the node continues, and every request gets an answer."""
 
 from __future__ import annotations
 

@@ -240,7 +240,7 @@ def test_the_tracker_heeds_parameters_at_run_time(world):
         ("compressed", True, "compressed is read by configure"),
     ],
 )
-def test_what_cannot_be_is_refused_with_a_reason(world, name, value, words):
+def test_what_cannot_be_is_rejected_with_a_reason(world, name, value, words):
     camera = world.camera_node()
     before = camera.get_parameter(name).value
     result = world.set_parameter(name, value)
@@ -257,7 +257,7 @@ def test_what_cannot_be_is_refused_with_a_reason(world, name, value, words):
         ("tracking.birth_score", "high", InvalidParameterTypeException),
     ],
 )
-def test_a_bad_override_at_start_is_refused(world, name, value, error):
+def test_a_bad_override_at_start_is_rejected(world, name, value, error):
     with pytest.raises(error, match=name):
         world.camera_node(**{name: value})
 

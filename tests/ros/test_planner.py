@@ -129,10 +129,10 @@ def lines(capfd) -> list[str]:
     return [x for x in capfd.readouterr().out.splitlines() if "free road" in x]
 
 
-def wait_for_seconds(world, capfd, wanted: list[int]) -> None:
+def wait_for_seconds(world, capfd, expected: list[int]) -> None:
     got: list[str] = []
-    world.wait(lambda: got.extend(lines(capfd)) or len(got) >= len(wanted), "the planner's lines")
-    assert [int(x.split(".")[0]) for x in got] == wanted
+    world.wait(lambda: got.extend(lines(capfd)) or len(got) >= len(expected), "the planner's lines")
+    assert [int(x.split(".")[0]) for x in got] == expected
 
 
 @pytest.mark.parametrize("first", [planner.TABLE, planner.LABELS])
@@ -164,7 +164,7 @@ def test_a_topic_without_publishers_is_named(world, node, capfd):
     world.wait(lambda: node.count_publishers(planner.LABELS), "the publisher")
     node._look_for_publishers()
     err = capfd.readouterr().err
-    assert f"nobody publishes {planner.TABLE}" in err and planner.LABELS not in err
+    assert f"no publisher of {planner.TABLE}" in err and planner.LABELS not in err
 
 
 def test_a_model_without_instances_is_told_in_words(world, node, capfd):
@@ -172,8 +172,8 @@ def test_a_model_without_instances_is_told_in_words(world, node, capfd):
         world.tester.create_publisher(kind, topic, LATCHED)
     world.wait(lambda: node.count_publishers(planner.CLASSES), "the publisher")
     node._look_for_publishers()
-    wanted = f"nobody publishes {planner.TABLE}: a model of task semantic has no instances"
-    assert wanted in capfd.readouterr().err
+    expected = f"no publisher of {planner.TABLE}: a model of task semantic has no instances"
+    assert expected in capfd.readouterr().err
 
 
 # --- with the camera node ------------------------------------------------------------------------

@@ -196,6 +196,6 @@ def test_copied_messages_of_ros_1_decode_with_rclpy(tmp_path):
     path = bag_of([(street(1), 0)], tmp_path, BagFormat("ros1"))
     found = replayed(path, tmp_path / "out", include_input_topics=True)
     (data,) = found["/camera/image_raw"]
-    copy, wanted = deserialize_message(data, Image), image_message(street(1))
-    assert (copy.height, copy.width, copy.step) == (wanted.height, wanted.width, wanted.step)
-    assert copy.data == wanted.data and copy.header.frame_id == "camera_image_raw"
+    copy, expected = deserialize_message(data, Image), image_message(street(1))
+    assert (copy.height, copy.width, copy.step) == (expected.height, expected.width, expected.step)
+    assert copy.data == expected.data and copy.header.frame_id == "camera_image_raw"
