@@ -95,7 +95,7 @@ class AsyncLifecycleNode(LifecycleNode):
     def _check(self, transition: Transition) -> str:
         """The label of a transition, which clients give by label or number; or RequestError."""
         available = {n: label for n, label, *_ in self._state_machine.available_transitions}
-        label = transition.label or available.get(transition.id)
+        label = transition.label or available.get(transition.id, "")
         if label not in available.values():
             state, expected = self._state_machine.current_state[1], sorted(set(available.values()))
             raise RequestError(f"the node is {state}, expected one of {', '.join(expected)}")
