@@ -27,7 +27,7 @@ class TextureSet:
 
     @classmethod
     def random(cls, rng: np.random.Generator) -> TextureSet:
-        """Draw the textures that houses and plants of a street share."""
+        """Draw the textures that houses and plants of a street."""
         return cls(
             [textures.facade(rng) for _ in range(9)],
             [textures.tree(rng) for _ in range(6)],

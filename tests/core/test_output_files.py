@@ -132,6 +132,6 @@ def test_a_result_must_be_writable_and_have_its_suffix_before_the_work_begins(tm
 
 
 def test_a_tilde_is_the_home_folder(monkeypatch):
-    monkeypatch.setenv("HOME", "/home/somebody")
-    assert str(expanded("~/a/~b")) == "/home/somebody/a/~b"
+    monkeypatch.setenv("HOME", "/home/user")
+    assert str(expanded("~/a/~b")) == "/home/user/a/~b"
     assert str(expanded("a/~b")) == "a/~b" and str(expanded("~nobody_here/a")) == "~nobody_here/a"

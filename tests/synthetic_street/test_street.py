@@ -99,10 +99,10 @@ def test_all_classes_occur():
 
 
 def test_specks_of_an_object_are_void(drive):
-    least = MIN_VISIBLE * drive[0].instance.size
+    minimum = MIN_VISIBLE * drive[0].instance.size
     for frame in drive:
         _, sizes = np.unique(frame.instance[frame.instance > 0], return_counts=True)
-        assert (sizes >= least).all()
+        assert (sizes >= minimum).all()
     assert any((frame.semantic == NO_CLASS).any() for frame in drive)
 
 
@@ -126,13 +126,13 @@ def test_an_id_never_changes_its_class(drive):
     assert all(len(of_id) == 1 for of_id in classes.values())
 
 
-def centroids(frame: StreetFrame, least: int) -> dict[int, np.ndarray]:
+def centroids(frame: StreetFrame, minimum: int) -> dict[int, np.ndarray]:
     """Centre (row, column) of every thing with at least so many pixels."""
     ids, counts = np.unique(frame.instance[frame.instance > 0], return_counts=True)
     return {
         int(i): np.argwhere(frame.instance == i).mean(0)
         for i, n in zip(ids, counts, strict=True)
-        if n >= least
+        if n >= minimum
     }
 
 

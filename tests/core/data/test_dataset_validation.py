@@ -138,10 +138,10 @@ def test_a_clean_data_set_has_no_faults(layout, written, capsys):
 @pytest.mark.parametrize("layout", FIXTURES)
 def test_three_planted_faults_are_named_and_nothing_else(layout, copy, capsys):
     root = copy(layout)
-    wanted = DAMAGE[layout](root)
+    expected = DAMAGE[layout](root)
     code, found = faults(layout, root, capsys)
-    assert code == 1 and len(found) == len(wanted), found
-    for line, pattern in zip(sorted(found), wanted, strict=True):
+    assert code == 1 and len(found) == len(expected), found
+    for line, pattern in zip(sorted(found), expected, strict=True):
         assert re.match(pattern, line), (pattern, line)
 
 

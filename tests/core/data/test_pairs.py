@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from networks import small_config
 
-from synthetic_street.street_pairs import StreetPairs
 from video_knet_core.data.camvid import camvid_clip
 from video_knet_core.data.copy_paste import CopyPaste, cut_out, instances_of_regions
 from video_knet_core.data.pairs import CropRange, camera_motion, photometric, warp
@@ -42,7 +41,7 @@ def images(tmp_path) -> Video:
 
 @pytest.fixture
 def sprites(tmp_path, classes) -> list:
-    """A red person that walks to the right, and a dog that no class wants."""
+    """A red person that walks to the right, and a dog of no known class."""
     index = {}
     for name, kind in (("walker", "person"), ("dog", "animal")):
         (tmp_path / name).mkdir()
@@ -179,13 +178,3 @@ def test_photometric_changes_are_the_same_for_both_frames():
     assert changed.dtype == np.uint8
     assert abs(changed[0].astype(int) - changed[1]).mean() < 15
     assert (changed != np.repeat(frames, 3, 3)).any()
-
-
-def test_street_clips_are_drawn_once_and_ids_agree(tmp_path):
-    source = StreetPairs(1, tmp_path)
-    first = source.sample(np.random.default_rng(2), 96, 160)
-    files = list(tmp_path.glob("*.npz"))
-    again = source.sample(np.random.default_rng(2), 96, 160)
-    assert len(files) == 1
-    assert (first.images == again.images).all()
-    assert set(np.unique(first.instance[0])) & set(np.unique(first.instance[1])) - {0}

@@ -135,9 +135,9 @@ def test_objects_stand_on_the_ground_and_nearer_ones_are_larger(empty_street, sp
         for nearness in (0.15, 0.3):
             clip.objects = [at_rest(item, nearness)]
             rows = np.nonzero(clip.frame(0).instance)[0]
-            wanted = item.sprite.metres * item.size / CAMERA_METRES * nearness * HEIGHT
+            expected = item.sprite.metres * item.size / CAMERA_METRES * nearness * HEIGHT
             assert rows.max() + 1 == pytest.approx((HORIZON + nearness) * HEIGHT, abs=1.5)
-            assert np.ptp(rows) + 1 == pytest.approx(wanted, abs=2.5)
+            assert np.ptp(rows) + 1 == pytest.approx(expected, abs=2.5)
 
 
 def test_no_object_floats_in_the_sky(empty_street, sprites):
@@ -221,12 +221,12 @@ def test_an_own_motion_is_mirrored_with_its_object(empty_street, sprites):
 def test_specks_are_void():
     semantic = np.full((100, 110), VEHICLE, np.uint8)
     instance = np.zeros((100, 110), np.uint16)
-    least = int(MIN_VISIBLE * instance.size) + 1
-    instance[0, :least] = 1
-    instance[5, : least - 1] = 2
+    minimum = int(MIN_VISIBLE * instance.size) + 1
+    instance[0, :minimum] = 1
+    instance[5, : minimum - 1] = 2
     semantic, instance = drop_small_objects(semantic, instance)
     assert np.unique(instance).tolist() == [0, 1]
-    assert np.count_nonzero(semantic == NO_CLASS) == least - 1
+    assert np.count_nonzero(semantic == NO_CLASS) == minimum - 1
 
 
 @pytest.mark.parametrize("wrong", [{"seed": -1}, {"seed": 0, "fps": 0.0}])

@@ -1,4 +1,4 @@
-"""Reading videos: the times in the file count, and not what its header says."""
+"""Reading videos: the times in the file count, not its header."""
 
 from __future__ import annotations
 
