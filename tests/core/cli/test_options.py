@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import shlex
 from pathlib import Path
 
+import pytest
 import typer
 
 from video_knet_core.cli import app, main
 from video_knet_core.replay.replay_settings import ReplaySettings
 
-PAGE = Path(__file__).parents[3] / "docs" / "command_line.md"
+REPO = Path(__file__).parents[3]
 
 
 def test_each_setting_of_a_replay_is_an_option_with_its_docstring(capsys, monkeypatch):
@@ -42,5 +44,21 @@ def test_a_command_line_without_a_command_shows_the_help(capsys):
 
 
 def test_the_page_has_every_command():
-    listed = re.findall(r"^\| `([\w-]+)` \|", PAGE.read_text(), re.MULTILINE)
+    page = (REPO / "docs" / "command_line.md").read_text()
+    listed = re.findall(r"^\| `([\w-]+)` \|", page, re.MULTILINE)
     assert set(listed) == set(typer.main.get_command(app).commands)
+
+
+def written_commands() -> list[str]:
+    """The command lines in the pages, as written."""
+    pages = [REPO / "README.md", *REPO.glob("docs/*.md"), *REPO.glob("models/*.md")]
+    lines = [line for page in pages for line in page.read_text().splitlines()]
+    found = (re.match(r" {4}video-knet ([a-z].*)", line) for line in lines)
+    return sorted({match[1] for match in found if match})
+
+
+@pytest.mark.parametrize("line", written_commands())
+def test_a_command_line_of_a_page_can_be_parsed(line, monkeypatch):
+    monkeypatch.setattr("video_knet_core.cli.options.exit_code_of", lambda *arguments: 0)
+    words = shlex.split(re.split(r"\s\||\s>", line)[0].replace("...", ""), comments=True)
+    assert main(words) == 0
