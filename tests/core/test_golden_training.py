@@ -11,10 +11,10 @@ from golden import IMAGE_SIZE, golden, image, seeded, small_config, small_weight
 from torch import Tensor
 
 from video_knet_core.model.official import import_official, translate
-from video_knet_core.training.criterion import Criterion
+from video_knet_core.training.criterion import Criterion, part_masks
 from video_knet_core.training.matching import Match
-from video_knet_core.training.pair_step import pair_losses
-from video_knet_core.training.targets import FrameTargets, frame_targets
+from video_knet_core.training.pair_step import predict_pairs
+from video_knet_core.training.targets import FrameTargets, frame_targets, stack_targets
 from video_knet_core.training.train_config import LossWeights
 
 RUNS = {"small_k1r0": (1, 0), "small_k2r1": (2, 1), "seed0_k1r0": (1, 0)}
@@ -43,10 +43,14 @@ def trained(run: str):
     model.backbone.freeze(1)
     images = torch.stack([image("small", frame) for frame in RUNS[run]])
     criterion = Criterion(LossWeights(stage_rank=0.0), thing_classes=2)
-    sides = [[targets(frame)] for frame in RUNS[run]]
-    losses, matches = pair_losses(model, criterion, images[None], sides)
+    frames = stack_targets([targets(frame) for frame in RUNS[run]])
+    prediction = predict_pairs(model, images[None])
+    losses = criterion(prediction, frames, 2)
     torch.stack(list(losses.values())).sum().backward()
-    return losses, matches, model
+    matches = criterion.match(prediction, part_masks(prediction, frames), frames)
+    head, *stages = matches
+    parts = {"head": head, "stage0": head, "stage1": stages[0], "stage2": stages[1]}
+    return losses, parts | {"track": stages[2]}, model
 
 
 @pytest.mark.parametrize("run", RUNS)
@@ -69,20 +73,21 @@ def test_every_loss_is_the_authors(run):
 def test_every_assignment_is_the_authors(run):
     _, matches, _ = trained(run)
     names = {"head": "rpn_{}", "track": "track_{}"} | {f"stage{i}": f"{{}}_s{i}" for i in range(3)}
-    for side, short, frame in zip(("key", "reference"), ("key", "ref"), RUNS[run], strict=True):
+    for side, (short, frame) in enumerate(zip(("key", "ref"), RUNS[run], strict=True)):
         for part, name in names.items():
             theirs = golden("small_train")[f"{run}/assign/{name.format(short)}"]
-            assert by_id(matches[side][part][0], frame) == {
+            assert by_id(matches[part], side, frame) == {
                 kernel: int(golden("small_train")[f"gt/{frame}/ids"][row - 1])
                 for kernel, row in enumerate(theirs.tolist())
                 if row
             }, (side, part)
 
 
-def by_id(match: Match, frame: int) -> dict[int, int]:
+def by_id(match: Match, side: int, frame: int) -> dict[int, int]:
     """Kernel to instance id: we sort instances by class, the recording does not."""
-    ids = targets(frame).ids[match.instances]
-    return dict(zip(match.kernels.tolist(), ids.tolist(), strict=True))
+    own = match.frames == side
+    ids = targets(frame).ids[match.instances[own]]
+    return dict(zip(match.kernels[own].tolist(), ids.tolist(), strict=True))
 
 
 @pytest.mark.parametrize("run", RUNS)

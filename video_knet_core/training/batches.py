@@ -17,13 +17,16 @@ from torch.utils.data import DataLoader, Dataset
 from ..config import ModelConfig
 from ..data.pairs import PairSource, photometric
 from . import processes
+from .targets import ClassTargets, FrameTargets, stack_targets
 from .train_config import TrainConfig
-from .training_tasks import Targets, task_of
+from .training_tasks import TRAINING_TASKS
 
-Sample = tuple[Tensor, list[Targets]]
+AnyTargets = FrameTargets | ClassTargets
+
+Sample = tuple[Tensor, list[AnyTargets]]
 """Images u8 [2,3,H,W] (key, reference) and their targets; [1,3,H,W] of images alone."""
-Batch = tuple[Tensor, list[list[Targets]]]
-"""Images u8 [B,2,3,H,W]; targets as [key of each sample, reference of each sample]."""
+Batch = tuple[Tensor, AnyTargets]
+"""Images u8 [B,2,3,H,W]; targets of the B key frames, then of the B reference frames."""
 
 
 class PairDataset(Dataset):
@@ -36,7 +39,7 @@ class PairDataset(Dataset):
         config: TrainConfig,
     ) -> None:
         self.sources, self.classes, self.config = sources, model.classes, config
-        self._targets = task_of(model).targets
+        self._targets = TRAINING_TASKS[model.task].targets
 
     def __getitem__(self, index: int) -> Sample:
         rng = np.random.default_rng((self.config.seed, index))
@@ -82,6 +85,6 @@ def _take_one_core(worker: int) -> None:
 
 def collate(samples: Sequence[Sample]) -> Batch:
     """One batch of B samples."""
-    images = torch.stack([images for images, _ in samples])
-    sides = range(images.shape[1])
-    return images, [[targets[side] for _, targets in samples] for side in sides]
+    images, targets = zip(*samples, strict=True)
+    sides = zip(*targets, strict=True)
+    return torch.stack(images), stack_targets([frame for side in sides for frame in side])

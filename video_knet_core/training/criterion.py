@@ -1,209 +1,284 @@
-"""From predictions and targets to the weighted losses of a training step.
+"""From predictions and targets of a batch to the weighted losses of a training step.
 
-`Criterion` is that of the tasks panoptic and instance; for semantic see `semantic_criterion.py`.
+A batch holds the frames of each side in turn: B key frames, then B reference frames if there are
+pairs. A part of the network is its kernel head or a stage. Nothing here goes frame by frame: the
+masks that all parts learn in all frames are one batch [M,h,w].
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from ..model.kernels import StageOutput
 from ..model.position import position_code
 from ..model.video_knet import Prediction
 from . import losses
 from .matching import Match, match_instances
-from .targets import IGNORE, FrameTargets
+from .targets import IGNORE, ClassTargets, FrameTargets
 from .train_config import LossWeights
+
+Total = Callable[[Tensor], Tensor]
+"""Sum of a tensor over all processes that train together."""
+BatchCriterion = Callable[[Prediction, Any, int], dict[str, Tensor]]
+"""Weighted losses by name; of a prediction, the targets of its task and the number of sides."""
 
 
 class Criterion:
-    """Losses of frames and of frame pairs; targets may be finer than the masks.
+    """The losses of the tasks panoptic and instance; targets may be finer than the masks.
+
+    The kernel head and stage 0 learn with the assignment that the head's masks give, stage i with
+    that of stage i - 1, and the association embedding with that of the last stage.
 
     Args:
-        weights: what each loss counts.
+        weights: what each loss counts; a rank loss of weight 0 is left out.
         thing_classes: how many; they are the first class columns.
         background: cells may be of no class (task instance). Then the head's classes are learned
             one by one, by focal loss, as the authors have it there; otherwise one must win.
+        total: see `Total`; called once in a step.
     """
 
-    def __init__(self, weights: LossWeights, thing_classes: int, background: bool = False) -> None:
-        self.weights = weights
-        self.thing_classes = thing_classes
-        self.background = background
+    def __init__(
+        self,
+        weights: LossWeights,
+        thing_classes: int,
+        background: bool = False,
+        total: Total = torch.clone,
+    ) -> None:
+        self.weights, self.thing_classes = weights, thing_classes
+        self.background, self.total = background, total
 
-    def frames(
-        self, prediction: Prediction, targets: Sequence[FrameTargets]
-    ) -> tuple[dict[str, Tensor], dict[str, list[Match]]]:
-        """Losses of B frames, and the B matches of each part: "head", "stage0" .. and "track".
+    def __call__(
+        self, prediction: Prediction, targets: FrameTargets, sides: int
+    ) -> dict[str, Tensor]:
+        """Weighted losses of sides * B frames, by names such as "key_stage0_dice"."""
+        masks = part_masks(prediction, targets)
+        matches = self.match(prediction, masks, targets)
+        batch = _Batch(prediction, targets, sides, masks, (matches[0], *matches[:-1]))
+        counts = _summed(self._counts(batch), self.total)
+        found = self._mask_losses(batch, _share(counts, "masks"))
+        found |= self._class_losses(batch, _share(counts, "masks")[1:])
+        found |= self._rank_losses(batch, counts)
+        found |= self._head_losses(batch, counts)
+        named = _by_side(found)
+        if sides == 2:
+            named |= self._association_losses(prediction.embeddings, matches[-1], targets)
+        return named
 
-        Stage i learns with the assignment that the masks before it gave; the association embedding
-        with that of the last stage.
-        """
-        size = targets[0].owners.shape
-        things = prediction.embeddings.shape[1]
-        masks = resize_logits(prediction.head.mask_logits, size)[:, :things]
-        seeds = prediction.head.seeds
+    def match(
+        self, prediction: Prediction, masks: Sequence[Tensor], targets: FrameTargets
+    ) -> list[Match]:
+        """The assignment of each part, by its `masks` (see `part_masks`) and classes."""
+        seeds, things = prediction.head.seeds, masks[0].shape[1]
         # a hot seed goes first, as a sure class does in the stages
         sure = None if seeds is None else seeds.logits[..., None].expand(-1, -1, self.thing_classes)
-        matches = {"head": self._match(masks, sure, targets)}
-        current = matches["head"]
-        semantic = resize_logits(prediction.head.semantic_logits, size)
-        out = _prefixed("head", self._head(masks, semantic, targets, current))
-        if prediction.head.centers is not None:
-            out["head_center"] = self._centers(
-                resize_logits(prediction.head.centers, size), targets
-            )
-        if seeds is not None:
-            out["head_heat"] = self._heat(seeds.heat[:, 0].float(), targets)
-        for i, stage in enumerate(prediction.stages):
-            masks = resize_logits(stage.mask_logits, size)
-            assert stage.class_logits is not None, "a network in training classifies in each stage"
-            class_logits = stage.class_logits.float()
-            matches[f"stage{i}"] = current
-            out |= _prefixed(f"stage{i}", self._stage(masks, class_logits, targets, current))
-            current = self._match(masks[:, :things], class_logits, targets)
-        return out, matches | {"track": current}
-
-    def pairs(
-        self,
-        key: tuple[Tensor, Sequence[Match], Sequence[FrameTargets]],
-        reference: tuple[Tensor, Sequence[Match], Sequence[FrameTargets]],
-    ) -> dict[str, Tensor]:
-        """Association losses of B pairs; each side is embeddings [B,P,E], matches and targets."""
-        sums: dict[str, Tensor] = defaultdict(lambda: key[0].sum() * 0)
-        for a, match_a, frame_a, b, match_b, frame_b in zip(*key, *reference, strict=True):
-            same = frame_a.ids[match_a.instances][:, None] == frame_b.ids[match_b.instances][None]
-            pair = (a[match_a.kernels].float(), b[match_b.kernels].float(), same)
-            sums["track"] = sums["track"] + self.weights.track * losses.track_loss(*pair)
-            sums["track_aux"] = sums["track_aux"] + self.weights.track_aux * losses.track_aux_loss(
-                *pair
-            )
-        return {name: total / len(key[0]) for name, total in sums.items()}
-
-    def _match(
-        self, masks: Tensor, class_logits: Tensor | None, targets: Sequence[FrameTargets]
-    ) -> list[Match]:
-        things, size = masks.shape[1], masks.shape[-2:]
-        if not masks.isfinite().all():
-            raise FloatingPointError("the network's mask logits are not finite: training diverged")
-        return [
-            match_instances(
-                masks[i],
-                None if class_logits is None else class_logits[i, :things, : self.thing_classes],
-                _shrink(t.masks, size),
-                t.classes,
-                _shrink(t.valid[None], size)[0],
-            )
-            for i, t in enumerate(targets)
+        classes = [sure, *(stage.class_logits for stage in prediction.stages)]
+        parts = [
+            (mask[:, :things], None if c is None else c[:, :things, : self.thing_classes])
+            for mask, c in zip(masks, classes, strict=True)
         ]
+        size = masks[0].shape[-2:]
+        segments, valid = _shrink(targets.segments, size), _shrink(targets.valid[:, None], size)
+        return match_instances(parts, targets._replace(segments=segments, valid=valid[:, 0]))
 
-    def _head(
-        self,
-        masks: Tensor,
-        semantic: Tensor,
-        targets: Sequence[FrameTargets],
-        matches: Sequence[Match],
-    ) -> dict[str, Tensor]:
-        """Thing masks by mask, dice and rank; the semantic map by class."""
-        chosen = torch.cat([m.kernels + i * masks.shape[1] for i, m in enumerate(matches)])
-        goals = [t.masks[m.instances] for t, m in zip(targets, matches, strict=True)]
-        owners = [_slots(t, m, None) for t, m in zip(targets, matches, strict=True)]
-        balance = self.weights.balance
-        return self._mask_losses(masks.flatten(0, 1)[chosen], goals, targets) | {
-            "rank": self.weights.rank * losses.rank_loss(masks, torch.stack(owners), balance),
-            "semantic": self.weights.semantic * self._semantic(semantic, targets),
-        }
+    def _counts(self, batch: _Batch) -> dict[str, Tensor]:
+        """What losses are means over: masks by part and side, and cells by their goal."""
+        targets, sides = batch.targets, batch.sides
+        counts = {"masks": batch.sums(torch.ones_like(batch.learned.frames, dtype=torch.float32))}
+        if self.background:
+            counts["positives"] = (targets.semantic != IGNORE).view(sides, -1).sum(1)
+        if self.weights.balance:
+            classes = batch.prediction.head.semantic_logits.shape[1]
+            counts["semantic"] = _cell_counts(targets.semantic, classes, sides)
+            for part, mask in enumerate(batch.masks):
+                counts[f"rank{part}"] = _cell_counts(batch.slots[part], mask.shape[1], sides)
+        return counts
 
-    def _semantic(self, logits: Tensor, targets: Sequence[FrameTargets]) -> Tensor:
-        classes = torch.stack([t.semantic for t in targets])
-        if not self.background:
-            return losses.semantic_loss(logits, classes, self.weights.balance)
-        known = torch.stack([_shrink(t.valid[None], t.semantic.shape)[0] for t in targets])
-        return losses.class_map_loss(logits, classes, known)
-
-    def _centers(self, codes: Tensor, targets: Sequence[FrameTargets]) -> Tensor:
-        each = [
-            losses.center_loss(code, position_code(*t.centers), t.owners, self.weights.balance)
-            for code, t in zip(codes, targets, strict=True)
+    def _mask_losses(self, batch: _Batch, counts: Tensor) -> dict[str, Tensor]:
+        """Things by mask and dice in all parts, stuff in stages."""
+        learned, targets = batch.learned, batch.targets
+        chosen = [
+            mask[part.frames, part.kernels]
+            for mask, part in zip(batch.masks, batch.segments, strict=True)
         ]
-        return self.weights.center * torch.stack(each).mean()
+        predicted = resize_logits(torch.cat(chosen), targets.segments.shape[-2:])
+        goals, valid = targets.segments[learned.frames, learned.rows], targets.valid[learned.frames]
+        mask = self.weights.mask * batch.sums(losses.mask_loss(predicted, goals, valid)) / counts
+        dice = self.weights.dice * batch.sums(losses.dice_loss(predicted, goals, valid)) / counts
+        return _by_part("mask", mask) | _by_part("dice", dice)
 
-    def _heat(self, logits: Tensor, targets: Sequence[FrameTargets]) -> Tensor:
-        height, width = logits.shape[1:]
-        each = [
-            losses.heat_loss(heat, t.heat(height, width))
-            for heat, t in zip(logits, targets, strict=True)
-        ]
-        return self.weights.heat * torch.stack(each).mean()
+    def _class_losses(self, batch: _Batch, counts: Tensor) -> dict[str, Tensor]:
+        """Of stages: thing rows learn thing columns, stuff row j only its own."""
+        logits = torch.stack(
+            [_class_logits(stage) for stage in batch.prediction.stages]
+        )  # [stages,F,N,K]
+        things, columns, targets = batch.masks[0].shape[1], self.thing_classes, batch.targets
+        stuff = torch.arange(targets.stuff, device=logits.device) + columns
+        columns_of = torch.cat((stuff.expand(len(targets.ids), -1), targets.classes), 1)
+        weights = torch.zeros_like(logits[0, 0])
+        weights[:things, :columns] = 1
+        weights[things:, columns:].fill_diagonal_(1)
+        goals = torch.zeros_like(logits)
+        for goal, part in zip(goals, batch.segments[1:], strict=True):
+            goal[part.frames, part.kernels, columns_of[part.frames, part.rows]] = 1
+        values = losses.focal_loss(logits.flatten(0, 1), goals.flatten(0, 1), weights)
+        values = values.view(len(logits) * batch.sides, -1).sum(1).view_as(counts)
+        return _by_part("class", self.weights.classification * values / counts, first=1)
 
-    def _stage(
-        self,
-        masks: Tensor,
-        class_logits: Tensor,
-        targets: Sequence[FrameTargets],
-        matches: Sequence[Match],
+    def _rank_losses(self, batch: _Batch, counts: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Kernels compete for cells."""
+        found = {}
+        for part, (logits, slots) in enumerate(zip(batch.masks, batch.slots, strict=True)):
+            weight = self.weights.stage_rank if part else self.weights.rank
+            if weight:
+                cells = counts.get(f"rank{part}")
+                values = _cell_loss(logits, slots, cells, self.weights.balance, batch.sides)
+                found[f"{_part(part)}_rank"] = weight * values
+        return found
+
+    def _head_losses(self, batch: _Batch, counts: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The semantic map by class; centres and seeds of instances where they are learned."""
+        head, targets, weights = batch.prediction.head, batch.targets, self.weights
+        size = targets.owners.shape[-2:]
+        semantic = resize_logits(head.semantic_logits, size)
+        if self.background:
+            known = _shrink(targets.valid[:, None], size)[:, 0]
+            values = losses.class_map_loss(semantic, targets.semantic, known)
+            values = values.view(batch.sides, -1).sum(1) / _share(counts, "positives")
+        else:
+            cells = counts.get("semantic")
+            values = _cell_loss(semantic, targets.semantic, cells, weights.balance, batch.sides)
+        found = {"head_semantic": weights.semantic * values}
+        if head.centers is not None:
+            codes, goals = resize_logits(head.centers, size), position_code(*targets.centers)
+            instances = targets.owners - targets.stuff
+            values = losses.center_loss(codes, goals, instances, weights.balance)
+            found["head_center"] = weights.center * values.view(batch.sides, -1).mean(1)
+        if head.seeds is not None:
+            heat = head.seeds.heat[:, 0].float()
+            values = losses.heat_loss(heat, targets.heat(*heat.shape[1:]))
+            found["head_heat"] = weights.heat * values.view(batch.sides, -1).mean(1)
+        return found
+
+    def _association_losses(
+        self, embeddings: Tensor, match: Match, targets: FrameTargets
     ) -> dict[str, Tensor]:
-        """Matched things and present stuff by mask, dice and rank; all kernels by class."""
-        kernels = masks.shape[1]
-        things = kernels - len(targets[0].stuff_masks)
-        chosen, goals, owners = [], [], []
-        for i, (target, match) in enumerate(zip(targets, matches, strict=True)):
-            stuff = target.stuff_present.nonzero()[:, 0]
-            chosen.append(torch.cat((match.kernels, things + stuff)) + i * kernels)
-            goals.append(torch.cat((target.masks[match.instances], target.stuff_masks[stuff])))
-            owners.append(_slots(target, match, things))
-        positives = torch.cat(chosen)
-        labels, weights = self._class_targets(class_logits, targets, matches, things)
-        focal = losses.class_loss(class_logits, labels, weights, len(positives))
-        out = self._mask_losses(masks.flatten(0, 1)[positives], goals, targets)
-        out["class"] = self.weights.classification * focal
-        if self.weights.stage_rank:
-            rank = losses.rank_loss(masks, torch.stack(owners), self.weights.balance)
-            out["rank"] = self.weights.stage_rank * rank
-        return out
-
-    def _mask_losses(
-        self, predicted: Tensor, wanted: list[Tensor], targets: Sequence[FrameTargets]
-    ) -> dict[str, Tensor]:
-        valid = torch.cat([t.valid.expand_as(w) for t, w in zip(targets, wanted, strict=True)])
-        goals = torch.cat(wanted)
-        predicted = resize_logits(predicted[None], goals.shape[-2:])[0]
+        """Instances of the key frames against those of the reference frames."""
+        kernels, matched = torch.zeros_like(targets.ids), torch.zeros_like(targets.present)
+        kernels[match.frames, match.instances] = match.kernels
+        matched[match.frames, match.instances] = True
+        columns = kernels[..., None].expand(-1, -1, embeddings.shape[2])
+        key, reference = embeddings.float().gather(1, columns).chunk(2)  # [B,G,E] each
+        key_ids, reference_ids = targets.ids.chunk(2)
+        key_matched, reference_matched = matched.chunk(2)
+        present = key_matched[:, :, None] & reference_matched[:, None]
+        same = (key_ids[:, :, None] == reference_ids[:, None]) & present
+        pairs = key, reference, same, present
         return {
-            "mask": self.weights.mask * losses.mask_loss(predicted, goals, valid),
-            "dice": self.weights.dice * losses.dice_loss(predicted, goals, valid),
+            "track": self.weights.track * losses.track_loss(*pairs).mean(),
+            "track_aux": self.weights.track_aux * losses.track_aux_loss(*pairs).mean(),
         }
 
-    def _class_targets(
-        self, logits: Tensor, targets: Sequence[FrameTargets], matches: Sequence[Match], things: int
-    ) -> tuple[Tensor, Tensor]:
-        """[B,N,K] goals and weights: thing rows learn thing columns, stuff row j only its own."""
-        goals, weights = torch.zeros_like(logits), torch.zeros_like(logits)
-        weights[:, :things, : self.thing_classes] = 1
-        weights[:, things:, self.thing_classes :] = torch.eye(
-            logits.shape[1] - things, device=logits.device
+
+class SemanticCriterion:
+    """Task semantic: cross-entropy over classes, of head, stages and auxiliary head.
+
+    A kernel is a class, so nothing is matched or associated over time: the layers with temporal
+    context change masks, and learn by them. Source: the semantic configurations of K-Net (each
+    stage 1.0, auxiliary head 0.4).
+    """
+
+    def __init__(self, weights: LossWeights, total: Total = torch.clone) -> None:
+        self.weights, self.total = weights, total
+
+    def __call__(
+        self, prediction: Prediction, targets: ClassTargets, sides: int
+    ) -> dict[str, Tensor]:
+        """Weighted losses of sides * B frames, by names such as "key_stage0_semantic"."""
+        goals = targets.semantic
+        maps = {"head": prediction.head.semantic_logits}
+        maps |= {_part(i): s.mask_logits for i, s in enumerate(prediction.stages, start=1)}
+        if prediction.auxiliary is not None:
+            maps["auxiliary"] = prediction.auxiliary
+        cells = None
+        if self.weights.balance:
+            cells = self.total(_cell_counts(goals, maps["head"].shape[1], sides))
+        found = {}
+        for part, logits in maps.items():
+            weight = self.weights.auxiliary if part == "auxiliary" else self.weights.semantic
+            values = _cell_loss(
+                resize_logits(logits, goals.shape[1:]), goals, cells, self.weights.balance, sides
+            )
+            found[f"{part}_semantic"] = weight * values
+        return _by_side(found)
+
+
+class _Segments(NamedTuple):
+    """The M kernels of a part that have a mask to learn, and which."""
+
+    frames: Tensor
+    kernels: Tensor
+    rows: Tensor
+    """Of `FrameTargets.segments`."""
+
+
+class _Batch:
+    """What all losses of a step are taken of: one assignment for each part of the network."""
+
+    def __init__(
+        self,
+        prediction: Prediction,
+        targets: FrameTargets,
+        sides: int,
+        masks: Sequence[Tensor],
+        matches: Sequence[Match],
+    ) -> None:
+        self.prediction, self.targets, self.sides, self.masks = prediction, targets, sides, masks
+        things = masks[0].shape[1]
+        stuff_frames, stuff = targets.stuff_present.nonzero(as_tuple=True)
+        matched = [_Segments(m.frames, m.kernels, targets.stuff + m.instances) for m in matches]
+        present = _Segments(stuff_frames, things + stuff, stuff)
+        self.segments = [matched[0], *(_concatenated((part, present)) for part in matched[1:])]
+        """Of each part: matched things, and in stages the stuff that is present."""
+        self.learned = _concatenated(self.segments)
+        """Of all parts."""
+        frames_of_a_side = len(targets.ids) // sides
+        self._groups = torch.cat(
+            [i * sides + part.frames // frames_of_a_side for i, part in enumerate(self.segments)]
         )
-        for goal, target, match in zip(goals, targets, matches, strict=True):
-            goal[match.kernels, target.classes[match.instances]] = 1
-            goal[things:, self.thing_classes :].diagonal().copy_(target.stuff_present)
-        return goals, weights
+        self.slots = self._slots()
+        """[parts,F,i,j] the kernel that must win each cell, or `IGNORE`."""
+
+    def sums(self, values: Tensor) -> Tensor:
+        """[M] values of `learned` -> [parts,sides] sums."""
+        zeros = values.new_zeros(len(self.masks) * self.sides)
+        return zeros.index_add(0, self._groups, values).view(-1, self.sides)
+
+    def _slots(self) -> Tensor:
+        owners = self.targets.owners
+        rows = self.targets.segments.shape[1]
+        slot_of = owners.new_full((len(self.masks), len(owners), rows + 1), IGNORE)
+        for table, part in zip(slot_of, self.segments, strict=True):
+            table[part.frames, part.rows] = part.kernels
+        cells = torch.where(owners < 0, rows, owners).flatten(1)  # what nobody owns: the last entry
+        slots = slot_of.gather(2, cells.expand(len(slot_of), -1, -1))
+        return slots.view(-1, *owners.shape)
 
 
-def _slots(target: FrameTargets, match: Match, first_stuff: int | None) -> Tensor:
-    """[h,w] the slot that must win each cell; without `first_stuff`, stuff cells are ignored."""
-    stuff = len(target.stuff_masks)
-    slot_of = torch.full((len(target.masks) + stuff + 1,), IGNORE, device=target.owners.device)
-    slot_of[match.instances] = match.kernels
-    if first_stuff is not None:
-        slot_of[-1 - stuff : -1] = first_stuff + torch.arange(stuff, device=slot_of.device)
-    return slot_of[target.owners.clamp(min=-1)]  # IGNORE reads the last entry
+def _concatenated(parts: Sequence[_Segments]) -> _Segments:
+    return _Segments(*(torch.cat(column) for column in zip(*parts, strict=True)))
 
 
-def _prefixed(prefix: str, values: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {f"{prefix}_{name}": value for name, value in values.items()}
+def part_masks(prediction: Prediction, targets: FrameTargets) -> list[Tensor]:
+    """Mask logits of the head's things [F,P,i,j] and of all stages [F,N,i,j], as owners."""
+    size, things = targets.owners.shape[-2:], prediction.embeddings.shape[1]
+    parts = [prediction.head.mask_logits[:, :things]]
+    parts += [stage.mask_logits for stage in prediction.stages]
+    return [resize_logits(logits, size) for logits in parts]
 
 
 def resize_logits(logits: Tensor, size: torch.Size) -> Tensor:
@@ -217,7 +292,68 @@ def resize_logits(logits: Tensor, size: torch.Size) -> Tensor:
 
 
 def _shrink(shares: Tensor, size: torch.Size) -> Tensor:
-    """Shares of cells [M,h,w] of a grid as shares of the larger cells of another."""
+    """Shares of cells [F,M,h,w] of a grid as shares of the larger cells of another."""
     if shares.shape[-2:] == size or not shares.numel():
         return shares
-    return interpolate(shares[None], size=size, mode="area")[0]
+    return interpolate(shares, size=size, mode="area")
+
+
+def _class_logits(stage: StageOutput) -> Tensor:
+    assert stage.class_logits is not None, "a network in training classifies in each stage"
+    return stage.class_logits.float()
+
+
+def _cell_counts(goals: Tensor, number: int, sides: int) -> Tensor:
+    """[sides,number] how many cells of [F,i,j] have each goal."""
+    rows = torch.where(goals < 0, number, goals).view(sides, -1)
+    rows = rows + torch.arange(sides, device=goals.device)[:, None] * (number + 1)
+    counts = torch.bincount(rows.flatten(), minlength=sides * (number + 1))
+    return counts.view(sides, -1)[:, :number].float()
+
+
+def _cell_loss(
+    logits: Tensor, goals: Tensor, counts: Tensor | None, balance: float, sides: int
+) -> Tensor:
+    """[sides] mean cross-entropy over cells, balanced by the `counts` [sides,N] if there are."""
+    weights = None
+    if counts is not None:
+        weights = losses.balanced(counts, balance).repeat_interleave(len(goals) // sides, 0)
+    return losses.cell_loss(logits, goals, weights).view(sides, -1).mean(1)
+
+
+def _summed(counts: Mapping[str, Tensor], total: Total) -> dict[str, Tensor]:
+    """The counts of all processes, in one exchange, and the number of "processes"."""
+    parts = [*counts.values(), next(iter(counts.values())).new_ones(1)]
+    sums = total(torch.cat([part.flatten() for part in parts]))
+    found = sums.split([part.numel() for part in parts])
+    return {
+        name: flat.view(part.shape)
+        for name, flat, part in zip((*counts, "processes"), found, parts, strict=True)
+    }
+
+
+def _share(counts: Mapping[str, Tensor], name: str) -> Tensor:
+    """What one process has of a count, at least 1 together: a normaliser.
+
+    The gradients of all processes are averaged. A sum that is divided by the share has the same
+    gradient as if one process had seen everything.
+    """
+    return counts[name].clamp(min=1) / counts["processes"]
+
+
+def _part(number: int) -> str:
+    return f"stage{number - 1}" if number else "head"
+
+
+def _by_part(name: str, values: Tensor, first: int = 0) -> dict[str, Tensor]:
+    """[parts,sides] by the names of the parts."""
+    return {f"{_part(i)}_{name}": row for i, row in enumerate(values.unbind(), start=first)}
+
+
+def _by_side(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """[sides] each, by the names of the sides."""
+    return {
+        f"{side}_{name}": value
+        for name, both in values.items()
+        for side, value in zip(("key", "reference"), both.unbind(), strict=False)
+    }

@@ -2,70 +2,67 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..model.kernels import PreviousKernels
-from ..model.video_knet import VideoKNet
-from .training_tasks import FrameCriterion, Matches, Targets
+from ..model.kernels import PreviousKernels, StageOutput
+from ..model.video_knet import Prediction, VideoKNet
+from .criterion import BatchCriterion
 
 
 class PairLosses(nn.Module):
-    """The network and all its losses as one module, which is what processes share the work of."""
+    """The network and all its losses as one module, as `DistributedDataParallel` needs it."""
 
-    def __init__(self, model: VideoKNet, criterion: FrameCriterion, bfloat16: bool = False) -> None:
+    def __init__(self, model: VideoKNet, criterion: BatchCriterion, bfloat16: bool = False) -> None:
         super().__init__()
         self.model, self.criterion, self.bfloat16 = model, criterion, bfloat16
 
-    def forward(self, images: Tensor, targets: Sequence[Sequence[Targets]]) -> dict[str, Tensor]:
-        """Every weighted loss of B pairs by name; see `pair_losses`."""
-        return pair_losses(self.model, self.criterion, images, targets, self.bfloat16)[0]
+    def forward(self, images: Tensor, targets: Any) -> dict[str, Tensor]:
+        """Every weighted loss by name.
+
+        Args:
+            images: see `predict_pairs`.
+            targets: of the key frames, then of the reference frames.
+        """
+        # losses and matching are float32
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=self.bfloat16):
+            prediction = predict_pairs(self.model, images)
+        return self.criterion(prediction, targets, images.shape[1])
 
 
-def pair_losses(
-    model: VideoKNet,
-    criterion: FrameCriterion,
-    images: Tensor,
-    targets: Sequence[Sequence[Targets]],
-    bfloat16: bool = False,
-) -> tuple[dict[str, Tensor], dict[str, Matches]]:
-    """Every weighted loss of B pairs by name, and the matches of each side.
+def predict_pairs(model: VideoKNet, images: Tensor) -> Prediction:
+    """Predictions of B key frames, then of their B reference frames.
 
-    Reference frames look at nothing; key frames look at the references' kernels, and gradients flow
-    back through them. Both sides learn to segment (the authors' joint training). Without reference
-    frames the key frames look at nothing, as in an image K-Net.
+    Reference frames have no temporal context; key frames have the reference kernels, and gradients
+    flow back through them. Both sides learn to segment (the authors' joint training). Without
+    reference frames key frames have no context either, as in an image K-Net.
 
     Args:
         images: [B,2,3,H,W] RGB 0..255, key and reference; or [B,1,3,H,W], keys alone.
-        targets: key and reference side (or keys alone), B frames each.
-        bfloat16: mixed precision, of the network alone: losses and matching are float32.
     """
-    batch, sides = len(images), {}
-    with torch.autocast(images.device.type, torch.bfloat16, enabled=bfloat16):
-        frames = images.transpose(0, 1).flatten(0, 1).float()
-        encoded = model.encode(frames.contiguous(memory_format=torch.channels_last))
-        previous = None
-        if len(frames) > batch:
-            reference = model.decode(_images(encoded, slice(batch, None)), None)
-            valid = torch.ones(batch, dtype=torch.bool, device=images.device)
-            previous = PreviousKernels(reference.kernels, valid)
-            sides["reference"] = reference
-        sides["key"] = model.decode(_images(encoded, slice(batch)), previous)
-    found: dict[str, Tensor] = {}
-    matches: dict[str, Matches] = {}
-    for side, goals in zip(sorted(sides), targets, strict=True):  # key, reference
-        losses, matches[side] = criterion.frames(sides[side], goals)
-        found |= {f"{side}_{name}": loss for name, loss in losses.items()}
-    if previous is not None:
-        key, other = (
-            (sides[side].embeddings, matches[side]["track"], goals)
-            for side, goals in zip(sorted(sides), targets, strict=True)
-        )
-        found |= criterion.pairs(key, other)
-    return found, matches
+    batch = len(images)
+    frames = images.transpose(0, 1).flatten(0, 1).float()
+    encoded = model.encode(frames.contiguous(memory_format=torch.channels_last))
+    if len(frames) == batch:
+        return model.decode(encoded, None)
+    reference = model.decode(_images(encoded, slice(batch, None)), None)
+    valid = torch.ones(batch, dtype=torch.bool, device=images.device)
+    previous = PreviousKernels(reference.kernels, valid)
+    key = model.decode(_images(encoded, slice(batch)), previous)
+    last = (_both(*each) for each in zip(key.stages[-1:], reference.stages[-1:], strict=True))
+    return Prediction(
+        head=encoded.head,
+        stages=(*encoded.stages, *last),
+        embeddings=torch.cat((key.embeddings, reference.embeddings)),
+        auxiliary=encoded.auxiliary,
+    )
+
+
+def _both(key: StageOutput, reference: StageOutput) -> StageOutput:
+    pairs = zip(key, reference, strict=True)
+    return StageOutput(*(None if k is None or r is None else torch.cat((k, r)) for k, r in pairs))
 
 
 def _images(parts: Any, which: slice) -> Any:

@@ -10,10 +10,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
-import numpy as np
 import torch
 from torch import Tensor, distributed, nn
+
+Value = TypeVar("Value")
 
 
 def number() -> int:
@@ -27,7 +29,7 @@ def count() -> int:
 
 
 def total(values: Tensor) -> Tensor:
-    """Sum of `values` over all processes, which must all ask for it."""
+    """Sum of `values` over all processes, which must all call."""
     if count() == 1:
         return values
     values = values.clone()
@@ -35,30 +37,12 @@ def total(values: Tensor) -> Tensor:
     return values
 
 
-def gathered(text: str, device: torch.device) -> list[str]:
-    """The texts of all processes in their order, which must all call; memory of `device` is used.
-
-    Sums of bytes: torch's own exchange of objects is by pickle.
-    """
-    if count() == 1:
-        return [text]
-    data = torch.from_numpy(np.frombuffer(text.encode(), np.uint8).copy()).to(device)
-    lengths = torch.zeros(count(), dtype=torch.int64, device=device)
-    lengths[number()] = len(data)
-    lengths = total(lengths)
-    rows = torch.zeros(count(), int(lengths.max()), dtype=torch.uint8, device=device)
-    rows[number(), : len(data)] = data
-    pairs = zip(total(rows).cpu(), lengths.tolist(), strict=True)
-    return [bytes(row[:length].numpy()).decode() for row, length in pairs]
-
-
-def share(values: Tensor) -> Tensor:
-    """What one process has of the sum of `values` over all, at least 1 together: a normaliser.
-
-    The gradients of all processes are averaged. A sum that is divided by the share has the same
-    gradient as if one process had seen everything.
-    """
-    return total(values).clamp(min=1) / count()
+def gathered(value: Value) -> list[Value]:
+    """The values of all processes in their order, which must all call; they go by pickle."""
+    values = [value] * count()
+    if count() > 1:
+        distributed.all_gather_object(values, value)
+    return values
 
 
 def agree(module: nn.Module) -> None:
@@ -89,5 +73,5 @@ def joined(device: torch.device) -> Iterator[torch.device]:
         torch.cuda.set_device(device)
     distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
     yield device
-    # not after a fault: the others would be waited for, and the reason not be told
+    # not after a fault: the other processes would be waited for, and the reason never reported
     distributed.destroy_process_group()

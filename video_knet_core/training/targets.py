@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple, TypeVar
 
 import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from ..data.video import InstanceMasks
 from ..types import NO_CLASS, ClassTable
@@ -27,25 +28,23 @@ SEED_SIGMA, SEED_SPREAD = 0.5, 0.1
 """Width in cells of the heat around a seed: so much, and this share of the instance's size."""
 
 
-@dataclass(frozen=True)
-class FrameTargets:
+class FrameTargets(NamedTuple):
     """Labels of one frame: masks on the grid of the mask losses, h x w, and who owns each cell on
-    that of the rank and semantic losses, i x j.
+    that of the rank and semantic losses, i x j. `stack_targets` puts a batch dimension [F] first.
 
     T thing and S stuff classes; class columns are in logit order (things first).
     """
 
-    masks: Tensor
-    """[G,h,w] float in 0..1, the share of each cell that instance g covers."""
+    segments: Tensor
+    """[S+G,h,w] float in 0..1, the share of each cell that a segment covers: first every stuff
+    class, then the instances."""
     classes: Tensor
     """[G] int64, 0..T-1."""
     ids: Tensor
-    """[G] int64 instance ids, the same object has the same id in the paired frame."""
-    stuff_masks: Tensor
-    """[S,h,w] float in 0..1."""
+    """[G] int64 instance ids, the same object has the same id in the paired frame; 0 = padding."""
     owners: Tensor
-    """[i,j] int64, the segment with the largest share of each cell: 0..G-1 instances, G.. stuff;
-    `IGNORE` where no known segment covers a quarter of the cell."""
+    """[i,j] int64, the row of `segments` with the largest share of each cell; `IGNORE` where no
+    known segment covers a quarter of the cell."""
     semantic: Tensor
     """[i,j] int64, the class (logit order) with the largest share of each cell, or `IGNORE`. Things
     without identity count here, and nowhere else."""
@@ -53,20 +52,31 @@ class FrameTargets:
     """[h,w] float in 0..1, the share of each cell that is labelled."""
 
     @property
+    def stuff(self) -> int:
+        """S"""
+        return self.segments.shape[-3] - self.ids.shape[-1]
+
+    @property
+    def masks(self) -> Tensor:
+        """[G,h,w] of the instances."""
+        return self.segments[..., self.stuff :, :, :]
+
+    @property
+    def present(self) -> Tensor:
+        """[G] bool, the instance is no padding."""
+        return self.ids != 0
+
+    @property
     def stuff_present(self) -> Tensor:
         """[S] bool: the class has pixels in this frame."""
-        return self.stuff_masks.flatten(1).amax(1) > 0
+        return (self.segments[..., : self.stuff, :, :] > 0).flatten(-2).any(-1)
 
     @property
     def centers(self) -> tuple[Tensor, Tensor]:
         """y [G] and x [G] of the middle of each instance's visible part, as fractions 0..1."""
-        height, width = self.masks.shape[1:]
-        total = self.masks.sum((1, 2)).clamp(min=1e-6)
-        rows = torch.arange(height, device=self.masks.device) + 0.5
-        columns = torch.arange(width, device=self.masks.device) + 0.5
-        y = (self.masks.sum(2) @ rows) / total / height
-        x = (self.masks.sum(1) @ columns) / total / width
-        return y, x
+        rows, columns = self._cell_centers()
+        total = self.masks.sum((-2, -1)).clamp(min=1e-6)
+        return self.masks.sum(-1) @ rows / total, self.masks.sum(-2) @ columns / total
 
     def heat(self, height: int, width: int) -> Tensor:
         """[height,width] 1 at the seed of each instance, falling off around it with its size.
@@ -74,37 +84,43 @@ class FrameTargets:
         The seed is the cell of the instance that is nearest to its centre: of a car behind a post,
         never the post.
         """
-        rows, columns = (
-            (torch.arange(n, device=self.masks.device) + 0.5) / n for n in self.masks.shape[1:]
-        )
-        y, x = (c[:, None, None] for c in self.centers)
+        rows, columns = self._cell_centers()
+        y, x = (c[..., None, None] for c in self.centers)
         cost = torch.hypot(rows[:, None] - y, columns - x) + (1 - self.masks)
-        at = cost.flatten(1).argmin(1)
-        row = (rows[at // len(columns)] * height).long()[:, None, None]
-        column = (columns[at % len(columns)] * width).long()[:, None, None]
-        size = (self.masks.mean((1, 2)) * height * width).sqrt()[:, None, None]
+        at = cost.flatten(-2).argmin(-1)
+        row = (rows[at // len(columns)] * height).long()[..., None, None]
+        column = (columns[at % len(columns)] * width).long()[..., None, None]
+        size = (self.masks.mean((-2, -1)) * height * width).sqrt()[..., None, None]
         sigma = SEED_SIGMA + SEED_SPREAD * size
         dy = torch.arange(height, device=at.device)[:, None] - row
         dx = torch.arange(width, device=at.device) - column
         around = (-(dy.square() + dx.square()) / (2 * sigma.square())).exp()
-        nothing = around.new_zeros(1, height, width)
-        return torch.cat((around, nothing)).amax(0)
+        around = around * self.present[..., None, None]
+        nothing = around.new_zeros(*around.shape[:-3], 1, height, width)
+        return torch.cat((around, nothing), -3).amax(-3)
 
-    def to(self, device: torch.device) -> FrameTargets:
-        """The same on another device."""
-        return FrameTargets(*(getattr(self, f).to(device) for f in self.__dataclass_fields__))
+    def _cell_centers(self) -> tuple[Tensor, Tensor]:
+        """y [h] and x [w], fractions 0..1."""
+        height, width = self.segments.shape[-2:]
+        rows = torch.arange(height, device=self.segments.device)
+        columns = torch.arange(width, device=self.segments.device)
+        return (rows + 0.5) / height, (columns + 0.5) / width
 
 
-@dataclass(frozen=True)
-class ClassTargets:
-    """Labels of one frame in task semantic."""
+class ClassTargets(NamedTuple):
+    """Labels of one frame, or of a batch of frames, in task semantic."""
 
     semantic: Tensor
     """[i,j] int64, the class with the largest share of each cell, or `IGNORE`."""
 
-    def to(self, device: torch.device) -> ClassTargets:
-        """The same on another device."""
-        return ClassTargets(self.semantic.to(device))
+
+Targets = TypeVar("Targets", FrameTargets, ClassTargets)
+
+
+def stack_targets(frames: Sequence[Targets]) -> Targets:
+    """A batch of F frames; those with fewer instances than another are padded with empty ones."""
+    parts = (pad_sequence(list(part), batch_first=True) for part in zip(*frames, strict=True))
+    return type(frames[0])(*parts)
 
 
 def class_targets(
@@ -163,15 +179,16 @@ def frame_targets(
     goals = np.clip(_shares([*regions, *rest], stride) / np.maximum(valid, 1e-6), 0, 1).astype(
         np.float32
     )
-    things, owner_of = len(regions), _largest if rule == "share" else _last_touch
+    things, stuff = len(regions), len(rest) - 1
+    owner_of = _largest if rule == "share" else _last_touch
     owners = owner_of(_shares([*fronts, *rest], owner_stride), things)
+    row_of = np.array([*range(stuff, stuff + things), *range(stuff), IGNORE])
     semantic_goal = owner_of(_shares(by_class, owner_stride), len(classes.things))
     return FrameTargets(
-        masks=torch.from_numpy(goals[:things]),
+        segments=torch.from_numpy(np.concatenate((goals[things:-1], goals[:things]))),
         classes=torch.tensor(labels, dtype=torch.int64),
         ids=torch.tensor(ids, dtype=torch.int64),
-        stuff_masks=torch.from_numpy(goals[things:-1]),
-        owners=torch.from_numpy(owners),
+        owners=torch.from_numpy(row_of[owners.clip(min=-1)]),  # IGNORE reads the last entry
         semantic=torch.from_numpy(semantic_goal),
         valid=torch.from_numpy(valid),
     )

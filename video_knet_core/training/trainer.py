@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import re
-from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
@@ -29,7 +28,7 @@ from .optimization import build_optimizer, freeze_temporal_modules, set_rate
 from .pair_step import PairLosses
 from .sources import open_sources
 from .train_config import TrainConfig
-from .training_tasks import task_of
+from .training_tasks import TRAINING_TASKS
 from .validation import Validation
 
 _log = logging.getLogger(__name__)
@@ -58,7 +57,8 @@ class Trainer:
         self.optimizer = build_optimizer(self.model, config)
         bfloat16 = config.precision == "bfloat16"
         bfloat16 |= config.precision == "auto" and self.device.type == "cuda"
-        criterion = task_of(model).criterion(config.losses, model.classes)
+        task = TRAINING_TASKS[model.task]
+        criterion = task.criterion(config.losses, model.classes, processes.total)
         self.losses = _shared(PairLosses(self.model, criterion, bfloat16))
 
     @property
@@ -88,17 +88,17 @@ class Trainer:
         self.model.backbone.freeze(self.config.frozen_groups)
         set_rate(self.optimizer, self.config, step)
         self.optimizer.zero_grad()
-        means: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), device=self.device))
+        found = []
         for number, batch in enumerate(step_batches, start=1):
             with self._gradients_stay_here(number < len(step_batches)):
-                for name, loss in self._backward(batch, len(step_batches)).items():
-                    means[name] = means[name] + loss
+                found.append(self._backward(batch, len(step_batches)))
         limit = self.config.clip_norm
         nn.utils.clip_grad_norm_(self.model.parameters(), limit, error_if_nonfinite=True)
         self.optimizer.step()
         if self.average:
             self.average.update_parameters(self.model)
-        return {"total": torch.stack(list(means.values())).sum(), **means}
+        means = torch.stack([values for _, values in found]).sum(0)
+        return {"total": means.sum(), **dict(zip(found[0][0], means.unbind(), strict=True))}
 
     def validate(self, monitor: Monitor) -> None:
         """Measure the model, and keep it if it is the best so far; see `Progress.update_best`."""
@@ -126,18 +126,20 @@ class Trainer:
         run = identity(self.config, self.model)
         self.progress = self.files.load_state(self._modules(), self.optimizer, run)
 
-    def _backward(self, batch: Batch, parts: int) -> dict[str, Tensor]:
-        """Add the gradients of one of `parts` batches; returns its part of the losses."""
+    def _backward(self, batch: Batch, parts: int) -> tuple[list[str], Tensor]:
+        """Add the gradients of one of `parts` batches; returns the names and values of its losses,
+        divided by `parts`."""
         images, targets = batch
-        on_device = [[t.to(self.device) for t in side] for side in targets]
+        on_device = type(targets)(*(tensor.to(self.device) for tensor in targets))
         losses = self.losses(images.to(self.device), on_device)
-        total = torch.stack(list(losses.values())).sum() / parts
+        values = torch.stack(list(losses.values())) / parts
+        total = values.sum()
         if not total.isfinite():
             raise FloatingPointError(
                 f"loss is {total.item()} at step {self.progress.step}: {losses}"
             )
         total.backward()
-        return {name: loss.detach() / parts for name, loss in losses.items()}
+        return list(losses), values.detach()
 
     def _gradients_stay_here(self, more_to_come: bool) -> AbstractContextManager:
         """Processes exchange gradients once per step, with the last batch."""

@@ -23,10 +23,10 @@ from ..output_files import expanded
 from ..predictor import VideoPredictor
 from ..visualize import overlay
 from . import processes
-from .clip_metrics import Frame
 from .sources import data_path, open_labelled
 from .train_config import ValidationConfig
-from .training_tasks import task_of
+from .training_tasks import TRAINING_TASKS
+from .validation_metrics import Frame
 
 FIRST_SEED = 2_000_000
 """First street of a validation; `eval` has those from 1,000,000, training those from 0."""
@@ -66,7 +66,7 @@ class Validation:
     def __init__(
         self, config: ValidationConfig, model: ModelConfig, data_root: Path | None
     ) -> None:
-        self._frames, self._task = config.frames, task_of(model)
+        self._frames, self._task = config.frames, TRAINING_TASKS[model.task]
         self._clips = _open_clips(config, model, data_root) if config.every else []
 
     def __call__(self, model: VideoKNet) -> Quality:
@@ -81,8 +81,8 @@ class Validation:
                 frame = predictor.step(truth.image, round(t * 1e9 / FRAMES_PER_SECOND))
                 metric.update(truth, frame, number)
             pictures.append(overlay(truth.image, frame, classes))
-        device = next(model.parameters()).device
-        return Quality(metric.scores(device), tuple(pictures))
+        first, *others = processes.gathered(metric)
+        return Quality(first.scores(others), tuple(pictures))
 
 
 def _open_clips(

@@ -1,32 +1,22 @@
-"""How good a model is on clips, by the numbers that each task is known for.
-
-Frames come one by one; the scores are of the frames of all processes together.
-"""
+"""How good a model is on clips, by the numbers that each task is known for."""
 
 from __future__ import annotations
 
-import dataclasses
-import json
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from ..data.instance_tracks import TrackCollector
-from ..evaluate.instances import (
-    TrueTrackCollector,
-    TruthOfFrame,
-    instances,
-    predicted_tracks,
-)
+from ..evaluate.instances import TrueTrackCollector, TruthOfFrame, instances, predicted_tracks
 from ..metrics.stq import QualitySums, SegmentationTrackingQuality
-from ..metrics.vis import PredictedTrack, TrueTrack, VideoInstanceAP
+from ..metrics.vis import VideoInstanceAP
 from ..metrics.vss import MeanIoU
-from ..run_lengths import RunLengths
 from ..types import NO_CLASS, ClassTable, PanopticFrame
-from . import processes
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 class Frame(TruthOfFrame, Protocol):
@@ -37,16 +27,16 @@ class Frame(TruthOfFrame, Protocol):
 
 
 class ClipMetric(Protocol):
-    """Compares predictions with labels, any number of clips."""
+    """Compares predictions with labels, any number of clips; processes exchange it by pickle."""
 
     def update(self, truth: Frame, frame: PanopticFrame, clip: int) -> None:
         """Add the next frame of clip number `clip`; ValueError if the two do not fit."""
         ...
 
-    def scores(self, device: torch.device) -> dict[str, float]:
+    def scores(self, others: Sequence[Self] = ()) -> dict[str, float]:
         """Scores 0..1 by name (NaN where nothing could be measured), the one that counts first.
 
-        All processes must ask; they exchange what they have through memory of `device`.
+        They are of the clips of this metric and of `others`, those of other processes.
         """
         ...
 
@@ -62,14 +52,14 @@ class PanopticMetric:
         maps = frame.semantic_map(), frame.track_id_map()
         self._metric.update(truth.semantic, truth.instance, *maps, clip)
 
-    def scores(self, device: torch.device) -> dict[str, float]:
+    def scores(self, others: Sequence[Self] = ()) -> dict[str, float]:
         """See `ClipMetric`."""
-        sums = self._metric.sums()
-        values = _total(
-            np.concatenate([[sums.association, sums.tubes], sums.confusion.ravel()]), device
-        )
-        confusion = values[2:].astype(np.int64).reshape(sums.confusion.shape)
-        quality = QualitySums(float(values[0]), int(values[1]), confusion).quality()
+        sums = [metric._metric.sums() for metric in (self, *others)]
+        quality = QualitySums(
+            sum(s.association for s in sums),
+            sum(s.tubes for s in sums),
+            np.sum([s.confusion for s in sums], 0),
+        ).quality()
         return dict(zip(("stq", "aq", "sq"), quality.measured, strict=True))
 
 
@@ -83,10 +73,11 @@ class SemanticMetric:
         """See `ClipMetric`."""
         self._metric.update(truth.semantic, frame.semantic_map())
 
-    def scores(self, device: torch.device) -> dict[str, float]:
+    def scores(self, others: Sequence[Self] = ()) -> dict[str, float]:
         """See `ClipMetric`."""
         everywhere = MeanIoU(self._metric.num_classes, self._metric.ignore)
-        everywhere.confusion += _total(self._metric.confusion, device).astype(np.int64)
+        for metric in (self, *others):
+            everywhere.confusion += metric._metric.confusion
         return {"miou": everywhere.compute().miou}
 
 
@@ -109,40 +100,11 @@ class InstanceMetric:
         true.add(truth)
         predicted.add(instances(frame))
 
-    def scores(self, device: torch.device) -> dict[str, float]:
+    def scores(self, others: Sequence[Self] = ()) -> dict[str, float]:
         """See `ClipMetric`."""
-        own = {
-            clip: [
-                [_row(track) for track in part] for part in (true.true(), predicted_tracks(found))
-            ]
-            for clip, (true, found) in self._clips.items()
-        }
-        clips: dict[str, list] = {}
-        for text in processes.gathered(json.dumps(own), device):
-            clips |= json.loads(text)
+        clips = {n: clip for metric in (self, *others) for n, clip in metric._clips.items()}
         metric = VideoInstanceAP(self._things, absent=np.nan)
-        for clip in sorted(clips, key=int):
-            true, predicted = clips[clip]
-            metric.update(
-                [TrueTrack(**row | {"masks": _masks(row)}) for row in true],
-                [PredictedTrack(**row | {"masks": _masks(row)}) for row in predicted],
-                clip,
-            )
+        for number, (true, predicted) in sorted(clips.items()):
+            metric.update(true.true(), predicted_tracks(predicted), number)
         quality = metric.compute()
         return {"ap": quality.ap, "ap50": quality.ap50}
-
-
-def _row(track: TrueTrack | PredictedTrack) -> dict[str, Any]:
-    """The arguments of a track, as plain data."""
-    fields = {f.name: getattr(track, f.name) for f in dataclasses.fields(track)}
-    masks: Sequence[RunLengths | None] = fields["masks"]  # what the collectors keep
-    return fields | {"masks": [None if mask is None else mask.to_coco() for mask in masks]}
-
-
-def _masks(row: dict[str, Any]) -> list[RunLengths | None]:
-    return [None if mask is None else RunLengths.from_coco(mask) for mask in row["masks"]]
-
-
-def _total(values: NDArray, device: torch.device) -> NDArray[np.float64]:
-    """The sum over all processes; counts of pixels are exact in float64."""
-    return processes.total(torch.from_numpy(values.astype(np.float64)).to(device)).cpu().numpy()
