@@ -34,9 +34,10 @@ from video_knet_core.engine.torch_runtime import TorchRuntime
 from video_knet_core.model.video_knet import VideoKNet
 from video_knet_core.predictor import VideoPredictor
 from video_knet_core.tasks import TASKS
-from video_knet_core.training.pair_step import pair_losses
+from video_knet_core.training.pair_step import PairLosses
+from video_knet_core.training.targets import ClassTargets, FrameTargets, stack_targets
 from video_knet_core.training.train_config import LossWeights, TrainConfig
-from video_knet_core.training.training_tasks import Targets, task_of
+from video_knet_core.training.training_tasks import TRAINING_TASKS
 
 MODELS = Path(__file__).parents[1] / "config" / "models"
 STREET_MODEL = {
@@ -93,20 +94,20 @@ def set_norms(model: VideoKNet, images: torch.Tensor) -> None:
 def quality(model: VideoKNet, clip: Sequence[StreetFrame]) -> dict[str, float]:
     """Scores of the clip, run frame by frame."""
     predictor = VideoPredictor(TorchRuntime(model))
-    metric = task_of(model.config).metric(model.config.classes)
+    metric = TRAINING_TASKS[model.config.task].metric(model.config.classes)
     for t, truth in enumerate(clip):
         metric.update(truth, predictor.step(truth.image, t * 100_000_000), 0)
-    return metric.scores(torch.device("cpu"))
+    return metric.scores()
 
 
-def targets_of(model: ModelConfig, frame: StreetFrame) -> Targets:
+def targets_of(model: ModelConfig, frame: StreetFrame) -> FrameTargets | ClassTargets:
     """What the network is to say of one frame."""
     alone = FramePair(
         frame.image[None], frame.semantic[None], frame.instance[None].astype(np.int32)
     )
     # in task semantic the classes of cells are all there is to learn from
     grid = TrainConfig("", mask_stride=2, rank_stride=4 if TASKS[model.task].has_things else 1)
-    return task_of(model).targets(alone, 0, model.classes, grid)
+    return TRAINING_TASKS[model.task].targets(alone, 0, model.classes, grid)
 
 
 def train(
@@ -117,15 +118,16 @@ def train(
     targets = [targets_of(model.config, frame) for frame in clip]
     rate = start_backbone(model, images)
     weights = LossWeights(rank=0.3, stage_rank=0.5, balance=0.5)
-    criterion = task_of(model.config).criterion(weights, model.config.classes)
+    task, classes = TRAINING_TASKS[model.config.task], model.config.classes
+    losses_of = PairLosses(model, task.criterion(weights, classes, torch.clone))
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.0, fused=True)
     score = TASKS[model.config.task].metric
     rng, best, begin = np.random.default_rng(0), 0.0, time.monotonic()
     for step in range(1, steps + 1):
         model.train()
         pairs = np.stack([rng.choice(len(clip), 2, replace=False) for _ in range(batch)])
-        sides = [[targets[i] for i in pairs[:, side]] for side in (0, 1)]
-        losses, _ = pair_losses(model, criterion, images[torch.from_numpy(pairs)], sides)
+        sides = stack_targets([targets[i] for i in pairs.T.ravel()])
+        losses = losses_of(images[torch.from_numpy(pairs)], sides)
         optimizer.zero_grad()
         total = torch.stack(list(losses.values())).sum()
         total.backward()

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import numpy as np
-import pytest
 import torch
-from networks import small_config, small_network
+from networks import small_network
 
 from video_knet_core.model.position import (
     CODE_SIZE,
@@ -13,8 +11,6 @@ from video_knet_core.model.position import (
     position_map,
     scattered_places,
 )
-from video_knet_core.training.losses import center_loss
-from video_knet_core.training.targets import frame_targets
 
 
 def test_codes_are_most_alike_at_the_same_place():
@@ -58,20 +54,3 @@ def test_only_a_network_that_learns_centers_gives_their_codes():
     with torch.no_grad():
         assert small_network(centers=True)(image)[0].head.centers.shape == (1, CODE_SIZE, 16, 24)
         assert small_network(centers=False, seeds=False)(image)[0].head.centers is None
-
-
-def test_the_centre_of_an_instance_is_the_middle_of_its_visible_part():
-    semantic, instance = np.zeros((32, 64), np.uint8), np.zeros((32, 64), np.int32)
-    semantic[8:16, 32:64], instance[8:16, 32:64] = 10, 3
-    y, x = frame_targets(semantic, instance, small_config().classes, stride=4).centers
-    assert (y.item(), x.item()) == pytest.approx((12 / 32, 48 / 64))
-
-
-def test_the_center_loss_counts_the_cells_of_instances_alone():
-    owners = torch.tensor([[0, 0, 0, 0], [1, -100, 2, 2]])  # two instances, then stuff
-    goals = torch.stack((torch.zeros(3), torch.ones(3)))
-    codes = torch.zeros(3, 2, 4)
-    codes[:, 1, 1:] = 9
-    assert center_loss(codes, goals, owners) == pytest.approx(1 / 5)
-    assert center_loss(codes, goals, owners, balance=1.0) == pytest.approx(1 / 2)
-    assert center_loss(codes, goals, torch.full((2, 4), 2)) == 0

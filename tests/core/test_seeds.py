@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 from networks import small_config, small_network
@@ -12,8 +11,6 @@ from networks import small_config, small_network
 from video_knet_core.config_io import ConfigError
 from video_knet_core.model.position import CODE_SIZE
 from video_knet_core.model.seeds import InstanceSeeds, convolve_parts
-from video_knet_core.training.losses import heat_loss
-from video_knet_core.training.targets import frame_targets
 
 ROAD, POLE, VEHICLE = 0, 4, 10
 
@@ -119,34 +116,3 @@ def test_there_cannot_be_more_seeds_than_cells():
     config = small_config(seeds=True, things=64)
     with pytest.raises(ConfigError, match="kernels.things: .* 8 x 8 cells .*, got 65"):
         replace(config, width=32, height=32, kernels=replace(config.kernels, things=65))
-
-
-def test_heat_is_one_on_the_instance_even_if_its_middle_is_hidden():
-    semantic, instance = np.full((32, 64), ROAD, np.uint8), np.zeros((32, 64), np.int32)
-    semantic[8:24, 8:40], instance[8:24, 8:40] = VEHICLE, 3
-    semantic[:, 20:28], instance[:, 20:28] = POLE, 0
-    heat = frame_targets(semantic, instance, small_config().classes, stride=4).heat(8, 16)
-    rows, columns = torch.nonzero(heat == 1).T.tolist()
-    assert rows in ([3], [4])
-    assert columns in ([4], [7])
-    assert 0 < heat[rows[0], columns[0] + 1] < 1
-    assert heat[0, 15] < 0.01
-
-
-def test_heat_may_be_of_another_grid_than_the_masks():
-    semantic, instance = np.full((32, 64), ROAD, np.uint8), np.zeros((32, 64), np.int32)
-    semantic[8:16, 32:40], instance[8:16, 32:40] = VEHICLE, 3
-    targets = frame_targets(semantic, instance, small_config().classes, stride=2)
-    assert torch.nonzero(targets.heat(4, 8) == 1).tolist() == [[1, 4]]
-
-
-def test_the_heat_loss_is_per_centre_and_forgives_the_cells_next_to_one():
-    goals = torch.tensor([[1.0, 0.5, 0.0, 0.0]])
-    perfect = torch.tensor([[20.0, -20.0, -20.0, -20.0]])
-    beside, far = perfect.clone(), perfect.clone()
-    beside[0, 1] = far[0, 3] = 2.0
-    assert heat_loss(perfect, goals) == pytest.approx(0, abs=1e-6)
-    assert heat_loss(beside, goals) == pytest.approx(heat_loss(far, goals).item() / 16, rel=1e-4)
-    assert heat_loss(torch.zeros(1, 4), torch.zeros(1, 4)) == pytest.approx(4 * np.log(2) / 4)
-    twice = torch.cat((goals, goals)), torch.cat((far, far))
-    assert heat_loss(twice[1], twice[0]) == pytest.approx(heat_loss(far, goals).item(), rel=1e-4)

@@ -105,7 +105,7 @@ class Criterion:
             mask[part.frames, part.kernels]
             for mask, part in zip(batch.masks, batch.segments, strict=True)
         ]
-        predicted = resize_logits(torch.cat(chosen), targets.segments.shape[-2:])
+        predicted = resize_logits(torch.cat(chosen)[None], targets.segments.shape[-2:])[0]
         goals, valid = targets.segments[learned.frames, learned.rows], targets.valid[learned.frames]
         mask = self.weights.mask * batch.sums(losses.mask_loss(predicted, goals, valid)) / counts
         dice = self.weights.dice * batch.sums(losses.dice_loss(predicted, goals, valid)) / counts
@@ -121,7 +121,7 @@ class Criterion:
         columns_of = torch.cat((stuff.expand(len(targets.ids), -1), targets.classes), 1)
         weights = torch.zeros_like(logits[0, 0])
         weights[:things, :columns] = 1
-        weights[things:, columns:].fill_diagonal_(1)
+        weights[things:, columns:] = torch.eye(targets.stuff, device=logits.device)
         goals = torch.zeros_like(logits)
         for goal, part in zip(goals, batch.segments[1:], strict=True):
             goal[part.frames, part.kernels, columns_of[part.frames, part.rows]] = 1
@@ -293,8 +293,10 @@ def resize_logits(logits: Tensor, size: torch.Size) -> Tensor:
 
 def _shrink(shares: Tensor, size: torch.Size) -> Tensor:
     """Shares of cells [F,M,h,w] of a grid as shares of the larger cells of another."""
-    if shares.shape[-2:] == size or not shares.numel():
+    if shares.shape[-2:] == size:
         return shares
+    if not shares.numel():
+        return shares.new_zeros(*shares.shape[:-2], *size)
     return interpolate(shares, size=size, mode="area")
 
 

@@ -1,0 +1,48 @@
+"""Pairs and single images through the network."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from training_runs import (
+    clip,
+    inputs,
+    pair_losses,
+    small_model,
+)
+
+from video_knet_core.data.pairs import FramePair
+from video_knet_core.model.video_knet import VideoKNet
+from video_knet_core.training.optimization import freeze_temporal_modules, trained
+
+
+def test_single_images_do_not_train_temporal_modules():
+    model = small_model("panoptic")
+    torch.manual_seed(0)
+    network = VideoKNet(model).train()
+    freeze_temporal_modules(network)
+    batch = inputs(model, clip(model).key(), batch=2)
+    assert batch[0].shape == (2, 1, 3, 64, 96)
+    losses = pair_losses(network, batch)
+    assert all(name.startswith("key_") for name in losses)
+    torch.stack(list(losses.values())).sum().backward()
+    without = {name for name, p in network.named_parameters() if p.grad is None}
+    assert without == {
+        name for name, _ in network.named_parameters() if name not in dict(trained(network))
+    }
+    assert any(name.startswith("embedding.") for name in without)
+
+
+def test_a_key_frame_alone_has_the_losses_of_one_without_previous_kernels():
+    """The reference side of a pair has no temporal context either."""
+    model = small_model("panoptic")
+    torch.manual_seed(0)
+    network = VideoKNet(model).eval()
+    network.stages[0].training = network.stages[1].training = network.training = True
+    pair = clip(model)
+    swapped = FramePair(pair.images[::-1].copy(), pair.semantic[::-1], pair.instance[::-1])
+    alone = pair_losses(network, inputs(model, pair.key()))
+    both = pair_losses(network, inputs(model, swapped))
+    for name, loss in alone.items():
+        expected = both[name.replace("key_", "reference_")].item()
+        assert loss.item() == pytest.approx(expected, rel=1e-4, abs=1e-6), name

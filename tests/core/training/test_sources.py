@@ -1,0 +1,286 @@
+"""What a training run takes its pairs from, and the batches that it makes of them."""
+
+from __future__ import annotations
+
+import multiprocessing
+from dataclasses import replace
+from functools import partial
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from dataset_fixtures import FIXTURES
+from networks import CONFIGS, small_config, small_version
+from street_fixtures import street_table, write_camvid, write_sprites
+from training_runs import ROAD, SKY, VOID, small_model, write_run
+
+from synthetic_street.pairs import OFFSETS, StreetPairs
+from video_knet_core.config_io import ConfigError, from_dict, load_yaml
+from video_knet_core.data.camvid import street_ids
+from video_knet_core.data.clip_pairs import ClipPairs, ImagePairs
+from video_knet_core.data.datasets import open_dataset
+from video_knet_core.data.pairs import CropRange
+from video_knet_core.data.street_frame import STREET_CLASSES, StreetFrame
+from video_knet_core.data.video import DatasetError
+from video_knet_core.training.batches import PairDataset, batches
+from video_knet_core.training.sources import open_sources
+from video_knet_core.training.train_config import (
+    DataConfig,
+    TrainConfig,
+)
+from video_knet_core.training.trainer import (
+    Trainer,
+)
+from video_knet_core.types import ClassInfo, ClassTable
+
+CUSTOM = {"dataset": "custom", "path": "mine", "split": "val"}
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    root = tmp_path_factory.mktemp("data")
+    FIXTURES["custom"].write(root / "mine")
+    return root
+
+
+def data(*clips: dict, **settings) -> DataConfig:
+    return from_dict(DataConfig, {"clips": list(clips), **settings})
+
+
+def test_a_data_set_alone(root, tmp_path):
+    sources = open_sources(data(CUSTOM), small_config(), root, tmp_path)
+    assert [(share, type(source)) for share, source in sources] == [(1.0, ClipPairs)]
+
+
+def test_what_clips_leave_is_shared_by_stills_and_streets(root, tmp_path):
+    config = data({**CUSTOM, "sampling_weight": 0.75}, copy_paste_weight=0.0)
+    sources = open_sources(config, small_config(), root, tmp_path)
+    assert [(share, type(source)) for share, source in sources] == [
+        (0.75, ClipPairs),
+        (0.25, StreetPairs),
+    ]
+
+
+def test_a_run_draws_labelled_samples_from_it(root, tmp_path):
+    clips = data({**CUSTOM, "offsets": [-1], "scale": [1.0, 1.2]})
+    settings = TrainConfig("model.yaml", steps=2, batch=1, height=64, width=96, data=clips)
+    model = small_config()
+    dataset = PairDataset(open_sources(clips, model, root, tmp_path), model, settings)
+    images, (key, reference) = dataset[1]
+    assert images.shape == (2, 3, 64, 96)
+    assert key.masks.shape[1:] == reference.owners.shape == (16, 24)
+    assert np.array_equal(images, dataset[1][0])
+
+
+def test_pairs_may_be_asked_to_have_an_object_in_common(root):
+    """Crops of a quarter of the width, of which some show no object in both frames."""
+    dataset = open_dataset("custom", root / "mine", "val")
+    crop = CropRange((4.0, 4.0))
+    common = {True: 0, False: 0}
+    for tracked in common:
+        pairs = ClipPairs(dataset, (1, -1), crop, tracked)
+        for seed in range(12):
+            pair = pairs.sample(np.random.default_rng(seed), 64, 96)
+            common[tracked] += bool(np.intersect1d(*pair.instance).any())
+    assert common[False] < common[True] == 12
+
+
+def test_stills_make_pairs_that_move_a_little(root, tmp_path):
+    """A data set of pictures that have nothing to do with each other."""
+    sources = open_sources(data({**CUSTOM, "pseudo_video": True}), small_config(), root, tmp_path)
+    ((_, source),) = sources
+    assert isinstance(source, ImagePairs)
+    moved = 0
+    for seed in range(6):
+        pair = source.sample(np.random.default_rng(seed), 64, 96)
+        again = source.sample(np.random.default_rng(seed), 64, 96)
+        assert np.array_equal(pair.images, again.images)
+        ids = [set(np.unique(instance)) for instance in pair.instance]
+        assert ids[0] & ids[1] - {0}, "the same objects are in both"
+        moved += not np.array_equal(pair.instance[0], pair.instance[1])
+    assert moved
+
+
+def test_causal_pairs_have_the_later_frame_first(tmp_path):
+    """A running camera has seen only what was before."""
+    pairs = StreetPairs(1, tmp_path, causal=True)
+    clip = [
+        StreetFrame(np.full((32, 48, 3), t, np.uint8), *np.zeros((2, 32, 48), np.uint8))
+        for t in OFFSETS
+    ]
+    pairs._clip = lambda seed, moment: clip
+    for seed in range(10):
+        images = pairs.sample(np.random.default_rng(seed), 32, 48).images
+        assert images[0].max() > images[1].max()
+
+
+def test_runs_may_share_their_drawn_streets(tmp_path):
+    config = data(copy_paste_weight=0.0, street_cache=str(tmp_path / "shared"))
+    ((_, source),) = open_sources(config, small_config(), None, tmp_path / "out")
+    assert source.cache == tmp_path / "shared"
+    ((_, source),) = open_sources(
+        data(copy_paste_weight=0.0), small_config(), None, tmp_path / "out"
+    )
+    assert source.cache == tmp_path / "out" / "streets"
+
+
+def test_a_data_set_with_other_classes_than_the_model(root, tmp_path):
+    FIXTURES["kitti_step"].write(root / "kitti")
+    clips = data({"dataset": "kitti_step", "path": "kitti", "split": "val"})
+    message = r"kitti_step .*: class 3: expected 'fence' \(stuff\), got 'wall' \(stuff\)"
+    with pytest.raises(ConfigError, match=message):
+        open_sources(clips, small_config(), root, tmp_path)
+
+
+def test_a_data_set_that_is_not_there(root, tmp_path):
+    with pytest.raises(DatasetError, match="the split 'train'"):
+        open_sources(data({**CUSTOM, "split": "train"}), small_config(), root, tmp_path)
+
+
+def test_a_data_set_needs_a_root(tmp_path):
+    with pytest.raises(ConfigError, match="data.clips: custom: a data root is needed"):
+        open_sources(data(CUSTOM), small_config(), None, tmp_path)
+
+
+def test_real_data_without_a_root_is_a_clear_error(tmp_path):
+    config = load_yaml(TrainConfig, CONFIGS / "train" / "street_lite0.yaml")
+    with pytest.raises(ConfigError, match="a data root is needed"):
+        open_sources(config.data, small_config(), None, tmp_path)
+
+
+def test_a_data_set_with_the_classes_in_another_order(root, tmp_path):
+    """Stuff backwards: as many classes, and the same of them are things."""
+    model = small_config()
+    rows = model.classes.to_rows()
+    model = replace(model, classes=ClassTable.from_rows([*rows[7::-1], *rows[8:]]))
+    message = r"custom .*: class 0: expected 'sky' \(stuff\), got 'road' \(stuff\)"
+    with pytest.raises(ConfigError, match=message):
+        open_sources(data(CUSTOM), model, root, tmp_path)
+
+
+@pytest.fixture
+def street_root(tmp_path):
+    write_camvid(tmp_path / "data/camvid/train", car=(slice(30, 60), slice(40, 60)))
+    write_sprites(tmp_path / "data/sprites")
+    return tmp_path / "data"
+
+
+def sources(task: str, root, tmp_path, clips=(), video: bool = True, **settings: object):
+    data = from_dict(DataConfig, {"clips": list(clips), **settings})
+    return open_sources(data, small_model(task), root, tmp_path / "out", video)
+
+
+def test_stills_with_sprites_have_the_classes_of_an_instance_model(street_root, tmp_path):
+    ((_, source),) = sources("instance", street_root, tmp_path, copy_paste_weight=1.0)
+    found = set()
+    for seed in range(6):
+        pair = source.sample(np.random.default_rng(seed), 64, 96)
+        found |= set(np.unique(pair.semantic).tolist())
+        assert set(np.unique(pair.semantic[pair.instance > 0])) <= {0, 1, 2}
+    assert found <= {0, 1, 2, VOID} and {0, 2, VOID} <= found
+
+
+def test_the_stills_of_camvid_are_a_data_set_of_a_semantic_model(street_root, tmp_path):
+    clips = [{"dataset": "camvid", "path": "camvid", "pseudo_video": True}]
+    ((_, source),) = sources("semantic", street_root, tmp_path, clips)
+    pair = source.sample(np.random.default_rng(0), 64, 96)
+    assert {ROAD, SKY} <= set(np.unique(pair.semantic).tolist())
+    assert pair.images.shape == (2, 64, 96, 3)
+
+
+@pytest.mark.parametrize("clips", [(), [{"dataset": "camvid", "path": "camvid"}]])
+def test_images_alone_come_from_any_source(street_root, tmp_path, clips):
+    settings = {} if clips else {"copy_paste_weight": 1.0}
+    ((_, source),) = sources("semantic", street_root, tmp_path, clips, video=False, **settings)
+    pair = source.sample(np.random.default_rng(0), 64, 96)
+    assert len(pair.images) == len(pair.semantic) == len(pair.instance) == 1
+
+
+def test_a_street_without_one_of_the_classes_is_refused():
+    table = ClassTable(
+        (ClassInfo(0, "road", False, (0, 0, 0)), ClassInfo(1, "river", False, (0, 0, 0)))
+    )
+    with pytest.raises(ConfigError, match=r"stills: classes must be of .*, got \['river'\]"):
+        street_ids(table, "stills")
+    assert street_ids(street_table(), "stills")[:11].tolist() == list(range(len(STREET_CLASSES)))
+
+
+def test_a_class_of_the_street_keeps_its_kind():
+    rows = [ClassInfo(0, "road", True, (0, 0, 0)), ClassInfo(1, "person", True, (0, 0, 0))]
+    with pytest.raises(ConfigError, match="stills: 'road' must be stuff, as in the street"):
+        street_ids(ClassTable(tuple(rows)), "stills")
+
+
+@pytest.mark.parametrize(
+    ("dataset", "split", "task", "message"),
+    [
+        (
+            "vspw",
+            "val",
+            "panoptic",
+            "vspw has no things, which is for the task semantic, the model",
+        ),
+        ("vspw", "val", "instance", "the model has the task instance"),
+        ("kitti_step", "val", "semantic", "things and stuff, which is for the task panoptic"),
+        ("youtube_vis_2019", "valid", "semantic", "no stuff, which is for the task instance or"),
+    ],
+)
+def test_a_data_set_for_another_task_is_refused_in_words(
+    dataset, split, task, message, written, tmp_path
+):
+    clips = [{"dataset": dataset, "path": ".", "split": split}]
+    with pytest.raises(ConfigError, match=f"data.clips: {dataset} has .*{message}|{message}"):
+        sources(task, written[dataset], tmp_path, clips)
+
+
+def test_whole_masks_of_a_video_reach_the_targets(written):
+    """YouTube-VIS: neighbours overlap there, and a pair has the same ids in maps and masks."""
+    dataset = open_dataset("youtube_vis_2019", written["youtube_vis_2019"], "valid")
+    pair = ClipPairs(dataset).sample(np.random.default_rng(0), 64, 96)
+    assert len(pair.masks) == 2
+    for masks, instance in zip(pair.masks, pair.instance, strict=True):
+        assert set(np.unique(instance)) - {0} <= set(masks.ids.tolist())
+
+
+START_METHODS = sorted({*multiprocessing.get_all_start_methods()} - {"fork"})
+
+
+@pytest.fixture
+def start_method(request):
+    before = multiprocessing.get_start_method()
+    multiprocessing.set_start_method(request.param, force=True)
+    yield request.param
+    multiprocessing.set_start_method(before, force=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("start_method", START_METHODS, indirect=True)
+@pytest.mark.parametrize("task", ["street_lite0", "street_pspnet_lite0", "street_instances_lite0"])
+def test_workers_that_do_not_fork_give_the_same_batches(start_method, task, tmp_path):
+    """Forkserver is the default of Python 3.14 on Linux, spawn that of macOS and Windows."""
+    settings = {"batch": 2, "steps": 2, "photometric": True}
+    trainer = Trainer(write_run(tmp_path, small_version(task), **settings), tmp_path, device="cpu")
+    dataset = trainer.dataset
+    expected = list(batches(dataset, 0))
+    dataset.config = replace(dataset.config, workers=1)
+    for (images, targets), (other_images, other_targets) in zip(
+        *([batch for (batch,) in each] for each in (batches(dataset, 0), expected)), strict=True
+    ):
+        assert torch.equal(images, other_images)
+        assert all(map(torch.equal, targets, other_targets))
+
+
+def test_a_worker_takes_one_core(request):
+    request.addfinalizer(partial(cv2.setNumThreads, cv2.getNumThreads()))
+    cv2.setNumThreads(2)  # what a worker would get from this process, with threads that do run
+    cv2.GaussianBlur(np.zeros((2000, 2000), np.float32), (0, 0), 3)
+
+    class Threads(torch.utils.data.Dataset):
+        config = TrainConfig("model.yaml", steps=2, batch=1, workers=1)
+
+        def __getitem__(self, index):
+            return torch.tensor([cv2.getNumThreads(), torch.get_num_threads()]), [(torch.zeros(1),)]
+
+    (batch,) = next(batches(Threads(), 0))
+    assert batch[0].tolist() == [[1, 1]]

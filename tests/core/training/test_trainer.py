@@ -1,0 +1,291 @@
+"""The trainer as a whole: what survives a fault, and what several processes make of a run."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from networks import CONFIGS, small_network, small_version
+from safetensors.torch import load_file
+from torch import nn
+from training_runs import (
+    assert_same_weights,
+    reference_network,
+    take_steps,
+    write_run,
+)
+
+from video_knet_core.config_io import ConfigError
+from video_knet_core.model import checkpoint
+from video_knet_core.model.checkpoint import CheckpointError, load_model, read_metadata
+from video_knet_core.training.batches import batches
+from video_knet_core.training.trainer import (
+    Trainer,
+    find_device,
+    train_from_config,
+)
+
+
+@pytest.fixture
+def run(tmp_path):
+    return write_run(tmp_path, small_network())
+
+
+@pytest.fixture
+def longer_run(tmp_path):
+    settings = {"steps": 4, "batch": 2, "warmup_steps": 2, "checkpoint_every": 2}
+    return write_run(tmp_path, small_network(), **settings)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("frozen_groups", [0, 2])
+def test_a_resumed_run_gives_the_weights_of_an_unbroken_one(longer_run, tmp_path, frozen_groups):
+    longer_run.write_text(longer_run.read_text() + f"frozen_groups: {frozen_groups}\n")
+    train_from_config(longer_run, tmp_path / "whole", device="cpu")
+    broken = Trainer(longer_run, tmp_path / "broken", device="cpu")
+    take_steps(broken, 2)
+    broken.save()
+    train_from_config(longer_run, tmp_path / "broken", resume=True, device="cpu")
+    whole = load_file(tmp_path / "whole" / "last.safetensors")
+    resumed = load_file(tmp_path / "broken" / "last.safetensors")
+    start = load_file(tmp_path / "start.safetensors")
+    key = "head.seeds.kernel.weight"
+    assert not torch.equal(whole[key], start[key])
+    for key, value in whole.items():
+        torch.testing.assert_close(resumed[key], value, rtol=0, atol=1e-6, msg=key)
+
+
+def test_runs_are_not_mixed_up(longer_run, tmp_path):
+    trainer = Trainer(longer_run, tmp_path / "out", device="cpu")
+    take_steps(trainer, 1)
+    trainer.save()
+    with pytest.raises(ConfigError, match="holds a run already"):
+        train_from_config(longer_run, tmp_path / "out", device="cpu")
+    longer_run.write_text(longer_run.read_text() + "seed: 9\n")
+    with pytest.raises(CheckpointError, match="of another run"):
+        train_from_config(longer_run, tmp_path / "out", resume=True, device="cpu")
+
+
+def test_a_training_step_reaches_every_unfrozen_parameter(longer_run, tmp_path):
+    trainer = Trainer(longer_run, tmp_path / "out", device="cpu")
+    values = take_steps(trainer, 1)
+    assert {"total", "track", "track_aux", "key_head_semantic", "reference_stage2_dice"} <= set(
+        values
+    )
+    for name, parameter in trainer.model.named_parameters():
+        if parameter.requires_grad:
+            assert parameter.grad.isfinite().all(), name
+            assert parameter.grad.any(), name
+    assert not trainer.model.backbone._conv_stem.weight.requires_grad
+
+
+def test_training_learns_one_clip(longer_run, tmp_path):
+    """The loss falls within a few steps on a fixed batch: gradients point the right way."""
+    trainer = Trainer(longer_run, tmp_path / "out", device="cpu")
+    batch = next(batches(trainer.dataset, 0))
+    first = trainer.train_step(batch)["total"].item()
+    trainer.progress.step = 2  # past the warm-up
+    for _ in range(12):
+        last = trainer.train_step(batch)["total"].item()
+    assert last < 0.9 * first
+
+
+@pytest.fixture(scope="module")
+def of_two_processes(tmp_path_factory):
+    """A run by two processes of one pair each, accumulated twice, and how it is configured."""
+    folder = tmp_path_factory.mktemp("two")
+    settings = {"accumulate": 2, "learning_rate": 1e-4, "losses": {"balance": 0.5, "rank": 0.3}}
+    settings["validation"] = {"every": 2, "clips": 3, "frames": 2}
+    path = write_run(folder, reference_network(), **settings)
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command = ["-m", "video_knet_core.cli", "train", path, "--out", folder / "out"]
+    subprocess.run(
+        [*launcher, "--nproc-per-node", "2", *map(str, command), "--device", "cpu"],
+        check=True,
+        timeout=600,
+        cwd=CONFIGS.parent,
+    )
+    return folder / "out", settings
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_weights_of_one_with_twice_the_batch(of_two_processes, tmp_path):
+    two, settings = of_two_processes
+    train_from_config(
+        write_run(tmp_path, reference_network(), **settings, batch=2),
+        tmp_path / "one",
+        None,
+        False,
+        "cpu",
+    )
+    start = load_file(tmp_path / "start.safetensors")
+    one = load_file(tmp_path / "one" / "last.safetensors")
+    assert not torch.equal(start["head.classifier.weight"], one["head.classifier.weight"])
+    assert_same_weights(two / "last.safetensors", tmp_path / "one" / "last.safetensors")
+    expected = read_metadata(tmp_path / "one" / "best.safetensors")["metrics"]
+    assert read_metadata(two / "best.safetensors")["metrics"] == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.slow
+def test_what_two_processes_began_one_may_end(of_two_processes, tmp_path):
+    two, settings = of_two_processes
+    path = write_run(tmp_path, reference_network(), **settings, batch=2)
+    trainer = Trainer(path, two, device="cpu")
+    trainer.resume()
+    assert trainer.progress.step == 2
+    other = Trainer(write_run(tmp_path, reference_network(), **settings), two, device="cpu")
+    with pytest.raises(checkpoint.CheckpointError, match="of another run"):
+        other.resume()
+
+
+@pytest.mark.parametrize(
+    ("change", "difference"),
+    [
+        ({"learning_rate": 1e-3}, 'expected "learning_rate": 0.001 as configured, got 0.0007'),
+        ({"schedule": "step"}, 'expected "schedule": "step" as configured, got "cosine"'),
+        ({"steps": 4}, 'expected "steps": 4 as configured, got 2'),
+        ({"batch": 2}, 'expected "pairs": 2 as configured, got 1'),
+        ({"losses": {"dice": 2.0}}, 'expected "losses.dice": 2.0 as configured, got 4.0'),
+        ({"decay_at": [0.75, 0.8]}, 'expected "decay_at[1]": 0.8 as configured, got 0.9166'),
+        ({"network": {"things": 7}}, 'expected "model.kernels.things": 7 as configured, got 6'),
+    ],
+)
+def test_another_run_is_not_resumed_and_its_first_difference_is_named(
+    run, tmp_path, change, difference
+):
+    trainer = Trainer(run, tmp_path / "out", device="cpu")
+    trainer.train_step(next(batches(trainer.dataset, 0)))
+    trainer.save()
+    network = small_network(**change.pop("network", {}))
+    other = Trainer(write_run(tmp_path, network, **change), tmp_path / "out", device="cpu")
+    with pytest.raises(checkpoint.CheckpointError) as error:
+        other.resume()
+    state = tmp_path / "out" / "last.state.safetensors"
+    assert str(error.value) == f"{state} is of another run: {difference}"
+
+
+@pytest.mark.parametrize("progress", ["", "{", "[1]", '{"other": 1}'])
+def test_a_state_whose_progress_is_damaged_is_named(progress, run, tmp_path):
+    trainer = Trainer(run, tmp_path / "out", device="cpu")
+    trainer.train_step(next(batches(trainer.dataset, 0)))
+    trainer.save()
+    state = tmp_path / "out" / "last.state.safetensors"
+    tensors, facts = checkpoint.load_tensors(state)
+    checkpoint.save_tensors(tensors, state, {**facts, "progress": progress})
+    with pytest.raises(checkpoint.CheckpointError, match="is not the state of this run"):
+        trainer.resume()
+
+
+@pytest.mark.parametrize("name", ["cuda:99", "meta", "toaster", "cuda:"])
+def test_a_device_that_is_not_there_is_a_mistake_of_the_user(name):
+    with pytest.raises(ConfigError, match=rf"device: expected one of .*'cpu'.*, got '{name}'"):
+        find_device(name)
+
+
+@pytest.mark.parametrize("name", ["cuda", "mps"])
+def test_a_gpu_that_torch_knows_but_does_not_have(name, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    assert find_device("auto") == torch.device("cpu")
+    with pytest.raises(ConfigError, match=rf"\['auto', 'cpu'\], got '{name}'"):
+        find_device(name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "network", "settings"),
+    [
+        ("street_pspnet_lite0", {}, {"height": 64, "width": 96}),
+        ("street_deeplabv3plus_lite0", {}, {"height": 64, "width": 96}),
+        ("street_lite0", {}, {"height": 32, "width": 32}),
+    ],
+)
+def test_one_image_is_too_few_for_a_batch_norm_of_one_value(name, network, settings, tmp_path):
+    settings = {"batch": 1, "video": False, "steps": 1, **settings}
+    path = write_run(tmp_path, small_version(name, **network), **settings)
+    with pytest.raises(ConfigError, match="batch: expected at least 2 images .* got batch 1"):
+        train_from_config(path, tmp_path / "one", device="cpu")
+    path = write_run(tmp_path, small_version(name, **network), **settings | {"batch": 2})
+    train_from_config(path, tmp_path / "two", device="cpu")
+
+
+def test_norms_that_do_not_learn_do_not_on_several_gpus_either():
+    network = nn.SyncBatchNorm.convert_sync_batchnorm(reference_network()).train()
+    norms = [m for m in network.backbone.modules() if isinstance(m, nn.SyncBatchNorm)]
+    assert len(norms) > 10
+    assert not any(norm.training for norm in norms)
+
+
+@pytest.mark.slow
+def test_a_fault_while_a_checkpoint_is_written_loses_nothing(run, tmp_path, monkeypatch):
+    """The disk fills up in step 2; resumed, the run ends as one without a fault."""
+    train_from_config(run, tmp_path / "whole", device="cpu")
+    write, states = checkpoint.save_file, []
+
+    def fails_in_step_2(tensors, path, metadata):
+        if str(path).endswith(".state.safetensors.partial"):
+            states.append(path)
+            if len(states) == 2:
+                Path(path).write_bytes(b"half a file")
+                raise OSError("No space left on device")
+        write(tensors, path, metadata)
+
+    monkeypatch.setattr(checkpoint, "save_file", fails_in_step_2)
+    with pytest.raises(OSError, match="No space"):
+        train_from_config(run, tmp_path / "broken", device="cpu")
+    monkeypatch.undo()
+    broken = Trainer(run, tmp_path / "broken", device="cpu")
+    broken.resume()
+    assert broken.progress.step == 1
+    train_from_config(run, tmp_path / "broken", resume=True, device="cpu")
+    assert_same_weights(*(tmp_path / name / "last.safetensors" for name in ("whole", "broken")))
+
+
+def test_accumulated_batches_give_the_mean_of_their_gradients(tmp_path):
+    path = write_run(tmp_path, reference_network(), clip_norm=1e9)
+    dataset = Trainer(path, tmp_path / "out", device="cpu").dataset
+    (first,), (second,) = batches(dataset, 0)
+    gradients = []
+    for step in ([first], [second], [first, second]):
+        trainer = Trainer(path, tmp_path / "out", device="cpu")
+        trainer.train_step(step)
+        gradients.append(trainer.model.head.classifier.weight.grad)
+    mean = (gradients[0] + gradients[1]) / 2
+    torch.testing.assert_close(gradients[2], mean, rtol=1e-4, atol=1e-7)
+
+
+def test_the_average_is_the_model_that_is_kept(tmp_path):
+    """One of the last two models and half of the mean before them, at a share of a half."""
+    path = write_run(tmp_path, small_network(), average=0.5)
+    trainer = Trainer(path, tmp_path / "out", device="cpu")
+    seen = []
+    for step in batches(trainer.dataset, 0):
+        trainer.train_step(step)
+        seen.append(trainer.model.head.classifier.weight.detach().clone())
+    trainer.save()
+    kept = load_model(tmp_path / "out" / "last.safetensors").head.classifier.weight
+    torch.testing.assert_close(kept.detach(), (seen[0] + seen[1]) / 2)
+
+
+def test_a_resumed_run_goes_on_with_its_average(tmp_path):
+    path = write_run(tmp_path, small_network(), average=0.5)
+    train_from_config(path, tmp_path / "whole", device="cpu")
+    trainer = Trainer(path, tmp_path / "broken", device="cpu")
+    trainer.train_step(next(batches(trainer.dataset, 0)))
+    trainer.progress.step = 1
+    trainer.save()
+    train_from_config(path, tmp_path / "broken", resume=True, device="cpu")
+    assert_same_weights(*(tmp_path / name / "last.safetensors" for name in ("whole", "broken")))
+
+
+def test_mixed_precision_trains_too(tmp_path):
+    path = write_run(tmp_path, small_network(), precision="bfloat16", steps=1)
+    train_from_config(path, tmp_path / "out", device="cpu")
+    start, end = (
+        load_file(tmp_path / name) for name in ("start.safetensors", "out/last.safetensors")
+    )
+    assert not torch.equal(start["head.classifier.weight"], end["head.classifier.weight"])
+    assert end["head.classifier.weight"].dtype == torch.float32
