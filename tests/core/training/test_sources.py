@@ -15,7 +15,7 @@ from networks import CONFIGS, small_config, small_version
 from street_fixtures import street_table, write_camvid, write_sprites
 from training_runs import ROAD, SKY, VOID, small_model, write_run
 
-from synthetic_street.pairs import OFFSETS, StreetPairs
+from synthetic_street.street_pairs import OFFSETS, StreetPairs
 from video_knet_core.config_io import ConfigError, from_dict, load_yaml
 from video_knet_core.data.camvid import street_ids
 from video_knet_core.data.clip_pairs import ClipPairs, ImagePairs

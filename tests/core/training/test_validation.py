@@ -210,7 +210,7 @@ def test_a_run_of_images_keeps_the_model_with_the_best_miou(tmp_path):
     settings = {
         **{"model": "model.yaml", "video": False, "steps": 1, "batch": 2, "warmup_steps": 0},
         **{"height": 64, "width": 96, "workers": 0, "threads": 1},
-        "data": {"clips": [{"dataset": "camvid", "path": "camvid"}]},
+        "data": {"clips": [{"dataset": "camvid", "path": "camvid", "split": "val_clip"}]},
         "validation": {"every": 1, "dataset": "camvid", "path": "camvid", "split": "val_clip"},
     }
     path = tmp_path / "run.yaml"
