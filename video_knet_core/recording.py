@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import json
-import math
 import re
 import time
 from collections import Counter
@@ -30,7 +28,7 @@ from .predictor import VideoPredictor
 from .progress import progress_bar
 from .tasks import TASKS
 from .tracking import TrackerSettings
-from .types import ClassTable, PanopticFrame, Track, TrackState
+from .types import ClassTable, PanopticFrame, TrackState
 from .visualize import overlay
 
 OVERLAY, TRACKS = "overlay.mp4", "tracks.jsonl"
@@ -145,18 +143,8 @@ class Recording:
             "inference_ms": round(frame.times.step, 3),
             "born": frame.born,
             "ended": frame.ended,
-            "tracks": [table_row(track, self._classes) for track in frame.tracks],
+            "tracks": frame.json_rows(self._classes),
         }
-
-
-def table_row(track: Track, classes: ClassTable) -> dict[str, Any]:
-    """A row of a frame's table, for JSON."""
-    row = dataclasses.asdict(track)
-    unknown = any(math.isnan(v) for v in track.velocity)  # JSON has no NaN
-    row["velocity"] = None if unknown else track.velocity
-    row["state"] = track.state.name.lower()
-    row["class_name"] = classes[track.class_id].name
-    return row
 
 
 def _remove_earlier(out: Path, inputs: Iterable[Path]) -> None:

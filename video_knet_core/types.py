@@ -11,7 +11,7 @@ import math
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from enum import IntEnum
 from functools import cached_property
 from itertools import zip_longest
@@ -438,6 +438,18 @@ class PanopticFrame:
         The authors' code has 0, so that what nobody claims becomes road.
         """
         return self.label_map.look_up(self._by_label("class_id", unassigned, np.uint8))
+
+    def json_rows(self, classes: ClassTable) -> list[dict[str, Any]]:
+        """The rows of the table for JSON, which has no NaN: an unknown velocity is None."""
+        return [
+            {
+                **asdict(track),
+                "velocity": None if any(map(math.isnan, track.velocity)) else track.velocity,
+                "state": track.state.name.lower(),
+                "class_name": classes[track.class_id].name,
+            }
+            for track in self.tracks
+        ]
 
     def track_id_map(self) -> NDArray[np.int64]:
         """[H, W] track id of each pixel; 0 for stuff and for no segment."""

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from std_msgs.msg import Header
 
 from video_knet_core import visualize
-from video_knet_core.recording import table_row
 from video_knet_core.types import ClassTable, PanopticFrame
 
 from . import conversions
@@ -62,7 +61,7 @@ class Snapshot:
             "frame_id": self.header.frame_id,
             "stamp": conversions.nanoseconds(self.header.stamp),
             "epoch": self.frame.epoch,
-            "tracks": [table_row(track, classes) for track in self.frame.tracks],
+            "tracks": self.frame.json_rows(classes),
         }
 
 

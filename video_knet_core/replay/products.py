@@ -13,7 +13,6 @@ import numpy as np
 from ..data.kitti_step import write_step
 from ..messages.result_messages import nanoseconds
 from ..overlay_video import OverlayVideo
-from ..recording import table_row
 from ..types import ClassTable
 from ..visualize import overlay
 from .camera import Processed
@@ -86,7 +85,7 @@ class CameraFiles:
             "epoch": frame.epoch,
             "born": frame.born,
             "ended": frame.ended,
-            "tracks": [table_row(track, self._classes) for track in frame.tracks],
+            "tracks": frame.json_rows(self._classes),
         }
 
     def _write_video(self, result: Processed, part: int) -> None:
