@@ -29,7 +29,6 @@ TORCH_MODULES = (
     "video_knet_core.model",
     "video_knet_core.training",
     "video_knet_core.engine.export",
-    "video_knet_core.engine.torch_step",
     "video_knet_core.engine.torch_runtime",
 )
 """The modules, with all below them, that may need those libraries."""

@@ -44,7 +44,7 @@ class ModelInfo:
             raise ValueError(f"image: expected uint8 {expected}, got {image.dtype} {image.shape}")
 
     def detections(self, results: Mapping[str, NDArray]) -> Detections:
-        """Detections of the outputs of the deploy form, by name.
+        """Detections of the outputs of the deploy form, which have the names of their fields.
 
         Raises:
             FloatingPointError: the model returned NaN or infinite kernels or embeddings.
@@ -53,15 +53,8 @@ class ModelInfo:
         embeddings = results.get("embeddings", np.zeros((len(kernels), 0), np.float32))
         if not (np.isfinite(embeddings).all() and np.isfinite(kernels).all()):
             raise FloatingPointError(f"{self.name} returned kernels that are not finite")
-        return Detections(
-            segment_map=results["segment_map"],
-            class_ids=results["class_ids"],
-            scores=results["scores"],
-            areas=results["areas"],
-            embeddings=embeddings,
-            kernels=kernels,
-            masks=results.get("masks"),
-        )
+        fields: dict[str, Any] = {**results, "embeddings": embeddings}
+        return Detections(**fields)
 
 
 class Runtime(Protocol):

@@ -23,7 +23,7 @@ from ..model.video_knet import VideoKNet
 from ..output_files import make_folder, replacing
 from ..tasks import TASKS
 from .model_file import FORMAT, FORMS, INPUTS, METADATA_KEY, PRECISIONS, outputs_of
-from .torch_step import segment_frame
+from .torch_runtime import segment_frame
 
 OPSET = 18
 PREPROCESSING = {"layout": "HWC uint8 RGB", "normalised": "inside the graph"}
@@ -31,7 +31,7 @@ PREPROCESSING = {"layout": "HWC uint8 RGB", "normalised": "inside the graph"}
 
 
 class FrameGraph(nn.Module):
-    """The deploy face of a network: tensors of one camera frame in and out, no batch."""
+    """The deploy form of a network: tensors of one camera frame in and out, no batch."""
 
     def __init__(self, model: VideoKNet) -> None:
         super().__init__()
@@ -43,12 +43,12 @@ class FrameGraph(nn.Module):
     ) -> tuple[Tensor, ...]:
         """image uint8 [H,W,3] RGB, previous_kernels [N,C], has_previous bool [1] -> `OUTPUTS`."""
         previous = PreviousKernels(previous_kernels[None], has_previous)
-        output, _ = segment_frame(self.model, _pixels(image), previous)
+        output = segment_frame(self.model, _pixels(image), previous)
         return tuple(getattr(output, name) for name in self.task.deploy_tensors)
 
 
 class RawGraph(FrameGraph):
-    """The face for evaluation."""
+    """The raw form, for evaluation."""
 
     def forward(
         self, image: Tensor, previous_kernels: Tensor, has_previous: Tensor

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,10 +17,69 @@ from torch import Tensor
 from ..config_io import ConfigError
 from ..model.checkpoint import CheckpointError, load_model, sha256
 from ..model.kernels import PreviousKernels
-from ..model.video_knet import VideoKNet
+from ..model.merge import MERGES, authors_boxes
+from ..model.video_knet import Prediction, VideoKNet
+from ..tasks import TASKS
 from ..types import Detections
 from .base import BackendError, ModelError, ModelInfo, ProgressCallback
-from .torch_step import segment_frame
+
+
+class FrameOutput(NamedTuple):
+    """The segments of one image of H x W pixels, S slots; see `types.Detections`.
+
+    The names are those of the outputs of an exported model (`model_file.OUTPUTS`).
+    """
+
+    segment_map: Tensor
+    """[h,w] uint8"""
+    class_ids: Tensor
+    """[S] int64"""
+    scores: Tensor
+    """[S]"""
+    areas: Tensor
+    """[S] int64"""
+    kernels: Tensor
+    """[S,C] the state for the next frame"""
+    embeddings: Tensor | None
+    """[S,E], zeros for stuff; None in task semantic"""
+    masks: Tensor | None
+    """[S,h,w] uint8 of 0 and 1 in task instance"""
+    boxes: Tensor | None
+    """[S,4] of the authors' tracker, with `panoptic.merge: reference`"""
+
+
+def segment_frame(
+    model: VideoKNet, pixels: Tensor, previous: PreviousKernels | None
+) -> FrameOutput:
+    """One step of a network: pixels [3,H,W] RGB 0..255 in its float type -> segments."""
+    prediction, state = model(pixels[None], previous)
+    config = model.config
+    result = MERGES[config.task](prediction, config, (pixels.shape[1], pixels.shape[2]))
+    ids = torch.tensor(config.classes.logit_class_ids, device=pixels.device)
+    boxes = None
+    if config.panoptic.merge == "reference":
+        semantic = prediction.head.semantic_logits.squeeze(0)
+        things = len(config.classes.things)
+        boxes = authors_boxes(result.segment_map, semantic, config.slots, things)
+    return FrameOutput(
+        segment_map=result.segment_map,
+        class_ids=ids.index_select(0, result.logit_classes),
+        scores=result.scores,
+        areas=result.areas,
+        kernels=state.kernels.squeeze(0),
+        embeddings=_of_slots(prediction, config.slots) if TASKS[config.task].has_things else None,
+        masks=result.masks,
+        boxes=boxes,
+    )
+
+
+def _of_slots(prediction: Prediction, slots: int) -> Tensor:
+    """[S,E] embeddings of all slots: those of things, then zeros."""
+    embeddings = prediction.embeddings.squeeze(0)
+    if len(embeddings) == slots:
+        return embeddings
+    stuff = embeddings.new_zeros(slots - len(embeddings), embeddings.shape[1])
+    return torch.cat((embeddings, stuff))
 
 
 class TorchRuntime:
@@ -63,12 +122,9 @@ class TorchRuntime:
         self, pixels: Tensor, state: PreviousKernels | None
     ) -> tuple[Detections, PreviousKernels]:
         """The same for RGB pixels 0..255 as float32 [3,H,W] of any size."""
-        output, boxes = segment_frame(self.model, pixels.to(self.model.mean.device), state)
+        output = segment_frame(self.model, pixels.to(self.model.mean.device), state)
         results = {k: v.cpu().numpy() for k, v in output._asdict().items() if v is not None}
-        detections = self.info.detections(results)
-        if boxes is not None:
-            detections = replace(detections, boxes=boxes.cpu().numpy())
-        return detections, self._state_of(output.kernels)
+        return self.info.detections(results), self._state_of(output.kernels)
 
     def portable_state(self, state: PreviousKernels) -> NDArray[np.float32]:
         """Kernels [N, C] of a state of this runtime."""

@@ -387,15 +387,15 @@ def outputs(request):
 
 @pytest.fixture
 def plan(outputs):
-    return BufferPlan.of({name: SHAPES[name] for name in (*INPUTS, *outputs)}, outputs)
+    return BufferPlan({name: SHAPES[name] for name in (*INPUTS, *outputs)}, outputs)
 
 
 def test_tensors_are_aligned_and_apart(plan, outputs):
-    places = sorted(plan.places.values(), key=lambda place: place.offset)
-    assert len(places) == len(INPUTS) + len(outputs) and places[0].offset == 0
-    assert all(place.offset % ALIGNMENT == 0 for place in places)
-    assert all(a.end <= b.offset for a, b in zip(places, places[1:], strict=False))
-    assert places[-1].end <= plan.size
+    places = sorted((offset, offset + dtype.itemsize) for offset, dtype in plan.places.values())
+    assert len(places) == len(INPUTS) + len(outputs) and places[0][0] == 0
+    assert all(offset % ALIGNMENT == 0 for offset, _ in places)
+    assert all(a[1] <= b[0] for a, b in zip(places, places[1:], strict=False))
+    assert places[-1][1] <= plan.size
 
 
 def test_the_banks_are_swapped(plan, outputs):
@@ -414,8 +414,8 @@ def test_a_step_copies_its_results_and_no_input(bank, plan, outputs):
     reference_result = {*outputs, f"bank {bank}"} - {"kernels"}
     inside = {
         name
-        for name, place in plan.places.items()
-        if copied.start <= place.offset and place.end <= copied.stop
+        for name, (offset, dtype) in plan.places.items()
+        if copied.start <= offset and offset + dtype.itemsize <= copied.stop
     }
     assert inside == reference_result
 

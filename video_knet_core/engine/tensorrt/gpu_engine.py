@@ -69,7 +69,7 @@ def load_plan(library: TensorRTLibrary, model: ModelFile, plan: bytes) -> Loaded
             raise PlanError(
                 f"has another {name}: expected {fixed.get(name, 'a static shape')}, got {shape}"
             )
-    return LoadedPlan(runtime, engine, BufferPlan.of(shapes, model.outputs))
+    return LoadedPlan(runtime, engine, BufferPlan(shapes, model.outputs))
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,7 +117,7 @@ class _CameraBuffers:
 
     def view(self, name: str) -> Array:
         """A tensor in pinned memory."""
-        return self._engine.buffers.places[name].of(self._host)
+        return self._engine.buffers.view(self._host, name)
 
     def upload_bank(self, bank: int, kernels: Array) -> None:
         """Queue a copy of kernels from the host to a bank."""
