@@ -74,7 +74,7 @@ def test_a_wrong_image_a_missing_file_and_the_wrong_backend_are_named(checkpoint
         open_runtime(checkpoint).step(np.zeros((3, 3, 3), np.uint8), None)
     with pytest.raises(ModelError, match="no checkpoint"):
         open_runtime(tmp_path / "absent.safetensors")
-    with pytest.raises(ModelError, match="small.safetensors is not a model that ONNX Runtime"):
+    with pytest.raises(ModelError, match="small.safetensors: not an ONNX model"):
         open_runtime(checkpoint, backend="onnxruntime-cpu")
 
 
