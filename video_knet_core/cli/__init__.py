@@ -5,6 +5,7 @@ Each subcommand imports what it needs when it runs: tracking needs no torch.
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -15,6 +16,7 @@ from . import data_commands, model_commands, video_commands
 from .console import (
     EXIT_BAD_INPUT,
     EXIT_PIPE,
+    EXIT_SIGNAL,
     drop_stdout,
     escape_unprintable,
     flush_stdout,
@@ -28,7 +30,6 @@ EPILOG = (
 )
 PLAIN = {
     "rich_markup_mode": None,
-    "no_args_is_help": True,
     "context_settings": {"help_option_names": ["-h", "--help"]},
 }
 _UsageError = typer.BadParameter.__base__
@@ -91,6 +92,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         path = error.ctx.command_path if error.ctx else "video-knet"
         print_error(path, f"{error.format_message().rstrip('.')}; see {path} --help")
         return EXIT_BAD_INPUT
+    except typer.Abort:  # Ctrl-C before a command began
+        return EXIT_SIGNAL + signal.SIGINT
     except BrokenPipeError:
         drop_stdout()
         return EXIT_PIPE

@@ -37,10 +37,11 @@ def test_quiet_and_verbose_exclude_each_other(capsys):
     assert "--quiet" in capsys.readouterr().err
 
 
-def test_a_command_line_without_a_command_shows_the_help(capsys):
-    main([])
+@pytest.mark.parametrize("words", [[], ["eval"], ["nope"], ["track", "--no"], ["info", "a", "b"]])
+def test_bad_usage_is_one_line_that_names_the_help(words, capsys):
+    assert main(words) == 2
     output = capsys.readouterr()
-    assert "validate-data" in output.out + output.err
+    assert output.out == "" and len(output.err.splitlines()) == 1 and "--help" in output.err
 
 
 def test_the_page_has_every_command():
