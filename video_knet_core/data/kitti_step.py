@@ -20,14 +20,13 @@ from ..natural_order import natural_order
 from .cityscapes_vps import AUTHORS_THINGS, NAMES
 from .dataset_format import DatasetFormat, PanopticRules
 from .folders import first_folder, folder_video, list_folders, list_images, match_frames
-from .label_png import class_values, label_file, look_up, read_rgb, write_png
-from .predictions import PanopticMaps, PngPredictions, check_maps
+from .label_png import class_values, label_file, look_up, read_rgb, step_rgb
+from .predictions import PanopticMaps, PngPredictions
 from .video import FrameFiles, Labels, Video, VideoDataset, class_kinds
 
 KINDS = class_kinds(NAMES, {11, 13})
 """The classes of Cityscapes, of which person and car are things."""
 IMAGE_END, LABEL_END = "_leftImg8bit", "_panoptic"
-MAX_INSTANCE_ID = (1 << 16) - 1
 
 
 def _open(root: Path, split: str) -> VideoDataset:
@@ -79,33 +78,6 @@ def _read_maps(path: str | Path, class_count: int) -> tuple[NDArray[np.uint8], N
     instance = rgb[..., 1].astype(np.int64) * 256 + rgb[..., 2]
     semantic = look_up(rgb[..., 0], class_values(class_count), path)
     return semantic.astype(np.uint8), instance
-
-
-def step_rgb(semantic: NDArray[np.integer], instance: NDArray) -> NDArray[np.uint8]:
-    """[H, W, 3] of the KITTI-STEP code: R = class, G * 256 + B = instance.
-
-    Args:
-        semantic: [H, W] class ids, 255 = void.
-        instance: [H, W] ids 0..65535, 0 for stuff.
-
-    Raises:
-        ValueError: the maps differ in size, or an id does not fit.
-    """
-    check_maps(semantic, instance)
-    if instance.size and not 0 <= instance.min() <= instance.max() <= MAX_INSTANCE_ID:
-        raise ValueError(
-            f"expected instance ids 0..{MAX_INSTANCE_ID}, got {instance.min()}..{instance.max()}"
-        )
-    return np.stack([semantic, instance >> 8, instance & 255], axis=-1).astype(np.uint8)
-
-
-def write_step(
-    out: Path, video: str, frame: str, semantic: NDArray[np.integer], instance: NDArray
-) -> Path:
-    """Write OUT/VIDEO/FRAME.png; returns the path. Raises as `step_rgb`, and OSError."""
-    path = out / video / f"{frame}.png"
-    write_png(path, step_rgb(semantic, instance))
-    return path
 
 
 def _encode(maps: PanopticMaps) -> NDArray[np.uint8]:

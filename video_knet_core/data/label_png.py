@@ -13,6 +13,8 @@ from ..image_files import decode_pixels, write_pixels
 from ..types import NO_CLASS
 from .video import DatasetError, FrameFiles
 
+MAX_STEP_ID = (1 << 16) - 1
+"""Instance ids of KITTI-STEP have two bytes."""
 _GREYS = np.arange(256, dtype=np.uint8).repeat(3).tobytes()
 
 
@@ -69,6 +71,45 @@ def segment_colors(ids: NDArray) -> NDArray[np.uint8]:
     if ids.size and not 0 <= ids.min() <= ids.max() < 1 << 24:
         raise ValueError(f"expected segment ids 0..{(1 << 24) - 1}, got {ids.min()}..{ids.max()}")
     return np.stack([ids & 255, ids >> 8 & 255, ids >> 16 & 255], axis=-1).astype(np.uint8)
+
+
+def step_rgb(semantic: NDArray[np.integer], instance: NDArray) -> NDArray[np.uint8]:
+    """[H, W, 3] of the KITTI-STEP code: R = class, G * 256 + B = instance.
+
+    Args:
+        semantic: [H, W] class ids, 255 = void.
+        instance: [H, W] ids 0..65535, 0 for stuff.
+
+    Raises:
+        ValueError: the maps differ in size, or an id does not fit.
+    """
+    check_maps(semantic, instance)
+    if instance.size and not 0 <= instance.min() <= instance.max() <= MAX_STEP_ID:
+        raise ValueError(
+            f"expected instance ids 0..{MAX_STEP_ID}, got {instance.min()}..{instance.max()}"
+        )
+    return np.stack([semantic, instance >> 8, instance & 255], axis=-1).astype(np.uint8)
+
+
+def write_step(
+    out: Path, video: str, frame: str, semantic: NDArray[np.integer], instance: NDArray
+) -> Path:
+    """Write OUT/VIDEO/FRAME.png; returns the path. Raises as `step_rgb`, and OSError."""
+    path = out / video / f"{frame}.png"
+    write_png(path, step_rgb(semantic, instance))
+    return path
+
+
+def check_maps(semantic: NDArray, instance: NDArray) -> None:
+    """ValueError unless both are [H, W], with class ids of 8 bits."""
+    if semantic.ndim != 2 or semantic.shape != instance.shape:
+        raise ValueError(
+            f"expected semantic and instance [H, W], got {semantic.shape}, {instance.shape}"
+        )
+    if semantic.size and not 0 <= semantic.min() <= semantic.max() <= NO_CLASS:
+        raise ValueError(
+            f"expected class ids 0..{NO_CLASS}, got {semantic.min()}..{semantic.max()}"
+        )
 
 
 def class_values(class_count: int) -> NDArray[np.int64]:

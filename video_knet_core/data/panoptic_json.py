@@ -18,8 +18,8 @@ from pydantic.dataclasses import dataclass
 
 from ..types import NO_CLASS
 from .json_index import ROW, Flag, Integer, Text, load_index
-from .label_png import read_rgb, segment_colors, segment_ids, value_ranges, write_png
-from .predictions import PanopticMaps, PredictionReader, PredictionWriter, check_maps, write_json
+from .label_png import check_maps, read_rgb, segment_colors, segment_ids, value_ranges, write_png
+from .predictions import PanopticMaps, PredictionReader, PredictionWriter, write_json
 from .video import DatasetError, LabelledFrame, Labels, Video, VideoDataset
 
 Segments = NDArray[np.int64]

@@ -15,7 +15,7 @@ from pydantic.dataclasses import dataclass as row_class
 
 from ..output_files import make_folder, write_text
 from ..run_lengths import RunLengths
-from ..types import NO_CLASS, first_difference
+from ..types import first_difference
 from .json_index import ROW, Text, load_index
 from .label_png import write_png
 from .video import DatasetError, LabelledFrame, Video, VideoDataset
@@ -135,18 +135,6 @@ def check_classes(path: Path, dataset: VideoDataset) -> None:
     kinds = [(row.name, row.is_thing) for row in rows]
     if difference := first_difference(dataset.kinds, kinds):
         raise DatasetError(f"{file}: its classes are not those of {dataset.name}: {difference}")
-
-
-def check_maps(semantic: NDArray, instance: NDArray) -> None:
-    """ValueError unless both are [H, W], with class ids of 8 bits."""
-    if semantic.ndim != 2 or semantic.shape != instance.shape:
-        raise ValueError(
-            f"expected semantic and instance [H, W], got {semantic.shape}, {instance.shape}"
-        )
-    if semantic.size and not 0 <= semantic.min() <= semantic.max() <= NO_CLASS:
-        raise ValueError(
-            f"expected class ids 0..{NO_CLASS}, got {semantic.min()}..{semantic.max()}"
-        )
 
 
 def write_json(path: Path, content: Any, indent: int | None = None) -> Path:

@@ -10,7 +10,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from ..data.kitti_step import write_step
+from ..data.label_png import write_step
 from ..messages.result_messages import nanoseconds
 from ..overlay_video import OverlayVideo
 from ..types import ClassTable

@@ -13,7 +13,7 @@ from dataset_fixtures import opened
 
 from video_knet_core.data import label_png
 from video_knet_core.data.datasets import DATASETS
-from video_knet_core.data.kitti_step import step_rgb, write_step
+from video_knet_core.data.label_png import step_rgb, write_step
 from video_knet_core.data.predictions import Instance
 from video_knet_core.data.video import LabelledFrame, Labels, Video
 from video_knet_core.run_lengths import RunLengths
