@@ -55,6 +55,7 @@ def checkpoint_of(path: Path) -> Path:
     return path.with_name("street_lite0.safetensors")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shipped", [False, True])
 def test_maps_are_resized_along_their_last_two_axes(model, shipped):
     """ONNX Runtime's CUDA backend takes any others without an error, and computes nonsense."""
@@ -71,11 +72,13 @@ def test_maps_are_resized_along_their_last_two_axes(model, shipped):
         assert len(before) == 4 and before[:2] == after[:2]
 
 
+@pytest.mark.slow
 def test_a_fresh_export_agrees_with_torch(model):
     graph = FrameGraph(load_model(checkpoint_of(model)))
     assert compare(graph, OnnxRuntime(model, threads=1), steps=5) <= FLIPS
 
 
+@pytest.mark.slow
 def test_a_half_precision_export_agrees_with_torch_in_half_precision(exported):
     """Convolutions of the two round at other places, so more pixels are on an edge."""
     path = exported("street_lite0", "fp16")
@@ -84,6 +87,7 @@ def test_a_half_precision_export_agrees_with_torch_in_half_precision(exported):
 
 
 @torch.no_grad()
+@pytest.mark.slow
 def test_the_raw_form_is_what_the_network_returns(exported):
     """On a second frame, to a thousandth of the largest number."""
     path = exported("street_lite0", "fp32", "raw")
@@ -114,11 +118,13 @@ def test_the_raw_form_is_what_the_network_returns(exported):
         assert error <= 1e-3 * float(tensor.abs().max()), name
 
 
+@pytest.mark.slow
 def test_a_runtime_refuses_the_raw_form_and_names_the_remedy(exported):
     with pytest.raises(ModelError, match=r"raw form, .*without --raw: video-knet export"):
         OnnxRuntime(exported("street_lite0", "fp32", "raw"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("precision", "form"), [("fp32", "deploy"), ("fp16", "deploy"), ("fp32", "raw")]
 )
@@ -173,6 +179,7 @@ def test_an_export_of_another_precision_or_form_is_an_error(choice, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_the_shipped_model_agrees_with_its_checkpoint():
     """30 recurrent steps: label maps differ in at most 0.1 % of the pixels of any frame."""
     torch.set_num_threads(2)
@@ -180,6 +187,7 @@ def test_the_shipped_model_agrees_with_its_checkpoint():
     assert compare(graph, OnnxRuntime(MODELS / "street_lite0.onnx"), STEPS) <= FLIPS
 
 
+@pytest.mark.slow
 def test_metadata_classes_size_thresholds_preprocessing_and_checkpoint(model):
     properties = {p.key: p.value for p in onnx.load(model).metadata_props}
     facts = json.loads(properties["video_knet"])
@@ -197,6 +205,7 @@ def test_the_shipped_model_was_exported_from_the_shipped_checkpoint():
     assert facts["checkpoint_sha256"] == sha256(MODELS / "street_lite0.safetensors")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", list(FORMS))
 def test_the_graph_is_static_and_of_opset_18(form, exported):
     model = onnx.load(exported("street_lite0", "fp32", form))
@@ -208,6 +217,7 @@ def test_the_graph_is_static_and_of_opset_18(form, exported):
     assert not operators & {"NonZero", "ScatterND", "Loop", "If"}, operators
 
 
+@pytest.mark.slow
 def test_the_file_names_no_folder_of_the_machine_that_wrote_it(model):
     for path in (model, MODELS / "street_lite0.onnx"):
         content = path.read_bytes()
@@ -215,6 +225,7 @@ def test_the_file_names_no_folder_of_the_machine_that_wrote_it(model):
         assert b"site-packages" not in content
 
 
+@pytest.mark.slow
 def test_a_network_without_video_exports_with_the_same_face(tmp_path):
     network = small_network(fusion="none", linking="none", embedding=False)
     export_onnx(network, tmp_path / "image.onnx", "image")

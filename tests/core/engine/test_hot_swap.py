@@ -164,6 +164,7 @@ def kernel(runtime, state):
 # --- the stream continues
 
 
+@pytest.mark.slow
 def test_ids_and_label_maps_continue_over_the_swap(monkeypatch):
     """The shipped model on a street: the same, pixel by pixel, as without a swap."""
     path = default_model_path()
@@ -456,6 +457,7 @@ def closed_during_the_build(path):
     join(swap.runtime)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="needs Linux's /proc")
 @pytest.mark.parametrize("use", [plain, swapping, closed_during_the_build])
 def test_200_runtimes_leave_no_threads_and_no_files_open(tiny, use):
@@ -469,6 +471,7 @@ def test_200_runtimes_leave_no_threads_and_no_files_open(tiny, use):
     wait(lambda: handles() <= before, "the end of all threads and files that were opened")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("swapped", [False, True])
 def test_10_000_steps_need_no_more_memory(tiny, swapped):
     """Counted in blocks of Python objects; benchmarks/soak.py measures the memory of a process."""

@@ -19,6 +19,8 @@ from video_knet_core.engine.openvino_runtime import OpenVINORuntime
 from video_knet_core.engine.tensorrt.runtime import TensorRTRuntime
 from video_knet_core.engine.torch_runtime import TorchRuntime
 
+pytestmark = pytest.mark.slow
+
 FLIPS = 1e-3
 """Share of pixels that may differ: the hard mask threshold flips single pixels between backends."""
 MODELS = {

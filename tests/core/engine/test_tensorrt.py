@@ -52,11 +52,19 @@ def frames(count, seed=0):
     return random.integers(0, 256, (count, HEIGHT, WIDTH, 3), dtype=np.uint8)
 
 
-def assert_same(segments, reference_result):
+def assert_same(got, expected):
     for name in ("segment_map", "class_ids", "scores", "areas", "embeddings", "kernels"):
-        found, expected = getattr(segments, name), getattr(reference_result, name)
-        assert found.dtype == expected.dtype, name
-        np.testing.assert_array_equal(found, expected, err_msg=name)
+        ours, theirs = getattr(got, name), getattr(expected, name)
+        assert ours.dtype == theirs.dtype, name
+        np.testing.assert_array_equal(ours, theirs, err_msg=name)
+
+
+def assert_same_stream(runtime, reference, images, state=None, reference_state=None):
+    """Step both, each with its own states."""
+    for image in images:
+        got, state = runtime.step(image, state)
+        expected, reference_state = reference.step(image, reference_state)
+        assert_same(got, expected)
 
 
 def collect(runtime):
@@ -69,11 +77,7 @@ def collect(runtime):
 
 
 def test_ten_recurrent_steps_are_those_of_onnx_runtime(runtime, reference):
-    state = reference_state = None
-    for image in frames(10):
-        segments, state = runtime.step(image, state)
-        reference_result, reference_state = reference.step(image, reference_state)
-        assert_same(segments, reference_result)
+    assert_same_stream(runtime, reference, frames(10))
 
 
 def test_two_cameras_share_an_engine(runtime, reference):
@@ -82,8 +86,8 @@ def test_two_cameras_share_an_engine(runtime, reference):
         camera = number % 3 % 2  # one is twice as fast as the other
         image = frames(1, seed=number)[0]
         segments, states[camera] = runtime.step(image, states[camera])
-        reference_result, reference_states[camera] = reference.step(image, reference_states[camera])
-        assert_same(segments, reference_result)
+        expected, reference_states[camera] = reference.step(image, reference_states[camera])
+        assert_same(segments, expected)
 
 
 def test_the_results_are_the_callers_own(runtime):
@@ -106,7 +110,7 @@ def test_another_image_is_rejected(runtime):
 
 def test_many_threads_may_step(runtime, reference):
     images = frames(8)
-    reference_result = [reference.step(image, None)[0] for image in images]
+    all_expected = [reference.step(image, None)[0] for image in images]
     found = [None] * len(images)
 
     def step(index):
@@ -117,7 +121,7 @@ def test_many_threads_may_step(runtime, reference):
         thread.start()
     for thread in threads:
         thread.join()
-    for segments, expected in zip(found, reference_result, strict=True):
+    for segments, expected in zip(found, all_expected, strict=True):
         assert_same(segments, expected)
 
 
@@ -130,19 +134,15 @@ def test_states_can_be_used_in_any_order(runtime, reference):
     for choice, image in zip(np.random.default_rng(1).random(60), frames(60), strict=True):
         state, reference_state = states[int(choice * len(states))]
         segments, after = runtime.step(image, state)
-        reference_result, reference_after = reference.step(image, reference_state)
-        assert_same(segments, reference_result)
+        expected, reference_after = reference.step(image, reference_state)
+        assert_same(segments, expected)
         states.append((after, reference_after))
 
 
 def test_the_state_of_another_backend_goes_on_here(runtime, reference):
     images = frames(4)
     _, state = reference.step(images[0], None)
-    reference_state = state
-    for image in images[1:]:
-        segments, state = runtime.step(image, state)
-        reference_result, reference_state = reference.step(image, reference_state)
-        assert_same(segments, reference_result)
+    assert_same_stream(runtime, reference, images[1:], state, state)
 
 
 def test_a_state_goes_on_in_another_backend(runtime, reference):
@@ -166,8 +166,8 @@ def test_a_state_of_another_runtime_goes_on_here(gpu, model, reference):
     _, state = first.step(images[0], None)
     first.close()
     segments, _ = second.step(images[1], state)
-    reference_result = reference.step(images[1], reference.step(images[0], None)[1])[0]
-    assert_same(segments, reference_result)
+    expected = reference.step(images[1], reference.step(images[0], None)[1])[0]
+    assert_same(segments, expected)
     second.close()
 
 
@@ -198,10 +198,7 @@ def test_a_step_that_fails_leaves_the_state(gpu, runtime, reference, before, fai
     with pytest.raises(BackendError, match=rf"{failing}: CUDA_ERROR|the step failed"):
         runtime.step(images[before], state)
     gpu.failing.clear()
-    for image in images[before + 1 :]:
-        segments, state = runtime.step(image, state)
-        reference_result, reference_state = reference.step(image, reference_state)
-        assert_same(segments, reference_result)
+    assert_same_stream(runtime, reference, images[before + 1 :], state, reference_state)
 
 
 def test_a_step_that_fails_does_not_change_an_older_state(gpu, runtime, reference):
@@ -226,8 +223,8 @@ def test_kernels_that_are_not_finite_leave_the_state(gpu, tmp_path):
         with pytest.raises(FloatingPointError, match="recurrent returned kernels"):
             runtime.step(WHITE, state)
         segments, state = runtime.step(image, state)
-        reference_result, reference_state = reference.step(image, reference_state)
-        assert_same(segments, reference_result)
+        expected, reference_state = reference.step(image, reference_state)
+        assert_same(segments, expected)
     runtime.close()
 
 
@@ -268,11 +265,7 @@ def test_a_device_without_graphs_runs_directly(gpu, model, reference, monkeypatc
     monkeypatch.setattr("host_gpu.HostDevice.can_capture", False)
     with caplog.at_level(logging.INFO):
         runtime = TensorRTRuntime(model)
-        state = reference_state = None
-        for image in frames(4):
-            segments, state = runtime.step(image, state)
-            reference_result, reference_state = reference.step(image, reference_state)
-            assert_same(segments, reference_result)
+        assert_same_stream(runtime, reference, frames(4))
     assert set(gpu.log) == {"enqueue"}
     assert caplog.text.count("has no CUDA graphs") == 1
     runtime.close()
@@ -280,11 +273,7 @@ def test_a_device_without_graphs_runs_directly(gpu, model, reference, monkeypatc
 
 def test_a_capture_that_fails_costs_only_the_graph(gpu, runtime, reference, caplog):
     gpu.failing.add("capture")
-    state = reference_state = None
-    for image in frames(4):
-        segments, state = runtime.step(image, state)
-        reference_result, reference_state = reference.step(image, reference_state)
-        assert_same(segments, reference_result)
+    assert_same_stream(runtime, reference, frames(4))
     assert set(gpu.log) == {"enqueue"}
     assert caplog.text.count("no CUDA graphs") == 1
 
@@ -411,13 +400,13 @@ def test_the_banks_are_swapped(plan, outputs):
 @pytest.mark.parametrize("bank", [0, 1])
 def test_a_step_copies_its_results_and_no_input(bank, plan, outputs):
     copied = plan.results(bank)
-    reference_result = {*outputs, f"bank {bank}"} - {"kernels"}
+    expected = {*outputs, f"bank {bank}"} - {"kernels"}
     inside = {
         name
         for name, (offset, dtype) in plan.places.items()
         if copied.start <= offset and offset + dtype.itemsize <= copied.stop
     }
-    assert inside == reference_result
+    assert inside == expected
 
 
 # --- opening ------------------------------------------------------------------------------------

@@ -39,6 +39,8 @@ pytestmark = pytest.mark.skipif(
     reason="tensorrt-rtx-cu13-libs has wheels for Linux on x86_64 alone",
 )
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def trt():
