@@ -37,6 +37,7 @@ def image(red=0):
     return picture
 
 
+@pytest.mark.slow
 def test_the_shipped_model_agrees_with_onnx_runtime_frame_after_frame(tiny):
     """20 recurrent steps, each backend with the state that it made itself."""
     ours, reference = OpenVINORuntime(SHIPPED), OnnxRuntime(SHIPPED)

@@ -34,12 +34,13 @@ builds all of them at full size."""
 PLAIN = ("street_deeplabv3plus_lite0", "fp32", "deploy", True)
 """The decoder alone, which looks at no previous frame."""
 
-pytestmark = pytest.mark.skipif(
-    (sys.platform, platform.machine()) != ("linux", "x86_64"),
-    reason="tensorrt-rtx-cu13-libs has wheels for Linux on x86_64 alone",
-)
-
-pytestmark = pytest.mark.slow
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        (sys.platform, platform.machine()) != ("linux", "x86_64"),
+        reason="tensorrt-rtx-cu13-libs has wheels for Linux on x86_64 alone",
+    ),
+]
 
 
 @pytest.fixture(scope="module")

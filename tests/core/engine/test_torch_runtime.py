@@ -25,6 +25,7 @@ def images(count: int) -> list[np.ndarray]:
     return [random.integers(0, 256, (64, 96, 3), np.uint8) for _ in range(count)]
 
 
+@pytest.mark.slow
 def test_a_checkpoint_gives_what_its_export_gives(checkpoint):
     export_checkpoint(checkpoint, checkpoint.with_suffix(".onnx"))
     torch_runtime, onnx_runtime = (
