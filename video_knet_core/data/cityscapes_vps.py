@@ -9,7 +9,6 @@ first four characters of an image id name the video.
 
 from __future__ import annotations
 
-from functools import partial
 from itertools import groupby
 from pathlib import Path
 
@@ -20,16 +19,13 @@ from ..types import first_difference
 from .dataset_format import DatasetFormat, PanopticRules
 from .folders import first_folder, list_images, match_frames
 from .json_index import ROW, Category, Text, categories_by_id, load_index
-from .label_png import label_file
 from .panoptic_json import (
     PanopticAnnotation,
     PanopticPredictions,
-    Segments,
+    annotated_frames,
     keep_segment,
-    read_segments,
-    segments_of,
 )
-from .video import DatasetError, FrameFiles, Labels, Video, VideoDataset, class_kinds
+from .video import DatasetError, FrameFiles, Video, VideoDataset, class_kinds
 
 # fmt: off
 NAMES = (
@@ -85,20 +81,14 @@ def _labelled(images: Path, labels: Path, index: Path) -> list[Video]:
     if content.categories:
         _check_categories(content.categories, index)
     classes = {i: i for i in range(len(NAMES))}
-    names = {image.id: image.file_name for image in content.images}
+    names: dict[int | str, tuple[str, str]] = {
+        image.id: (image.id, f"{images}/{image.file_name}") for image in content.images
+    }
+    frames, read = annotated_frames(content.annotations, names, labels, classes, THINGS, index)
     videos: dict[str, list[FrameFiles]] = {}
-    segments: list[Segments] = []
-    for number, annotation in enumerate(content.annotations):
-        where = f"{index}: annotations.{number}"
-        image_id = str(annotation.image_id)
-        if image_id not in names:
-            raise DatasetError(f"{where}.image_id: expected one of `images`, got {image_id!r}")
-        png = f"{labels}/{annotation.file_name}"
-        frame = FrameFiles(image_id, f"{images}/{names[image_id]}", png, number)
-        videos.setdefault(image_id[:4], []).append(frame)
-        segments.append(segments_of(annotation, classes, where))
-    read = partial(_read, segments)
-    return [Video(name, tuple(frames), read) for name, frames in videos.items()]
+    for frame in frames:
+        videos.setdefault(frame.name[:4], []).append(frame)
+    return [Video(name, tuple(of_video), read) for name, of_video in videos.items()]
 
 
 def _check_categories(categories: list[Category], index: Path) -> None:
@@ -111,10 +101,6 @@ def _check_categories(categories: list[Category], index: Path) -> None:
             f"{index}: expected the categories 0..{len(NAMES) - 1} of Cityscapes, "
             f"got {difference or list(found)}"
         )
-
-
-def _read(segments: list[Segments], frame: FrameFiles) -> Labels:
-    return read_segments(label_file(frame), segments[frame.index], THINGS)
 
 
 def _image_id(frame: str) -> str:

@@ -26,15 +26,8 @@ from .dataset_format import DatasetFormat
 from .folders import first_folder
 from .instance_labels import ObjectMask, compact, labels_of, run_lengths
 from .json_index import ROW, Category, Flag, ImageSize, Integer, Text, categories_by_id, load_index
-from .label_png import label_file
-from .panoptic_json import (
-    PanopticAnnotation,
-    Segments,
-    keep_segment,
-    read_segments,
-    segments_of,
-)
-from .video import DatasetError, FrameFiles, LabelReader, Labels, Video, VideoDataset
+from .panoptic_json import PanopticAnnotation, annotated_frames, keep_segment
+from .video import DatasetError, FrameFiles, Labels, Video, VideoDataset
 
 THING_COUNT, STUFF_COUNT = 80, 53
 
@@ -53,6 +46,10 @@ def _segmentation(value: Any) -> Any:
 class _Image(ImageSize):
     id: Integer
     file_name: Text
+
+    @property
+    def name(self) -> str:
+        return Path(self.file_name).stem
 
 
 @dataclass(frozen=True, slots=True, config=ROW)
@@ -94,16 +91,12 @@ def _open_panoptic(root: Path, split: str) -> VideoDataset:
         for i, category in enumerate(categories.values())
     )
     classes = {category: number for number, category in enumerate(categories)}
-    images = {image.id: image for image in content.images}
-    videos: list[Video] = []
-    segments: list[Segments] = []
+    images: dict[int | str, tuple[str, str]] = {
+        image.id: (image.name, f"{folder}/{image.file_name}") for image in content.images
+    }
     things = frozenset(i for i, (_, is_thing) in enumerate(kinds) if is_thing)
-    read = partial(_read_panoptic, segments, things)
-    for number, annotation in enumerate(content.annotations):
-        where = f"{index}: annotations.{number}"
-        image = _image_of(annotation, images, where)
-        segments.append(segments_of(annotation, classes, where))
-        videos.append(_video(image, folder, read, f"{masks}/{annotation.file_name}", number))
+    frames, read = annotated_frames(content.annotations, images, masks, classes, things, index)
+    videos = [Video(frame.name, (frame,), read) for frame in frames]
     return VideoDataset("coco_panoptic", kinds, videos)
 
 
@@ -118,38 +111,26 @@ def _open_instances(root: Path, split: str) -> VideoDataset:
     content: _InstancesIndex = load_index(index, _InstancesIndex, _keep)
     categories = _categories(content.categories, THING_COUNT, index)
     classes = {category: number for number, category in enumerate(categories)}
-    images = {image.id: image for image in content.images}
-    objects: dict[int, list[tuple[_Object, str]]] = {image_id: [] for image_id in images}
+    objects: dict[int, list[tuple[_Object, str]]] = {image.id: [] for image in content.images}
     for number, item in enumerate(content.annotations):
         where = f"{index}: annotations.{number}"
         if item.category_id not in classes:
             raise DatasetError(
                 f"{where}.category_id: expected one of `categories`, got {item.category_id}"
             )
-        objects[_image_of(item, images, where).id].append((item, where))
+        if item.image_id not in objects:
+            raise DatasetError(f"{where}.image_id: expected one of `images`, got {item.image_id}")
+        objects[item.image_id].append((item, where))
     videos = [
-        _video(image, folder, partial(_read_objects, objects[image.id], classes, image.size))
-        for image in images.values()
+        Video(
+            image.name,
+            (FrameFiles(image.name, f"{folder}/{image.file_name}"),),
+            partial(_read_objects, objects[image.id], classes, image.size),
+        )
+        for image in {image.id: image for image in content.images}.values()
     ]
     kinds = tuple((category.name, True) for category in categories.values())
     return VideoDataset("coco_instances", kinds, videos)
-
-
-def _image_of(
-    annotation: PanopticAnnotation | _Object, images: dict[int, _Image], where: str
-) -> _Image:
-    image_id = annotation.image_id
-    if not isinstance(image_id, int) or image_id not in images:
-        raise DatasetError(f"{where}.image_id: expected one of `images`, got {image_id!r}")
-    return images[image_id]
-
-
-def _video(
-    image: _Image, folder: Path, read: LabelReader, labels: str | None = None, number: int = 0
-) -> Video:
-    stem = Path(image.file_name).stem
-    frame = FrameFiles(stem, f"{folder}/{image.file_name}", labels, number)
-    return Video(stem, (frame,), read)
 
 
 def _categories(categories: Sequence[Category], count: int, index: Path) -> dict[int, Category]:
@@ -176,12 +157,6 @@ def _compact_polygon(part: Any) -> Any:
         return np.array(part, np.float32).reshape(-1, 2)
     except (ValueError, TypeError):
         return part
-
-
-def _read_panoptic(
-    segments: Sequence[Segments], things: frozenset[int], frame: FrameFiles
-) -> Labels:
-    return read_segments(label_file(frame), segments[frame.index], things)
 
 
 def _read_objects(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,9 +19,25 @@ from pydantic.dataclasses import dataclass
 
 from ..types import NO_CLASS
 from .json_index import ROW, Flag, Integer, Text, load_index
-from .label_png import check_maps, read_rgb, segment_colors, segment_ids, value_ranges, write_png
+from .label_png import (
+    check_maps,
+    label_file,
+    read_rgb,
+    segment_colors,
+    segment_ids,
+    value_ranges,
+    write_png,
+)
 from .predictions import PanopticMaps, PredictionReader, PredictionWriter, write_json
-from .video import DatasetError, LabelledFrame, Labels, Video, VideoDataset
+from .video import (
+    DatasetError,
+    FrameFiles,
+    LabelledFrame,
+    LabelReader,
+    Labels,
+    Video,
+    VideoDataset,
+)
 
 Segments = NDArray[np.int64]
 """[S, 3] of one frame: segment id, class id, 1 for a crowd."""
@@ -67,7 +84,38 @@ def keep_segment(entry: dict) -> dict:
     return {key: entry[key] for key in ("id", "category_id", "iscrowd") if key in entry}
 
 
-def segments_of(annotation: PanopticAnnotation, classes: Mapping[int, int], where: str) -> Segments:
+def annotated_frames(
+    annotations: Sequence[PanopticAnnotation],
+    images: Mapping[int | str, tuple[str, str]],
+    masks: Path,
+    classes: Mapping[int, int],
+    things: frozenset[int],
+    index: Path,
+) -> tuple[list[FrameFiles], LabelReader]:
+    """The frames of an index in its order, and what reads their labels.
+
+    `images` has name and file by image id, `classes` the class id of each category. DatasetError
+    names the place in `index` of an unknown image or category.
+    """
+    frames, segments = [], []
+    for number, annotation in enumerate(annotations):
+        where = f"{index}: annotations.{number}"
+        image_id = annotation.image_id
+        if image_id is None or image_id not in images:
+            raise DatasetError(f"{where}.image_id: expected one of `images`, got {image_id!r}")
+        png = f"{masks}/{annotation.file_name}"
+        frames.append(FrameFiles(*images[image_id], png, number))
+        segments.append(_segments_of(annotation, classes, where))
+    return frames, partial(_read_frame, segments, things)
+
+
+def _read_frame(segments: Sequence[Segments], things: frozenset[int], frame: FrameFiles) -> Labels:
+    return _read_segments(label_file(frame), segments[frame.index], things)
+
+
+def _segments_of(
+    annotation: PanopticAnnotation, classes: Mapping[int, int], where: str
+) -> Segments:
     """The segments of one annotation; `classes` has the class id of each category.
 
     Raises:
@@ -83,7 +131,7 @@ def segments_of(annotation: PanopticAnnotation, classes: Mapping[int, int], wher
     return np.array(rows, np.int64).reshape(-1, 3)
 
 
-def read_segments(path: str | Path, segments: Segments, things: frozenset[int]) -> Labels:
+def _read_segments(path: str | Path, segments: Segments, things: frozenset[int]) -> Labels:
     """Labels of one frame; a thing keeps its segment id, stuff, void and crowds have 0.
 
     Raises:
@@ -133,7 +181,7 @@ class PanopticPredictions:
         found: dict[Path, Segments] = {}
         for entries, frames, where in self._groups(index, dataset):
             for number, entry in enumerate(entries):
-                segments = segments_of(entry, classes, f"{where}.{number}")
+                segments = _segments_of(entry, classes, f"{where}.{number}")
                 if entry.image_id is not None:
                     found[frames[0].parent / f"{entry.image_id}.png"] = segments
                 elif number < len(frames):
@@ -176,7 +224,7 @@ def _maps(
     index = folder.with_name("pred.json")
     if png not in found:
         raise DatasetError(f"{index} has no annotation of {png.stem!r}")
-    labels = read_segments(folder / png, found[png], things)
+    labels = _read_segments(folder / png, found[png], things)
     if labels.empty:
         raise DatasetError(
             f"{index} lists the segment {labels.empty[0]}, which {folder / png} does not have"
