@@ -222,6 +222,7 @@ Summary = st.one_of(
 )
 
 
+@pytest.mark.slow
 @settings(MANY, max_examples=2000)
 @given(
     st.lists(Outer, max_size=8),
