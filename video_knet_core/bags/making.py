@@ -16,7 +16,7 @@ from rosbags.typesys.store import Typestore
 from ..data.frame_source import Frame
 from .bag import BagError
 from .definitions import COMPRESSED_IMAGE, IMAGE, ros1_types, ros2_types
-from .writing import COMPRESSIONS, Ros1Writer, Ros2Writer
+from .writing import COMPRESSIONS, BagWriter, NewTopic
 
 FIRST_STAMP = 1_700_000_000_000_000_000
 """Of the first frame [ns]: a bag that is made again is the same."""
@@ -70,11 +70,11 @@ def make_bag(
     kind = IMAGE if form.jpeg is None else COMPRESSED_IMAGE
     suffix = "" if form.jpeg is None else "/compressed"
     store = ros1_types() if form.format == "ros1" else ros2_types()
-    writer = _open(out, form)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    topics = [NewTopic(topic + suffix, kind, *_definition(store, kind)) for topic in cameras]
+    writer = BagWriter(out, topics, form.format, form.compression)
     count = 0
     try:
-        for topic in cameras:
-            writer.add(topic + suffix, kind, *_definition(store, kind))
         rows = itertools.islice(zip(*cameras.values(), strict=False), max_frames)
         for number, row in enumerate(rows):
             for topic, (image, stamp) in zip(cameras, row, strict=True):
@@ -87,13 +87,6 @@ def make_bag(
     finally:
         writer.close()
     return count
-
-
-def _open(out: Path, form: BagFormat) -> Ros1Writer | Ros2Writer:
-    out.parent.mkdir(parents=True, exist_ok=True)
-    if form.format == "ros1":
-        return Ros1Writer(out, compress=form.compression == "chunk")
-    return Ros2Writer(out, form.format, form.compression)
 
 
 def _definition(store: Typestore, kind: str) -> tuple[str, str]:

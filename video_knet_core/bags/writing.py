@@ -6,7 +6,7 @@ import logging
 import shutil
 import sqlite3
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,7 +28,6 @@ from rosbags.rosbag2.metadata import parse_qos
 from ..output_files import write_text
 from .bag import BagError
 
-STORAGES = ("mcap", "sqlite3")
 COMPRESSIONS = ("none", "chunk", "message", "file")
 """How a ROS 2 bag is compressed: MCAP by its own chunks, any storage by message or by file."""
 METADATA_VERSION = 8
@@ -95,39 +94,44 @@ def _sqlite_errors() -> Iterator[None]:
         raise OSError(f"cannot write the bag: {error}") from None
 
 
-class Ros2Writer:
-    """A folder with one file and its metadata.yaml. Messages are given as bytes (CDR).
+class NewTopic(NamedTuple):
+    """A topic of a new bag."""
+
+    name: str
+    type: str
+    definition: str
+    type_hash: str
+    """Of ROS 2; of ROS 1, its MD5 sum."""
+    qos: Sequence[Qos] = ()
+    """Of ROS 2."""
+
+
+class BagWriter:
+    """One bag that is written by rosbags. Messages are given as bytes.
 
     Args:
-        folder: a new one; the file in it has its name.
-        storage: one of `STORAGES`.
-        compression: one of `COMPRESSIONS`.
+        path: a folder for one file and its metadata.yaml; of ROS 1, a .bag file. It is a new one.
+        topics: of all messages.
+        form: mcap, sqlite3 or ros1.
+        compression: one of `COMPRESSIONS`; of ROS 1, by chunk with lz4, as `rosbag record --lz4`.
 
     All methods raise OSError if a file cannot be written.
 
     Raises:
-        BagError: the folder is there already, or SQLite was to be compressed by chunks.
+        BagError: the path is there already, or the form has no such compression.
     """
 
-    def __init__(self, folder: Path, storage: str = "mcap", compression: str = "none") -> None:
-        plugin = rosbag2.StoragePlugin[storage.upper()]
+    def __init__(
+        self, path: Path, topics: Iterable[NewTopic], form: str = "mcap", compression: str = "none"
+    ) -> None:
         try:
-            self._writer = rosbag2.Writer(folder, version=METADATA_VERSION, storage_plugin=plugin)
-            self._writer.set_compression(_MODES[compression], CompressionFormat.ZSTD)
+            self._writer = _open(path, form, compression)
             with _sqlite_errors():
                 self._writer.open()
-        except rosbag2.WriterError as error:
+        except (rosbag1.WriterError, rosbag2.WriterError) as error:
             raise BagError(str(error)) from None
-        self._connections: dict[str, Connection] = {}
-
-    def add(
-        self, topic: str, kind: str, definition: str, type_hash: str, qos: Sequence[Qos] = ()
-    ) -> None:
-        """Announce a topic; every one has to be before its first message."""
         with _sqlite_errors():
-            self._connections[topic] = self._writer.add_connection(
-                topic, kind, msgdef=definition, rihs01=type_hash, offered_qos_profiles=qos
-            )
+            self._connections = {topic.name: _connect(self._writer, topic) for topic in topics}
 
     def write(self, topic: str, time: int, data: bytes | memoryview) -> None:
         """Append a message received at `time` (ns), or at the nearest time that can be stored."""
@@ -146,45 +150,25 @@ class Ros2Writer:
             self._writer.close()
 
 
-class Ros1Writer:
-    """One .bag file. Messages are given as bytes of ROS 1; BagError if the file is there already.
-
-    `compress` is with lz4, as `rosbag record --lz4` does.
-    """
-
-    def __init__(self, path: Path, compress: bool = False) -> None:
-        try:
-            self._writer = rosbag1.Writer(path)
-            if compress:
-                self._writer.set_compression(rosbag1.Writer.CompressionFormat.LZ4)
-            self._writer.open()
-        except rosbag1.WriterError as error:
-            raise BagError(str(error)) from None
-        self._connections: dict[str, Connection] = {}
-
-    def add(self, topic: str, kind: str, definition: str, md5: str) -> None:
-        """Announce a topic; every one has to be before its first message."""
-        self._connections[topic] = self._writer.add_connection(
-            topic, kind, msgdef=definition, md5sum=md5
-        )
-
-    def write(self, topic: str, time: int, data: bytes | memoryview) -> None:
-        """Append a message received at `time` (ns)."""
-        self._writer.write(self._connections[topic], time, data)
-
-    def close(self) -> None:
-        """Finish the file."""
-        self._writer.close()
+def _open(path: Path, form: str, compression: str) -> rosbag1.Writer | rosbag2.Writer:
+    if form == "ros1":
+        old = rosbag1.Writer(path)
+        if compression == "chunk":
+            old.set_compression(rosbag1.Writer.CompressionFormat.LZ4)
+        return old
+    plugin = rosbag2.StoragePlugin[form.upper()]
+    new = rosbag2.Writer(path, version=METADATA_VERSION, storage_plugin=plugin)
+    new.set_compression(_MODES[compression], CompressionFormat.ZSTD)
+    return new
 
 
-class NewTopic(NamedTuple):
-    """A topic of a new recording."""
-
-    name: str
-    type: str
-    definition: str
-    type_hash: str
-    qos: Sequence[Qos] = ()
+def _connect(writer: rosbag1.Writer | rosbag2.Writer, topic: NewTopic) -> Connection:
+    name, kind, definition, digest, qos = topic
+    if isinstance(writer, rosbag1.Writer):
+        return writer.add_connection(name, kind, msgdef=definition, md5sum=digest)
+    return writer.add_connection(
+        name, kind, msgdef=definition, rihs01=digest, offered_qos_profiles=qos
+    )
 
 
 class SplitWriter:
@@ -193,7 +177,7 @@ class SplitWriter:
     Args:
         folder: a new one, for NAME_NNNN.mcap or .db3 and metadata.yaml, which lists the files that
             are finished. The one that is being written is in a folder beside it.
-        storage: one of `STORAGES`; MCAP is compressed by chunks.
+        storage: mcap, which is compressed by chunks, or sqlite3.
         topics: of all messages.
 
     All methods raise OSError if a file cannot be written.
@@ -201,16 +185,14 @@ class SplitWriter:
 
     def __init__(self, folder: Path, storage: str, topics: Sequence[NewTopic]) -> None:
         self._folder, self._storage, self._topics = folder, storage, topics
-        self._writer: Ros2Writer | None = None
+        self._writer: BagWriter | None = None
         self._parts: dict[str, dict[str, Any]] = {}
 
     def write(self, topic: str, time: int, data: bytes | memoryview) -> None:
-        """As `Ros2Writer.write`, into the file under way or a new one."""
+        """As `BagWriter.write`, into the file under way or a new one."""
         if self._writer is None:
             compression = "chunk" if self._storage == "mcap" else "none"
-            self._writer = Ros2Writer(self._partial, self._storage, compression)
-            for new in self._topics:
-                self._writer.add(*new)
+            self._writer = BagWriter(self._partial, self._topics, self._storage, compression)
         self._writer.write(topic, time, data)
 
     def finish_part(self) -> None:
@@ -229,7 +211,7 @@ class SplitWriter:
         _write_metadata(self._folder, self._parts)
 
     def abort(self) -> None:
-        """As `Ros2Writer.abort`."""
+        """As `BagWriter.abort`."""
         if self._writer is not None:
             self._writer.abort()
 
