@@ -56,7 +56,7 @@ class VideoPredictor:
         self, runtime: Runtime, tracking: TrackerSettings | None = None, first_epoch: int = 0
     ) -> None:
         self.classes: ClassTable = runtime.info.classes
-        self._runtime = runtime
+        self.runtime = runtime
         settings = tracking or tracker_settings()
         self._tracker: Tracker = (
             build_tracker(settings) if self.classes.things else NoTracker(settings)
@@ -148,7 +148,7 @@ class VideoPredictor:
 
     def _packed(self, stream: _Stream) -> tuple[Any, ...]:
         engine = stream.engine
-        engine = None if engine is None else self._runtime.portable_state(engine)
+        engine = None if engine is None else self.runtime.portable_state(engine)
         return stream.epoch, engine, stream.size, astuple(stream.clock)
 
     def step(self, image: NDArray[np.uint8], stamp: int) -> PanopticFrame:
@@ -175,9 +175,9 @@ class VideoPredictor:
         resumed = self._resumed(image, stamp, reason)
         stream = resumed.stream if resumed else _Stream(0) if reason else self._stream
         watch = _Stopwatch()
-        resized = resize(image, self._runtime.info.height, self._runtime.info.width)
+        resized = resize(image, self.runtime.info.height, self.runtime.info.width)
         watch.lap("preprocess")
-        detections, engine = self._runtime.step(resized, stream.engine)
+        detections, engine = self.runtime.step(resized, stream.engine)
         watch.lap("step")
         self._change(reason, resumed)
         clock = stream.clock.advanced(stamp)

@@ -1,17 +1,26 @@
-"""The jobs of one camera for an engine that other cameras may use too."""
+"""The jobs of one camera in the thread of its engine, which other cameras may use too."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, wait
-from typing import Generic, TypeVar
+from pathlib import Path
+from typing import Any, Generic, TypeVar
 
+from video_knet_core.engine.base import ProgressCallback, Runtime
 from video_knet_core.engine.executor import EngineExecutor
+from video_knet_core.engine.selector import default_model_path
+from video_knet_core.predictor import VideoPredictor
+from video_knet_core.tracking import TrackerSettings
+
+from . import process
 
 Engine = TypeVar("Engine")
 Result = TypeVar("Result")
 
+ENGINE_OPTIONS = ("backend", "threads")
+"""Parameters that go to `open_runtime` under their own names."""
 CLOSE_WAIT_S = 3.0
 """How long the end of a node or a process waits for an engine."""
 
@@ -115,3 +124,38 @@ class EngineWorker(Generic[Engine]):
 def _log_failure(closed: Future[None]) -> None:
     if error := closed.exception():
         _log.error("closing an engine failed: %s: %s", type(error).__name__, error)
+
+
+def open_predictor(
+    open_runtime: Callable[..., Runtime],
+    settings: Mapping[str, Any],
+    tracking: TrackerSettings,
+    epoch: int,
+    progress: ProgressCallback,
+) -> VideoPredictor:
+    """Open a model and track with it; an exception after the first closes it.
+
+    Args:
+        open_runtime: opens the engine.
+        settings: the parameters `model` and `ENGINE_OPTIONS`.
+        tracking: settings of the tracker.
+        epoch: of the first frame.
+        progress: called while a better engine is built.
+    """
+    model = settings["model"]
+    path = Path(process.expand(model)) if model else default_model_path()
+    options = {name: settings[name] for name in ENGINE_OPTIONS}
+    runtime = open_runtime(path, **options, background=True, progress=progress)
+    try:
+        return VideoPredictor(runtime, tracking, epoch)
+    except BaseException:
+        try:
+            runtime.close()
+        except Exception:  # of any backend; the first error matters more
+            _log.exception("closing %s failed", runtime.name)
+        raise
+
+
+def close_predictor(predictor: VideoPredictor) -> None:
+    """Free its engine."""
+    predictor.runtime.close()

@@ -28,11 +28,17 @@ from video_knet_core.engine.base import Runtime
 from video_knet_core.engine.executor import EngineExecutor, run_in_thread
 from video_knet_core.engine.selector import open_runtime
 from video_knet_core.epochs import new_epoch
+from video_knet_core.predictor import VideoPredictor
 
 from . import conversions, diagnostics, parameters, process
-from .camera_engine import ENGINE_OPTIONS, CameraEngine
 from .conversions import ImageTimes
-from .engine_worker import CLOSE_WAIT_S, EngineWorker
+from .engine_worker import (
+    CLOSE_WAIT_S,
+    ENGINE_OPTIONS,
+    EngineWorker,
+    close_predictor,
+    open_predictor,
+)
 from .frame_counts import FrameCounts
 from .image_filters import RateLimit, SingleCameraFilter
 from .lifecycle import AsyncLifecycleNode, RequestError
@@ -78,7 +84,7 @@ class CameraNode(AsyncLifecycleNode):
         super().__init__(name, **kwargs)
         self._open_runtime = open_runtime
         self._choose_executor = choose_executor
-        self._worker: EngineWorker[CameraEngine] | None = None
+        self._worker: EngineWorker[VideoPredictor] | None = None
         self.outputs: Outputs | None = None
         self._subscription = ImageSubscription(self, self._on_image)
         self._rate_limit = RateLimit()
@@ -136,8 +142,8 @@ class CameraNode(AsyncLifecycleNode):
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         try:
-            engine = (self._worker or self._open_engine()).opened.result()
-            info, self.status.engine = engine.runtime.info, engine.runtime.name
+            predictor = (self._worker or self._open_engine()).opened.result()
+            info, self.status.engine = predictor.runtime.info, predictor.runtime.name
             self.status.model, self.status.task = info.name, info.task
             words = f"{info.name}, {info.width} x {info.height}, on {self.status.engine}"
             self.get_logger().info(words)
@@ -192,17 +198,17 @@ class CameraNode(AsyncLifecycleNode):
         self.status.state = state
         self._follow_publishers()
 
-    def _open_engine(self) -> EngineWorker[CameraEngine]:
+    def _open_engine(self) -> EngineWorker[VideoPredictor]:
         settings = {name: self._value(name) for name in ("model", *ENGINE_OPTIONS)}
         opening = partial(
-            CameraEngine.open,
+            open_predictor,
             self._open_runtime,
             settings,
             parameters.tracking(self),
             self._next_epoch,
             self._on_build,
         )
-        worker = EngineWorker(opening, CameraEngine.close, self._choose_executor(**settings))
+        worker = EngineWorker(opening, close_predictor, self._choose_executor(**settings))
         self._worker, self.status.state = worker, "configuring"
         worker.opened.add_done_callback(self.wake)
         return worker
@@ -260,7 +266,7 @@ class CameraNode(AsyncLifecycleNode):
             counts.skipped += 1
 
     def _process(
-        self, message: AnyImage, stamp: int, counts: FrameCounts, engine: CameraEngine
+        self, message: AnyImage, stamp: int, counts: FrameCounts, predictor: VideoPredictor
     ) -> None:
         """One frame, in the inference thread; a frame that fails is counted and reported."""
         counts.begun = time.monotonic()
@@ -268,10 +274,10 @@ class CameraNode(AsyncLifecycleNode):
             age = self._times.age_ms(message)
             if 0 < self._value("max_age_ms") < age:
                 counts.expired, counts.expired_ms = counts.expired + 1, age
-            elif engine.predictor.is_late(stamp):
+            elif predictor.is_late(stamp):
                 counts.late += 1
             else:
-                self._segment(message, stamp, counts, engine)
+                self._segment(message, stamp, counts, predictor)
         except Exception as error:  # whatever it is, it costs this frame alone
             if self.context.ok():  # else the process is ending, and publishing cannot work
                 counts.failed += 1
@@ -282,21 +288,21 @@ class CameraNode(AsyncLifecycleNode):
             counts.begun = None
 
     def _segment(
-        self, message: AnyImage, stamp: int, counts: FrameCounts, engine: CameraEngine
+        self, message: AnyImage, stamp: int, counts: FrameCounts, predictor: VideoPredictor
     ) -> None:
         """Image to outputs."""
         outputs = self.outputs
         assert outputs is not None
         dropped = counts.dropped
         image = conversions.to_rgb(message)
-        frame = engine.predictor.step(image, stamp)
+        frame = predictor.step(image, stamp)
         if counts is not self.counts or outputs is not self.outputs:
             return  # the node was deactivated or cleaned up during the step
-        self._next_epoch = engine.predictor.next_epoch
+        self._next_epoch = predictor.next_epoch
         self._last = Snapshot(message.header, image, frame)
         counts.inference_ms = frame.times.step
-        counts.note_epoch(frame.epoch, engine.predictor.last_reset)
-        self.status.engine = engine.runtime.name  # a better one takes over when it is built
+        counts.note_epoch(frame.epoch, predictor.last_reset)
+        self.status.engine = predictor.runtime.name  # a better one takes over when it is built
         number = counts.next_frame(dropped)
         counts.latency_ms = outputs.publish(message.header, image, frame, *number)
         counts.note_result()  # not before: a frame that cannot be published has failed
@@ -321,7 +327,11 @@ class CameraNode(AsyncLifecycleNode):
                 change.name.startswith(parameters.TRACKING) for change in changes
             ):
                 tracking = parameters.tracking(self)
-                self._worker.call(lambda engine: engine.set_tracking(tracking))
+
+                def change(predictor: VideoPredictor) -> None:
+                    predictor.tracking = tracking
+
+                self._worker.call(change)
         except Exception as error:  # rclpy would send no answer
             names = ", ".join(change.name for change in changes)
             self.get_logger().error(f"{names} not applied: {process.one_line(error)}")
@@ -337,10 +347,10 @@ class CameraNode(AsyncLifecycleNode):
         if worker is None or self.outputs is None:
             raise RequestError("the node is not configured")
 
-        def reset(engine: CameraEngine) -> int:
-            epoch = engine.reset()  # the new epoch, which none has had
-            self._next_epoch = engine.predictor.next_epoch
-            return epoch
+        def reset(predictor: VideoPredictor) -> int:
+            predictor.reset()
+            self._next_epoch = predictor.next_epoch
+            return predictor.epoch
 
         epoch = worker.call(reset)
         epoch.add_done_callback(self.wake)

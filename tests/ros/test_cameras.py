@@ -13,7 +13,7 @@ from rclpy.qos import ReliabilityPolicy
 from sensor_msgs.msg import Image
 from video_knet_ros.msg import TrackedInstanceArray
 
-from video_knet_ros import camera_engine, cameras, node
+from video_knet_ros import cameras, engine_worker, node
 from video_knet_ros.engine_pool import EnginePool
 
 
@@ -223,7 +223,7 @@ def test_a_camera_that_cannot_be_configured_gives_up_its_share_of_the_engine(
         raise RuntimeError("no more of these")
 
     with monkeypatch.context() as patch:
-        patch.setattr(camera_engine, "VideoPredictor", fail)
+        patch.setattr(engine_worker, "VideoPredictor", fail)
         configured = transition(world, "rear", "configure")
         world.wait(configured.done, "the answer")
     assert not configured.result().success and not engine.closed

@@ -14,7 +14,7 @@ from rcl_interfaces.srv import SetParametersAtomically
 from rclpy.parameter import Parameter
 from std_srvs.srv import Trigger
 
-from video_knet_ros import camera_engine, node, outputs, snapshot
+from video_knet_ros import engine_worker, node, outputs, snapshot
 
 
 class FaultyEngines:
@@ -201,7 +201,7 @@ def fail(*args, **kwargs):
     ("owner", "name"),
     [
         (outputs.ImageTopic, "__init__"),
-        (camera_engine, "VideoPredictor"),
+        (engine_worker, "VideoPredictor"),
         (node.CameraNode, "_output_settings"),
     ],
     ids=["outputs", "predictor", "settings"],
