@@ -6,6 +6,7 @@ import heapq
 import math
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -218,7 +219,9 @@ class CameraNotes:
         on_end: called with each confirmed track that has ended.
     """
 
-    def __init__(self, classes: ClassTable, pictures: int, on_end: Any) -> None:
+    def __init__(
+        self, classes: ClassTable, pictures: int, on_end: Callable[[TrackSpans], None]
+    ) -> None:
         self.tracks = TrackTimeline(len(classes), on_end)
         self.stamps = StampNotes()
         self.latency = Latency()
