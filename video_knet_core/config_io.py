@@ -103,20 +103,13 @@ def to_dict(config: Any) -> dict[str, Any]:
 
 def load_yaml(cls: type[T], path: str | Path) -> T:
     """Read a settings class from a YAML file; errors name the file."""
-    path = Path(path)
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        raise ConfigError(f"no config file {path}") from None
-    except OSError as error:  # a folder, or one that may not be read
-        raise ConfigError(f"config file {path}: {error.strerror}") from None
-    except ValueError as error:  # a null character in the path
-        raise ConfigError(f"config file {str(path)!r}: {error}") from None
     from .strict_yaml import parse_yaml  # a robot reads no YAML
 
     try:
-        return from_dict(cls, parse_yaml(data))
-    except ValueError as error:
+        return from_dict(cls, parse_yaml(Path(path).read_bytes()))
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from None
+    except ValueError as error:  # also of a null character in the path
         raise ConfigError(f"{path}: {error}") from None
 
 

@@ -15,6 +15,7 @@ from ..engine.selector import default_model_path
 from ..installation import config_file
 from ..output_files import check_output_file
 from ..progress import progress_bar
+from ..tasks import TASKS
 from .console import UsageError
 from .options import (
     SHIPPED,
@@ -91,15 +92,15 @@ def _description(config: ModelConfig) -> list[str]:
     switches = ", ".join(
         f"{name} {_switch(getattr(kernels, name))}" for name in ("fusion", "linking", "embedding")
     )
-    kind = "classes" if config.task == "semantic" else "things"
-    count = config.slots if config.task == "semantic" else kernels.things
-    merge = [f"merge      {config.panoptic.merge}"] if config.task == "panoptic" else []
+    task = TASKS[config.task]
+    slots = f"{kernels.things} things" if task.has_things else f"{config.slots} classes"
+    merge = [f"merge      {config.panoptic.merge}"] if len(task.merges) > 1 else []
     return [
         f"task       {config.task}",
         f"input      {config.height} x {config.width} (height x width), RGB",
         f"backbone   {config.backbone.name}, neck {config.neck.name}, "
         f"{config.neck.channels} channels",
-        f"kernels    {count} {kind}, {kernels.stages} stages, pooling {kernels.pooling}, "
+        f"kernels    {slots}, {kernels.stages} stages, pooling {kernels.pooling}, "
         f"position {_switch(kernels.position)}, seeds {_switch(kernels.seeds)}",
         f"video      {switches}",
         *merge,
