@@ -25,8 +25,8 @@ from ..tasks import TASKS
 from .model_file import FORMAT, FORMS, INPUTS, METADATA_KEY, PRECISIONS, outputs_of
 from .torch_runtime import segment_frame
 
-OPSET = 18
-PREPROCESSING = {"layout": "HWC uint8 RGB", "normalised": "inside the graph"}
+_OPSET = 18
+_PREPROCESSING = {"layout": "HWC uint8 RGB", "normalised": "inside the graph"}
 """The image, as described in the metadata."""
 
 
@@ -63,7 +63,7 @@ class RawGraph(FrameGraph):
         )
 
 
-GRAPHS = {"deploy": FrameGraph, "raw": RawGraph}
+_GRAPHS = {"deploy": FrameGraph, "raw": RawGraph}
 
 
 def _pixels(image: Tensor) -> Tensor:
@@ -100,13 +100,13 @@ def export_onnx(
     """
     _check_choice("precision", precision, PRECISIONS)
     _check_choice("form", form, FORMS)
-    graph = GRAPHS[form](with_half_maps(model) if precision == "fp16" else model).eval()
+    graph = _GRAPHS[form](with_half_maps(model) if precision == "fp16" else model).eval()
     program = torch.onnx.export(
         graph,
         example_inputs(model),
         input_names=list(INPUTS),
         output_names=list(outputs_of(form, model.config.task)),
-        opset_version=OPSET,
+        opset_version=_OPSET,
         dynamo=True,
         verbose=False,
     )
@@ -118,7 +118,7 @@ def export_onnx(
         "name": name,
         "precision": precision,
         "form": form,
-        "preprocessing": PREPROCESSING,
+        "preprocessing": _PREPROCESSING,
         "config": to_dict(model.config),
         **facts,
     }

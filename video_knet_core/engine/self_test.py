@@ -21,9 +21,9 @@ from .onnx_runtime import OnnxRuntime
 
 FRAMES = 4
 """With TensorRT, each bank of kernels is written by a direct step and by a launched graph."""
-MAX_DIFFERENCE = 0.2
+_MAX_DIFFERENCE = 0.2
 """Fraction of the pixels with a segment that may be of another class."""
-MIN_COVERAGE = 0.02
+_MIN_COVERAGE = 0.02
 """Fraction of an image that counts as having segments, though fewer pixels have: a few of them at
 the border of one small object mean nothing."""
 
@@ -56,10 +56,10 @@ def check_agreement(runtime: Runtime, path: Path, threads: int) -> None:
     finally:
         reference.close()
     _log.debug("%s: %.2f %% of the pixels differ from the CPU's", runtime.name, 100 * difference)
-    if difference > MAX_DIFFERENCE:
+    if difference > _MAX_DIFFERENCE:
         raise BackendError(
             f"its results are not those of the CPU: on a synthetic frame {difference:.0%} of the "
-            f"pixels with a segment are of another class, expected at most {MAX_DIFFERENCE:.0%}"
+            f"pixels with a segment are of another class, expected at most {_MAX_DIFFERENCE:.0%}"
         )
 
 
@@ -110,7 +110,7 @@ def _difference(got: NDArray[np.int64], expected: NDArray[np.int64]) -> float:
     """Fraction of the pixels with a segment whose class is another, of the worst of F frames."""
     covered = ((got != NO_CLASS) | (expected != NO_CLASS)).mean((1, 2))
     wrong = (got != expected).mean((1, 2))
-    return float((wrong / np.maximum(covered, MIN_COVERAGE)).max())
+    return float((wrong / np.maximum(covered, _MIN_COVERAGE)).max())
 
 
 def _classes(runtime: Runtime, images: Sequence[NDArray[np.uint8]]) -> NDArray[np.int64]:

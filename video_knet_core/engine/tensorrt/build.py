@@ -23,14 +23,14 @@ from typing import Any
 from ..base import BackendError, ModelError, ProgressCallback
 from .cuda import Gpu
 
-MODULES = {
+_MODULES = {
     "tensorrt": ("tensorrt",),
     "tensorrt-rtx": ("tensorrt_rtx", "tensorrt_rtx_bindings"),
 }
 """Flavour -> names under which its Python package is found."""
-OLDEST = 10
+_OLDEST = 10
 """Major version of TensorRT that keeps the precision of the model."""
-LOG_PERIOD_S = 5.0
+_LOG_PERIOD_S = 5.0
 """Between two log lines about the progress of a build."""
 
 _log = logging.getLogger(__name__)
@@ -95,12 +95,12 @@ def load_library(flavour: str) -> TensorRTLibrary:
         BackendError: it is not installed, cannot be loaded or is too old.
         ValueError: there is no such flavour.
     """
-    if flavour not in MODULES:
-        raise ValueError(f"flavour: expected one of {list(MODULES)}, got {flavour!r}")
+    if flavour not in _MODULES:
+        raise ValueError(f"flavour: expected one of {list(_MODULES)}, got {flavour!r}")
     trt = _import(flavour)
-    if flavour == "tensorrt" and int(trt.__version__.split(".")[0]) < OLDEST:
+    if flavour == "tensorrt" and int(trt.__version__.split(".")[0]) < _OLDEST:
         raise BackendError(
-            f"expected TensorRT {OLDEST} or newer, got {trt.__version__}, which would not keep "
+            f"expected TensorRT {_OLDEST} or newer, got {trt.__version__}, which would not keep "
             "the precision of the model"
         )
     return TensorRTLibrary(flavour, trt, _logger(trt))
@@ -108,7 +108,7 @@ def load_library(flavour: str) -> TensorRTLibrary:
 
 def _import(flavour: str) -> Any:
     reasons = []
-    for name in MODULES[flavour]:
+    for name in _MODULES[flavour]:
         try:
             return importlib.import_module(name)
         except (ImportError, OSError, RuntimeError) as error:  # not there, or its libraries are not
@@ -260,7 +260,7 @@ def _progress_monitor(trt: Any, title: str, progress: ProgressCallback | None) -
                     return
                 try:
                     now = time.monotonic()
-                    if now - self._logged >= LOG_PERIOD_S:
+                    if now - self._logged >= _LOG_PERIOD_S:
                         self._logged = now
                         _log.info("%s: %s %.0f %%", title, phase, 100 * fraction)
                     if progress is not None:

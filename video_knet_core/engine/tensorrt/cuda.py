@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from ..base import BackendError
 
-STREAM_NON_BLOCKING = 1
+_STREAM_NON_BLOCKING = 1
 """CU_STREAM_NON_BLOCKING of cuda.h; PyCUDA has no name for it."""
 
 _log = logging.getLogger(__name__)
@@ -159,7 +159,7 @@ class Device:
 
     def stream(self) -> CudaStream:
         """A stream that does not wait for the default stream."""
-        raw = self._call("cuStreamCreate", STREAM_NON_BLOCKING)
+        raw = self._call("cuStreamCreate", _STREAM_NON_BLOCKING)
         stream = CudaStream(int(raw), raw)
         self._releases[stream] = lambda: self._call("cuStreamDestroy", raw)
         return stream
@@ -277,7 +277,7 @@ class _PyCudaDevice(Device):
 
     def stream(self) -> CudaStream:
         with self._errors() as driver:
-            raw = driver.Stream(STREAM_NON_BLOCKING)
+            raw = driver.Stream(_STREAM_NON_BLOCKING)
         stream = CudaStream(raw.handle, raw)
         self._releases[stream] = lambda: self._drop(stream)
         return stream

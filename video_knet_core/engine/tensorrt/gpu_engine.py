@@ -33,8 +33,7 @@ from ..model_file import INPUTS, ModelFile
 from .buffers import TENSORRT_TYPES, Array, BufferPlan
 from .build import TensorRTLibrary
 from .cuda import CudaGraph, CudaStream, Device, DeviceMemory, PinnedMemory
-from .kernel_cache import KernelCache
-from .plan_cache import PlanError, PlanKey
+from .plan_cache import KernelCache, PlanError, PlanKey
 
 _log = logging.getLogger(__name__)
 

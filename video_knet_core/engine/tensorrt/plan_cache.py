@@ -23,7 +23,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import IO, TypeVar
+from typing import IO, Any, TypeVar
 
 T = TypeVar("T")
 
@@ -31,8 +31,8 @@ MAGIC = b"VKNETPLN"
 FORMAT = 1
 MAX_PLANS = 3
 """Plans of one model that stay in the cache, the newest included."""
-MAX_HEADER_BYTES = 1 << 16
-WAIT_S = 0.2
+_MAX_HEADER_BYTES = 1 << 16
+_WAIT_S = 0.2
 """Between two checks whether another process has finished its build."""
 
 _log = logging.getLogger(__name__)
@@ -214,7 +214,7 @@ class PlanCache:
                     _log.info("another process builds the engine for %s: waiting", key.model)
                     while not _try_lock(descriptor):
                         waiting()
-                        time.sleep(WAIT_S)
+                        time.sleep(_WAIT_S)
             except OSError as error:
                 self._warn(f"the engine cache {self.folder} cannot be locked: {error}")
             yield
@@ -226,6 +226,63 @@ class PlanCache:
         if not self._warned:
             _log.warning("%s; it is rebuilt the next time", message)
         self._warned = True
+
+
+class KernelCache:
+    """The kernels that TensorRT-RTX compiles for the GPU as it loads a plan, beside the plan."""
+
+    def __init__(self, engine: Any, cache: Any, key: PlanKey, path: Path | None) -> None:
+        self._engine = engine
+        self._cache = cache
+        self._key = key
+        self._path = path
+        self._saved = self._restore()
+
+    @classmethod
+    def of(cls, engine: Any, key: PlanKey, plan_path: Path | None) -> KernelCache | None:
+        """None where TensorRT has no such cache."""
+        if not hasattr(engine, "create_runtime_config"):
+            return None
+        config = engine.create_runtime_config()
+        if not hasattr(config, "create_runtime_cache"):
+            return None
+        path = None if plan_path is None else kernels_file(plan_path)
+        return cls(engine, config.create_runtime_cache(), key, path)
+
+    def _restore(self) -> bytes:
+        """Load what was cached; what does not fit is compiled again."""
+        if self._path is None or not self._path.is_file():
+            return b""
+        try:
+            cached = read_plan(self._path)[1]
+        except PlanError as error:
+            _log.info("compiling kernels again: %s %s", self._path, str(error))
+            return b""
+        if self._cache.deserialize(cached):
+            return cached
+        _log.info("compiling kernels again: %s is of another GPU, driver or version", self._path)
+        return b""
+
+    def context_config(self, strategy: Any) -> Any:
+        """The configuration of a new context, which takes its kernels from here."""
+        config = self._engine.create_runtime_config()
+        config.set_execution_context_allocation_strategy(strategy)
+        config.set_runtime_cache(self._cache)
+        return config
+
+    def save(self) -> None:
+        """Write what is new."""
+        if self._path is None:
+            return
+        kernels = bytes(self._cache.serialize())
+        if kernels == self._saved:
+            return
+        self._saved = kernels
+        try:
+            write_plan(self._path, self._key, kernels)
+        except OSError as error:
+            _log.warning("compiled kernels cannot be cached in %s: %s", self._path, str(error))
+            self._path = None
 
 
 def kernels_file(plan: Path) -> Path:
@@ -289,7 +346,7 @@ def _read_header(file: IO[bytes]) -> tuple[PlanKey, int, str]:
     if len(start) < len(MAGIC) + 4 or not start.startswith(MAGIC):
         raise PlanError("is damaged: it does not start as a plan of video_knet")
     (size,) = struct.unpack("<I", start[len(MAGIC) :])
-    if size > MAX_HEADER_BYTES:
+    if size > _MAX_HEADER_BYTES:
         raise PlanError(f"is damaged: its header claims {size} bytes")
     try:
         header = json.loads(file.read(size))
