@@ -24,6 +24,7 @@ from .engine.base import Runtime
 from .epochs import epoch_of
 from .image_files import FrameError, write_pixels
 from .output_files import OutputError, exclusive, refuse_inputs
+from .overlay_video import OverlayVideo
 from .predictor import VideoPredictor
 from .progress import progress_bar
 from .tasks import TASKS
@@ -97,8 +98,6 @@ class Recording:
     def __init__(
         self, out: Path, fps: float, classes: ClassTable, inputs: Iterable[Path] = ()
     ) -> None:
-        from .overlay_video import OverlayVideo  # the node imports this file and has no PyAV
-
         self._classes = classes
         self._labels = out / "labels"
         self._count = 0
