@@ -124,7 +124,7 @@ class HostDevice(Device):
         queue = self._queues[stream.handle]
         while queue:
             queue.pop(0)()
-        self._enter("synchronize")  # a fault in the work is told when it is waited for
+        self._enter("synchronize")  # a fault in the work is raised when it is waited for
 
     def capture(self, stream: CudaStream, work) -> CudaGraph:
         self._enter("capture")
@@ -156,7 +156,7 @@ class HostDevice(Device):
 
 
 class HostGpu:
-    """Puts the host's device and TensorRT in the place of real ones, and sees what they do."""
+    """Puts the host's device and TensorRT in the place of real ones, and logs their calls."""
 
     def __init__(self, monkeypatch, flavour: str = "tensorrt", version: str = "10.3.0") -> None:
         self.log: list[str] = []

@@ -120,7 +120,7 @@ def test_an_unsupported_operator_is_named(tmp_path):
     model = ModelFile.read(write_unsupported(tmp_path / "unsupported.onnx"))
     with pytest.raises(ModelError, match=r"Det '/head/Det': .+") as caught:
         build(model, ("sm86",))
-    assert isinstance(caught.value, BackendError)  # another backend may run it: `auto` goes on
+    assert isinstance(caught.value, BackendError)  # `auto` tries the next backend
 
 
 def test_a_build_for_the_gpu_at_hand_says_that_there_is_none(model):

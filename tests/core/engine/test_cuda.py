@@ -154,7 +154,7 @@ assert driver.host_cuda_live() == 0
 
 
 @pytest.mark.parametrize(
-    ("failing", "told"),
+    ("failing", "reported"),
     [
         ("cuInit", "cuInit"),
         ("cuDeviceGet", "cuDeviceGet"),
@@ -162,13 +162,13 @@ assert driver.host_cuda_live() == 0
         ("cuCtxPushCurrent_v2", "cuCtxPushCurrent"),
     ],
 )
-def test_an_opening_that_fails_gives_the_context_back(driver, failing, told):
+def test_an_opening_that_fails_gives_the_context_back(driver, failing, reported):
     run(
         driver,
         f"""
 fail({failing!r})
 message = raised(cuda.open_device)
-assert message == "{told}: CUDA_ERROR_OUT_OF_MEMORY", message
+assert message == "{reported}: CUDA_ERROR_OUT_OF_MEMORY", message
 assert driver.host_cuda_live() == 0
 """,
     )

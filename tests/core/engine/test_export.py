@@ -24,12 +24,12 @@ from video_knet_core.model.precision import with_half_maps
 MODELS = Path(__file__).parents[3] / "models"
 STEPS = 30
 FLIPS = 1e-3
-"""Share of pixels that may differ: the hard mask threshold flips single pixels between backends."""
+"""Fraction of pixels that may differ: the hard mask threshold flips single ones."""
 
 
 @torch.no_grad()
 def compare(graph: FrameGraph, runtime: OnnxRuntime, steps: int) -> float:
-    """Largest share of differing map pixels over a recurrent run on the synthetic street."""
+    """Largest fraction of differing map pixels over a recurrent run on the synthetic street."""
     info = runtime.info
     kernels = torch.zeros(graph.model.config.slots, graph.model.config.neck.channels)
     state, worst = None, 0.0

@@ -21,7 +21,7 @@ from video_knet_core.engine.openvino_runtime import OpenVINORuntime
 REPO = Path(__file__).parents[3]
 SHIPPED = REPO / "models" / "street_lite0.onnx"
 FLIPS = 1e-3
-"""Share of pixels that may differ: the hard mask threshold flips single pixels between backends."""
+"""Fraction of pixels that may differ: the hard mask threshold flips single ones."""
 
 
 @pytest.fixture(scope="module")

@@ -123,7 +123,7 @@ def test_a_strange_model_name_stays_in_the_folder(cache):
     ("variables", "expected"),
     [
         ({"VIDEO_KNET_CACHE": "/a/b", "XDG_CACHE_HOME": "/c"}, "/a/b"),
-        ({"VIDEO_KNET_CACHE": "~/b", "HOME": "/home/somebody"}, "/home/somebody/b"),
+        ({"VIDEO_KNET_CACHE": "~/b", "HOME": "/home/me"}, "/home/me/b"),
         ({"XDG_CACHE_HOME": "/c"}, "/c/video_knet"),
         ({"HOME": "/home/me"}, "/home/me/.cache/video_knet"),
     ],
@@ -444,10 +444,10 @@ def test_two_processes_build_once(cache, builders):
     wait_for(builders.started.exists)
     wait_for(builders.waiting.exists)
     builders.go.touch()
-    told = [process.communicate(timeout=TIMEOUT_S)[1] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], told
+    logs = [process.communicate(timeout=TIMEOUT_S)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], logs
     assert builders.started.read_text() == "built\n"
-    assert "".join(told).count("another process builds the engine for street: waiting") == 1
+    assert "".join(logs).count("another process builds the engine for street: waiting") == 1
     assert read_plan(cache.find(KEY))[1] == PLAN
 
 

@@ -21,7 +21,7 @@ from video_knet_core.types import NO_CLASS
 
 
 class Engine(OnnxRuntime):
-    """The CPU's, which spoils what it sees from frame `wrong` on."""
+    """The CPU's, which spoils its results from frame `wrong` on."""
 
     opened: list[Engine] = []
     wrong: int | None = None
@@ -106,7 +106,7 @@ def test_the_same_segments_in_other_slots_do_not_count(model, engine):
 
 
 @pytest.mark.parametrize(
-    ("error", "told"),
+    ("error", "reported"),
     [
         (BackendError("cuLaunchKernel: CUDA_ERROR_ILLEGAL_ADDRESS"), "tensorrt: cuLaunchKernel"),
         (FloatingPointError("kernels are not finite"), "a step failed: kernels are not finite"),
@@ -114,12 +114,12 @@ def test_the_same_segments_in_other_slots_do_not_count(model, engine):
         (MemoryError(), "a step failed: MemoryError"),
     ],
 )
-def test_a_step_that_fails_is_a_reason_too(model, engine, error, told):
+def test_a_step_that_fails_is_a_reason_too(model, engine, error, reported):
     def fail(_, segments):
         raise error
 
     engine.wrong, engine.spoil = FRAMES - 1, fail
-    with pytest.raises(BackendError, match=told):
+    with pytest.raises(BackendError, match=reported):
         open_runtime(model, "tensorrt")
     assert engine.opened[0].closed
 

@@ -22,7 +22,7 @@ from video_knet_core.engine.torch_runtime import TorchRuntime
 pytestmark = pytest.mark.slow
 
 FLIPS = 1e-3
-"""Share of pixels that may differ: the hard mask threshold flips single pixels between backends."""
+"""Fraction of pixels that may differ: the hard mask threshold flips single ones."""
 MODELS = {
     "semantic": ("street_pspnet_lite0", {}),
     "plain decoder": ("street_deeplabv3plus_lite0", {"plain": True}),
@@ -155,7 +155,7 @@ def test_the_file_has_the_tensors_of_its_task(model):
 @torch.no_grad()
 @pytest.mark.parametrize("name", ["street_pspnet_lite0", "street_instances_lite0"])
 def test_the_raw_form_is_what_the_network_returns(name):
-    """A semantic one has no classes and embeddings of its kernels to tell."""
+    """A semantic one has no classes and embeddings of its kernels."""
     network = small_version(name)
     inputs = example_inputs(network)
     found = dict(

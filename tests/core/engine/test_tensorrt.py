@@ -474,9 +474,9 @@ def test_a_version_without_the_flag_for_strong_typing(gpu, model):
 
 
 def test_the_progress_of_a_build_is_reported(gpu, model):
-    told = []
-    TensorRTRuntime(model, progress=lambda phase, part: told.append((phase, part))).close()
-    assert told == [("building", part) for part in (0.0, 0.5, 1.0, 1.0)]
+    reported = []
+    TensorRTRuntime(model, progress=lambda phase, part: reported.append((phase, part))).close()
+    assert reported == [("building", part) for part in (0.0, 0.5, 1.0, 1.0)]
 
 
 def test_a_progress_callback_can_stop_the_build(gpu, model):
