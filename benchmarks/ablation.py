@@ -4,8 +4,8 @@
     python benchmarks/ablation.py --data DATA [--size minutes|hour|hours] [--out runs/ablation]
 
 As the authors do, an image network (K-Net, no tracking) is trained first, for each seed, and every
-variant goes on from it for as many steps. All are scored on held-out synthetic streets and on real
-clips with pasted objects that training never sees, the baseline also with other trackers on the
+variant continues from it as long. All are scored on held-out synthetic streets and on real
+clips with pasted objects that are not in training, the baseline also with other trackers on the
 same masks. It can be stopped and started again: finished parts are kept. `table.md` and
 `plot.png` (needs matplotlib) are written at the end, and with --report from what there is.
 """

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Which share of a camera's images reaches the node, by quality of service and transport.
+"""What fraction of a camera's images reaches the node, by quality of service and transport.
 
     source scripts/env.sh && python benchmarks/image_transport.py [--images 90]
 
@@ -42,7 +42,7 @@ OFFERS = tuple(
 
 
 class NoEngine:
-    """An engine that sees road everywhere at once."""
+    """An engine that returns road everywhere at once."""
 
     name = "none"
     info = ModelInfo("none", ClassTable((ClassInfo(0, "road", False, (128, 64, 128)),)), 32, 64)
@@ -74,10 +74,10 @@ def send(width: int, height: int, images: int, *offer: str) -> None:
         Image, "/camera", profile(reliability, durability, int(depth))
     )
     end = time.monotonic() + 10
-    wanted = ReliabilityPolicy[reliability]
+    expected = ReliabilityPolicy[reliability]
     while time.monotonic() < end:
         found = node.get_subscriptions_info_by_topic("/camera")
-        if publisher.get_subscription_count() and found[0].qos_profile.reliability == wanted:
+        if publisher.get_subscription_count() and found[0].qos_profile.reliability == expected:
             break
         time.sleep(0.05)
     time.sleep(0.5)
@@ -131,7 +131,7 @@ def main() -> None:
     for offer in OFFERS:
         shares = [received(size, args.images, offer, p) / args.images for size, p in columns]
         words = f"{offer[0].lower()}, {offer[1].lower()}, depth {offer[2]}"
-        print(f"| {words} | " + " | ".join(f"{share:.0%}" for share in shares), "|", flush=True)
+        print(f"| {words} | " + " | ".join(f"{part:.0%}" for part in shares), "|", flush=True)
     rclpy.try_shutdown()
 
 

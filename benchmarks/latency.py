@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Where the time of a frame goes, from the image message to the output messages, beside the least
-that the network can take on this machine.
+"""Where the time of a frame goes, from the image message to the output messages, beside the
+minimum that the network can take on this machine.
 
     source scripts/env.sh && python benchmarks/latency.py [MODEL ...] [--backend NAME ...|all]
 
@@ -103,7 +103,7 @@ def config_of(model: Path) -> tuple[ModelConfig, str]:
 
 
 def add_roofline(rows: Sequence[dict[str, Any]], args: argparse.Namespace) -> dict[str, float]:
-    """Put the least milliseconds of a step into each row; returns the machine's peaks."""
+    """Put the minimum milliseconds of a step into each row; returns the machine's peaks."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.set_num_threads(args.threads)
     found = [config_of(model) for model in args.models]
@@ -154,7 +154,7 @@ def plot(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
             left += width
         axis.plot(stages["total"]["p99"], y, "k.", label="p99" if y == 0 else None)
         bound = row["roofline_ms"]
-        label = "least for the step" if y == 0 else None
+        label = "minimum for the step" if y == 0 else None
         axis.vlines(bound, y - 0.4, y + 0.4, color="black", linestyle=":", label=label)
     names = [
         f"{row['model']}\n{row['backend']}, {row['image'][1]} x {row['image'][0]}" for row in rows

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Can a network learn one clip by heart? The score of its task on that clip.
+"""Can a network overfit a single clip? The score of its task on that clip.
 
     python benchmarks/overfit.py [--task panoptic|semantic|instance] [--model NAME] [--goal 0.9]
 
@@ -84,7 +84,7 @@ def set_norms(model: VideoKNet, images: torch.Tensor) -> None:
     """Give the batch norms, which do not learn, the statistics of images [T,3,H,W]."""
     norms = [m for m in model.backbone.modules() if isinstance(m, nn.BatchNorm2d)]
     for norm in norms:
-        norm.train().momentum = None  # the plain mean of what it sees
+        norm.train().momentum = None  # the plain mean of its inputs
     normalized = (images - model.mean[:, None, None]) / model.std[:, None, None]
     model.backbone(normalized)
     for norm in norms:
@@ -164,7 +164,7 @@ def main() -> None:
     model = build_network(args.task, args.model)
     clip = close_view(args.frames, model.config)
     best = train(model, clip, args.steps, args.pairs, args.goal)
-    print(f"best {TASKS[args.task].metric} {best:.3f}, wanted {args.goal}")
+    print(f"best {TASKS[args.task].metric} {best:.3f}, expected {args.goal}")
     raise SystemExit(best < args.goal)
 
 

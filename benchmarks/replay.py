@@ -7,7 +7,7 @@
 
 Speed: the same images, 1242 x 375, through the bare predictor and through a replay, which reads,
 decodes, converts and writes beside it; by turns, because a busy machine is busy for both. Other
-programs disturb the wall clock more than the processor time, so both are told. Memory: the peak of
+programs disturb the wall clock more than the processor time, both are printed. Memory: the peak of
 a replay of 200 and of many images, 120 x 80, with an engine that does nothing, each in a program
 of its own.
 """
@@ -88,7 +88,7 @@ def peak_memory(frames: int, folder: Path, form: BagFormat) -> float:
 
 
 def print_peak(path: Path) -> None:
-    """In a program of its own: replay a bag with an idle engine and tell the peak."""
+    """In a program of its own: replay a bag with an idle engine and print the peak."""
     with tempfile.TemporaryDirectory(dir=path.parent) as out:
         replay(path, IdleRuntime(), Path(out))
     status = Path("/proc/self/status").read_text()  # getrusage would count the parent, too
@@ -141,7 +141,7 @@ def main() -> None:
         folder = Path(name)
         model = args.model or default_model_path()
         if args.rounds:
-            print("frames/s: predictor   replay   share   share of processor time")
+            print("frames/s: predictor   replay   ratio   ratio of processor time")
             form = BagFormat(jpeg=args.jpeg)
             rows = measure_speed(model, args.frames, args.rounds, folder, form)
             for (bare, bare_cpu), (whole, whole_cpu) in (*rows, np.median(rows, axis=0)):

@@ -4,7 +4,7 @@
     python benchmarks/zoo.py [--models street_lite0,vspw_pspnet_r101] [--backends torch]
 
 Weights are random but for the shipped model, which changes no time. A step is that of a running
-video at the native size, frame by frame; the median is told. A backend that does not run here is
+video at the native size, frame by frame; the median is printed. A backend that does not run here is
 left empty. Prints a table in Markdown, a row as soon as it is measured.
 """
 

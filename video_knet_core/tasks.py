@@ -15,7 +15,7 @@ class Task:
 
     name: str
     has_things: bool
-    """Its classes may be things; a model then needs one at least. Things are tracked, and each
+    """Its classes may be things; a model then needs one. Things are tracked, and each
     kernel of one is a candidate instance. Without things every kernel is a class."""
     has_stuff: bool
     """Its classes may be stuff. Without stuff, pixels of no instance are background."""

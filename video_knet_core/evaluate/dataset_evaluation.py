@@ -24,7 +24,7 @@ from .scores import Scores
 from .semantic import SemanticEvaluator, class_map
 
 FRAMES_PER_SECOND = 10.0
-"""Of the stamps that the tracker sees; the data sets have none."""
+"""Of the stamps that the tracker gets; the data sets have none."""
 
 P = TypeVar("P")
 P_contra = TypeVar("P_contra", contravariant=True)

@@ -29,7 +29,7 @@ CROWD = 0
 
 
 def instances(frame: PanopticFrame) -> list[Instance]:
-    """What the predictor sees of tracks in one frame; things without a track are left out."""
+    """The tracks of one frame of the predictor; things without a track are left out."""
     return [
         Instance(
             track.track_id,

@@ -106,7 +106,7 @@ class _Metrics:
         )
 
     def add(self, overlaps: Overlaps, sequence: str) -> None:
-        """Add a frame; `overlaps` may tell apart more things than either metric does."""
+        """Add a frame; `overlaps` may separate more things than either metric does."""
         self.stq.add(overlaps, sequence)
         self.vpq.add(overlaps.of_things(self.vpq.classes), sequence)
 

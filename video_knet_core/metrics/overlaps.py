@@ -1,4 +1,4 @@
-"""How many pixels the segments of two panoptic maps share: what every tube metric is made of.
+"""Common pixels of the segments of two panoptic maps, from which all tube metrics are computed.
 
 Label maps are large but simple: along a row the labels rarely change. So pixels are looked at
 once, to find the runs of equal labels; all that follows works on runs, a few thousand per frame.
@@ -48,7 +48,7 @@ class Classes:
 class Overlaps:
     """Pairs of a true and a predicted segment, each pair once; int64 arrays [N].
 
-    A segment is (class, id); stuff and void have id 0, whatever the map says.
+    A segment is (class, id); stuff and void have id 0, whatever id the map has.
     """
 
     true_class: NDArray[np.int64]

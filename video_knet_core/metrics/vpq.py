@@ -80,7 +80,7 @@ class PanopticQuality(SequencePanopticQuality):
     """Quality of all sequences together."""
 
     per_class: NDArray[np.float64]
-    """[K] PQ of each class; an absent class is NaN or 0 as the metric's `absent` says."""
+    """[K] PQ of each class; an absent class is NaN or 0 by the metric's `absent`."""
     per_sequence: dict[Hashable, SequencePanopticQuality]
     """Quality of each sequence by itself; NaN for one shorter than the window."""
     matches: Matches
@@ -223,13 +223,13 @@ def match_tubes(tubes: Overlaps, classes: Classes, crowd: Crowd = "ignore") -> M
     truth, true_class = _numbered(tubes.true_class, tubes.true_id)
     predicted, predicted_class = _numbered(tubes.predicted_class, tubes.predicted_id)
     pixels, same = tubes.pixels, tubes.true_class == tubes.predicted_class
-    wanted, size = ~(void | crowded), _totals(predicted, pixels)
+    countable, size = ~(void | crowded), _totals(predicted, pixels)
     on_void = _totals(predicted, pixels * void)
     on_crowd = _totals(predicted, pixels * (crowded & same))
 
     union = _totals(truth, pixels)[truth] + (size - on_void)[predicted] - pixels
-    match = wanted & same & (2 * pixels > union)  # IoU > 0.5: at most one match per tube
-    missed = np.setdiff1d(truth[wanted], truth[match])
+    match = countable & same & (2 * pixels > union)  # IoU > 0.5: at most one match per tube
+    missed = np.setdiff1d(truth[countable], truth[match])
     wrong = (predicted_class != classes.ignore) & (2 * (on_void + on_crowd) <= size)
     wrong[predicted[match]] = False
 

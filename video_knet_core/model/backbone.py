@@ -4,15 +4,14 @@ With output stride 8 the last two steps down are left out, and what comes after 
 with dilated convolutions (Yu & Koltun, 2016). Weights are the same for both: the block that would
 have stepped down keeps the dilation from before, all later ones double it.
 
-Each backbone says what it wants and gives: `mean` and `std` of its RGB input, `channels` of its
-four outputs; `load_imagenet()` takes published weights and `freeze(groups)` keeps the stem and its
+Each backbone has `mean` and `std` of its RGB input and `channels` of its four
+outputs; `load_imagenet()` takes published weights and `freeze(groups)` keeps the stem and its
 first groups of blocks as they are while training.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +21,7 @@ from ..config import BackboneConfig
 from ..config_io import ConfigError
 
 # expansion, channels, repeats, stride, kernel size of each group of blocks
-LITE0_BLOCKS = (
+_LITE0_BLOCKS = (
     (1, 16, 1, 1, 3),
     (6, 24, 2, 2, 3),
     (6, 40, 2, 2, 5),
@@ -31,39 +30,28 @@ LITE0_BLOCKS = (
     (6, 192, 4, 2, 5),
     (6, 320, 1, 1, 3),
 )
-PYRAMID_GROUPS = (1, 2, 4, 6)
+_PYRAMID_GROUPS = (1, 2, 4, 6)
 """Groups whose outputs are the strides 4, 8, 16 and 32."""
 BN_EPS = 1e-3
 
 
-class Step(NamedTuple):
-    """How one block goes over its input."""
-
-    stride: int
-    dilation: int
-
-
-class Steps:
-    """Strides and dilations of the blocks of a backbone, one after the other.
+def _steps(strides: Iterable[int], reached: int, output_stride: int) -> Iterator[tuple[int, int]]:
+    """Stride and dilation of each block of a backbone, one after the other.
 
     Once the output stride is reached, a block that would step down does not; it keeps the dilation
     from before, and later ones have that times its stride.
     """
-
-    def __init__(self, output_stride: int, reached: int) -> None:
-        self.output_stride, self.reached, self.dilation = output_stride, reached, 1
-
-    def next(self, stride: int) -> Step:
-        """The step of the next block, which by itself has `stride`."""
-        if self.reached * stride <= self.output_stride:
-            self.reached *= stride
-            return Step(stride, self.dilation)
-        step = Step(1, self.dilation)
-        self.dilation *= stride
-        return step
+    dilation = 1
+    for stride in strides:
+        if reached * stride <= output_stride:
+            reached *= stride
+            yield stride, dilation
+        else:
+            yield 1, dilation
+            dilation *= stride
 
 
-class InvertedResidual(nn.Module):
+class _InvertedResidual(nn.Module):
     """Expand 1x1, depthwise, project 1x1; identity shortcut where the shape allows."""
 
     def __init__(
@@ -115,23 +103,27 @@ class EfficientNetLite0(nn.Module):
         self._bn0 = nn.BatchNorm2d(32, eps=BN_EPS)
         self._blocks = nn.ModuleList()
         self.ends: list[int] = []
-        inputs, steps = 32, Steps(output_stride, reached=2)
-        for expansion, outputs, repeats, stride, kernel in LITE0_BLOCKS:
-            for i in range(repeats):
-                step = steps.next(stride if i == 0 else 1)
+        inputs = 32
+        strides = (
+            s if i == 0 else 1 for _, _, repeats, s, _ in _LITE0_BLOCKS for i in range(repeats)
+        )
+        steps = _steps(strides, 2, output_stride)
+        for expansion, outputs, repeats, _, kernel in _LITE0_BLOCKS:
+            for _ in range(repeats):
+                stride, dilation = next(steps)
                 self._blocks.append(
-                    InvertedResidual(inputs, outputs, expansion, step.stride, kernel, step.dilation)
+                    _InvertedResidual(inputs, outputs, expansion, stride, kernel, dilation)
                 )
                 inputs = outputs
             self.ends.append(len(self._blocks) - 1)
 
     def forward(self, image: Tensor) -> list[Tensor]:
         x = relu6(self._bn0(self._conv_stem(image)))
-        wanted = {self.ends[g] for g in PYRAMID_GROUPS}
+        levels = {self.ends[g] for g in _PYRAMID_GROUPS}
         pyramid = []
         for i, block in enumerate(self._blocks):
             x = block(x)
-            if i in wanted:
+            if i in levels:
                 pyramid.append(x)
         return pyramid
 
@@ -156,7 +148,7 @@ class EfficientNetLite0(nn.Module):
         self.load_state_dict({k: v for k, v in state.items() if not k.startswith(dropped)})
 
 
-class Bottleneck(nn.Module):
+class _Bottleneck(nn.Module):
     """1x1, 3x3 (with the stride), 1x1 to four times the width; parameter names of torchvision."""
 
     def __init__(self, inputs: int, width: int, stride: int, dilation: int = 1) -> None:
@@ -208,12 +200,13 @@ class ResNet(nn.Module):
         else:
             self.conv1 = nn.Conv2d(3, width, 7, 2, 3, bias=False)
             self.bn1 = nn.BatchNorm2d(width)
-        inputs, steps = width, Steps(output_stride, reached=4)
+        inputs = width
+        strides = (2 if i and not j else 1 for i, count in enumerate(blocks) for j in range(count))
+        steps = _steps(strides, 4, output_stride)
         for i, count in enumerate(blocks):
             stage = nn.Sequential()
-            for j in range(count):
-                step = steps.next(2 if i and not j else 1)
-                stage.append(Bottleneck(inputs, width << i, *step))
+            for _ in range(count):
+                stage.append(_Bottleneck(inputs, width << i, *next(steps)))
                 inputs = self.channels[i]
             self.add_module(f"layer{i + 1}", stage)
 

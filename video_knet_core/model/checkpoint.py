@@ -62,9 +62,9 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
     except ValueError as error:
         raise CheckpointError(f"{path}: its metadata is damaged: {error}") from None
     if not isinstance(facts, dict):
-        raise CheckpointError(f"{path}: its metadata must be a mapping, got {facts!r:.80}")
+        raise CheckpointError(f"{path}: its metadata: expected a mapping, got {facts!r:.80}")
     if facts.get("format") != FORMAT:
-        raise CheckpointError(f"{path}: format must be {FORMAT}, found {facts.get('format')!r}")
+        raise CheckpointError(f"{path}: format: expected {FORMAT}, got {facts.get('format')!r}")
     return facts
 
 

@@ -87,7 +87,7 @@ def layers(config: ModelConfig, height: int, width: int) -> tuple[Layer, ...]:
 def roofline_s(
     layers: Iterable[Layer], element_bytes: int, operations_per_s: float, bytes_per_s: float
 ) -> float:
-    """Seconds that the layers take at least on such a machine: each is bound by its operations or
+    """Seconds that the layers need at a minimum there: each is bound by its operations or
     by its memory traffic (Williams et al., Roofline, 2009)."""
     return sum(
         max(layer.operations / operations_per_s, layer.elements * element_bytes / bytes_per_s)
@@ -96,7 +96,7 @@ def roofline_s(
 
 
 class _LayerCounter(TorchDispatchMode):
-    """Notes every operation that torch knows how to count."""
+    """Records every operation that torch can count."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -150,7 +150,7 @@ def _cost(part: str, module: nn.Module, path: str, operations: Mapping[str, int]
 
 
 def _sum(module: nn.Module, path: str, operations: Mapping[str, int]) -> int:
-    """Operations of a module, or of those inside if it is a mere list, which nobody calls."""
+    """Operations of a module, or of those inside if it is a mere list, which is never called."""
     if path in operations:
         return operations[path]
     children = module.named_children()

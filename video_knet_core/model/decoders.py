@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from ..config import SEMANTIC_NECKS, ModelConfig
-from .kernels import DROPOUT
+from .heads import DROPOUT
 
 POOLS = (1, 2, 3, 6)
 """Cells in a row and in a column of each level of pyramid pooling."""
@@ -29,20 +29,20 @@ AUXILIARY_LEVEL = 2
 class PyramidPooling(nn.Module):
     """The decoder of PSPNet (Zhao et al., "Pyramid Scene Parsing Network", CVPR 2017).
 
-    The last map is averaged in 1, 4, 9 and 36 cells, and each pixel sees the cells that it lies in.
-    [B,Ci,H/s,W/s] for s in 4, 8, 8, 8 -> [B,C,H/8,W/8]. Learns from at least two images at once.
+    The last map is averaged in 1, 4, 9 and 36 cells, and each pixel gets the cells that it lies in.
+    [B,Ci,H/s,W/s] for s in 4, 8, 8, 8 -> [B,C,H/8,W/8]. Training needs batches of two or more.
     """
 
     def __init__(self, inputs: Sequence[int], channels: int) -> None:
         super().__init__()
-        self.pools = nn.ModuleList(conv_bn_relu(inputs[-1], channels) for _ in POOLS)
-        self.bottleneck = conv_bn_relu(inputs[-1] + len(POOLS) * channels, channels, kernel=3)
+        self.pools = nn.ModuleList(_conv_bn_relu(inputs[-1], channels) for _ in POOLS)
+        self.bottleneck = _conv_bn_relu(inputs[-1] + len(POOLS) * channels, channels, kernel=3)
 
     def forward(self, pyramid: Sequence[Tensor]) -> Tensor:
         last = pyramid[-1]
         _check_batch(self, last)
         pooled = [
-            _resize_like(layer(adaptive_average(last, cells)), last)
+            resize_like(layer(adaptive_average(last, cells)), last)
             for layer, cells in zip(self.pools, POOLS, strict=True)
         ]
         return self.bottleneck(torch.cat((last, *pooled), 1))
@@ -52,27 +52,27 @@ class AtrousPyramid(nn.Module):
     """The decoder of DeepLabv3+ (Chen et al., ECCV 2018), after its encoder's atrous pyramid.
 
     The last map is seen from several distances at once, then laid over the first, finer one.
-    [B,Ci,H/s,W/s] for s in 4, 8, 8, 8 -> [B,C,H/4,W/4]. Learns from at least two images at once.
+    [B,Ci,H/s,W/s] for s in 4, 8, 8, 8 -> [B,C,H/4,W/4]. Training needs batches of two or more.
     """
 
     def __init__(self, inputs: Sequence[int], channels: int) -> None:
         super().__init__()
-        self.image = conv_bn_relu(inputs[-1], channels)
-        self.branches = nn.ModuleList([conv_bn_relu(inputs[-1], channels)])
-        self.branches.extend(separable(inputs[-1], channels, rate) for rate in RATES)
-        self.bottleneck = conv_bn_relu((2 + len(RATES)) * channels, channels, kernel=3)
-        self.detail = conv_bn_relu(inputs[0], DETAIL_CHANNELS)
+        self.image = _conv_bn_relu(inputs[-1], channels)
+        self.branches = nn.ModuleList([_conv_bn_relu(inputs[-1], channels)])
+        self.branches.extend(_separable(inputs[-1], channels, rate) for rate in RATES)
+        self.bottleneck = _conv_bn_relu((2 + len(RATES)) * channels, channels, kernel=3)
+        self.detail = _conv_bn_relu(inputs[0], DETAIL_CHANNELS)
         self.merge = nn.Sequential(
-            separable(channels + DETAIL_CHANNELS, channels), separable(channels, channels)
+            _separable(channels + DETAIL_CHANNELS, channels), _separable(channels, channels)
         )
 
     def forward(self, pyramid: Sequence[Tensor]) -> Tensor:
         first, last = pyramid[0], pyramid[-1]
         _check_batch(self, last)
-        image = _resize_like(self.image(adaptive_average(last, 1)), last)
+        image = resize_like(self.image(adaptive_average(last, 1)), last)
         seen = [branch(last) for branch in self.branches]
         context = self.bottleneck(torch.cat((image, *seen), 1))
-        return self.merge(torch.cat((_resize_like(context, first), self.detail(first)), 1))
+        return self.merge(torch.cat((resize_like(context, first), self.detail(first)), 1))
 
 
 class AuxiliaryHead(nn.Module):
@@ -83,7 +83,7 @@ class AuxiliaryHead(nn.Module):
 
     def __init__(self, inputs: int, channels: int, classes: int) -> None:
         super().__init__()
-        self.layers = conv_bn_relu(inputs, channels, kernel=3)
+        self.layers = _conv_bn_relu(inputs, channels, kernel=3)
         self.dropout = nn.Dropout2d(DROPOUT)
         self.classifier = nn.Conv2d(channels, classes, 1)
 
@@ -102,7 +102,7 @@ def build_auxiliary(config: ModelConfig, inputs: Sequence[int]) -> AuxiliaryHead
     return AuxiliaryHead(inputs[AUXILIARY_LEVEL], channels, len(config.classes))
 
 
-def conv_bn_relu(inputs: int, outputs: int, kernel: int = 1) -> nn.Sequential:
+def _conv_bn_relu(inputs: int, outputs: int, kernel: int = 1) -> nn.Sequential:
     """k x k convolution with BN and ReLU."""
     return nn.Sequential(
         nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False),
@@ -111,7 +111,7 @@ def conv_bn_relu(inputs: int, outputs: int, kernel: int = 1) -> nn.Sequential:
     )
 
 
-def separable(inputs: int, outputs: int, dilation: int = 1) -> nn.Sequential:
+def _separable(inputs: int, outputs: int, dilation: int = 1) -> nn.Sequential:
     """Depthwise 3x3, then pointwise 1x1, each with BN and ReLU."""
     return nn.Sequential(
         nn.Conv2d(
@@ -119,7 +119,7 @@ def separable(inputs: int, outputs: int, dilation: int = 1) -> nn.Sequential:
         ),
         nn.BatchNorm2d(inputs),
         nn.ReLU(),
-        *conv_bn_relu(inputs, outputs),
+        *_conv_bn_relu(inputs, outputs),
     )
 
 
@@ -147,10 +147,11 @@ def _averaging_matrix(cells: int, size: int, like: Tensor) -> Tensor:
 def _check_batch(module: nn.Module, x: Tensor) -> None:
     if module.training and len(x) < 2:
         raise ValueError(
-            f"{type(module).__name__} normalises the averages of whole images over a batch: it "
-            f"learns from at least 2 images, found {len(x)}"
+            f"{type(module).__name__} normalises the averages of whole images over a batch: "
+            f"expected at least 2 images in training, got {len(x)}"
         )
 
 
-def _resize_like(x: Tensor, target: Tensor) -> Tensor:
+def resize_like(x: Tensor, target: Tensor) -> Tensor:
+    """Bilinear, to the height and width of `target`."""
     return interpolate(x, size=target.shape[-2:], mode="bilinear", align_corners=False)

@@ -12,7 +12,7 @@ from torch import Tensor
 from .backbone import EfficientNetLite0
 
 LEVEL = 1
-"""Stride 8 of the pyramid. Coarser features tell objects on synthetic streets apart as well, but
+"""Stride 8 of the pyramid. Coarser features separate objects on synthetic streets as well, but
 those of a small object are mostly of its surroundings: it looks like what stood there before."""
 
 

@@ -13,13 +13,9 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import conv2d, relu
+from torch.nn.functional import relu
 
-from .position import CODE_SIZE, position_map, scattered_places
-from .seeds import InstanceSeeds, Seeds, convolve_parts
-
-DROPOUT = 0.1
-"""Share of the features that a classifier of pixels does not see while it learns."""
+from .position import CODE_SIZE
 
 
 class PreviousKernels(NamedTuple):
@@ -29,24 +25,6 @@ class PreviousKernels(NamedTuple):
     """[B,N,C] refined kernels of the previous frame, before linking."""
     valid: Tensor
     """[B] bool; False = this image is the first of its video."""
-
-
-class HeadOutput(NamedTuple):
-    """What the kernel head proposes."""
-
-    features: Tensor
-    """[B,C,h,w] the map that all stages multiply kernels with, with the position code
-    `CODE_SIZE` channels more."""
-    kernels: Tensor
-    """[B,N,C]"""
-    mask_logits: Tensor
-    """[B,N,h,w]"""
-    semantic_logits: Tensor
-    """[B,K,h,w]"""
-    centers: Tensor | None = None
-    """[B,`CODE_SIZE`,h,w] position code of the centre of each cell's instance, if it is learned."""
-    seeds: Seeds | None = None
-    """What the thing kernels started from, if they are not learned."""
 
 
 class StageOutput(NamedTuple):
@@ -75,8 +53,8 @@ def assemble_group_features(
     """Pool the features under each hard mask (logit > 0), or by "softmax" under soft ones.
 
     The soft masks of a pixel are the softmax of its N logits, and the features are averaged by
-    them. A class with less than one pixel in the whole image has a smaller share of its average:
-    that tells the next stage that there is hardly any, and keeps the division well-behaved.
+    them. A class with less than one pixel in the whole image has a smaller part of its average:
+    so the next stage can see that there is hardly any, and it keeps the division well-behaved.
 
     Returns:
         group [B,N,C], the "sum" or the average over the mask, and weight [B,N,1], how often a
@@ -102,122 +80,6 @@ def assemble_group_features(
     divisor = area.clamp(min=scale)
     average = group / divisor
     return average, (area > 0).to(area.dtype) if pooling == "mean" else area / divisor
-
-
-class KernelHead(nn.Module):
-    """First guess: thing kernels, and rows of a semantic classifier as stuff kernels.
-
-    `localization` and `semantic` are the two branches on the neck's map, C to C channels. Thing
-    kernels are learned (the paper), learned with a place each (`position`), or seeded in the image.
-    """
-
-    def __init__(
-        self,
-        localization: nn.Module,
-        semantic: nn.Module,
-        channels: int,
-        things: int,
-        thing_classes: int,
-        stuff_classes: int,
-        pooling: str,
-        position: bool = False,
-        centers: bool = False,
-        seeds: bool = False,
-    ) -> None:
-        super().__init__()
-        self.thing_classes = thing_classes
-        self.pooling = pooling
-        self.position = position
-        self.localization, self.semantic = localization, semantic
-        wide = channels + CODE_SIZE * position
-        self.seeds = InstanceSeeds(wide, things) if seeds else None
-        self.thing_kernels: nn.Parameter | None = None
-        self.thing_places: nn.Parameter | None = None
-        if not seeds:
-            self.thing_kernels = nn.Parameter(torch.randn(things, channels) / math.sqrt(channels))
-            if position:
-                self.thing_places = nn.Parameter(scattered_places(things))
-        self.classifier = nn.Conv2d(channels, thing_classes + stuff_classes, 1)
-        nn.init.normal_(self.classifier.weight, std=0.01)
-        nn.init.zeros_(self.classifier.bias)  # type: ignore[arg-type]
-        self.centers = nn.Conv2d(wide, CODE_SIZE, 1) if centers else None
-        if self.centers is not None:
-            nn.init.zeros_(self.centers.weight)
-
-    def forward(self, x: Tensor) -> HeadOutput:
-        """[B,C,h,w] -> proposals of all N kernels."""
-        batch = x.shape[0]
-        located, semantic = self.localization(x), self.semantic(x)
-        thing_logits, stuff_logits = self._classify(semantic)
-        look = semantic + located
-        code = position_map(look)
-        features = look
-        if self.position:
-            features = torch.cat((look, code.expand(batch, -1, -1, -1)), 1)
-        centers = convolve_parts(self.centers, look, code) if self.centers is not None else None
-        seeds: Seeds | None = None
-        if self.seeds is not None:
-            assert centers is not None, "seeds need centers"
-            seeds = self.seeds(look, code, centers)
-            thing_kernels = seeds.kernels[..., : x.shape[1]]
-            thing_masks = apply_kernels(seeds.kernels, features)
-        else:
-            thing_kernels, thing_masks = self._learned(located, code)
-        group, _ = assemble_group_features(thing_masks, look, self.pooling)
-        thing_kernels = thing_kernels + group.to(thing_kernels.dtype)
-        stuff_kernels = self.classifier.weight[self.thing_classes :, :, 0, 0].expand(batch, -1, -1)
-        return HeadOutput(
-            features=features,
-            kernels=torch.cat((thing_kernels, stuff_kernels.to(thing_kernels.dtype)), 1),
-            mask_logits=torch.cat((thing_masks, stuff_logits), 1),
-            semantic_logits=torch.cat((thing_logits, stuff_logits), 1),
-            centers=centers,
-            seeds=seeds,
-        )
-
-    def _classify(self, semantic: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits of thing and of stuff classes, apart: without losses nobody wants the first."""
-        weight, bias, things = self.classifier.weight, self.classifier.bias, self.thing_classes
-        assert bias is not None
-        if things == len(bias):  # no stuff, and no convolution without outputs
-            logits = self.classifier(semantic)
-            return logits, logits[:, things:]
-        # slices, for the exporter computes those of constants and leaves `split` in the graph
-        thing_logits = conv2d(semantic, weight[:things], bias[:things])
-        return thing_logits, conv2d(semantic, weight[things:], bias[things:])
-
-    def _learned(self, located: Tensor, code: Tensor) -> tuple[Tensor, Tensor]:
-        """The kernels [B,P,C] that are the same for every image, and their masks [B,P,h,w]."""
-        assert self.thing_kernels is not None
-        kernels = self.thing_kernels.expand(len(located), -1, -1)
-        masks = apply_kernels(kernels, located)
-        if self.thing_places is not None:
-            masks = masks + apply_kernels(self.thing_places[None], code)
-        return kernels, masks
-
-
-class ClassHead(nn.Module):
-    """First guess where there are no things: each class has a kernel, its row of the classifier.
-
-    Its masks are the logits of a plain decoder, and without update stages it is one (PSPNet,
-    DeepLabv3+). `branch` makes the features, C to C channels.
-    """
-
-    def __init__(self, branch: nn.Module, channels: int, classes: int) -> None:
-        super().__init__()
-        self.branch = branch
-        self.dropout = nn.Dropout2d(DROPOUT)
-        self.classifier = nn.Conv2d(channels, classes, 1)
-        nn.init.normal_(self.classifier.weight, std=0.01)
-        nn.init.zeros_(self.classifier.bias)  # type: ignore[arg-type]
-
-    def forward(self, x: Tensor) -> HeadOutput:
-        """[B,C,h,w] -> proposals of all N kernels."""
-        features = self.branch(x)
-        logits = self.classifier(self.dropout(features))
-        rows = self.classifier.weight.flatten(1)
-        kernels = rows.to(torch.promote_types(rows.dtype, torch.float32))
-        return HeadOutput(features, kernels.expand(len(x), -1, -1), logits, logits)
 
 
 class KernelUpdate(nn.Module):
@@ -309,12 +171,12 @@ class PreviousInteraction(nn.Module):
 
 
 class AssociationEmbedding(nn.Module):
-    """Kernel -> vector whose dot products tell the same instance from others. Not normalised."""
+    """Kernel -> vector whose dot products separate instances. Not normalised."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.layers = nn.Sequential(
-            *normed_linear(channels),
+            *_normed_linear(channels),
             nn.Linear(channels, channels),
             *(nn.Linear(channels, channels), nn.ReLU()),
             *(nn.Linear(channels, channels), nn.ReLU()),
@@ -366,8 +228,8 @@ class UpdateStage(nn.Module):
         self.class_head = None
         if classes:
             classifier = nn.Linear(channels, classes)
-            self.class_head = nn.Sequential(*normed_linear(channels), classifier)
-        self.mask_head = nn.Sequential(*normed_linear(channels), nn.Linear(channels, channels))
+            self.class_head = nn.Sequential(*_normed_linear(channels), classifier)
+        self.mask_head = nn.Sequential(*_normed_linear(channels), nn.Linear(channels, channels))
         for parameter in self.parameters():
             if parameter.dim() > 1:
                 nn.init.xavier_uniform_(parameter)
@@ -382,7 +244,7 @@ class UpdateStage(nn.Module):
         previous: PreviousKernels | None = None,
         classify: bool = True,
     ) -> StageOutput:
-        """Features (see `HeadOutput`), kernels [B,N,C] and their masks [B,N,h,w] -> all refined."""
+        """Features (`heads.HeadOutput`), kernels [B,N,C], their masks [B,N,h,w] -> all refined."""
         weight, bias = self.feature_transform.weight, self.feature_transform.bias
         group, count = assemble_group_features(mask_logits, features, self.pooling)
         group = (group @ weight.T.to(group.dtype) + count * bias).to(kernels.dtype)
@@ -402,6 +264,6 @@ class UpdateStage(nn.Module):
         return StageOutput(kernels, linked, class_logits, masks)
 
 
-def normed_linear(channels: int) -> tuple[nn.Module, ...]:
+def _normed_linear(channels: int) -> tuple[nn.Module, ...]:
     """Linear without bias, LayerNorm, ReLU: the start of every head on kernels."""
     return nn.Linear(channels, channels, bias=False), nn.LayerNorm(channels), nn.ReLU()

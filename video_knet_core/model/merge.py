@@ -165,7 +165,7 @@ def _merge_fast(
     The authors' joint merge, made for a graph. What differs: it works at `upsample` times the mask
     size, not at the image's, and enlarges logits, not probabilities; a thing that is dropped (below
     the score threshold, or it won too little of its own mask) gives its pixels to the next best
-    slot instead of leaving them unassigned; and stuff needs no share of its own mask, since a thin
+    slot instead of leaving them unassigned; and stuff needs no part of its own mask, since a thin
     pole in front of a wall would often miss it.
     """
     masks = enlarged_slots_last(mask_logits, config.upsample, image_size)
@@ -181,7 +181,7 @@ def _merge_fast(
 
 def _merge_like_authors(
     scores: Tensor,
-    least: Tensor,
+    limit: Tensor,
     mask_logits: Tensor,
     is_thing: Tensor,
     config: PanopticConfig,
@@ -190,14 +190,14 @@ def _merge_like_authors(
     """`merge_stuff_thing_stuff_joint` of the authors' code: [H,W] int64 at the image's size.
 
     They let the best P pairs of thing kernel and class compete. A kernel's second class never wins
-    a pixel from its first, so kernels whose best score is at least `least`, the P-th, are the same.
+    a pixel from its first, so kernels whose best score is at least `limit`, the P-th, are the same.
     A dropped segment leaves its pixels without any.
     """
     probabilities = _resize(mask_logits, [s * config.upsample for s in mask_logits.shape[-2:]])
     probabilities = _resize(probabilities.sigmoid(), padded(image_size))[
         :, : image_size[0], : image_size[1]
     ]
-    competing = ~is_thing | (scores >= least)
+    competing = ~is_thing | (scores >= limit)
     winner = (probabilities * (scores * competing)[:, None, None]).argmax(0)
     own = count(probabilities >= 0.5)
     won = slot_areas(winner, len(scores))
@@ -210,7 +210,7 @@ def _merge_like_authors(
 def authors_boxes(
     segment_map: Tensor, semantic_logits: Tensor, slots: int, thing_classes: int
 ) -> Tensor:
-    """The boxes that the authors' tracker sees: xmin, ymin, xmax, ymax [slots,4], all inclusive.
+    """The boxes that the authors' tracker gets: xmin, ymin, xmax, ymax [slots,4], all inclusive.
 
     They are tight around the pixels of a segment that the semantic branch calls a thing too. Its
     logits [K,h,w] cover the padded input but are stretched to the image's size, as the authors do.

@@ -10,11 +10,11 @@ from torch.nn.functional import interpolate, relu
 
 from ..config import SEMANTIC_NECKS, NeckConfig
 from .backbone import BN_EPS
-from .decoders import AtrousPyramid, PyramidPooling
+from .decoders import AtrousPyramid, PyramidPooling, resize_like
 from .position import sine_position
 
 
-class SeparableConv(nn.Module):
+class _SeparableConv(nn.Module):
     """Depthwise k x k, then pointwise 1x1, each with BN; ReLU at the end."""
 
     def __init__(self, channels: int, kernel: int = 3) -> None:
@@ -31,14 +31,14 @@ class SeparableConv(nn.Module):
         return relu(self.pointwise_norm(self.pointwise(x)))
 
 
-def conv_bn(inputs: int, outputs: int) -> nn.Sequential:
+def _conv_bn(inputs: int, outputs: int) -> nn.Sequential:
     """1x1 convolution with BN, no activation."""
     return nn.Sequential(
         nn.Conv2d(inputs, outputs, 1, bias=False), nn.BatchNorm2d(outputs, eps=BN_EPS)
     )
 
 
-def conv_gn(channels: int, kernel: int = 1, stride: int = 1) -> nn.Sequential:
+def _conv_gn(channels: int, kernel: int = 1, stride: int = 1) -> nn.Sequential:
     """k x k convolution with GroupNorm (32 groups) and ReLU."""
     return nn.Sequential(
         nn.Conv2d(channels, channels, kernel, stride, kernel // 2, bias=False),
@@ -51,7 +51,7 @@ class LeanNeck(nn.Module):
     """A feature pyramid of separable convolutions, merged at `stride` 4 or 8.
 
     Position enters at stride 32 (sine encoding, as in the authors' semantic FPN, where kernels need
-    it to tell two equal cars apart); context from the image mean enters there too.
+    it to separate two equal cars); context from the image mean enters there too.
     [B,Ci,H/s,W/s] for s in 4, 8, 16, 32 -> [B,C,H/stride,W/stride].
     """
 
@@ -59,12 +59,12 @@ class LeanNeck(nn.Module):
         super().__init__()
         self.finest = 0 if stride == 4 else 1
         inputs = inputs[self.finest :]
-        self.laterals = nn.ModuleList(conv_bn(c, channels) for c in inputs)
+        self.laterals = nn.ModuleList(_conv_bn(c, channels) for c in inputs)
         self.context = nn.Linear(inputs[-1], channels)
         self.smooth = nn.ModuleList(
-            SeparableConv(channels, kernel) for kernel in (3, 3, 3, 5)[self.finest :]
+            _SeparableConv(channels, kernel) for kernel in (3, 3, 3, 5)[self.finest :]
         )
-        self.merge = SeparableConv(channels)
+        self.merge = _SeparableConv(channels)
 
     def forward(self, pyramid: Sequence[Tensor]) -> Tensor:
         pyramid = pyramid[self.finest :]
@@ -76,12 +76,12 @@ class LeanNeck(nn.Module):
             x = self.smooth[i](x)
             smoothed.append(x)
             if i:
-                x = levels[i - 1] + _resize_like(x, levels[i - 1])
+                x = levels[i - 1] + resize_like(x, levels[i - 1])
         finest = smoothed[-1]
-        return self.merge(finest + sum(_resize_like(s, finest) for s in smoothed[:-1]))
+        return self.merge(finest + sum(resize_like(s, finest) for s in smoothed[:-1]))
 
 
-class FeaturePyramid(nn.Module):
+class _FeaturePyramid(nn.Module):
     """Feature Pyramid Network (Lin et al., 2017) without norms or activations.
 
     [B,Ci,H/s,W/s] for s in 4, 8, 16, 32 -> the same sizes with `channels` each.
@@ -109,11 +109,11 @@ class SemanticFPN(nn.Module):
 
     def __init__(self, inputs: Sequence[int], channels: int) -> None:
         super().__init__()
-        self.pyramid = FeaturePyramid(inputs, channels)
+        self.pyramid = _FeaturePyramid(inputs, channels)
         self.towers = nn.ModuleList(
             (
-                nn.ModuleList([conv_gn(channels, 3, stride=2)]),
-                *(nn.ModuleList(conv_gn(channels, 3) for _ in range(n)) for n in (1, 2, 3)),
+                nn.ModuleList([_conv_gn(channels, 3, stride=2)]),
+                *(nn.ModuleList(_conv_gn(channels, 3) for _ in range(n)) for n in (1, 2, 3)),
             )
         )
 
@@ -141,11 +141,12 @@ def build_neck(config: NeckConfig, inputs: Sequence[int]) -> Neck:
     """The neck of `config` on a pyramid with `inputs` channels."""
     if config.name == "lean":
         return LeanNeck(inputs, config.channels, config.stride)
-    if config.name == "semantic_fpn":
-        return SemanticFPN(inputs, config.channels)
-    if config.name == "pyramid_pooling":
-        return PyramidPooling(inputs, config.channels)
-    return AtrousPyramid(inputs, config.channels)
+    kinds: dict[str, type[PyramidPooling | AtrousPyramid]] = {
+        "pyramid_pooling": PyramidPooling,
+        "atrous_pyramid": AtrousPyramid,
+    }
+    neck = kinds.get(config.name, SemanticFPN)
+    return neck(inputs, config.channels)
 
 
 def build_head_branch(config: NeckConfig) -> nn.Module:
@@ -154,9 +155,5 @@ def build_head_branch(config: NeckConfig) -> nn.Module:
     if config.name in SEMANTIC_NECKS:
         return nn.Identity()
     if config.name == "semantic_fpn":
-        return nn.Sequential(conv_gn(config.channels), conv_gn(config.channels))
-    return nn.Sequential(*conv_bn(config.channels, config.channels), nn.ReLU())
-
-
-def _resize_like(x: Tensor, target: Tensor) -> Tensor:
-    return interpolate(x, size=target.shape[-2:], mode="bilinear", align_corners=False)
+        return nn.Sequential(_conv_gn(config.channels), _conv_gn(config.channels))
+    return nn.Sequential(*_conv_bn(config.channels, config.channels), nn.ReLU())

@@ -1,7 +1,7 @@
 """Weights of others: the authors' Video K-Net and K-Net, plain ResNets.
 
 Every name of theirs has one place here. Nothing is guessed: a tensor without a place, or of another
-shape than the configuration wants, is an error that names it.
+shape than the configuration needs, is an error that names it.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ def import_official(state: Mapping[str, Tensor], config: ModelConfig) -> VideoKN
     problems = [f"missing {key}" for key in own if key not in ours]
     problems += [f"unexpected {key}" for key in ours if key not in own]
     problems += [
-        f"{key} must be {tuple(own[key].shape)}, found {tuple(value.shape)}"
+        f"{key}: expected {tuple(own[key].shape)}, got {tuple(value.shape)}"
         for key, value in ours.items()
         if key in own and own[key].shape != value.shape
     ]
@@ -175,7 +175,7 @@ def read_official(path: str | Path) -> State:
     if not isinstance(state, dict) or not all(
         isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()
     ):
-        raise CheckpointError(f"{path} must hold tensors by name, found {type(state).__name__}")
+        raise CheckpointError(f"{path} expected tensors by name, got {type(state).__name__}")
     return {key.removeprefix("module."): value for key, value in state.items()}
 
 
@@ -242,11 +242,11 @@ def _fitted(key: str, name: str, value: Tensor) -> State:
     """One tensor of theirs as ours: a fused projection becomes three, a 1x1 map a matrix."""
     if ".in_proj." in name:
         if not value.dim() or len(value) % 3:
-            raise CheckpointError(f"{key} must hold three equal parts, found {tuple(value.shape)}")
+            raise CheckpointError(f"{key}: expected three equal parts, got {tuple(value.shape)}")
         parts = zip(("query", "key", "value"), value.chunk(3), strict=True)
         return {name.replace("in_proj", part): chunk for part, chunk in parts}
     if name == "head.thing_kernels" or name.endswith("feature_transform.weight"):
         if value.dim() != 4 or value.shape[2:] != (1, 1):
-            raise CheckpointError(f"{key} must be (N, C, 1, 1), found {tuple(value.shape)}")
+            raise CheckpointError(f"{key}: expected (N, C, 1, 1), got {tuple(value.shape)}")
         value = value.flatten(1)
     return {name: value}

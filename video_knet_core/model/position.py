@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 CYCLES = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
-"""Waves over the height or width of an image. The first tells its ends apart, the last two objects
+"""Waves over the height or width of an image. The first separates its ends, the last two objects
 a thirtieth of the image away from each other."""
 CODE_SIZE = 4 * len(CYCLES)
 

@@ -2,7 +2,7 @@
 
 Nearly all the work is on maps, [B,C,h,w], and an error there stays where it is: a pixel changes
 sides. Kernels, [B,N,C], are a thousandth of the work, and theirs do not: kernels decide classes and
-whole masks and go on from frame to frame. So there are three borders between the two: the image
+whole masks and continue from frame to frame. So there are three borders between the two: the image
 enters the backbone, kernels are multiplied with features (`apply_kernels`), and group features and
 seeds leave them (`assemble_group_features`, `InstanceSeeds`). Wherever many numbers of a map become
 one (group features, norms, the means of an image and of its parts) they are added up in float32, so

@@ -1,7 +1,7 @@
 """Thing kernels that start on the instances of the image instead of being learned and fixed.
 
 A learned kernel stands for a region and must take whatever it finds there; where more objects than
-kernels share one, several become one segment. A seed is a place that looks like the centre of an
+kernels lie in one, several become one segment. A seed is a place that looks like the centre of an
 object (a peak of a heat map, as in Zhou et al., "Objects as Points", 2019), and its kernel comes
 from the features of that very cell, as in conditional convolutions (Tian et al., "CondInst", 2020).
 """
@@ -17,9 +17,9 @@ from torch.nn.functional import conv2d, max_pool2d
 
 from .position import CODE_SIZE
 
-HIDDEN = 32
+_HIDDEN = 32
 """Channels of the layer between features and heat."""
-PEAK_BONUS = 100.0
+_PEAK_BONUS = 100.0
 """Logits by which every peak goes before every cell that is none."""
 
 
@@ -37,7 +37,7 @@ class Seeds(NamedTuple):
 def convolve_parts(convolution: nn.Conv2d, *parts: Tensor) -> Tensor:
     """A 1x1 convolution of the channels of all `parts` together, without copying them together.
 
-    A part may have batch size 1 for all images; if it is constant, so is its share of the result,
+    A part may have batch size 1 for all images; if it is constant, so is its part of the result,
     and an exported graph holds that instead of computing it.
     """
     weight, first = convolution.weight, parts[0].shape[1]
@@ -49,12 +49,12 @@ def convolve_parts(convolution: nn.Conv2d, *parts: Tensor) -> Tensor:
     return total
 
 
-class HeatMap(nn.Sequential):
+class _HeatMap(nn.Sequential):
     """Clues, in parts [B,Ci,h,w], to the logit of being the centre of an instance [B,1,h,w]."""
 
     def __init__(self, channels: int) -> None:
         super().__init__(
-            nn.Conv2d(channels, HIDDEN, 1), nn.ReLU(), nn.Conv2d(HIDDEN, 1, 3, padding=1)
+            nn.Conv2d(channels, _HIDDEN, 1), nn.ReLU(), nn.Conv2d(_HIDDEN, 1, 3, padding=1)
         )
         nn.init.constant_(self[-1].bias, -math.log(99))
 
@@ -73,7 +73,7 @@ class InstanceSeeds(nn.Module):
     def __init__(self, channels: int, count: int) -> None:
         super().__init__()
         self.count = count
-        self.heat = HeatMap(channels + CODE_SIZE)
+        self.heat = _HeatMap(channels + CODE_SIZE)
         self.kernel = nn.Linear(channels + CODE_SIZE + 1, channels)
 
     def forward(self, look: Tensor, code: Tensor, centers: Tensor) -> Seeds:
@@ -88,7 +88,7 @@ class InstanceSeeds(nn.Module):
         clues = look, code, centers * code
         heat = self.heat(*clues).float()
         is_peak = heat == max_pool2d(heat, 3, stride=1, padding=1)
-        ranked = torch.where(is_peak, heat, heat - PEAK_BONUS).flatten(1)
+        ranked = torch.where(is_peak, heat, heat - _PEAK_BONUS).flatten(1)
         cells = ranked.topk(self.count).indices
         # the kernel also gets the heat, so that of two seeds on one object one can give way
         chosen = [_columns(clue, cells).to(self.kernel.weight.dtype) for clue in (*clues, heat)]

@@ -17,20 +17,13 @@ from ..config import STRIDE, ModelConfig
 from ..tasks import TASKS
 from .backbone import build_backbone
 from .decoders import AUXILIARY_LEVEL, build_auxiliary
-from .kernels import (
-    AssociationEmbedding,
-    ClassHead,
-    HeadOutput,
-    KernelHead,
-    PreviousKernels,
-    StageOutput,
-    UpdateStage,
-)
+from .heads import ClassHead, HeadOutput, KernelHead
+from .kernels import AssociationEmbedding, PreviousKernels, StageOutput, UpdateStage
 from .neck import build_head_branch, build_neck
 
 
 class Encoded(NamedTuple):
-    """A frame before it looks back in time."""
+    """A frame before temporal context enters."""
 
     head: HeadOutput
     stages: tuple[StageOutput, ...]
@@ -45,7 +38,7 @@ class Encoded(NamedTuple):
 
 @dataclass(frozen=True)
 class Prediction:
-    """Everything the network says of one batch; the last stage is what counts.
+    """All outputs of the network for one batch; the last stage is what counts.
 
     B images, N kernels = P things then S stuff, K class logits (things, then stuff), h x w = the
     padded input / the neck's stride, E embedding size. In task semantic P = 0 and N = K: the mask
@@ -121,7 +114,7 @@ class VideoKNet(nn.Module):
         return next(self.backbone.parameters()).dtype
 
     def encode(self, image: Tensor) -> Encoded:
-        """The part that knows no time: image [B,3,H,W] -> proposals and all stages but the last."""
+        """The part without temporal context: image [B,3,H,W] -> all stages but the last."""
         normalized = (image - self.mean[:, None, None]) / self.std[:, None, None]
         below, right = (-size % STRIDE for size in image.shape[-2:])
         padded = pad(normalized.to(self.map_dtype), (0, right, 0, below))
@@ -139,7 +132,7 @@ class VideoKNet(nn.Module):
         return Encoded(head, tuple(stages), kernels, masks, auxiliary)
 
     def decode(self, encoded: Encoded, previous: PreviousKernels | None) -> Prediction:
-        """The last stage and the embedding: the parts that look back."""
+        """The last stage and the embedding: the parts with temporal context."""
         head, stages, kernels, masks, auxiliary = encoded
         linked = kernels
         for stage in self.stages[-1:]:  # a plain decoder has none

@@ -194,7 +194,7 @@ def a_payload(official, folder):
 
 def no_tensors(official, folder):
     path = folder / "numbers.pth"
-    return spoiled(official, path, lambda w: w.update(extra=1)), "must hold tensors by name"
+    return spoiled(official, path, lambda w: w.update(extra=1)), "expected tensors by name"
 
 
 def nothing(official, folder):
@@ -211,7 +211,7 @@ def no_names(official, folder):
     import torch
 
     torch.save({1: torch.zeros(1)}, folder / "numbers.pth")
-    return folder / "numbers.pth", "must hold tensors by name"
+    return folder / "numbers.pth", "expected tensors by name"
 
 
 def a_folder(official, folder):

@@ -49,7 +49,7 @@ def test_missing_unexpected_and_misshapen_weights_are_all_named():
     message = str(error.value)
     assert "missing embedding.layers.3.bias" in message
     assert "missing stages.2.fusion.interaction.attention.query.weight" in message
-    assert "head.classifier.bias must be (19,), found (7,)" in message
+    assert "head.classifier.bias: expected (19,), got (7,)" in message
     with pytest.raises(CheckpointError, match=r"no place for 1 keys: rpn_head\.novelty"):
         translate(small_weights() | {"rpn_head.novelty": torch.zeros(1)})
 

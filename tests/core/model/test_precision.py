@@ -134,6 +134,7 @@ GATHERING = {
 """Operators that make one number of many."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NETWORKS)
 def test_whatever_adds_up_many_numbers_of_an_fp16_graph_is_float32(name, exported):
     graph = onnx.shape_inference.infer_shapes(onnx.load(exported(name, "fp16"))).graph
@@ -145,6 +146,7 @@ def test_whatever_adds_up_many_numbers_of_an_fp16_graph_is_float32(name, exporte
         assert types[node.input[0]] != TensorProto.FLOAT16, (node.op_type, node.name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NETWORKS)
 def test_every_convolution_of_an_fp16_graph_has_half_weights(name, exported):
     graph = onnx.load(exported(name, "fp16")).graph

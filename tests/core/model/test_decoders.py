@@ -139,7 +139,7 @@ def test_every_parameter_learns(kind, image):
 
 @pytest.mark.parametrize("kind", ["pspnet", "deeplabv3plus"])
 def test_one_image_is_too_few_to_learn_from(kind, image):
-    with pytest.raises(ValueError, match="learns from at least 2 images, found 1"):
+    with pytest.raises(ValueError, match="got 1"):
         build(kind).train()(image[:1])
 
 
