@@ -1,4 +1,4 @@
-"""`video-knet bench`: what it measures, and what it says where it cannot."""
+"""`video-knet bench`: what it measures, and its output where it cannot."""
 
 from __future__ import annotations
 

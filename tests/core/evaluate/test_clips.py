@@ -67,7 +67,7 @@ def test_without_recognisable_embeddings_only_the_tracking_suffers(street):
     assert scores.vpq < 0.95
 
 
-def test_a_model_with_other_classes_is_refused(street):
+def test_a_model_with_other_classes_is_rejected(street):
     with pytest.raises(ModelError, match="got .*'tram'"):
         on_street(Oracle(street, names=["road", "tram"]), 1)
 
@@ -90,15 +90,15 @@ def test_each_pasted_clip_has_its_seed(data_root):
 
 def test_vpq_is_that_of_the_metric(pasted):
     classes = street_table()
-    wanted = MeanVideoPanopticQuality(len(classes), classes.things)
+    expected = MeanVideoPanopticQuality(len(classes), classes.things)
     predictor = VideoPredictor(Oracle(pasted, swap=True))
     for t in range(6):
         truth = pasted.frame(t)
         frame = predictor.step(truth.image, round(t * 1e9 / pasted.fps))
         maps = frame.semantic_map(), frame.track_id_map()
-        wanted.update(truth.semantic, truth.instance, *maps)
+        expected.update(truth.semantic, truth.instance, *maps)
     found = evaluate_clips(Oracle(pasted, swap=True), [pasted], 6, TRACKINGS)
-    assert found["embedding"].vpq == wanted.compute().vpq
+    assert found["embedding"].vpq == expected.compute().vpq
 
 
 def test_several_trackers_share_the_steps_of_the_network(pasted):
@@ -122,7 +122,7 @@ def test_a_shared_engine_steps_again_for_another_image_or_state(pasted):
 
 
 class Blink:
-    """An engine that sees road in the lower half, and above it sky in every other frame."""
+    """An engine that returns road in the lower half, and above it sky in every other frame."""
 
     name = "blink"
     info = ModelInfo("blink", street_table(), HEIGHT, WIDTH)
@@ -141,10 +141,10 @@ def test_camvid_is_measured_by_miou_and_by_mvc8_as_released(tmp_path):
     scores = evaluate_camvid(Blink(), root)
     assert scores.per_class[0] == 1 and scores.per_class[10] == 0  # road, vehicle
     assert scores.mvc8 == pytest.approx(0.5)
-    wanted, predictor = VideoSemanticConsistency(11, (8,), void=(255,)), VideoPredictor(Blink())
+    expected, predictor = VideoSemanticConsistency(11, (8,), void=(255,)), VideoPredictor(Blink())
     for t, frame in enumerate(camvid_clip(root)):
-        wanted.update(frame.semantic, predictor.step(frame.image, t).semantic_map())
-    assert scores.mvc8 == wanted.compute().mvc[8] and scores.miou == wanted.compute().miou
+        expected.update(frame.semantic, predictor.step(frame.image, t).semantic_map())
+    assert scores.mvc8 == expected.compute().mvc[8] and scores.miou == expected.compute().miou
 
 
 def test_mvc8_needs_nine_frames(tmp_path):
@@ -153,7 +153,7 @@ def test_mvc8_needs_nine_frames(tmp_path):
 
 @pytest.fixture
 def run(monkeypatch, pasted, data_root, capsys):
-    """Run `eval pasted` on four frames, with an engine that knows the clip."""
+    """Run `eval pasted` on four frames, with an engine that returns the truth of the clip."""
     engine = Oracle(pasted)
     monkeypatch.setattr("video_knet_core.cli.options.EngineOptions.open", lambda options: engine)
 

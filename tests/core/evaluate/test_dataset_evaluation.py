@@ -92,35 +92,35 @@ def test_kitti_step_by_deeplab2_and_by_the_authors_scripts(name, tmp_path):
     case = write_step_case(name, tmp_path / "data", tmp_path / "maps")
     figures = evaluated("kitti_step", tmp_path / "data", tmp_path / "maps", tmp_path)
     for found, prefix in ((figures, "stq_dl2"), (figures["authors"], "stq_vkn")):
-        wanted = [case[f"{prefix}__{part}"] for part in ("STQ", "AQ", "SQ")]
-        np.testing.assert_allclose(values(found, "stq", "aq", "sq"), wanted, rtol=0, atol=1e-6)
+        expected = [case[f"{prefix}__{part}"] for part in ("STQ", "AQ", "SQ")]
+        np.testing.assert_allclose(values(found, "stq", "aq", "sq"), expected, rtol=0, atol=1e-6)
     theirs = figures["authors"]["vpq_of_windows"]
     for window in "1234":
-        wanted = case[f"vpq_k{window}__vkn_all_thing_stuff"]
+        expected = case[f"vpq_k{window}__vkn_all_thing_stuff"]
         found = [theirs[window][part] for part in ("all", "things", "stuff")]
-        np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-9)
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-9)
     mean = np.mean([theirs[window]["all"] for window in "1234"])
     assert figures["authors"]["total"]["vpq"] == pytest.approx(mean)
     official = [figures["vpq"][part] for part in ("all", "things", "stuff")]
-    wanted = [case[f"vps_crowd_n{window}__all_thing_stuff"] for window in "1234"]
-    np.testing.assert_allclose(official, np.mean(wanted, axis=0), rtol=0, atol=1e-9)
+    expected = [case[f"vps_crowd_n{window}__all_thing_stuff"] for window in "1234"]
+    np.testing.assert_allclose(official, np.mean(expected, axis=0), rtol=0, atol=1e-9)
 
 
 def test_cityscapes_vps_by_its_own_program(tmp_path):
     case = write_cityscapes_vps_case("cityvps_crowd", tmp_path / "data", tmp_path / "out")
     figures = evaluated("cityscapes_vps", tmp_path / "data", tmp_path / "out", tmp_path)
     found = [figures["vpq"][part] for part in ("all", "things", "stuff")]
-    wanted = case["vps_crowd_mean__all_thing_stuff"]
-    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-9)
+    expected = case["vps_crowd_mean__all_thing_stuff"]
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-9)
     assert figures["total"]["vpq"] == figures["vpq"]["all"]
 
 
 def test_vspw_by_its_own_programs_from_the_masks_as_stored(tmp_path):
     case = write_vspw_case("vspw_void", tmp_path / "data", tmp_path / "out")
-    assert case["mvc8"] != case["mvc8_gtconverted"]  # else the case could not tell
+    assert case["mvc8"] != case["mvc8_gtconverted"]  # else the case could not show it
     figures = evaluated("vspw", tmp_path / "data", tmp_path / "out", tmp_path)
-    wanted = [case["miou"], case["mvc8"], case["mvc16"]]
-    np.testing.assert_allclose(values(figures, "miou", "mvc8", "mvc16"), wanted, atol=1e-9)
+    expected = [case["miou"], case["mvc8"], case["mvc16"]]
+    np.testing.assert_allclose(values(figures, "miou", "mvc8", "mvc16"), expected, atol=1e-9)
     rows = figures["per_sequence"]
     found = [rows[f"video_{number}"]["mvc8"] for number in range(2)]
     np.testing.assert_allclose(found, case["mvc8_per_video"], atol=1e-9)
@@ -149,9 +149,11 @@ def test_the_labels_themselves_score_one(layout, written, tmp_path, capsys):
     fixture, root = FIXTURES[layout], written[layout]
     saved(layout, root, tmp_path / "out", truth)
     figures = evaluated(fixture.dataset, root, tmp_path / "out", tmp_path, fixture.split)
-    wanted = {"vspw": ["miou"], "youtube_vis_2019": ["ap", "ar10"]}.get(layout, ["stq", "aq", "sq"])
+    expected = {"vspw": ["miou"], "youtube_vis_2019": ["ap", "ar10"]}.get(
+        layout, ["stq", "aq", "sq"]
+    )
     for row in (figures["total"], *figures["per_sequence"].values()):
-        assert [row[name] for name in wanted] == pytest.approx([1] * len(wanted))
+        assert [row[name] for name in expected] == pytest.approx([1] * len(expected))
     assert set(figures["per_sequence"]) == {video.name for video in opened(layout, root)}
     report = capsys.readouterr().out
     assert f"all ({figures['frames']} frames)" in report
@@ -232,7 +234,7 @@ def test_results_may_be_named_by_their_file_and_may_be_none(written, tmp_path):
 # --- what is wrong is named ----------------------------------------------------------------------
 
 
-def refused(layout: str, root: Path, out: Path, capsys) -> str:
+def error_of(layout: str, root: Path, out: Path, capsys) -> str:
     """The one line of the command."""
     fixture = FIXTURES[layout]
     command = ["eval", "dataset", fixture.dataset, str(root), "--split", fixture.split]
@@ -253,7 +255,7 @@ def refused(layout: str, root: Path, out: Path, capsys) -> str:
     ],
 )
 def test_predictions_that_are_not_there(layout, file, written, tmp_path, capsys):
-    assert refused(layout, written[layout], tmp_path, capsys) == file.format(tmp_path)
+    assert error_of(layout, written[layout], tmp_path, capsys) == file.format(tmp_path)
 
 
 def change(path: Path, edit) -> None:
@@ -306,7 +308,7 @@ FAULTY_JSON = [
 def test_faulty_json_of_predictions(layout, edit, message, written, tmp_path, capsys):
     saved(layout, written[layout], tmp_path, truth)
     change(tmp_path / ("results.json" if "vis" in layout else "pred.json"), edit)
-    assert message in refused(layout, written[layout], tmp_path, capsys)
+    assert message in error_of(layout, written[layout], tmp_path, capsys)
 
 
 @pytest.mark.parametrize(
@@ -328,13 +330,13 @@ def test_a_prediction_of_a_class_beyond_the_table(
     saved(layout, written[layout], tmp_path, truth)
     shape = (48, 64, 3) if isinstance(labels, tuple) else (48, 64)
     put(tmp_path / path, np.full(shape, labels, np.uint8))
-    assert message in refused(layout, written[layout], tmp_path, capsys)
+    assert message in error_of(layout, written[layout], tmp_path, capsys)
 
 
 def test_maps_of_another_size(written, tmp_path, capsys):
     saved("custom", written["custom"], tmp_path, truth)
     put(tmp_path / "drive_6/1.png", np.zeros((24, 64, 3), np.uint8))
-    line = refused("custom", written["custom"], tmp_path, capsys)
+    line = error_of("custom", written["custom"], tmp_path, capsys)
     assert line.startswith("drive_6/1: pred_semantic")
     assert "(48, 64)" in line and "(24, 64)" in line
 
@@ -344,7 +346,7 @@ def test_a_split_without_published_labels_cannot_be_scored(written, tmp_path, ca
     shutil.copytree(written["youtube_vis_2019"], root)
     change(root / "annotations/valid.json", lambda index: index.pop("annotations"))
     (tmp_path / "results.json").write_text("[]")
-    line = refused("youtube_vis_2019", root, tmp_path / "results.json", capsys)
+    line = error_of("youtube_vis_2019", root, tmp_path / "results.json", capsys)
     assert "youtube_vis_2019: this split is published without labels" in line
 
 

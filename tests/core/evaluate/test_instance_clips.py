@@ -22,7 +22,7 @@ TRACKINGS = {name: tracker_settings(name) for name in ("embedding", "iou")}
 
 
 class InstanceOracle(Oracle):
-    """Knows the things of the clip and nothing else; on void it sees another vehicle."""
+    """Returns the things of the clip and nothing else; on void another vehicle."""
 
     def __init__(self, clip, names=STREET_THINGS, **options):
         super().__init__(clip, **options)
@@ -76,7 +76,7 @@ def test_what_is_found_on_void_is_no_mistake(data_root):
     assert scores["embedding"].ap == pytest.approx(1)
 
 
-def test_a_class_that_the_street_has_not_is_refused():
+def test_a_class_that_the_street_has_not_is_rejected():
     street = SyntheticStreet(HELD_OUT_SEED)
     engine = InstanceOracle(street, names=["person", "tram"])
     with pytest.raises(ModelError, match="got .*'tram'"):

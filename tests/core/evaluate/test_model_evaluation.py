@@ -71,7 +71,7 @@ def test_any_data_set_trains_is_scored_and_is_handed_in(layout, written, tmp_pat
 
 
 def test_stripes_are_scored_as_they_lie(tmp_path):
-    """The labels of one class: what they get is the share of the stripes of this class."""
+    """The labels of one class: the score is the fraction of the stripes of this class."""
     put(tmp_path / "data/v/origin/0.png", np.full((HEIGHT, WIDTH, 3), 200, np.uint8))
     put(tmp_path / "data/v/mask/0.png", np.full((HEIGHT, WIDTH), 1, np.uint8))
     (tmp_path / "val.txt").write_text("v")

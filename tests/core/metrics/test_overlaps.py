@@ -50,8 +50,8 @@ def test_fewer_things_can_be_told_apart_afterwards():
     semantic, ids = np.array([[2, 2, 3, 3, 0, 255]]), np.array([[1, 2, 1, 2, 7, 7]])
     fewer = Classes(LABELS.number, (3,))
     (more,) = count_overlaps(semantic, ids, semantic, ids, LABELS)
-    (wanted,) = count_overlaps(semantic, ids, semantic, ids, fewer)
-    assert rows(sum_overlaps([more.of_things(fewer)])) == rows(wanted) != rows(more)
+    (expected,) = count_overlaps(semantic, ids, semantic, ids, fewer)
+    assert rows(sum_overlaps([more.of_things(fewer)])) == rows(expected) != rows(more)
 
 
 def test_an_unused_part_of_a_wider_array_is_not_looked_at():

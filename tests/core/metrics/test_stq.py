@@ -59,8 +59,8 @@ def test_stq_equals_the_reference_programs(path: Path, variant: str, by_frame: b
     metric = SegmentationTrackingQuality(19, things, void=void)
     found = scores(measured(metric, golden_videos(case), by_frame))
     for name, column in zip(("STQ", "AQ", "SQ"), found.T, strict=True):
-        wanted = [case[f"{variant}__{name}"], *case[f"{variant}__{name}_per_seq"]]
-        np.testing.assert_allclose(column, wanted, rtol=0, atol=1e-6)
+        expected = [case[f"{variant}__{name}"], *case[f"{variant}__{name}_per_seq"]]
+        np.testing.assert_allclose(column, expected, rtol=0, atol=1e-6)
 
 
 def test_an_id_switch_costs_association_but_not_segmentation():

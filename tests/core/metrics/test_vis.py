@@ -45,7 +45,7 @@ AREAS = {
 }
 """Case and area limits -> APs, APm, APl, ARs, ARm, ARl of ytvoseval.py with these limits, run for
 this test, since all golden tracks are small by the official ones."""
-steady = settings(max_examples=30, deadline=None)
+quick = settings(max_examples=30, deadline=None)
 
 
 class Video(NamedTuple):
@@ -88,7 +88,7 @@ def golden_masks(name: str, kind: str) -> list[np.ndarray]:
 
 
 def measured(videos: dict[int, Video], by_frame: bool = False, **options) -> VideoInstanceQuality:
-    """What the metric says of the videos, given whole or frame after frame."""
+    """The metric of the videos, given whole or frame after frame."""
     metric = VideoInstanceAP(**options)
     for name, (truth, predicted) in videos.items():
         if not by_frame:
@@ -156,8 +156,8 @@ def test_curves_of_each_class_equal_ytvoseval(name):
     present = case["recall"][0, :, 2] >= 0
     assert sorted(per_class) == (np.flatnonzero(present) + 1).tolist()
     for category, curve in per_class.items():
-        wanted = case["precision"][:, :, category - 1, 2]
-        np.testing.assert_allclose(curve.precision, wanted, atol=1e-6)  # stored as float32
+        expected = case["precision"][:, :, category - 1, 2]
+        np.testing.assert_allclose(curve.precision, expected, atol=1e-6)  # stored as float32
         np.testing.assert_allclose(curve.recall, case["recall"][:, category - 1, 2], atol=1e-6)
         assert curve.ap == pytest.approx(curve.precision.mean())
 
@@ -243,7 +243,7 @@ def test_of_equally_good_ground_truth_the_last_is_taken():
     assert quality(truth, [(box(0, 4), 0.9), (box(2, 4), 0.5)]).ar100 == pytest.approx(0.5)
 
 
-@steady
+@quick
 @given(videos())
 def test_missing_and_empty_masks_are_the_same(some):
     def dropped(track):
@@ -309,7 +309,7 @@ def test_an_object_of_one_pixel_is_found():
     assert (found.ap, found.ap_small) == pytest.approx((1.0, 1.0))
 
 
-@steady
+@quick
 @given(videos())
 def test_a_perfect_prediction_scores_one(some):
     perfect = {}
@@ -318,17 +318,17 @@ def test_a_perfect_prediction_scores_one(some):
         guesses = [PredictedTrack(t.id, t.category, t.masks, 0.5) for t in truth]
         perfect[name] = Video(truth, guesses)
     found = measured(perfect)
-    wanted = 1.0 if any(video.truth for video in perfect.values()) else -1.0
-    assert (found.ap, found.ap50, found.ap75, found.ar100) == pytest.approx((wanted,) * 4)
+    expected = 1.0 if any(video.truth for video in perfect.values()) else -1.0
+    assert (found.ap, found.ap50, found.ap75, found.ar100) == pytest.approx((expected,) * 4)
 
 
-@steady
+@quick
 @given(videos())
 def test_frames_one_by_one_or_at_once_are_the_same(some):
     np.testing.assert_equal(asdict(measured(some, by_frame=True)), asdict(measured(some)))
 
 
-@steady
+@quick
 @given(videos(), st.permutations(range(10)))
 def test_names_of_tracks_do_not_matter(some, names):
     renamed = {

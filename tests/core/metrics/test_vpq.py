@@ -54,8 +54,8 @@ def matches(quality: PanopticQuality) -> list[np.ndarray]:
     return [found.iou, found.matched, found.missed, found.wrong]
 
 
-def close(found, wanted) -> None:
-    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-9)
+def close(found, expected) -> None:
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-9)
 
 
 def check(quality: PanopticQuality, case: dict[str, np.ndarray], prefix: str, own: str) -> None:
@@ -178,11 +178,11 @@ def test_v5_a_video_shorter_than_the_window_has_no_tubes():
     assert quality.matches.matched.tolist() == [1, 1]
 
 
-@pytest.mark.parametrize("absent, wanted", [("skip", np.nan), ("zero", 0.0)])
-def test_v5_no_thing_at_all(absent, wanted):
+@pytest.mark.parametrize("absent, expected", [("skip", np.nan), ("zero", 0.0)])
+def test_v5_no_thing_at_all(absent, expected):
     zeros = np.zeros((1, 2, 2), np.uint8)
     quality = vpq(zeros, zeros, zeros, zeros, absent=absent)
-    np.testing.assert_array_equal([quality.things], [wanted])
+    np.testing.assert_array_equal([quality.things], [expected])
 
 
 def test_v6_class_0_is_a_class():

@@ -25,7 +25,7 @@ from video_knet_core.metrics.vss import (
 GOLDEN = sorted((Path(__file__).parents[2] / "fixtures" / "metrics").glob("vspw_*.npz"))
 CLASSES = 3
 golden_cases = pytest.mark.parametrize("path", GOLDEN, ids=lambda p: p.stem)
-steady = settings(max_examples=30, deadline=None)
+quick = settings(max_examples=30, deadline=None)
 
 
 def golden(path: Path) -> dict[str, np.ndarray]:
@@ -34,7 +34,7 @@ def golden(path: Path) -> dict[str, np.ndarray]:
 
 
 def measured(metric, videos, by_frame: bool = False) -> VideoSemanticQuality:
-    """What the metric says of videos (ground truth, prediction), whole or frame after frame."""
+    """The metric of videos (ground truth, prediction), whole or frame after frame."""
     for i, video in enumerate(videos):
         for maps in zip(*video, strict=True) if by_frame else [video]:
             metric.update(*maps, sequence=i)
@@ -97,8 +97,8 @@ def test_mvc_with_merged_void_equals_programs_that_convert_first(path):
     case = golden(path)
     quality = golden_quality(case, merge_void=True)
     for window in (8, 16):
-        wanted = float(case[f"mvc{window}_gtconverted"])
-        assert quality.mvc[window] == pytest.approx(wanted, abs=1e-9)
+        expected = float(case[f"mvc{window}_gtconverted"])
+        assert quality.mvc[window] == pytest.approx(expected, abs=1e-9)
 
 
 @golden_cases
@@ -108,9 +108,9 @@ def test_confusion_equals_the_vspw_baseline(path):
     for i in range(int(case["num_videos"])):
         labels = np.where((raw := case[f"gt_raw_{i}"]) == 0, VOID, vspw_labels(raw))
         counts += confusion_matrix(labels, case[f"pred_{i}"], 124, VOID)
-    rows, columns, wanted = case["confusion_nonzero"]
-    np.testing.assert_array_equal(counts[rows, columns], wanted)
-    assert counts.sum() == wanted.sum()
+    rows, columns, expected = case["confusion_nonzero"]
+    np.testing.assert_array_equal(counts[rows, columns], expected)
+    assert counts.sum() == expected.sum()
 
 
 def test_vspw_masks_keep_others_and_void_apart():
@@ -172,7 +172,7 @@ def test_predicted_void_is_wrong_and_an_ordinary_label_for_consistency():
     assert (quality.miou, quality.mvc[2], quality.correct_mvc[2]) == (0.5, 1.0, 0.5)
 
 
-@steady
+@quick
 @given(videos(), st.integers(1, 4), st.booleans())
 def test_runs_of_frames_give_what_stacks_of_frames_give(video, window, last_window):
     metric = VideoSemanticConsistency(CLASSES, windows=(window, 3), last_window=last_window)
@@ -181,7 +181,7 @@ def test_runs_of_frames_give_what_stacks_of_frames_give(video, window, last_wind
     np.testing.assert_allclose(found, by_definition(*video, window, last_window), atol=1e-12)
 
 
-@steady
+@quick
 @given(videos())
 def test_a_perfect_prediction_scores_one(video):
     gt, _ = video
@@ -190,14 +190,14 @@ def test_a_perfect_prediction_scores_one(video):
     assert all(np.isnan(score) or score == 1 for score in scores)
 
 
-@steady
+@quick
 @given(st.lists(videos(), max_size=3))
 def test_frames_one_by_one_or_at_once_are_the_same(some):
     pair = [measured(VideoSemanticConsistency(CLASSES, (2, 3)), some, f) for f in (True, False)]
     np.testing.assert_equal(*map(asdict, pair))
 
 
-@steady
+@quick
 @given(videos(), st.permutations(range(CLASSES)))
 def test_names_of_classes_do_not_matter(video, names):
     table = np.arange(256)

@@ -64,7 +64,7 @@ def test_weights_that_do_not_fit_are_named(checkpoint, change, words):
         load_model(checkpoint[1])
 
 
-def test_files_of_other_kinds_are_refused(tmp_path):
+def test_files_of_other_kinds_are_rejected(tmp_path):
     with pytest.raises(CheckpointError, match="no checkpoint"):
         load_model(tmp_path / "absent.safetensors")
     pickled = tmp_path / "pickled.safetensors"

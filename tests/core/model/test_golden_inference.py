@@ -74,7 +74,7 @@ def of_prediction(prediction: Prediction) -> dict[str, Tensor]:
     return seen
 
 
-def compare(seen: dict[str, Tensor], name: str, frame: int, wanted: set[str]) -> None:
+def compare(seen: dict[str, Tensor], name: str, frame: int, expected: set[str]) -> None:
     """Each recorded tensor is met within 1e-4 of its largest value, 1e-3 where stored as fp16."""
     found = set()
     for key, value in golden(name).items():
@@ -94,7 +94,7 @@ def compare(seen: dict[str, Tensor], name: str, frame: int, wanted: set[str]) ->
         error = (ours - theirs).abs().max() / theirs.abs().max()
         assert error < allowed, f"{key}: {error:.2e}"
         found.add(base)
-    assert wanted <= found, wanted - found
+    assert expected <= found, expected - found
 
 
 PYRAMIDS = {f"{name}/{i}" for name in ("backbone", "fpn") for i in range(4)}
@@ -233,7 +233,7 @@ def for_one_rounding(monkeypatch, check) -> None:
 
 @pytest.mark.parametrize("frame", [0, 1])
 def test_the_official_widths_with_seeded_weights_are_the_authors(official, frame, monkeypatch):
-    wanted = PYRAMIDS | EVERY_STAGE | HEAD | {"loc_fpn/0", "loc_fpn/1", "stage2/cls_score"}
+    expected = PYRAMIDS | EVERY_STAGE | HEAD | {"loc_fpn/0", "loc_fpn/1", "stage2/cls_score"}
 
     def check() -> None:
         state = None
@@ -241,7 +241,7 @@ def test_the_official_widths_with_seeded_weights_are_the_authors(official, frame
             with torch.no_grad():
                 _, state = official(image("official_widths_images", 0)[None])
         seen = record(official, image("official_widths_images", frame), state)
-        compare(seen, "official_widths", frame, wanted)
+        compare(seen, "official_widths", frame, expected)
 
     for_one_rounding(monkeypatch, check)
 

@@ -88,7 +88,7 @@ class Payload:
         return (print, ("this must never run",))
 
 
-def test_a_pickle_payload_is_refused_by_name(tmp_path, capsys):
+def test_a_pickle_payload_is_rejected_by_name(tmp_path, capsys):
     torch.save({"state_dict": {"fc_embed.bias": Payload()}}, tmp_path / "evil.pth")
     with pytest.raises(CheckpointError, match=r"evil\.pth cannot be read as plain weights"):
         read_official(tmp_path / "evil.pth")

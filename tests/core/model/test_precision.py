@@ -74,7 +74,7 @@ def test_masks_are_half_and_all_that_is_about_kernels_is_not(network):
 
 
 @torch.no_grad()
-def test_a_half_network_says_nearly_what_the_network_says(network):
+def test_a_half_network_agrees_with_the_network(network):
     """On a first frame: classes within 0.05 of a logit, masks change sides in 1 % of the cells."""
     true, half = network(image())[0], with_half_maps(network)(image())[0]
     sides = (true.mask_logits > 0) != (half.mask_logits > 0)
