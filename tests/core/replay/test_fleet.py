@@ -371,6 +371,7 @@ def test_a_model_that_no_worker_can_open_ends_the_fleet_with_its_reason(cluster,
 
 
 def test_an_address_where_nobody_listens_is_told_at_once(bags, model, tmp_path, capsys):
+    pytest.importorskip("ray")
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{unused.getsockname()[1]}"
