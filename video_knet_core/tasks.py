@@ -1,7 +1,7 @@
 """The tasks of a model, one object each: all that differs between them and needs no network.
 
 What differs in code is a table keyed by the name of the task: the merge of masks in `model/merge`,
-the losses and targets in `training/tasks`.
+the losses and targets in `training/training_tasks`.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ EXIT_PIPE = 141
 MAX_MESSAGE = 2000
 """Characters. Weights of another network miss every key there is, too many to read."""
 EXTRAS = {
-    **dict.fromkeys(("torch", "safetensors", "scipy", "tensorboard", "accelerate"), "train"),
+    **dict.fromkeys(("torch", "safetensors", "scipy", "tensorboard"), "train"),
     **dict.fromkeys(("onnx", "onnxscript"), "export"),
     **dict.fromkeys(("rosbags", "mcap", "lz4", "backports", "jinja2", "matplotlib"), "replay"),
     **{"ray": "fleet", "rerun": "rerun", "transformers": "swin", "openvino": "openvino"},

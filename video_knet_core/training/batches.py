@@ -1,7 +1,7 @@
 """Batches of training pairs. Sample n of a run depends on (seed, n) alone.
 
-So a resumed run sees what an unbroken one would have, and several processes see together what one
-process with larger batches would.
+So a resumed run has the batches of an unbroken one, and several processes have together the
+batches of one process with larger ones.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ class PairDataset(Dataset):
 
     def __getitem__(self, index: int) -> Sample:
         rng = np.random.default_rng((self.config.seed, index))
-        shares = [share for share, _ in self.sources]
-        _, source = self.sources[int(rng.choice(len(shares), p=shares))]
+        weights = [weight for weight, _ in self.sources]
+        _, source = self.sources[int(rng.choice(len(weights), p=weights))]
         pair = source.sample(rng, self.config.height, self.config.width)
         pixels = photometric(pair.images, rng) if self.config.photometric else pair.images
         images = torch.from_numpy(pixels).permute(0, 3, 1, 2)

@@ -20,7 +20,7 @@ from .optimization import trained
 from .train_config import TrainConfig
 
 MAY_CHANGE = ("init", "batch", "workers", "threads", "checkpoint_every", "validation")
-"""Settings of a run that do not change its weights, or are told otherwise."""
+"""Settings of a run that do not change its weights, or are stored otherwise."""
 OPTIMIZER_STATE = ("step", "exp_avg", "exp_avg_sq")
 
 
@@ -87,7 +87,7 @@ class RunFiles:
         progress: Progress,
         run: str,
     ) -> None:
-        """Write what `load_state` reads; `run` says which run it is of."""
+        """Write what `load_state` reads; `run` is the `identity` of the run."""
         tensors = {
             f"{name}/{key}": value
             for name, module in modules.items()
@@ -127,7 +127,7 @@ class RunFiles:
 
 
 def identity(config: TrainConfig, model: VideoKNet) -> str:
-    """What must not change between the parts of one run; how many processes share it may."""
+    """What must not change between the parts of one run; the number of processes may."""
     facts = {key: value for key, value in to_dict(config).items() if key not in MAY_CHANGE}
     facts["data"] = {k: v for k, v in facts["data"].items() if k != "street_cache"}
     pairs = config.batch * processes.count()

@@ -60,8 +60,8 @@ class Criterion:
         matches = self.match(prediction, masks, targets)
         batch = _Batch(prediction, targets, sides, masks, (matches[0], *matches[:-1]))
         counts = _summed(self._counts(batch), self.total)
-        found = self._mask_losses(batch, _share(counts, "masks"))
-        found |= self._class_losses(batch, _share(counts, "masks")[1:])
+        found = self._mask_losses(batch, _normalizer(counts, "masks"))
+        found |= self._class_losses(batch, _normalizer(counts, "masks")[1:])
         found |= self._rank_losses(batch, counts)
         found |= self._head_losses(batch, counts)
         named = _by_side(found)
@@ -148,7 +148,7 @@ class Criterion:
         if self.background:
             known = _shrink(targets.valid[:, None], size)[:, 0]
             values = losses.class_map_loss(semantic, targets.semantic, known)
-            values = values.view(batch.sides, -1).sum(1) / _share(counts, "positives")
+            values = values.view(batch.sides, -1).sum(1) / _normalizer(counts, "positives")
         else:
             cells = counts.get("semantic")
             values = _cell_loss(semantic, targets.semantic, cells, weights.balance, batch.sides)
@@ -264,7 +264,7 @@ class _Batch:
         slot_of = owners.new_full((len(self.masks), len(owners), rows + 1), IGNORE)
         for table, part in zip(slot_of, self.segments, strict=True):
             table[part.frames, part.rows] = part.kernels
-        cells = torch.where(owners < 0, rows, owners).flatten(1)  # what nobody owns: the last entry
+        cells = torch.where(owners < 0, rows, owners).flatten(1)  # without an owner: the last entry
         slots = slot_of.gather(2, cells.expand(len(slot_of), -1, -1))
         return slots.view(-1, *owners.shape)
 
@@ -291,13 +291,13 @@ def resize_logits(logits: Tensor, size: torch.Size) -> Tensor:
     return interpolate(logits, size=size, mode="bilinear", align_corners=False)
 
 
-def _shrink(shares: Tensor, size: torch.Size) -> Tensor:
-    """Shares of cells [F,M,h,w] of a grid as shares of the larger cells of another."""
-    if shares.shape[-2:] == size:
-        return shares
-    if not shares.numel():
-        return shares.new_zeros(*shares.shape[:-2], *size)
-    return interpolate(shares, size=size, mode="area")
+def _shrink(coverage: Tensor, size: torch.Size) -> Tensor:
+    """Coverage of cells [F,M,h,w] of a grid as that of the larger cells of another."""
+    if coverage.shape[-2:] == size:
+        return coverage
+    if not coverage.numel():
+        return coverage.new_zeros(*coverage.shape[:-2], *size)
+    return interpolate(coverage, size=size, mode="area")
 
 
 def _class_logits(stage: StageOutput) -> Tensor:
@@ -334,11 +334,11 @@ def _summed(counts: Mapping[str, Tensor], total: Total) -> dict[str, Tensor]:
     }
 
 
-def _share(counts: Mapping[str, Tensor], name: str) -> Tensor:
-    """What one process has of a count, at least 1 together: a normaliser.
+def _normalizer(counts: Mapping[str, Tensor], name: str) -> Tensor:
+    """The mean of a count over the processes, at least 1 in sum.
 
-    The gradients of all processes are averaged. A sum that is divided by the share has the same
-    gradient as if one process had seen everything.
+    The gradients of all processes are averaged. A sum that is divided by this has the same gradient
+    as in one process with all frames.
     """
     return counts[name].clamp(min=1) / counts["processes"]
 

@@ -1,4 +1,4 @@
-"""What a person sees of a run: a bar with the time left, and TensorBoard."""
+"""Progress bar and TensorBoard of a run."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from ..progress import progress_bar
-from .validation import Quality
+from .clip_validation import Quality
 
 REPORT_EVERY = 10
 """Steps."""

@@ -16,7 +16,7 @@ def build_optimizer(model: VideoKNet, config: TrainConfig) -> torch.optim.AdamW:
     """AdamW with up to four groups: backbone or not, decayed (matrices) or not (norms, biases)."""
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for name, parameter in trained(model):
-        decayed = config.decay_everything or parameter.dim() > 1
+        decayed = config.decay_norms_and_biases or parameter.dim() > 1
         groups.setdefault((name.startswith("backbone."), decayed), []).append(parameter)
     rate = {True: config.backbone_learning_rate, False: config.learning_rate}
     decay = {True: config.weight_decay, False: 0.0}
@@ -50,6 +50,6 @@ def set_rate(optimizer: torch.optim.Optimizer, config: TrainConfig, step: int) -
     if config.schedule == "cosine":  # half of one, down to 1 % of the base rate
         after = 0.505 + 0.495 * math.cos(math.pi * step / config.steps)
     else:
-        after = 0.1 ** sum(step >= part * config.steps for part in config.decay_at)
+        after = 0.1 ** sum(step >= part * config.steps for part in config.milestones)
     for group in optimizer.param_groups:
         group["lr"] = group["base_lr"] * warm * after

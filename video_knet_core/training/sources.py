@@ -80,7 +80,7 @@ def _clip_pairs(config: ClipConfig, model: ModelConfig, root: Path, video: bool)
 def open_labelled(
     name: str, path: Path, split: str, model: ModelConfig, asked_by: str
 ) -> VideoDataset:
-    """A data set with the classes of the model; ConfigError says who asked if they differ."""
+    """A data set with the classes of the model; ConfigError names `asked_by` if they differ."""
     dataset = open_dataset(name, path, split)
     suited = _suited(dataset)
     if model.task not in suited:
@@ -113,7 +113,7 @@ def _kinds(dataset: VideoDataset) -> str:
 
 
 def data_path(data_root: Path | None, asked_by: str) -> Path:
-    """The data root; ConfigError says who asked for one if there is none."""
+    """The data root; ConfigError names `asked_by` if there is none."""
     if data_root is None:
         raise ConfigError(f"{asked_by}: a data root is needed (--data)")
     return data_root

@@ -16,16 +16,16 @@ from ..data.video import InstanceMasks
 from ..types import NO_CLASS, ClassTable
 
 IGNORE = -100
-"""Owner of a cell that nobody is known to own; what torch's cross-entropy skips."""
+"""Owner of a cell without a known owner; what torch's cross-entropy skips."""
 
-MIN_INSTANCE_PIXELS = 24
+_MIN_INSTANCE_PIXELS = 24
 """Smaller instances (at crop resolution) are ignored: nothing of them is left at stride 4."""
 
-MIN_SHARE = 0.25
-"""Least share of a cell that makes a segment its owner."""
+_MIN_COVERAGE = 0.25
+"""Minimum coverage of a cell that makes a segment its owner."""
 
-SEED_SIGMA, SEED_SPREAD = 0.5, 0.1
-"""Width in cells of the heat around a seed: so much, and this share of the instance's size."""
+_SEED_SIGMA, _SEED_SPREAD = 0.5, 0.1
+"""Width in cells of the heat around a seed: so much, and this fraction of the instance's size."""
 
 
 class FrameTargets(NamedTuple):
@@ -36,20 +36,20 @@ class FrameTargets(NamedTuple):
     """
 
     segments: Tensor
-    """[S+G,h,w] float in 0..1, the share of each cell that a segment covers: first every stuff
+    """[S+G,h,w] float in 0..1, the coverage of each cell by a segment: first every stuff
     class, then the instances."""
     classes: Tensor
     """[G] int64, 0..T-1."""
     ids: Tensor
     """[G] int64 instance ids, the same object has the same id in the paired frame; 0 = padding."""
     owners: Tensor
-    """[i,j] int64, the row of `segments` with the largest share of each cell; `IGNORE` where no
+    """[i,j] int64, the row of `segments` with the largest coverage of each cell; `IGNORE` where no
     known segment covers a quarter of the cell."""
     semantic: Tensor
-    """[i,j] int64, the class (logit order) with the largest share of each cell, or `IGNORE`. Things
-    without identity count here, and nowhere else."""
+    """[i,j] int64, the class (logit order) with the largest coverage of each cell, or `IGNORE`.
+    Things without identity count here, and nowhere else."""
     valid: Tensor
-    """[h,w] float in 0..1, the share of each cell that is labelled."""
+    """[h,w] float in 0..1, the labelled part of each cell."""
 
     @property
     def stuff(self) -> int:
@@ -91,7 +91,7 @@ class FrameTargets(NamedTuple):
         row = (rows[at // len(columns)] * height).long()[..., None, None]
         column = (columns[at % len(columns)] * width).long()[..., None, None]
         size = (self.masks.mean((-2, -1)) * height * width).sqrt()[..., None, None]
-        sigma = SEED_SIGMA + SEED_SPREAD * size
+        sigma = _SEED_SIGMA + _SEED_SPREAD * size
         dy = torch.arange(height, device=at.device)[:, None] - row
         dx = torch.arange(width, device=at.device) - column
         around = (-(dy.square() + dx.square()) / (2 * sigma.square())).exp()
@@ -111,7 +111,7 @@ class ClassTargets(NamedTuple):
     """Labels of one frame, or of a batch of frames, in task semantic."""
 
     semantic: Tensor
-    """[i,j] int64, the class with the largest share of each cell, or `IGNORE`."""
+    """[i,j] int64, the class with the largest coverage of each cell, or `IGNORE`."""
 
 
 Targets = TypeVar("Targets", FrameTargets, ClassTargets)
@@ -124,7 +124,7 @@ def stack_targets(frames: Sequence[Targets]) -> Targets:
 
 
 def class_targets(
-    semantic: NDArray[np.uint8], classes: ClassTable, stride: int, rule: str = "share"
+    semantic: NDArray[np.uint8], classes: ClassTable, stride: int, rule: str = "coverage"
 ) -> ClassTargets:
     """Targets of a frame [H,W] in task semantic, on the grid of `stride`; `rule` is
     `TrainConfig.targets`."""
@@ -132,8 +132,8 @@ def class_targets(
     column[list(classes.logit_class_ids)] = np.arange(len(classes))
     found = [c for c in np.unique(semantic).tolist() if c != NO_CLASS]
     nothing = np.zeros(semantic.shape, bool)
-    shares = _shares([*(semantic == c for c in found), nothing], stride)
-    owners = (_largest if rule == "share" else _last_touch)(shares, 0)
+    cells = _coverage([*(semantic == c for c in found), nothing], stride)
+    owners = (_largest if rule == "coverage" else _last_touch)(cells, 0)
     goals = column[[*found, NO_CLASS]][owners.clip(min=-1)]  # IGNORE reads the last entry
     return ClassTargets(torch.from_numpy(goals))
 
@@ -143,7 +143,7 @@ def frame_targets(
     instance: NDArray[np.int32],
     classes: ClassTable,
     stride: int,
-    rule: str = "share",
+    rule: str = "coverage",
     rank_stride: int | None = None,
     whole: InstanceMasks | None = None,
     background: bool = False,
@@ -151,18 +151,18 @@ def frame_targets(
     """Targets of a frame [H,W], masks at `stride`, owners at `rank_stride` (as `stride` if None);
     `rule` is `TrainConfig.targets`.
 
-    By the rule "share", thing pixels without instance and tiny instances give no masks.
+    By the rule "coverage", thing pixels without instance and tiny instances give no masks.
 
     Args:
         whole: the masks of instances that overlap; `instance` then decides who owns a cell only.
         background: pixels without a class are none of the instances (task instance). Otherwise
-            nobody knows what they are.
+            they are ignored.
     """
-    everywhere = background or rule != "share"
+    everywhere = background or rule != "coverage"
     known = np.ones(semantic.shape, bool) if everywhere else semantic != NO_CLASS
     regions, fronts, labels, ids = [], [], [], []
     for label, track, pixels, front in _instances(semantic, instance, classes, whole):
-        if rule == "share" and (track == 0 or pixels.sum() < MIN_INSTANCE_PIXELS):
+        if rule == "coverage" and (track == 0 or pixels.sum() < _MIN_INSTANCE_PIXELS):
             known &= ~pixels
             continue
         regions.append(pixels)
@@ -173,17 +173,17 @@ def frame_targets(
     nothing = np.zeros(semantic.shape, bool)
     rest = [*by_class[len(classes.things) :], nothing]
     owner_stride = rank_stride or stride
-    valid = _shares([known], stride)[0]
+    valid = _coverage([known], stride)[0]
     # the last row is empty: a network without stuff has frames without any segment
-    # a cell half road, half void is road as far as anybody knows
-    goals = np.clip(_shares([*regions, *rest], stride) / np.maximum(valid, 1e-6), 0, 1).astype(
+    # a cell half road, half void is road, as far as it is labelled
+    goals = np.clip(_coverage([*regions, *rest], stride) / np.maximum(valid, 1e-6), 0, 1).astype(
         np.float32
     )
     things, stuff = len(regions), len(rest) - 1
-    owner_of = _largest if rule == "share" else _last_touch
-    owners = owner_of(_shares([*fronts, *rest], owner_stride), things)
+    owner_of = _largest if rule == "coverage" else _last_touch
+    owners = owner_of(_coverage([*fronts, *rest], owner_stride), things)
     row_of = np.array([*range(stuff, stuff + things), *range(stuff), IGNORE])
-    semantic_goal = owner_of(_shares(by_class, owner_stride), len(classes.things))
+    semantic_goal = owner_of(_coverage(by_class, owner_stride), len(classes.things))
     return FrameTargets(
         segments=torch.from_numpy(np.concatenate((goals[things:-1], goals[:things]))),
         classes=torch.tensor(labels, dtype=torch.int64),
@@ -194,8 +194,8 @@ def frame_targets(
     )
 
 
-def _shares(masks: Sequence[NDArray[np.bool_]], stride: int) -> NDArray[np.float32]:
-    """[M,H/stride,W/stride] the share of each cell that each mask [H,W] covers."""
+def _coverage(masks: Sequence[NDArray[np.bool_]], stride: int) -> NDArray[np.float32]:
+    """[M,H/stride,W/stride] the coverage of each cell by each mask [H,W]."""
     height, width = masks[0].shape
     size = (width // stride, height // stride)
     cells = [cv2.resize(m.astype(np.float32), size, interpolation=cv2.INTER_AREA) for m in masks]
@@ -223,14 +223,14 @@ def _instances(
             yield label, track, masks.get(track, front), front
 
 
-def _largest(shares: NDArray, things: int) -> NDArray[np.int64]:
-    """[h,w] the row with the largest share, or `IGNORE`; which rows are `things` does not count."""
-    return np.where(shares.max(0) < MIN_SHARE, IGNORE, shares.argmax(0))
+def _largest(coverage: NDArray, things: int) -> NDArray[np.int64]:
+    """[h,w] the row with the largest coverage, or `IGNORE`; things have no precedence."""
+    return np.where(coverage.max(0) < _MIN_COVERAGE, IGNORE, coverage.argmax(0))
 
 
-def _last_touch(shares: NDArray, things: int) -> NDArray[np.int64]:
+def _last_touch(coverage: NDArray, things: int) -> NDArray[np.int64]:
     """[h,w] the last row that touches a cell, things over stuff, or `IGNORE`."""
-    order = [*range(things, len(shares)), *range(things)]
-    touched = shares[order] > 0
+    order = [*range(things, len(coverage)), *range(things)]
+    touched = coverage[order] > 0
     last = len(order) - 1 - touched[::-1].argmax(0)
     return np.where(touched.any(0), np.array(order)[last], IGNORE)

@@ -139,33 +139,33 @@ class TrainConfig:
     accumulate: Positive = 1
     """... and how often before the optimiser steps; its gradients are their mean."""
     video: bool = True
-    """Off: single images in place of pairs, and no frame looks back. That is an image K-Net, to
-    start from for all tasks at half the cost; layers that look back keep their first values."""
+    """Off: single images in place of pairs, without temporal context. That is an image K-Net, to
+    start from for all tasks at half the cost; temporal modules keep their first values."""
     height: Side = 256
     width: Side = 352
     mask_stride: Positive = 4
     """Resolution of the mask losses ..."""
     rank_stride: Positive = 4
     """... and of matching, rank and semantic losses, which compare all kernels."""
-    targets: Literal["share", "touch"] = "share"
-    """Who owns a cell: the segment with the largest "share", or, as the authors have it, the last
-    that "touch"es it; then things without id are one instance, and no cell is ignored in masks."""
+    targets: Literal["coverage", "touch"] = "coverage"
+    """Who owns a cell: the segment with the largest "coverage" of it, or, as the authors have it,
+    the last that "touch"es it; then things without id are one instance, and no cell is ignored."""
     photometric: bool = True
     """Change colour, contrast, blur and noise at random; the authors do not."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     learning_rate: Rate = 7e-4
     backbone_learning_rate: Rate = 2e-4
     weight_decay: Rate = 0.02
-    decay_everything: bool = False
+    decay_norms_and_biases: bool = False
     """Weight decay on norms and biases too, as the authors have it."""
     warmup_steps: Count = 200
     schedule: Literal["cosine", "step"] = "cosine"
     """After the warm-up the rates fall along half a "cosine", or to a tenth at each "step" ..."""
-    decay_at: tuple[Fraction, ...] = (0.75, 0.9166)
+    milestones: tuple[Fraction, ...] = (0.75, 0.9166)
     """... after these parts of the run."""
     clip_norm: Annotated[float, Field(ge=1e-9, le=1e9)] = 1.0
-    average: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Share that a step leaves of the moving average of the weights, such as 0.998. Above 0 the
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Decay of the moving average of the weights (EMA), such as 0.998. Above 0 the
     average is what is validated and kept as the model."""
     precision: Literal["auto", "bfloat16", "float32"] = "auto"
     """"bfloat16" (mixed), "float32", or "auto": bfloat16 on a GPU."""

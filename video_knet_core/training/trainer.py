@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import re
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
@@ -15,25 +13,19 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ..config import SEMANTIC_NECKS, ModelConfig
 from ..config_io import ConfigError, load_yaml
-from ..model.checkpoint import load_model
-from ..model.official import official_difference, read_official, translate
 from ..model.video_knet import VideoKNet
-from ..output_files import exclusive, expanded
-from ..types import ClassTable, plain_name
+from ..output_files import exclusive
 from . import processes
 from .batches import Batch, PairDataset, batches
 from .checkpoints import Progress, RunFiles, identity
+from .clip_validation import Validation
+from .initial_weights import build_model
 from .monitor import Monitor
-from .optimization import build_optimizer, freeze_temporal_modules, set_rate
+from .optimization import build_optimizer, set_rate
 from .pair_step import PairLosses
 from .sources import open_sources
 from .train_config import TrainConfig
 from .training_tasks import TRAINING_TASKS
-from .validation import Validation
-
-_log = logging.getLogger(__name__)
-CLASSIFIER = re.compile(r"\b(head\.classifier|auxiliary\.classifier|class_head\.3)\.")
-"""Parameters whose shape is the number of classes."""
 
 
 class Trainer:
@@ -47,19 +39,19 @@ class Trainer:
         self.out, self.files, self.progress = out, RunFiles(out), Progress()
         torch.manual_seed(config.seed)
         torch.set_num_threads(config.threads)
-        self.model = _in_channels_last(build_model(config, config_path).to(self.device))
+        self.model = build_model(config, config_path).to(self.device)
         model = self.model.config
         check_batch(config, model)
         sources = open_sources(config.data, model, data_root, out, config.video)
         self.dataset = PairDataset(sources, model, config)
         self.validation = Validation(config.validation, model, data_root)
-        self.average = _average(self.model, config.average) if config.average else None
+        self.average = _average(self.model, config.ema_decay) if config.ema_decay else None
         self.optimizer = build_optimizer(self.model, config)
         bfloat16 = config.precision == "bfloat16"
         bfloat16 |= config.precision == "auto" and self.device.type == "cuda"
         task = TRAINING_TASKS[model.task]
         criterion = task.criterion(config.losses, model.classes, processes.total)
-        self.losses = _shared(PairLosses(self.model, criterion, bfloat16))
+        self.losses = _distributed(PairLosses(self.model, criterion, bfloat16))
 
     @property
     def result(self) -> VideoKNet:
@@ -167,77 +159,6 @@ def check_batch(config: TrainConfig, model: ModelConfig) -> None:
         )
 
 
-def build_model(config: TrainConfig, config_path: Path) -> VideoKNet:
-    """The network with the weights that it starts from, its lower backbone frozen."""
-    model_config = config.load_model_config(config_path)
-    model = VideoKNet(model_config)
-    if config.init is None:
-        model.backbone.load_imagenet()
-    else:
-        init = config_path.parent / expanded(config.init)
-        if init.suffix == ".pth":
-            state = _official_weights(init, model_config.classes)
-        else:
-            start = load_model(init)
-            state = with_classes_of(model, start)
-        start_from(model, state)
-    model.backbone.freeze(config.frozen_groups)
-    if not config.video:
-        freeze_temporal_modules(model)
-    return model
-
-
-def _official_weights(path: Path, classes: ClassTable) -> dict[str, Tensor]:
-    """The weights of a `.pth` file, without its classifiers if it names other classes."""
-    state, _ = translate(read_official(path))
-    if difference := official_difference(path, classes):
-        _log.warning("init: the classifiers of %s are left out: %s", path, difference)
-        state = {key: value for key, value in state.items() if not CLASSIFIER.search(key)}
-    return state
-
-
-def with_classes_of(model: VideoKNet, start: VideoKNet) -> dict[str, Tensor]:
-    """The weights of `start` with the class rows that `model` has: of classes of the same name.
-
-    Classes that `start` does not have keep the first values of `model`. Names are compared as by
-    `plain_name`: "tennis racket" is "tennis_racket".
-    """
-    state, own = start.state_dict(), model.state_dict()
-    if start.config.classes == model.config.classes:
-        return state
-    known, wanted = _rows(start), _rows(model)
-    pairs = [(row, known[name]) for name, row in wanted.items() if name in known]
-    for key in filter(CLASSIFIER.search, list(state)):
-        if key in own and own[key].shape[1:] == state[key].shape[1:]:
-            rows = own[key].clone()
-            for row, old in pairs:
-                rows[row] = state[key][old]
-            state[key] = rows
-    return state
-
-
-def _rows(model: VideoKNet) -> dict[str, int]:
-    """Row of each class in the classifiers, by its name in plain form."""
-    classes = model.config.classes
-    return {plain_name(classes[i].name): row for row, i in enumerate(classes.logit_class_ids)}
-
-
-def start_from(model: VideoKNet, state: dict[str, Tensor]) -> None:
-    """Load the weights of an earlier model; what that one did not have keeps its first values.
-
-    So do the classifiers if their classes are others in number (pre-training on other data).
-
-    Raises:
-        ConfigError: a weight has no place in `model`, or another shape.
-    """
-    own = model.state_dict()
-    strange = [k for k, v in state.items() if k not in own or own[k].shape != v.shape]
-    fatal = [k for k in strange if k not in own or not CLASSIFIER.search(k)]
-    if fatal:
-        raise ConfigError(f"init: the model has no place for {', '.join(fatal)}")
-    model.load_state_dict(own | {k: v for k, v in state.items() if k not in strange})
-
-
 def train_from_config(
     config_path: Path,
     out: Path,
@@ -287,20 +208,12 @@ def find_device(name: str) -> torch.device:
     return device
 
 
-def _in_channels_last(model: VideoKNet) -> VideoKNet:
-    """Faster convolutions, on CPUs too."""
-    for parameter in model.parameters():
-        if parameter.dim() == 4:
-            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
-    return model
-
-
 def _average(model: VideoKNet, decay: float) -> AveragedModel:
     """The moving average of the weights, batch norm statistics included."""
     return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
 
 
-def _shared(losses: PairLosses) -> nn.Module:
+def _distributed(losses: PairLosses) -> nn.Module:
     """With several processes, the module that averages their gradients.
 
     On GPUs batch norms see the images of all processes; for CPUs torch has no such layer.

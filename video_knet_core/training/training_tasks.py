@@ -8,10 +8,10 @@ from functools import partial
 
 from ..data.pairs import FramePair
 from ..types import ClassTable
+from .clip_metrics import ClipMetric, InstanceMetric, PanopticMetric, SemanticMetric
 from .criterion import BatchCriterion, Criterion, SemanticCriterion, Total
 from .targets import ClassTargets, FrameTargets, class_targets, frame_targets
 from .train_config import LossWeights, TrainConfig
-from .validation_metrics import ClipMetric, InstanceMetric, PanopticMetric, SemanticMetric
 
 
 @dataclass(frozen=True)

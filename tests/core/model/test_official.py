@@ -16,7 +16,7 @@ from video_knet_core.model.official import (
     translate,
 )
 from video_knet_core.model.video_knet import VideoKNet
-from video_knet_core.training.trainer import start_from
+from video_knet_core.training.initial_weights import start_from
 
 
 def test_all_549_official_keys_are_used_or_known_as_never_used():

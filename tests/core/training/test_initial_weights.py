@@ -15,7 +15,7 @@ from video_knet_core.config import ModelConfig
 from video_knet_core.config_io import load_yaml
 from video_knet_core.model.checkpoint import load_model
 from video_knet_core.model.video_knet import VideoKNet
-from video_knet_core.training.trainer import (
+from video_knet_core.training.initial_weights import (
     start_from,
     with_classes_of,
 )

@@ -50,7 +50,7 @@ def test_numbers_out_of_range(key, value):
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("average", 1.0),
+        ("ema_decay", 1.0),
         ("schedule", "linear"),
         ("precision", "half"),
         ("targets", "all"),
@@ -92,7 +92,7 @@ def test_a_smaller_source_keeps_its_shape_in_the_crops_corner():
 )
 def test_the_rate_over_a_run(step, schedule, rate):
     config = TrainConfig(
-        "model.yaml", steps=10, warmup_steps=4, schedule=schedule, decay_at=(0.6, 0.9)
+        "model.yaml", steps=10, warmup_steps=4, schedule=schedule, milestones=(0.6, 0.9)
     )
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)])
     optimizer.param_groups[0]["base_lr"] = 2.0

@@ -149,7 +149,7 @@ def test_what_two_processes_began_one_may_end(of_two_processes, tmp_path):
         ({"steps": 4}, 'expected "steps": 4 as configured, got 2'),
         ({"batch": 2}, 'expected "pairs": 2 as configured, got 1'),
         ({"losses": {"dice": 2.0}}, 'expected "losses.dice": 2.0 as configured, got 4.0'),
-        ({"decay_at": [0.75, 0.8]}, 'expected "decay_at[1]": 0.8 as configured, got 0.9166'),
+        ({"milestones": [0.75, 0.8]}, 'expected "milestones[1]": 0.8 as configured, got 0.9166'),
         ({"network": {"things": 7}}, 'expected "model.kernels.things": 7 as configured, got 6'),
     ],
 )
@@ -259,7 +259,7 @@ def test_accumulated_batches_give_the_mean_of_their_gradients(tmp_path):
 
 def test_the_average_is_the_model_that_is_kept(tmp_path):
     """One of the last two models and half of the mean before them, at a share of a half."""
-    path = write_run(tmp_path, small_network(), average=0.5)
+    path = write_run(tmp_path, small_network(), ema_decay=0.5)
     trainer = Trainer(path, tmp_path / "out", device="cpu")
     seen = []
     for step in batches(trainer.dataset, 0):
@@ -271,7 +271,7 @@ def test_the_average_is_the_model_that_is_kept(tmp_path):
 
 
 def test_a_resumed_run_goes_on_with_its_average(tmp_path):
-    path = write_run(tmp_path, small_network(), average=0.5)
+    path = write_run(tmp_path, small_network(), ema_decay=0.5)
     train_from_config(path, tmp_path / "whole", device="cpu")
     trainer = Trainer(path, tmp_path / "broken", device="cpu")
     trainer.train_step(next(batches(trainer.dataset, 0)))

@@ -32,6 +32,8 @@ from video_knet_core.data.street_frame import StreetFrame
 from video_knet_core.data.video import DatasetError, InstanceMasks
 from video_knet_core.model.checkpoint import read_metadata
 from video_knet_core.training.batches import batches
+from video_knet_core.training.clip_metrics import InstanceMetric, SemanticMetric
+from video_knet_core.training.clip_validation import Quality, Validation
 from video_knet_core.training.monitor import Monitor
 from video_knet_core.training.train_config import (
     ValidationConfig,
@@ -40,8 +42,6 @@ from video_knet_core.training.trainer import (
     Trainer,
     train_from_config,
 )
-from video_knet_core.training.validation import Quality, Validation
-from video_knet_core.training.validation_metrics import InstanceMetric, SemanticMetric
 
 NAN = math.nan
 

@@ -23,10 +23,10 @@ from ..output_files import expanded
 from ..predictor import VideoPredictor
 from ..visualize import overlay
 from . import processes
+from .clip_metrics import Frame
 from .sources import data_path, open_labelled
 from .train_config import ValidationConfig
 from .training_tasks import TRAINING_TASKS
-from .validation_metrics import Frame
 
 FIRST_SEED = 2_000_000
 """First street of a validation; `eval` has those from 1,000,000, training those from 0."""
