@@ -9,7 +9,7 @@ import pytest
 from onnx import TensorProto, helper
 from tiny_onnx import write_tiny_model
 
-from video_knet_core.engine.onnx_header import OnnxHeader, TensorInfo
+from video_knet_core.engine.model_file import OnnxHeader, TensorInfo
 from video_knet_core.engine.selector import default_model_path
 
 
