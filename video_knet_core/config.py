@@ -20,7 +20,6 @@ STRIDE = 32
 Side = Annotated[int, Field(ge=32, le=16384)]
 """Pixels."""
 Fraction = Annotated[float, Field(ge=0, le=1)]
-NotNegative = Annotated[float, Field(ge=0)]
 
 
 @settings_class
