@@ -91,7 +91,7 @@ class NearestUpsampling:
     def measure(self, small: NDArray, count: int) -> Regions:
         """Geometry in the image of the regions 1..count of a [h, w] map (0 = no region)."""
         height, width = self.source
-        region = small.ravel().astype(np.int64)
+        region = small.ravel().astype(np.int64, copy=False)
         in_row = np.bincount(
             region * height + self._row_of, self._wide, minlength=(count + 1) * height
         ).reshape(-1, height)[1:]

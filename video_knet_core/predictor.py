@@ -24,6 +24,7 @@ from .tracking import build_tracker, tracker_settings
 from .tracking.clock import StreamClock
 from .tracking.tracker import NoTracker, Tracker, TrackerSettings, TrackUpdate
 from .types import (
+    TRACK_DTYPE,
     ClassTable,
     Detections,
     PanopticFrame,
@@ -252,7 +253,7 @@ class VideoPredictor:
         stuff = np.array(self.classes.stuff, np.int64)
         region_of, stuff_scores = _stuff_regions(detections, stuff)
         if detections.masks is None:
-            region_map = region_of[detections.segment_map]
+            region_map = _look_up(region_of, detections.segment_map)
             regions = self._upsampling.measure(region_map, len(stuff) + len(detections))
         else:  # no stuff: regions are slots
             regions = self._upsampling.measure_masks(detections.masks, detections.areas > 0)
@@ -270,17 +271,21 @@ class VideoPredictor:
         watch.lap("track")
         order = np.lexsort((update.rows["track_id"], update.rows["track_id"] == 0))
         shown = np.concatenate([of_stuff, of_things[order]])
-        stuff_rows = rows_without_track(
+        rows = np.zeros(len(shown) + len(update.coasted), TRACK_DTYPE)
+        rows[: len(of_stuff)] = rows_without_track(
             stuff[of_stuff], stuff_scores[of_stuff], regions.take(of_stuff), clock.stamp, False
         )
-        rows = np.concatenate([stuff_rows, update.rows[order], update.coasted])
-        rows["label"][: len(shown)] = np.arange(1, len(shown) + 1)
+        rows[len(of_stuff) : len(shown)] = update.rows[order]
+        rows[len(shown) :] = update.coasted
+        labels = np.arange(1, len(shown) + 1)
+        rows["label"][: len(shown)] = labels
         label_of = np.zeros(len(regions.areas) + 1, np.uint16)
-        label_of[1 + shown] = np.arange(1, len(shown) + 1)
+        label_of[1 + shown] = labels
+        label_map = _look_up(label_of[region_of], detections.segment_map)
         tracked = _Tracked(
             update,
             TrackTable(rows),
-            LabelMap(label_of[region_of][detections.segment_map], self._upsampling),
+            LabelMap(label_map, self._upsampling),
             None
             if detections.masks is None
             else OverlappingMasks(detections.masks[shown], self._upsampling),
@@ -361,6 +366,13 @@ def resize(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint
 def _toward(length: int, target: int) -> int:
     """Half of a length, or the target if that is no less."""
     return max(length // 2, target) if length > target else target
+
+
+def _look_up(table: NDArray, small: NDArray[np.uint8]) -> NDArray[np.uint16]:
+    """[h, w] what `table`, of up to 256 values, has for each pixel of a map."""
+    values = np.zeros(256, np.uint16)
+    values[: len(table)] = table
+    return np.asarray(cv2.LUT(small, values), np.uint16)
 
 
 def _stuff_regions(

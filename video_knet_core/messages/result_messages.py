@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -76,42 +77,46 @@ class Conversions:
             skipped=skipped,
             height=height,
             width=width,
-            instances=[
-                self._instance(t, classes, _runs(frame, t) if rle and t.is_thing else _NOTHING)
-                for t in frame.tracks
-            ],
+            instances=self._instances(frame, classes, rle),
             born=self._types.sequence("Q", _bytes(np.array(frame.born, np.uint64))),
             ended=self._types.sequence("Q", _bytes(np.array(frame.ended, np.uint64))),
             latency_ms=math.nan,
             inference_ms=float(frame.times.step),
         )
 
-    def _instance(self, track: Track, classes: ClassTable, runs: memoryview) -> Any:
-        """The row of a track, with the bytes of its run lengths."""
-        x, y, width, height = (int(v) for v in track.box)
-        return self._types.TrackedInstance(
-            label=int(track.label),
-            track_id=int(track.track_id),
-            class_id=int(track.class_id),
-            class_name=classes[track.class_id].name,
-            is_thing=bool(track.is_thing),
-            state=int(track.state),
-            score=float(track.score),
-            track_score=float(track.track_score),
-            age=int(track.age),
-            first_seen=self.time_message(track.first_seen),
-            last_seen=self.time_message(track.last_seen),
-            roi=self._types.RegionOfInterest(
-                x_offset=x, y_offset=y, height=height, width=width, do_rectify=False
-            ),
-            centroid_x=float(track.centroid[0]),
-            centroid_y=float(track.centroid[1]),
-            velocity_x=float(track.velocity[0]),
-            velocity_y=float(track.velocity[1]),
-            area=int(track.area),
-            truncated=bool(track.truncated),
-            rle=self._types.sequence("I", runs),
-        )
+    def _instances(self, frame: PanopticFrame, classes: ClassTable, rle: bool) -> list[Any]:
+        """The rows of a frame, with run lengths of things if `rle`."""
+        runs = [_runs(frame, track) for track in frame.tracks] if rle else repeat(_NOTHING)
+        rows = []
+        for values, run in zip(frame.tracks.values(), runs, strict=False):
+            label, track_id, class_id, is_thing, state, score, track_score, age, *rest = values
+            first_seen, last_seen, box, centroid, velocity, area, truncated = rest
+            x, y, width, height = box
+            row = self._types.TrackedInstance(
+                label=label,
+                track_id=track_id,
+                class_id=class_id,
+                class_name=classes[class_id].name,
+                is_thing=is_thing,
+                state=int(state),
+                score=score,
+                track_score=track_score,
+                age=age,
+                first_seen=self.time_message(first_seen),
+                last_seen=self.time_message(last_seen),
+                roi=self._types.RegionOfInterest(
+                    x_offset=x, y_offset=y, height=height, width=width, do_rectify=False
+                ),
+                centroid_x=centroid[0],
+                centroid_y=centroid[1],
+                velocity_x=velocity[0],
+                velocity_y=velocity[1],
+                area=area,
+                truncated=truncated,
+                rle=self._types.sequence("I", run),
+            )
+            rows.append(row)
+        return rows
 
     def class_map(self, classes: ClassTable) -> Any:
         """The class table as a message, in id order."""
@@ -131,8 +136,10 @@ class Conversions:
 
 
 def _runs(frame: PanopticFrame, track: Track) -> memoryview:
-    """Bytes of the run lengths of a track's mask inside its box; none if it has no pixels."""
-    return _bytes(run_lengths(frame.mask_in_box(track))) if track.label else _NOTHING
+    """Bytes of the run lengths of a thing's mask inside its box; none if it has no pixels."""
+    if not (track.label and track.is_thing):
+        return _NOTHING
+    return _bytes(run_lengths(frame.mask_in_box(track)))
 
 
 def _bytes(values: NDArray) -> memoryview:

@@ -159,12 +159,14 @@ class Tracker(ABC, Generic[S]):
 
     def _start(self, ids: Ids, stamp: int) -> tuple[int, ...]:
         """Add rows for the ids that have none; returns these ids."""
+        known = len(self.tracks)
         new = np.sort(ids[~np.isin(ids, self.tracks["row"]["track_id"])])
-        started = np.zeros(len(new), _MEMORY)
-        started["row"]["track_id"], started["row"]["first_seen"] = new, stamp
-        started["row"]["velocity"] = math.nan
         # always another array: a suspended stream may still refer to the one before
-        self.tracks = np.concatenate([self.tracks, started])
+        tracks = np.zeros(known + len(new), _MEMORY)
+        tracks[:known] = self.tracks
+        started = tracks["row"][known:]
+        started["track_id"], started["first_seen"], started["velocity"] = new, stamp, math.nan
+        self.tracks = tracks
         return tuple(new.tolist())
 
     def _see(self, ids: Ids, seen: NDArray[np.void], now: StreamTime) -> NDArray[np.void]:
