@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import astuple, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import cv2
@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 
 from .engine.base import Runtime
 from .geometry import LabelMap, NearestUpsampling, OverlappingMasks
-from .stored_state import pack, unpack
 from .tracking import build_tracker, tracker_settings
 from .tracking.clock import StreamClock
 from .tracking.tracker import NoTracker, Tracker, TrackerSettings, TrackUpdate
@@ -119,38 +118,6 @@ class VideoPredictor:
         late = self._stream.clock.is_late(int(stamp))
         self._late_images = self._late_images + 1 if late else 0
         return late and self._late_images <= LATE_IMAGES
-
-    def state(self) -> bytes:
-        """Everything that the next frames depend on, for `restore`."""
-        suspended = self._suspended
-        tree = {
-            "stream": self._packed(self._stream),
-            "tracker": self._tracker.state(),
-            "suspended": suspended and (self._packed(suspended.stream), suspended.tracker),
-            "newest_epoch": self._newest_epoch,
-            "late_images": self._late_images,
-        }
-        return pack(tree)
-
-    def restore(self, state: bytes) -> None:
-        """Continue from the state of another predictor of the same engine and tracker.
-
-        Raises:
-            StateError: the bytes are damaged.
-        """
-        tree = unpack(state)
-        self._tracker.restore(tree["tracker"])
-        self._stream = _unpacked(tree["stream"])
-        self._suspended = None
-        if tree["suspended"] is not None:
-            stream, tracker = tree["suspended"]
-            self._suspended = _Suspended(_unpacked(stream), tracker)
-        self._newest_epoch, self._late_images = tree["newest_epoch"], tree["late_images"]
-
-    def _packed(self, stream: _Stream) -> tuple[Any, ...]:
-        engine = stream.engine
-        engine = None if engine is None else self.runtime.portable_state(engine)
-        return stream.epoch, engine, stream.size, astuple(stream.clock)
 
     def step(self, image: NDArray[np.uint8], stamp: int) -> PanopticFrame:
         """Segment and track one frame. A frame that fails leaves the predictor as it was.
@@ -313,12 +280,6 @@ class _Stream:
     size: tuple[int, ...] | None = None
     """Shape of the images; None before the first."""
     clock: StreamClock = StreamClock()
-
-
-def _unpacked(fields: tuple[Any, ...]) -> _Stream:
-    """The inverse of `VideoPredictor._packed`."""
-    epoch, engine, size, clock = fields
-    return _Stream(epoch, engine, size, StreamClock(*clock))
 
 
 class _Suspended(NamedTuple):

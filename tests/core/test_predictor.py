@@ -167,7 +167,7 @@ def test_the_engine_gets_its_size_and_its_own_state():
     stream = predictor()
     for t in range(3):
         stream.step(image(301, 403), t * FRAME)
-    runtime = stream._runtime
+    runtime = stream.runtime
     assert {i.shape for i in runtime.images} == {(64, 96, 3)}
     assert runtime.states == [None, 1, 2]
 
@@ -175,8 +175,8 @@ def test_the_engine_gets_its_size_and_its_own_state():
 def test_an_image_of_the_engines_size_is_passed_on_unchanged():
     stream, picture = predictor(), image(64, 96)[:, ::-1]
     stream.step(picture, 0)
-    np.testing.assert_array_equal(stream._runtime.images[0], picture)
-    assert stream._runtime.images[0].flags.c_contiguous
+    np.testing.assert_array_equal(stream.runtime.images[0], picture)
+    assert stream.runtime.images[0].flags.c_contiguous
 
 
 @pytest.mark.parametrize(
@@ -192,7 +192,7 @@ def test_a_break_in_the_stream_resets(second, stamp):
     before = stream.step(image(), 0)
     after = stream.step(second, stamp)
     assert (before.epoch, after.epoch, stream.epoch) == (0, 1, 1)
-    assert stream._runtime.states == [None, None]
+    assert stream.runtime.states == [None, None]
     old, new = ({t.track_id for t in f.tracks} - {0} for f in (before, after))
     assert old and new and not old & new
 
@@ -219,7 +219,7 @@ def test_a_late_image_is_taken_in_the_order_of_the_calls_and_keeps_the_ids(back)
     frames = [stream.step(image(), stamp) for stamp in (FRAME, FRAME - back, 2 * FRAME)]
     assert [f.epoch for f in frames] == [0, 0, 0]
     assert frames[1].born == frames[2].born == ()
-    assert stream._runtime.states == [None, 1, 2]
+    assert stream.runtime.states == [None, 1, 2]
 
 
 def test_the_stages_of_a_frame_are_timed(monkeypatch):
@@ -238,7 +238,7 @@ def test_the_stages_of_a_frame_are_timed(monkeypatch):
     monkeypatch.setattr("video_knet_core.predictor.resize", slow(predictor_module.resize, 0.001))
     stuff = slow(predictor_module._stuff_regions, 0.004)
     monkeypatch.setattr("video_knet_core.predictor._stuff_regions", stuff)
-    monkeypatch.setattr(stream._runtime, "step", slow(stream._runtime.step, 0.002))
+    monkeypatch.setattr(stream.runtime, "step", slow(stream.runtime.step, 0.002))
     monkeypatch.setattr(stream._tracker, "update", slow(stream._tracker.update, 0.008))
     rows = slow(predictor_module.rows_without_track, 0.016)  # of stuff, after the tracker
     monkeypatch.setattr("video_knet_core.predictor.rows_without_track", rows)
@@ -272,7 +272,7 @@ def test_reset_starts_a_new_epoch():
     stream.step(image(), 0)
     stream.reset()
     assert stream.step(image(), FRAME).epoch == 1
-    assert stream._runtime.states == [None, None]
+    assert stream.runtime.states == [None, None]
 
 
 @pytest.mark.parametrize(
@@ -292,7 +292,7 @@ def test_a_bad_image_is_rejected_and_the_stream_continues(bad):
     with pytest.raises(ValueError, match="stamp"):
         stream.step(image(), 2**63)
     assert stream.step(image(), 2 * FRAME).epoch == 0
-    assert stream._runtime.states == [None, 1]
+    assert stream.runtime.states == [None, 1]
 
 
 def test_two_cameras_share_an_engine():

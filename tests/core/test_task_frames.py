@@ -187,7 +187,7 @@ def test_a_coasted_track_has_no_pixels():
         stream.step(image(t), t * FRAME)
     seen, empty = overlapping_masks(2), np.zeros((5, 32, 48), np.uint8)
     gone = dataclasses.replace(seen, segment_map=empty[0], masks=empty, areas=np.zeros(5, np.int64))
-    stream._runtime._script = lambda t: gone
+    stream.runtime._script = lambda t: gone
     frame = stream.step(image(2), 2 * FRAME)
     assert [t.state for t in frame.tracks] == [TrackState.COASTED] * 3
     assert not any(frame.mask(track).any() for track in frame.tracks)
@@ -249,16 +249,3 @@ def test_a_recording_of_instances_has_their_tracks_and_frontmost_labels(video, t
 
 
 # --- both ---------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("task", ["semantic", "instance"])
-def test_a_predictor_goes_on_from_its_stored_state(task):
-    stream, later = predictor(task, "iou"), predictor(task, "iou")
-    for t in range(3):
-        stream.step(image(t), t * FRAME)
-    later.restore(stream.state())
-    frames = [s.step(image(3), 3 * FRAME) for s in (stream, later)]
-    assert repr(frames[0].tracks) == repr(frames[1].tracks)  # by its text NaN equals NaN
-    assert (frames[0].born, frames[0].epoch) == (frames[1].born, frames[1].epoch)
-    np.testing.assert_array_equal(frames[0].labels, frames[1].labels)
-    assert later.state() == stream.state()

@@ -266,6 +266,21 @@ def test_a_reset_forgets_all_and_ids_go_on(name):
     assert list(tracker.cues) == [2]
 
 
+@pytest.mark.parametrize("name", TRACKERS)
+def test_a_suspended_stream_is_resumed_as_if_nothing_had_been_in_between(name):
+    """The state is kept while the tracker is reset and tracks something else."""
+    undisturbed, tracker = tracker_of(name), tracker_of(name)
+    for t, frame in enumerate(list(life())[::2]):
+        state = tracker.state()
+        tracker.reset()
+        for other in range(2):
+            tracker.update(seen(Square(4, (40 * other, 40))), other * FRAME)
+        tracker.restore(state)
+        expected, got = (each.update(frame, t * FRAME) for each in (undisturbed, tracker))
+        assert life_of(got)[1:] == life_of(expected)[1:]
+        assert got.rows.tobytes() == expected.rows.tobytes()
+
+
 @pytest.mark.parametrize("name", BASELINES)
 def test_ids_are_never_given_twice(name):
     rng, tracker = np.random.default_rng(2), tracker_of(name, max_coast_s=0.3)

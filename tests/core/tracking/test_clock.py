@@ -206,23 +206,6 @@ def test_a_frame_that_fails_leaves_the_suspended_stream(monkeypatch):
     assert stream.step(picture(20), START + 2 * IMAGE).epoch == 0
 
 
-@pytest.mark.parametrize("name", ["equal", "1 ms apart"])
-@pytest.mark.parametrize("association", ["embedding", "sort", "quasi_dense", "mask_propagation"])
-def test_another_predictor_resumes_within_a_tick_and_after_a_wrong_stamp(name, association):
-    config = tracker_settings(association)
-    stamps = [START + COARSE[name](i) for i in range(40)]
-    stamps[20] += 10 * SECOND
-    stamps[32] -= 10 * SECOND
-    whole = play(stamps, VideoPredictor(OneThing(), config))
-    parts, predictor = [], VideoPredictor(OneThing(), config)
-    for i, stamp in enumerate(stamps):
-        state = predictor.state()
-        predictor = VideoPredictor(OneThing(), config)
-        predictor.restore(state)
-        parts.append(predictor.step(picture(STEP_PX * i), stamp))
-    assert [(f.epoch, repr(f.tracks)) for f in parts] == [(f.epoch, repr(f.tracks)) for f in whole]
-
-
 def test_a_suspended_stream_is_left_alone_by_the_next(monkeypatch):
     """All trackers let go of their memory at a reset and do not change it."""
     for association in ("embedding", "kernels", "iou", "sort", "mask_propagation", "quasi_dense"):
