@@ -91,7 +91,7 @@ except Exception:
 NODE = """
 import os, sys, time
 from video_knet_core.engine.selector import open_runtime
-from video_knet_ros import node, process
+from video_knet_ros import lifecycle, node, process
 
 class HangingRuntime:
     def __init__(self, *args, **options):

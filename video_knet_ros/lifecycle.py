@@ -1,4 +1,4 @@
-"""A lifecycle node whose services wait for an engine without blocking its executor.
+"""A lifecycle node with an engine, for which it waits without blocking its executor.
 
 rclpy runs lifecycle transitions and services in the executor's thread, where waiting blocks
 everything else. Here both are coroutines: the executor resumes them when it wakes, and serves
@@ -21,7 +21,11 @@ from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.exceptions import InvalidHandle
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 
+from video_knet_core.predictor import VideoPredictor
+
 from . import process
+from .diagnostics import NodeStatus
+from .engine_worker import CLOSE_WAIT_S, EngineWorker
 
 _log = logging.getLogger(__name__)
 
@@ -30,19 +34,24 @@ class RequestError(Exception):
     """A request that cannot be met now; the caller gets the message as answer."""
 
 
-class AsyncLifecycleNode(LifecycleNode):
-    """A `LifecycleNode` that prepares transitions in `prepare`, which may wait.
+class EngineNode(LifecycleNode):
+    """A `LifecycleNode` that opens an engine in configure and closes it in cleanup and shutdown.
 
-    Its subclass must have a timer: limits of time are looked at when the executor wakes.
+    A configure that fails leaves the node alive and unconfigured, and so does a cleanup whose
+    engine hangs or cannot be closed, with the reason in `fault`. A subclass must have a timer:
+    limits of time are looked at when the executor wakes.
     """
 
     def __init__(self, name: str, **kwargs: Any) -> None:
         super().__init__(name, **kwargs)
+        self.status = NodeStatus(self.get_fully_qualified_name())
+        self.worker: EngineWorker[VideoPredictor] | None = None
+        """Runs the engine; None while unconfigured."""
+        self.fault = ""
+        """Why the last transition failed, or what it left behind; empty if all is well."""
         # a callback that waits blocks those of its group unless the group is reentrant
         self._waiting = ReentrantCallbackGroup()
         self._pending: list[str] = []
-        self.fault = ""
-        """Why the last transition failed, or what it left behind; empty if all is well."""
         for number, callback in self._callbacks.items():
             self._callbacks[number] = partial(self._attempt, callback)
         service = next(s for s in self.services if s.srv_type is ChangeState)
@@ -50,7 +59,114 @@ class AsyncLifecycleNode(LifecycleNode):
         service.callback, service.callback_group = self._on_change_state, self._waiting
         self._waiting.add_entity(service)
 
-    def note_fault(self, what: str, reason: BaseException | str) -> None:
+    # --- what a subclass has to do
+
+    def open_engine(self) -> EngineWorker[VideoPredictor]:
+        """Begin to open the engine."""
+        raise NotImplementedError
+
+    def engine_opened(self, engine: VideoPredictor) -> None:
+        """Part of configure; what it raises is the reason of a failed configure."""
+
+    def engine_closed(self) -> None:
+        """The node is unconfigured now; a second call does what the first left undone."""
+
+    def state_changed(self) -> None:
+        """`status.state` has another value."""
+
+    # --- lifecycle
+
+    async def autostart(self) -> None:
+        """Configure and activate; what fails is logged."""
+        for label in ("configure", "activate"):
+            if not await self.change_state(Transition(label=label)):
+                return
+
+    async def _prepare(self, transition: str) -> None:
+        """Let the engine open before configure, and close before cleanup and shutdown.
+
+        Raises:
+            RequestError: a shutdown came while the engine was opened.
+        """
+        if transition == "configure":
+            worker = self._open()
+            worker.opened.add_done_callback(self.wake)
+            await self.wait(lambda: worker.opened.done() or self.worker is not worker)
+            if self.worker is not worker:
+                raise RequestError("the node was shut down while the engine opened")
+        elif transition in ("cleanup", "shutdown") and self.worker is not None:
+            self._enter("inactive")  # no image may arrive for a closed engine
+            worker = self.worker
+            closed = worker.close()
+            closed.add_done_callback(self.wake)
+            if not await self.wait(closed.done, CLOSE_WAIT_S):
+                worker.give_up()
+
+    def _open(self) -> EngineWorker[VideoPredictor]:
+        self.worker, self.status.state = self.open_engine(), "configuring"
+        return self.worker
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        try:
+            self.engine_opened((self.worker or self._open()).opened.result())
+        except Exception as error:  # of engines and middlewares, which share no base but this
+            self._release(wait=False)
+            self._note_fault("not configured", error)
+            return TransitionCallbackReturn.FAILURE
+        self.fault = ""
+        self._enter("inactive")
+        return super().on_configure(state)
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        result = super().on_activate(state)
+        self._enter("active")
+        return result
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self._enter("inactive")
+        return super().on_deactivate(state)
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self._release()
+        return super().on_cleanup(state)
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self._release()
+        self._enter("finalized")
+        return super().on_shutdown(state)
+
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Clean up after a transition that failed; the node is unconfigured then."""
+        self._release(wait=False)
+        self.get_logger().error("a transition failed: the node is unconfigured")
+        return TransitionCallbackReturn.SUCCESS
+
+    def destroy_node(self) -> None:
+        """Leave the graph; wait for the engine at most `CLOSE_WAIT_S`."""
+        try:
+            self._release()
+        finally:
+            super().destroy_node()
+
+    def _enter(self, state: str) -> None:
+        self.status.state = state
+        self.state_changed()
+
+    def _release(self, wait: bool = True) -> None:
+        """Go back to unconfigured, from any state.
+
+        Args:
+            wait: for the engine to close, at most `CLOSE_WAIT_S`. One that is not waited for closes
+                in its own time.
+        """
+        self._enter("unconfigured")
+        worker, self.worker = self.worker, None
+        if worker is not None and (reason := worker.end(CLOSE_WAIT_S if wait else None)):
+            self._note_fault("engine not closed", reason)
+        self.status = NodeStatus(self.status.name)  # after the last frame, which changes it
+        self.engine_closed()
+
+    def _note_fault(self, what: str, reason: BaseException | str) -> None:
         """Keep the reason of a fault, and log it."""
         self.fault = f"{what}: {process.one_line(reason)}"
         if self.context.ok():
@@ -66,15 +182,10 @@ class AsyncLifecycleNode(LifecycleNode):
             return callback(state)
         except Exception as error:  # of any backend or the middleware; then `on_error` cleans up
             name = callback.__name__.removeprefix("on_")
-            self.note_fault(f"{name} failed", process.describe(error))
+            self._note_fault(f"{name} failed", process.describe(error))
             return TransitionCallbackReturn.ERROR
 
-    async def prepare(self, transition: str) -> None:
-        """Do what takes long before a transition that is possible, by its label.
-
-        Raises:
-            RequestError: the transition is not to be made.
-        """
+    # --- transitions and services that wait
 
     async def change_state(self, transition: Transition) -> bool:
         """Make a transition; False, with the reason logged, if it is impossible or fails."""
@@ -83,7 +194,7 @@ class AsyncLifecycleNode(LifecycleNode):
             label = self._check(transition)
             self._pending.append(label)
             try:
-                await self.prepare(label)
+                await self._prepare(label)
                 request = ChangeState.Request(transition=transition)
                 return self._transit(request, ChangeState.Response()).success
             finally:

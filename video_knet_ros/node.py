@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray
-from lifecycle_msgs.msg import Transition
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
@@ -41,7 +40,7 @@ from .engine_worker import (
 )
 from .frame_counts import FrameCounts
 from .image_filters import RateLimit, SingleCameraFilter
-from .lifecycle import AsyncLifecycleNode, RequestError
+from .lifecycle import EngineNode, RequestError
 from .outputs import Outputs, OutputSettings
 from .snapshot import Snapshot
 from .subscription import COMPRESSED, RAW, AnyImage, ImageSubscription
@@ -54,13 +53,12 @@ SAVE_WAIT_S = 5.0
 """How long `save_snapshot` waits for the disk."""
 
 
-class CameraNode(AsyncLifecycleNode):
+class CameraNode(EngineNode):
     """One camera.
 
     Lifecycle: configure opens the model, activate subscribes, deactivate unsubscribes and keeps the
-    model, cleanup frees it. A configure that fails leaves the node alive and unconfigured, and so
-    does a cleanup whose engine hangs or cannot be closed, with the reason in the diagnostics.
-    Unless the parameter `autostart` is off it configures and activates when its executor spins.
+    model, cleanup frees it. Unless the parameter `autostart` is off the node configures and
+    activates when its executor spins.
 
     Args:
         open_runtime: opens the engine.
@@ -84,7 +82,6 @@ class CameraNode(AsyncLifecycleNode):
         super().__init__(name, **kwargs)
         self._open_runtime = open_runtime
         self._choose_executor = choose_executor
-        self._worker: EngineWorker[VideoPredictor] | None = None
         self.outputs: Outputs | None = None
         self._subscription = ImageSubscription(self, self._on_image)
         self._rate_limit = RateLimit()
@@ -93,7 +90,6 @@ class CameraNode(AsyncLifecycleNode):
         self._last: Snapshot | None = None
         self._saving: Future[Path] | None = None
         self._next_epoch = new_epoch()  # of the next configuration: no id may name two objects
-        self.status = diagnostics.NodeStatus(self.get_fully_qualified_name())
         self.counts = FrameCounts()
         self._reporter = diagnostics.Reporter()
         self.add_on_set_parameters_callback(self._validate)
@@ -113,92 +109,9 @@ class CameraNode(AsyncLifecycleNode):
     def _start(self) -> None:
         self._start_timer.cancel()
         if self._value("autostart"):
-            self.executor.create_task(self._autostart)
+            self.executor.create_task(self.autostart)
 
-    async def _autostart(self) -> None:
-        """Configure and activate; what fails is logged."""
-        for label in ("configure", "activate"):
-            if not await self.change_state(Transition(label=label)):
-                return
-
-    async def prepare(self, transition: str) -> None:
-        """Let the engine open before configure, and close before cleanup and shutdown.
-
-        Raises:
-            RequestError: a shutdown came while the engine was opened.
-        """
-        if transition == "configure":
-            worker = self._open_engine()
-            await self.wait(lambda: worker.opened.done() or self._worker is not worker)
-            if self._worker is not worker:
-                raise RequestError("the node was shut down while the engine opened")
-        elif transition in ("cleanup", "shutdown") and self._worker is not None:
-            self._enter("inactive")  # no image may arrive for a closed engine
-            worker = self._worker
-            closed = worker.close()
-            closed.add_done_callback(self.wake)
-            if not await self.wait(closed.done, CLOSE_WAIT_S):
-                worker.give_up()
-
-    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
-        try:
-            predictor = (self._worker or self._open_engine()).opened.result()
-            info, self.status.engine = predictor.runtime.info, predictor.runtime.name
-            self.status.model, self.status.task = info.name, info.task
-            words = f"{info.name}, {info.width} x {info.height}, on {self.status.engine}"
-            self.get_logger().info(words)
-            self.outputs = Outputs(self, info)
-            self.outputs.settings = self._output_settings()
-        except Exception as error:  # of engines and middlewares, which share no base but this
-            self._release(wait=False)
-            self.note_fault("not configured", error)
-            return TransitionCallbackReturn.FAILURE
-        self.fault = ""
-        self._enter("inactive")
-        return super().on_configure(state)
-
-    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        assert self.outputs is not None
-        self.counts = FrameCounts()
-        result = super().on_activate(state)
-        self.outputs.publish_classes()
-        self._enter("active")
-        return result
-
-    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        self._enter("inactive")
-        return super().on_deactivate(state)
-
-    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
-        self._release()
-        return super().on_cleanup(state)
-
-    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
-        self._release()
-        self._enter("finalized")
-        return super().on_shutdown(state)
-
-    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Clean up after a transition that failed; the node is unconfigured then."""
-        self._release(wait=False)
-        self.get_logger().error("a transition failed: the node is unconfigured")
-        return TransitionCallbackReturn.SUCCESS
-
-    def destroy_node(self) -> None:
-        """Leave the graph; wait for the engine and for a snapshot at most `CLOSE_WAIT_S` each."""
-        try:
-            self._release()
-            if self._saving is not None:
-                wait_for([self._saving], CLOSE_WAIT_S)
-        finally:
-            super().destroy_node()
-
-    def _enter(self, state: str) -> None:
-        """Report another state, and subscribe or unsubscribe as it requires."""
-        self.status.state = state
-        self._follow_publishers()
-
-    def _open_engine(self) -> EngineWorker[VideoPredictor]:
+    def open_engine(self) -> EngineWorker[VideoPredictor]:
         settings = {name: self._value(name) for name in ("model", *ENGINE_OPTIONS)}
         opening = partial(
             open_predictor,
@@ -208,31 +121,41 @@ class CameraNode(AsyncLifecycleNode):
             self._next_epoch,
             self._on_build,
         )
-        worker = EngineWorker(opening, close_predictor, self._choose_executor(**settings))
-        self._worker, self.status.state = worker, "configuring"
-        worker.opened.add_done_callback(self.wake)
-        return worker
+        return EngineWorker(opening, close_predictor, self._choose_executor(**settings))
 
     def _on_build(self, what: str, share: float) -> None:
         """Progress callback of an engine's build, called by the thread that builds it."""
         self.status.engine_build = f"{what} {share:.0%}" if share < 1 else what
 
-    def _release(self, wait: bool = True) -> None:
-        """Go back to unconfigured, from any state; a second time does what the first left undone.
+    def engine_opened(self, engine: VideoPredictor) -> None:
+        info, status = engine.runtime.info, self.status
+        status.model, status.task, status.engine = info.name, info.task, engine.runtime.name
+        self.get_logger().info(f"{info.name}, {info.width} x {info.height}, on {status.engine}")
+        self.outputs = Outputs(self, info)
+        self.outputs.settings = self._output_settings()
 
-        Args:
-            wait: for the engine to close, at most `CLOSE_WAIT_S`. One that is not waited for closes
-                in its own time.
-        """
-        self._enter("unconfigured")
-        worker, self._worker = self._worker, None
-        if worker is not None and (reason := worker.end(CLOSE_WAIT_S if wait else None)):
-            self.note_fault("engine not closed", reason)
-        # after the last frame, which sets them
-        self.status = diagnostics.NodeStatus(self.status.name)
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        assert self.outputs is not None
+        self.counts = FrameCounts()
+        result = super().on_activate(state)
+        self.outputs.publish_classes()
+        return result
+
+    def state_changed(self) -> None:
+        self._follow_publishers()
+
+    def engine_closed(self) -> None:
         outputs, self.outputs, self._last = self.outputs, None, None
         if outputs is not None:
             outputs.destroy()
+
+    def destroy_node(self) -> None:
+        """Leave the graph; wait for the engine and for a snapshot at most `CLOSE_WAIT_S` each."""
+        try:
+            super().destroy_node()
+        finally:
+            if self._saving is not None:
+                wait_for([self._saving], CLOSE_WAIT_S)
 
     # --- images
 
@@ -246,11 +169,11 @@ class CameraNode(AsyncLifecycleNode):
             self._subscription.follow(transport, self._value("reliability"))
         else:
             self._subscription.drop()
-            if self._worker is not None and self._worker.withdraw():
+            if self.worker is not None and self.worker.withdraw():
                 self.counts.skipped += 1
 
     def _on_image(self, message: AnyImage) -> None:
-        if self._worker is None:  # received before a cleanup, delivered after it
+        if self.worker is None:  # received before a cleanup, delivered after it
             return
         counts = self.counts
         counts.received += 1
@@ -262,7 +185,7 @@ class CameraNode(AsyncLifecycleNode):
             counts.interleaved += 1
         elif not self._rate_limit.accepts(self._value("max_rate")):
             counts.limited += 1
-        elif self._worker.offer(partial(self._process, message, stamp, counts)):
+        elif self.worker.offer(partial(self._process, message, stamp, counts)):
             counts.skipped += 1
 
     def _process(
@@ -316,14 +239,14 @@ class CameraNode(AsyncLifecycleNode):
         return OutputSettings(rle=self._value("rle"), opacity=self._value("overlay_opacity"))
 
     def _validate(self, changes: list[Parameter]) -> SetParametersResult:
-        return parameters.validate(self, changes, configured=self._worker is not None)
+        return parameters.validate(self, changes, configured=self.worker is not None)
 
     def _apply(self, changes: list[Parameter]) -> None:
         try:
             self._follow_publishers()
             if self.outputs is not None:
                 self.outputs.settings = self._output_settings()
-            if self._worker and any(
+            if self.worker and any(
                 change.name.startswith(parameters.TRACKING) for change in changes
             ):
                 tracking = parameters.tracking(self)
@@ -331,7 +254,7 @@ class CameraNode(AsyncLifecycleNode):
                 def change(predictor: VideoPredictor) -> None:
                     predictor.tracking = tracking
 
-                self._worker.call(change)
+                self.worker.call(change)
         except Exception as error:  # rclpy would send no answer
             names = ", ".join(change.name for change in changes)
             self.get_logger().error(f"{names} not applied: {process.one_line(error)}")
@@ -343,7 +266,7 @@ class CameraNode(AsyncLifecycleNode):
         return "enabled" if request.data else "disabled"
 
     async def _reset_tracker(self, request: Trigger.Request) -> str:
-        worker = self._worker
+        worker = self.worker
         if worker is None or self.outputs is None:
             raise RequestError("the node is not configured")
 
@@ -360,7 +283,7 @@ class CameraNode(AsyncLifecycleNode):
         return f"tracker epoch {epoch.result()}"
 
     async def _save_snapshot(self, request: Trigger.Request) -> str:
-        if self._worker is None or self.outputs is None or self._last is None:
+        if self.worker is None or self.outputs is None or self._last is None:
             raise RequestError("no image has been processed yet")
         if self._saving is not None and not self._saving.done():
             raise RequestError("the previous snapshot is still being written")

@@ -43,6 +43,7 @@ def ros():
         os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
         node.GRAPH_PERIOD_S = diagnostics.PERIOD_S = 0.1  # tests wait for both
         rclpy.init()
+        gc.freeze()  # or each `gc.collect` below goes through all that was imported
         yield
         rclpy.try_shutdown()
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from harness import PaintedRuntime
 
-from video_knet_ros import node, process
+from video_knet_ros import lifecycle, node, process
 
 FAULT = os.environ["FAULT"]
 
@@ -37,5 +37,5 @@ def open_faulty(path: Any, **options: Any) -> FaultyRuntime:
 
 
 def main() -> int:
-    node.CLOSE_WAIT_S = 0.5
+    lifecycle.CLOSE_WAIT_S = 0.5
     return process.run(lambda: [node.CameraNode(open_faulty)], None)

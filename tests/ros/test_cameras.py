@@ -13,7 +13,7 @@ from rclpy.qos import ReliabilityPolicy
 from sensor_msgs.msg import Image
 from video_knet_ros.msg import TrackedInstanceArray
 
-from video_knet_ros import cameras, engine_worker, node
+from video_knet_ros import cameras, engine_worker, lifecycle, node
 from video_knet_ros.engine_pool import EnginePool
 
 
@@ -191,7 +191,7 @@ def test_cameras_go_on_while_the_engine_of_one_opens(world, rig, monkeypatch):
 def test_an_engine_that_hangs_harms_only_its_own_cameras_and_a_new_one_can_be_had(
     world, rig, monkeypatch
 ):
-    monkeypatch.setattr(node, "CLOSE_WAIT_S", 0.3)
+    monkeypatch.setattr(lifecycle, "CLOSE_WAIT_S", 0.3)
     make(world, "rear", "deactivate", "cleanup")
     rig.nodes["rear"].set_parameters([node.Parameter("threads", value=3)])
     make(world, "rear", "configure", "activate")

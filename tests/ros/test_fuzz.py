@@ -104,7 +104,7 @@ def put(camera, message) -> None:
     camera._on_image(message)
     counts, end = camera.counts, time.monotonic() + 20
     while counts.received != counts.processed + counts.failed + counts.dropped:
-        camera._worker.call(lambda engine: None).result()
+        camera.worker.call(lambda engine: None).result()
         assert time.monotonic() < end, f"an image was lost: {message}"
 
 

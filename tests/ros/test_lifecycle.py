@@ -14,7 +14,7 @@ from rcl_interfaces.srv import SetParametersAtomically
 from rclpy.parameter import Parameter
 from std_srvs.srv import Trigger
 
-from video_knet_ros import engine_worker, node, outputs, snapshot
+from video_knet_ros import engine_worker, lifecycle, node, outputs, snapshot
 
 
 class FaultyEngines:
@@ -46,7 +46,7 @@ class FaultyEngines:
 
 @pytest.fixture
 def engines(world, monkeypatch):
-    monkeypatch.setattr(node, "CLOSE_WAIT_S", 0.3)
+    monkeypatch.setattr(lifecycle, "CLOSE_WAIT_S", 0.3)
     monkeypatch.setattr(node, "ANSWER_WAIT_S", 0.3)
     monkeypatch.setattr(node, "SAVE_WAIT_S", 0.3)
     engines = FaultyEngines(world)

@@ -81,51 +81,30 @@ def test_a_corrupt_model_leaves_the_node_alive_and_a_good_one_mends_it(world, tm
     world.send(world.publisher(), tables, street())
 
 
-def test_a_missing_model_is_named(world, tmp_path, capfd):
-    missing = tmp_path / "missing.onnx"
-    world.camera_node(open_runtime=open_runtime, model=str(missing))
-    assert f"{missing}" in capfd.readouterr().err
-    assert world.report(lambda v: v["state"] == "unconfigured")[0] == DiagnosticStatus.ERROR
-
-
 def test_without_autostart_the_node_waits(world):
     world.camera_node(autostart=False)
     assert not world.runtimes
     assert world.transition("configure")
 
 
-def test_the_engine_gets_its_parameters(world):
-    asked = []
-
-    def open_(path, **options):
-        asked.append((path, options))
-        return world.open_painted(path)
-
-    world.camera_node(open_runtime=open_, model="some.onnx", backend="painted", threads=3)
-    ((path, options),) = asked
-    assert path == Path("some.onnx")
-    assert (options["backend"], options["threads"]) == ("painted", 3)
-
-
-@pytest.mark.parametrize("name", ["~/m.onnx", "$MODELS/m.onnx"])
-def test_the_model_may_be_named_by_the_home_folder_and_the_environment(
-    world, tmp_path, monkeypatch, name
-):
+@pytest.mark.parametrize("name", ["some.onnx", "~/some.onnx", "$MODELS/some.onnx"])
+def test_the_engine_gets_its_parameters_and_paths_are_expanded(world, tmp_path, monkeypatch, name):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("MODELS", str(tmp_path))
-    asked = []
+    requested = []
 
     def open_(path, **options):
-        asked.append(path)
+        requested.append((path, options["backend"], options["threads"]))
         return world.open_painted(path)
 
-    world.camera_node(open_runtime=open_, model=name)
-    assert asked == [tmp_path / "m.onnx"]
+    world.camera_node(open_runtime=open_, model=name, backend="painted", threads=3)
+    expected = tmp_path / "some.onnx" if "/" in name else Path(name)
+    assert requested == [(expected, "painted", 3)]
 
 
-def test_a_home_folder_of_nobody_is_named_in_the_diagnostics(world):
-    world.camera_node(open_runtime=open_runtime, model="~nobody-here/m.onnx")
-    assert "~nobody-here/m.onnx" in world.report(lambda v: True, DiagnosticStatus.ERROR)[1]
+def test_a_home_folder_of_an_unknown_user_is_named_in_the_diagnostics(world):
+    world.camera_node(open_runtime=open_runtime, model="~no-such-user/m.onnx")
+    assert "~no-such-user/m.onnx" in world.report(lambda v: True, DiagnosticStatus.ERROR)[1]
 
 
 def test_a_misspelt_parameter_is_named_with_the_nearest_one(world, capfd):
@@ -204,13 +183,13 @@ def test_an_epoch_that_reset_tracker_has_named_does_not_come_again(world):
     assert table.tracker_epoch == int(named.removeprefix("tracker epoch ")) + 1
 
 
-def test_reset_tracker_says_when_there_is_none(world):
+def test_reset_tracker_of_an_unconfigured_node_fails(world):
     world.camera_node(start=False)
     answer = world.call(Trigger, "reset_tracker", Trigger.Request())
     assert (answer.success, answer.message) == (False, "the node is not configured")
 
 
-def test_the_tracker_heeds_parameters_at_run_time(world):
+def test_the_tracker_uses_parameters_at_run_time(world):
     world.camera_node()
     tables = world.tables()
     camera_topic = world.publisher()
