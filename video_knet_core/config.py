@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from .config_io import Classes, expect, settings_class
-from .tasks import TASKS
+from .tasks import TASKS, TaskName
 
 SEMANTIC_NECKS = ("pyramid_pooling", "atrous_pyramid")
 STRIDE = 32
@@ -114,7 +114,7 @@ class ModelConfig:
     """Everything that makes a network; stored inside every checkpoint and exported model."""
 
     classes: Classes
-    task: Literal["panoptic", "semantic", "instance"] = "panoptic"
+    task: TaskName = "panoptic"
     """Name of one of `tasks.TASKS`. "panoptic": one label per pixel, things tracked. "semantic":
     all classes are stuff, and nothing is tracked. "instance": all classes are things; masks may
     overlap, and pixels of none are background."""

@@ -7,13 +7,17 @@ the losses and targets in `training/training_tasks`.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
+
+TaskName = Literal["panoptic", "semantic", "instance"]
+"""Of `ModelConfig.task`."""
 
 
 @dataclass(frozen=True)
 class Task:
     """Facts about a task."""
 
-    name: str
+    name: TaskName
     has_things: bool
     """Its classes may be things; a model then needs one. Things are tracked, and each
     kernel of one is a candidate instance. Without things every kernel is a class."""
@@ -74,4 +78,4 @@ INSTANCE = Task(
     metric="ap50",
 )
 """Instances whose masks may overlap, and background."""
-TASKS = {task.name: task for task in (PANOPTIC, SEMANTIC, INSTANCE)}
+TASKS: dict[str, Task] = {task.name: task for task in (PANOPTIC, SEMANTIC, INSTANCE)}

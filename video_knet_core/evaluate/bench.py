@@ -35,11 +35,11 @@ from .machine import (
 
 FORMAT = 1
 """Version of the JSON."""
-WARM_UP = 5
+_WARM_UP = 5
 """Frames of each run that are not counted."""
-CLIP_FRAMES = 40
+_CLIP_FRAMES = 40
 """Different frames; a longer measurement plays them to and fro."""
-FRAME_NS = 100_000_000
+_FRAME_NS = 100_000_000
 
 _log = logging.getLogger(__name__)
 
@@ -234,18 +234,18 @@ def _log_progress(what: str, fraction: float) -> None:
 def _measure(runs: Sequence[BenchRun], frames: int, meter: EnergyMeter | None) -> int:
     """Play the same clip to all runs, a frame to each in turn; returns the growth in bytes."""
     street = SyntheticStreet(7, 288, 480)
-    clip = [street.frame(t).image for t in range(min(CLIP_FRAMES, frames + WARM_UP))]
+    clip = [street.frame(t).image for t in range(min(_CLIP_FRAMES, frames + _WARM_UP))]
     before = resident_bytes()
-    for t in progress_bar(range(frames + WARM_UP), unit="frame"):
-        if t == WARM_UP:
+    for t in progress_bar(range(frames + _WARM_UP), unit="frame"):
+        if t == _WARM_UP:
             before = resident_bytes()
         picture = clip[ping_pong_index(t, len(clip))]
         first: dict[tuple[int, int], PanopticFrame] = {}
         for run in runs:
             image = np.asarray(cv2.resize(picture, run.size[::-1]), np.uint8)
-            frame, stages, joules = _step(run, image, t * FRAME_NS, meter)
+            frame, stages, joules = _step(run, image, t * _FRAME_NS, meter)
             reference = first.setdefault(run.size, frame)
-            if t >= WARM_UP:
+            if t >= _WARM_UP:
                 run.times.append(stages)
                 run.joules += joules
                 run.compare(frame, reference)

@@ -103,7 +103,7 @@ class ClassScores:
 
 
 ClipScores = PanopticClipScores | InstanceClipScores
-TITLES = {"miou": "mIoU", "id_consistency": "one id", "segments": "segments"}
+_TITLES = {"miou": "mIoU", "id_consistency": "one id", "segments": "segments"}
 """Titles of columns that are not the name of the field in capitals."""
 
 
@@ -112,7 +112,7 @@ def clip_table(scores: Mapping[str, ClipScores]) -> Scores:
     names = [field.name for score in scores.values() for field in fields(score)]
     columns = list(dict.fromkeys(names))
     return Scores(
-        columns={"": [TITLES.get(name, name.upper()) for name in columns]},
+        columns={"": [_TITLES.get(name, name.upper()) for name in columns]},
         rows={tracker: [getattr(row, name) for name in columns] for tracker, row in scores.items()},
         row_title="tracker",
     )

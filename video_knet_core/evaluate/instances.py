@@ -17,14 +17,14 @@ from ..run_lengths import RunLengths
 from ..types import PanopticFrame
 from .scores import Scores
 
-COLUMNS = {
+_COLUMNS = {
     **{"ap": "AP", "ap50": "AP50", "ap75": "AP75"},
     **{"ap_small": "APs", "ap_medium": "APm", "ap_large": "APl"},
     **{"ar1": "AR1", "ar10": "AR10", "ar100": "AR100"},
     **{"ar_small": "ARs", "ar_medium": "ARm", "ar_large": "ARl"},
 }
 """Field of `VideoInstanceQuality` -> name in the table."""
-CROWD = 0
+_CROWD = 0
 """Id of the things of a class that have none of their own."""
 
 
@@ -88,7 +88,7 @@ class TrueTrackCollector:
                 f"{class_id}/{track}",
                 class_id,
                 masks + [None] * (self._frames - len(masks)),
-                track == CROWD,
+                track == _CROWD,
             )
             for (class_id, track), masks in self._masks.items()
         ]
@@ -103,12 +103,12 @@ class TrueTrackCollector:
             yield from zip(keys, whole.masks, strict=True)
         for class_id in self._things:
             pixels = truth.semantic == class_id
-            crowd = pixels & (truth.instance == CROWD)
+            crowd = pixels & (truth.instance == _CROWD)
             crowd = crowd if ignored is None else crowd | ignored
             if crowd.any():
-                yield (class_id, CROWD), crowd
+                yield (class_id, _CROWD), crowd
             found = np.unique(truth.instance[pixels]) if whole is None else np.zeros(0, int)
-            for track in found[found != CROWD].tolist():
+            for track in found[found != _CROWD].tolist():
                 yield (class_id, track), pixels & (truth.instance == track)
 
 
@@ -143,7 +143,7 @@ class InstanceEvaluator:
         rows = {**self._per_sequence, f"all ({self._frames} frames)": total}
         class_ap = {category: curve.ap for category, curve in quality.per_class.items()}
         return Scores(
-            columns={"": list(COLUMNS.values())},
+            columns={"": list(_COLUMNS.values())},
             rows={name: list(row.values()) for name, row in rows.items()},
             figures={
                 "frames": self._frames,
@@ -170,4 +170,4 @@ def _true_tracks(video: YoutubeVisVideo) -> list[TrueTrack]:
 
 
 def _row(quality: VideoInstanceQuality) -> dict[str, float]:
-    return {name: getattr(quality, name) for name in COLUMNS}
+    return {name: getattr(quality, name) for name in _COLUMNS}

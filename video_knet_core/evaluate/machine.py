@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import psutil
 
-PACKAGES = (
+_PACKAGES = (
     *("numpy", "opencv-python-headless", "onnxruntime", "onnxruntime-gpu", "openvino", "torch"),
     *("tensorrt", "tensorrt-rtx-cu13-bindings", "tensorrt_rtx_bindings", "cuda-bindings", "pycuda"),
 )
@@ -23,7 +23,7 @@ PACKAGES = (
 def machine_facts(root: Path = Path("/")) -> dict[str, Any]:
     """Processor, GPU, versions and date, as plain values for JSON; `root` holds /proc."""
     process, versions = psutil.Process(), {"python": platform.python_version()}
-    for package in PACKAGES:
+    for package in _PACKAGES:
         try:
             versions[package] = metadata.version(package)
         except metadata.PackageNotFoundError:

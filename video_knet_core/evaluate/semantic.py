@@ -14,13 +14,13 @@ from ..metrics.vss import (
 from ..types import PanopticFrame
 from .scores import Scores
 
-UNCLAIMED = 0
+_UNCLAIMED = 0
 """Class of pixels that no segment has, as in the authors' code: every pixel must have one."""
 
 
 def class_map(frame: PanopticFrame) -> ClassMap:
     """The class map of one frame of the predictor."""
-    return frame.semantic_map(UNCLAIMED)
+    return frame.semantic_map(_UNCLAIMED)
 
 
 class SemanticEvaluator:

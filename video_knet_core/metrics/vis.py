@@ -34,9 +34,9 @@ from pycocotools.cocoeval import COCOeval
 
 from ..run_lengths import RunLengths
 
-AREA_LIMITS = (128**2, 256**2)
+_AREA_LIMITS = (128**2, 256**2)
 """Pixels that part small, medium and large."""
-MAX_TRACKS = (1, 10, 100)
+_MAX_TRACKS = (1, 10, 100)
 """Predicted tracks that count for each (video, class); AP has the last."""
 
 Mask = NDArray[Any] | RunLengths | Mapping[str, Any] | None
@@ -119,7 +119,7 @@ class VideoInstanceAP:
     def __init__(
         self,
         categories: Collection[int] | None = None,
-        area_limits: tuple[float, float] = AREA_LIMITS,
+        area_limits: tuple[float, float] = _AREA_LIMITS,
         absent: float = -1.0,
     ):
         low, high = area_limits
@@ -203,14 +203,14 @@ class VideoInstanceAP:
         """Precision [10, 101, K, areas, tracks] and recall [10, K, areas, tracks]; -1: absent."""
         coco, videos = COCOeval(iouType="segm"), list(self._videos.values())
         coco.params.imgIds, coco.params.catIds = list(range(len(videos))), categories
-        coco.params.areaRng, coco.params.maxDets = self._ranges, list(MAX_TRACKS)
+        coco.params.areaRng, coco.params.maxDets = self._ranges, list(_MAX_TRACKS)
         coco._paramsEval = coco.params
         for i, video in enumerate(videos):
             for category in categories:
                 entries = video.entries(category)
                 coco._gts[i, category], coco._dts[i, category], coco.ious[i, category] = entries
         coco.evalImgs = [
-            coco.evaluateImg(i, category, area, MAX_TRACKS[-1])
+            coco.evaluateImg(i, category, area, _MAX_TRACKS[-1])
             for category in categories
             for area in self._ranges
             for i in range(len(videos))
@@ -305,7 +305,7 @@ class _Video:
         """True and predicted tracks of one class, and the IoU of the best predicted ones."""
         truth = {key: t for key, t in self.truth.items() if t.category == category}
         by_score = sorted(self.predicted.items(), key=lambda item: -item[1].score)
-        best = [(key, t) for key, t in by_score if t.category == category][: MAX_TRACKS[-1]]
+        best = [(key, t) for key, t in by_score if t.category == category][: _MAX_TRACKS[-1]]
         iou = [[self._iou(true, guess) for true in truth] for guess, _ in best]
         return (
             [tube.entry(number) for number, tube in enumerate(truth.values(), 1)],

@@ -18,9 +18,9 @@ from .heads import DROPOUT
 
 POOLS = (1, 2, 3, 6)
 """Cells in a row and in a column of each level of pyramid pooling."""
-RATES = (12, 24, 36)
+_RATES = (12, 24, 36)
 """Dilations of the atrous pyramid, for output stride 8."""
-DETAIL_CHANNELS = 48
+_DETAIL_CHANNELS = 48
 """What DeepLabv3+ keeps of the map of stride 4."""
 AUXILIARY_LEVEL = 2
 """The map of the pyramid that the auxiliary head learns on."""
@@ -59,11 +59,11 @@ class AtrousPyramid(nn.Module):
         super().__init__()
         self.image = _conv_bn_relu(inputs[-1], channels)
         self.branches = nn.ModuleList([_conv_bn_relu(inputs[-1], channels)])
-        self.branches.extend(_separable(inputs[-1], channels, rate) for rate in RATES)
-        self.bottleneck = _conv_bn_relu((2 + len(RATES)) * channels, channels, kernel=3)
-        self.detail = _conv_bn_relu(inputs[0], DETAIL_CHANNELS)
+        self.branches.extend(_separable(inputs[-1], channels, rate) for rate in _RATES)
+        self.bottleneck = _conv_bn_relu((2 + len(_RATES)) * channels, channels, kernel=3)
+        self.detail = _conv_bn_relu(inputs[0], _DETAIL_CHANNELS)
         self.merge = nn.Sequential(
-            _separable(channels + DETAIL_CHANNELS, channels), _separable(channels, channels)
+            _separable(channels + _DETAIL_CHANNELS, channels), _separable(channels, channels)
         )
 
     def forward(self, pyramid: Sequence[Tensor]) -> Tensor:

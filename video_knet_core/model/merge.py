@@ -46,12 +46,12 @@ def enlarged_slots_last(mask_logits: Tensor, factor: int, image_size: tuple[int,
     maps = enlarge_slots_last(mask_logits, factor)
     height, width = (
         round(size * cells / whole)
-        for size, cells, whole in zip(image_size, maps.shape[:2], padded(image_size), strict=True)
+        for size, cells, whole in zip(image_size, maps.shape[:2], _padded(image_size), strict=True)
     )
     return maps[:height, :width]
 
 
-def padded(image_size: tuple[int, int]) -> list[int]:
+def _padded(image_size: tuple[int, int]) -> list[int]:
     """Height and width of the network's input for an image."""
     return [-(-size // STRIDE) * STRIDE for size in image_size]
 
@@ -99,18 +99,18 @@ def _digits(winner: Tensor, slots: int) -> tuple[Tensor, Tensor]:
     return is_high, is_low
 
 
-def count(mask: Tensor) -> Tensor:
+def _count(mask: Tensor) -> Tensor:
     """[N] float32 pixels of each mask [N,h,w]: exact up to 2^24, and much faster than integers."""
     return mask.to(torch.float32).flatten(1).sum(1)
 
 
-def count_slots_last(mask: Tensor) -> Tensor:
+def _count_slots_last(mask: Tensor) -> Tensor:
     """The same of masks [h,w,N], as a product: summing over the first axis is slow on a CPU."""
     cells = mask.to(torch.float32).flatten(0, 1)
     return (cells.new_ones(1, len(cells)) @ cells).squeeze(0)
 
 
-def as_bytes(values: Tensor) -> Tensor:
+def _as_bytes(values: Tensor) -> Tensor:
     """As uint8. TensorRT makes 8-bit outputs from floating point alone."""
     return values.to(torch.float32).to(torch.uint8)
 
@@ -150,7 +150,7 @@ def merge_panoptic(
     else:
         segment_map = _merge_fast(scores, mask_logits, is_thing, config, image_size)
     areas = slot_areas(segment_map - 1, len(scores))
-    return MergedMap(as_bytes(segment_map), classes, scores, areas.to(torch.int64))
+    return MergedMap(_as_bytes(segment_map), classes, scores, areas.to(torch.int64))
 
 
 def _merge_fast(
@@ -171,7 +171,7 @@ def _merge_fast(
     masks = enlarged_slots_last(mask_logits, config.upsample, image_size)
     kept = ~is_thing | (scores >= config.score_threshold)
     weighted = masks.sigmoid() * (scores * kept)
-    own = count_slots_last(masks > 0)
+    own = _count_slots_last(masks > 0)
     won = slot_areas(weighted.argmax(2), len(scores))
     enough = won >= config.overlap_threshold * own
     kept = kept & (won > 0) & (enough | ~is_thing)
@@ -194,12 +194,12 @@ def _merge_like_authors(
     A dropped segment leaves its pixels without any.
     """
     probabilities = _resize(mask_logits, [s * config.upsample for s in mask_logits.shape[-2:]])
-    probabilities = _resize(probabilities.sigmoid(), padded(image_size))[
+    probabilities = _resize(probabilities.sigmoid(), _padded(image_size))[
         :, : image_size[0], : image_size[1]
     ]
     competing = ~is_thing | (scores >= limit)
     winner = (probabilities * (scores * competing)[:, None, None]).argmax(0)
-    own = count(probabilities >= 0.5)
+    own = _count(probabilities >= 0.5)
     won = slot_areas(winner, len(scores))
     kept = (won > 0) & (own > 0) & (won >= config.overlap_threshold * own)
     kept = kept & (~is_thing | (scores >= config.score_threshold))
@@ -258,11 +258,11 @@ def merge_instances(
     masks = (logits > 0) & kept
     best, winner = torch.where(masks, logits.sigmoid() * scores, 0).max(2)
     return MergedMap(
-        segment_map=as_bytes(torch.where(best > 0, winner + 1, 0)),
+        segment_map=_as_bytes(torch.where(best > 0, winner + 1, 0)),
         logit_classes=classes,
         scores=scores,
-        areas=count_slots_last(masks).to(torch.int64),
-        masks=as_bytes(masks.permute(2, 0, 1)),
+        areas=_count_slots_last(masks).to(torch.int64),
+        masks=_as_bytes(masks.permute(2, 0, 1)),
     )
 
 
@@ -285,7 +285,7 @@ def merge_classes(
     classes = len(mask_logits)
     areas = slot_areas(winner, classes)
     return MergedMap(
-        segment_map=as_bytes(winner + 1),
+        segment_map=_as_bytes(winner + 1),
         logit_classes=torch.arange(classes, device=logits.device),
         scores=slot_sums(winner, certain, classes) / areas.clamp(min=1),
         areas=areas.to(torch.int64),

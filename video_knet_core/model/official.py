@@ -19,7 +19,7 @@ from ..types import ClassTable, first_difference
 from .checkpoint import CheckpointError
 from .video_knet import VideoKNet
 
-State = dict[str, Tensor]
+_State = dict[str, Tensor]
 
 _UPDATE = {
     "dynamic_layer": "group_layer",
@@ -135,7 +135,7 @@ def import_official(state: Mapping[str, Tensor], config: ModelConfig) -> VideoKN
     return model.eval()
 
 
-def translate(state: Mapping[str, Tensor]) -> tuple[State, list[str]]:
+def translate(state: Mapping[str, Tensor]) -> tuple[_State, list[str]]:
     """Tensors under our names, and the keys that the authors' own forward never uses.
 
     Also takes a plain ResNet, of torchvision or of MMSegmentation (`ResNetV1c`, with a deep stem),
@@ -147,7 +147,7 @@ def translate(state: Mapping[str, Tensor]) -> tuple[State, list[str]]:
     if "conv1.weight" in state or "stem.0.weight" in state:
         kept = {f"backbone.{k}": v for k, v in state.items() if _RESNET.match(k)}
         return kept, [k for k in state if not _RESNET.match(k)]
-    ours: State = {}
+    ours: _State = {}
     unused, unknown = [], []
     for key, value in state.items():
         if _NEVER_USED.match(key):
@@ -164,7 +164,7 @@ def translate(state: Mapping[str, Tensor]) -> tuple[State, list[str]]:
     return ours, unused
 
 
-def read_official(path: str | Path) -> State:
+def read_official(path: str | Path) -> _State:
     """Tensors of a `.pth` file, without running anything that is in it.
 
     Raises:
@@ -238,7 +238,7 @@ def _our_name(key: str) -> str | None:
     return None
 
 
-def _fitted(key: str, name: str, value: Tensor) -> State:
+def _fitted(key: str, name: str, value: Tensor) -> _State:
     """One tensor of theirs as ours: a fused projection becomes three, a 1x1 map a matrix."""
     if ".in_proj." in name:
         if not value.dim() or len(value) % 3:

@@ -7,10 +7,10 @@ import math
 import torch
 from torch import Tensor
 
-CYCLES = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
+_CYCLES = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 """Waves over the height or width of an image. The first separates its ends, the last two objects
 a thirtieth of the image away from each other."""
-CODE_SIZE = 4 * len(CYCLES)
+CODE_SIZE = 4 * len(_CYCLES)
 
 
 def position_code(y: Tensor, x: Tensor) -> Tensor:
@@ -19,7 +19,7 @@ def position_code(y: Tensor, x: Tensor) -> Tensor:
     The dot product of two codes depends on the way between the places alone and is largest where
     they are one, so a linear map can pick a place out (Tancik et al., "Fourier Features", 2020).
     """
-    cycles = torch.tensor(CYCLES, device=y.device, dtype=y.dtype)
+    cycles = torch.tensor(_CYCLES, device=y.device, dtype=y.dtype)
     angles = 2 * math.pi * torch.cat((y[..., None] * cycles, x[..., None] * cycles), -1)
     return torch.cat((angles.sin(), angles.cos()), -1)
 
@@ -41,7 +41,7 @@ def scattered_places(count: int) -> Tensor:
     """
     golden = torch.arange(count) * 0.6180339887
     code = position_code((torch.arange(count) + 0.5) / count, golden % 1.0)
-    smooth = torch.tensor(CYCLES) <= CYCLES[3]
+    smooth = torch.tensor(_CYCLES) <= _CYCLES[3]
     return code * smooth.repeat(4) * (3 / (2 * smooth.sum()))
 
 

@@ -20,7 +20,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from .video_knet import VideoKNet
 
-MAP_MODULES = (
+_MAP_MODULES = (
     "backbone",
     "neck",
     "head.localization",
@@ -31,7 +31,7 @@ MAP_MODULES = (
     "head.seeds.heat",
 )
 """What computes maps from maps."""
-FLOAT_MODULES = ("neck.context", "head.seeds.heat.2")
+_FLOAT_MODULES = ("neck.context", "head.seeds.heat.2")
 """Parts of them that stay float32: what works on the mean of an image, and the end of the heat map,
 where cells would be equal that are not."""
 
@@ -55,11 +55,11 @@ def with_half_maps(model: VideoKNet) -> VideoKNet:
     half = deepcopy(model).eval()
     _fold_batch_norms(half)
     modules = dict(half.named_modules())
-    for path in MAP_MODULES:
+    for path in _MAP_MODULES:
         if path in modules:  # not every network has centres and seeds
             modules[path].half()
             _widen_norms(modules[path])
-    for path in FLOAT_MODULES:
+    for path in _FLOAT_MODULES:
         if path in modules:
             modules[path].float()
     return half
