@@ -382,6 +382,9 @@ ROS1 = {
     "under way": Case(changed(bag1(name="a.bag"), unindexed), range(10), "a.bag"),
     "wrong index": Case(changed(bag1(), wrong_index)),
     "chunk cut off": Case(changed(bag1(), lambda data: data[:60_000]), range(5), "a.bag"),
+    "chunk without its size": Case(
+        changed(bag1(), lambda data: data.replace(b"size=", b"sire=", 1)), (), "a.bag"
+    ),
     "compressed chunk cut off": Case(changed(bag1("lz4"), lambda data: data[:-5000]), (), "a.bag"),
     "unknown compression": Case(
         changed(bag1("lz4"), lambda data: data.replace(b"=lz4", b"=xyz")), (), "a.bag"

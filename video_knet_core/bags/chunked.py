@@ -196,11 +196,11 @@ class ChunkedFile(ABC):
 
     def _unpacked(self, record: Any, at: int, cut: bool = False) -> Iterator[tuple[int, Any]]:
         """A record at byte `at`, or those of the chunk that it is; the complete ones if `cut`."""
-        chunk = self._chunk_of(record)
-        if chunk is None:
-            yield at, record
-            return
         try:
+            chunk = self._chunk_of(record)
+            if chunk is None:
+                yield at, record
+                return
             data = decompress(chunk.compression, chunk.data, chunk.size, cut)
             if chunk.crc and not cut and (got := zlib.crc32(data)) != chunk.crc:
                 raise ValueError(f"expected the checksum {chunk.crc}, got {got}")
