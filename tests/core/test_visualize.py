@@ -9,7 +9,14 @@ import numpy as np
 import pytest
 
 from video_knet_core.geometry import LabelMap, OverlappingMasks
-from video_knet_core.types import ClassTable, PanopticFrame, StageTimes, Track, TrackState
+from video_knet_core.types import (
+    ClassTable,
+    PanopticFrame,
+    StageTimes,
+    Track,
+    TrackState,
+    TrackTable,
+)
 from video_knet_core.visualize import overlay, side_by_side, track_color
 
 CLASSES = ClassTable.from_rows(
@@ -42,7 +49,7 @@ def scene(*vehicles: tuple[int, tuple[int, int, int, int]], extra: tuple[Track, 
         x, y, w, h = box
         labels[y : y + h, x : x + w] = label
         tracks.append(track(label, track_id, box))
-    return PanopticFrame(0, LabelMap.of(labels), (*tracks, *extra), (), (), 0, TIMES)
+    return PanopticFrame(0, LabelMap.of(labels), TrackTable.of([*tracks, *extra]), (), (), 0, TIMES)
 
 
 def test_track_colours_are_stable_bright_and_far_apart():
@@ -104,7 +111,7 @@ def test_overlapping_masks_lie_over_each_other_the_smallest_on_top():
     front = LabelMap.of(2 * whole[1].astype(np.uint16))
     tracks = track(1, 7, (60, 60, 30, 20)), track(2, 5, (40, 20, 100, 80))
     masks = OverlappingMasks(whole, front.upsampling)
-    frame = PanopticFrame(0, front, tracks, (), (), 0, TIMES, masks)
+    frame = PanopticFrame(0, front, TrackTable.of(tracks), (), (), 0, TIMES, masks)
     drawn = overlay(image, frame, CLASSES)
     for (y, x), track_id in {(77, 62): 7, (90, 60): 5}.items():
         np.testing.assert_allclose(drawn[y, x], (np.array(track_color(track_id)) + 100) / 2, atol=1)
@@ -116,14 +123,16 @@ def test_classes_alone_are_tinted_and_have_no_names():
     image = np.full((120, 160, 3), 100, np.uint8)
     labels = np.ones((120, 160), np.uint16)
     stuff = track(1, 0, (0, 0, 160, 120))
-    frame = PanopticFrame(0, LabelMap.of(labels), (stuff,), (), (), 0, TIMES)
+    frame = PanopticFrame(0, LabelMap.of(labels), TrackTable.of([stuff]), (), (), 0, TIMES)
     drawn = overlay(image, frame, CLASSES)
     np.testing.assert_allclose(drawn, np.full_like(drawn, 0) + [114, 82, 114], atol=1)
 
 
 def test_a_frame_without_segments_is_the_image():
     image = np.random.default_rng(0).integers(0, 255, (60, 80, 3), np.uint8)
-    frame = PanopticFrame(0, LabelMap.of(np.zeros((60, 80), np.uint16)), (), (), (), 0, TIMES)
+    frame = PanopticFrame(
+        0, LabelMap.of(np.zeros((60, 80), np.uint16)), TrackTable.of([]), (), (), 0, TIMES
+    )
     np.testing.assert_array_equal(overlay(image, frame, CLASSES), image)
 
 

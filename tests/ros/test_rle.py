@@ -15,7 +15,7 @@ from video_knet_ros.msg import TrackedInstance
 
 from video_knet_core.geometry import LabelMap
 from video_knet_core.messages.result_messages import mask_from_rle, run_lengths
-from video_knet_core.types import PanopticFrame, StageTimes, Track, TrackState
+from video_knet_core.types import PanopticFrame, StageTimes, Track, TrackState, TrackTable
 from video_knet_ros.conversions import instance_array
 
 LABEL = 3
@@ -91,7 +91,7 @@ def test_the_table_has_masks_of_what_has_pixels_and_only_when_asked():
     frame = PanopticFrame(
         stamp=1,
         label_map=LabelMap.of(labels),
-        tracks=(track((1, 1, 3, 2)), track((0, 0, 4, 4), label=0)),
+        tracks=TrackTable.of([track((1, 1, 3, 2)), track((0, 0, 4, 4), label=0)]),
         born=(),
         ended=(),
         epoch=0,

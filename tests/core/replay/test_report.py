@@ -39,6 +39,7 @@ from video_knet_core.types import (
     StageTimes,
     Track,
     TrackState,
+    TrackTable,
 )
 from video_knet_core.visualize import track_color
 
@@ -69,7 +70,7 @@ def result(number: int, *rows: Track, ended=(), epoch=0, map_=None) -> Processed
         for track in rows:
             labels[:, 2 * (track.label - 1) % 10 : 2 * track.label] = track.label
     frame = PanopticFrame(
-        number * PERIOD, LabelMap.of(labels), rows, (), tuple(ended), epoch, UNTIMED
+        number * PERIOD, LabelMap.of(labels), TrackTable.of(rows), (), tuple(ended), epoch, UNTIMED
     )
     return Processed(number, 0, None, IMAGE, frame, TIMES)
 
