@@ -19,9 +19,9 @@ from . import processes
 from .optimization import trained
 from .train_config import TrainConfig
 
-MAY_CHANGE = ("init", "batch", "workers", "threads", "checkpoint_every", "validation")
+_MAY_CHANGE = ("init", "batch", "workers", "threads", "checkpoint_every", "validation")
 """Settings of a run that do not change its weights, or are stored otherwise."""
-OPTIMIZER_STATE = ("step", "exp_avg", "exp_avg_sq")
+_OPTIMIZER_STATE = ("step", "exp_avg", "exp_avg_sq")
 
 
 @dataclass
@@ -96,7 +96,7 @@ class RunFiles:
         model = modules["model"]
         assert isinstance(model, VideoKNet)
         for name, parameter in trained(model):
-            for key in OPTIMIZER_STATE:
+            for key in _OPTIMIZER_STATE:
                 tensors[f"optimizer/{name}/{key}"] = optimizer.state[parameter][key]
         facts = {"run": run, "progress": json.dumps(to_dict(progress))}
         save_tensors(tensors, self.state, facts)
@@ -119,7 +119,7 @@ class RunFiles:
             model = modules["model"]
             assert isinstance(model, VideoKNet)
             for name, parameter in trained(model):
-                values = {k: tensors[f"optimizer/{name}/{k}"] for k in OPTIMIZER_STATE}
+                values = {k: tensors[f"optimizer/{name}/{k}"] for k in _OPTIMIZER_STATE}
                 optimizer.state[parameter] = _in_layout_of(parameter, values)
             return Progress(**json.loads(metadata["progress"]))
         except (KeyError, RuntimeError, TypeError, ValueError) as error:
@@ -128,7 +128,7 @@ class RunFiles:
 
 def identity(config: TrainConfig, model: VideoKNet) -> str:
     """What must not change between the parts of one run; the number of processes may."""
-    facts = {key: value for key, value in to_dict(config).items() if key not in MAY_CHANGE}
+    facts = {key: value for key, value in to_dict(config).items() if key not in _MAY_CHANGE}
     facts["data"] = {k: v for k, v in facts["data"].items() if k != "street_cache"}
     pairs = config.batch * processes.count()
     return json.dumps({**facts, "pairs": pairs, "model": to_dict(model.config)})

@@ -28,7 +28,7 @@ from .sources import data_path, open_labelled
 from .train_config import ValidationConfig
 from .training_tasks import TRAINING_TASKS
 
-FIRST_SEED = 2_000_000
+_FIRST_SEED = 2_000_000
 """First street of a validation; `eval` has those from 1,000,000, training those from 0."""
 
 
@@ -90,7 +90,7 @@ def _open_clips(
 ) -> Sequence[Iterable[Frame]]:
     if config.dataset == "synthetic":
         ids = street_ids(model.classes, "validation")
-        return [_Street(FIRST_SEED + n, ids) for n in range(config.clips)]
+        return [_Street(_FIRST_SEED + n, ids) for n in range(config.clips)]
     root = data_path(data_root, f"validation: {config.dataset}") / expanded(config.path)
     dataset = open_labelled(config.dataset, root, config.split, model, "validation")
     videos = [dataset[n] for n in range(min(config.clips, len(dataset)))]

@@ -105,7 +105,7 @@ class Criterion:
             mask[part.frames, part.kernels]
             for mask, part in zip(batch.masks, batch.segments, strict=True)
         ]
-        predicted = resize_logits(torch.cat(chosen)[None], targets.segments.shape[-2:])[0]
+        predicted = _resize_logits(torch.cat(chosen)[None], targets.segments.shape[-2:])[0]
         goals, valid = targets.segments[learned.frames, learned.rows], targets.valid[learned.frames]
         mask = self.weights.mask * batch.sums(losses.mask_loss(predicted, goals, valid)) / counts
         dice = self.weights.dice * batch.sums(losses.dice_loss(predicted, goals, valid)) / counts
@@ -144,7 +144,7 @@ class Criterion:
         """The semantic map by class; centres and seeds of instances where they are learned."""
         head, targets, weights = batch.prediction.head, batch.targets, self.weights
         size = targets.owners.shape[-2:]
-        semantic = resize_logits(head.semantic_logits, size)
+        semantic = _resize_logits(head.semantic_logits, size)
         if self.background:
             known = _shrink(targets.valid[:, None], size)[:, 0]
             values = losses.class_map_loss(semantic, targets.semantic, known)
@@ -154,7 +154,7 @@ class Criterion:
             values = _cell_loss(semantic, targets.semantic, cells, weights.balance, batch.sides)
         found = {"head_semantic": weights.semantic * values}
         if head.centers is not None:
-            codes, goals = resize_logits(head.centers, size), position_code(*targets.centers)
+            codes, goals = _resize_logits(head.centers, size), position_code(*targets.centers)
             instances = targets.owners - targets.stuff
             values = losses.center_loss(codes, goals, instances, weights.balance)
             found["head_center"] = weights.center * values.view(batch.sides, -1).mean(1)
@@ -211,7 +211,7 @@ class SemanticCriterion:
         for part, logits in maps.items():
             weight = self.weights.auxiliary if part == "auxiliary" else self.weights.semantic
             values = _cell_loss(
-                resize_logits(logits, goals.shape[1:]), goals, cells, self.weights.balance, sides
+                _resize_logits(logits, goals.shape[1:]), goals, cells, self.weights.balance, sides
             )
             found[f"{part}_semantic"] = weight * values
         return _by_side(found)
@@ -278,10 +278,10 @@ def part_masks(prediction: Prediction, targets: FrameTargets) -> list[Tensor]:
     size, things = targets.owners.shape[-2:], prediction.embeddings.shape[1]
     parts = [prediction.head.mask_logits[:, :things]]
     parts += [stage.mask_logits for stage in prediction.stages]
-    return [resize_logits(logits, size) for logits in parts]
+    return [_resize_logits(logits, size) for logits in parts]
 
 
-def resize_logits(logits: Tensor, size: torch.Size) -> Tensor:
+def _resize_logits(logits: Tensor, size: torch.Size) -> Tensor:
     """[..,h,w] in float32, stretched to `size`."""
     logits = logits.float()
     if logits.shape[-2:] == size:

@@ -12,7 +12,7 @@ from torch.utils.tensorboard import SummaryWriter
 from ..progress import progress_bar
 from .clip_validation import Quality
 
-REPORT_EVERY = 10
+_REPORT_EVERY = 10
 """Steps."""
 
 
@@ -40,7 +40,7 @@ class Monitor:
     def step(self, step: int, losses: Mapping[str, Tensor], rate: float) -> None:
         """After step number `step` (from 1)."""
         self._bar.update()
-        if self._writer is None or (step % REPORT_EVERY and step != self._steps):
+        if self._writer is None or (step % _REPORT_EVERY and step != self._steps):
             return
         for name, loss in losses.items():
             self._writer.add_scalar(f"loss/{name}", loss.item(), step)

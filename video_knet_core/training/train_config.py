@@ -14,15 +14,15 @@ from ..data.clip_pairs import TWO_SIDED
 from ..data.pairs import CropRange
 from ..output_files import expanded
 
-MANY = 1_000_000_000
+_MANY = 1_000_000_000
 """More than anything that is counted here."""
 EVALUATION_SEEDS = 1_000_000
 """First street of an evaluation; those below are for training."""
-Positive = Annotated[int, Field(ge=1, le=MANY)]
-Count = Annotated[int, Field(ge=0, le=MANY)]
-Rate = Annotated[float, Field(ge=0, le=1000)]
-Weight = Annotated[float, Field(ge=0, le=1e6)]
-Range = tuple[float, float]
+_Positive = Annotated[int, Field(ge=1, le=_MANY)]
+_Count = Annotated[int, Field(ge=0, le=_MANY)]
+_Rate = Annotated[float, Field(ge=0, le=1000)]
+_Weight = Annotated[float, Field(ge=0, le=1e6)]
+_Range = tuple[float, float]
 
 
 @settings_class
@@ -41,12 +41,12 @@ class ClipConfig:
     """Only pairs with an object that is in both crops, as the authors have it."""
     pseudo_video: bool = False
     """Its frames are single images: a pair is one of them, moved a little; no offsets then."""
-    scale: Range = CropRange().scale
+    scale: _Range = CropRange().scale
     """Smallest and largest enlargement of a crop; see `CropRange`."""
-    aspect: Range = CropRange().aspect
+    aspect: _Range = CropRange().aspect
 
     def __post_init__(self) -> None:
-        possible = all(0 < abs(offset) <= MANY for offset in self.offsets)
+        possible = all(0 < abs(offset) <= _MANY for offset in self.offsets)
         expect(possible, "offsets", "numbers other than 0", self.offsets)
         for name in ("scale", "aspect"):
             low, high = getattr(self, name)
@@ -91,16 +91,16 @@ class ValidationConfig:
     """What is measured on the way: STQ, in task semantic mIoU, in task instance AP. The model that
     is best at it is kept as best.safetensors."""
 
-    every: Count = 0
+    every: _Count = 0
     """Steps between two validations, 0 = none."""
     dataset: Text = "synthetic"
     """The synthetic street, on seeds that neither training nor `eval` uses, or a data set."""
     path: Text = ""
     """Folder of the data set, relative to the data root ..."""
     split: Text = "val"
-    clips: Positive = 4
+    clips: _Positive = 4
     """... and how many of its videos, or how many streets."""
-    frames: Positive = 30
+    frames: _Positive = 30
     """At most this many of each."""
 
 
@@ -108,23 +108,23 @@ class ValidationConfig:
 class LossWeights:
     """Weights of the authors; `stage_rank` is the image K-Net's (their video configs have 0)."""
 
-    mask: Weight = 1.0
-    dice: Weight = 4.0
-    classification: Weight = 2.0
-    rank: Weight = 0.1
-    stage_rank: Weight = 0.1
-    semantic: Weight = 1.0
+    mask: _Weight = 1.0
+    dice: _Weight = 4.0
+    classification: _Weight = 2.0
+    rank: _Weight = 0.1
+    stage_rank: _Weight = 0.1
+    semantic: _Weight = 1.0
     """Of the head; in task semantic of every stage too ..."""
-    auxiliary: Weight = 0.4
+    auxiliary: _Weight = 0.4
     """... and of the auxiliary head that some necks have there."""
     balance: Fraction = 0.0
     """How far small segments count more in rank and semantic losses: 0 not at all, 1 fully."""
-    center: Weight = 2.0
+    center: _Weight = 2.0
     """Not in the paper: see `KernelConfig.centers` ..."""
-    heat: Weight = 1.0
+    heat: _Weight = 1.0
     """... and `KernelConfig.seeds`."""
-    track: Weight = 0.25
-    track_aux: Weight = 1.0
+    track: _Weight = 0.25
+    track_aux: _Weight = 1.0
 
 
 @settings_class
@@ -133,19 +133,19 @@ class TrainConfig:
 
     model: Text
     """Model config, relative to this file."""
-    steps: Positive = 5000
-    batch: Positive = 4
+    steps: _Positive = 5000
+    batch: _Positive = 4
     """Pairs (twice as many images) that a process takes at once ..."""
-    accumulate: Positive = 1
+    accumulate: _Positive = 1
     """... and how often before the optimiser steps; its gradients are their mean."""
     video: bool = True
     """Off: single images in place of pairs, without temporal context. That is an image K-Net, to
     start from for all tasks at half the cost; temporal modules keep their first values."""
     height: Side = 256
     width: Side = 352
-    mask_stride: Positive = 4
+    mask_stride: _Positive = 4
     """Resolution of the mask losses ..."""
-    rank_stride: Positive = 4
+    rank_stride: _Positive = 4
     """... and of matching, rank and semantic losses, which compare all kernels."""
     targets: Literal["coverage", "touch"] = "coverage"
     """Who owns a cell: the segment with the largest "coverage" of it, or, as the authors have it,
@@ -153,12 +153,12 @@ class TrainConfig:
     photometric: bool = True
     """Change colour, contrast, blur and noise at random; the authors do not."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
-    learning_rate: Rate = 7e-4
-    backbone_learning_rate: Rate = 2e-4
-    weight_decay: Rate = 0.02
+    learning_rate: _Rate = 7e-4
+    backbone_learning_rate: _Rate = 2e-4
+    weight_decay: _Rate = 0.02
     decay_norms_and_biases: bool = False
     """Weight decay on norms and biases too, as the authors have it."""
-    warmup_steps: Count = 200
+    warmup_steps: _Count = 200
     schedule: Literal["cosine", "step"] = "cosine"
     """After the warm-up the rates fall along half a "cosine", or to a tenth at each "step" ..."""
     milestones: tuple[Fraction, ...] = (0.75, 0.9166)
@@ -171,9 +171,9 @@ class TrainConfig:
     """"bfloat16" (mixed), "float32", or "auto": bfloat16 on a GPU."""
     frozen_groups: Annotated[int, Field(ge=0, le=7)] = 2
     """The stem and this many block groups of the backbone keep the weights that they start with."""
-    workers: Count = 1
-    checkpoint_every: Positive = 250
-    threads: Positive = 2
+    workers: _Count = 1
+    checkpoint_every: _Positive = 250
+    threads: _Positive = 2
     init: Text | None = None
     """Checkpoint to start from, relative to this file; otherwise ImageNet weights. One of ours, or
     a `.pth` of the authors' Video K-Net or K-Net or of torchvision's ResNet."""

@@ -41,7 +41,7 @@ class Trainer:
         torch.set_num_threads(config.threads)
         self.model = build_model(config, config_path).to(self.device)
         model = self.model.config
-        check_batch(config, model)
+        _check_batch(config, model)
         sources = open_sources(config.data, model, data_root, out, config.video)
         self.dataset = PairDataset(sources, model, config)
         self.validation = Validation(config.validation, model, data_root)
@@ -148,7 +148,7 @@ class Trainer:
         return modules | ({"average": self.average} if self.average else {})
 
 
-def check_batch(config: TrainConfig, model: ModelConfig) -> None:
+def _check_batch(config: TrainConfig, model: ModelConfig) -> None:
     """ConfigError if a batch has one value for a batch norm, which then has no variance."""
     images, stride = config.batch * (1 + config.video), model.backbone.output_stride
     cells = 1 if model.neck.name in SEMANTIC_NECKS else config.height * config.width // stride**2
