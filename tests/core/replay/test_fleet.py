@@ -317,8 +317,7 @@ def test_a_machine_without_the_shared_disk_or_with_another_version_is_named(tmp_
 @pytest.fixture(scope="module")
 def cluster():
     """Address of a Ray cluster with two cores, and a GPU that is none."""
-    import ray
-
+    ray = pytest.importorskip("ray", reason="needs the extra `fleet`")
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     context = ray.init(
         "local", num_cpus=2, num_gpus=1, include_dashboard=False, object_store_memory=80 << 20
@@ -371,6 +370,7 @@ def test_a_model_that_no_worker_can_open_ends_the_fleet_with_its_reason(cluster,
 
 
 def test_an_address_where_nobody_listens_is_told_at_once(bags, model, tmp_path, capsys):
+    pytest.importorskip("ray", reason="needs the extra `fleet`")
     pytest.importorskip("ray")
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
@@ -390,6 +390,7 @@ def test_more_threads_than_a_machine_has_cores_are_refused(cluster, bags, model,
 
 @pytest.mark.slow
 def test_a_fleet_on_this_machine_that_is_interrupted_can_be_resumed(bags, serial, model, tmp_path):
+    pytest.importorskip("ray", reason="needs the extra `fleet`")
     out = tmp_path / "out"
     process = subprocess.Popen(
         program(*fleet_command(bags / "*", out, model, "--ray", "local")),

@@ -27,6 +27,7 @@ FRAMES, PART = 8, 10
 @pytest.fixture(scope="module")
 def out(tmp_path_factory) -> Path:
     """A replay of two cameras in two parts."""
+    pytest.importorskip("rerun", reason="needs the extra `rerun`")
     pytest.importorskip("rerun")
     folder = tmp_path_factory.mktemp("rerun")
     runtime = open_runtime(write_tiny_model(folder / "tiny.onnx"))
