@@ -205,8 +205,7 @@ def cached_clips(name: str, data: Path, count: int) -> list[CachedClip]:
     """The held-out clips; drawing them costs more than segmenting them."""
     if name == "synthetic":
         return [CachedClip(clip) for clip in synthetic_streets(count)]
-    classes = load_yaml(ModelConfig, STREET).classes
-    return [CachedClip(clip) for clip in pasted_clips(data, classes, count)]
+    return [CachedClip(clip) for clip in pasted_clips(data, count)]
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ from sensor_msgs.msg import Image
 from video_knet_core.engine.base import ModelInfo
 from video_knet_core.types import ClassInfo, ClassTable, Detections
 from video_knet_ros import conversions
-from video_knet_ros.node import CameraNode, start
+from video_knet_ros.node import CameraNode
 
 PROFILE = Path(__file__).parents[1] / "config" / "fastdds_large_images.xml"
 VARIABLE = "FASTRTPS_DEFAULT_PROFILES_FILE"
@@ -99,7 +99,6 @@ def received(size: tuple[int, int], images: int, offer: tuple, with_profile: boo
     )
     executor = SingleThreadedExecutor()
     executor.add_node(node)
-    start(node)
     environment = {k: v for k, v in os.environ.items() if k != VARIABLE}
     if with_profile:
         environment[VARIABLE] = str(PROFILE)
