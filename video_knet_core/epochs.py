@@ -36,7 +36,7 @@ def epoch_of(image: NDArray[np.uint8], *facts: object) -> int:
 
 
 def facts_of(source: str) -> tuple[str, int]:
-    """What tells a video from others that begin with the same image: its name, and its bytes.
+    """Name and bytes of a video, which distinguish it from others with the same first image.
 
     Args:
         source: a file or folder, or another source of frames, which has no bytes.
@@ -47,7 +47,7 @@ def facts_of(source: str) -> tuple[str, int]:
 
 
 def sample_of(files: Iterable[Path]) -> str:
-    """What tells files from others of the same size, read at places all over them."""
+    """What distinguishes files from others of the same size, read at places all over them."""
     digest = hashlib.sha256()
     for path in files:
         with path.open("rb") as file:

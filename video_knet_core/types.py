@@ -435,7 +435,7 @@ class PanopticFrame:
     def semantic_map(self, unassigned: int = NO_CLASS) -> NDArray[np.uint8]:
         """[H, W] class id of each pixel, `unassigned` where there is no segment.
 
-        The authors' code has 0, so that what nobody claims becomes road.
+        The authors' code has 0, so that unassigned pixels become road.
         """
         return self.label_map.look_up(self._by_label("class_id", unassigned, np.uint8))
 

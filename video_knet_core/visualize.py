@@ -20,7 +20,7 @@ _GOLDEN = 0.618033988749895
 """Steps of this share of a turn keep hues of neighbouring ids far apart, for any number of ids."""
 
 Image = NDArray[Any]
-"""uint8 [H, W, 3] RGB; the stubs of cv2 do not tell the dtype."""
+"""uint8 [H, W, 3] RGB; the stubs of cv2 lack the dtype."""
 Color = tuple[int, int, int]
 
 
@@ -54,9 +54,9 @@ def overlay(
     Raises:
         ValueError: the image is not of the size of the label map.
     """
-    wanted = (*frame.label_map.size, 3)
-    if image.shape != wanted or image.dtype != np.uint8:
-        raise ValueError(f"image must be uint8 {wanted}, found {image.dtype} {image.shape}")
+    expected = (*frame.label_map.size, 3)
+    if image.shape != expected or image.dtype != np.uint8:
+        raise ValueError(f"image: expected uint8 {expected}, got {image.dtype} {image.shape}")
     visible = [track for track in frame.tracks if track.label]
     label_map, labels = _drawn_labels(frame, visible)
     picture = _tint(image, label_map, visible, classes, opacity)

@@ -88,7 +88,7 @@ class Topic:
         """Why messages cannot reach a subscriber of this topic; empty if they reach all."""
         name, policy = self._publisher.topic_name, self._incompatible_policy
         if not policy or self._node.count_subscribers(name) <= self.subscribers:
-            return ""  # whoever requested it has left
+            return ""  # the subscriber is gone
         return f"a subscriber of {name} requests another {policy} than is offered"
 
     def publish(self, message: Any) -> None:

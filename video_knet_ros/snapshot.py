@@ -53,7 +53,7 @@ class Snapshot:
             partial.chmod(0o755)  # temporary folders are the owner's alone
             return _rename(partial, f"{stamp // 10**9}.{stamp % 10**9:09d}")
         except BaseException:
-            shutil.rmtree(partial, ignore_errors=True)  # the disk may be gone; the error says it
+            shutil.rmtree(partial, ignore_errors=True)  # the disk may be gone; the error is raised
             raise
 
     def _table(self, classes: ClassTable) -> dict:

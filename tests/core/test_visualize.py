@@ -137,7 +137,7 @@ def test_a_frame_without_segments_is_the_image():
 
 
 def test_an_image_of_another_size_is_refused():
-    with pytest.raises(ValueError, match=r"wanted|must be uint8 \(120, 160, 3\), found"):
+    with pytest.raises(ValueError, match="image: expected"):
         overlay(np.zeros((60, 80, 3), np.uint8), scene(), CLASSES)
 
 

@@ -1,7 +1,7 @@
 """Image messages to RGB: every encoding that cameras send.
 
 All of it is OpenCV's own conversion, the one that cv_bridge calls too, so both agree. cv_bridge
-itself is not asked: it knows none of the planar encodings, and its Python side shears an image of
+itself is not used: it supports none of the planar encodings, and its Python side shears an image of
 several channels whose `step` is no multiple of the pixel size.
 
 The planar encodings nv12, nv21 and nv24 are laid out as image_encodings.hpp and V4L2 have it:
@@ -47,7 +47,7 @@ class _Encoding(NamedTuple):
     bayer: bool = False
 
     @property
-    def least_size(self) -> int:
+    def min_size(self) -> int:
         return 3 if self.bayer else 1  # of fewer Bayer pixels OpenCV makes a black image
 
     @property
@@ -137,8 +137,8 @@ def _check_size(message: Any, encoding: _Encoding) -> None:
         expected.append("an even width")
     if encoding.even_height and height % 2:
         expected.append("an even height")
-    if min(height, width) < encoding.least_size:
-        expected.append(f"at least {encoding.least_size} x {encoding.least_size}")
+    if min(height, width) < encoding.min_size:
+        expected.append(f"at least {encoding.min_size} x {encoding.min_size}")
     if expected:
         raise ImageError(
             f"wrong size of {message.encoding}: expected {' and '.join(expected)}, "
@@ -148,10 +148,10 @@ def _check_size(message: Any, encoding: _Encoding) -> None:
 
 def _check_data(message: Any, encoding: _Encoding) -> None:
     step, rows = message.step, message.height * encoding.half_rows // 2
-    least = message.width * encoding.pixel_bytes
-    if step < least:
+    minimum = message.width * encoding.pixel_bytes
+    if step < minimum:
         raise ImageError(
-            f"wrong step: expected at least {least} bytes "
+            f"wrong step: expected at least {minimum} bytes "
             f"for {message.width} {message.encoding} pixels, got {step}"
         )
     if len(message.data) != rows * step:
@@ -237,7 +237,7 @@ def _picture_to_rgb(picture: NDArray, declared: _Encoding | None, target: str) -
     if declared and declared.bayer and picture.ndim == 2 and not target.startswith("mono"):
         if target in ("bgr8", "rgb8", "bgr16", "rgb16"):
             raise ImageError(f"expected colours ({target}), got one value per pixel")
-        if min(picture.shape) < declared.least_size:
+        if min(picture.shape) < declared.min_size:
             raise ImageError(f"expected a mosaic of at least 3 x 3 pixels, got {picture.shape}")
         return _to_8_bit(cv2.cvtColor(picture, declared.code))
     return np.asarray(cv2.cvtColor(_to_8_bit(picture), code), np.uint8)

@@ -196,9 +196,9 @@ class VisionConversions:
         """Names of the class ids, to be latched; they hold for the class image, too.
 
         Args:
-            header: its stamp says since when they hold.
+            header: its stamp is the time from which they are valid.
             classes: the classes of the model.
-            threshold: least class score of what is published, 0..1.
+            threshold: minimum class score of what is published, 0..1.
         """
         rows = [self._types.VisionClass(class_id=c.id, class_name=c.name) for c in classes]
         return self._types.LabelInfo(header=header, class_map=rows, threshold=float(threshold))
@@ -218,7 +218,7 @@ class VisionConversions:
         )
 
     def _unknown_pose(self) -> Any:
-        """A camera tells no pose in space: it stays at its default."""
+        """The pose in space is unknown: it stays at its default."""
         pose = self._types.Pose(
             position=self._types.Point(x=0.0, y=0.0, z=0.0),
             orientation=self._types.Quaternion(x=0.0, y=0.0, z=0.0, w=1.0),
@@ -261,7 +261,7 @@ def mask_from_rle(instance: Any) -> NDArray[np.bool_]:
         return np.zeros(shape, bool)
     if runs.sum() != shape[0] * shape[1]:
         raise ValueError(
-            f"runs of {runs.sum()} pixels in all, wanted {shape[0] * shape[1]} "
-            f"for a roi of {shape[1]} x {shape[0]}"
+            f"rle: expected runs of {shape[0] * shape[1]} pixels "
+            f"for a roi of {shape[1]} x {shape[0]}, got {runs.sum()}"
         )
     return np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(shape)

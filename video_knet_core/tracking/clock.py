@@ -135,7 +135,7 @@ class StreamClock:
         return self._stood(stamp, difference)
 
     def _stepped(self, stamp: int, difference: int) -> StreamClock:
-        """After an image that the stamps tell from the one before."""
+        """After an image whose stamp differs enough from the one before."""
         exact, rest = self.regular >= REGULAR, difference - self.ahead
         is_gap = rest > GAP * (self.interval or NOMINAL) and not self._begins(stamp)
         mark = (self.images + 1, stamp)
