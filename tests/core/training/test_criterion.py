@@ -29,7 +29,8 @@ from training_runs import (
     street_labels,
 )
 
-from video_knet_core.model.kernels import HeadOutput, StageOutput
+from video_knet_core.model.heads import HeadOutput
+from video_knet_core.model.kernels import StageOutput
 from video_knet_core.model.video_knet import Prediction, VideoKNet
 from video_knet_core.training.criterion import Criterion, Total
 from video_knet_core.training.optimization import trained
