@@ -60,6 +60,8 @@ def _targets(node: ast.AST, package: str, modules: Iterable[str]) -> list[str]:
         name = node.value.partition(":")[0]
         name = resolve_name(name, package) if re.fullmatch(r"\.\w[\w.]*", name) else name
         return [name] if "." in name and name in modules else []
+    if isinstance(node, ast.Name) and node.id == "__path__":  # a package that lists its modules
+        return [name for name in modules if name.rpartition(".")[0] == package]
     if not isinstance(node, ast.ImportFrom):
         return []
     base = resolve_name("." * node.level + (node.module or ""), package)
