@@ -15,7 +15,7 @@ export VIRTUAL_ENV="$_venv"
 export PATH="$_venv/bin:$PATH"
 if [ -f "$_venv/share/rclpy/package.xml" ]; then # ROS 2 from wheels lives in the virtual environment
   export AMENT_PREFIX_PATH="$_venv"
-  # The wheels set LD_LIBRARY_PATH when Python starts, unless this says that a parent has done so;
+  # The wheels set LD_LIBRARY_PATH when Python starts, unless this is set by a parent that has done so;
   # a parent of another environment has set the wrong one.
   unset _ROS_WHEELS_BOOTSTRAP_COMPLETE
 fi

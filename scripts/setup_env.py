@@ -58,7 +58,7 @@ ADVICE = (
     ),
     (
         "No CMAKE_CXX_COMPILER|No CMAKE_C_COMPILER|compiler identification is unknown",
-        "No C++ compiler was found: `sudo apt install g++`.",
+        "expected a C++ compiler, got none: `sudo apt install g++`.",
     ),
     (
         "Python3_INCLUDE_DIR|Development.Module|Python.h: No such file",
@@ -68,7 +68,7 @@ ADVICE = (
 
 
 class SetupError(Exception):
-    """A step that cannot be done; the message says what to do about it."""
+    """A step that cannot be done; the message has the remedy."""
 
 
 class Environment:
@@ -153,7 +153,7 @@ def install_test_tools() -> bool:
 
 
 def build_overlay() -> bool:
-    """The messages, and the package as `ros2 launch` sees it; Python files become links."""
+    """The messages, and the package as `ros2 launch` finds it; Python files become links."""
     key = digest([REPO / "CMakeLists.txt", REPO / "package.xml", *sorted((REPO / "msg").iterdir())])
     key += digest_names(INSTALLED)
     executable = REPO / "install/video_knet_ros/lib/video_knet_ros/camera_node"  # a link to build/
@@ -273,7 +273,7 @@ def ros_requirements() -> list[str]:
     if found.returncode:
         raise SetupError(
             f"{sys.executable} cannot import the rclpy of the sourced ROS 2 "
-            f"{os.environ['ROS_DISTRO']}; it wants the system's Python: "
+            f"{os.environ['ROS_DISTRO']}; it needs the system's Python: "
             "`export PYTHON=/usr/bin/python3` and run this again.\n" + found.stderr.strip()
         )
     return [f"numpy=={found.stdout.strip()}"]

@@ -21,7 +21,7 @@ EXPORTS = (
     "test_task_engines",
     "test_tensorrt_build",
 )
-"""They share models whose export takes long (fixture `exported`)."""
+"""They use the same models, whose export takes long (fixture `exported`)."""
 
 HAS_TORCH = importlib.util.find_spec("torch") is not None
 
@@ -53,9 +53,9 @@ def pytest_pycollect_makemodule(module_path, parent):
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """One process runs a whole file, or all files that share something.
+    """One process runs a whole file, or all files that use the same resource.
 
-    The ROS tests stay together: they share a domain.
+    The ROS tests stay together: they have one domain.
     """
     item.add_marker(pytest.mark.xdist_group(_group(item)))
 

@@ -44,8 +44,8 @@ def leaves(layout: dict | str) -> Iterator[str]:
 
 
 def test_rviz_shows_camera_overlay_and_labels():
-    wanted = {CAMERA, "/video_knet/overlay/image", "/video_knet/panoptic/image"}
-    assert wanted <= rviz_topics() <= published() | {CAMERA}
+    expected = {CAMERA, "/video_knet/overlay/image", "/video_knet/panoptic/image"}
+    assert expected <= rviz_topics() <= published() | {CAMERA}
 
 
 def test_every_rviz_display_has_a_place():

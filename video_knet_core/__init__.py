@@ -1,6 +1,6 @@
 """Video K-Net: online video panoptic segmentation with persistent track ids.
 
-The core knows nothing of ROS. Running an exported model needs numpy, OpenCV and an engine; only
+The core imports no ROS. Running an exported model needs numpy, OpenCV and an engine; only
 `model`, `training` and `engine.export` need torch.
 """
 

@@ -52,7 +52,7 @@ class OverlayVideo:
 
     def __init__(self, path: str | Path, fps: float):
         if not fps > 0:
-            raise ValueError(f"fps must be positive, got {fps}")
+            raise ValueError(f"fps: expected a positive number, got {fps}")
         self.path = Path(path)
         self.fps = fps
         self._times = IncreasingTimes(round(TICKS / fps), TICKS, LONGEST_GAP)

@@ -3,7 +3,7 @@
     predictor = VideoPredictor(open_runtime("street_lite0.onnx"))
     frame = predictor.step(image, stamp)
 
-One predictor per camera; several may share one runtime, because the state is kept here.
+One predictor per camera; several may use one runtime, because the state is kept here.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ class RunLengths:
         """Encode [H, W], bool or integers; anything but 0 is inside. ValueError on other arrays."""
         if mask.ndim != 2 or mask.dtype.kind not in "biu":
             raise ValueError(
-                f"mask must be [H, W] of bool or integers, got {mask.dtype} {mask.shape}"
+                f"mask: expected [H, W] of bool or integers, got {mask.dtype} {mask.shape}"
             )
         encoded = coco_mask.encode(np.asfortranarray(mask != 0, np.uint8))
         return cls((mask.shape[0], mask.shape[1]), encoded["counts"])

@@ -52,7 +52,7 @@ class ClassTable:
     def __post_init__(self) -> None:
         ids = [c.id for c in self.classes]
         if ids != list(range(len(ids))):
-            raise ValueError(f"class ids must be 0..{len(ids) - 1} in order, got {ids}")
+            raise ValueError(f"class ids: expected 0..{len(ids) - 1} in order, got {ids}")
         if len(ids) > NO_CLASS:
             raise ValueError(
                 f"expected at most {NO_CLASS} classes (ids are 8 bits, {NO_CLASS} is no class), "
@@ -139,17 +139,17 @@ def _class_info(number: int, row: object) -> ClassInfo:
     """One row of a table; ValueError names what is wrong with it."""
     if not isinstance(row, Mapping) or set(row) != _KEYS:
         got = sorted(map(str, row)) if isinstance(row, Mapping) else repr(row)
-        raise ValueError(f"class {number}: keys must be {sorted(_KEYS)}, got {got}")
+        raise ValueError(f"class {number}: expected the keys {sorted(_KEYS)}, got {got}")
     name, is_thing, color = row["name"], row["is_thing"], row["color"]
     if not isinstance(name, str):
         raise ValueError(
-            f"class {number}: name must be text, got {name!r}; in YAML put it in quotes"
+            f"class {number}: name: expected text, got {name!r}; in YAML put it in quotes"
         )
     if not isinstance(is_thing, bool):
-        raise ValueError(f"class {number}: is_thing must be true or false, got {is_thing!r}")
+        raise ValueError(f"class {number}: is_thing: expected true or false, got {is_thing!r}")
     values = color if isinstance(color, list | tuple) else ()
     if len(values) != 3 or not all(type(v) is int and 0 <= v <= 255 for v in values):
-        raise ValueError(f"class {number}: color must be three values 0..255, got {color!r}")
+        raise ValueError(f"class {number}: color: expected three values 0..255, got {color!r}")
     return ClassInfo(number, unicodedata.normalize("NFC", name), is_thing, tuple(values))
 
 

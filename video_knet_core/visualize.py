@@ -17,7 +17,7 @@ from .types import ClassInfo, ClassTable, PanopticFrame, Track
 OPACITY = 0.5
 """Of the colours over the image, unless another is asked for."""
 _GOLDEN = 0.618033988749895
-"""Steps of this share of a turn keep hues of neighbouring ids far apart, for any number of ids."""
+"""Steps of this fraction of a turn keep hues of neighbouring ids far apart, however many."""
 
 Image = NDArray[Any]
 """uint8 [H, W, 3] RGB; the stubs of cv2 lack the dtype."""
@@ -71,7 +71,7 @@ def overlay(
 def side_by_side(image: NDArray[np.uint8], drawn: NDArray[np.uint8]) -> Image:
     """Image and overlay [H, W, 3] next to each other, [H, 2 W, 3]; ValueError if sizes differ."""
     if image.shape != drawn.shape:
-        raise ValueError(f"both pictures must have one size, found {image.shape}, {drawn.shape}")
+        raise ValueError(f"expected pictures of one size, got {image.shape} and {drawn.shape}")
     return np.hstack([image, drawn])
 
 

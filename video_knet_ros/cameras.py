@@ -24,7 +24,7 @@ from .node import CameraNode
 
 
 def create_cameras(names: Sequence[str], pool: EnginePool) -> list[CameraNode]:
-    """A node for each name; those with the same engine settings share an engine and its thread.
+    """A node for each name; those with the same engine settings use one engine and its thread.
 
     Args:
         names: of the cameras.

@@ -109,7 +109,7 @@ class EngineNode(LifecycleNode):
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         try:
             self.engine_opened((self.worker or self._open()).opened.result())
-        except Exception as error:  # of engines and middlewares, which share no base but this
+        except Exception as error:  # of engines and middlewares, which have no base but this
             self._release(wait=False)
             self._note_fault("not configured", error)
             return TransitionCallbackReturn.FAILURE

@@ -123,9 +123,9 @@ class CameraNode(EngineNode):
         )
         return EngineWorker(opening, close_predictor, self._choose_executor(**settings))
 
-    def _on_build(self, what: str, share: float) -> None:
+    def _on_build(self, what: str, fraction: float) -> None:
         """Progress callback of an engine's build, called by the thread that builds it."""
-        self.status.engine_build = f"{what} {share:.0%}" if share < 1 else what
+        self.status.engine_build = f"{what} {fraction:.0%}" if fraction < 1 else what
 
     def engine_opened(self, engine: VideoPredictor) -> None:
         info, status = engine.runtime.info, self.status

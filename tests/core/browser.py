@@ -71,7 +71,7 @@ class Browser:
             self.send(f"{domain}.enable")
 
     def send(self, method: str, **parameters: Any) -> dict[str, Any]:
-        """Do a command of the DevTools protocol; AssertionError with what the browser says."""
+        """Do a command of the DevTools protocol; AssertionError with the answer of the browser."""
         self._number += 1
         command = {"id": self._number, "method": method, "params": parameters}
         if self._session:

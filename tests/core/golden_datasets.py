@@ -1,6 +1,6 @@
 """Golden metric cases as data sets on disk, with predictions in the form that is handed in.
 
-Written out here by hand, apart from the code under test.
+Written out here by hand, independent of the code under test.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""A device whose tensors live on the host, and that refuses others as a GPU does.
+"""A device whose tensors live on the host, and that rejects others as a GPU does.
 
-On a GPU a product of a tensor there and one of the host is an error, and on the host nobody would
-notice. `OnDevice` is a tensor that says it is on `DEVICE` and holds its values on the host.
+On a GPU a product of a tensor there and one of the host is an error, and on the host it would
+pass. `OnDevice` is a tensor that reports `DEVICE` and holds its values on the host.
 Operations give such tensors again. With others beside them they fail, but for what a GPU takes too:
 numbers (no dimensions), indices, and the source of a copy.
 """
@@ -24,7 +24,7 @@ TAKES_INDICES = ("aten.index.", "aten.index_put", "aten._index_put_impl")
 
 
 class OnDevice(Tensor):
-    """Says that it is on `DEVICE`; `host` are its values."""
+    """Reports to be on `DEVICE`; `host` are its values."""
 
     host: Tensor
 
@@ -95,9 +95,9 @@ def _run(operation, args, kwargs):
     foreign = [tuple(x.shape) for x in tensors if not isinstance(x, OnDevice) and x.dim()]
     if ours and foreign:
         raise RuntimeError(f"{operation}: tensors {foreign} are not on the device")
-    on_device, wanted = bool(ours), kwargs.get("device")
-    if wanted is not None:
-        on_device, kwargs = _is_ours(wanted), kwargs | {"device": "cpu"}
+    on_device, requested = bool(ours), kwargs.get("device")
+    if requested is not None:
+        on_device, kwargs = _is_ours(requested), kwargs | {"device": "cpu"}
     args, host_kwargs = tree_map(lambda x: getattr(x, "host", x), (args, kwargs))
     result = operation(*args, **host_kwargs)
     if operation._schema.is_mutable:  # in place: what was given is what comes back

@@ -41,7 +41,7 @@ def golden_videos(case: dict[str, np.ndarray]) -> list[Video]:
 
 
 def measured(metric: Metric, videos: list[Video], by_frame: bool = False) -> Any:
-    """What the metric says of the videos, given whole or frame after frame."""
+    """Scores of the videos, given whole or frame after frame."""
     for i, video in enumerate(videos):
         for maps in zip(*video, strict=True) if by_frame else [video]:
             metric.update(*maps, sequence=i)

@@ -15,7 +15,7 @@ class ReportPage(HTMLParser):
         self.elements: list[tuple[str, dict[str, str | None]]] = []
         self.words: list[str] = []
         self.lasting: list[str] = []
-        """Tags and words outside of what tells of one run only."""
+        """Tags and words that are the same in every run."""
         self._open: list[tuple[str, bool]] = []
         self.feed(text)
         self.close()

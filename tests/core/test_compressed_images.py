@@ -39,7 +39,7 @@ def encode(suffix: str, pixels: NDArray, *options: int) -> bytes:
 
 
 def mosaic(pattern: str, rgb: NDArray) -> NDArray:
-    """What a Bayer sensor sees of a picture, [H, W]."""
+    """The mosaic that a Bayer sensor makes of a picture, [H, W]."""
     height, width = rgb.shape[:2]
     y, x = np.indices((height, width))
     channel = np.array(["rgb".index(c) for c in pattern])[2 * (y % 2) + x % 2]

@@ -91,8 +91,8 @@ def test_labels_show_the_class_of_the_engines_map():
     script = segments()
     frame = predictor(script).step(image(64, 96), 0)
     class_of_slot = np.append(255, script.class_ids)
-    wanted = class_of_slot[script.segment_map].repeat(2, axis=0).repeat(2, axis=1)
-    np.testing.assert_array_equal(frame.semantic_map(), wanted)
+    expected = class_of_slot[script.segment_map].repeat(2, axis=0).repeat(2, axis=1)
+    np.testing.assert_array_equal(frame.semantic_map(), expected)
 
 
 def test_stuff_comes_first_by_class_then_things_by_track_id():
@@ -313,7 +313,7 @@ def test_thin_lines_are_averaged_not_lost_when_an_image_shrinks(size):
     resized = predictor_module.resize(lines, 288, 480)
     assert resized.shape == (288, 480, 3)
     assert resized.mean() == pytest.approx(lines.mean(), rel=0.02)
-    if width >= 4 * 480:  # all lines are below what the small image can tell apart
+    if width >= 4 * 480:  # all lines are thinner than the small image can resolve
         assert resized.std() < 0.2 * lines.std()
 
 

@@ -29,7 +29,7 @@ def table(is_thing):
 
 
 class Scripted:
-    """An engine that says of frame t what `script(t)` is; its state is t + 1."""
+    """An engine that returns `script(t)` for frame t; its state is t + 1."""
 
     name = "scripted"
 
@@ -157,8 +157,8 @@ def test_labels_show_the_frontmost_instance_and_background():
     frame = predictor("instance").step(image(), 0)
     rows = by_class(frame)
     label_of_slot = np.array([0, rows[0].label, 0, rows[1].label, rows[2].label, 0])
-    wanted = enlarged(label_of_slot[overlapping_masks(0).segment_map])
-    np.testing.assert_array_equal(frame.labels, wanted)
+    expected = enlarged(label_of_slot[overlapping_masks(0).segment_map])
+    np.testing.assert_array_equal(frame.labels, expected)
     assert rows[1].label not in frame.labels and 0 in frame.labels
 
 
@@ -177,8 +177,8 @@ def test_the_mask_in_the_box_is_that_part_of_the_mask(task):
     frame = predictor(task).step(image(), 0)
     for track in frame.tracks:
         x, y, width, height = track.box
-        wanted = frame.mask(track)[y : y + height, x : x + width]
-        np.testing.assert_array_equal(frame.mask_in_box(track), wanted)
+        expected = frame.mask(track)[y : y + height, x : x + width]
+        np.testing.assert_array_equal(frame.mask_in_box(track), expected)
 
 
 def test_a_coasted_track_has_no_pixels():

@@ -90,7 +90,7 @@ def test_names_without_letters_or_with_control_characters_are_rejected(name):
 )
 def test_yaml_scalars_that_are_no_text_must_be_quoted(scalar):
     rows = yaml.safe_load(f"- {{name: {scalar}, is_thing: true, color: [1, 2, 3]}}")
-    with pytest.raises(ValueError, match="class 0: name must be text, got .* in quotes"):
+    with pytest.raises(ValueError, match="class 0: name: expected text, got .* in quotes"):
         ClassTable.from_rows(rows)
     quoted = yaml.safe_load(f"- {{name: '{scalar}', is_thing: true, color: [1, 2, 3]}}")
     if plain_name(scalar):
@@ -100,17 +100,17 @@ def test_yaml_scalars_that_are_no_text_must_be_quoted(scalar):
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ("road", "class 0: keys must be .*, got 'road'"),
-        (None, "class 0: keys must be .*, got None"),
-        ({"name": "road", False: 1}, "class 0: keys must be .*'False', 'name'"),
+        ("road", "class 0: expected the keys .*, got 'road'"),
+        (None, "class 0: expected the keys .*, got None"),
+        ({"name": "road", False: 1}, "class 0: expected the keys .*'False', 'name'"),
         (
             {"name": "road", "is_thing": 1, "color": [1, 2, 3]},
-            "is_thing must be true or false, got 1",
+            "is_thing: expected true or false, got 1",
         ),
-        ({"name": "road", "is_thing": True, "color": 5}, "color must be three values .*, got 5"),
-        ({"name": "road", "is_thing": True, "color": [1, 2, 256]}, "color must be three values"),
-        ({"name": "road", "is_thing": True, "color": [1, 2, True]}, "color must be three values"),
-        ({"name": "road", "is_thing": True, "color": [1, 2, 0.5]}, "color must be three values"),
+        ({"name": "road", "is_thing": True, "color": 5}, "color: expected three values .*, got 5"),
+        ({"name": "road", "is_thing": True, "color": [1, 2, 256]}, "color: expected three values"),
+        ({"name": "road", "is_thing": True, "color": [1, 2, True]}, "color: expected three values"),
+        ({"name": "road", "is_thing": True, "color": [1, 2, 0.5]}, "color: expected three values"),
     ],
 )
 def test_unusable_rows_are_named(row, message):

@@ -1,4 +1,4 @@
-"""The executable `camera_node` with a painted engine that hangs or fails where $FAULT says."""
+"""The executable `camera_node` with a painted engine that hangs or fails as $FAULT has it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the ROS tests share: painted images with known segments, nodes to send and collect them."""
+"""Shared by the ROS tests: painted images with known segments, nodes to send and collect them."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def street(number: int = 0, scale: int = 1, things: tuple[int, ...] = (PERSON, C
 
 
 def image_message(pixels: np.ndarray, stamp: float = 1.0, encoding: str = "rgb8") -> Image:
-    """Message of painted pixels with a header that tests can tell from any other."""
+    """Message of painted pixels with a header that no other message has."""
     message = conversions.image_message(Image().header, encoding, pixels)
     message.header.stamp = conversions.time_message(round(stamp * 1e9))
     message.header.frame_id = f"front_camera_{stamp}"

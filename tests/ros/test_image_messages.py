@@ -137,8 +137,8 @@ def by_opencv(pixels: NDArray, encoding: str) -> NDArray:
 def pictures(draw, encodings):
     """An encoding, its height, random rows, and a message with them."""
     encoding = draw(st.sampled_from(sorted(encodings)))
-    least = 3 if encoding in BAYER else 1
-    height, width = draw(st.integers(least, 24)), draw(st.integers(least, 24))
+    minimum = 3 if encoding in BAYER else 1
+    height, width = draw(st.integers(minimum, 24)), draw(st.integers(minimum, 24))
     if encoding in PACKED_YUV or encoding in ("nv12", "nv21"):
         width *= 2
     if encoding in ("nv12", "nv21"):
@@ -240,7 +240,7 @@ def test_cv_bridge_agrees(encoding):
     message = raw(picture(encoding, 6, 8, np.random.default_rng(0)), encoding)
     try:
         expected = cv_bridge.CvBridge().imgmsg_to_cv2(message, "rgb8")
-    except KeyError:  # the real one raises CvBridgeError, and knows all of these
+    except KeyError:  # the real one raises CvBridgeError, and has all of these
         pytest.skip(f"this cv_bridge is the stand-in from PyPI, which does not know {encoding}")
     assert np.array_equal(to_rgb(message), expected)
 

@@ -54,7 +54,7 @@ def row(rle: np.ndarray, width: int, height: int) -> TrackedInstance:
         (["#"], [0, 1]),
         (["#..", ".##"], [0, 1, 3, 2]),
         ([".#.", "###", ".#."], [1, 1, 1, 3, 1, 1, 1]),
-        (["..#", "#.."], [2, 2, 2]),  # a run goes on in the next row
+        (["..#", "#.."], [2, 2, 2]),  # a run continues in the next row
         (["#.#"], [0, 1, 1, 1]),
     ],
 )

@@ -70,7 +70,7 @@ class McapFile(ChunkedFile):
         if rest.read(1) != bytes([Opcode.CHUNK]):
             return None
         rest.seek(9)
-        return Chunk.read(ReadDataStream(rest))  # of fewer bytes than it says
+        return Chunk.read(ReadDataStream(rest))  # has fewer bytes than its header announces
 
     def _index(self, file: ExactReader) -> FileIndex | None:
         summary = _read_summary(file)

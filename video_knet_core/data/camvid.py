@@ -78,13 +78,13 @@ def street_ids(classes: ClassTable, asked_by: str) -> NDArray[np.uint8]:
     """
     unknown = [info.name for info in classes if plain_name(info.name) not in STREET_CLASSES]
     if unknown:
-        raise ConfigError(f"{asked_by}: classes must be of {STREET_CLASSES}, got {unknown}")
+        raise ConfigError(f"{asked_by}: expected classes of {STREET_CLASSES}, got {unknown}")
     ids = np.full(NO_CLASS + 1, NO_CLASS, np.uint8)
     for info in classes:
         name = plain_name(info.name)
         if classes.things and info.is_thing != (name in STREET_THINGS):
             expected = "stuff" if info.is_thing else "a thing"
-            raise ConfigError(f"{asked_by}: {info.name!r} must be {expected}, as in the street")
+            raise ConfigError(f"{asked_by}: {info.name!r}: expected {expected}, as in the street")
         ids[STREET_CLASSES.index(name)] = info.id
     return ids
 

@@ -1,7 +1,7 @@
 """One thread for each engine: jobs run in it in turn, and no caller has to wait for it.
 
 A GPU context belongs to the thread that made it, so that an engine is opened, used and closed in
-one thread, which any number of cameras share.
+one thread, which serves any number of cameras.
 """
 
 from __future__ import annotations

@@ -77,7 +77,7 @@ def _open_session(path: Path, threads: int, cuda: bool) -> onnxruntime.Inference
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=[(provider, settings)])
-    except Exception as error:  # the classes of ONNX Runtime's errors share no base but this
+    except Exception as error:  # the classes of ONNX Runtime's errors have no base but this
         if cuda:  # no driver, no memory; if the file is at fault the CPU reports it
             raise BackendError(f"{provider}: {error}") from None
         raise ModelError(f"{path} is not a model that ONNX Runtime can load: {error}") from None

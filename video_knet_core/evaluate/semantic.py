@@ -37,7 +37,7 @@ class SemanticEvaluator:
         """Add a frame; ValueError if sizes differ, a class is unknown or there is no raw mask."""
         raw = frame.labels.raw
         if raw is None:
-            raise ValueError("mVC needs the mask values as stored, found class ids only")
+            raise ValueError("mVC: expected mask values as stored, got class ids only")
         self._quality.update(vspw_labels(raw), prediction, video.name)
         self._video_iou.update(frame.semantic, prediction)
         self._frames += 1

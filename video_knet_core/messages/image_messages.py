@@ -177,7 +177,7 @@ def _pixels(message: Any, encoding: _Encoding) -> NDArray:
 
 
 def _nv24_to_rgb(message: Any) -> NDArray[np.uint8]:
-    """Each pixel becomes two of uyvy, which share their chroma; one of them is kept."""
+    """Each pixel becomes two of uyvy, with one chroma; one of them is kept."""
     height, width, step = message.height, message.width, message.step
     data = np.frombuffer(message.data, np.uint8)
     luma = data[: height * step].reshape(height, step)[:, :width]

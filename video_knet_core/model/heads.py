@@ -111,7 +111,7 @@ class KernelHead(nn.Module):
         )
 
     def _classify(self, semantic: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits of thing and of stuff classes, apart: without losses nobody wants the first."""
+        """Logits of thing and of stuff classes, separately: only losses use the first."""
         weight, bias, things = self.classifier.weight, self.classifier.bias, self.thing_classes
         assert bias is not None
         if things == len(bias):  # no stuff, and no convolution without outputs

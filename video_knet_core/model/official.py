@@ -175,7 +175,7 @@ def read_official(path: str | Path) -> _State:
     if not isinstance(state, dict) or not all(
         isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()
     ):
-        raise CheckpointError(f"{path} expected tensors by name, got {type(state).__name__}")
+        raise CheckpointError(f"{path}: expected tensors by name, got {type(state).__name__}")
     return {key.removeprefix("module."): value for key, value in state.items()}
 
 
@@ -213,11 +213,11 @@ def _load(path: str | Path) -> Any:
     except OSError:
         raise
     except Exception as error:  # on a file of another kind torch's reader fails in any way
-        reason = _refusal(error)
+        reason = _reject_reason(error)
         raise CheckpointError(f"{path} cannot be read as plain weights: {reason}") from None
 
 
-def _refusal(error: Exception) -> str:
+def _reject_reason(error: Exception) -> str:
     """Why torch did not read a file; its own message advises to let the file run code."""
     if match := re.search(r"GLOBAL (\S+)", str(error)):
         return f"it would run {match[1]}"

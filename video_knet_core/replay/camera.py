@@ -75,7 +75,7 @@ class CameraReplay:
 
     Args:
         node: name of the node whose outputs are made, with a slash before it.
-        runtime: the engine; several cameras may share it.
+        runtime: the engine; several cameras may use it.
         settings: of the replay.
         tracking: settings of the tracker.
         recording: when the first and the last message of the bag were received [ns]; None in one

@@ -1,7 +1,7 @@
 """Tracking by features of an image network that was trained for something else.
 
-UniTrack's idea (Wang et al., NeurIPS 2021): a network that has never seen a track tells objects
-apart well enough. Nothing of our network but its masks is used.
+UniTrack's idea (Wang et al., NeurIPS 2021): a network that was not trained on tracks distinguishes
+objects well enough. Nothing of our network but its masks is used.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def _imagenet_features() -> Any:
 
 
 def _pooled(features: NDArray[np.float32], masks: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """[N, C] mean of features [C, h, w] under each mask; cells count by the share it has of them.
+    """[N, C] mean of features [C, h, w] under each mask; a cell counts by its covered fraction.
 
     So a segment smaller than a cell has features too.
     """

@@ -1,4 +1,4 @@
-"""Our tracker: association embeddings, and the life of an id that most trackers share.
+"""Our tracker: association embeddings, and the life of an id, as most trackers have it.
 
 A segment that matches no track starts a tentative one, which is confirmed after a few frames. A
 track without pixels coasts: it keeps its embedding, so the object is recognised when it reappears
@@ -222,7 +222,7 @@ class LifecycleTracker(Tracker[S]):
             del self.cues[track_id], self._votes[track_id]
 
     def reset(self) -> None:
-        """Forget all tracks; ids go on counting."""
+        """Remove all tracks; new ids continue the count."""
         super().reset()
         self.cues, self._votes = {}, {}
 

@@ -213,7 +213,7 @@ class QuasiDenseMatcher:
 class QuasiDenseTracker(Tracker[QuasiDenseSettings]):
     """Gives each thing segment of a stream of frames the id that the authors' code gives it.
 
-    Track ids are theirs + 1, and go on counting over a reset, where theirs start again. As in
+    Track ids are theirs + 1, and continue over a reset, where theirs start again. As in
     their code a frame without a thing counts as a frame but leaves the memory as it is: what is
     too old by then is forgotten in the next frame with a thing, after that was matched.
     """
@@ -246,7 +246,7 @@ class QuasiDenseTracker(Tracker[QuasiDenseSettings]):
         return np.isin(self.tracks["row"]["track_id"], self._matcher.memory_ids + 1)
 
     def reset(self) -> None:
-        """Forget all tracks; ids go on counting."""
+        """Remove all tracks; new ids continue the count."""
         super().reset()
         self._matcher.reset()
 

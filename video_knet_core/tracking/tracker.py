@@ -1,4 +1,4 @@
-"""What all trackers share: settings, the table of living tracks, and a name in `TRACKERS`.
+"""Base of all trackers: settings, the table of living tracks, and a name in `TRACKERS`.
 
 A tracker is a subclass of `Tracker` with settings of its own, in a module of this package:
 
@@ -117,7 +117,7 @@ class Tracker(ABC, Generic[S]):
         """Drop what is stored of tracks that have ended."""
 
     def reset(self) -> None:
-        """Forget all tracks; ids go on counting."""
+        """Remove all tracks; new ids continue the count."""
         self.tracks = np.zeros(0, _MEMORY)
 
     def state(self) -> dict[str, Any]:

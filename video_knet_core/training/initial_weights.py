@@ -64,8 +64,8 @@ def with_classes_of(model: VideoKNet, start: VideoKNet) -> dict[str, Tensor]:
     state, own = start.state_dict(), model.state_dict()
     if start.config.classes == model.config.classes:
         return state
-    known, wanted = _rows(start), _rows(model)
-    pairs = [(row, known[name]) for name, row in wanted.items() if name in known]
+    known, needed = _rows(start), _rows(model)
+    pairs = [(row, known[name]) for name, row in needed.items() if name in known]
     for key in filter(_CLASSIFIER.search, list(state)):
         if key in own and own[key].shape[1:] == state[key].shape[1:]:
             rows = own[key].clone()

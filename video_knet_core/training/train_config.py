@@ -65,7 +65,7 @@ class DataConfig:
     images: Text = "camvid/train"
     sprites: Text = "sprites"
     max_sprites: Annotated[int, Field(ge=0, le=10_000)] = 4
-    """Most objects pasted into one image ..."""
+    """Maximum number of objects pasted into one image ..."""
     crowd: bool = False
     """... in a crowd: recoloured, close together, half of them cut out of the images."""
     causal: bool = False
@@ -73,7 +73,7 @@ class DataConfig:
     synthetic_seeds: Annotated[int, Field(ge=1, le=EVALUATION_SEEDS)] = 200
     """Streets 0 .. this - 1 are for training; evaluation uses seeds from 1,000,000 on."""
     street_cache: Text = ""
-    """Folder of drawn streets, for several runs to share; by default in that of the run."""
+    """Folder of drawn streets, for several runs; by default in that of the run."""
 
     def __post_init__(self) -> None:
         weights = [clip.sampling_weight for clip in self.clips]

@@ -90,8 +90,8 @@ def test_make_bag_of_the_synthetic_street(tmp_path, capsys):
     command = ["make-bag", "synthetic:3", "--out", str(tmp_path / "bag"), "--max-frames", "2"]
     assert main(command) == 0
     assert "2 images on /camera/image_raw" in capsys.readouterr().out
-    wanted = [image for image, _ in zip(open_frames("synthetic:3"), range(2), strict=False)]
-    for message, (image, _) in zip(read_all(tmp_path / "bag"), wanted, strict=True):
+    expected = [image for image, _ in zip(open_frames("synthetic:3"), range(2), strict=False)]
+    for message, (image, _) in zip(read_all(tmp_path / "bag"), expected, strict=True):
         assert np.array_equal(decode(message).data.reshape(image.shape), image)
 
 

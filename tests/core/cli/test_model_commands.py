@@ -232,7 +232,7 @@ def a_key_more(official, folder):
 def another_shape(official, folder):
     path, key = folder / "shape.pth", "rpn_head.init_kernels.weight"
     spoiled(official, path, lambda w: w.update({key: w[key][:3]}))
-    return path, "head.thing_kernels must be (20, 64), found (3, 64)"
+    return path, "head.thing_kernels: expected (20, 64), got (3, 64)"
 
 
 BAD_WEIGHTS = [

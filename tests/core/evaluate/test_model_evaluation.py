@@ -234,7 +234,7 @@ def test_a_foreign_model_is_named(written, capsys):
 
 
 def test_the_command_runs_a_model_and_each_video_starts_anew(written, tmp_path, capsys):
-    """The shipped model on streets of a thumbnail's size: it sees something, if not much."""
+    """The shipped model on streets of a thumbnail's size: it finds something, if not much."""
     command = ["eval", "dataset", "custom", str(written["custom"])]
     assert main([*command, "--json", str(tmp_path / "one.json"), "--save", str(tmp_path)]) == 0
     assert main([*command, "--json", str(tmp_path / "two.json")]) == 0

@@ -1,4 +1,4 @@
-"""STQ: equal to the reference programs on golden cases, as defined on small ones, and steady."""
+"""STQ: equal to the reference programs on golden cases, as defined on small ones, and robust."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ def test_s6_association_weighs_tubes_equally():
 
 
 def test_sums_of_parts_add_up_to_the_whole():
-    """As processes that share the sequences of a validation add theirs."""
+    """As processes that divide the sequences of a validation add their counts."""
     whole = SegmentationTrackingQuality(4, [2, 3])
     parts = [SegmentationTrackingQuality(4, [2, 3]) for _ in range(3)]
     rng = np.random.default_rng(0)

@@ -1,4 +1,4 @@
-"""VPQ: equal to the reference programs on golden cases, as defined on small ones, and steady."""
+"""VPQ: equal to the reference programs on golden cases, as defined on small ones, and robust."""
 
 from __future__ import annotations
 

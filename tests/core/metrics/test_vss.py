@@ -1,4 +1,4 @@
-"""mIoU and mVC: equal to VSPW's own programs on golden cases, as defined on small ones, steady."""
+"""mIoU and mVC: equal to VSPW's own programs on golden cases, as defined on small ones, robust."""
 
 from __future__ import annotations
 

@@ -105,7 +105,7 @@ def test_an_image_costs_what_its_padded_size_costs():
 
 
 def test_two_operations_per_multiply_add_in_a_convolution():
-    """Counted by hand from the shapes that a real forward sees."""
+    """Counted by hand from the shapes of a real forward pass."""
     network, operations = small_network(centers=False, seeds=False), []
 
     def count(layer, inputs, output):
@@ -148,7 +148,7 @@ def decoder(neck: str, backbone: str, classes: int) -> ModelConfig:
 def test_decoders_on_a_resnet_101_cost_what_is_published(
     neck, classes, size, parameters, multiply_adds
 ):
-    """Xie et al., "SegFormer", 2021, table 2, which says the parameters for ADE20K (150 classes)
+    """Xie et al., "SegFormer", 2021, table 2, which gives the parameters for ADE20K (150 classes)
     alone. They count those of the auxiliary head, and 1e9 multiply-adds as a GFLOP."""
     config = decoder(neck, "resnet101", classes)
     total = model_cost(config, *size)[-1]

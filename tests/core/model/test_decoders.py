@@ -103,7 +103,7 @@ def test_a_plain_decoder_has_no_memory(image):
 def test_fusion_and_linking_change_masks_from_the_second_frame_on(
     image, switches, masks_change, kernels_change
 ):
-    """Linked kernels make masks; those that go on to the next frame are not linked."""
+    """Linked kernels make masks; those that are passed to the next frame are not linked."""
     network = build(**switches)
     first, state = network(image)
     never, _ = network(image, state._replace(valid=torch.tensor([False, False])))

@@ -251,7 +251,7 @@ def test_the_maps_of_the_official_widths_are_the_authors_in_every_pixel(official
         runtime, state = TorchRuntime(official), None
         for t in (0, 1):
             segments, state = runtime.step_pixels(image("official_widths_images", t), state)
-            classes = np.append(0, segments.class_ids)  # what nobody claims is road
+            classes = np.append(0, segments.class_ids)  # unassigned pixels are road
             theirs = golden("official_widths")[f"f{t}/out/semantic_map"]
             assert (classes[segments.segment_map] == theirs).all()
 

@@ -16,10 +16,10 @@ from video_knet_core.model.position import (
 def test_codes_are_most_alike_at_the_same_place():
     places = torch.linspace(0.05, 0.95, 19)
     codes = position_code(places, places)
-    alike = codes @ codes.T
+    similarity = codes @ codes.T
     assert codes.shape == (19, CODE_SIZE)
-    assert (alike.argmax(1) == torch.arange(19)).all()
-    assert torch.allclose(alike.diagonal(), torch.full((19,), CODE_SIZE / 2))
+    assert (similarity.argmax(1) == torch.arange(19)).all()
+    assert torch.allclose(similarity.diagonal(), torch.full((19,), CODE_SIZE / 2))
 
 
 def test_a_map_holds_the_code_of_each_cells_centre():

@@ -183,7 +183,7 @@ def test_images_that_cannot_be_used_are_named_counted_and_left_out(runtime, tmp_
     def spoil(rows):
         for number, (name, kind, received, data) in enumerate(rows):
             if number == 2:
-                data = data[:-100]  # the sequence says more than there is
+                data = data[:-100]  # the sequence announces more bytes than there are
             if number == 4:
                 data = data[:9]
             if number == 6:

@@ -101,8 +101,8 @@ def test_an_output_that_the_task_has_not_is_an_error_that_lists_those_it_has(
     model = write_tiny_model(tmp_path / "tiny.onnx", task)
     command = ["replay", str(bag_of(tmp_path, 1)), "--out", str(tmp_path / "out")]
     line = failure([*command, "--model", str(model), "--outputs", output], capsys)
-    wanted = f"tiny is a model of task {task}, which has no output {output}; it has {there}"
-    assert line.endswith(wanted) and not (tmp_path / "out").exists()
+    expected = f"tiny is a model of task {task}, which has no output {output}; it has {there}"
+    assert line.endswith(expected) and not (tmp_path / "out").exists()
 
 
 def test_what_is_no_bag_is_one_line(model, tmp_path, capsys):

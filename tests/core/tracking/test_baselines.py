@@ -1,4 +1,4 @@
-"""The trackers to compare with: what each knows an object by, and that their lives are ours.
+"""The trackers to compare with: the cue of each, and track lives equal to those of our tracker.
 
 One unit of time is a frame at 10 Hz. Scenes are painted: textured squares on a textured ground.
 """
@@ -99,7 +99,7 @@ def ids_over(tracker, frames):
     return [ids(tracker.update(frame, t * FRAME)) for t, frame in enumerate(frames)]
 
 
-# --- what each knows an object by
+# --- the cue of each
 
 
 @pytest.mark.parametrize("name", OURS)
@@ -119,7 +119,7 @@ ACCELERATING = [
     seen(Square(0, (x, 30)), pan=200 - x) for x in (10, 14, 22, 34, 50, 70, 94, 118, 142, 166)
 ]
 """The camera turns faster and faster: in the end by 24 of the 40 pixels of a square per frame, so
-that its masks in two frames share a quarter."""
+that its masks in two frames overlap by a quarter."""
 
 
 @pytest.mark.parametrize("name", ["sort", "mask_propagation"])
@@ -139,7 +139,7 @@ def unseen(frame):
 
 PANNED = [seen(Square(0, (200 - 12 * t, 30)), pan=12 * t) for t in range(6)]
 PANNED[2:5] = map(unseen, PANNED[2:5])
-"""The camera pans by more than the width of an object that it does not detect meanwhile."""
+"""The camera pans by more than the width of an object that is not detected during that time."""
 
 
 @pytest.mark.parametrize(("name", "last"), [("mask_propagation", [1]), ("iou", [2])])
@@ -176,11 +176,11 @@ def test_a_look_alike_far_from_the_track_is_another_object():
     assert ids(tracker.update(seen(Square(0, (200, 30))), 3 * FRAME)) == [2]
 
 
-@pytest.mark.parametrize(("name", "wanted"), [("kernels", [2, 1]), ("embedding", [1, 2])])
-def test_kernels_are_compared_not_embeddings(name, wanted):
+@pytest.mark.parametrize(("name", "expected"), [("kernels", [2, 1]), ("embedding", [1, 2])])
+def test_kernels_are_compared_not_embeddings(name, expected):
     before = seen(Square(0, (10, 30)), Square(1, (100, 30)))
     after = dataclasses.replace(before, kernels=before.kernels[::-1])
-    assert ids_over(tracker_of(name), [before, after]) == [[1, 2], wanted]
+    assert ids_over(tracker_of(name), [before, after]) == [[1, 2], expected]
 
 
 def test_a_kernel_that_is_not_the_nearest_both_ways_continues_no_track():
@@ -241,9 +241,9 @@ def test_births_and_ends_are_those_of_our_tracker(name):
     ours, other = tracker_of("embedding"), tracker_of(name)
     ended = []
     for t, frame in enumerate(life()):
-        wanted = life_of(ours.update(frame, t * FRAME))
-        assert life_of(other.update(frame, t * FRAME)) == wanted
-        ended += wanted[-1]
+        expected = life_of(ours.update(frame, t * FRAME))
+        assert life_of(other.update(frame, t * FRAME)) == expected
+        ended += expected[-1]
     assert ended == [4, 2, 3]  # so every kind of end was there
 
 
@@ -340,7 +340,7 @@ def test_a_missing_package_is_named(package, monkeypatch):
 
 
 class OneThing:
-    """A runtime that sees one vehicle, always the same, and tells no kernels."""
+    """A runtime that returns one vehicle, always the same, and no kernels."""
 
     name = "one thing"
     info = ModelInfo("one thing", ClassTable((ClassInfo(0, "vehicle", True, (1, 1, 1)),)), 32, 32)
@@ -379,7 +379,7 @@ def test_our_tracker_never_makes_masks_of_detections(monkeypatch):
 
 
 class Replay:
-    """What the shipped model said of four frames of a synthetic street, again and again."""
+    """Results of the shipped model on four frames of a synthetic street, repeated."""
 
     name = "replay"
 

@@ -26,7 +26,7 @@ STEP_PX = 10
 
 
 class OneThing:
-    """An engine that sees bright pixels as one vehicle."""
+    """An engine that returns bright pixels as one vehicle."""
 
     name = "one thing"
     info = ModelInfo(
@@ -97,7 +97,7 @@ COARSE = {
     "one equal stamp": lambda i: (29 if i == 30 else i) * IMAGE,
     "one late by 2 ms": lambda i: 29 * IMAGE - 2 * MS if i == 30 else i * IMAGE,
     "stops and catches up": lambda i: (20 if 20 <= i < 40 else i) * IMAGE,
-    "stops and goes on": lambda i: min(i, max(20, i - 20)) * IMAGE,
+    "stops and continues": lambda i: min(i, max(20, i - 20)) * IMAGE,
     "not begun at first": lambda i: 0 if i < 20 else i * IMAGE + 10**12 - START,
 }
 

@@ -91,10 +91,10 @@ def test_the_farther_off_the_more_alike(cosine, x, track):
     tracker, (a, b) = EmbeddingTracker(), looks(2)
     a, b = a / np.linalg.norm(a), b / np.linalg.norm(b)
     b -= (a @ b) * a
-    alike = cosine * a + np.sqrt(1 - cosine**2) * b / np.linalg.norm(b)
+    similar = cosine * a + np.sqrt(1 - cosine**2) * b / np.linalg.norm(b)
     for t in range(2):
         tracker.update(seen(Thing(8 * a)), t * FRAME)
-    assert ids(tracker.update(seen(Thing(8 * alike, at=(x, 100))), 2 * FRAME)) == [track]
+    assert ids(tracker.update(seen(Thing(8 * similar, at=(x, 100))), 2 * FRAME)) == [track]
 
 
 def test_the_track_in_place_goes_before_a_hidden_one_that_is_a_little_more_alike():
@@ -269,7 +269,7 @@ def test_reset_forgets_and_ids_go_on():
 
 
 def test_a_crowd_with_noise_keeps_its_ids():
-    """30 objects, 10 % noise, each missing now and then: nobody loses or swaps an id."""
+    """30 objects, 10 % noise, each missing now and then: no id is lost or switched."""
     rng, tracker, crowd = np.random.default_rng(3), EmbeddingTracker(), looks(30, seed=3)
     names: dict[int, set[int]] = {k: set() for k in range(30)}
     for t in range(40):

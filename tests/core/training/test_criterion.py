@@ -148,7 +148,7 @@ def test_losses_of_a_semantic_network_by_name():
     parts = ["head", "stage0", "stage1", "stage2", "auxiliary"]
     assert set(losses) == {f"{s}_{p}_semantic" for s in ("key", "reference") for p in parts}
     weight = (losses["key_head_semantic"] / losses["key_auxiliary_semantic"]).item()
-    assert weight == pytest.approx(2.0 / 0.4, rel=0.5), "at the start all maps are alike"
+    assert weight == pytest.approx(2.0 / 0.4, rel=0.5), "at the start all maps are similar"
 
 
 def test_a_plain_decoder_learns_with_its_head_alone():
@@ -161,7 +161,7 @@ def test_a_plain_decoder_learns_with_its_head_alone():
 
 
 def test_class_kernels_learn_from_temporal_context():
-    """The key frame sees the reference's kernels, so fusion and linking get gradients."""
+    """The key frame gets the reference's kernels, so fusion and linking have gradients."""
     model = small_model("semantic")
     network = VideoKNet(model).train()
     losses = pair_losses(network, inputs(model, clip(model)))
@@ -172,7 +172,7 @@ def test_class_kernels_learn_from_temporal_context():
 
 
 def semantic_reference() -> VideoKNet:
-    """A semantic network without anything that sees other images or draws by itself."""
+    """A semantic network without layers that mix images or draw random numbers."""
     torch.manual_seed(0)
     config = golden.small_config()
     rows = [{**row, "is_thing": False} for row in config.classes.to_rows()]
@@ -210,7 +210,7 @@ class TwoProcesses:
 
 
 def test_two_processes_give_the_gradients_of_one_in_task_semantic():
-    """Balanced classes, of which each process sees others: sums are over both."""
+    """Balanced classes that differ by process: sums are over both."""
     network = semantic_reference()
     classes = network.config.classes
     rng = np.random.default_rng(0)

@@ -56,13 +56,13 @@ def trained(run: str):
 @pytest.mark.parametrize("run", RUNS)
 def test_every_loss_is_the_authors(run):
     losses, _, _ = trained(run)
-    wanted = {"track": "loss_track", "track_aux": "loss_track_aux"}
+    expected = {"track": "loss_track", "track_aux": "loss_track_aux"}
     for side, (stages, head) in SIDES.items():
-        wanted |= {f"{side}_head_{n}": f"loss_rpn_{k}{head}" for n, k in HEAD.items()}
+        expected |= {f"{side}_head_{n}": f"loss_rpn_{k}{head}" for n, k in HEAD.items()}
         for i in range(3):
-            wanted |= {f"{side}_stage{i}_{n}": f"s{i}_{k}{stages}" for n, k in STAGE.items()}
-    assert set(wanted) == set(losses)
-    for ours, theirs in wanted.items():
+            expected |= {f"{side}_stage{i}_{n}": f"s{i}_{k}{stages}" for n, k in STAGE.items()}
+    assert set(expected) == set(losses)
+    for ours, theirs in expected.items():
         expected = float(golden("small_train")[f"{run}/loss/{theirs}"])
         assert losses[ours].item() == pytest.approx(expected, rel=1e-5, abs=1e-8), ours
     total = float(golden("small_train")[f"{run}/loss/loss"])

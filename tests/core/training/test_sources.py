@@ -50,13 +50,13 @@ def data(*clips: dict, **settings) -> DataConfig:
 
 def test_a_data_set_alone(root, tmp_path):
     sources = open_sources(data(CUSTOM), small_config(), root, tmp_path)
-    assert [(share, type(source)) for share, source in sources] == [(1.0, ClipPairs)]
+    assert [(weight, type(source)) for weight, source in sources] == [(1.0, ClipPairs)]
 
 
 def test_what_clips_leave_is_shared_by_stills_and_streets(root, tmp_path):
     config = data({**CUSTOM, "sampling_weight": 0.75}, copy_paste_weight=0.0)
     sources = open_sources(config, small_config(), root, tmp_path)
-    assert [(share, type(source)) for share, source in sources] == [
+    assert [(weight, type(source)) for weight, source in sources] == [
         (0.75, ClipPairs),
         (0.25, StreetPairs),
     ]
@@ -201,15 +201,15 @@ def test_a_street_without_one_of_the_classes_is_refused():
     table = ClassTable(
         (ClassInfo(0, "road", False, (0, 0, 0)), ClassInfo(1, "river", False, (0, 0, 0)))
     )
-    with pytest.raises(ConfigError, match=r"stills: classes must be of .*, got \['river'\]"):
-        street_ids(table, "stills")
-    assert street_ids(street_table(), "stills")[:11].tolist() == list(range(len(STREET_CLASSES)))
+    with pytest.raises(ConfigError, match=r"images: expected classes of .*, got \['river'\]"):
+        street_ids(table, "images")
+    assert street_ids(street_table(), "images")[:11].tolist() == list(range(len(STREET_CLASSES)))
 
 
 def test_a_class_of_the_street_keeps_its_kind():
     rows = [ClassInfo(0, "road", True, (0, 0, 0)), ClassInfo(1, "person", True, (0, 0, 0))]
-    with pytest.raises(ConfigError, match="stills: 'road' must be stuff, as in the street"):
-        street_ids(ClassTable(tuple(rows)), "stills")
+    with pytest.raises(ConfigError, match="images: 'road': expected stuff, as in the street"):
+        street_ids(ClassTable(tuple(rows)), "images")
 
 
 @pytest.mark.parametrize(

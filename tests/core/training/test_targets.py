@@ -78,7 +78,7 @@ def test_masks_that_overlap_are_learned_whole():
 def test_unlabelled_pixels_are_background_and_crowds_are_not():
     targets = instance_targets()
     assert targets.valid[0, 0] == 1 and targets.masks[:, 0, 0].tolist() == [0, 0]
-    assert targets.valid[7, 0] == 0, "a crowd: nobody knows whose"
+    assert targets.valid[7, 0] == 0, "a crowd has no owner"
     assert instance_targets(background=False).valid[0, 0] == 0, "as in task panoptic"
 
 

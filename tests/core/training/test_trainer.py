@@ -258,7 +258,7 @@ def test_accumulated_batches_give_the_mean_of_their_gradients(tmp_path):
 
 
 def test_the_average_is_the_model_that_is_kept(tmp_path):
-    """One of the last two models and half of the mean before them, at a share of a half."""
+    """One of the last two models and half of the mean before them, with a weight of a half."""
     path = write_run(tmp_path, small_network(), ema_decay=0.5)
     trainer = Trainer(path, tmp_path / "out", device="cpu")
     seen = []

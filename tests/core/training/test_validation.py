@@ -203,7 +203,7 @@ def test_a_validation_that_cannot_be_is_an_error_at_once(settings, tmp_path):
 
 
 def test_a_run_of_images_keeps_the_model_with_the_best_miou(tmp_path):
-    """Also what such a run needs to go on: layers that do not learn have no optimiser state."""
+    """Also what such a run needs to resume: layers that do not learn have no optimiser state."""
     root = tmp_path / "data"
     write_camvid(root / "camvid/val_clip", frames=2)
     (tmp_path / "model.yaml").write_text(yaml.safe_dump(to_dict(lean_semantic())))

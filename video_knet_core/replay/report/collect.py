@@ -36,9 +36,9 @@ BUCKETS = 350
 """Up to 90 s."""
 QUANTILES = (0.5, 0.9, 0.99)
 FRAMES_OF_A_BIN = 2
-"""At least, on average: else bins between two frames would look like gaps of the recording."""
+"""Minimum, on average: else bins between two frames would look like gaps of the recording."""
 FRAMES_OF_QUANTILES = 10
-"""At least, on average: quantiles of fewer say little."""
+"""Minimum, on average: quantiles of fewer are unreliable."""
 MOST_EVENTS = 20
 """Gaps, and resets, that are kept."""
 GAP = 3
@@ -249,7 +249,7 @@ class CameraNotes:
     def shares_over_time(self, most: int) -> tuple[Floats, Floats]:
         """Edges [n + 1] of at most `most` bins in seconds and shares [n, 1 + classes] of each.
 
-        The first share is of no class. NaN in a bin without frames.
+        The first fraction is of pixels without a class. NaN in a bin without frames.
         """
         edges, sums = self._shares.grouped(min(most, self.frames // FRAMES_OF_A_BIN))
         with np.errstate(invalid="ignore"):
