@@ -29,7 +29,7 @@ from video_knet_ros.msg import TrackedInstanceArray
 
 from synthetic_street import SyntheticStreet
 from video_knet_ros import conversions
-from video_knet_ros.frame_counts import FrameCounts
+from video_knet_ros.input_images import FrameCounts
 from video_knet_ros.node import CameraNode
 
 ALL = ("instances", "panoptic", "semantic")

@@ -29,6 +29,7 @@ from .types import (
     PanopticFrame,
     StageTimes,
     TrackTable,
+    check_image,
     rows_without_track,
 )
 
@@ -135,7 +136,7 @@ class VideoPredictor:
                 bits.
             ConfigError: the tracker needs what the engine does not return.
         """
-        _check_image(image)
+        check_image(image)
         stamp = int(stamp)  # those of numpy overflow
         if not -(2**62) <= stamp < 2**62:
             raise ValueError(f"stamp: expected nanoseconds of less than 146 years, got {stamp}")
@@ -302,14 +303,6 @@ class _Stopwatch:
         now = time.perf_counter()
         self.laps[stage] = self.laps.get(stage, 0.0) + (now - self._last) * 1e3
         self._last = now
-
-
-def _check_image(image: NDArray[np.uint8]) -> None:
-    """ValueError unless `image` is uint8 [H, W, 3] with pixels."""
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
-        raise ValueError(
-            f"image: expected uint8 [H, W, 3] with pixels, got {image.dtype} {list(image.shape)}"
-        )
 
 
 def resize(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:

@@ -176,6 +176,14 @@ def _named(kind: ClassKind | None) -> str:
     return f"{kind[0]!r} ({'thing' if kind[1] else 'stuff'})" if kind else "none"
 
 
+def check_image(image: NDArray[np.uint8], size: tuple[int, int] | None = None) -> None:
+    """ValueError unless `image` is uint8 [H, W, 3] with pixels, and of this `size` (H, W)."""
+    rgb = image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3 and image.size
+    if not rgb or size not in (None, image.shape[:2]):
+        expected = "[H, W, 3] with pixels" if size is None else (*size, 3)
+        raise ValueError(f"image: expected uint8 {expected}, got {image.dtype} {image.shape}")
+
+
 @dataclass(frozen=True)
 class Detections:
     """The segments of one frame as arrays; row i of each is segment i.
@@ -212,6 +220,20 @@ class Detections:
     """Height and width of the image."""
     image: NDArray[np.uint8] | None = None
     """[H, W, 3] RGB at the size of the engine's input, for trackers that read pixels."""
+
+    @classmethod
+    def from_outputs(cls, outputs: Mapping[str, NDArray], model: str) -> Detections:
+        """From the outputs of the deploy form, which have the names of the fields.
+
+        Raises:
+            FloatingPointError: `model` returned NaN or infinite kernels or embeddings.
+        """
+        kernels = outputs["kernels"]
+        embeddings = outputs.get("embeddings", np.zeros((len(kernels), 0), np.float32))
+        if not (np.isfinite(embeddings).all() and np.isfinite(kernels).all()):
+            raise FloatingPointError(f"{model} returned kernels that are not finite")
+        fields: dict[str, Any] = {**outputs, "embeddings": embeddings}
+        return cls(**fields)
 
     def __len__(self) -> int:
         return len(self.class_ids)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
-from .frame_counts import DROPPED, FrameCounts
+from .input_images import DROPPED, FrameCounts
 
 PERIOD_S = 1.0
 RESETS_S = 10.0

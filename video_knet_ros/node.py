@@ -38,8 +38,7 @@ from .engine_worker import (
     close_predictor,
     open_predictor,
 )
-from .frame_counts import FrameCounts
-from .image_filters import RateLimit, SingleCameraFilter
+from .input_images import FrameCounts, RateLimit, SingleCameraFilter
 from .lifecycle import EngineNode, RequestError
 from .outputs import Outputs, OutputSettings
 from .snapshot import Snapshot

@@ -27,7 +27,7 @@ from std_msgs.msg import Header
 
 from video_knet_core import visualize
 from video_knet_core.engine.base import ModelInfo
-from video_knet_core.messages.topics import IMAGE_OUTPUTS
+from video_knet_core.messages.result_messages import IMAGE_OUTPUTS
 from video_knet_core.tasks import TASKS
 from video_knet_core.types import PanopticFrame
 

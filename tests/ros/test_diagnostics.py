@@ -25,8 +25,7 @@ from video_knet_ros.msg import TrackedInstanceArray
 from video_knet_core.engine.executor import EngineExecutor
 from video_knet_ros import conversions, node
 from video_knet_ros.diagnostics import Diagnosis, Level, Limits, NodeStatus, Reason
-from video_knet_ros.frame_counts import FrameCounts
-from video_knet_ros.image_filters import SingleCameraFilter
+from video_knet_ros.input_images import FrameCounts, SingleCameraFilter
 from video_knet_ros.process import Throttle
 
 ROOT = Path(__file__).parents[2]

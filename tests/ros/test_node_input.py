@@ -14,9 +14,9 @@ from rcl_interfaces.msg import Log
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
 
-from video_knet_core.messages.topics import IMAGE_OUTPUTS
+from video_knet_core.messages.result_messages import IMAGE_OUTPUTS
 from video_knet_ros import conversions
-from video_knet_ros.image_filters import RateLimit
+from video_knet_ros.input_images import RateLimit
 
 VOLATILE, TRANSIENT_LOCAL = DurabilityPolicy.VOLATILE, DurabilityPolicy.TRANSIENT_LOCAL
 

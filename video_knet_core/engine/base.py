@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -36,25 +36,6 @@ class ModelInfo:
     """One of `tasks.TASKS`."""
     checkpoint_sha256: str = ""
     """Hex digest of the checkpoint; empty if unknown."""
-
-    def check_image(self, image: NDArray[np.uint8]) -> None:
-        """ValueError unless `image` is uint8 [height, width, 3]."""
-        expected = (self.height, self.width, 3)
-        if image.shape != expected or image.dtype != np.uint8:
-            raise ValueError(f"image: expected uint8 {expected}, got {image.dtype} {image.shape}")
-
-    def detections(self, results: Mapping[str, NDArray]) -> Detections:
-        """Detections of the outputs of the deploy form, which have the names of their fields.
-
-        Raises:
-            FloatingPointError: the model returned NaN or infinite kernels or embeddings.
-        """
-        kernels = results["kernels"]
-        embeddings = results.get("embeddings", np.zeros((len(kernels), 0), np.float32))
-        if not (np.isfinite(embeddings).all() and np.isfinite(kernels).all()):
-            raise FloatingPointError(f"{self.name} returned kernels that are not finite")
-        fields: dict[str, Any] = {**results, "embeddings": embeddings}
-        return Detections(**fields)
 
 
 class Runtime(Protocol):

@@ -13,9 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from ..config import ModelConfig
 from ..config_io import ConfigError, from_dict
 from ..tasks import TASKS
@@ -109,14 +106,6 @@ class ModelFile:
     def state_shape(self) -> tuple[int, int]:
         """Number of kernels and their channels, [N,C]: what goes from frame to frame."""
         return self.config.slots, self.config.neck.channels
-
-    def inputs(self, image: NDArray[np.uint8], state: Any | None) -> dict[str, NDArray]:
-        """What the graph is fed with: an image and the kernels of the frame before, if any."""
-        return {
-            "image": image,
-            "previous_kernels": np.zeros(self.state_shape, np.float32) if state is None else state,
-            "has_previous": np.array([state is not None]),
-        }
 
     def _check_tensors(self, header: OnnxHeader) -> None:
         """Names, types and dimensions of every input and output are those of the form."""

@@ -9,7 +9,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from ..types import Detections
+from ..types import Detections, check_image
 from .base import BackendError, ModelError, ProgressCallback
 from .model_file import ModelFile
 
@@ -34,17 +34,21 @@ class OnnxRuntime:
         self._session: onnxruntime.InferenceSession | None = _open_session(
             model.path, threads, cuda
         )
-        self._model = model
+        self._outputs = list(model.outputs)
+        self._no_kernels = np.zeros(model.state_shape, np.float32)
 
     def step(self, image: NDArray[np.uint8], state: Any | None) -> tuple[Detections, Any]:
         """Segment one frame; see `Runtime.step`."""
-        self.info.check_image(image)
+        check_image(image, (self.info.height, self.info.width))
         if (session := self._session) is None:
             raise RuntimeError("the runtime is closed")
-        inputs = self._model.inputs(image, state)
-        names = list(self._model.outputs)
-        results = dict(zip(names, session.run(names, inputs), strict=True))
-        return self.info.detections(results), results["kernels"]
+        inputs = {
+            "image": image,
+            "previous_kernels": self._no_kernels if state is None else state,
+            "has_previous": np.array([state is not None]),
+        }
+        results = dict(zip(self._outputs, session.run(self._outputs, inputs), strict=True))
+        return Detections.from_outputs(results, self.info.name), results["kernels"]
 
     def portable_state(self, state: Any) -> NDArray[np.float32]:
         """The state itself: it is kernels [N, C] already."""

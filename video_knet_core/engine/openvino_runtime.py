@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..types import Detections
+from ..types import Detections, check_image
 from .base import BackendError, ProgressCallback
 from .model_file import ModelFile
 
@@ -49,18 +49,23 @@ class OpenVINORuntime:
         except RuntimeError as error:
             raise BackendError(f"OpenVINO cannot run {model.path}: {error}") from None
         self._busy = threading.Lock()  # a request serves one thread at a time
-        self._model = model
+        self._outputs = list(model.outputs)
+        self._no_kernels = np.zeros(model.state_shape, np.float32)
 
     def step(self, image: NDArray[np.uint8], state: Any | None) -> tuple[Detections, Any]:
         """Segment one frame; see `Runtime.step`."""
-        self.info.check_image(image)
-        inputs = self._model.inputs(image, state)
+        check_image(image, (self.info.height, self.info.width))
+        inputs = {
+            "image": image,
+            "previous_kernels": self._no_kernels if state is None else state,
+            "has_previous": np.array([state is not None]),
+        }
         with self._busy:
             if self._request is None:
                 raise RuntimeError("the runtime is closed")
             outputs = self._request.infer(inputs, share_inputs=True, share_outputs=False)
-        results = {name: outputs[name] for name in self._model.outputs}
-        return self.info.detections(results), results["kernels"]
+        results = {name: outputs[name] for name in self._outputs}
+        return Detections.from_outputs(results, self.info.name), results["kernels"]
 
     def portable_state(self, state: NDArray[np.float32]) -> NDArray[np.float32]:
         """Kernels [N, C] of a state, for any other backend: it is these already."""

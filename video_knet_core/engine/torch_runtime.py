@@ -20,7 +20,7 @@ from ..model.kernels import PreviousKernels
 from ..model.merge import MERGES, authors_boxes
 from ..model.video_knet import Prediction, VideoKNet
 from ..tasks import TASKS
-from ..types import Detections
+from ..types import Detections, check_image
 from .base import BackendError, ModelError, ModelInfo, ProgressCallback
 
 
@@ -110,7 +110,7 @@ class TorchRuntime:
 
     def step(self, image: NDArray[np.uint8], state: Any | None) -> tuple[Detections, Any]:
         """Segment one frame; see `Runtime.step`."""
-        self.info.check_image(image)
+        check_image(image, (self.info.height, self.info.width))
         if not hasattr(self, "model"):
             raise RuntimeError("the runtime is closed")
         if isinstance(state, np.ndarray):
@@ -124,7 +124,7 @@ class TorchRuntime:
         """The same for RGB pixels 0..255 as float32 [3,H,W] of any size."""
         output = segment_frame(self.model, pixels.to(self.model.mean.device), state)
         results = {k: v.cpu().numpy() for k, v in output._asdict().items() if v is not None}
-        return self.info.detections(results), self._state_of(output.kernels)
+        return Detections.from_outputs(results, self.info.name), self._state_of(output.kernels)
 
     def portable_state(self, state: PreviousKernels) -> NDArray[np.float32]:
         """Kernels [N, C] of a state of this runtime."""

@@ -1,4 +1,9 @@
-"""Results to messages. `image_messages` has the other direction: image messages to pixels."""
+"""Results to messages and their topics, for the node and for replays.
+
+`image_messages` has the other direction: image messages to pixels. `Task.outputs` names what is
+published of a frame; the class map belongs to every task, and so does the label info where there is
+vision_msgs.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +16,40 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .. import visualize
+from ..tasks import TASKS
 from ..types import ClassTable, PanopticFrame, Track
+
+
+@dataclass(frozen=True)
+class ImageOutput:
+    """An output of type sensor_msgs/Image."""
+
+    topic: str
+    """Below the name of the node."""
+    encoding: str
+    pixels: Callable[[NDArray[np.uint8], PanopticFrame, ClassTable, float], NDArray]
+    """Image, frame, classes and opacity -> pixels [H, W] or [H, W, 3]."""
+
+
+IMAGE_OUTPUTS = {
+    "panoptic": ImageOutput(
+        "panoptic/image", "16UC1", lambda image, frame, classes, opacity: frame.labels
+    ),
+    "semantic": ImageOutput(
+        "semantic/image", "mono8", lambda image, frame, classes, opacity: frame.semantic_map()
+    ),
+    "overlay": ImageOutput("overlay/image", "rgb8", visualize.overlay),
+}
+"""By name; the one that takes longest comes last."""
+ALL_OUTPUTS = tuple(dict.fromkeys(name for task in TASKS.values() for name in task.outputs))
+"""Of all tasks: the images, and two tables."""
+
+
+def topic_of(output: str) -> str:
+    """Topic of an output below the name of the node."""
+    return IMAGE_OUTPUTS[output].topic if output in IMAGE_OUTPUTS else output
+
 
 NANOSECONDS = 1_000_000_000
 _NOTHING = memoryview(b"")

@@ -28,8 +28,13 @@ from ..bags.writing import NewTopic, SplitWriter, offered
 from ..engine.base import Runtime
 from ..epochs import epoch_of
 from ..messages.image_messages import ImageError, to_rgb
-from ..messages.result_messages import Conversions, VisionConversions, nanoseconds
-from ..messages.topics import IMAGE_OUTPUTS, topic_of
+from ..messages.result_messages import (
+    IMAGE_OUTPUTS,
+    Conversions,
+    VisionConversions,
+    nanoseconds,
+    topic_of,
+)
 from ..predictor import VideoPredictor
 from ..tracking import TrackerSettings
 from ..types import PanopticFrame, StageTimes

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...types import Detections
+from ...types import Detections, check_image
 from ..base import BackendError, ProgressCallback
 from ..executor import EngineExecutor
 from ..model_file import ModelFile
@@ -97,12 +97,12 @@ class TensorRTRuntime:
             CudaError: a call of the driver failed.
             RuntimeError: the runtime is closed.
         """
-        self.info.check_image(image)
+        check_image(image, (self.info.height, self.info.width))
         if state is not None and not isinstance(state, TensorRTState):
             self._engine.check_portable(state)
         job = partial(self._engine.step, image, state)
         results, after = self._executor.submit(job).result()
-        return self.info.detections(results), after
+        return Detections.from_outputs(results, self.info.name), after
 
     def portable_state(self, state: Any) -> NDArray[np.float32]:
         """The kernels of a state, float32 [N, C], for another backend."""
