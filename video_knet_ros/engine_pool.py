@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,8 +20,9 @@ class EnginePool:
     """Opens a runtime once for all users with the same settings; the last to close it frees it.
 
     Each has an executor of its own, so that one that takes long to open, or hangs, keeps no other
-    waiting. `open` is called in the thread of the executor that `executor` returns, and so is
-    `close` of its result. A runtime that hangs is not shared with cameras that come later.
+    waiting; it ends with its last user. `open` is called in the thread of the executor that
+    `executor` returns, and so is `close` of its result. A runtime that hangs is not shared with
+    cameras that come later.
 
     Args:
         open_runtime: makes a runtime; it is shared by calls whose arguments but `progress` are
@@ -29,14 +31,14 @@ class EnginePool:
 
     def __init__(self, open_runtime: Callable[..., Runtime]) -> None:
         self._open_runtime = open_runtime
-        self._executors: dict[tuple, EngineExecutor] = {}
+        self._executors: WeakValueDictionary[tuple, EngineExecutor] = WeakValueDictionary()
         self._shared: dict[tuple, _SharedEngine] = {}
 
     def executor(self, **settings: Any) -> EngineExecutor:
         """The executor of the engine with these settings. To be called from one thread alone."""
         key = tuple(sorted(settings.items()))
         executor = self._executors.get(key)
-        if executor is None or executor.hangs:
+        if executor is None or executor.hangs or not executor.is_open:
             executor = self._executors[key] = EngineExecutor("inference")
         return executor
 
@@ -54,7 +56,7 @@ class EnginePool:
 
     def close(self, timeout_s: float) -> bool:
         """End the threads after the jobs so far; False if one takes longer than `timeout_s`."""
-        return all([executor.close(timeout_s) for executor in self._executors.values()])
+        return all([executor.close(timeout_s) for executor in list(self._executors.values())])
 
 
 class _SharedEngine:

@@ -45,8 +45,8 @@ class EngineWorker(Generic[Engine]):
         close_engine: Callable[[Engine], None],
         executor: EngineExecutor | None = None,
     ) -> None:
-        self._owns_executor = executor is None
         self._executor = executor or EngineExecutor("inference")
+        self._executor.acquire()
         self._close_engine = close_engine
         self._closed: Future[None] | None = None
         self.given_up = False
@@ -85,8 +85,7 @@ class EngineWorker(Generic[Engine]):
         if self._closed is None:
             self.withdraw()
             self._closed = self._executor.submit(self._finish)
-            if self._owns_executor:
-                self._executor.close(timeout_s=0)
+            self._executor.release()
         return self._closed
 
     def end(self, limit_s: float | None) -> str:

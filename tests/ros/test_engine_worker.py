@@ -24,7 +24,8 @@ def test_two_workers_share_an_executor_and_each_closes_its_own_engine():
     assert closed == ["first"] and second.call(str.upper).result(TIMEOUT_S) == "SECOND"
     second.close().result(TIMEOUT_S)
     assert closed == ["first", "second"]
-    assert executor.is_open and executor.close(TIMEOUT_S)
+    its.join(TIMEOUT_S)
+    assert not its.is_alive() and not executor.is_open, "it ends with its last user"
 
 
 def test_the_engine_lives_in_one_thread_from_open_to_close():

@@ -27,8 +27,8 @@ class EngineExecutor:
     The queue goes first, then the slots, longest filled first: a slot that is filled again and
     again cannot keep another from its turn. All methods may be called from any thread.
 
-    The thread starts at once and ends with `close`. It is a daemon: an engine that hangs must not
-    keep the process from ending.
+    The thread starts at once and ends with `close`, or with its last user. It is a daemon: an
+    engine that hangs must not keep the process from ending.
     """
 
     hangs = False
@@ -39,6 +39,7 @@ class EngineExecutor:
         self._slots: dict[Hashable, Callable[[], Any]] = {}
         self._lock = threading.Lock()
         self._open = True
+        self._users = 0
         self._begun: float | None = None
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
@@ -55,6 +56,20 @@ class EngineExecutor:
         begun = self._begun
         return None if begun is None else time.monotonic() - begun
 
+    def acquire(self) -> None:
+        """Become one of its users; RuntimeError after `close`."""
+        with self._lock:
+            self._check_open()
+            self._users += 1
+
+    def release(self) -> None:
+        """One user less; the last one closes it, without a wait."""
+        with self._lock:
+            self._users -= 1
+            unused = not self._users
+        if unused:
+            self.close(timeout_s=0)
+
     def submit(self, job: Callable[[], Result]) -> Future[Result]:
         """Run `job` after those submitted before it; RuntimeError after `close`.
 
@@ -62,8 +77,7 @@ class EngineExecutor:
         """
         future: Future[Result] = Future()
         with self._lock:  # no job comes behind the end mark, where nothing would run it
-            if not self._open:
-                raise RuntimeError(f"{self._thread.name} is closed")
+            self._check_open()
             self._queue.put(partial(_complete, future, job))
         return future
 
@@ -105,6 +119,10 @@ class EngineExecutor:
         if threading.current_thread() is not self._thread:
             self._thread.join(timeout_s)
         return not self._thread.is_alive()
+
+    def _check_open(self) -> None:
+        if not self._open:
+            raise RuntimeError(f"{self._thread.name} is closed")
 
     def _run(self) -> None:
         while (job := self._next()) is not None:
