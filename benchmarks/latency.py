@@ -31,6 +31,7 @@ from video_knet_core.config import ModelConfig
 from video_knet_core.engine.model_file import ModelFile
 from video_knet_core.engine.selector import BACKENDS, default_model_path
 from video_knet_core.evaluate.bench import Stages, Step, bench
+from video_knet_core.messages.result_messages import OUTPUTS, FrameToPublish
 from video_knet_core.model.checkpoint import checkpoint_config
 from video_knet_core.model.cost import layers, roofline_s
 from video_knet_core.predictor import VideoPredictor
@@ -59,9 +60,9 @@ def ros_step(predictor: VideoPredictor) -> Step:
         frame = predictor.step(pixels, stamp)
         begin = time.perf_counter()
         header = message.header
-        serialize_message(conversions.instance_array(header, frame, classes, 0, 0))
-        serialize_message(conversions.panoptic_image(header, frame))
-        serialize_message(conversions.semantic_image(header, frame))
+        result = FrameToPublish(header, pixels, frame, classes, 0, 0)
+        for name in ("instances", "panoptic", "semantic"):
+            serialize_message(OUTPUTS[name].make(conversions.CONVERSIONS, result))
         published = time.perf_counter()
         ours = {"receive": (received - start) * 1e3, **asdict(frame.times)}
         return frame, ours | {"publish": (published - begin) * 1e3}

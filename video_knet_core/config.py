@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from .config_io import Classes, expect, settings_class
-from .tasks import TASKS, TaskName
+from .tasks import TASKS
 
 SEMANTIC_NECKS = ("pyramid_pooling", "atrous_pyramid")
 STRIDE = 32
@@ -114,7 +114,7 @@ class ModelConfig:
     """Everything that makes a network; stored inside every checkpoint and exported model."""
 
     classes: Classes
-    task: TaskName = "panoptic"
+    task: str = "panoptic"
     """Name of one of `tasks.TASKS`. "panoptic": one label per pixel, things tracked. "semantic":
     all classes are stuff, and nothing is tracked. "instance": all classes are things; masks may
     overlap, and pixels of none are background."""
@@ -132,6 +132,7 @@ class ModelConfig:
         return self.kernels.things + len(self.classes.stuff)
 
     def __post_init__(self) -> None:
+        _expect_one_of(tuple(TASKS), "task", self.task, "")
         self._check_sizes()
         self._check_classes()
         self._check_task()

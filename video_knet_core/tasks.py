@@ -1,23 +1,21 @@
 """The tasks of a model, one object each: all that differs between them and needs no network.
 
-What differs in code is a table keyed by the name of the task: the merge of masks in `model/merge`,
-the losses and targets in `training/training_tasks`.
+What differs in code is a table keyed by the name of the task. A new task is a `Task` here, its
+merge of the masks in `MERGES` of `model/merge.py`, its targets, losses and metric in
+`TRAINING_TASKS` of `training/training_tasks.py`, and where it is measured, a row in `EVALUATORS` of
+`evaluate/dataset_evaluation.py` (data sets) or `_EVALUATORS` of `evaluate/clips.py` (clips).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
-
-TaskName = Literal["panoptic", "semantic", "instance"]
-"""Of `ModelConfig.task`."""
 
 
 @dataclass(frozen=True)
 class Task:
     """Facts about a task."""
 
-    name: TaskName
+    name: str
     has_things: bool
     """Its classes may be things; a model then needs one. Things are tracked, and each
     kernel of one is a candidate instance. Without things every kernel is a class."""
@@ -78,4 +76,4 @@ INSTANCE = Task(
     metric="ap50",
 )
 """Instances whose masks may overlap, and background."""
-TASKS: dict[str, Task] = {task.name: task for task in (PANOPTIC, SEMANTIC, INSTANCE)}
+TASKS = {task.name: task for task in (PANOPTIC, SEMANTIC, INSTANCE)}

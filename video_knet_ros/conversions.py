@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from array import array
+from importlib import import_module
+from importlib.util import find_spec
 
-from builtin_interfaces.msg import Time
 from rclpy.clock import Clock
-from sensor_msgs.msg import CompressedImage, Image, RegionOfInterest
-from std_msgs.msg import Header
+from sensor_msgs.msg import CompressedImage, Image
 
 from video_knet_core.messages.image_messages import ImageError as ImageError
 from video_knet_core.messages.image_messages import to_rgb as to_rgb
 from video_knet_core.messages.result_messages import Conversions, MessageTypes
 from video_knet_core.messages.result_messages import latency_ms as latency_ms
 from video_knet_core.messages.result_messages import nanoseconds as nanoseconds
-
-from .msg import ClassInfo, ClassMap, TrackedInstance, TrackedInstanceArray
 
 
 def _sequence(code: str, data: memoryview) -> array:
@@ -25,23 +23,21 @@ def _sequence(code: str, data: memoryview) -> array:
     return values
 
 
-_conversions = Conversions(
-    MessageTypes(
-        Time=Time,
-        Header=Header,
-        Image=Image,
-        RegionOfInterest=RegionOfInterest,
-        ClassInfo=ClassInfo,
-        ClassMap=ClassMap,
-        TrackedInstance=TrackedInstance,
-        TrackedInstanceArray=TrackedInstanceArray,
-        sequence=_sequence,
-    )
-)
-image_message = _conversions.image_message
-instance_array = _conversions.instance_array
-class_map = _conversions.class_map
-time_message = _conversions.time_message
+def has_type(name: str) -> bool:
+    """Whether the package of a message type is installed; vision_msgs is optional."""
+    return find_spec(name.partition("/")[0]) is not None
+
+
+def _find(name: str) -> type:
+    package, _, kind = name.split("/")
+    found: type = getattr(import_module(f"{package}.msg"), kind)
+    return found
+
+
+CONVERSIONS = Conversions(MessageTypes(_find, _sequence))
+"""To messages of rclpy."""
+image_message = CONVERSIONS.image_message
+time_message = CONVERSIONS.time_message
 
 
 class ImageTimes:

@@ -27,18 +27,17 @@ from std_msgs.msg import Header
 
 from video_knet_core import visualize
 from video_knet_core.engine.base import ModelInfo
-from video_knet_core.messages.result_messages import IMAGE_OUTPUTS
+from video_knet_core.messages.result_messages import (
+    CLASS_MAP,
+    LABEL_INFO,
+    OUTPUTS,
+    FrameToPublish,
+    ImageOutput,
+)
 from video_knet_core.tasks import TASKS
 from video_knet_core.types import PanopticFrame
 
 from . import conversions
-from .msg import ClassMap, TrackedInstanceArray
-
-try:
-    from . import vision_messages
-except ImportError:  # vision_msgs is not installed: no topics of its types
-    vision_messages = None  # type: ignore[assignment]
-
 
 RELIABLE = QoSProfile(depth=2, reliability=ReliabilityPolicy.RELIABLE)
 """For each frame: reliable matches every subscriber; shallow, for old results are worthless."""
@@ -153,22 +152,23 @@ class Outputs:
             raise
 
     def _create(self, names: Collection[str]) -> None:
-        self._instances = self._detections = self._label_info = None
-        if "instances" in names:
-            self._instances = self._add("instances", TrackedInstanceArray)
-        if "detections" in names and vision_messages is not None:
-            self._detections = self._add("detections", vision_messages.Detection2DArray)
-        self._images: dict[str, ImageTopic] = {}
-        for name, output in IMAGE_OUTPUTS.items():
-            if name in names:
-                topic = ImageTopic(self._node, f"~/{output.topic}", output.encoding)
-                self._topics[name] = self._images[name] = topic
-        self._class_map = self._add("class_map", ClassMap, LATCHED)
-        if vision_messages is not None:
-            self._label_info = self._add("label_info", vision_messages.LabelInfo, LATCHED)
+        self._frame_topics: dict[str, Topic] = {}
+        for name, output in OUTPUTS.items():
+            if name in names and conversions.has_type(output.type):
+                if isinstance(output, ImageOutput):
+                    topic: Topic = ImageTopic(self._node, f"~/{output.topic}", output.encoding)
+                else:
+                    kind = conversions.CONVERSIONS.types[output.type]
+                    topic = Topic(self._node, kind, f"~/{output.topic}")
+                self._topics[name] = self._frame_topics[name] = topic
+        self._class_map = self._add_latched("class_map", CLASS_MAP)
+        self._label_info = None
+        if conversions.has_type(LABEL_INFO):
+            self._label_info = self._add_latched("label_info", LABEL_INFO)
 
-    def _add(self, name: str, kind: type, profile: QoSProfile = RELIABLE) -> Topic:
-        topic = self._topics[name] = Topic(self._node, kind, f"~/{name}", profile)
+    def _add_latched(self, name: str, kind: str) -> Topic:
+        found = conversions.CONVERSIONS.types[kind]
+        topic = self._topics[name] = Topic(self._node, found, f"~/{name}", LATCHED)
         return topic
 
     @property
@@ -184,8 +184,7 @@ class Outputs:
     @property
     def frame_subscribers(self) -> int:
         """Subscribers now, of the outputs that are published for each frame."""
-        latched = (self._class_map, self._label_info)
-        return sum(topic.subscribers for topic in self._topics.values() if topic not in latched)
+        return sum(topic.subscribers for topic in self._frame_topics.values())
 
     @property
     def obstacle(self) -> str:
@@ -194,10 +193,11 @@ class Outputs:
 
     def publish_classes(self) -> None:
         """Latch the class table; the publishers must be active."""
-        self._class_map.publish(conversions.class_map(self.classes))
+        convert = conversions.CONVERSIONS
+        self._class_map.publish(convert.class_map(self.classes))
         if self._label_info is not None:
             now = Header(stamp=self._node.get_clock().now().to_msg())
-            self._label_info.publish(vision_messages.label_info(now, self.classes, 0.0))
+            self._label_info.publish(convert.label_info(now, self.classes, 0.0))
 
     def publish(
         self,
@@ -221,19 +221,17 @@ class Outputs:
         """
         stamp = conversions.nanoseconds(header.stamp)
         latency = conversions.latency_ms(stamp, self._node.get_clock().now().nanoseconds)
-        settings = self.settings
-        if self._instances is not None and self._instances.has_subscribers:
-            table = conversions.instance_array(
-                header, frame, self.classes, sequence, skipped, settings.rle
-            )
-            table.latency_ms = latency
-            self._instances.publish(table)
-        if self._detections is not None and self._detections.has_subscribers:
-            self._detections.publish(vision_messages.detections(header, frame))
-        for name, topic in self._images.items():
+        rle, opacity = self.settings.rle, self.settings.opacity
+        result = FrameToPublish(
+            header, image, frame, self.classes, sequence, skipped, rle, opacity, latency
+        )
+        for name, topic in self._frame_topics.items():
             if topic.has_subscribers:
-                make = IMAGE_OUTPUTS[name].pixels
-                topic.publish_pixels(header, make(image, frame, self.classes, settings.opacity))
+                output = OUTPUTS[name]
+                if isinstance(topic, ImageTopic) and isinstance(output, ImageOutput):
+                    topic.publish_pixels(header, output.pixels(result))
+                else:
+                    topic.publish(output.make(conversions.CONVERSIONS, result))
         return latency
 
     def destroy(self) -> None:

@@ -81,7 +81,9 @@ def image_row(number: int, time: int | None = None, topic: str = TOPIC) -> Row:
     """Image `number`, received `number` periods after `FIRST`, or at `time`, which is its stamp."""
     time = FIRST + number * PERIOD if time is None else time
     convert, types = Conversions(message_types()), message_types()
-    header = types.Header(stamp=convert.time_message(max(time, 0)), frame_id="camera")
+    header = types["std_msgs/msg/Header"](
+        stamp=convert.time_message(max(time, 0)), frame_id="camera"
+    )
     message = convert.image_message(header, "rgb8", block(number))
     return topic, IMAGE, time, bytes(ros2_types().serialize_cdr(message, IMAGE))
 

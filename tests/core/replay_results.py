@@ -111,7 +111,9 @@ def interrupted(path, runtime, out, settings):
 def default_imu():
     types = ros2_types().types
     vector, zeros = types["geometry_msgs/msg/Vector3"](x=1.0, y=2.0, z=3.0), np.zeros(9)
-    header = message_types().Header(stamp=message_types().Time(sec=1, nanosec=2), frame_id="imu")
+    header = message_types()["std_msgs/msg/Header"](
+        stamp=message_types()["builtin_interfaces/msg/Time"](sec=1, nanosec=2), frame_id="imu"
+    )
     return types["sensor_msgs/msg/Imu"](
         header=header,
         orientation=types["geometry_msgs/msg/Quaternion"](x=0.0, y=0.0, z=0.0, w=1.0),

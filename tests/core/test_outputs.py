@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from video_knet_core.messages.result_messages import ALL_OUTPUTS, topic_of
+from video_knet_core.messages.result_messages import OUTPUTS
 from video_knet_core.tasks import TASKS
 
 PAGE = Path(__file__).parents[2] / "docs" / "topics.md"
@@ -29,10 +29,10 @@ def documented() -> dict[str, set[str]]:
 def test_every_task_has_outputs_and_the_usual_ones_are_among_them():
     for task in TASKS.values():
         assert task.default_outputs
-        assert set(task.default_outputs) <= set(task.outputs) <= set(ALL_OUTPUTS)
+        assert set(task.default_outputs) <= set(task.outputs) <= set(OUTPUTS)
 
 
 @pytest.mark.parametrize("task", TASKS)
 def test_the_page_on_topics_says_which_there_are(task):
-    published = {f"~/{topic_of(name)}" for name in TASKS[task].outputs}
+    published = {f"~/{OUTPUTS[name].topic}" for name in TASKS[task].outputs}
     assert documented()[task] == published | ALWAYS

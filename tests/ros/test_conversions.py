@@ -38,7 +38,7 @@ def test_latency_is_unknown_without_a_stamp_or_a_clock():
 
 
 def test_the_class_map_has_all_rows_in_order():
-    rows = conversions.class_map(CLASSES).classes
+    rows = conversions.CONVERSIONS.class_map(CLASSES).classes
     assert [(r.id, r.name, r.is_thing, (r.r, r.g, r.b)) for r in rows] == [
         (c.id, c.name, c.is_thing, c.color) for c in CLASSES
     ]

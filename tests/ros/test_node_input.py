@@ -14,7 +14,7 @@ from rcl_interfaces.msg import Log
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
 
-from video_knet_core.messages.result_messages import IMAGE_OUTPUTS
+from video_knet_core.messages.result_messages import OUTPUTS
 from video_knet_ros import conversions
 from video_knet_ros.input_images import RateLimit
 
@@ -138,8 +138,8 @@ def test_a_frame_that_cannot_be_published_has_failed_and_is_not_processed(world,
     tables, overlays = world.tables(), world.collect(Image, "overlay/image")
     camera_topic = world.publisher()
     with monkeypatch.context() as patched:
-        failing = replace(IMAGE_OUTPUTS["overlay"], pixels=lambda *_: 1 / 0)
-        patched.setitem(IMAGE_OUTPUTS, "overlay", failing)
+        failing = replace(OUTPUTS["overlay"], pixels=lambda *_: 1 / 0)
+        patched.setitem(OUTPUTS, "overlay", failing)
         _, first = world.send(camera_topic, tables, street(1))
         world.wait(lambda: camera.counts.failed == 1, "the failure")
     _, second = world.send(camera_topic, tables, street(2))

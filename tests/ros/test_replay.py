@@ -14,17 +14,11 @@ from rclpy.serialization import deserialize_message, serialize_message
 from sensor_msgs.msg import Image
 from video_knet_ros.msg import ClassMap, TrackedInstanceArray
 
-from video_knet_core.bags.definitions import (
-    CLASS_MAP,
-    DETECTIONS,
-    IMAGE,
-    INSTANCES,
-    read_cdr,
-    ros2_types,
-)
+from video_knet_core.bags.definitions import read_cdr, ros2_types
 from video_knet_core.bags.making import FORMATS, BagFormat, make_bag
 from video_knet_core.bags.opening import open_bag
 from video_knet_core.engine.selector import open_runtime
+from video_knet_core.messages.result_messages import CLASS_MAP, INSTANCES, OUTPUTS
 from video_knet_core.replay.bag_replay import replay
 from video_knet_core.replay.replay_settings import ReplaySettings
 from video_knet_core.tasks import TASKS
@@ -34,21 +28,16 @@ from video_knet_ros.outputs import LATCHED
 pytest.importorskip("rosbags", reason="replays need it: pip install 'video_knet_ros[replay]'")
 
 FRAMES = 120
-try:
-    from vision_msgs.msg import Detection2DArray
-except ImportError:  # then the live node has no detections to compare with
-    DETECTION_KINDS = {}
-else:
-    DETECTION_KINDS = {"detections": Detection2DArray}
-KINDS = {
-    "instances": TrackedInstanceArray,
-    "panoptic/image": Image,
-    "semantic/image": Image,
-    "overlay/image": Image,
-    **DETECTION_KINDS,
-}
-NAMES = {"instances": INSTANCES, "detections": DETECTIONS, "class_map": CLASS_MAP}
-"""Types of the topics that have no images."""
+
+
+def types_of(task: str) -> dict[str, str]:
+    """Topic -> type of message of each output of a frame; without those that are not installed."""
+    outputs = [OUTPUTS[name] for name in TASKS[task].outputs]
+    return {o.topic: o.type for o in outputs if conversions.has_type(o.type)}
+
+
+NAMES = types_of("panoptic") | {"class_map": CLASS_MAP}
+KINDS = {t: conversions.CONVERSIONS.types[kind] for t, kind in types_of("panoptic").items()}
 
 
 def drive() -> list[tuple[np.ndarray, int]]:
@@ -70,8 +59,8 @@ def bag_of(frames, folder: Path, form: BagFormat) -> Path:
 def replayed(path: Path, out: Path, runtime=None, **settings) -> dict[str, list[bytes]]:
     """Output topic below the node's name -> messages as they are in the new bag."""
     runtime = runtime or PaintedRuntime()
-    left_out = {"detections"} - set(DETECTION_KINDS)
-    outputs = tuple(n for n in TASKS[runtime.info.task].outputs if n not in left_out)
+    topics = types_of(runtime.info.task)
+    outputs = tuple(n for n in TASKS[runtime.info.task].outputs if OUTPUTS[n].topic in topics)
     replay(path, runtime, out, ReplaySettings(outputs=outputs, **settings))
     bag = open_bag(out / "bag")
     found: dict[str, list[bytes]] = {}
@@ -121,7 +110,7 @@ def assert_same(found: dict[str, list[bytes]], live: dict[str, list]) -> None:
     for name, messages in live.items():
         assert len(found[name]) == len(messages)
         for number, message in enumerate(messages):
-            kind = NAMES.get(name, IMAGE)
+            kind = NAMES[name]
             assert found[name][number] == untimed(message, kind), (name, number)
 
 
@@ -137,15 +126,9 @@ def test_a_replay_writes_what_the_live_node_sends(world, tmp_path, same_epochs):
     assert [epochs[n] - epochs[0] for n in (0, 49, 50, 80)] == [0, 0, 1, 2]
 
 
-@pytest.mark.parametrize(
-    ("task", "topics"),
-    [
-        ("semantic", ["semantic/image", "overlay/image"]),
-        ("instance", ["instances", "panoptic/image", "overlay/image", *DETECTION_KINDS]),
-    ],
-)
+@pytest.mark.parametrize("task", ["semantic", "instance"])
 def test_a_replay_of_another_task_has_its_topics_and_what_the_live_node_sends(
-    world, tmp_path, task, topics, same_epochs
+    world, tmp_path, task, same_epochs
 ):
     pytest.importorskip("onnx", reason="the model of this test is made with onnx")
     from bag_fixtures import block
@@ -158,6 +141,7 @@ def test_a_replay_of_another_task_has_its_topics_and_what_the_live_node_sends(
     if task == "instance":
         same_epochs(found)
     world.camera_node(open_runtime=lambda *_, **__: runtime, rle=True)
+    topics = list(types_of(task))
     live = sent_live(world, path, topics)
     assert len(live[topics[0]]) == 12
     assert_same(found, live)
@@ -181,7 +165,7 @@ def test_rclpy_reads_every_message_and_headers_are_those_of_the_images(form, tmp
 
 def test_the_embedded_definitions_have_the_hashes_of_the_built_ones():
     prefixes = os.environ["AMENT_PREFIX_PATH"].split(os.pathsep)
-    for name in ("ClassInfo", "ClassMap", "TrackedInstance", "TrackedInstanceArray"):
+    for name in (file.stem for file in (Path(__file__).parents[2] / "msg").glob("*.msg")):
         described = f"share/video_knet_ros/msg/{name}.json"
         found = next((p for p in (Path(x) / described for x in prefixes) if p.is_file()), None)
         if found is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import threading
 from pathlib import Path
@@ -19,25 +18,28 @@ from rclpy.parameter import Parameter
 from sensor_msgs.msg import Image
 from std_srvs.srv import Trigger
 from tiny_onnx import TASKS, write_tiny_model
-from video_knet_ros.msg import ClassMap, TrackedInstance, TrackedInstanceArray
+from video_knet_ros.msg import ClassMap, TrackedInstance
 
+from video_knet_core import tasks
 from video_knet_core.engine.hot_swap import HotSwapRuntime
 from video_knet_core.engine.onnx_runtime import OnnxRuntime
 from video_knet_core.engine.selector import open_runtime
-from video_knet_core.messages.result_messages import mask_from_rle
-from video_knet_ros import cameras
+from video_knet_core.messages.result_messages import CLASS_MAP, LABEL_INFO, OUTPUTS, mask_from_rle
+from video_knet_ros import cameras, conversions
 from video_knet_ros.engine_pool import EnginePool
 from video_knet_ros.outputs import LATCHED
 
-TOPICS = {
-    "panoptic": {"instances", "panoptic/image", "semantic/image", "overlay/image", "class_map"},
-    "semantic": {"semantic/image", "overlay/image", "class_map"},
-    "instance": {"instances", "panoptic/image", "overlay/image", "class_map"},
-}
-if importlib.util.find_spec("vision_msgs") is not None:
-    TOPICS["panoptic"] |= {"detections", "label_info"}
-    TOPICS["semantic"] |= {"label_info"}
-    TOPICS["instance"] |= {"detections", "label_info"}
+LATCHED_TYPES = {"class_map": CLASS_MAP, "label_info": LABEL_INFO}
+
+
+def topics_of(task: str) -> dict[str, str]:
+    """Topic -> type of message, of those whose types are installed."""
+    outputs = [OUTPUTS[name] for name in tasks.TASKS[task].outputs]
+    found = {output.topic: output.type for output in outputs} | LATCHED_TYPES
+    return {topic: kind for topic, kind in found.items() if conversions.has_type(kind)}
+
+
+TOPICS = {task: set(topics_of(task)) for task in TASKS}
 
 
 @pytest.fixture(scope="module")
@@ -60,9 +62,9 @@ def advertised(world, name: str = "video_knet") -> set[str]:
 
 def collect(world, task: str) -> dict[str, list]:
     """Messages of the outputs of a frame, by topic."""
-    kinds = {"instances": TrackedInstanceArray} | {t: Image for t in TOPICS[task] if "/" in t}
-    topics = TOPICS[task] & set(kinds)
-    return {topic: world.collect(kinds[topic], topic) for topic in topics}
+    types = conversions.CONVERSIONS.types
+    topics = {t: kind for t, kind in topics_of(task).items() if t not in LATCHED_TYPES}
+    return {topic: world.collect(types[kind], topic) for topic, kind in topics.items()}
 
 
 def drive(world, publisher, got: dict[str, list], numbers) -> list[int]:

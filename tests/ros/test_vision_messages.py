@@ -14,7 +14,7 @@ from vision_msgs.msg import Detection2DArray, LabelInfo
 
 from video_knet_core.predictor import VideoPredictor
 from video_knet_core.types import PanopticFrame
-from video_knet_ros import conversions, vision_messages
+from video_knet_ros import conversions
 from video_knet_ros.outputs import LATCHED
 
 HEADER = Header(frame_id="front", stamp=conversions.time_message(5_000_000_007))
@@ -28,7 +28,7 @@ def frames(*images: np.ndarray) -> list[PanopticFrame]:
 
 def test_each_thing_with_pixels_is_a_detection():
     (frame,) = frames(street())
-    message = vision_messages.detections(HEADER, frame)
+    message = conversions.CONVERSIONS.detections(HEADER, frame)
     tracks = {f"{frame.epoch}/{t.track_id}": t for t in frame.tracks if t.is_thing}
     assert message.header == HEADER and len(tracks) == 2
     assert {d.id for d in message.detections} == set(tracks)
@@ -43,7 +43,7 @@ def test_each_thing_with_pixels_is_a_detection():
 
 def test_the_box_holds_the_pixels_exactly():
     (frame,) = frames(street(things=(PERSON,)))
-    (detection,) = vision_messages.detections(HEADER, frame).detections
+    (detection,) = conversions.CONVERSIONS.detections(HEADER, frame).detections
     label = next(t.label for t in frame.tracks if t.is_thing)
     rows, columns = np.nonzero(frame.labels == label)
     box, centre = detection.bbox, detection.bbox.center.position
@@ -56,8 +56,8 @@ def test_the_box_holds_the_pixels_exactly():
 
 def test_ids_stay_and_coasted_tracks_are_left_out():
     *_, both, one = frames(*map(street, range(5)), street(5, things=(PERSON,)))
-    before = vision_messages.detections(HEADER, both).detections
-    after = vision_messages.detections(HEADER, one).detections
+    before = conversions.CONVERSIONS.detections(HEADER, both).detections
+    after = conversions.CONVERSIONS.detections(HEADER, one).detections
     assert any(t.label == 0 for t in one.tracks), "the car should coast"
     (person,) = after
     assert person.id in {d.id for d in before}
@@ -65,9 +65,9 @@ def test_ids_stay_and_coasted_tracks_are_left_out():
 
 def test_the_ids_of_two_epochs_differ():
     predictor = VideoPredictor(PaintedRuntime(), first_epoch=2**48)
-    first = vision_messages.detections(HEADER, predictor.step(street(), 1)).detections
+    first = conversions.CONVERSIONS.detections(HEADER, predictor.step(street(), 1)).detections
     predictor.reset()
-    second = vision_messages.detections(HEADER, predictor.step(street(), 2)).detections
+    second = conversions.CONVERSIONS.detections(HEADER, predictor.step(street(), 2)).detections
     assert [d.id for d in first] == ["281474976710656/1", "281474976710656/2"]
     assert [d.id for d in second] == ["281474976710657/3", "281474976710657/4"]
 
@@ -80,12 +80,12 @@ def test_a_thing_without_a_track_has_an_empty_id():
             return segments, state
 
     frame = VideoPredictor(Unsure()).step(street(), 1)
-    found = vision_messages.detections(HEADER, frame).detections
+    found = conversions.CONVERSIONS.detections(HEADER, frame).detections
     assert [d.id for d in found] == ["", ""]
 
 
 def test_the_names_of_the_class_ids_are_told():
-    message = vision_messages.label_info(HEADER, CLASSES, threshold=0.25)
+    message = conversions.CONVERSIONS.label_info(HEADER, CLASSES, threshold=0.25)
     assert {c.class_id: c.class_name for c in message.class_map} == {c.id: c.name for c in CLASSES}
     assert (message.header, message.threshold) == (HEADER, 0.25)
 
@@ -94,14 +94,14 @@ def test_both_travel(world):
     (frame,) = frames(street())
     sender = world.add(Node("sender"))
     names = sender.create_publisher(LabelInfo, "label_info", LATCHED)
-    names.publish(vision_messages.label_info(HEADER, CLASSES, 0.0))
+    names.publish(conversions.CONVERSIONS.label_info(HEADER, CLASSES, 0.0))
     things = sender.create_publisher(Detection2DArray, "detections", RELIABLE)
     got: list = []
     world.tester.create_subscription(LabelInfo, "label_info", got.append, LATCHED)
     world.tester.create_subscription(Detection2DArray, "detections", got.append, RELIABLE)
     world.wait(lambda: got, "the latched names")
     world.wait(things.get_subscription_count, "the reader")
-    sent = vision_messages.detections(HEADER, frame)
+    sent = conversions.CONVERSIONS.detections(HEADER, frame)
     things.publish(sent)
     world.wait(lambda: len(got) == 2, "the detections")
     assert got[1] == sent and stamps(got) == [5_000_000_007] * 2

@@ -19,16 +19,13 @@ from rosbags.typesys.msg import normalize_msgtype
 from rosbags.typesys.store import Typestore
 
 from ..installation import shared_file
-from ..messages.result_messages import MessageTypes, VisionTypes
+from ..messages.result_messages import IMAGE, MessageTypes
 from .bag import CDR, ROS1, BagError, Message, RecordedTopic
 
-IMAGE, COMPRESSED_IMAGE = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
+COMPRESSED_IMAGE = "sensor_msgs/msg/CompressedImage"
 IMAGE_TYPES = (IMAGE, COMPRESSED_IMAGE)
-INSTANCES, CLASS_MAP = "video_knet_ros/msg/TrackedInstanceArray", "video_knet_ros/msg/ClassMap"
-DETECTIONS, LABEL_INFO = "vision_msgs/msg/Detection2DArray", "vision_msgs/msg/LabelInfo"
 IDL = "=" * 80 + "\nIDL: "
 """What goes before each part of a definition in the language IDL."""
-OUR_MESSAGES = ("ClassInfo", "ClassMap", "TrackedInstance", "TrackedInstanceArray")
 
 VISION_MESSAGES = {
     "Point2D": "float64 x\nfloat64 y",
@@ -60,9 +57,10 @@ def ros2_types() -> Typestore:
     store = get_typestore(Stores.ROS2_JAZZY)
     for name, fields in VISION_MESSAGES.items():
         store.register(get_types_from_msg(fields, f"vision_msgs/msg/{name}"))
-    for name in OUR_MESSAGES:
-        text = shared_file(f"msg/{name}.msg").read_text()
-        store.register(get_types_from_msg(text, f"video_knet_ros/msg/{name}"))
+    ours: dict = {}
+    for file in sorted(shared_file("msg/TrackedInstanceArray.msg").parent.glob("*.msg")):
+        ours |= get_types_from_msg(file.read_text(), f"video_knet_ros/msg/{file.stem}")
+    store.register(ours)
     return store
 
 
@@ -76,24 +74,7 @@ def ros1_types() -> Typestore:
 def message_types() -> MessageTypes:
     """Classes whose messages rosbags can serialise for ROS 2."""
     types: dict[str, Any] = ros2_types().types
-    ours = {name: types[f"video_knet_ros/msg/{name}"] for name in OUR_MESSAGES}
-    return MessageTypes(
-        Time=types["builtin_interfaces/msg/Time"],
-        Header=types["std_msgs/msg/Header"],
-        Image=types[IMAGE],
-        RegionOfInterest=types["sensor_msgs/msg/RegionOfInterest"],
-        sequence=lambda code, data: np.frombuffer(data, code),
-        **ours,
-    )
-
-
-@lru_cache(maxsize=1)
-def vision_types() -> VisionTypes:
-    """Classes of vision_msgs whose messages rosbags can serialise for ROS 2."""
-    types: dict[str, Any] = ros2_types().types
-    theirs = {name: types[f"vision_msgs/msg/{name}"] for name in VISION_MESSAGES}
-    geometry = ("PoseWithCovariance", "Pose", "Point", "Quaternion")
-    return VisionTypes(**theirs, **{name: types[f"geometry_msgs/msg/{name}"] for name in geometry})
+    return MessageTypes(types.__getitem__, lambda code, data: np.frombuffer(data, code))
 
 
 def type_name(name: str) -> str:

@@ -11,17 +11,19 @@ from ..natural_order import is_hidden, natural_order
 from .video import DatasetError, FrameFiles, LabelReader, Video
 
 
-def list_images(folder: str | Path) -> dict[str, str]:
+def list_images(folder: str | Path, suffixes: tuple[str, ...] = ("",)) -> dict[str, str]:
     """Name without suffix -> path of the images of a folder, in natural order of the names.
 
-    Empty if it is no folder. DatasetError if two images differ in the suffix only.
+    `suffixes`, in lower case, choose among them where frames and labels share a folder
+    (x.jpg beside x.png). Empty if it is no folder. DatasetError if two images differ in the suffix
+    only.
     """
     try:
-        names = natural_order(filter(is_image, os.listdir(folder)))
+        files = [f for f in os.listdir(folder) if is_image(f) and f.lower().endswith(suffixes)]
     except (FileNotFoundError, NotADirectoryError):
         return {}
     images: dict[str, str] = {}
-    for name in names:
+    for name in natural_order(files):
         stem, path = os.path.splitext(name)[0], f"{folder}/{name}"
         if stem in images:
             raise DatasetError(f"expected one image called {stem}, got {images[stem]} and {path}")

@@ -1,8 +1,11 @@
 """Results to messages and their topics, for the node and for replays.
 
-`image_messages` has the other direction: image messages to pixels. `Task.outputs` names what is
-published of a frame; the class map belongs to every task, and so does the label info where there is
-vision_msgs.
+`image_messages` has the other direction: image messages to pixels. `OUTPUTS` has what can be
+published of a frame, `Task.outputs` names what of it a task has; the class map belongs to every
+task, and so does the label info where there is vision_msgs.
+
+A new topic is a file in `msg/` (or a type of another package), a row of `OUTPUTS`, and its name in
+the `outputs` of tasks: node, replays and builds follow. Then run `make setup`.
 """
 
 from __future__ import annotations
@@ -17,73 +20,51 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import visualize
-from ..tasks import TASKS
 from ..types import ClassTable, PanopticFrame, Track
 
-
-@dataclass(frozen=True)
-class ImageOutput:
-    """An output of type sensor_msgs/Image."""
-
-    topic: str
-    """Below the name of the node."""
-    encoding: str
-    pixels: Callable[[NDArray[np.uint8], PanopticFrame, ClassTable, float], NDArray]
-    """Image, frame, classes and opacity -> pixels [H, W] or [H, W, 3]."""
-
-
-IMAGE_OUTPUTS = {
-    "panoptic": ImageOutput(
-        "panoptic/image", "16UC1", lambda image, frame, classes, opacity: frame.labels
-    ),
-    "semantic": ImageOutput(
-        "semantic/image", "mono8", lambda image, frame, classes, opacity: frame.semantic_map()
-    ),
-    "overlay": ImageOutput("overlay/image", "rgb8", visualize.overlay),
-}
-"""By name; the one that takes longest comes last."""
-ALL_OUTPUTS = tuple(dict.fromkeys(name for task in TASKS.values() for name in task.outputs))
-"""Of all tasks: the images, and two tables."""
-
-
-def topic_of(output: str) -> str:
-    """Topic of an output below the name of the node."""
-    return IMAGE_OUTPUTS[output].topic if output in IMAGE_OUTPUTS else output
-
-
+IMAGE = "sensor_msgs/msg/Image"
+INSTANCES, CLASS_MAP = "video_knet_ros/msg/TrackedInstanceArray", "video_knet_ros/msg/ClassMap"
+DETECTIONS, LABEL_INFO = "vision_msgs/msg/Detection2DArray", "vision_msgs/msg/LabelInfo"
 NANOSECONDS = 1_000_000_000
 _NOTHING = memoryview(b"")
 
 
-@dataclass(frozen=True)
-class MessageTypes:
-    """The message classes of one ROS library; each is called with all its fields by name."""
+class MessageTypes(dict[str, type[Any]]):
+    """Name such as "std_msgs/msg/Header" -> class of one ROS library, called with fields by name.
 
-    Time: Callable[..., Any]
-    Header: Callable[..., Any]
-    Image: Callable[..., Any]
-    RegionOfInterest: Callable[..., Any]
-    ClassInfo: Callable[..., Any]
-    ClassMap: Callable[..., Any]
-    TrackedInstance: Callable[..., Any]
-    TrackedInstanceArray: Callable[..., Any]
-    sequence: Callable[[str, memoryview], Any]
-    """Type code ("B", "I" or "Q") and bytes -> what the library has for a sequence of numbers."""
+    Args:
+        find: class of a name; it is asked once for each.
+        sequence: type code (as "B", "H", "I" or "Q") and bytes -> what the library has for a
+            sequence of numbers.
+    """
+
+    def __init__(
+        self,
+        find: Callable[[str], type[Any]],
+        sequence: Callable[[str, memoryview], Any],
+    ) -> None:
+        super().__init__()
+        self.sequence = sequence
+        self._find = find
+
+    def __missing__(self, name: str) -> type[Any]:
+        self[name] = found = self._find(name)
+        return found
 
 
 class Conversions:
     """Makes messages of the given classes."""
 
     def __init__(self, types: MessageTypes) -> None:
-        self._types = types
+        self.types = types
 
     def image_message(self, header: Any, encoding: str, pixels: NDArray) -> Any:
         """Image message of `pixels` [H, W] or [H, W, C]; 16-bit values are sent little-endian."""
         if pixels.dtype == np.uint16:
             pixels = pixels.astype("<u2", copy=False)
-        data = self._types.sequence("B", _bytes(pixels))
+        data = self.types.sequence("B", _bytes(pixels))
         height, width = pixels.shape[:2]
-        return self._types.Image(
+        return self.types[IMAGE](
             header=header,
             height=height,
             width=width,
@@ -101,14 +82,15 @@ class Conversions:
         sequence: int,
         skipped: int,
         rle: bool = False,
+        latency_ms: float = math.nan,
     ) -> Any:
-        """Table of a frame, one row per track; `latency_ms` is left unknown until it is published.
+        """Table of a frame, one row per track.
 
         With `rle` the rows of things carry their masks, whole ones where masks overlap; stuff is in
         the label image for less.
         """
         height, width = frame.label_map.size
-        return self._types.TrackedInstanceArray(
+        return self.types[INSTANCES](
             header=header,
             tracker_epoch=frame.epoch,
             sequence=sequence,
@@ -116,9 +98,9 @@ class Conversions:
             height=height,
             width=width,
             instances=self._instances(frame, classes, rle),
-            born=self._types.sequence("Q", _bytes(np.array(frame.born, np.uint64))),
-            ended=self._types.sequence("Q", _bytes(np.array(frame.ended, np.uint64))),
-            latency_ms=math.nan,
+            born=self.types.sequence("Q", _bytes(np.array(frame.born, np.uint64))),
+            ended=self.types.sequence("Q", _bytes(np.array(frame.ended, np.uint64))),
+            latency_ms=latency_ms,
             inference_ms=float(frame.times.step),
         )
 
@@ -130,7 +112,7 @@ class Conversions:
             label, track_id, class_id, is_thing, state, score, track_score, age, *rest = values
             first_seen, last_seen, box, centroid, velocity, area, truncated = rest
             x, y, width, height = box
-            row = self._types.TrackedInstance(
+            row = self.types["video_knet_ros/msg/TrackedInstance"](
                 label=label,
                 track_id=track_id,
                 class_id=class_id,
@@ -142,7 +124,7 @@ class Conversions:
                 age=age,
                 first_seen=self.time_message(first_seen),
                 last_seen=self.time_message(last_seen),
-                roi=self._types.RegionOfInterest(
+                roi=self.types["sensor_msgs/msg/RegionOfInterest"](
                     x_offset=x, y_offset=y, height=height, width=width, do_rectify=False
                 ),
                 centroid_x=centroid[0],
@@ -151,7 +133,7 @@ class Conversions:
                 velocity_y=velocity[1],
                 area=area,
                 truncated=truncated,
-                rle=self._types.sequence("I", run),
+                rle=self.types.sequence("I", run),
             )
             rows.append(row)
         return rows
@@ -161,16 +143,75 @@ class Conversions:
         rows = []
         for info in classes:
             r, g, b = info.color
-            row = self._types.ClassInfo(
+            row = self.types["video_knet_ros/msg/ClassInfo"](
                 id=info.id, name=info.name, is_thing=info.is_thing, r=r, g=g, b=b
             )
             rows.append(row)
-        return self._types.ClassMap(classes=rows)
+        return self.types[CLASS_MAP](classes=rows)
 
     def time_message(self, stamp: int) -> Any:
         """Stamp message of integer nanoseconds."""
         sec, nanosec = divmod(int(stamp), NANOSECONDS)
-        return self._types.Time(sec=sec, nanosec=nanosec)
+        return self.types["builtin_interfaces/msg/Time"](sec=sec, nanosec=nanosec)
+
+    def detections(self, header: Any, frame: PanopticFrame) -> Any:
+        """One detection per thing with pixels in this frame.
+
+        The `id` is "EPOCH/TRACK_ID", and empty for a thing without a track: the messages have no
+        place of their own for the epoch, without which a track id names several objects. The
+        `class_id` is the number of the class, as vision_msgs has it; `label_info` has the names.
+        """
+        things = [track for track in frame.tracks if track.is_thing and track.label]
+        rows = [self._detection(header, track, frame.epoch) for track in things]
+        return self.types[DETECTIONS](header=header, detections=rows)
+
+    def label_info(self, header: Any, classes: ClassTable, threshold: float) -> Any:
+        """Names of the class ids, to be latched; they hold for the class image, too.
+
+        Args:
+            header: its stamp is the time from which they are valid.
+            classes: the classes of the model.
+            threshold: minimum class score of what is published, 0..1.
+        """
+        rows = [
+            self.types["vision_msgs/msg/VisionClass"](class_id=c.id, class_name=c.name)
+            for c in classes
+        ]
+        return self.types[LABEL_INFO](header=header, class_map=rows, threshold=float(threshold))
+
+    def _detection(self, header: Any, track: Track, epoch: int) -> Any:
+        hypothesis = self.types["vision_msgs/msg/ObjectHypothesis"](
+            class_id=str(track.class_id), score=float(track.score)
+        )
+        result = self.types["vision_msgs/msg/ObjectHypothesisWithPose"](
+            hypothesis=hypothesis, pose=self._unknown_pose()
+        )
+        return self.types["vision_msgs/msg/Detection2D"](
+            header=header,
+            results=[result],
+            bbox=self._box(track),
+            id=f"{epoch}/{track.track_id}" if track.track_id else "",
+        )
+
+    def _unknown_pose(self) -> Any:
+        """The pose in space is unknown: it stays at its default."""
+        pose = self.types["geometry_msgs/msg/Pose"](
+            position=self.types["geometry_msgs/msg/Point"](x=0.0, y=0.0, z=0.0),
+            orientation=self.types["geometry_msgs/msg/Quaternion"](x=0.0, y=0.0, z=0.0, w=1.0),
+        )
+        return self.types["geometry_msgs/msg/PoseWithCovariance"](
+            pose=pose, covariance=np.zeros(36)
+        )
+
+    def _box(self, track: Track) -> Any:
+        """Box centred between the outer edges of its pixels, as in vision_msgs' create_aabb.hpp."""
+        x, y, width, height = (float(v) for v in track.box)
+        position = self.types["vision_msgs/msg/Point2D"](x=x + width / 2, y=y + height / 2)
+        return self.types["vision_msgs/msg/BoundingBox2D"](
+            center=self.types["vision_msgs/msg/Pose2D"](position=position, theta=0.0),
+            size_x=width,
+            size_y=height,
+        )
 
 
 def _runs(frame: PanopticFrame, track: Track) -> memoryview:
@@ -192,84 +233,6 @@ def nanoseconds(stamp: Any) -> int:
 def latency_ms(stamp: int, now: int) -> float:
     """Milliseconds from `stamp` to `now` (ns); NaN if the image or the clock has no time yet."""
     return (now - stamp) / 1e6 if stamp and now else math.nan
-
-
-@dataclass(frozen=True)
-class VisionTypes:
-    """The message classes of one ROS library; each is called with all its fields by name."""
-
-    Detection2DArray: Callable[..., Any]
-    Detection2D: Callable[..., Any]
-    BoundingBox2D: Callable[..., Any]
-    Pose2D: Callable[..., Any]
-    Point2D: Callable[..., Any]
-    ObjectHypothesisWithPose: Callable[..., Any]
-    ObjectHypothesis: Callable[..., Any]
-    LabelInfo: Callable[..., Any]
-    VisionClass: Callable[..., Any]
-    PoseWithCovariance: Callable[..., Any]
-    Pose: Callable[..., Any]
-    Point: Callable[..., Any]
-    Quaternion: Callable[..., Any]
-
-
-class VisionConversions:
-    """Makes messages of the given classes."""
-
-    def __init__(self, types: VisionTypes) -> None:
-        self._types = types
-
-    def detections(self, header: Any, frame: PanopticFrame) -> Any:
-        """One detection per thing with pixels in this frame.
-
-        The `id` is "EPOCH/TRACK_ID", and empty for a thing without a track: the messages have no
-        place of their own for the epoch, without which a track id names several objects. The
-        `class_id` is the number of the class, as vision_msgs has it; `label_info` has the names.
-        """
-        things = [track for track in frame.tracks if track.is_thing and track.label]
-        rows = [self._detection(header, track, frame.epoch) for track in things]
-        return self._types.Detection2DArray(header=header, detections=rows)
-
-    def label_info(self, header: Any, classes: ClassTable, threshold: float) -> Any:
-        """Names of the class ids, to be latched; they hold for the class image, too.
-
-        Args:
-            header: its stamp is the time from which they are valid.
-            classes: the classes of the model.
-            threshold: minimum class score of what is published, 0..1.
-        """
-        rows = [self._types.VisionClass(class_id=c.id, class_name=c.name) for c in classes]
-        return self._types.LabelInfo(header=header, class_map=rows, threshold=float(threshold))
-
-    def _detection(self, header: Any, track: Track, epoch: int) -> Any:
-        hypothesis = self._types.ObjectHypothesis(
-            class_id=str(track.class_id), score=float(track.score)
-        )
-        result = self._types.ObjectHypothesisWithPose(
-            hypothesis=hypothesis, pose=self._unknown_pose()
-        )
-        return self._types.Detection2D(
-            header=header,
-            results=[result],
-            bbox=self._box(track),
-            id=f"{epoch}/{track.track_id}" if track.track_id else "",
-        )
-
-    def _unknown_pose(self) -> Any:
-        """The pose in space is unknown: it stays at its default."""
-        pose = self._types.Pose(
-            position=self._types.Point(x=0.0, y=0.0, z=0.0),
-            orientation=self._types.Quaternion(x=0.0, y=0.0, z=0.0, w=1.0),
-        )
-        return self._types.PoseWithCovariance(pose=pose, covariance=np.zeros(36))
-
-    def _box(self, track: Track) -> Any:
-        """Box centred between the outer edges of its pixels, as in vision_msgs' create_aabb.hpp."""
-        x, y, width, height = (float(v) for v in track.box)
-        position = self._types.Point2D(x=x + width / 2, y=y + height / 2)
-        return self._types.BoundingBox2D(
-            center=self._types.Pose2D(position=position, theta=0.0), size_x=width, size_y=height
-        )
 
 
 def run_lengths(mask: NDArray[np.bool_]) -> NDArray[np.uint32]:
@@ -303,3 +266,84 @@ def mask_from_rle(instance: Any) -> NDArray[np.bool_]:
             f"for a roi of {shape[1]} x {shape[0]}, got {runs.sum()}"
         )
     return np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(shape)
+
+
+@dataclass(frozen=True)
+class FrameToPublish:
+    """A frame and all that its messages tell."""
+
+    header: Any
+    """Of the image, copied onto every message."""
+    image: NDArray[np.uint8]
+    """RGB [H, W, 3]."""
+    frame: PanopticFrame
+    classes: ClassTable
+    sequence: int
+    """Number of the frame since activation."""
+    skipped: int
+    """Images dropped since the last frame."""
+    rle: bool = False
+    """Fill `TrackedInstance.rle`."""
+    opacity: float = visualize.OPACITY
+    """Of the colours in the overlay, 0..1."""
+    latency_ms: float = math.nan
+    """From the stamp of the image until now; NaN if unknown."""
+
+
+@dataclass(frozen=True)
+class MessageOutput:
+    """An output of a frame."""
+
+    topic: str
+    """Below the name of the node."""
+    type: str
+    """Of the message; no topic where its package is not installed."""
+    make: Callable[[Conversions, FrameToPublish], Any]
+    """Makes the message; called only while the topic has subscribers."""
+
+
+@dataclass(frozen=True)
+class ImageOutput:
+    """An output of a frame of type sensor_msgs/Image."""
+
+    topic: str
+    encoding: str
+    pixels: Callable[[FrameToPublish], NDArray]
+    """Pixels [H, W] or [H, W, 3]; called only while the topic has subscribers."""
+    type: str = IMAGE
+
+    def make(self, convert: Conversions, result: FrameToPublish) -> Any:
+        """Make the message."""
+        return convert.image_message(result.header, self.encoding, self.pixels(result))
+
+
+OUTPUTS: dict[str, MessageOutput | ImageOutput] = {
+    "instances": MessageOutput(
+        "instances",
+        INSTANCES,
+        lambda convert, result: convert.instance_array(
+            result.header,
+            result.frame,
+            result.classes,
+            result.sequence,
+            result.skipped,
+            result.rle,
+            result.latency_ms,
+        ),
+    ),
+    "detections": MessageOutput(
+        "detections",
+        DETECTIONS,
+        lambda convert, result: convert.detections(result.header, result.frame),
+    ),
+    "panoptic": ImageOutput("panoptic/image", "16UC1", lambda result: result.frame.labels),
+    "semantic": ImageOutput("semantic/image", "mono8", lambda result: result.frame.semantic_map()),
+    "overlay": ImageOutput(
+        "overlay/image",
+        "rgb8",
+        lambda result: visualize.overlay(
+            result.image, result.frame, result.classes, result.opacity
+        ),
+    ),
+}
+"""By name, in the order of publishing; the one that takes longest comes last."""

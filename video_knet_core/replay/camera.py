@@ -13,37 +13,29 @@ from numpy.typing import NDArray
 
 from ..bags.bag import Message
 from ..bags.definitions import (
-    CLASS_MAP,
-    DETECTIONS,
-    IMAGE,
-    INSTANCES,
-    LABEL_INFO,
     MessageError,
     decode,
     message_types,
     ros2_types,
-    vision_types,
 )
 from ..bags.writing import NewTopic, SplitWriter, offered
 from ..engine.base import Runtime
 from ..epochs import epoch_of
 from ..messages.image_messages import ImageError, to_rgb
 from ..messages.result_messages import (
-    IMAGE_OUTPUTS,
+    CLASS_MAP,
+    LABEL_INFO,
+    OUTPUTS,
     Conversions,
-    VisionConversions,
+    FrameToPublish,
     nanoseconds,
-    topic_of,
 )
 from ..predictor import VideoPredictor
 from ..tracking import TrackerSettings
 from ..types import PanopticFrame, StageTimes
-from ..visualize import OPACITY
 from .replay_settings import ReplaySettings
 from .time_bins import TimeBins, at
 
-KINDS = {"instances": INSTANCES, "detections": DETECTIONS} | dict.fromkeys(IMAGE_OUTPUTS, IMAGE)
-"""Message type of each output."""
 UNTIMED = StageTimes(*[math.nan] * 4)
 MOST_FAILURES = 10
 """Reasons that are logged and kept; all failures are counted."""
@@ -114,7 +106,6 @@ class CameraReplay:
         self._decoded = 0
         self._skipped = 0
         self._convert = Conversions(message_types())
-        self._convert_vision = VisionConversions(vision_types())
 
     def image_of(self, message: Message) -> Decoded | ValueError | None:
         """The image of the next message, or why there is none; None if it is passed over.
@@ -151,7 +142,7 @@ class CameraReplay:
         except FloatingPointError as error:
             self._fail(message, error)
             return None
-        header = message_types().Header(
+        header = self._convert.types["std_msgs/msg/Header"](
             stamp=self._convert.time_message(stamp), frame_id=decoded.header.frame_id
         )
         number, self.processed = self.processed, self.processed + 1
@@ -172,7 +163,8 @@ class CameraReplay:
         latched = {"class_map": CLASS_MAP}
         if "detections" in self._settings.outputs:
             latched["label_info"] = LABEL_INFO
-        kinds = latched | {topic_of(name): KINDS[name] for name in self._settings.outputs}
+        outputs = [OUTPUTS[name] for name in self._settings.outputs]
+        kinds = latched | {output.topic: output.type for output in outputs}
         for topic, kind in kinds.items():
             definition, _ = ros2_types().generate_msgdef(kind, ros_version=2)
             qos, type_hash = offered(latched=topic in latched), ros2_types().hash_rihs01(kind)
@@ -186,30 +178,21 @@ class CameraReplay:
 
     def _messages(self, result: Processed) -> Iterator[tuple[str, str, Any]]:
         """Topic, type and message of each output, in the order of the live node."""
-        settings, classes = self._settings, self.predictor.classes
         number, skipped, header, image, frame, _ = result
+        classes, rle = self.predictor.classes, self._settings.rle
         if not number:
             yield from self._latched(header)
-        if "instances" in settings.outputs:
-            table = self._convert.instance_array(
-                header, frame, classes, number, skipped, settings.rle
-            )
-            yield "instances", INSTANCES, table
-        if "detections" in settings.outputs:
-            yield "detections", DETECTIONS, self._convert_vision.detections(header, frame)
-        for name, output in IMAGE_OUTPUTS.items():
-            if name in settings.outputs:
-                pixels = output.pixels(image, frame, classes, OPACITY)
-                message = self._convert.image_message(header, output.encoding, pixels)
-                yield output.topic, IMAGE, message
+        published = FrameToPublish(header, image, frame, classes, number, skipped, rle)
+        for name, output in OUTPUTS.items():
+            if name in self._settings.outputs:
+                yield output.topic, output.type, output.make(self._convert, published)
 
     def _latched(self, header: Any) -> Iterator[tuple[str, str, Any]]:
         """What the live node publishes once: names of the class ids."""
         classes = self.predictor.classes
         yield "class_map", CLASS_MAP, self._convert.class_map(classes)
         if "detections" in self._settings.outputs:
-            info = self._convert_vision.label_info(header, classes, 0.0)
-            yield "label_info", LABEL_INFO, info
+            yield "label_info", LABEL_INFO, self._convert.label_info(header, classes, 0.0)
 
     def _fail(self, message: Message, error: Exception) -> None:
         self.failed += 1

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from ..bags.bag import CDR, ROS1, BagError, Contents, RecordedTopic
 from ..bags.definitions import IMAGE_TYPES, Embedded
 from ..engine.base import ModelInfo
-from ..messages.result_messages import ALL_OUTPUTS, topic_of
+from ..messages.result_messages import OUTPUTS
 from ..tasks import TASKS
 from .replay_settings import EmptyReplayError, ReplayError, ReplaySettings
 
@@ -104,7 +104,8 @@ def topics_to_copy(contents: Contents, nodes: Mapping[str, str]) -> dict[str, Em
         nodes: see `node_names`.
     """
     ours = tuple(f"{node}/" for node in nodes.values())
-    outputs = {node + name for node in ours for name in (*LATCHED, *map(topic_of, ALL_OUTPUTS))}
+    made = (*LATCHED, *(output.topic for output in OUTPUTS.values()))
+    outputs = {node + name for node in ours for name in made}
     found: dict[str, Embedded] = {}
     types: dict[str, Embedded] = {}
     for topic in sorted(contents.topics, key=has_images, reverse=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from importlib import import_module
@@ -12,14 +13,18 @@ from ..config_io import ConfigError, from_dict
 from .embedding import EmbeddingSettings
 from .tracker import TRACKERS, Tracker, TrackerSettings
 
+_log = logging.getLogger(__name__)
 DEFAULT_TRACKER = EmbeddingSettings.tracker
 
 for _module in iter_modules(__path__):
-    import_module(f"{__name__}.{_module.name}")
+    try:
+        import_module(f"{__name__}.{_module.name}")
+    except Exception as _error:  # an own tracker, or a file left by an earlier version
+        _log.warning("no trackers of %s: %s: %s", _module.name, type(_error).__name__, _error)
 
 
 def tracker_settings(tracker: str = DEFAULT_TRACKER, **values: Any) -> TrackerSettings:
-    """Settings of a tracker by its name, as in YAML: `tracking: {tracker: iou, birth_score: 0.4}`.
+    """Settings of a tracker by its name, as the node parameters `tracking.*` and the CLI give them.
 
     Raises:
         ConfigError: there is no such tracker, or it has no such setting or value.

@@ -105,6 +105,8 @@ class Expected:
 
     ids: list[int]
     """[M] track ids."""
+    class_ids: NDArray[np.integer]
+    """[M] classes of the tracks."""
     boxes: NDArray[np.float64]
     """[M, 4] x, y, width, height in image pixels."""
     overlap: _Floats
@@ -172,7 +174,9 @@ class LifecycleTracker(Tracker[S]):
         seconds = (now.ns - known["seen_ns"]) * 1e-9
         boxes[:, :2] += np.nan_to_num(rows["velocity"]) * seconds[:, None]
         overlap = box_overlap(detections.regions.boxes, boxes)
-        expected = Expected(rows["track_id"].tolist(), boxes, overlap, known["visible"])
+        expected = Expected(
+            rows["track_id"].tolist(), rows["class_id"], boxes, overlap, known["visible"]
+        )
         rank, possible = self.compare(detections, expected)
         confirmed = known["confirmed"]
         same_class = detections.class_ids[:, None] == rows["class_id"]

@@ -14,6 +14,7 @@ from dataset_fixtures import CONFIGS, FIXTURES, opened, put, vipseg_classes
 from video_knet_core.config import ModelConfig
 from video_knet_core.config_io import load_yaml
 from video_knet_core.data.datasets import DATASETS, open_dataset
+from video_knet_core.data.folders import list_images
 from video_knet_core.data.video import DatasetError
 from video_knet_core.data.vipseg import CLASS_OF_VALUE
 
@@ -188,3 +189,13 @@ def test_the_splits_that_are_there(written):
         ("youtube_vis_2019", "youtube_vis_2019", "valid"),
     ]:
         assert DATASETS[name].available_splits(written[layout]) == (split,)
+
+
+def test_frames_and_labels_in_one_folder_are_told_apart_by_their_suffix(tmp_path):
+    for name in ("2.jpg", "10.JPG", "2.png", "10.png"):
+        (tmp_path / name).touch()
+    assert list(list_images(tmp_path, (".jpg", ".jpeg")).items()) == [
+        (name[:-4], f"{tmp_path}/{name}") for name in ("2.jpg", "10.JPG")
+    ]
+    with pytest.raises(DatasetError):
+        list_images(tmp_path)

@@ -35,7 +35,7 @@ def runtime(model):
 def image_row(number: int, stamp: int, received: int):
     """Topic, type, time and bytes of an image."""
     convert, types = Conversions(message_types()), message_types()
-    header = types.Header(stamp=convert.time_message(stamp), frame_id="camera")
+    header = types["std_msgs/msg/Header"](stamp=convert.time_message(stamp), frame_id="camera")
     message = convert.image_message(header, "rgb8", block(number))
     return TOPIC, IMAGE, received, bytes(ros2_types().serialize_cdr(message, IMAGE))
 

@@ -11,16 +11,11 @@ from bag_fixtures import PERIOD, bag_of, drive, read_all
 from replay_results import ALL, result_of
 from tiny_onnx import TASKS, write_tiny_model
 
-from video_knet_core.bags.definitions import (
-    DETECTIONS,
-    LABEL_INFO,
-    read_cdr,
-    ros2_types,
-)
+from video_knet_core.bags.definitions import read_cdr, ros2_types
 from video_knet_core.bags.making import DELAY, FIRST_STAMP
 from video_knet_core.data.frames import open_frames
 from video_knet_core.engine.selector import open_runtime
-from video_knet_core.messages.result_messages import nanoseconds
+from video_knet_core.messages.result_messages import DETECTIONS, LABEL_INFO, nanoseconds
 from video_knet_core.replay.bag_replay import replay
 from video_knet_core.replay.replay_settings import ReplaySettings
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import subprocess
+import sys
 
 import pytest
 
@@ -57,3 +59,19 @@ def test_each_setting_of_each_tracker_is_described():
                 or field.type == "Annotated[bool, ...]"
                 or isinstance(found[field.name].default, bool)
             )
+
+
+def test_a_module_that_cannot_be_imported_is_named_in_the_log_and_ends_nothing(tmp_path):
+    (tmp_path / "stale_tracker.py").write_text(
+        "from video_knet_core.tracking import removed_name\n"
+    )
+    program = f"""
+import pkgutil
+listed = pkgutil.iter_modules
+pkgutil.iter_modules = lambda path: path.append({str(tmp_path)!r}) or listed(path)
+from video_knet_core import tracking
+print(*tracking.TRACKERS)
+"""
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == list(TRACKERS) and "stale_tracker" in done.stderr
