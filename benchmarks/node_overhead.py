@@ -48,7 +48,7 @@ TIMEOUT_S = 20.0
 
 
 class TimedNode(CameraNode):
-    """Notes what each frame took, and publishes only the outputs that are asked for."""
+    """Notes what each frame took, and publishes only the requested outputs."""
 
     entered, own_ms = 0.0, 0.0
     done = False

@@ -24,7 +24,7 @@ OUTPUT_IMAGES = ("overlay/image", "panoptic/image", "semantic/image")
 
 
 def generate_launch_description() -> LaunchDescription:
-    """The camera node, and the source and RViz if they are asked for."""
+    """The camera node, and the source and RViz if requested."""
     return launching.describe(ARGUMENTS, _processes)
 
 

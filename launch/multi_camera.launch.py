@@ -34,7 +34,7 @@ ARGUMENTS = (
 
 
 def generate_launch_description() -> LaunchDescription:
-    """One process for all cameras, and a source for each if that is asked for."""
+    """One process for all cameras, and a source for each if requested."""
     return launching.describe(ARGUMENTS, _processes)
 
 

@@ -159,7 +159,7 @@ def build_overlay() -> bool:
     executable = REPO / "install/video_knet_ros/lib/video_knet_ros/camera_node"  # a link to build/
     if VENV.is_done("overlay", key) and executable.exists():
         return False
-    shutil.rmtree(REPO / "install", ignore_errors=True)  # links to files that are gone stay there
+    shutil.rmtree(REPO / "install", ignore_errors=True)  # links to removed files stay there
     environment = build_environment()
     colcon = shutil.which("colcon", path=environment["PATH"])
     if not colcon:

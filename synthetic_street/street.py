@@ -1,7 +1,7 @@
 """A generated driving scene with exact panoptic and track labels, seen from a moving vehicle.
 
 Every seed is another street: its own road, houses, plants, light, traffic and camera. A frame
-depends on (seed, size, frame rate, t) and nothing else, so frames may be asked for in any order.
+depends on (seed, size, frame rate, t) and nothing else, so frames may be requested in any order.
 """
 
 from __future__ import annotations

@@ -253,7 +253,7 @@ class Detections:
 
     @cached_property
     def row_masks(self) -> NDArray[np.bool_]:
-        """[N, h, w] the pixels of each row, made when they are first asked for."""
+        """[N, h, w] the pixels of each row, made on first access."""
         slots = np.arange(len(self)) if self.slots is None else self.slots
         if self.masks is not None:
             return self.masks[slots].view(np.bool_)
@@ -319,7 +319,7 @@ _UNKNOWN = (math.nan, math.nan)
 
 
 class TrackTable(Sequence[Track]):
-    """Tracks as an array [n] of `TRACK_DTYPE`; items are `Track`s, made when asked for."""
+    """Tracks as an array [n] of `TRACK_DTYPE`; items are `Track`s, made on access."""
 
     def __init__(self, array: NDArray[np.void]) -> None:
         self.array = array
@@ -430,7 +430,7 @@ class PanopticFrame:
 
     @cached_property
     def labels(self) -> NDArray[np.uint16]:
-        """[H, W] the label map at the size of the input image, made when it is first asked for."""
+        """[H, W] the label map at the size of the input image, made on first access."""
         return self.label_map.enlarge()
 
     def mask(self, track: Track) -> NDArray[np.bool_]:

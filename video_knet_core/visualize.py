@@ -15,7 +15,7 @@ from .geometry import LabelMap
 from .types import ClassInfo, ClassTable, PanopticFrame, Track
 
 OPACITY = 0.5
-"""Of the colours over the image, unless another is asked for."""
+"""Of the colours over the image, unless another is given."""
 _GOLDEN = 0.618033988749895
 """Steps of this fraction of a turn keep hues of neighbouring ids far apart, however many."""
 

@@ -90,7 +90,7 @@ class Browser:
             self.events.append(message)
 
     def open(self, page: Path, size: tuple[int, int] = DESK, dark: bool = False) -> None:
-        """Load a page at a width and height, and forget the events of an earlier one."""
+        """Load a page at a width and height, and drop the events of an earlier one."""
         self.send(
             "Emulation.setDeviceMetricsOverride",
             width=size[0],
@@ -125,7 +125,7 @@ class Browser:
         return [json.dumps(e["params"]) for e in self.events if e.get("method") in methods]
 
     def requests(self) -> list[str]:
-        """Addresses that were asked for since the page was opened, but for data within it."""
+        """Addresses that were requested since the page was opened, but for data within it."""
         urls = [
             event["params"]["request"]["url"]
             for event in self.events

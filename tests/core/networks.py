@@ -39,8 +39,8 @@ def small_network(seed: int = 0, **kernels: object) -> VideoKNet:
 def small_version(name: str, **kernels: object) -> VideoKNet:
     """A configuration of config/models with random weights, made small but of the same operators.
 
-    A ResNet-101 is a ResNet-50. A Swin-B has shallower and narrower stages, which a caller must ask
-    for: `shrink_swin`.
+    A ResNet-101 is a ResNet-50. A Swin-B has shallower and narrower stages only within
+    `shrink_swin`.
     """
     config = load_yaml(ModelConfig, CONFIGS / "models" / f"{name}.yaml")
     things = min(10, config.kernels.things)  # task semantic has none

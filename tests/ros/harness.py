@@ -164,7 +164,7 @@ class World:
         return publisher
 
     def reliability(self, topic: str = "image") -> ReliabilityPolicy | None:
-        """What the camera node asks for on its image topic; None without a subscription."""
+        """QoS that the camera node requests on its image topic; None without a subscription."""
         found = self.tester.get_subscriptions_info_by_topic(f"/video_knet/{topic}")
         return found[0].qos_profile.reliability if found else None
 

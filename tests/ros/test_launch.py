@@ -16,7 +16,7 @@ from video_knet_ros.msg import TrackedInstanceArray
 
 
 def _has_launch() -> bool:
-    """A folder called launch, like ours, imports as well; so ask for what is in the real one."""
+    """A folder called launch, like ours, imports as well; so look for a module of the real one."""
     try:
         return importlib.util.find_spec("launch_ros.actions") is not None
     except ModuleNotFoundError:

@@ -1,7 +1,7 @@
 """The example for Nav2's lifecycle manager in docs/launch.md, against the camera node.
 
 The manager is played here: it is not among the wheels of ROS 2. It changes the state of each node
-by the numbers of the transitions, asks for the state after that, and after activate waits for a
+by the numbers of the transitions, requests the state after that, and after activate waits for a
 bond unless `bond_timeout` is 0.
 """
 

@@ -132,7 +132,7 @@ def test_a_message_is_made_only_while_somebody_listens_to_it(world, camera):
         world.wait(lambda topic=topic: world.subscribers(topic), "the reader")
         assert run(number) == {**dict.fromkeys(names, 0), name: 1}
         world.tester.destroy_subscription(reader)
-        world.wait(lambda topic=topic: not world.subscribers(topic), "the reader to be gone")
+        world.wait(lambda topic=topic: not world.subscribers(topic), "the subscriber to be gone")
     assert run(6) == dict.fromkeys(names, 0)
     _, _, values = world.report(lambda v: v["processed"] == "6")
     assert all(values[f"published {name}"] == "1" for name in names)

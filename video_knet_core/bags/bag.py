@@ -11,7 +11,7 @@ ROS1 = "ros1"
 
 
 class BagError(ValueError):
-    """A bag that cannot be read or written at all, or does not have what is asked for."""
+    """A bag that cannot be read or written at all, or does not have what is requested."""
 
 
 class BagDamage(BagError):

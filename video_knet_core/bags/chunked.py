@@ -33,9 +33,9 @@ class EndOfData(ValueError):
 
 
 class ExactReader:
-    """A file whose `read` gives exactly the bytes asked for, or raises `EndOfData`.
+    """A file whose `read` gives exactly the requested bytes, or raises `EndOfData`.
 
-    Libraries ask for as many bytes as a damaged file declares: a plain file would give them fewer,
+    Libraries request as many bytes as a damaged file declares: a plain file would give them fewer,
     or all the rest for a negative number, or memory would be allocated for bytes that do not exist.
     """
 

@@ -42,7 +42,7 @@ class McapFile(ChunkedFile):
                 yield from _records(chunk)
             except EndOfData as error:
                 if error.expected > 1 or chunk.tell() < chunk.size:
-                    raise  # else between two records: the package asks for the next one
+                    raise  # else between two records: the package reads the next one
 
     def _chunk_of(self, record: Any) -> PackedChunk | None:
         if not isinstance(record, Chunk):

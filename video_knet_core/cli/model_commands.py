@@ -268,7 +268,7 @@ def build_engine(
 
 
 def _library(flavour: str | None, targets: tuple[str, ...]) -> TensorRTLibrary:
-    """The flavour asked for, else the first that is installed."""
+    """The requested flavour, else the first that is installed."""
     from ..engine.base import BackendError
     from ..engine.tensorrt.build import load_library
 

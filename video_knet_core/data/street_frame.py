@@ -42,7 +42,7 @@ class StreetFrame:
 
 
 class StreetClip(Protocol):
-    """A clip without end whose frames may be asked for in any order."""
+    """A clip without end whose frames may be requested in any order."""
 
     fps: float
 

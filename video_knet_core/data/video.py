@@ -1,4 +1,4 @@
-"""What every reader of a labelled data set gives: videos of frames that are read when asked for.
+"""What every reader of a labelled data set gives: videos of frames that are read on access.
 
     for video in open_dataset("kitti_step", root, "val"):      # see datasets.py
         frame = video[0]                                        # reads two files

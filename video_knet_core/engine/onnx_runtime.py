@@ -24,7 +24,7 @@ class OnnxRuntime:
 
     Raises:
         ModelError: the file is missing, corrupt or not a model of this project.
-        BackendError: `cuda` was asked for and this ONNX Runtime has none that works.
+        BackendError: `cuda` was requested and this ONNX Runtime has none that works.
     """
 
     def __init__(self, path: str | Path, threads: int = 2, cuda: bool = False) -> None:

@@ -38,7 +38,7 @@ FORMAT = 1
 _WARM_UP = 5
 """Frames of each run that are not counted."""
 _CLIP_FRAMES = 40
-"""Different frames; a longer measurement plays them to and fro."""
+"""Different frames; a longer measurement plays them forward and backward."""
 _FRAME_NS = 100_000_000
 
 _log = logging.getLogger(__name__)

@@ -119,7 +119,7 @@ def clip_table(scores: Mapping[str, ClipScores]) -> Scores:
 
 
 def synthetic_streets(count: int) -> Iterator[SyntheticStreet]:
-    """The held-out streets, each made when it is asked for."""
+    """The held-out streets, each rendered on access."""
     return map(SyntheticStreet, range(HELD_OUT_SEED, HELD_OUT_SEED + count))
 
 

@@ -5,8 +5,8 @@ the pixels whose ground truth keeps its label through the window, how many keep 
 label? mVC_C is its mean over all windows of all videos (Miao et al., VSPW, CVPR 2021). The details
 here are those of the released code (VSPW_baseline, `VC_perclip.py` and `utils.py`):
 
-- VC does not ask whether the prediction is right: a constant wrong label scores 1. Read as sets of
-  labelled pixels, the formula of the paper does ask; that is `correct_mvc`.
+- VC ignores whether the prediction is right: a constant wrong label scores 1. Read as sets of
+  labelled pixels, the formula of the paper includes it; that is `correct_mvc`.
 - The last window of a video is not used, so a video needs C + 1 frames. `last_window` uses it.
 - Void pixels count in VC, and the raw labels "others" and void differ; see `vspw_labels`. With
   `merge_void` they are one label. They never count for mIoU or `correct_mvc`.

@@ -84,21 +84,23 @@ class KernelHead(nn.Module):
         batch = x.shape[0]
         located, semantic = self.localization(x), self.semantic(x)
         thing_logits, stuff_logits = self._classify(semantic)
-        look = semantic + located
-        code = position_map(look)
-        features = look
+        appearance = semantic + located
+        code = position_map(appearance)
+        features = appearance
         if self.position:
-            features = torch.cat((look, code.expand(batch, -1, -1, -1)), 1)
-        centers = convolve_parts(self.centers, look, code) if self.centers is not None else None
+            features = torch.cat((appearance, code.expand(batch, -1, -1, -1)), 1)
+        centers = (
+            convolve_parts(self.centers, appearance, code) if self.centers is not None else None
+        )
         seeds: Seeds | None = None
         if self.seeds is not None:
             assert centers is not None, "seeds need centers"
-            seeds = self.seeds(look, code, centers)
+            seeds = self.seeds(appearance, code, centers)
             thing_kernels = seeds.kernels[..., : x.shape[1]]
             thing_masks = apply_kernels(seeds.kernels, features)
         else:
             thing_kernels, thing_masks = self._learned(located, code)
-        group, _ = assemble_group_features(thing_masks, look, self.pooling)
+        group, _ = assemble_group_features(thing_masks, appearance, self.pooling)
         thing_kernels = thing_kernels + group.to(thing_kernels.dtype)
         stuff_kernels = self.classifier.weight[self.thing_classes :, :, 0, 0].expand(batch, -1, -1)
         return HeadOutput(

@@ -36,7 +36,7 @@ class StageOutput(NamedTuple):
     """[B,P,C] thing kernels after linking; without it, just the thing kernels. In task semantic
     [B,N,C], all kernels."""
     class_logits: Tensor | None
-    """[B,N,K]; None if not asked for, and in task semantic."""
+    """[B,N,K]; None if not requested, and in task semantic."""
     mask_logits: Tensor
     """[B,N,h,w]"""
 

@@ -24,7 +24,7 @@ _PEAK_BONUS = 100.0
 
 
 class Seeds(NamedTuple):
-    """Where instances are thought to be, B images."""
+    """Places where instances are predicted, B images."""
 
     heat: Tensor
     """[B,1,h,w] logits of being the centre of an instance."""
@@ -50,7 +50,7 @@ def convolve_parts(convolution: nn.Conv2d, *parts: Tensor) -> Tensor:
 
 
 class _HeatMap(nn.Sequential):
-    """Clues, in parts [B,Ci,h,w], to the logit of being the centre of an instance [B,1,h,w]."""
+    """Cues, in parts [B,Ci,h,w], to the logit of being the centre of an instance [B,1,h,w]."""
 
     def __init__(self, channels: int) -> None:
         super().__init__(
@@ -58,10 +58,10 @@ class _HeatMap(nn.Sequential):
         )
         nn.init.constant_(self[-1].bias, -math.log(99))
 
-    def forward(self, *clues: Tensor) -> Tensor:
+    def forward(self, *cues: Tensor) -> Tensor:
         mix, activation, last = self
         # the last layer may be wider than the rest: in half precision many cells would be equal
-        return last(activation(convolve_parts(mix, *clues)).to(last.weight.dtype))
+        return last(activation(convolve_parts(mix, *cues)).to(last.weight.dtype))
 
 
 class InstanceSeeds(nn.Module):
@@ -76,22 +76,22 @@ class InstanceSeeds(nn.Module):
         self.heat = _HeatMap(channels + CODE_SIZE)
         self.kernel = nn.Linear(channels + CODE_SIZE + 1, channels)
 
-    def forward(self, look: Tensor, code: Tensor, centers: Tensor) -> Seeds:
+    def forward(self, appearance: Tensor, code: Tensor, centers: Tensor) -> Seeds:
         """Seeds of B images.
 
         Args:
-            look: [B,C - `CODE_SIZE`,h,w] features without the position code.
+            appearance: [B,C - `CODE_SIZE`,h,w] features without the position code.
             code: [1,`CODE_SIZE`,h,w] the place of each cell.
-            centers: [B,`CODE_SIZE`,h,w] where each cell takes the centre of its instance to be.
-                Their product with `code` is largest where a cell thinks that it is the centre.
+            centers: [B,`CODE_SIZE`,h,w] the predicted centre of the instance of each cell.
+                Their product with `code` is largest where a cell is predicted to be the centre.
         """
-        clues = look, code, centers * code
-        heat = self.heat(*clues).float()
+        cues = appearance, code, centers * code
+        heat = self.heat(*cues).float()
         is_peak = heat == max_pool2d(heat, 3, stride=1, padding=1)
         ranked = torch.where(is_peak, heat, heat - _PEAK_BONUS).flatten(1)
         cells = ranked.topk(self.count).indices
         # the kernel also gets the heat, so that of two seeds on one object one can give way
-        chosen = [_columns(clue, cells).to(self.kernel.weight.dtype) for clue in (*clues, heat)]
+        chosen = [_columns(cue, cells).to(self.kernel.weight.dtype) for cue in (*cues, heat)]
         return Seeds(heat, heat.flatten(1).gather(1, cells), self.kernel(torch.cat(chosen, 2)))
 
 

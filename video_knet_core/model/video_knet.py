@@ -56,7 +56,7 @@ class Prediction:
 
     @property
     def class_logits(self) -> Tensor:
-        """[B,N,K] of the last stage; in task semantic there are none to ask for."""
+        """[B,N,K] of the last stage; in task semantic there are none."""
         logits = self.stages[-1].class_logits
         assert logits is not None, "the last stage always classifies"
         return logits
@@ -161,7 +161,7 @@ def _build_head(config: ModelConfig) -> KernelHead | ClassHead:
 
 
 def _build_stage(config: ModelConfig, last: bool) -> UpdateStage:
-    """One round; the last one looks back in time."""
+    """One round; the last one has temporal context."""
     kernels = config.kernels
     return UpdateStage(
         *(config.neck.channels, kernels.attention_heads, kernels.feedforward),

@@ -10,7 +10,7 @@ from typing import TypeVar
 Item = TypeVar("Item")
 
 AHEAD = 2
-"""Items that are made before they are asked for; each holds an image."""
+"""Items that are prefetched; each holds an image."""
 DEPTH = 4
 """Jobs that may wait; each holds an image."""
 

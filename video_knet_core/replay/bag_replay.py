@@ -98,7 +98,7 @@ def replay(
         resume: replace what an interrupted replay has left.
 
     Raises:
-        BagError: the bag cannot be read at all, or has not what is asked for.
+        BagError: the bag cannot be read at all, or does not have what is requested.
         FinishedError: `out` holds the results of this replay.
         ReplayError: `out` holds something else.
         OutputError: another process writes into `out`, or it is a file.

@@ -37,7 +37,7 @@ class JobRecord:
 
 
 class FinishedError(ReplayError):
-    """The results of a replay that is asked for are all there already; `record` describes them."""
+    """The results of the requested replay are complete already; `record` describes them."""
 
     def __init__(self, message: str, record: JobRecord) -> None:
         super().__init__(message)

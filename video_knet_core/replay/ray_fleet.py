@@ -159,7 +159,7 @@ class _WorkerPool:
                 self._idle.append(worker)
             except ray.exceptions.RayError as error:
                 ray.kill(worker)
-                if done is not None:  # the worker died, or its engine may be hurt
+                if done is not None:  # the worker died, or its engine may be damaged
                     self._start_worker(self._resources)
                     value = failure(done, _line(error))
                 elif self._running or self._idle:
@@ -222,7 +222,7 @@ def _connected(address: str) -> Iterator[None]:
 
 
 def _check_reachable(address: str) -> None:
-    """FleetError if nothing listens at HOST:PORT, where Ray itself tries for many minutes."""
+    """FleetError if no server listens at HOST:PORT, where Ray itself tries for many minutes."""
     host, _, port = address.rpartition(":")
     if not host or not port.isdecimal():
         return

@@ -1,4 +1,4 @@
-"""What a replay is asked to do."""
+"""Settings of a replay."""
 
 from __future__ import annotations
 

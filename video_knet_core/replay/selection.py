@@ -1,4 +1,4 @@
-"""Which topics are replayed, the nodes that would have listened to them, and their outputs."""
+"""Which topics are replayed, the nodes that would subscribe to them, and their outputs."""
 
 from __future__ import annotations
 

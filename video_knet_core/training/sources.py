@@ -36,7 +36,7 @@ def open_sources(
         video: as that of `TrainConfig`; without, pairs have their key frame only.
 
     Raises:
-        ConfigError: real data is asked for and no data root is given, or a data set has other
+        ConfigError: real data is configured and no data root is given, or a data set has other
             classes than the model.
         DatasetError: a data set is missing or faulty.
     """

@@ -196,7 +196,7 @@ def with_header(change):
         (other_magic, "it does not start as a plan"),
         (lambda data: b"", "it does not start as a plan"),
         (other_header, "its header cannot be read"),
-        (huge_header, "its header claims 2147483648 bytes"),
+        (huge_header, "its header is 2147483648 bytes long"),
         (with_header(lambda h: h.pop("sha256")), "its header cannot be read"),
         (with_header(lambda h: h["key"].pop("gpu")), "its header cannot be read"),
         (with_header(lambda h: h.update(format=2)), "expected 1, got 2"),

@@ -40,7 +40,7 @@ def test_a_scattered_place_is_where_its_code_is_largest():
 
 @torch.no_grad()
 def test_a_kernel_can_be_a_place():
-    """With every look the same, the mask of a thing kernel lies around the place it has."""
+    """With equal appearance everywhere, the mask of a thing kernel lies around the place it has."""
     head = small_network(position=True, seeds=False).head
     head.thing_kernels.zero_()
     head.thing_places.copy_(position_code(torch.tensor([0.25] * 6), torch.tensor([0.75] * 6)))

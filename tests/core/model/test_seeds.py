@@ -18,8 +18,8 @@ ROAD, POLE, VEHICLE = 0, 4, 10
 class FirstChannel(torch.nn.Module):
     """Heat by definition."""
 
-    def forward(self, look: torch.Tensor, *other_clues: torch.Tensor) -> torch.Tensor:
-        return look[:, :1]
+    def forward(self, appearance: torch.Tensor, *other_cues: torch.Tensor) -> torch.Tensor:
+        return appearance[:, :1]
 
 
 def seeds_of_first_channel(count: int) -> InstanceSeeds:
@@ -47,17 +47,17 @@ def test_convolving_parts_is_convolving_their_concatenation():
 
 @torch.no_grad()
 def test_seeds_see_the_features_with_the_position_code():
-    """Against the definition: the clues of all parts together, cell by cell."""
+    """Against the definition: the cues of all parts together, cell by cell."""
     torch.manual_seed(1)
     seeds = InstanceSeeds(6 + CODE_SIZE, 5).double()
-    look, code, centers = (
+    appearance, code, centers = (
         torch.randn(b, c, 5, 7).double() for b, c in ((2, 6), (1, CODE_SIZE), (2, CODE_SIZE))
     )
-    found = seeds(look, code, centers)
-    clues = torch.cat((look, code.expand(2, -1, -1, -1), centers * code), 1)
-    heat = torch.nn.Sequential(*seeds.heat)(clues)
+    found = seeds(appearance, code, centers)
+    cues = torch.cat((appearance, code.expand(2, -1, -1, -1), centers * code), 1)
+    heat = torch.nn.Sequential(*seeds.heat)(cues)
     torch.testing.assert_close(found.heat, heat.float())
-    all_kernels = seeds.kernel(torch.cat((clues, heat), 1).flatten(2).transpose(1, 2))
+    all_kernels = seeds.kernel(torch.cat((cues, heat), 1).flatten(2).transpose(1, 2))
     for kernels, logits, candidates, row in zip(
         found.kernels, found.logits, all_kernels, heat.flatten(1), strict=True
     ):

@@ -237,7 +237,7 @@ def test_two_processes_give_the_gradients_of_one_in_task_semantic():
 
 @pytest.mark.parametrize("background", [False, True])
 def test_losses_of_two_processes_add_up_when_one_sees_nothing(background):
-    """The second has no masks, no positives and no known cell; both ask for the same sums."""
+    """The second has no masks, no positives and no known cell; both compute the same sums."""
     classes = small_model("instance" if background else "panoptic").classes
     semantic, instance = street_labels()
     if background:

@@ -3,7 +3,7 @@
 Each camera (each stream of states) has its memory, a stream, and two execution contexts with a CUDA
 graph each. The kernels stay on the device in two banks: a step reads one and writes the other, and
 there is a context for each bank that can be written. So the addresses of a context never change
-after it is made, which is what NVIDIA asks for: a captured graph holds the addresses, and changing
+after it is made, which is what NVIDIA requires: a captured graph holds the addresses, and changing
 the context it was captured from is undefined. The scratch memory, by far the largest part of a
 context, is shared by all of them: only one step runs at a time and it is waited for.
 

@@ -347,7 +347,7 @@ def _read_header(file: IO[bytes]) -> tuple[PlanKey, int, str]:
         raise PlanError("is damaged: it does not start as a plan of video_knet")
     (size,) = struct.unpack("<I", start[len(MAGIC) :])
     if size > _MAX_HEADER_BYTES:
-        raise PlanError(f"is damaged: its header claims {size} bytes")
+        raise PlanError(f"is damaged: its header is {size} bytes long")
     try:
         header = json.loads(file.read(size))
         if header["format"] != FORMAT:

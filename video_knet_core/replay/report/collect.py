@@ -287,11 +287,11 @@ class ReportFacts:
     start: int
     """When the first message of the bag was received [ns]."""
     options: dict[str, str]
-    """What was asked for, in words."""
+    """The settings, in words."""
 
 
 def changed_options(settings: ReplaySettings, tracking: TrackerSettings) -> dict[str, str]:
-    """What was asked for: the tracker, and names and values of options other than the defaults."""
+    """The settings: the tracker, and names and values of options other than the defaults."""
     usual, options = asdict(ReplaySettings()), {"tracker": tracking.tracker}
     for name, value in asdict(settings).items():
         if value != usual[name]:
