@@ -145,7 +145,7 @@ def test_the_model_of_an_installation_is_its_own(prefix: Path, prefixes: str) ->
     assert Path(first).resolve() == own.resolve()
 
 
-def test_an_unknown_configuration_is_named_with_those_that_are_known() -> None:
+def test_an_unknown_configuration_is_named_with_those_that_exist() -> None:
     with pytest.raises(FileNotFoundError, match="no_such.*street_lite0"):
         config_file(Path("no_such"), "train")
 
@@ -231,7 +231,7 @@ lowest_versions = importlib.util.module_from_spec(SPEC)
 SPEC.loader.exec_module(lowest_versions)
 
 
-def test_every_dependency_has_an_oldest_version_that_is_tried_or_says_why_not() -> None:
+def test_every_dependency_has_an_oldest_version_that_is_tried_or_a_reason_why_not() -> None:
     project = lowest_versions.tomllib.loads((REPO / "pyproject.toml").read_text())["project"]
     tried = [lowest_versions.lowest(name) for name in lowest_versions.requirements(project)]
     assert {"numpy", "onnxruntime", "rosbags", "openvino", "pytest"} <= {

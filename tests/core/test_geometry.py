@@ -97,7 +97,7 @@ def test_a_mask_is_enlarged_as_a_map_is(source, target):
         np.testing.assert_array_equal(masks.enlarge(label), large == 1)
 
 
-def test_masks_are_painted_over_each_other_in_the_order_asked_for():
+def test_masks_are_painted_over_each_other_in_the_order_requested():
     small = np.zeros((3, 1, 4), np.uint8)
     small[0, 0, :3], small[1, 0, 1:2], small[2, 0, 2:] = 1, 1, 1
     masks = OverlappingMasks(small, NearestUpsampling((1, 4), (1, 4)))

@@ -40,7 +40,7 @@ def holder(tmp_path):
         process.kill()
 
 
-def test_two_processes_exclude_each_other_and_a_killed_one_blocks_nobody(holder, tmp_path):
+def test_two_processes_exclude_each_other_and_a_killed_one_blocks_none(holder, tmp_path):
     out = tmp_path / "out"
     with pytest.raises(OutputError, match=f"another process is writing {out}"), exclusive(out):
         pass

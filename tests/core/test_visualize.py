@@ -136,7 +136,7 @@ def test_a_frame_without_segments_is_the_image():
     np.testing.assert_array_equal(overlay(image, frame, CLASSES), image)
 
 
-def test_an_image_of_another_size_is_refused():
+def test_an_image_of_another_size_is_rejected():
     with pytest.raises(ValueError, match="image: expected"):
         overlay(np.zeros((60, 80, 3), np.uint8), scene(), CLASSES)
 

@@ -87,7 +87,7 @@ def test_cameras_share_an_engine_and_have_tracks_of_their_own(world, rig):
     assert len(world.runtimes[0].threads) == 1, "the engine lives in one thread"
 
 
-def test_all_cameras_hear_of_the_build_of_their_engine(world, rig):
+def test_all_cameras_get_the_progress_of_the_build_of_their_engine(world, rig):
     (progress,) = rig.progress
     progress("tensorrt: building", 0.4)
     for name in ("front", "rear"):
@@ -165,7 +165,7 @@ def make(world, name: str, *labels: str) -> None:
         assert future.result().success, label
 
 
-def test_cameras_go_on_while_the_engine_of_one_opens(world, rig, monkeypatch):
+def test_cameras_continue_while_the_engine_of_one_opens(world, rig, monkeypatch):
     opening = threading.Event()
 
     def open_slowly(path, **options):
@@ -261,7 +261,7 @@ BAD_ARGUMENTS = [[], ["front", "front"], ["front", "--ros-args", "-r", "image:=b
 
 
 @pytest.mark.parametrize("names", BAD_ARGUMENTS)
-def test_the_executable_wants_names_that_differ_and_ros_arguments_that_hold(names, capsys):
+def test_the_executable_requires_names_that_differ_and_valid_ros_arguments(names, capsys):
     with pytest.raises(SystemExit) as end:
         cameras.main(["cameras_node", *names])
     assert end.value.code == 2

@@ -320,7 +320,7 @@ def test_unusable_images_state_what_was_expected_and_got(change, words):
         ),
     ],
 )
-def test_sizes_that_an_encoding_cannot_have_are_refused(encoding, width, height, words):
+def test_sizes_that_an_encoding_cannot_have_are_rejected(encoding, width, height, words):
     with pytest.raises(ImageError) as error:
         to_rgb(Image(height=height, width=width, encoding=encoding, step=2 * width))
     assert str(error.value) == words
@@ -334,7 +334,7 @@ def test_sizes_that_an_encoding_cannot_have_are_refused(encoding, width, height,
     st.integers(0, 200),
 )
 @settings(max_examples=500)
-def test_whatever_a_message_says_it_is_decoded_or_refused(encoding, size, step, bigendian, amount):
+def test_any_header_is_decoded_or_rejected(encoding, size, step, bigendian, amount):
     message = Image(
         height=size[0],
         width=size[1],

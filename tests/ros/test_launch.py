@@ -116,7 +116,7 @@ def test_every_argument_is_described(file, own):
     assert all(len(a.description) > 10 for a in arguments.values())
 
 
-def test_the_source_and_rviz_are_started_only_when_asked_for(monkeypatch):
+def test_the_source_and_rviz_are_started_only_on_request(monkeypatch):
     from video_knet_ros import launching
 
     monkeypatch.setattr(launching, "get_package_prefix", lambda name: "/anywhere")

@@ -62,7 +62,7 @@ def test_frames_under_way_when_the_node_is_deactivated_do_no_harm(world):
     assert engine.closed and not tables
 
 
-def test_a_corrupt_model_leaves_the_node_alive_and_a_good_one_mends_it(world, tmp_path, capfd):
+def test_a_corrupt_model_leaves_the_node_alive_and_a_good_one_can_follow(world, tmp_path, capfd):
     corrupt = tmp_path / "corrupt.onnx"
     corrupt.write_bytes(b"this is no model")
 

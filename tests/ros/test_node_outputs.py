@@ -138,7 +138,7 @@ def test_a_message_is_made_only_while_somebody_listens_to_it(world, camera):
     assert all(values[f"published {name}"] == "1" for name in names)
 
 
-def test_masks_come_as_run_lengths_when_asked_for(world, camera):
+def test_masks_come_as_run_lengths_on_request(world, camera):
     got = collect_all(world)
     camera_topic = world.publisher()
     _, table = world.send(camera_topic, got["instances"], street(0))
@@ -189,7 +189,7 @@ def test_the_overlay_is_the_drawn_image(world, camera):
     assert not np.array_equal(pixels(overlay), image)
 
 
-def test_tracking_goes_on_without_listeners(world, camera):
+def test_tracking_continues_without_subscribers(world, camera):
     camera_topic = world.publisher()
     for i in range(3):
         camera_topic.publish(image_message(street(i), 50 + 0.1 * i))
@@ -201,7 +201,7 @@ def test_tracking_goes_on_without_listeners(world, camera):
     assert {r.age for r in table.instances if r.is_thing} == {4}
 
 
-def test_a_late_reader_gets_the_class_map(world, camera):
+def test_a_late_subscriber_gets_the_class_map(world, camera):
     tables = world.tables()
     world.send(world.publisher(), tables, street())
     latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)

@@ -167,7 +167,7 @@ def test_a_topic_without_publishers_is_named(world, node, capfd):
     assert f"no publisher of {planner.TABLE}" in err and planner.LABELS not in err
 
 
-def test_a_model_without_instances_is_told_in_words(world, node, capfd):
+def test_a_model_without_instances_is_reported(world, node, capfd):
     for topic, kind in ((planner.CLASSES, ClassMap), ("/video_knet/semantic/image", Image)):
         world.tester.create_publisher(kind, topic, LATCHED)
     world.wait(lambda: node.count_publishers(planner.CLASSES), "the publisher")
@@ -179,7 +179,7 @@ def test_a_model_without_instances_is_told_in_words(world, node, capfd):
 # --- with the camera node ------------------------------------------------------------------------
 
 
-def test_it_tells_what_the_camera_sees(world, node, capfd):
+def test_it_reports_free_road_and_obstacle(world, node, capfd):
     world.camera_node()
     tables = world.tables()
     world.wait(lambda: world.subscribers("panoptic/image"), "the planner to be matched")

@@ -79,12 +79,12 @@ def test_no_runs_are_an_empty_mask():
     assert not mask_from_rle(row(np.zeros(0), 2, 2)).any()
 
 
-def test_runs_that_do_not_fill_the_roi_are_refused():
+def test_runs_that_do_not_fill_the_roi_are_rejected():
     with pytest.raises(ValueError, match="rle: expected .* 6 .* got 5"):
         mask_from_rle(row(np.array([0, 5]), 3, 2))
 
 
-def test_the_table_has_masks_of_what_has_pixels_and_only_when_asked():
+def test_the_table_has_masks_of_what_has_pixels_and_only_on_request():
     labels = np.ones((4, 4), np.uint16)  # what lies around does not count
     labels[1:3, 1:4] = LABEL
     labels[2, 3] = 1

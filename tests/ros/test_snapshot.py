@@ -103,7 +103,7 @@ def test_without_an_image_there_is_none(world):
     assert (answer.success, answer.message) == (False, "no image has been processed yet")
 
 
-def test_a_full_disk_is_told_and_leaves_nothing(world, tmp_path, monkeypatch):
+def test_a_full_disk_is_reported_and_leaves_nothing(world, tmp_path, monkeypatch):
     world.camera_node(snapshot_folder=str(tmp_path))
     tables = world.tables()
     camera_topic = world.publisher()

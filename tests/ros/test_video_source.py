@@ -127,7 +127,7 @@ def stamped(clock):
         pytest.param([5000, 5100, 0, 0], [5000, 5100, 0, 0], id="restarted"),
     ],
 )
-def test_stamps_follow_the_clock_and_go_on_between_its_ticks(clock, expected):
+def test_stamps_follow_the_clock_and_continue_between_its_ticks(clock, expected):
     assert stamped(clock) == expected
 
 

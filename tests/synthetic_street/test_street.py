@@ -47,7 +47,7 @@ def test_class_ids_are_those_of_the_street_model(pytestconfig):
 
 
 @pytest.mark.parametrize("height, width", [(96, 160), (360, 640), (131, 77)])
-def test_frames_have_the_size_and_types_asked_for(height, width):
+def test_frames_have_the_size_and_types_requested(height, width):
     frame = SyntheticStreet(1, height, width).frame(4)
     assert frame.image.shape == (height, width, 3) and frame.image.dtype == np.uint8
     assert frame.semantic.shape == (height, width) and frame.semantic.dtype == np.uint8
@@ -195,7 +195,7 @@ def test_the_picture_shows_the_labels(drive):
         ({"seed": 0, "fps": 0.0}, "fps > 0, got 0.0"),
     ],
 )
-def test_impossible_streets_are_refused(arguments, message):
+def test_impossible_streets_are_rejected(arguments, message):
     with pytest.raises(ValueError, match=message):
         SyntheticStreet(**arguments)
 

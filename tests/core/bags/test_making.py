@@ -81,7 +81,7 @@ def test_a_bag_is_never_overwritten(tmp_path):
             bag_of(tmp_path / form.format, 1, form)
 
 
-def test_a_compression_that_the_format_has_not_is_refused():
+def test_a_compression_that_the_format_lacks_is_rejected():
     with pytest.raises(BagError, match="sqlite3 can be compressed by none, message, file"):
         BagFormat("sqlite3", "chunk")
 
@@ -105,7 +105,7 @@ def test_make_bag_keeps_the_times_of_a_video(tmp_path):
     np.testing.assert_allclose(np.array(times) - times[0], stamps, atol=17_000)
 
 
-def test_make_bag_that_cannot_end_or_has_another_name_is_refused(tmp_path, capsys):
+def test_make_bag_that_cannot_end_or_has_another_name_is_rejected(tmp_path, capsys):
     command = ["make-bag", "synthetic", "--out", str(tmp_path / "bag")]
     assert "never ends: give --max-frames" in failure(command, capsys)
     command += ["--max-frames", "1", "--format", "ros1"]

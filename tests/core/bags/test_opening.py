@@ -110,7 +110,7 @@ RANGES = {
 
 
 @pytest.mark.parametrize("make", RANGES.values(), ids=RANGES)
-def test_a_range_of_time_begins_and_ends_where_it_says(make, tmp_path):
+def test_a_range_of_time_begins_and_ends_as_given(make, tmp_path):
     path = make(tmp_path)
     since, until = FIRST + 3 * PERIOD, FIRST + 6 * PERIOD
     assert images_in(path, since=since) == (list(range(3, 10)), "")

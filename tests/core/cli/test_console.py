@@ -105,12 +105,12 @@ def test_quiet_writes_results_only(images, model, tmp_path, capsys):
     assert "3 frames" in output.out and output.err == ""
 
 
-def test_verbose_tells_why_other_engines_were_not_taken(images, model, tmp_path, capsys):
+def test_verbose_logs_why_other_engines_were_not_taken(images, model, tmp_path, capsys):
     assert track(images, model, tmp_path, "--verbose") == 0
     assert "not tensorrt: " in capsys.readouterr().err
 
 
-def test_bench_tells_it_unless_it_is_quiet(model, capsys):
+def test_bench_prints_it_unless_it_is_quiet(model, capsys):
     for options, expected in (([], True), (["-q"], False)):
         assert main(["bench", str(model), "--frames", "1", *options]) == 0
         assert ("not tensorrt: " in capsys.readouterr().err) is expected
@@ -297,7 +297,7 @@ SIGNALS = [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
 
 
 @pytest.mark.parametrize(("number", "code"), SIGNALS)
-def test_an_interrupted_replay_says_in_one_line_what_is_kept(number, code, model, tmp_path):
+def test_an_interrupted_replay_reports_in_one_line_what_is_kept(number, code, model, tmp_path):
     bag, out = bag_of(tmp_path, 3000), tmp_path / "out"
     process = start("replay", bag, "--out", out, "--model", model, "--split-frames", 5, "-q")
     (line,) = interrupted(process, lambda: (out / "unfinished/bag").is_dir(), number).splitlines()

@@ -23,7 +23,7 @@ def model(tmp_path_factory):
     return write_tiny_model(tmp_path_factory.mktemp("model") / "tiny.onnx")
 
 
-def test_info_tells_classes_size_and_switches(model, capsys):
+def test_info_prints_classes_size_and_switches(model, capsys):
     assert main(["info", str(model)]) == 0
     report = capsys.readouterr().out
     assert "64 x 96" in report and "fusion on" in report
@@ -38,7 +38,7 @@ def test_info_tells_classes_size_and_switches(model, capsys):
         ("street_instances_lite0", "instance", "50 things"),
     ],
 )
-def test_info_tells_the_task(name, task, count, capsys):
+def test_info_prints_the_task(name, task, count, capsys):
     pytest.importorskip("torch", reason="the cost of a configuration needs it")
     assert main(["info", str(REPO / f"config/models/{name}.yaml")]) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -61,7 +61,7 @@ def network_files(tmp_path_factory):
     return folder / "small.safetensors", folder / "small.yaml"
 
 
-def test_info_of_a_checkpoint_and_of_its_configuration_agree_and_tell_the_cost(
+def test_info_of_a_checkpoint_and_of_its_configuration_agree_and_have_the_cost(
     network_files, capsys
 ):
     reports = []
@@ -77,7 +77,7 @@ def test_info_of_a_checkpoint_and_of_its_configuration_agree_and_tell_the_cost(
 
 
 @pytest.mark.slow
-def test_info_counts_at_the_size_that_is_asked_for(network_files, capsys):
+def test_info_counts_at_the_size_that_is_given(network_files, capsys):
     totals = []
     for size in ("64x96", "128x96", "100x90"):
         assert main(["info", str(network_files[1]), "--size", size]) == 0
@@ -151,7 +151,7 @@ def test_import_writes_a_checkpoint_that_gives_what_the_weights_give(official, t
     assert facts["source_sha256"] == hashlib.sha256(source.read_bytes()).hexdigest()
 
 
-def test_import_tells_what_it_read_and_what_the_authors_never_use(official, tmp_path, capsys):
+def test_import_reports_what_it_read_and_what_the_authors_never_use(official, tmp_path, capsys):
     source, config, weights, unused = official
     import_checkpoint(source, tmp_path / "out.safetensors", config)
     report = capsys.readouterr().out

@@ -168,7 +168,7 @@ def test_names_and_kinds_of_another_release_are_those_of_its_index(panoptic):
     )
 
 
-def test_the_other_index_is_refused(panoptic):
+def test_the_other_index_is_rejected(panoptic):
     (panoptic / "annotations/instances_val2017.json").write_text(
         json.dumps(entries(133) | {"annotations": []})
     )

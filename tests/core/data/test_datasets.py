@@ -105,7 +105,7 @@ def test_an_unknown_data_set():
 
 
 @pytest.mark.parametrize("name", DATASETS)
-def test_a_wrong_root_tells_what_is_there_and_what_was_wanted(name, tmp_path):
+def test_a_wrong_root_names_what_is_there_and_what_was_expected(name, tmp_path):
     (tmp_path / "holiday").mkdir()
     split = DATASETS[name].splits[1]
     mark = DATASETS[name].markers[0].format(split)

@@ -133,7 +133,7 @@ def test_hidden_files_are_no_images(tmp_path):
     assert [path.name for path in open_frames(folder).paths] == ["0.png", "1.png"]
 
 
-def test_sources_that_never_end_say_so(folder, video):
+def test_sources_that_never_end_are_marked(folder, video):
     assert open_frames("synthetic").endless
     assert not open_frames(folder).endless and not open_frames(video).endless
 

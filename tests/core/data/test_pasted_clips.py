@@ -74,7 +74,7 @@ def test_a_seed_is_a_clip(street, sprites):
     assert (paste(street, sprites, 3).frame(5).instance != other.instance).any()
 
 
-def test_frames_may_be_asked_for_in_any_order(street, sprites):
+def test_frames_may_be_requested_in_any_order(street, sprites):
     first, second = paste(street, sprites), paste(street, sprites)
     forward = [first.frame(t) for t in range(9)]
     for t in (7, 0, 8, 3):
@@ -230,7 +230,7 @@ def test_specks_are_void():
 
 
 @pytest.mark.parametrize("wrong", [{"seed": -1}, {"seed": 0, "fps": 0.0}])
-def test_impossible_seeds_and_rates_are_refused(wrong, street, sprites):
+def test_impossible_seeds_and_rates_are_rejected(wrong, street, sprites):
     with pytest.raises(ValueError, match="expected"):
         PastedClip(street, sprites, CLASSES.things, **wrong)
     with pytest.raises(ValueError, match=">= 0"):
@@ -256,6 +256,6 @@ def test_a_folder_without_held_out_sprites_is_all_for_training(tmp_path):
         load_sprites(root, CLASSES, "held_out")
 
 
-def test_a_split_that_is_none_is_refused(tmp_path):
+def test_a_split_that_is_none_is_rejected(tmp_path):
     with pytest.raises(ValueError, match="held_out.* got 'test'"):
         load_sprites(write_sprites(tmp_path, ["van"]), CLASSES, "test")

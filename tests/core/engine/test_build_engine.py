@@ -94,7 +94,7 @@ def test_progress_is_reported(model):
     assert {(phase, 1.0) for phase in phases} <= set(reported)
 
 
-def test_a_listener_that_raises_stops_the_build(model):
+def test_a_progress_callback_that_raises_stops_the_build(model):
     count = 0
 
     def stop(phase, part):
@@ -123,7 +123,7 @@ def test_an_unsupported_operator_is_named(tmp_path):
     assert isinstance(caught.value, BackendError)  # `auto` tries the next backend
 
 
-def test_a_build_for_the_gpu_at_hand_says_that_there_is_none(model):
+def test_a_build_for_the_present_gpu_reports_that_there_is_none(model):
     try:
         cuda.find_gpu()
     except BackendError:

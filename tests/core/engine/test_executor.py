@@ -117,7 +117,7 @@ def test_a_posted_job_runs_and_its_error_is_logged(held, caplog):
 
 
 @pytest.mark.parametrize("error", [ZeroDivisionError("x"), SystemExit("x"), KeyboardInterrupt("x")])
-def test_what_a_job_raises_is_in_its_future_and_the_thread_goes_on(held, error, caplog):
+def test_what_a_job_raises_is_in_its_future_and_the_thread_continues(held, error, caplog):
     def fail():
         raise error
 

@@ -119,7 +119,7 @@ def test_the_raw_form_is_what_the_network_returns(exported):
 
 
 @pytest.mark.slow
-def test_a_runtime_refuses_the_raw_form_and_names_the_remedy(exported):
+def test_a_runtime_rejects_the_raw_form_and_names_the_remedy(exported):
     with pytest.raises(ModelError, match=r"raw form, .*without --raw: video-knet export"):
         OnnxRuntime(exported("street_lite0", "fp32", "raw"))
 
@@ -128,7 +128,7 @@ def test_a_runtime_refuses_the_raw_form_and_names_the_remedy(exported):
 @pytest.mark.parametrize(
     ("precision", "form"), [("fp32", "deploy"), ("fp16", "deploy"), ("fp32", "raw")]
 )
-def test_a_model_file_tells_what_it_is(precision, form, exported):
+def test_a_model_file_describes_itself(precision, form, exported):
     path = exported("street_lite0", precision, form)
     file = ModelFile.read(path)
     assert (file.path, file.name) == (path, path.stem)
@@ -145,7 +145,7 @@ def test_an_older_file_is_of_the_deploy_form_in_fp32(tmp_path):
     assert (file.precision, file.form, file.checkpoint_sha256) == ("fp32", "deploy", "0")
 
 
-def test_the_form_that_is_needed_is_asked_for(tmp_path):
+def test_the_required_form_is_named(tmp_path):
     path = write_model(tmp_path / "m.onnx", json.dumps(metadata()))
     with pytest.raises(ModelError, match=r"m\.onnx: it is of the deploy form, .*with --raw"):
         ModelFile.read(path, form="raw")

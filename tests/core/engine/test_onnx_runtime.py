@@ -26,7 +26,7 @@ def image(red=0):
     return picture
 
 
-def test_the_model_tells_its_name_size_and_classes(tiny):
+def test_the_model_has_its_name_size_and_classes(tiny):
     info = OnnxRuntime(tiny).info
     assert (info.name, info.height, info.width) == ("tiny", HEIGHT, WIDTH)
     assert [c.name for c in info.classes] == ["road", "vehicle"]

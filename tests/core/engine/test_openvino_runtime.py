@@ -82,7 +82,7 @@ def test_a_result_is_not_overwritten_by_the_next_step(tiny):
     assert state[0, 0] == 1
 
 
-def test_onnx_runtime_goes_on_from_its_state(tiny):
+def test_onnx_runtime_continues_from_its_state(tiny):
     ours, other = OpenVINORuntime(tiny), OnnxRuntime(tiny)
     _, state = ours.step(image(), None)
     _, state = other.step(image(), ours.portable_state(state))
@@ -111,7 +111,7 @@ def test_without_openvino_the_error_names_what_to_install(tmp_path, monkeypatch)
         OpenVINORuntime(tmp_path / "any.onnx")
 
 
-def test_opening_a_model_reports_to_nobody(tiny, tmp_path):
+def test_a_model_opens_without_a_progress_callback(tiny, tmp_path):
     """OpenVINO's package by itself sends an event when it is imported and writes to ~/intel."""
     code = (
         "import socket, sys\n"

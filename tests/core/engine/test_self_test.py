@@ -80,7 +80,7 @@ def test_an_engine_that_is_wrong_is_closed_and_the_next_one_taken(model, engine,
     assert "not tensorrt: its results are not those of the CPU" in caplog.text
 
 
-def test_a_wrong_engine_that_was_asked_for_is_rejected(model, engine):
+def test_a_wrong_engine_that_was_requested_is_rejected(model, engine):
     engine.wrong = 0
     with pytest.raises(BackendError, match=r"tensorrt: .* \d+% of the pixels .* at most 20%"):
         open_runtime(model, "tensorrt")

@@ -113,7 +113,7 @@ def test_an_engine_computes_what_torch_computes_frame_after_frame(
     runtime.close()
 
 
-def test_the_models_of_these_tests_tell_pixels_apart(model):
+def test_the_models_of_these_tests_distinguish_pixels(model):
     """Or the test above would show little."""
     runtime = OnnxRuntime(model, threads=1)
     first, state = runtime.step(frames(runtime.info, 2)[0], None)

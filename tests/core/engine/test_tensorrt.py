@@ -139,13 +139,13 @@ def test_states_can_be_used_in_any_order(runtime, reference):
         states.append((after, reference_after))
 
 
-def test_the_state_of_another_backend_goes_on_here(runtime, reference):
+def test_the_state_of_another_backend_continues_here(runtime, reference):
     images = frames(4)
     _, state = reference.step(images[0], None)
     assert_same_stream(runtime, reference, images[1:], state, state)
 
 
-def test_a_state_goes_on_in_another_backend(runtime, reference):
+def test_a_state_continues_in_another_backend(runtime, reference):
     images = frames(3)
     state = reference_state = None
     for image in images[:2]:
@@ -160,7 +160,7 @@ def test_a_state_goes_on_in_another_backend(runtime, reference):
     assert_same(runtime.step(images[2], state)[0], reference.step(images[2], reference_state)[0])
 
 
-def test_a_state_of_another_runtime_goes_on_here(gpu, model, reference):
+def test_a_state_of_another_runtime_continues_here(gpu, model, reference):
     images = frames(2)
     first, second = TensorRTRuntime(model), TensorRTRuntime(model)
     _, state = first.step(images[0], None)
@@ -379,7 +379,7 @@ def plan(outputs):
     return BufferPlan({name: SHAPES[name] for name in (*INPUTS, *outputs)}, outputs)
 
 
-def test_tensors_are_aligned_and_apart(plan, outputs):
+def test_tensors_are_aligned_and_separate(plan, outputs):
     places = sorted((offset, offset + dtype.itemsize) for offset, dtype in plan.places.values())
     assert len(places) == len(INPUTS) + len(outputs) and places[0][0] == 0
     assert all(offset % ALIGNMENT == 0 for offset, _ in places)
@@ -434,7 +434,7 @@ def test_another_version_builds_again(gpu, model, caplog):
     assert "expected version 10.7.0, got 10.3.0" in caplog.text
 
 
-def test_a_plan_that_tensorrt_refuses_is_built_again(gpu, model, caplog, monkeypatch):
+def test_a_plan_that_tensorrt_rejects_is_built_again(gpu, model, caplog, monkeypatch):
     build = gpu.trt.Builder.build_serialized_network
     monkeypatch.setattr(
         gpu.trt.Builder, "build_serialized_network", lambda *_: b"of another driver"
@@ -488,7 +488,7 @@ def test_a_progress_callback_can_stop_the_build(gpu, model):
     assert gpu.device.left and not engine_is_cached(model)
 
 
-def test_a_build_that_fails_tells_why(gpu, model):
+def test_a_build_that_fails_has_a_reason(gpu, model):
     gpu.failing.add("build")
     with pytest.raises(BackendError, match=r"TensorRT 10\.3\.0 cannot build recurrent: the "):
         TensorRTRuntime(model)

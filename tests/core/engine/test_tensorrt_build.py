@@ -62,7 +62,7 @@ def test_a_graph_builds_for_every_target_with_no_unsupported_operator(graph, exp
 @pytest.mark.parametrize(
     "graph", [*GRAPHS[:2], ("street_pspnet_lite0",), ("street_instances_lite0",), PLAIN]
 )
-def test_tensorrt_sees_the_types_of_the_format(graph, exported, trt):
+def test_tensorrt_gets_the_types_of_the_format(graph, exported, trt):
     logger = trt.Logger(trt.Logger.ERROR)
     network = trt.Builder(logger).create_network(0)
     path = exported(*graph)

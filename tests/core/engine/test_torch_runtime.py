@@ -44,7 +44,7 @@ def test_a_checkpoint_gives_what_its_export_gives(checkpoint):
         assert (ours.class_ids == theirs.class_ids).all()
 
 
-def test_the_portable_state_of_a_stream_goes_on_as_the_state_does(checkpoint):
+def test_the_portable_state_of_a_stream_continues_as_the_state_does(checkpoint):
     runtime = open_runtime(checkpoint)
     first, second = images(2)
     _, state = runtime.step(first, None)

@@ -75,7 +75,7 @@ def test_the_json_holds_every_stage_of_every_run(tiny, tmp_path, capsys):
     assert "64x96" in table and "50x70" in table
 
 
-def test_a_model_is_measured_at_its_own_size_unless_told_otherwise(tiny):
+def test_a_model_is_measured_at_its_native_size_by_default(tiny):
     (row,) = bench([tiny], frames=2).rows
     assert row["image"] == [HEIGHT, WIDTH]
 

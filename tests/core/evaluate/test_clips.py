@@ -72,7 +72,7 @@ def test_a_model_with_other_classes_is_rejected(street):
         on_street(Oracle(street, names=["road", "tram"]), 1)
 
 
-def test_the_streets_are_those_that_training_never_sees():
+def test_the_streets_are_none_of_training():
     seeds = [street.seed for street in synthetic_streets(2)]
     assert seeds == [HELD_OUT_SEED, HELD_OUT_SEED + 1]
 
@@ -255,7 +255,7 @@ def test_a_track_that_covers_less_than_half_is_not_the_objects():
     assert segments_of((truth, ids(7, 0, 0, 0)), (truth, ids(8, 0, 0, 0))) == (0, 0, 0)
 
 
-def test_clips_are_kept_apart():
+def test_clips_are_kept_separate():
     counter = IdSwitches()
     for track_id in (7, 8):
         counter.update(ids(1), ids(track_id))

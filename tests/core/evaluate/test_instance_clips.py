@@ -57,13 +57,13 @@ def data_root(tmp_path_factory):
     return root
 
 
-def test_an_engine_that_knows_the_clip_has_all_points():
+def test_an_engine_with_the_true_labels_has_all_points():
     street = SyntheticStreet(HELD_OUT_SEED)
     scores = evaluate_clips(InstanceOracle(street), [street], 6, TRACKINGS)
     assert scores["embedding"].ap == scores["embedding"].ap50 == pytest.approx(1)
 
 
-def test_without_recognisable_embeddings_only_the_place_tells_tracks():
+def test_without_recognisable_embeddings_only_the_place_distinguishes_tracks():
     street = SyntheticStreet(HELD_OUT_SEED)
     scores = evaluate_clips(InstanceOracle(street, swap=True), [street], 6, TRACKINGS)
     assert scores["embedding"].ap < 0.5 < scores["iou"].ap

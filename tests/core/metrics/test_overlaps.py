@@ -46,7 +46,7 @@ def test_ids_of_stuff_and_void_do_not_matter():
     ]
 
 
-def test_fewer_things_can_be_told_apart_afterwards():
+def test_fewer_things_can_be_distinguished_afterwards():
     semantic, ids = np.array([[2, 2, 3, 3, 0, 255]]), np.array([[1, 2, 1, 2, 7, 7]])
     fewer = Classes(LABELS.number, (3,))
     (more,) = count_overlaps(semantic, ids, semantic, ids, LABELS)

@@ -196,7 +196,7 @@ def test_without_things_only_the_segmentation_can_be_measured():
         assert np.isnan(each.measured[:2]).all() and each.measured[2] == each.sq == 1.0
 
 
-def test_s7_counts_go_on_beyond_what_float32_holds():
+def test_s7_counts_continue_beyond_what_float32_holds():
     """A tube of 20 million pixels, of which the last quarter has another id."""
     semantic, ids = np.ones((1000, 1000), np.uint8), np.ones((1000, 1000), np.uint8)
     metric = SegmentationTrackingQuality(2, [1])

@@ -272,7 +272,7 @@ def test_classes_without_ground_truth_do_not_count():
     assert found.ap == pytest.approx(1.0) and sorted(found.per_class) == [1]
 
 
-def test_nothing_to_find_is_minus_one_or_what_is_asked_for():
+def test_nothing_to_find_is_minus_one_or_the_given_value():
     assert set(twelve(VideoInstanceAP().compute())) == {-1.0}
     assert set(twelve(quality([(box(0, 4), True)], [(box(0, 4), 0.5)]))) == {-1.0}
     assert np.isnan(quality([], [(box(0, 4), 0.5)], absent=np.nan).ap)

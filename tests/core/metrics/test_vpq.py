@@ -107,7 +107,7 @@ def test_vpq_equals_the_cityscapes_vps_evaluation(path: Path, variant: str):
         check(result.per_window[window], case, f"{variant}_n{window}", "")
 
 
-def test_an_id_switch_costs_the_window_that_sees_it():
+def test_an_id_switch_costs_the_window_that_contains_it():
     video = (*one_thing([7, 7]), *one_thing([3, 4]))
     assert vpq(*video, window=1).things == 1.0
     split = vpq(*video, window=2)  # two tubes, each half of the true one: none is above 0.5
@@ -125,7 +125,7 @@ def test_v1_absent_classes(absent, score):
 @pytest.mark.parametrize(
     "crowd, missed, wrong", [("ignore", 0, 0), ("void", 0, 0), ("segment", 1, 0)]
 )
-def test_v2_crowd_that_nobody_predicts(crowd, missed, wrong):
+def test_v2_crowd_without_a_prediction(crowd, missed, wrong):
     semantic, ids = one_thing([0])
     found = vpq(semantic, ids, np.full_like(semantic, 255), ids, crowd=crowd).matches
     assert (found.missed[1], found.wrong.sum()) == (missed, wrong)

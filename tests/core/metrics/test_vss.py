@@ -113,7 +113,7 @@ def test_confusion_equals_the_vspw_baseline(path):
     assert counts.sum() == expected.sum()
 
 
-def test_vspw_masks_keep_others_and_void_apart():
+def test_vspw_masks_keep_others_and_void_separate():
     raw = np.array([0, 1, 124, 255], np.uint8)
     np.testing.assert_array_equal(vspw_labels(raw), [OTHERS, 0, 123, VOID])
 
@@ -123,7 +123,7 @@ def test_a_constant_wrong_prediction_is_consistent_but_not_correct():
     assert (quality.miou, quality.mvc[2], quality.correct_mvc[2]) == (0.0, 1.0, 0.0)
 
 
-def test_the_last_window_is_not_used_unless_asked_for():
+def test_the_last_window_is_not_used_by_default():
     gt, pred = [[0]] * 3, [[0], [0], [1]]
     assert small(gt, pred).mvc[2] == 1.0
     assert small(gt, pred, last_window=True).mvc[2] == 0.5

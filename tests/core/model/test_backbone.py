@@ -22,7 +22,7 @@ def build(name: str, **settings: object) -> Backbone:
 
 @pytest.mark.parametrize("name", CONFIGS)
 @torch.no_grad()
-def test_a_dilated_backbone_tells_every_cell_what_the_strided_one_tells_some(name):
+def test_a_dilated_backbone_equals_the_strided_one_where_that_has_cells(name):
     """With the same weights: its cells lie closer, but each has the same receptive field."""
     strided, dilated = build(name), build(name, output_stride=8)
     dilated.load_state_dict(strided.state_dict())

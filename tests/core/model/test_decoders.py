@@ -54,7 +54,7 @@ def test_each_class_is_a_kernel_and_nothing_else_is(network, image):
 
 
 @torch.no_grad()
-def test_masks_are_as_fine_as_the_configuration_says(image):
+def test_masks_are_as_fine_as_configured(image):
     for kind, stride in STRIDES.items():
         assert build(kind)(image)[0].mask_logits.shape[-1] == 96 // stride
 
@@ -114,7 +114,7 @@ def test_fusion_and_linking_change_masks_from_the_second_frame_on(
 
 
 @pytest.mark.parametrize("kind", ["pspnet", "deeplabv3plus"])
-def test_an_auxiliary_head_sees_the_third_map_in_training_alone(kind, image):
+def test_an_auxiliary_head_gets_the_third_map_in_training_alone(kind, image):
     network = build(kind)
     assert network(image)[0].auxiliary is None
     assert network.train()(image)[0].auxiliary.shape == (2, CLASSES, 8, 12)

@@ -73,7 +73,7 @@ def test_a_map_leaves_out_the_padding():
     assert exact.segment_map.shape == (40, 60)
 
 
-def test_in_the_reference_merge_a_dropped_thing_leaves_its_pixels_to_nobody():
+def test_in_the_reference_merge_a_dropped_thing_leaves_its_pixels_unassigned():
     classes, masks = scene()
     classes[0] = -1.5  # a score of 0.18 still wins the pixels
     masks[3, 2:, :4] = -2.0
@@ -90,7 +90,7 @@ def test_in_the_reference_merge_stuff_needs_a_share_of_its_mask_too():
     assert merge_panoptic(classes, masks, 2, CONFIG, SIZE).areas[3] > 0
 
 
-def test_boxes_of_the_authors_are_tight_inclusive_and_see_only_thing_pixels():
+def test_boxes_of_the_authors_are_tight_inclusive_and_of_thing_pixels_only():
     segment_map = torch.zeros(8, 8, dtype=torch.uint8)
     segment_map[1:5, 2:8] = 2
     semantic = torch.zeros(3, 8, 8)
@@ -120,7 +120,7 @@ def merged_pixel_by_pixel(classes, masks, thing_classes, config) -> torch.Tensor
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_the_fast_merge_is_what_it_says(seed):
+def test_the_fast_merge_equals_its_definition(seed):
     generator = torch.Generator().manual_seed(seed)
     classes = 2 * torch.randn(20, 8, generator=generator)
     classes[-5:] -= 1.0  # stuff, which wins what no thing is sure of

@@ -13,7 +13,7 @@ from video_knet_core.model.position import (
 )
 
 
-def test_codes_are_most_alike_at_the_same_place():
+def test_codes_are_most_similar_at_the_same_place():
     places = torch.linspace(0.05, 0.95, 19)
     codes = position_code(places, places)
     similarity = codes @ codes.T

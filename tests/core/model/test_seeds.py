@@ -46,7 +46,7 @@ def test_convolving_parts_is_convolving_their_concatenation():
 
 
 @torch.no_grad()
-def test_seeds_see_the_features_with_the_position_code():
+def test_seeds_get_the_features_with_the_position_code():
     """Against the definition: the cues of all parts together, cell by cell."""
     torch.manual_seed(1)
     seeds = InstanceSeeds(6 + CODE_SIZE, 5).double()

@@ -202,7 +202,7 @@ def test_a_lean_neck_at_stride_8_gives_maps_half_as_large():
 
 
 @torch.no_grad()
-def test_a_resnet_50_with_all_three_additions_looks_back_with_masks_and_embeddings(image):
+def test_a_resnet_50_with_all_three_additions_has_temporal_context_in_masks_and_embeddings(image):
     network = small_version("kitti_step_fusion_r50")
     first, state = network(image)
     later, _ = network(image, state)

@@ -109,7 +109,7 @@ def test_a_pattern_may_be_relative_and_begin_anywhere(tmp_path, monkeypatch):
     assert (job.bag, job.out) == (tmp_path / "[x]/a.mcap", tmp_path / "[x]/out/a")
 
 
-def test_bags_whose_results_would_be_in_one_folder_are_refused(tmp_path):
+def test_bags_whose_results_would_be_in_one_folder_are_rejected(tmp_path):
     (tmp_path / "x").mkdir()
     for name in ("a.mcap", "a.bag", "x/x.mcap"):
         (tmp_path / name).touch()
@@ -152,7 +152,7 @@ def test_patterns_may_begin_with_a_tilde(tmp_path, monkeypatch):
     assert (job.bag, job.name) == (tmp_path / "a.mcap", "a")
 
 
-def test_a_fleet_of_no_bags_or_over_other_results_is_refused_before_it_begins(
+def test_a_fleet_of_no_bags_or_over_other_results_is_rejected_before_it_begins(
     bags, model, tmp_path, capsys
 ):
     command = fleet_command(bags / "*.bag", tmp_path / "out", model)
@@ -173,7 +173,7 @@ def test_a_fleet_of_no_bags_or_over_other_results_is_refused_before_it_begins(
         (["--glob", "*", "--workers", "2"], "--workers is for --ray"),
     ],
 )
-def test_arguments_that_do_not_go_together_are_told(arguments, words, tmp_path, capsys):
+def test_arguments_that_exclude_each_other_are_reported(arguments, words, tmp_path, capsys):
     assert words in failure(["replay", "--out", str(tmp_path / "out"), *arguments], capsys)
 
 
@@ -203,7 +203,7 @@ def test_the_results_of_each_bag_are_those_of_a_replay_of_its_own(bags, serial, 
         assert digests(tmp_path / name) == digests(serial / name)
 
 
-def test_the_table_tells_of_each_bag_and_what_is_done_is_not_done_again(
+def test_the_table_lists_each_bag_and_what_is_done_is_not_done_again(
     bags, serial, model, tmp_path, capsys
 ):
     shutil.copytree(serial, tmp_path / "out")
@@ -222,7 +222,7 @@ def test_the_table_tells_of_each_bag_and_what_is_done_is_not_done_again(
     assert digests(tmp_path / "out") == before
 
 
-def test_finished_results_of_other_settings_are_told_and_kept(bags, serial, model, tmp_path):
+def test_finished_results_of_other_settings_are_reported_and_kept(bags, serial, model, tmp_path):
     shutil.copytree(serial / "drive0", tmp_path / "out/drive0")
     plan = FleetPlan(model, 1, ReplaySettings(every=2), tracker_settings())
     (result,) = replay_serially(find_jobs(f"{bags}/drive0", tmp_path / "out", True), plan)
@@ -262,7 +262,7 @@ def test_a_bag_that_fails_is_tried_again_with_a_fresh_engine_after_the_others(
 
 
 @pytest.mark.parametrize("ended", ["whole", "early"])
-def test_the_engine_is_closed_when_the_bags_are_done_or_nobody_asks_for_more(
+def test_the_engine_is_closed_when_the_bags_are_done_or_iteration_stops(
     bags, model, tmp_path, monkeypatch, ended
 ):
     opened, closed, real_open = [], [], fleet.open_runtime
@@ -369,7 +369,7 @@ def test_a_model_that_no_worker_can_open_ends_the_fleet_with_its_reason(cluster,
     assert result.stderr.splitlines()[-1].startswith(f"video-knet replay: {broken}")
 
 
-def test_an_address_where_nobody_listens_is_told_at_once(bags, model, tmp_path, capsys):
+def test_an_address_without_a_server_is_reported_at_once(bags, model, tmp_path, capsys):
     pytest.importorskip("ray", reason="needs the extra `fleet`")
     pytest.importorskip("ray")
     with socket.socket() as unused:
@@ -380,7 +380,7 @@ def test_an_address_where_nobody_listens_is_told_at_once(bags, model, tmp_path, 
 
 
 @pytest.mark.slow
-def test_more_threads_than_a_machine_has_cores_are_refused(cluster, bags, model, tmp_path):
+def test_more_threads_than_a_machine_has_cores_are_rejected(cluster, bags, model, tmp_path):
     command = fleet_command(bags / "*", tmp_path / "out", model, "--ray", cluster)
     command[command.index("--threads") + 1] = "3"
     result = subprocess.run(program(*command), capture_output=True, text=True)

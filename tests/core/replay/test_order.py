@@ -106,7 +106,7 @@ def test_the_epoch_is_the_same_for_the_same_results_and_no_other(runtime, tmp_pa
     assert len(different) == 4 and whole not in different
 
 
-def test_recordings_that_begin_alike_have_different_epochs(runtime, tmp_path):
+def test_recordings_with_equal_beginnings_have_different_epochs(runtime, tmp_path):
     """As two runs of a simulation: the first image, all times, names and sizes are the same."""
 
     def turned(rows):

@@ -402,7 +402,7 @@ def test_names_from_the_bag_and_the_model_are_text_and_nothing_else():
     )
 
 
-def test_damage_and_images_left_out_are_told_in_words():
+def test_damage_and_images_left_out_are_described():
     report = fed(new_report(), [result(0, row(1, ROAD))])
     text = page_of(report, "drive.mcap: byte 17 is wrong", failed=12, failures=["a", "b"]).text
     assert "The bag is damaged; it was read up to there: drive.mcap: byte 17 is wrong" in text
@@ -440,7 +440,7 @@ def runtime(tmp_path_factory):
     return open_runtime(write_tiny_model(tmp_path_factory.mktemp("model") / "tiny.onnx"))
 
 
-def test_a_replay_leaves_a_page_that_asks_for_nothing(runtime, tmp_path):
+def test_a_replay_leaves_a_page_that_requests_nothing(runtime, tmp_path):
     replay(bag_of(tmp_path, 20), runtime, tmp_path / "out")
     text = (tmp_path / "out/report.html").read_text()
     found = ReportPage(text)

@@ -57,7 +57,7 @@ def test_start_and_duration_are_seconds_of_the_recording(runtime, tmp_path):
     assert numbers == [5, 6, 7, 8, 9]
 
 
-def test_every_third_image_tells_of_two_that_were_passed_over(runtime, tmp_path):
+def test_every_third_image_counts_two_that_were_skipped(runtime, tmp_path):
     replay(bag_of(tmp_path, 10), runtime, tmp_path / "out", ReplaySettings(every=3))
     tables = result_of(tmp_path / "out").tables["/video_knet/instances"]
     numbers = [(nanoseconds(t.header.stamp) - FIRST_STAMP) // PERIOD for t in tables]
@@ -65,7 +65,7 @@ def test_every_third_image_tells_of_two_that_were_passed_over(runtime, tmp_path)
     assert [table.skipped for table in tables] == [0, 2, 2, 2]
 
 
-def test_what_cannot_be_chosen_is_told_with_what_is_there(model, tmp_path, capsys):
+def test_what_cannot_be_chosen_is_named_with_what_is_there(model, tmp_path, capsys):
     two = ("/front/image_raw", "/rear/image_raw")
     path = bag_of(tmp_path / "two", 2, topics=two)
     command = ["replay", str(path), "--out", str(tmp_path / "out"), "--model", str(model)]

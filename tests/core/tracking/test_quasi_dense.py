@@ -149,7 +149,7 @@ def test_a_frame_without_detections_has_no_ids():
 def test_track_ids_are_the_authors_plus_one(golden):
     tracker = QuasiDenseTracker()
     for t in FRAMES:
-        bboxes, wanted = golden[f"{t}/bboxes"], np.zeros(len(golden[f"{t}/bboxes"]), int)
+        bboxes, expected = golden[f"{t}/bboxes"], np.zeros(len(golden[f"{t}/bboxes"]), int)
         tracked = tracker.update(
             dataclasses.replace(
                 seen(*[LEFT] * len(bboxes)),
@@ -161,8 +161,8 @@ def test_track_ids_are_the_authors_plus_one(golden):
             t * FRAME,
         )
         for box, id_ in zip(golden[f"{t}/out_bboxes"], golden[f"{t}/out_ids"], strict=True):
-            wanted[(bboxes == box).all(axis=1)] = max(id_ + 1, 0)
-        assert ids(tracked) == wanted.tolist()
+            expected[(bboxes == box).all(axis=1)] = max(id_ + 1, 0)
+        assert ids(tracked) == expected.tolist()
 
 
 def test_a_track_is_confirmed_at_once_and_a_thing_without_one_is_tentative():
@@ -188,7 +188,7 @@ def test_a_backdrop_keeps_its_like_from_continuing_a_track():
     assert ids(tracker.update(seen(weak), 3 * FRAME)) == [1]
 
 
-def test_a_row_tells_the_life_of_the_track():
+def test_a_row_has_the_life_of_the_track():
     tracker = QuasiDenseTracker()
     tracker.update(seen(Thing(0, 0.5)), 0)
     (row,) = rows(tracker.update(seen(Thing(0, 0.9, at=(3, -1))), FRAME))
@@ -246,7 +246,7 @@ def test_given_boxes_replace_those_of_the_regions():
 
 
 class OneThing:
-    """A runtime that sees one vehicle, always the same."""
+    """A runtime that returns one vehicle, always the same."""
 
     name = "one thing"
     info = ModelInfo("one thing", ClassTable((ClassInfo(0, "vehicle", True, (1, 1, 1)),)), 32, 32)

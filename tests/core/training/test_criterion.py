@@ -114,7 +114,7 @@ def test_a_step_on_a_device_needs_nothing_beside_it(task, monkeypatch):
     expected = {name: parameter.grad for name, parameter in trained(network)}
     torch.manual_seed(0)
     there = host_device.moved(VideoKNet(model).train())
-    monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # knows no such device
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # lacks this device
     with host_device.in_use(monkeypatch):
         images = images.to(host_device.DEVICE)
         targets = type(targets)(*(tensor.to(host_device.DEVICE) for tensor in targets))
@@ -127,7 +127,7 @@ def test_a_step_on_a_device_needs_nothing_beside_it(task, monkeypatch):
         torch.testing.assert_close(parameter.grad.host, expected[name], msg=name)
 
 
-def test_the_device_refuses_a_tensor_of_the_host(monkeypatch):
+def test_the_device_rejects_a_tensor_of_the_host(monkeypatch):
     with host_device.in_use(monkeypatch):
         there = torch.ones(3, device=host_device.DEVICE)
         assert (there + torch.tensor(1.0)).host.tolist() == [2, 2, 2]
@@ -236,7 +236,7 @@ def test_two_processes_give_the_gradients_of_one_in_task_semantic():
 
 
 @pytest.mark.parametrize("background", [False, True])
-def test_losses_of_two_processes_add_up_when_one_sees_nothing(background):
+def test_losses_of_two_processes_add_up_when_one_has_no_objects(background):
     """The second has no masks, no positives and no known cell; both compute the same sums."""
     classes = small_model("instance" if background else "panoptic").classes
     semantic, instance = street_labels()

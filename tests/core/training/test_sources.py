@@ -53,7 +53,7 @@ def test_a_data_set_alone(root, tmp_path):
     assert [(weight, type(source)) for weight, source in sources] == [(1.0, ClipPairs)]
 
 
-def test_what_clips_leave_is_shared_by_stills_and_streets(root, tmp_path):
+def test_what_clips_leave_is_divided_between_images_and_streets(root, tmp_path):
     config = data({**CUSTOM, "sampling_weight": 0.75}, copy_paste_weight=0.0)
     sources = open_sources(config, small_config(), root, tmp_path)
     assert [(weight, type(source)) for weight, source in sources] == [
@@ -73,7 +73,7 @@ def test_a_run_draws_labelled_samples_from_it(root, tmp_path):
     assert np.array_equal(images, dataset[1][0])
 
 
-def test_pairs_may_be_asked_to_have_an_object_in_common(root):
+def test_pairs_may_be_required_to_have_an_object_in_common(root):
     """Crops of a quarter of the width, of which some show no object in both frames."""
     dataset = open_dataset("custom", root / "mine", "val")
     crop = CropRange((4.0, 4.0))
@@ -86,7 +86,7 @@ def test_pairs_may_be_asked_to_have_an_object_in_common(root):
     assert common[False] < common[True] == 12
 
 
-def test_stills_make_pairs_that_move_a_little(root, tmp_path):
+def test_images_make_pairs_that_move_a_little(root, tmp_path):
     """A data set of pictures that have nothing to do with each other."""
     sources = open_sources(data({**CUSTOM, "pseudo_video": True}), small_config(), root, tmp_path)
     ((_, source),) = sources
@@ -171,7 +171,7 @@ def sources(task: str, root, tmp_path, clips=(), video: bool = True, **settings:
     return open_sources(data, small_model(task), root, tmp_path / "out", video)
 
 
-def test_stills_with_sprites_have_the_classes_of_an_instance_model(street_root, tmp_path):
+def test_images_with_sprites_have_the_classes_of_an_instance_model(street_root, tmp_path):
     ((_, source),) = sources("instance", street_root, tmp_path, copy_paste_weight=1.0)
     found = set()
     for seed in range(6):
@@ -181,7 +181,7 @@ def test_stills_with_sprites_have_the_classes_of_an_instance_model(street_root, 
     assert found <= {0, 1, 2, VOID} and {0, 2, VOID} <= found
 
 
-def test_the_stills_of_camvid_are_a_data_set_of_a_semantic_model(street_root, tmp_path):
+def test_the_images_of_camvid_are_a_data_set_of_a_semantic_model(street_root, tmp_path):
     clips = [{"dataset": "camvid", "path": "camvid", "pseudo_video": True}]
     ((_, source),) = sources("semantic", street_root, tmp_path, clips)
     pair = source.sample(np.random.default_rng(0), 64, 96)
@@ -197,7 +197,7 @@ def test_images_alone_come_from_any_source(street_root, tmp_path, clips):
     assert len(pair.images) == len(pair.semantic) == len(pair.instance) == 1
 
 
-def test_a_street_without_one_of_the_classes_is_refused():
+def test_a_street_without_one_of_the_classes_is_rejected():
     table = ClassTable(
         (ClassInfo(0, "road", False, (0, 0, 0)), ClassInfo(1, "river", False, (0, 0, 0)))
     )
@@ -226,7 +226,7 @@ def test_a_class_of_the_street_keeps_its_kind():
         ("youtube_vis_2019", "valid", "semantic", "no stuff, which is for the task instance or"),
     ],
 )
-def test_a_data_set_for_another_task_is_refused_in_words(
+def test_a_data_set_for_another_task_is_rejected_with_a_reason(
     dataset, split, task, message, written, tmp_path
 ):
     clips = [{"dataset": dataset, "path": ".", "split": split}]

@@ -186,7 +186,7 @@ def test_a_device_that_is_not_there_is_a_mistake_of_the_user(name):
 
 
 @pytest.mark.parametrize("name", ["cuda", "mps"])
-def test_a_gpu_that_torch_knows_but_does_not_have(name, monkeypatch):
+def test_a_gpu_that_torch_names_but_does_not_have(name, monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     assert find_device("auto") == torch.device("cpu")
@@ -270,7 +270,7 @@ def test_the_average_is_the_model_that_is_kept(tmp_path):
     torch.testing.assert_close(kept.detach(), (seen[0] + seen[1]) / 2)
 
 
-def test_a_resumed_run_goes_on_with_its_average(tmp_path):
+def test_a_resumed_run_continues_with_its_average(tmp_path):
     path = write_run(tmp_path, small_network(), ema_decay=0.5)
     train_from_config(path, tmp_path / "whole", device="cpu")
     trainer = Trainer(path, tmp_path / "broken", device="cpu")
