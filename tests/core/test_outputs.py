@@ -33,6 +33,6 @@ def test_every_task_has_outputs_and_the_usual_ones_are_among_them():
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_the_page_on_topics_says_which_there_are(task):
+def test_the_page_on_topics_lists_all(task):
     published = {f"~/{OUTPUTS[name].topic}" for name in TASKS[task].outputs}
     assert documented()[task] == published | ALWAYS

@@ -84,7 +84,7 @@ def test_a_thing_without_a_track_has_an_empty_id():
     assert [d.id for d in found] == ["", ""]
 
 
-def test_the_names_of_the_class_ids_are_told():
+def test_the_names_of_the_class_ids_are_published():
     message = conversions.CONVERSIONS.label_info(HEADER, CLASSES, threshold=0.25)
     assert {c.class_id: c.class_name for c in message.class_map} == {c.id: c.name for c in CLASSES}
     assert (message.header, message.threshold) == (HEADER, 0.25)
