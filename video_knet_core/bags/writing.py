@@ -207,7 +207,7 @@ class SplitWriter:
         self._parts[name] = yaml.safe_load(text)["rosbag2_bagfile_information"]
         self._folder.mkdir(exist_ok=True)
         file.replace(self._folder / name)
-        shutil.rmtree(self._partial)
+        shutil.rmtree(self._partial.parent)
         _write_metadata(self._folder, self._parts)
 
     def abort(self) -> None:
@@ -217,7 +217,8 @@ class SplitWriter:
 
     @property
     def _partial(self) -> Path:
-        return self._folder.with_name(f"{self._folder.name}_partial")
+        """Named as the recording, because rosbags writes that name into each file."""
+        return self._folder.with_name(f"{self._folder.name}_partial") / self._folder.name
 
 
 def _write_metadata(folder: Path, parts: Mapping[str, dict[str, Any]]) -> None:

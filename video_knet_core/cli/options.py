@@ -56,9 +56,12 @@ def count(description: str, metavar: str = "N") -> Any:
     """An option whose value is a number from 1 on."""
 
     def parse(text: str) -> int:
-        value = int(text)
+        try:
+            value = int(text)
+        except ValueError:
+            value = 0
         if not 1 <= value <= MAX_INT:
-            raise typer.BadParameter(f"expected 1..{MAX_INT}, got {value}")
+            raise typer.BadParameter(f"expected 1..{MAX_INT}, got {text}")
         return value
 
     return option(description, metavar, parser=parse)

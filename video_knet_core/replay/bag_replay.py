@@ -144,7 +144,7 @@ class _Replay:
             "checkpoint": info.checkpoint_sha256,
             "backend": runtime.name,
             "settings": asdict(settings),
-            "tracking": asdict(tracking),
+            "tracking": {"tracker": tracking.tracker, **asdict(tracking)},
         }
         held.enter_context(exclusive(out))
         work = begin(out, self._task, resume)

@@ -103,5 +103,6 @@ def test_images_of_two_sizes_are_no_video(folder, model, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("frames", ["0", "-3", "x"])
-def test_impossible_numbers_are_usage_errors(frames, folder, model, tmp_path):
+def test_impossible_numbers_are_usage_errors(frames, folder, model, tmp_path, capsys):
     assert track(folder, model, tmp_path / "out", "--max-frames", frames) == 2
+    assert f"expected 1..2147483647, got {frames};" in capsys.readouterr().err

@@ -9,7 +9,9 @@ import sys
 from collections import Counter
 
 import pytest
+import yaml
 from bag_fixtures import PERIOD, TOPIC, bag_of, drive, read_all, rewritten, storage_file
+from mcap.reader import make_reader
 from replay_results import ALL, TABLES, default_imu, digests, result_of
 from tiny_onnx import write_tiny_model
 
@@ -69,6 +71,15 @@ def test_counts_stamps_and_topics_of_the_round_trip(form, storage, runtime, tmp_
     assert [row.track_id for table in tables for row in table.instances if row.is_thing] == [1] * 10
     assert all(table.skipped == 0 for table in tables)
     assert len({table.tracker_epoch for table in tables}) == 1
+
+
+def test_metadata_in_a_file_names_the_recording(runtime, tmp_path):
+    replay(bag_of(tmp_path, 2), runtime, tmp_path / "out")
+    with (tmp_path / "out/bag/bag_0000.mcap").open("rb") as file:
+        (record,) = make_reader(file).iter_metadata()
+    (text,) = record.metadata.values()
+    assert yaml.safe_load(text)["relative_file_paths"] == ["bag.mcap"]
+    assert [path.name for path in (tmp_path / "out").glob("**/*partial*")] == []
 
 
 def test_rosbags_reads_the_parts_as_one_bag(runtime, tmp_path):

@@ -24,6 +24,7 @@ from video_knet_core.replay.bag_replay import replay
 from video_knet_core.replay.job_record import FinishedError
 from video_knet_core.replay.replay_settings import ReplayError, ReplaySettings
 from video_knet_core.tasks import TASKS as FACTS
+from video_knet_core.tracking import tracker_settings
 
 
 @pytest.fixture(scope="module")
@@ -243,3 +244,10 @@ def test_results_of_a_model_of_the_same_name_from_another_checkpoint_are_others(
     other = open_runtime(write_model(tmp_path / "tiny.onnx", trained), "onnxruntime-cpu")
     with pytest.raises(ReplayError, match="but checkpoint was '0' and is '1'"):
         replay(path, other, out, resume=True)
+
+
+def test_another_tracker_with_the_same_settings_is_another_replay(runtime, tmp_path):
+    path, out = bag_of(tmp_path, 2), tmp_path / "out"
+    replay(path, runtime, out, tracking=tracker_settings("iou"))
+    with pytest.raises(ReplayError, match="tracker"):
+        replay(path, runtime, out, tracking=tracker_settings("kernels"), resume=True)
