@@ -11,6 +11,7 @@ import functools
 import json
 import os
 import typing
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -101,10 +102,37 @@ def to_dict(config: Any) -> dict[str, Any]:
     return data
 
 
+def parse_yaml(data: bytes) -> Any:
+    """UTF-8 or UTF-16, each key of a mapping once; ValueError names what is wrong."""
+    import yaml  # a robot reads no YAML
+
+    class Loader(yaml.SafeLoader):
+        """PyYAML keeps the last of equal keys; of a user's table the others would be lost."""
+
+        def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+            """A mapping whose keys differ as they are written."""
+            node: yaml.MappingNode = super().compose_mapping_node(anchor)
+            keys = [(k.tag, k.value) for k, _ in node.value if isinstance(k, yaml.ScalarNode)]
+            twice = next((key for key, count in Counter(keys).items() if count > 1), None)
+            if twice:
+                line = node.start_mark.line + 1
+                raise ValueError(
+                    f"mapping of line {line}: expected each key once, got {twice[1]!r}"
+                )
+            return node
+
+    try:
+        return yaml.load(data, Loader)
+    except RecursionError:
+        raise ValueError("expected YAML, got one that is nested too deeply") from None
+    # PyYAML lets through what its converters of dates, numbers and explicit tags raise:
+    # "2020-13-01", "!!int x", "!!bool x", "!!timestamp x"
+    except (yaml.YAMLError, ValueError, TypeError, LookupError, AttributeError) as error:
+        raise ValueError(f"expected YAML, got {error}") from None
+
+
 def load_yaml(cls: type[T], path: str | Path) -> T:
     """Read a settings class from a YAML file; errors name the file."""
-    from .strict_yaml import parse_yaml  # a robot reads no YAML
-
     try:
         return from_dict(cls, parse_yaml(Path(path).read_bytes()))
     except OSError as error:

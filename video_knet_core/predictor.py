@@ -243,7 +243,7 @@ class VideoPredictor:
         rows[: len(of_stuff)] = rows_without_track(
             stuff[of_stuff], stuff_scores[of_stuff], regions.take(of_stuff), clock.stamp, False
         )
-        rows[len(of_stuff) : len(shown)] = update.rows[order]
+        rows[len(of_stuff) : len(shown)] = update.rows.take(order)
         rows[len(shown) :] = update.coasted
         labels = np.arange(1, len(shown) + 1)
         rows["label"][: len(shown)] = labels

@@ -314,6 +314,7 @@ TRACK_DTYPE = np.dtype(
     ]
 )
 """Rows of a `TrackTable`: the fields of `Track`."""
+_STATES = tuple(TrackState)
 _UNKNOWN = (math.nan, math.nan)
 """One object, so that tracks with unknown velocities can be equal."""
 
@@ -334,7 +335,7 @@ class TrackTable(Sequence[Track]):
     def values(self) -> Iterator[tuple[Any, ...]]:
         """The fields of each row as plain values, in the order of `Track`."""
         columns: dict[str, Any] = {n: self.array[n].tolist() for n in TRACK_DTYPE.names or ()}
-        columns["state"] = map(TrackState, columns["state"])
+        columns["state"] = map(_STATES.__getitem__, columns["state"])
         columns["box"] = map(tuple, columns["box"])
         columns["centroid"] = map(tuple, columns["centroid"])
         columns["velocity"] = (_UNKNOWN if v[0] != v[0] else tuple(v) for v in columns["velocity"])

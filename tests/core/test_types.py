@@ -1,15 +1,31 @@
-"""Class tables: how many classes fit, what a name may be, and when two tables are the same."""
+"""Class tables: how many classes fit, what a name may be, and when two tables are the same.
+
+And the rows of frames: tracks and detections.
+"""
 
 from __future__ import annotations
 
+import math
 import unicodedata
+from dataclasses import fields, replace
+from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from video_knet_core.types import ClassTable, first_difference, plain_name
+from video_knet_core.types import (
+    TRACK_DTYPE,
+    ClassTable,
+    Detections,
+    Track,
+    TrackState,
+    TrackTable,
+    first_difference,
+    plain_name,
+)
 
 
 def table(*names: str, things: tuple[str, ...] = ()) -> ClassTable:
@@ -165,3 +181,132 @@ def test_ids_are_looked_up_by_plain_names():
     assert table("road", "tennis_racket").id_of("Tennis racket") == 1
     with pytest.raises(KeyError, match="no class 'sky'"):
         table("road").id_of("sky")
+
+
+# --- tracks --------------------------------------------------------------------------------------
+
+
+def track(track_id: int, **changes: Any) -> Track:
+    known = Track(
+        label=track_id,
+        track_id=track_id,
+        class_id=2,
+        is_thing=True,
+        state=TrackState.CONFIRMED,
+        score=0.75,
+        track_score=0.5,
+        age=3,
+        first_seen=2**62,
+        last_seen=2**62 + 1,
+        box=(1, 2, 3, 4),
+        centroid=(2.5, 3.5),
+        velocity=(-1.0, 0.25),
+        area=9,
+        truncated=True,
+    )
+    return replace(known, **changes)
+
+
+UNKNOWN = (math.nan, math.nan)
+
+
+def test_a_track_table_is_a_sequence_of_its_tracks():
+    tracks = [track(1), track(2, state=TrackState.COASTED, label=0), track(3, truncated=False)]
+    tracks_table = TrackTable.of(tracks)
+    assert len(tracks_table) == 3 and list(tracks_table) == tracks
+    assert tracks_table[1] == tracks[1] and tracks_table[-1] == tracks[2]
+    assert tracks_table[1:] == tuple(tracks[1:])
+    assert tracks[0] in tracks_table and track(4) not in tracks_table
+    with pytest.raises(IndexError):
+        tracks_table[3]
+    assert not TrackTable.of([]) and list(TrackTable.of([])) == []
+
+
+def test_the_fields_of_a_track_are_plain_values():
+    (got,) = TrackTable.of([track(1, velocity=UNKNOWN)])
+    for field in fields(Track):
+        assert type(getattr(got, field.name)) is type(getattr(track(1), field.name)), field.name
+    assert {type(value) for value in (*got.box, *got.centroid, *got.velocity)} == {int, float}
+    assert TRACK_DTYPE.names == tuple(field.name for field in fields(Track))
+
+
+def test_track_tables_are_equal_if_their_tracks_are():
+    one, same = (TrackTable.of([track(1), track(2)]) for _ in range(2))
+    assert one == same and hash(one) == hash(same)
+    assert one == (track(1), track(2)) and one == [track(1), track(2)]
+    assert one != TrackTable.of([track(1)]) and one != TrackTable.of([track(1), track(3)])
+    assert one != 5
+
+
+def test_tracks_with_unknown_velocities_can_be_equal():
+    one, same = (TrackTable.of([track(1, velocity=(math.nan, math.nan))]) for _ in range(2))
+    assert one == same
+    assert all(map(math.isnan, one[0].velocity))
+    assert one != TrackTable.of([track(1)])
+
+
+# --- detections ----------------------------------------------------------------------------------
+
+
+def detections(**changes: Any) -> Detections:
+    segment_map = np.array([[0, 1, 1], [3, 3, 2]], np.uint8)
+    given = Detections(
+        segment_map=segment_map,
+        class_ids=np.array([5, 6, 7], np.int64),
+        scores=np.array([0.1, 0.2, 0.3], np.float32),
+        areas=np.array([2, 1, 2], np.int64),
+        embeddings=np.eye(3, dtype=np.float32),
+    )
+    return replace(given, **changes)
+
+
+def test_taken_rows_keep_their_slots():
+    taken = detections().take(np.array([2, 0, 1])).take(np.array([0, 2]))
+    assert taken.slots is not None and taken.slots.tolist() == [2, 1]
+    assert taken.class_ids.tolist() == [7, 6] and len(taken) == 2
+    assert taken.areas.tolist() == [2, 1]
+    np.testing.assert_array_equal(taken.scores, np.array([0.3, 0.2], np.float32))
+    np.testing.assert_array_equal(taken.embeddings, np.eye(3)[[2, 1]])
+    assert taken.boxes is None and taken.kernels is None
+    assert taken.segment_map.shape == (2, 3)
+
+
+def test_taken_rows_have_their_boxes_and_kernels():
+    whole = detections(boxes=np.arange(12).reshape(3, 4), kernels=np.ones((3, 8), np.float32))
+    taken = whole.take(np.array([1]))
+    assert taken.boxes is not None and taken.boxes.tolist() == [[4, 5, 6, 7]]
+    assert taken.kernels is not None and taken.kernels.shape == (1, 8)
+
+
+def test_the_masks_of_rows_come_from_the_map():
+    whole = detections()
+    assert whole.row_masks.shape == (3, 2, 3)
+    np.testing.assert_array_equal(whole.take(np.array([2, 1])).row_masks, whole.row_masks[[2, 1]])
+    assert np.argwhere(whole.row_masks[1]).tolist() == [[1, 2]]
+    assert whole.row_masks.sum(axis=(1, 2)).tolist() == whole.areas.tolist()
+
+
+def test_the_masks_of_rows_are_whole_where_masks_overlap():
+    masks = np.zeros((3, 2, 3), np.uint8)
+    masks[0, 0], masks[2] = 1, 1
+    taken = detections(masks=masks).take(np.array([2, 0]))
+    assert taken.row_masks.dtype == np.bool_
+    assert taken.row_masks.sum(axis=(1, 2)).tolist() == [6, 3]
+
+
+@pytest.mark.parametrize("name", ["kernels", "embeddings"])
+def test_outputs_that_are_not_finite_are_rejected(name):
+    whole = detections(kernels=np.ones((3, 8), np.float32))
+    names = ("segment_map", "class_ids", "scores", "areas", "embeddings", "kernels")
+    outputs = {n: getattr(whole, n).copy() for n in names}
+    assert len(Detections.from_outputs(outputs, "small")) == 3
+    outputs[name][1, 1] = np.inf
+    with pytest.raises(FloatingPointError, match="small"):
+        Detections.from_outputs(outputs, "small")
+
+
+def test_outputs_without_embeddings_have_empty_ones():
+    whole = detections(kernels=np.ones((3, 8), np.float32))
+    names = ("segment_map", "class_ids", "scores", "areas", "kernels")
+    outputs = {name: getattr(whole, name) for name in names}
+    assert Detections.from_outputs(outputs, "small").embeddings.shape == (3, 0)

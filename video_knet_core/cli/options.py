@@ -13,7 +13,7 @@ from typing import Annotated, Any, NamedTuple
 
 import typer
 
-from ..config_io import ConfigError
+from ..config_io import ConfigError, parse_yaml
 from ..engine.base import Runtime
 from ..engine.selector import BACKENDS, default_model_path, open_runtime
 from ..output_files import expanded
@@ -162,8 +162,6 @@ class TrackingOptions:
     @property
     def config(self) -> TrackerSettings:
         """The same for a predictor; ConfigError names a setting that the tracker does not have."""
-        from ..strict_yaml import parse_yaml
-
         values = {}
         for text in self.tracker_options or ():
             key, _, value = text.partition("=")

@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from itertools import repeat
 from typing import Any
 
@@ -107,6 +108,7 @@ class Conversions:
     def _instances(self, frame: PanopticFrame, classes: ClassTable, rle: bool) -> list[Any]:
         """The rows of a frame, with run lengths of things if `rle`."""
         runs = [_runs(frame, track) for track in frame.tracks] if rle else repeat(_NOTHING)
+        time_message = cache(self.time_message)  # most rows were last seen now
         rows = []
         for values, run in zip(frame.tracks.values(), runs, strict=False):
             label, track_id, class_id, is_thing, state, score, track_score, age, *rest = values
@@ -116,14 +118,14 @@ class Conversions:
                 label=label,
                 track_id=track_id,
                 class_id=class_id,
-                class_name=classes[class_id].name,
+                class_name=classes.classes[class_id].name,
                 is_thing=is_thing,
                 state=int(state),
                 score=score,
                 track_score=track_score,
                 age=age,
-                first_seen=self.time_message(first_seen),
-                last_seen=self.time_message(last_seen),
+                first_seen=time_message(first_seen),
+                last_seen=time_message(last_seen),
                 roi=self.types["sensor_msgs/msg/RegionOfInterest"](
                     x_offset=x, y_offset=y, height=height, width=width, do_rectify=False
                 ),

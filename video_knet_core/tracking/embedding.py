@@ -35,7 +35,7 @@ from ..config_io import settings_class
 from ..geometry import box_overlap
 from ..types import Detections
 from .clock import StreamTime
-from .tracker import Ids, Tracker, TrackerSettings, number, register
+from .tracker import Ids, Tracker, TrackerSettings, number, register, select_rows
 
 CONFIRMED_BONUS = 0.2
 """How much less similar a confirmed track may be than a tentative one and still go first."""
@@ -155,7 +155,7 @@ class LifecycleTracker(Tracker[S]):
         """See `Tracker.assign`."""
         self.observe(detections)
         ids = np.zeros(len(detections), np.int64)
-        known = self.tracks[self.alive(now)]
+        known = select_rows(self.tracks, self.alive(now))
         if len(known) and len(ids):
             for i, j in self._match(detections, known, now):
                 ids[i] = known["row"]["track_id"][j]
@@ -172,7 +172,8 @@ class LifecycleTracker(Tracker[S]):
         rows = known["row"]
         boxes = rows["box"].astype(np.float64)
         seconds = (now.ns - known["seen_ns"]) * 1e-9
-        boxes[:, :2] += np.nan_to_num(rows["velocity"]) * seconds[:, None]
+        velocity = np.where(np.isnan(rows["velocity"]), 0.0, rows["velocity"])
+        boxes[:, :2] += velocity * seconds[:, None]
         overlap = box_overlap(detections.regions.boxes, boxes)
         expected = Expected(
             rows["track_id"].tolist(), rows["class_id"], boxes, overlap, known["visible"]

@@ -43,6 +43,16 @@ _MEMORY = np.dtype(
 )
 
 
+def opaque(rows: NDArray[np.void]) -> NDArray[np.void]:
+    """The same rows without their fields: NumPy copies structured rows field by field."""
+    return rows.view(np.dtype((np.void, rows.itemsize)))
+
+
+def select_rows(rows: NDArray[np.void], index: NDArray) -> NDArray[np.void]:
+    """`rows[index]`, several times faster."""
+    return opaque(rows)[index].view(rows.dtype)
+
+
 def number(low: float, high: float, description: str) -> Any:
     """The annotation of a numeric setting: its range, both ends included, and its meaning."""
     return Field(ge=low, le=high, description=description)
@@ -149,18 +159,20 @@ class Tracker(ABC, Generic[S]):
             detections.class_ids, detections.scores, detections.regions, stamp, is_thing=True
         )
         self.tracks["visible"] = False
-        rows[matched] = self._see(ids[matched], rows[matched], now)
+        seen = self._see(ids[matched], select_rows(rows, matched), now)
+        opaque(rows)[matched] = opaque(seen)
         self.remember(detections, ids)
         alive = self.alive(now)
         ended = tuple(self.tracks["row"]["track_id"][~alive].tolist())
-        self.tracks = self.tracks[alive]
+        self.tracks = select_rows(self.tracks, alive)
         self.forget(ended)
         return TrackUpdate(rows, self._coasted(), born, ended)
 
     def _start(self, ids: Ids, stamp: int) -> tuple[int, ...]:
         """Add rows for the ids that have none; returns these ids."""
         known = len(self.tracks)
-        new = np.sort(ids[~np.isin(ids, self.tracks["row"]["track_id"])])
+        newest = self.tracks["row"]["track_id"].max(initial=0)
+        new = np.sort(ids[ids > newest])  # see `assign`
         # always another array: a suspended stream may still refer to the one before
         tracks = np.zeros(known + len(new), _MEMORY)
         tracks[:known] = self.tracks
@@ -172,7 +184,7 @@ class Tracker(ABC, Generic[S]):
     def _see(self, ids: Ids, seen: NDArray[np.void], now: StreamTime) -> NDArray[np.void]:
         """Update the tracks `ids` [K] with the rows of their segments; returns their new rows."""
         at = np.searchsorted(self.tracks["row"]["track_id"], ids)
-        tracks = self.tracks[at]
+        tracks = select_rows(self.tracks, at)
         old = tracks["row"]
         seen["track_id"], seen["first_seen"] = ids, old["first_seen"]
         seen["velocity"] = _velocities(tracks, seen["centroid"], now)
@@ -184,14 +196,14 @@ class Tracker(ABC, Generic[S]):
         seen["state"] = np.where(
             tracks["confirmed"], int(TrackState.CONFIRMED), int(TrackState.TENTATIVE)
         )
-        tracks["row"], tracks["visible"] = seen, True
+        opaque(old)[:], tracks["visible"] = opaque(seen), True
         tracks["seen_ns"], tracks["era"] = now.ns, now.era
-        self.tracks[at] = tracks
+        opaque(self.tracks)[at] = opaque(tracks)
         return seen
 
     def _coasted(self) -> NDArray[np.void]:
         hidden = self.tracks["confirmed"] & ~self.tracks["visible"]
-        rows = self.tracks["row"][hidden]
+        rows = select_rows(self.tracks["row"], hidden)
         rows["state"], rows["area"] = TrackState.COASTED, 0
         return rows
 

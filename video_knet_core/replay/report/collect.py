@@ -22,7 +22,7 @@ from ...visualize import overlay
 from ..camera import Processed
 from ..replay_settings import ReplaySettings
 from ..time_bins import TimeBins
-from .track_timeline import TrackSpans, TrackTable, TrackTimeline
+from .track_timeline import TrackFiles, TrackSpans, TrackTimeline
 
 MOST_PICTURES = 12
 """Of all cameras together, unless there are more cameras than that."""
@@ -309,7 +309,7 @@ class ReplayReport:
 
     def __init__(self, facts: ReportFacts, out: Path) -> None:
         self.facts, self.out = facts, out
-        self._table = TrackTable(out, facts.classes)
+        self._table = TrackFiles(out, facts.classes)
         most = max(MOST_PICTURES // len(facts.nodes), 1)
         self.cameras = {
             topic: CameraNotes(facts.classes, most, partial(self._table.add, node))

@@ -142,7 +142,7 @@ class TrackTimeline:
                 heapq.heappop(self._longest)
 
 
-class TrackTable:
+class TrackFiles:
     """tracks.csv and tracks.json in `folder`: a row for each confirmed track, as the tracks end.
 
     Seconds are those of the recording, stamps nanoseconds, boxes and areas pixels of the image.
