@@ -16,7 +16,7 @@ from video_knet_ros.msg import TrackedInstance
 from video_knet_core.geometry import LabelMap
 from video_knet_core.messages.result_messages import mask_from_rle, run_lengths
 from video_knet_core.types import PanopticFrame, StageTimes, Track, TrackState, TrackTable
-from video_knet_ros.conversions import instance_array
+from video_knet_ros.conversions import CONVERSIONS
 
 LABEL = 3
 
@@ -98,7 +98,7 @@ def test_the_table_has_masks_of_what_has_pixels_and_only_on_request():
         times=StageTimes(0.0, 1.0, 0.0, 0.0),
     )
     header = Image().header
-    without = instance_array(header, frame, CLASSES, 0, 0)
+    without = CONVERSIONS.instance_array(header, frame, CLASSES, 0, 0)
     assert [list(i.rle) for i in without.instances] == [[], []]
-    table = instance_array(header, frame, CLASSES, 0, 0, rle=True)
+    table = CONVERSIONS.instance_array(header, frame, CLASSES, 0, 0, rle=True)
     assert [list(i.rle) for i in table.instances] == [[0, 5, 1], []]
