@@ -31,8 +31,9 @@ class Task:
     """What the node publishes of a frame, in this order; topics see `messages.result_messages`."""
     default_outputs: tuple[str, ...]
     """Those that a replay writes by default: together they hold all results of a frame."""
-    metric: str
-    """The figure that decides which of two models is better."""
+    metrics: tuple[str, ...]
+    """Scores of a validation. The first that can be measured decides which of two models is
+    better."""
 
 
 _SEGMENTS = ("segment_map", "class_ids", "scores", "areas")
@@ -47,7 +48,7 @@ PANOPTIC = Task(
     raw_tensors=_RAW,
     outputs=("instances", "detections", "panoptic", "semantic", "overlay"),
     default_outputs=("instances", "panoptic"),
-    metric="stq",
+    metrics=("stq", "aq", "sq"),
 )
 """One label per pixel."""
 SEMANTIC = Task(
@@ -60,7 +61,7 @@ SEMANTIC = Task(
     # rows of a table would refer to a label image, which the task has not
     outputs=("semantic", "overlay"),
     default_outputs=("semantic",),
-    metric="miou",
+    metrics=("miou",),
 )
 """One class per pixel, nothing tracked."""
 INSTANCE = Task(
@@ -73,7 +74,7 @@ INSTANCE = Task(
     # masks may overlap: the table has them whole, the label image shows the frontmost
     outputs=("instances", "detections", "panoptic", "overlay"),
     default_outputs=("instances", "panoptic"),
-    metric="ap50",
+    metrics=("ap", "ap50"),
 )
 """Instances whose masks may overlap, and background."""
 TASKS = {task.name: task for task in (PANOPTIC, SEMANTIC, INSTANCE)}

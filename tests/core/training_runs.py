@@ -149,15 +149,15 @@ def write_run(folder: Path, model: VideoKNet, **settings: object) -> Path:
 
 def reference_network() -> VideoKNet:
     """The authors' layers, small, for the street: no batch norm of it learns its statistics."""
-    torch.manual_seed(2)
+    torch.manual_seed(0)
     config = golden.small_config()
     return VideoKNet(replace(config, classes=small_config().classes, height=64, width=96))
 
 
-def assert_same_weights(a: Path, b: Path) -> None:
+def assert_same_weights(a: Path, b: Path, atol: float = 2e-6) -> None:
     other = load_file(b)
     for key, value in load_file(a).items():
-        torch.testing.assert_close(other[key], value, rtol=0, atol=2e-6, msg=key)
+        torch.testing.assert_close(other[key], value, rtol=0, atol=atol, msg=key)
 
 
 def take_steps(trainer: Trainer, count: int) -> dict[str, torch.Tensor]:

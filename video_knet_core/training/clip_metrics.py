@@ -13,6 +13,7 @@ from ..evaluate.instances import TrueTrackCollector, TruthOfFrame, instances, pr
 from ..metrics.stq import QualitySums, SegmentationTrackingQuality
 from ..metrics.vis import VideoInstanceAP
 from ..metrics.vss import MeanIoU
+from ..tasks import INSTANCE, PANOPTIC, SEMANTIC
 from ..types import NO_CLASS, ClassTable, PanopticFrame
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ class ClipMetric(Protocol):
         ...
 
     def scores(self, others: Sequence[Self] = ()) -> dict[str, float]:
-        """Scores 0..1 by name (NaN where nothing could be measured), the one that counts first.
+        """Scores 0..1 by name (NaN where nothing could be measured), as `Task.metrics`.
 
         They are of the clips of this metric and of `others`, those of other processes.
         """
@@ -60,7 +61,7 @@ class PanopticMetric:
             sum(s.tubes for s in sums),
             np.sum([s.confusion for s in sums], 0),
         ).quality()
-        return dict(zip(("stq", "aq", "sq"), quality.measured, strict=True))
+        return dict(zip(PANOPTIC.metrics, quality.measured, strict=True))
 
 
 class SemanticMetric:
@@ -78,7 +79,7 @@ class SemanticMetric:
         everywhere = MeanIoU(self._metric.num_classes, self._metric.ignore)
         for metric in (self, *others):
             everywhere.confusion += metric._metric.confusion
-        return {"miou": everywhere.compute().miou}
+        return dict(zip(SEMANTIC.metrics, [everywhere.compute().miou], strict=True))
 
 
 class InstanceMetric:
@@ -107,4 +108,4 @@ class InstanceMetric:
         for number, (true, predicted) in sorted(clips.items()):
             metric.update(true.true(), predicted_tracks(predicted), number)
         quality = metric.compute()
-        return {"ap": quality.ap, "ap50": quality.ap50}
+        return dict(zip(INSTANCE.metrics, (quality.ap, quality.ap50), strict=True))

@@ -23,7 +23,7 @@ class TrainingTask:
     no function within another."""
     criterion: Callable[[LossWeights, ClassTable, Total], BatchCriterion]
     metric: Callable[[ClassTable], ClipMetric]
-    """Its first score that can be measured decides which model is the best."""
+    """Its scores are those of `Task.metrics`, in their order."""
 
 
 def _mask_targets(
