@@ -159,6 +159,9 @@ def build_overlay() -> bool:
     executable = REPO / "install/video_knet_ros/lib/video_knet_ros/camera_node"  # a link to build/
     if VENV.is_done("overlay", key) and executable.exists():
         return False
+    built = REPO / "install/video_knet_ros/share/video_knet_ros/msg"
+    if any(not (REPO / "msg" / file.name).exists() for file in built.glob("*.msg")):
+        shutil.rmtree(REPO / "build", ignore_errors=True)  # it still has removed messages
     shutil.rmtree(REPO / "install", ignore_errors=True)  # links to removed files stay there
     environment = build_environment()
     colcon = shutil.which("colcon", path=environment["PATH"])

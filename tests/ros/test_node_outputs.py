@@ -24,7 +24,9 @@ from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import Image
 from video_knet_ros.msg import ClassMap, TrackedInstance, TrackedInstanceArray
 
-from video_knet_core.messages.result_messages import mask_from_rle
+from video_knet_core.messages.result_messages import OUTPUTS, mask_from_rle
+from video_knet_core.tasks import TASKS
+from video_knet_ros import conversions
 
 
 @pytest.fixture
@@ -33,8 +35,14 @@ def camera(world):
 
 
 def collect_all(world) -> dict[str, list]:
-    images = {t: world.collect(Image, f"{t}/image") for t in ("panoptic", "semantic", "overlay")}
-    return {"instances": world.tables(), **images}
+    """Messages of each output of a frame, by name."""
+    outputs = {name: OUTPUTS[name] for name in TASKS["panoptic"].outputs}
+    types = conversions.CONVERSIONS.types
+    return {
+        name: world.collect(types[output.type], output.topic)
+        for name, output in outputs.items()
+        if conversions.has_type(output.type)
+    }
 
 
 def pixels(message: Image) -> np.ndarray:
