@@ -24,7 +24,7 @@ test:  ## Run the tests (installs torch); ARGS="-k tracker" goes to pytest
 	@$(PYTHON) scripts/setup_env.py test
 	@$(ENTER) && OMP_NUM_THREADS=1 python -m pytest -n 2 --dist loadgroup $(ARGS)
 
-test-fast:  ## Run the tests that take less than three seconds each
+test-fast:  ## Run the tests that are not marked slow
 	@$(MAKE) test ARGS='-m "not slow" $(ARGS)'
 
 # Python 3.10 if there is one that runs. Without torch, whose only build that is tried is that of

@@ -43,7 +43,7 @@ class NothingError(Exception):
 
 
 def exit_code_of(run: Callable[[], int | None], command: str, kept: Callable[[], str]) -> int:
-    """Run a command; an error that the user can mend becomes one line on stderr.
+    """Run a command; an error that the user can correct becomes one line on stderr.
 
     Args:
         run: the command; returns its exit code, None is 0.
@@ -72,7 +72,7 @@ def exit_code_of(run: Callable[[], int | None], command: str, kept: Callable[[],
 
 
 def _message_of(error: Exception) -> str | None:
-    """What to print of an error that the user can mend; None for a fault of the program."""
+    """What to print of an error that the user can correct; None for a fault of the program."""
     module = error.name or "" if isinstance(error, ModuleNotFoundError) else ""
     package = module.partition(".")[0]
     if package and not package.startswith("video_knet"):

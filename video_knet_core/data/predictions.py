@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,15 +50,15 @@ CLASSES_FILE = "video_knet_classes.json"
 """Beside predictions: the classes they are of. No server or program of a data set reads it."""
 
 
-class PredictionWriter(Generic[P]):
+class PredictionWriter(ABC, Generic[P]):
     """Writes predictions below the folder `out`, frame after frame and video after video."""
 
     def __init__(self, out: Path) -> None:
         self.out = out
 
+    @abstractmethod
     def update(self, video: Video, frame: LabelledFrame, prediction: P) -> None:
         """Add the next frame; ValueError if its values do not fit the files."""
-        raise NotImplementedError
 
     def end_video(self, video: Video) -> None:
         """The last frame of `video` was added."""

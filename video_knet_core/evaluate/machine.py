@@ -103,7 +103,7 @@ class ProcessorMeter:
         """Energy since the meter was opened."""
         now = self._read()
         for new, old, limit in zip(now, self._last, self._ranges, strict=True):
-            self._microjoules += new - old if new >= old else new - old + limit  # it starts anew
+            self._microjoules += new - old if new >= old else new - old + limit  # it wraps around
         self._last = now
         return self._microjoules * 1e-6
 
