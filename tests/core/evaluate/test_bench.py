@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -151,9 +152,14 @@ def write(path, text):
 
 
 def test_memory_is_that_of_this_process():
-    before = resident_bytes()
-    block = np.ones(50_000_000, np.uint8)
-    assert resident_bytes() - before > 0.8 * block.nbytes
+    """In a process of its own: threads of other tests free memory meanwhile."""
+    script = (
+        "import numpy as np; from video_knet_core.evaluate.machine import resident_bytes;"
+        "before = resident_bytes(); block = np.ones(50_000_000, np.uint8);"
+        "print(resident_bytes() - before)"
+    )
+    growth = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True)
+    assert 40_000_000 < int(growth.stdout) < 80_000_000
 
 
 def test_the_peak_of_memory_is_in_bytes():
