@@ -31,6 +31,22 @@ def expected_frames(tmp_path_factory) -> dict[str, list]:
 
 
 @pytest.fixture(scope="session")
+def model(tmp_path_factory) -> Path:
+    """A small exported model (`tiny_onnx`); to be read only."""
+    from tiny_onnx import write_tiny_model
+
+    return write_tiny_model(tmp_path_factory.mktemp("model") / "tiny.onnx")
+
+
+@pytest.fixture(scope="session")
+def runtime(model):
+    """An engine with that model; to be left open."""
+    from video_knet_core.engine.selector import open_runtime
+
+    return open_runtime(model)
+
+
+@pytest.fixture(scope="session")
 def exported(tmp_path_factory) -> Callable[..., Path]:
     """Small versions of config/models as ONNX: (name, precision, form) -> file, made once.
 

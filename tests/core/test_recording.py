@@ -12,27 +12,15 @@ import time
 import cv2
 import numpy as np
 import pytest
-from tiny_onnx import write_tiny_model
 
 from video_knet_core.cli import main
 from video_knet_core.data.frames import open_frames
-from video_knet_core.engine.selector import open_runtime
 from video_knet_core.output_files import OutputError
 from video_knet_core.overlay_video import OverlayVideo
 from video_knet_core.recording import Recording, track_video
 
 MS = 1_000_000
 STAMPS = [0, 33 * MS, 967 * MS, 3033 * MS]
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return write_tiny_model(tmp_path_factory.mktemp("model") / "tiny.onnx")
-
-
-@pytest.fixture(scope="module")
-def runtime(model):
-    return open_runtime(model)
 
 
 @pytest.fixture

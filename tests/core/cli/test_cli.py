@@ -8,16 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from tiny_onnx import write_tiny_model
 
 from video_knet_core.cli import main
 
 REPO = Path(__file__).parents[3]
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return write_tiny_model(tmp_path_factory.mktemp("model") / "tiny.onnx")
 
 
 BAD_INPUT = [

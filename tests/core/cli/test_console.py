@@ -18,17 +18,11 @@ import numpy as np
 import pytest
 from bag_fixtures import bag_of
 from dataset_fixtures import write_custom
-from tiny_onnx import write_tiny_model
 
 import video_knet_core
 from video_knet_core.cli import main
 
 PROGRAM = [sys.executable, "-m", "video_knet_core.cli"]
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return write_tiny_model(tmp_path_factory.mktemp("model") / "tiny.onnx")
 
 
 @pytest.fixture

@@ -10,17 +10,11 @@ from pathlib import Path
 
 import pytest
 import yaml
-from tiny_onnx import write_tiny_model
 
 from video_knet_core.cli import main
 from video_knet_core.config_io import to_dict
 
 REPO = Path(__file__).parents[3]
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return write_tiny_model(tmp_path_factory.mktemp("model") / "tiny.onnx")
 
 
 def test_info_prints_classes_size_and_switches(model, capsys):

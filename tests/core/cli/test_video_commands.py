@@ -9,17 +9,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from tiny_onnx import write_tiny_model
 
 from video_knet_core.cli import main
 from video_knet_core.data.frames import open_frames
 
 REPO = Path(__file__).parents[3]
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return write_tiny_model(tmp_path_factory.mktemp("model") / "tiny.onnx")
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from types import ModuleType
 
 import numpy as np
 import pytest
-from tiny_onnx import HEIGHT, WIDTH, write_tiny_model
+from tiny_onnx import HEIGHT, WIDTH
 
 from synthetic_street import SyntheticStreet
 from video_knet_core.engine import selector
@@ -28,11 +28,6 @@ from video_knet_core.engine.selector import (
 from video_knet_core.predictor import VideoPredictor
 
 TIMEOUT_S = 30.0
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
-    return write_tiny_model(tmp_path_factory.mktemp("model") / "tiny.onnx")
 
 
 class DeviceState:
@@ -144,8 +139,8 @@ class Swap:
 
 
 @pytest.fixture
-def swap(tiny):
-    swap = Swap(tiny)
+def swap(model):
+    swap = Swap(model)
     yield swap
     swap.build.ask.set()
 
@@ -345,16 +340,16 @@ def test_a_build_can_stop_early_when_it_is_cancelled(swap):
         swap.build.progress("building", 0.5)
 
 
-def test_an_engine_that_comes_after_the_close_is_closed(tiny):
+def test_an_engine_that_comes_after_the_close_is_closed(model):
     started, ask, built = threading.Event(), threading.Event(), []
 
     def deaf(progress):
         started.set()
         assert ask.wait(TIMEOUT_S)
-        built.append(DeviceRuntime(tiny))
+        built.append(DeviceRuntime(model))
         return built[0]
 
-    runtime = HotSwapRuntime(Present(tiny), deaf)
+    runtime = HotSwapRuntime(Present(model), deaf)
     assert started.wait(TIMEOUT_S)
     runtime.close()
     ask.set()
@@ -372,13 +367,13 @@ def test_a_build_that_exits_is_a_build_that_fails(swap, caplog, error):
 
 
 @pytest.mark.parametrize("failure", [None, RuntimeError("the first step broke")])
-def test_a_progress_callback_that_fails_costs_no_frame(tiny, caplog, failure):
+def test_a_progress_callback_that_fails_costs_no_frame(model, caplog, failure):
     def progress(phase, fraction):
         if fraction == 1:
             raise ValueError("no subscriber")
 
-    build = Build(tiny)
-    runtime = HotSwapRuntime(Present(tiny), build, progress)
+    build = Build(model)
+    runtime = HotSwapRuntime(Present(model), build, progress)
     build.ask.set()
     wait(lambda: runtime._better, "the build")
     build.built.failure = failure
@@ -401,9 +396,9 @@ def test_an_engine_that_hangs_in_its_close_costs_no_frame(swap):
     wait(lambda: swap.present.closed, "the close")
 
 
-def test_a_late_engine_that_cannot_be_closed_does_not_keep_the_thread(tiny, caplog):
-    build = Build(tiny)
-    runtime = HotSwapRuntime(Present(tiny), lambda progress: build(lambda *what: None))
+def test_a_late_engine_that_cannot_be_closed_does_not_keep_the_thread(model, caplog):
+    build = Build(model)
+    runtime = HotSwapRuntime(Present(model), lambda progress: build(lambda *what: None))
 
     def fail(self):
         raise RuntimeError("the GPU is gone")
@@ -460,24 +455,24 @@ def closed_during_the_build(path):
 @pytest.mark.slow
 @pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="needs Linux's /proc")
 @pytest.mark.parametrize("use", [plain, swapping, closed_during_the_build])
-def test_200_runtimes_leave_no_threads_and_no_files_open(tiny, use):
+def test_200_runtimes_leave_no_threads_and_no_files_open(model, use):
     for _ in range(3):
-        use(tiny)
+        use(model)
     gc.collect()
     before = handles()
     for _ in range(200):
-        use(tiny)
+        use(model)
     gc.collect()
     wait(lambda: handles() <= before, "the end of all threads and files that were opened")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("swapped", [False, True])
-def test_10_000_steps_need_no_more_memory(tiny, swapped):
+def test_10_000_steps_need_no_more_memory(model, swapped):
     """Counted in blocks of Python objects; benchmarks/soak.py measures the memory of a process."""
-    runtime = OnnxRuntime(tiny, threads=1)
+    runtime = OnnxRuntime(model, threads=1)
     if swapped:
-        runtime = HotSwapRuntime(runtime, lambda progress: DeviceRuntime(tiny))
+        runtime = HotSwapRuntime(runtime, lambda progress: DeviceRuntime(model))
         wait(lambda: runtime._better, "the build")
     predictor, images = VideoPredictor(runtime), [picture(red) for red in (0, 255, 255, 255)]
 

@@ -8,16 +8,11 @@ import sys
 
 import numpy as np
 import pytest
-from tiny_onnx import CHANNELS, HEIGHT, SLOTS, WIDTH, metadata, write_model, write_tiny_model
+from tiny_onnx import CHANNELS, HEIGHT, SLOTS, WIDTH, metadata, write_model
 
 from video_knet_core.engine.base import ModelError
 from video_knet_core.engine.onnx_runtime import OnnxRuntime
 from video_knet_core.engine.selector import default_model_path
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
-    return write_tiny_model(tmp_path_factory.mktemp("model") / "tiny.onnx")
 
 
 def image(red=0):
@@ -26,14 +21,14 @@ def image(red=0):
     return picture
 
 
-def test_the_model_has_its_name_size_and_classes(tiny):
-    info = OnnxRuntime(tiny).info
+def test_the_model_has_its_name_size_and_classes(model):
+    info = OnnxRuntime(model).info
     assert (info.name, info.height, info.width) == ("tiny", HEIGHT, WIDTH)
     assert [c.name for c in info.classes] == ["road", "vehicle"]
 
 
-def test_a_step_gives_the_segments_of_the_file(tiny):
-    segments, _ = OnnxRuntime(tiny).step(image(red=255), None)
+def test_a_step_gives_the_segments_of_the_file(model):
+    segments, _ = OnnxRuntime(model).step(image(red=255), None)
     half = HEIGHT // 4
     assert (segments.segment_map[:half] == 1).all() and (segments.segment_map[half:] == 2).all()
     assert segments.areas.tolist() == [half * WIDTH // 2, half * WIDTH // 2, 0]
@@ -42,8 +37,8 @@ def test_a_step_gives_the_segments_of_the_file(tiny):
     assert segments.scores.dtype == np.float32
 
 
-def test_the_state_goes_out_and_comes_back_in(tiny):
-    runtime, state, counts = OnnxRuntime(tiny), None, []
+def test_the_state_goes_out_and_comes_back_in(model):
+    runtime, state, counts = OnnxRuntime(model), None, []
     for _ in range(3):
         _, state = runtime.step(image(), state)
         counts.append(float(state[0, 0]))
@@ -51,8 +46,8 @@ def test_the_state_goes_out_and_comes_back_in(tiny):
     assert counts == [1, 2, 3] and fresh[0, 0] == 1
 
 
-def test_the_portable_state_is_the_kernels_and_goes_in_like_the_state(tiny):
-    runtime = OnnxRuntime(tiny)
+def test_the_portable_state_is_the_kernels_and_goes_in_like_the_state(model):
+    runtime = OnnxRuntime(model)
     segments, state = runtime.step(image(), None)
     portable = runtime.portable_state(state)
     assert portable.dtype == np.float32
@@ -60,17 +55,17 @@ def test_the_portable_state_is_the_kernels_and_goes_in_like_the_state(tiny):
     assert runtime.step(image(), portable)[1][0, 0] == 2
 
 
-def test_detections_have_their_kernels(tiny):
-    segments, state = OnnxRuntime(tiny).step(image(), None)
+def test_detections_have_their_kernels(model):
+    segments, state = OnnxRuntime(model).step(image(), None)
     np.testing.assert_array_equal(segments.kernels, state)
 
 
 @pytest.mark.parametrize(
     "bad", [np.zeros((HEIGHT, WIDTH), np.uint8), np.zeros((HEIGHT, WIDTH, 3), np.float32)]
 )
-def test_another_image_is_rejected(tiny, bad):
+def test_another_image_is_rejected(model, bad):
     with pytest.raises(ValueError, match=rf"uint8 \({HEIGHT}, {WIDTH}, 3\), got {bad.dtype}"):
-        OnnxRuntime(tiny).step(bad, None)
+        OnnxRuntime(model).step(bad, None)
 
 
 def test_kernels_that_are_not_finite_are_an_error(tmp_path):
@@ -94,9 +89,9 @@ def test_a_missing_file(tmp_path):
         OnnxRuntime(tmp_path / "none.onnx")
 
 
-def test_a_corrupt_file(tiny, tmp_path):
+def test_a_corrupt_file(model, tmp_path):
     path = tmp_path / "corrupt.onnx"
-    path.write_bytes(tiny.read_bytes()[:500])
+    path.write_bytes(model.read_bytes()[:500])
     with pytest.raises(ModelError, match=r"corrupt\.onnx: not an ONNX model, or cut short"):
         OnnxRuntime(path)
 
@@ -128,17 +123,17 @@ def test_foreign_outputs(tmp_path):
         OnnxRuntime(path)
 
 
-def test_opening_a_model_leaves_nothing_in_the_home_folder(tiny, tmp_path):
+def test_opening_a_model_leaves_nothing_in_the_home_folder(model, tmp_path):
     """ONNX Runtime by itself writes an identifier there and sends usage events."""
-    code = f"from video_knet_core.engine.selector import open_runtime; open_runtime({str(tiny)!r})"
+    code = f"from video_knet_core.engine.selector import open_runtime; open_runtime({str(model)!r})"
     environment = os.environ | {"HOME": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}
     environment.pop("ORT_DISABLE_TELEMETRY", None)
     subprocess.run([sys.executable, "-c", code], env=environment, check=True)
     assert not list(tmp_path.iterdir())
 
 
-def test_closing_twice_is_harmless_and_a_step_after_it_raises(tiny):
-    runtime = OnnxRuntime(tiny)
+def test_closing_twice_is_harmless_and_a_step_after_it_raises(model):
+    runtime = OnnxRuntime(model)
     runtime.close()
     runtime.close()
     with pytest.raises(RuntimeError, match="closed"):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny_onnx import HEIGHT, WIDTH, metadata, write_model, write_tiny_model
+from tiny_onnx import HEIGHT, WIDTH, metadata, write_model
 
 from synthetic_street import SyntheticStreet
 from video_knet_core.engine.base import BackendError, ModelError
@@ -24,11 +24,7 @@ FLIPS = 1e-3
 """Fraction of pixels that may differ: the hard mask threshold flips single ones."""
 
 
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
-    if find_spec("openvino") is None:
-        pytest.skip("needs the extra `openvino`")
-    return write_tiny_model(tmp_path_factory.mktemp("model") / "tiny.onnx")
+pytestmark = pytest.mark.skipif(not find_spec("openvino"), reason="needs the extra `openvino`")
 
 
 def image(red=0):
@@ -38,7 +34,7 @@ def image(red=0):
 
 
 @pytest.mark.slow
-def test_the_shipped_model_agrees_with_onnx_runtime_frame_after_frame(tiny):
+def test_the_shipped_model_agrees_with_onnx_runtime_frame_after_frame(model):
     """20 recurrent steps, each backend with the state that it made itself."""
     ours, reference = OpenVINORuntime(SHIPPED), OnnxRuntime(SHIPPED)
     street = SyntheticStreet(1001, ours.info.height, ours.info.width)
@@ -55,17 +51,17 @@ def test_the_shipped_model_agrees_with_onnx_runtime_frame_after_frame(tiny):
         np.testing.assert_allclose(state[seen], expected_state[seen], atol=1e-2)
 
 
-def test_a_step_has_the_types_of_the_contract(tiny):
-    segments, _ = OpenVINORuntime(tiny).step(image(red=255), None)
-    expected, _ = OnnxRuntime(tiny).step(image(red=255), None)
+def test_a_step_has_the_types_of_the_contract(model):
+    segments, _ = OpenVINORuntime(model).step(image(red=255), None)
+    expected, _ = OnnxRuntime(model).step(image(red=255), None)
     for name in ("segment_map", "class_ids", "scores", "areas", "embeddings", "kernels"):
         ours, theirs = getattr(segments, name), getattr(expected, name)
         assert ours.dtype == theirs.dtype, name
         np.testing.assert_array_equal(ours, theirs)
 
 
-def test_the_state_goes_out_and_comes_back_in(tiny):
-    runtime, state, counts = OpenVINORuntime(tiny), None, []
+def test_the_state_goes_out_and_comes_back_in(model):
+    runtime, state, counts = OpenVINORuntime(model), None, []
     for _ in range(3):
         _, state = runtime.step(image(), state)
         counts.append(float(state[0, 0]))
@@ -73,8 +69,8 @@ def test_the_state_goes_out_and_comes_back_in(tiny):
     assert counts == [1, 2, 3] and fresh[0, 0] == 1
 
 
-def test_a_result_is_not_overwritten_by_the_next_step(tiny):
-    runtime = OpenVINORuntime(tiny)
+def test_a_result_is_not_overwritten_by_the_next_step(model):
+    runtime = OpenVINORuntime(model)
     first, state = runtime.step(image(red=255), None)
     kept = first.segment_map.copy()
     runtime.step(image(red=0), state)
@@ -82,25 +78,25 @@ def test_a_result_is_not_overwritten_by_the_next_step(tiny):
     assert state[0, 0] == 1
 
 
-def test_onnx_runtime_continues_from_its_state(tiny):
-    ours, other = OpenVINORuntime(tiny), OnnxRuntime(tiny)
+def test_onnx_runtime_continues_from_its_state(model):
+    ours, other = OpenVINORuntime(model), OnnxRuntime(model)
     _, state = ours.step(image(), None)
     _, state = other.step(image(), ours.portable_state(state))
     assert state[0, 0] == 2
 
 
-def test_another_image_is_rejected(tiny):
+def test_another_image_is_rejected(model):
     with pytest.raises(ValueError, match=rf"uint8 \({HEIGHT}, {WIDTH}, 3\), got float32"):
-        OpenVINORuntime(tiny).step(np.zeros((HEIGHT, WIDTH, 3), np.float32), None)
+        OpenVINORuntime(model).step(np.zeros((HEIGHT, WIDTH, 3), np.float32), None)
 
 
-def test_kernels_that_are_not_finite_are_an_error(tiny, tmp_path):
+def test_kernels_that_are_not_finite_are_an_error(model, tmp_path):
     path = write_model(tmp_path / "nan.onnx", json.dumps(metadata()), step=np.nan)
     with pytest.raises(FloatingPointError, match="tiny"):
         OpenVINORuntime(path).step(image(), None)
 
 
-def test_a_missing_file(tiny, tmp_path):
+def test_a_missing_file(model, tmp_path):
     with pytest.raises(ModelError, match=r"no model file .*none\.onnx"):
         OpenVINORuntime(tmp_path / "none.onnx")
 
@@ -111,14 +107,14 @@ def test_without_openvino_the_error_names_what_to_install(tmp_path, monkeypatch)
         OpenVINORuntime(tmp_path / "any.onnx")
 
 
-def test_a_model_opens_without_a_progress_callback(tiny, tmp_path):
+def test_a_model_opens_without_a_progress_callback(model, tmp_path):
     """OpenVINO's package by itself sends an event when it is imported and writes to ~/intel."""
     code = (
         "import socket, sys\n"
         "def refuse(*args, **kwargs): sys.exit('the network was used')\n"
         "socket.socket.connect = socket.getaddrinfo = refuse\n"
         "from video_knet_core.engine.openvino_runtime import OpenVINORuntime\n"
-        f"OpenVINORuntime({str(tiny)!r})\n"
+        f"OpenVINORuntime({str(model)!r})\n"
         "loaded = [n for n, m in sys.modules.items() if n.startswith('openvino_telemetry') and m]\n"
         "assert not loaded, loaded\n"
     )
@@ -129,8 +125,8 @@ def test_a_model_opens_without_a_progress_callback(tiny, tmp_path):
     assert not (tmp_path / "intel").exists()
 
 
-def test_closing_twice_is_harmless_and_a_step_after_it_raises(tiny):
-    runtime = OpenVINORuntime(tiny)
+def test_closing_twice_is_harmless_and_a_step_after_it_raises(model):
+    runtime = OpenVINORuntime(model)
     runtime.close()
     runtime.close()
     with pytest.raises(RuntimeError, match="closed"):

@@ -8,7 +8,6 @@ import sys
 from types import ModuleType
 
 import pytest
-from tiny_onnx import write_tiny_model
 
 from video_knet_core.engine import selector
 from video_knet_core.engine.base import BackendError, ModelError
@@ -22,11 +21,6 @@ from video_knet_core.engine.selector import (
     default_model_path,
     open_runtime,
 )
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
-    return write_tiny_model(tmp_path_factory.mktemp("model") / "tiny.onnx")
 
 
 @pytest.fixture
@@ -64,37 +58,37 @@ def test_torch_runs_checkpoints_and_the_others_exported_models():
 
 
 def test_auto_logs_what_it_took_and_in_lines_of_another_logger_why_not_the_ones_before(
-    tiny, caplog
+    model, caplog
 ):
     with caplog.at_level(logging.INFO):
-        runtime = open_runtime(tiny)
+        runtime = open_runtime(model)
     (line,) = [r.getMessage() for r in caplog.records if r.name == RUNTIME_LOG]
-    assert line == f"{tiny} runs on {runtime.name}"
+    assert line == f"{model} runs on {runtime.name}"
     reasons = [r.getMessage() for r in caplog.records if r.name == REASONS_LOG]
-    names = backends_for(tiny)
+    names = backends_for(model)
     assert names[: names.index(runtime.name)] == [
         reason.removeprefix("not ").split(":")[0] for reason in reasons
     ]
 
 
-def test_auto_goes_down_the_fallback_chain(tiny, backends):
+def test_auto_goes_down_the_fallback_chain(model, backends):
     backends(fast=False, slow=True)
-    assert open_runtime(tiny).name == "onnxruntime-cpu"
+    assert open_runtime(model).name == "onnxruntime-cpu"
     with pytest.raises(BackendError, match="fast: no driver"):
-        open_runtime(tiny, backend="fast")
+        open_runtime(model, backend="fast")
 
 
-def test_all_reasons_are_reported_if_nothing_works(tiny, backends):
+def test_all_reasons_are_reported_if_nothing_works(model, backends):
     backends(fast=False, slow=False)
     with pytest.raises(BackendError, match="fast: no driver; slow: no driver"):
-        open_runtime(tiny)
+        open_runtime(model)
     with pytest.raises(BackendError, match="fast: no driver; slow: no driver"):
-        open_runtime(tiny, background=True)
+        open_runtime(model, background=True)
 
 
-def test_an_unknown_backend(tiny):
+def test_an_unknown_backend(model):
     with pytest.raises(ValueError, match="'onnxruntime-cpu'.*'tpu'"):
-        open_runtime(tiny, backend="tpu")
+        open_runtime(model, backend="tpu")
 
 
 def test_a_bad_model_is_not_tried_with_the_next_backend(tmp_path):
@@ -111,17 +105,17 @@ def test_a_bad_model_is_not_tried_with_the_next_backend(tmp_path):
         ("torch", "torch_runtime", "pip install"),
     ],
 )
-def test_a_backend_that_cannot_be_imported_is_named(tiny, monkeypatch, backend, module, remedy):
+def test_a_backend_that_cannot_be_imported_is_named(model, monkeypatch, backend, module, remedy):
     monkeypatch.setitem(sys.modules, f"video_knet_core.engine.{module}", None)
     with pytest.raises(BackendError, match=f"{backend}: .*{remedy}"):
-        open_runtime(tiny, backend=backend)
+        open_runtime(model, backend=backend)
 
 
-def test_without_onnxruntime_openvino_serves_and_without_both_the_reasons_are_named(tiny):
+def test_without_onnxruntime_openvino_serves_and_without_both_the_reasons_are_named(model):
     code = (
         "import sys\nfor name in {missing!r}: sys.modules[name] = None\n"
         "from video_knet_core.engine.selector import open_runtime\n"
-        f"print(open_runtime({str(tiny)!r}).name)"
+        f"print(open_runtime({str(model)!r}).name)"
     )
 
     def run(*missing):
@@ -159,28 +153,28 @@ def tensorrt(monkeypatch):
     return fake
 
 
-def test_tensorrt_is_the_first_choice_and_in_the_foreground_its_build_is_waited_for(tiny, tensorrt):
+def test_tensorrt_is_the_first_choice_and_in_the_foreground_it_is_waited_for(model, tensorrt):
     reported = []
-    runtime = open_runtime(tiny, progress=lambda *what: reported.append(what))
+    runtime = open_runtime(model, progress=lambda *what: reported.append(what))
     assert isinstance(runtime, tensorrt.TensorRTRuntime)
     assert (runtime.name, reported) == ("tensorrt", [("tensorrt: building", 0.5)])
 
 
 @pytest.mark.parametrize("flavour", ["tensorrt", "tensorrt-rtx"])
-def test_each_flavour_can_be_named_and_is_waited_for(tiny, tensorrt, flavour):
-    assert open_runtime(tiny, flavour, background=True).name == flavour
+def test_each_flavour_can_be_named_and_is_waited_for(model, tensorrt, flavour):
+    assert open_runtime(model, flavour, background=True).name == flavour
     assert tensorrt.calls == [flavour]
 
 
-def test_a_cached_engine_is_opened_at_once(tiny, tensorrt):
+def test_a_cached_engine_is_opened_at_once(model, tensorrt):
     tensorrt.cached.add("tensorrt")
-    runtime = open_runtime(tiny, background=True)
+    runtime = open_runtime(model, background=True)
     assert isinstance(runtime, tensorrt.TensorRTRuntime)
 
 
-def test_an_engine_that_must_be_built_is_left_to_the_background(tiny, tensorrt, caplog):
+def test_an_engine_that_must_be_built_is_left_to_the_background(model, tensorrt, caplog):
     with caplog.at_level(logging.INFO):
-        runtime = open_runtime(tiny, background=True)
+        runtime = open_runtime(model, background=True)
     assert isinstance(runtime, HotSwapRuntime)
     assert runtime.name in ("openvino", "onnxruntime-cpu", "onnxruntime-cuda")
     assert "while tensorrt or tensorrt-rtx is prepared" in caplog.text
@@ -188,7 +182,7 @@ def test_an_engine_that_must_be_built_is_left_to_the_background(tiny, tensorrt, 
     runtime._executor.close()  # or it would open the engine of the next test
 
 
-def test_the_present_engine_is_closed_when_no_build_can_begin(tiny, tensorrt, monkeypatch):
+def test_the_present_engine_is_closed_when_no_build_can_begin(model, tensorrt, monkeypatch):
     closed = []
     monkeypatch.setattr(OnnxRuntime, "close", lambda runtime: closed.append(runtime.name))
 
@@ -197,22 +191,22 @@ def test_the_present_engine_is_closed_when_no_build_can_begin(tiny, tensorrt, mo
 
     monkeypatch.setattr(selector, "HotSwapRuntime", fail)
     with pytest.raises(RuntimeError, match="thread"):
-        open_runtime(tiny, background=True)
+        open_runtime(model, background=True)
     assert closed == ["onnxruntime-cpu"]
 
 
-def test_no_worse_engine_is_built_than_the_one_that_serves(tiny, tensorrt):
+def test_no_worse_engine_is_built_than_the_one_that_serves(model, tensorrt):
     tensorrt.cached.add("tensorrt")
-    open_runtime(tiny, background=True)
+    open_runtime(model, background=True)
     assert tensorrt.calls == ["tensorrt"]
 
 
-def test_a_backend_that_only_a_build_can_report_is_waited_for_if_nothing_else_works(tiny, backends):
+def test_a_backend_that_must_be_built_is_waited_for_if_nothing_else_works(model, backends):
     backends(built=["fast"], fast=True, slow=False)
-    assert isinstance(open_runtime(tiny, background=True), OnnxRuntime)
+    assert isinstance(open_runtime(model, background=True), OnnxRuntime)
 
 
-def test_whether_an_engine_is_cached_may_be_unknowable(tiny, tensorrt, caplog):
+def test_whether_an_engine_is_cached_may_be_unknowable(model, tensorrt, caplog):
     def unknowable(path, flavour):
         raise BackendError("no GPU")
 
@@ -221,7 +215,7 @@ def test_whether_an_engine_is_cached_may_be_unknowable(tiny, tensorrt, caplog):
 
     tensorrt.engine_is_cached, tensorrt.TensorRTRuntime = unknowable, no_gpu
     with caplog.at_level(logging.INFO):
-        runtime = open_runtime(tiny, background=True)
+        runtime = open_runtime(model, background=True)
     assert not isinstance(runtime, HotSwapRuntime)
     assert "not tensorrt: no GPU here\n" in caplog.text
     assert "not tensorrt-rtx: no GPU here\n" in caplog.text

@@ -10,7 +10,6 @@ from types import ModuleType
 import numpy as np
 import onnx
 import pytest
-from tiny_onnx import write_tiny_model
 
 from video_knet_core.engine import self_test
 from video_knet_core.engine.base import BackendError
@@ -44,11 +43,6 @@ class Engine(OnnxRuntime):
     def close(self):
         super().close()
         self.closed = True
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return write_tiny_model(tmp_path_factory.mktemp("model") / "tiny.onnx")
 
 
 @pytest.fixture

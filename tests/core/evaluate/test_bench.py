@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from tiny_onnx import HEIGHT, WIDTH, metadata, write_model, write_tiny_model
+from tiny_onnx import HEIGHT, WIDTH, metadata, write_model
 
 from video_knet_core.cli import main
 from video_knet_core.engine.base import BackendError
@@ -30,16 +30,10 @@ from video_knet_core.evaluate.machine import (
     machine_facts,
     open_meter,
     peak_resident_bytes,
-    resident_bytes,
 )
 from video_knet_core.predictor import VideoPredictor
 
 STAGES = ["preprocess", "step", "merge", "track", "total"]
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
-    return write_tiny_model(tmp_path_factory.mktemp("model") / "tiny.onnx")
 
 
 def test_percentiles_of_known_times():
@@ -53,10 +47,10 @@ def test_the_clip_is_played_to_and_fro_without_a_jump():
     assert [ping_pong_index(t, 1) for t in range(3)] == [0, 0, 0]
 
 
-def test_the_json_holds_every_stage_of_every_run(tiny, tmp_path, capsys):
+def test_the_json_holds_every_stage_of_every_run(model, tmp_path, capsys):
     out = tmp_path / "bench.json"
     options = ["--frames", "6", "--size", "64x96,50x70", "--json", str(out)]
-    assert main(["bench", str(tiny), *options]) == 0
+    assert main(["bench", str(model), *options]) == 0
     found = json.loads(out.read_text())
     assert found["format"] == 1 and found["threads"] == 2
     assert found["machine"]["versions"]["numpy"] == np.__version__
@@ -76,43 +70,43 @@ def test_the_json_holds_every_stage_of_every_run(tiny, tmp_path, capsys):
     assert "64x96" in table and "50x70" in table
 
 
-def test_a_model_is_measured_at_its_native_size_by_default(tiny):
-    (row,) = bench([tiny], frames=2).rows
+def test_a_model_is_measured_at_its_native_size_by_default(model):
+    (row,) = bench([model], frames=2).rows
     assert row["image"] == [HEIGHT, WIDTH]
 
 
-def test_all_backends_are_those_that_work_and_the_others_are_named_with_the_reason(tiny):
-    report = bench([tiny], ["all"], frames=2)
+def test_all_backends_are_those_that_work_and_the_others_are_named_with_the_reason(model):
+    report = bench([model], ["all"], frames=2)
     names = [row["backend"] for row in report.rows]
     assert "onnxruntime-cpu" in names and len(set(names)) == len(names)
     assert len(names) + len(report.skipped) == 5
     for reason in report.skipped:
-        assert any(f"cannot run {tiny}: {name}: " in reason for name in BACKENDS)
+        assert any(f"cannot run {model}: {name}: " in reason for name in BACKENDS)
     assert all(row["different_class"] == 0 for row in report.rows)
 
 
-def test_a_named_backend_that_does_not_work_is_an_error(tiny, capsys):
-    assert main(["bench", str(tiny), "--backend", "tensorrt"]) == 2
+def test_a_named_backend_that_does_not_work_is_an_error(model, capsys):
+    assert main(["bench", str(model), "--backend", "tensorrt"]) == 2
     assert "tensorrt" in capsys.readouterr().err
     with pytest.raises(BackendError):
-        bench([tiny], ["tensorrt"], frames=1)
+        bench([model], ["tensorrt"], frames=1)
 
 
-def test_several_models_take_turns(tiny, tmp_path):
+def test_several_models_take_turns(model, tmp_path):
     other = write_model(tmp_path / "other.onnx", json.dumps(metadata(name="other")))
-    rows = bench([tiny, other], frames=3, sizes=[(64, 96), (32, 48)]).rows
+    rows = bench([model, other], frames=3, sizes=[(64, 96), (32, 48)]).rows
     found = [(row["model"], row["image"][0]) for row in rows]
     assert found == [("tiny.onnx", 64), ("tiny.onnx", 32), ("other.onnx", 64), ("other.onnx", 32)]
 
 
-def test_what_differs_is_counted_by_the_pixel(tiny):
+def test_what_differs_is_counted_by_the_pixel(model):
     """The lower half of a red image is a vehicle, that of a black one is nothing."""
-    runtime = OnnxRuntime(tiny)
+    runtime = OnnxRuntime(model)
     black, red = np.zeros((HEIGHT, WIDTH, 3), np.uint8), np.zeros((HEIGHT, WIDTH, 3), np.uint8)
     red[..., 0] = 255
     frames = [VideoPredictor(runtime).step(image, 0) for image in (red, black, red)]
     step = predictor_step(VideoPredictor(runtime))
-    run = BenchRun(tiny, runtime, 0.0, 0, (HEIGHT, WIDTH), step)
+    run = BenchRun(model, runtime, 0.0, 0, (HEIGHT, WIDTH), step)
     for frame in frames:
         run.compare(frame, frames[0])
     assert run.different_class == run.different_track == [0.0, 0.5, 0.0]

@@ -7,26 +7,14 @@ import threading
 import pytest
 from bag_fixtures import bag_of, rewritten
 from replay_results import result_of, string
-from tiny_onnx import write_tiny_model
 
 from video_knet_core.bags.definitions import (
     ros2_types,
 )
-from video_knet_core.engine.selector import open_runtime
 from video_knet_core.replay import bag_replay
 from video_knet_core.replay.background import AHEAD, read_ahead
 from video_knet_core.replay.bag_replay import replay
 from video_knet_core.replay.replay_settings import ReplaySettings
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return write_tiny_model(tmp_path_factory.mktemp("model") / "tiny.onnx")
-
-
-@pytest.fixture(scope="module")
-def runtime(model):
-    return open_runtime(model)
 
 
 def test_reading_is_a_little_ahead_and_an_error_comes_in_its_turn():

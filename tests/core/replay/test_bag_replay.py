@@ -13,7 +13,6 @@ import yaml
 from bag_fixtures import PERIOD, TOPIC, bag_of, drive, read_all, rewritten, storage_file
 from mcap.reader import make_reader
 from replay_results import ALL, TABLES, default_imu, digests, result_of
-from tiny_onnx import write_tiny_model
 
 from video_knet_core.bags.definitions import (
     IMAGE,
@@ -22,21 +21,9 @@ from video_knet_core.bags.definitions import (
 )
 from video_knet_core.bags.making import DELAY, FIRST_STAMP, BagFormat, make_bag
 from video_knet_core.cli import main
-from video_knet_core.engine.selector import open_runtime
 from video_knet_core.messages.result_messages import nanoseconds
 from video_knet_core.replay.bag_replay import replay
 from video_knet_core.replay.replay_settings import ReplaySettings
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return write_tiny_model(tmp_path_factory.mktemp("model") / "tiny.onnx")
-
-
-@pytest.fixture(scope="module")
-def runtime(model):
-    return open_runtime(model)
-
 
 FORMS = [
     BagFormat("sqlite3"),

@@ -15,7 +15,6 @@ from pathlib import Path
 import pytest
 from bag_fixtures import bag_of, storage_file
 from replay_results import digests, failure, wait_for_frames
-from tiny_onnx import write_tiny_model
 
 from video_knet_core import __version__
 from video_knet_core.bags.making import BagFormat
@@ -37,11 +36,6 @@ SETTINGS = [
     "--threads",
     "1",
 ]
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return write_tiny_model(tmp_path_factory.mktemp("model") / "tiny.onnx")
 
 
 @pytest.fixture(scope="module")

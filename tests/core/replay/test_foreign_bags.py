@@ -19,28 +19,16 @@ from bag_fixtures import (
     write_db3,
     write_mcap,
 )
-from tiny_onnx import write_tiny_model
 
 from video_knet_core.bags.definitions import IDL, UNKNOWN_HASH, Embedded, decode
 from video_knet_core.bags.opening import open_bag
 from video_knet_core.bags.writing import recorded_qos
 from video_knet_core.cli import main
-from video_knet_core.engine.selector import open_runtime
 from video_knet_core.replay.bag_replay import replay
 from video_knet_core.replay.replay_settings import ReplayError, ReplaySettings
 
 CAMERAS = ("/front/image_raw", "/rear/image_raw")
 MERGE = ReplaySettings(include_input_topics=True)
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return write_tiny_model(tmp_path_factory.mktemp("model") / "tiny.onnx")
-
-
-@pytest.fixture(scope="module")
-def runtime(model):
-    return open_runtime(model)
 
 
 def numbers(out: Path, name: str) -> list[int]:

@@ -26,17 +26,6 @@ from video_knet_core.replay.replay_settings import ReplayError, ReplaySettings
 from video_knet_core.tasks import TASKS as FACTS
 from video_knet_core.tracking import tracker_settings
 
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return write_tiny_model(tmp_path_factory.mktemp("model") / "tiny.onnx")
-
-
-@pytest.fixture(scope="module")
-def runtime(model):
-    return open_runtime(model)
-
-
 KILLED = """
 import os, signal, sys
 from video_knet_core.cli import main

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 from bag_fixtures import PERIOD, TOPIC, bag_of, block, read_all, rewritten
 from replay_results import result_of
-from tiny_onnx import write_tiny_model
 
 from video_knet_core.bags.definitions import (
     IMAGE,
@@ -15,21 +14,10 @@ from video_knet_core.bags.definitions import (
     message_types,
     ros2_types,
 )
-from video_knet_core.engine.selector import open_runtime
 from video_knet_core.messages.result_messages import Conversions, nanoseconds
 from video_knet_core.replay.bag_replay import replay
 from video_knet_core.replay.replay_settings import ReplaySettings
 from video_knet_core.tracking import tracker_settings
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return write_tiny_model(tmp_path_factory.mktemp("model") / "tiny.onnx")
-
-
-@pytest.fixture(scope="module")
-def runtime(model):
-    return open_runtime(model)
 
 
 def image_row(number: int, stamp: int, received: int):

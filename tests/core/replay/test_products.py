@@ -19,17 +19,6 @@ from video_knet_core.messages.result_messages import DETECTIONS, LABEL_INFO, nan
 from video_knet_core.replay.bag_replay import replay
 from video_knet_core.replay.replay_settings import ReplaySettings
 
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return write_tiny_model(tmp_path_factory.mktemp("model") / "tiny.onnx")
-
-
-@pytest.fixture(scope="module")
-def runtime(model):
-    return open_runtime(model)
-
-
 USUAL = {
     "panoptic": {"class_map": 1, "instances": 3, "panoptic/image": 3},
     "semantic": {"class_map": 1, "semantic/image": 3},

@@ -17,7 +17,6 @@ from report_pages import ReportPage
 from tiny_onnx import write_tiny_model
 
 from video_knet_core.cli import main
-from video_knet_core.engine.selector import open_runtime
 from video_knet_core.geometry import LabelMap
 from video_knet_core.replay.bag_replay import replay
 from video_knet_core.replay.camera import UNTIMED, Processed
@@ -433,11 +432,6 @@ def test_a_report_without_a_frame_is_a_page_too():
 
 
 # --- of a replay ---------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def runtime(tmp_path_factory):
-    return open_runtime(write_tiny_model(tmp_path_factory.mktemp("model") / "tiny.onnx"))
 
 
 def test_a_replay_leaves_a_page_that_requests_nothing(runtime, tmp_path):

@@ -22,16 +22,6 @@ from video_knet_core.replay.selection import node_names
 from video_knet_core.tasks import TASKS
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return write_tiny_model(tmp_path_factory.mktemp("model") / "tiny.onnx")
-
-
-@pytest.fixture(scope="module")
-def runtime(model):
-    return open_runtime(model)
-
-
 @pytest.mark.parametrize(
     ("topics", "names"),
     [
