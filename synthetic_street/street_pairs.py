@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from video_knet_core.data.pairs import CropRange, FramePair, Rng, warp
+from video_knet_core.data.pairs import CropRange, FramePair, Rng, warped_pair
 from video_knet_core.data.street_frame import StreetFrame
 
 from .street import SyntheticStreet
@@ -48,9 +48,7 @@ class StreetPairs:
         if self.ids is not None:
             frames = [frame.relabelled(self.ids) for frame in frames]
         to_crop = self.crop.draw(rng, frames[0].semantic.shape, height, width)
-        warped = [warp(f.image, f.semantic, f.instance, to_crop, height, width) for f in frames]
-        images, semantics, instances = (np.stack(part) for part in zip(*warped, strict=True))
-        return FramePair(images, semantics, instances)
+        return warped_pair(frames, [to_crop, to_crop], height, width)
 
     def _clip(self, seed: int, moment: int) -> list[StreetFrame]:
         path = self.cache / f"street_{seed:06d}_{moment:04d}.npz"

@@ -77,10 +77,10 @@ def validate_data(
 
     splits, faults = _splits(dataset, root, split), []
     for name in splits:
-        for fault in validate(dataset, root, name):
-            faults.append({"split": name, "where": fault.where, "what": fault.what})
+        for where, what in validate(dataset, root, name):
+            faults.append({"split": name, "where": where, "what": what})
             if not as_json:
-                print(f"{name}: {fault}", flush=True)
+                print(f"{name}: {where}: {what}", flush=True)
     if as_json:
         print(json.dumps({"splits": splits, "faults": faults}, indent=2))
     else:

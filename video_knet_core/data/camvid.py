@@ -17,9 +17,9 @@ from ..config_io import ConfigError
 from ..types import NO_CLASS, ClassTable, plain_name
 from .dataset_format import DatasetFormat
 from .folders import first_folder, folder_video
-from .label_png import label_file, look_up, read_values
+from .label_png import look_up, read_values
 from .street_frame import STREET_CLASSES, STREET_THINGS
-from .video import DatasetError, FrameFiles, Labels, Video, VideoDataset, class_kinds
+from .video import DatasetError, Labels, Video, VideoDataset, class_kinds
 
 STREET_IDS = np.array([7, 2, 4, 0, 1, 6, 5, 3, 10, 8, 9, NO_CLASS])
 """Class id of the street model for each label value: sky, building, pole, road, sidewalk,
@@ -27,25 +27,15 @@ vegetation, sign, fence, car, pedestrian, cyclist, unlabelled."""
 
 
 def _open(root: Path, split: str) -> VideoDataset:
-    """The frames of SPLIT/images and SPLIT/labels as one video; there are no instances.
-
-    Raises:
-        DatasetError: the split has no images.
-    """
+    """The frames of SPLIT/images and SPLIT/labels as one video; there are no instances."""
     kinds = class_kinds(STREET_CLASSES, ())
     return VideoDataset("camvid", kinds, [_clip(root / split, STREET_IDS)])
 
 
 def camvid_clip(folder: Path, ids: NDArray[np.uint8] | None = None) -> Video:
-    """The frames of FOLDER/images and FOLDER/labels.
+    """The frames of FOLDER/images and FOLDER/labels; `ids` replace the street's, see `street_ids`.
 
-    Args:
-        folder: one split of CamVid.
-        ids: class ids to use instead of the street's, see `street_ids`.
-
-    Raises:
-        DatasetError: a folder or a label image is missing; also for unreadable files, when a frame
-            is read.
+    DatasetError if a folder, an image or a label image is missing.
     """
     clip = _clip(folder, STREET_IDS if ids is None else ids[STREET_IDS])
     for frame in clip.frames:
@@ -63,8 +53,7 @@ def _clip(folder: Path, class_of_value: NDArray) -> Video:
     return clip
 
 
-def _read_frame(class_of_value: NDArray, frame: FrameFiles) -> Labels:
-    path = label_file(frame)
+def _read_frame(class_of_value: NDArray, path: str, _: int) -> Labels:
     semantic = look_up(read_values(path), class_of_value, path).astype(np.uint8)
     return Labels(semantic, np.zeros(semantic.shape, np.int64))
 

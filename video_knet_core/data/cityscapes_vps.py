@@ -19,12 +19,7 @@ from ..types import first_difference
 from .dataset_format import DatasetFormat, PanopticRules
 from .folders import first_folder, list_images, match_frames
 from .json_index import ROW, Category, Text, categories_by_id, load_index
-from .panoptic_json import (
-    PanopticAnnotation,
-    PanopticPredictions,
-    annotated_frames,
-    keep_segment,
-)
+from .panoptic_json import PanopticAnnotation, PanopticFiles, annotated_frames, keep_segment
 from .video import DatasetError, FrameFiles, Video, VideoDataset, class_kinds
 
 # fmt: off
@@ -37,7 +32,7 @@ NAMES = (
 """Of the 19 classes of Cityscapes by train id."""
 KINDS = class_kinds(NAMES, range(11, 19))
 THINGS = frozenset(range(11, 19))
-AUTHORS_THINGS = tuple(range(11, 19))
+CITYSCAPES_RULES = PanopticRules(authors_things=tuple(range(11, 19)))
 """The authors of Video K-Net track all things of Cityscapes in STQ, on KITTI-STEP too."""
 LABELLED_EVERY = 5
 """Frames; of 30 in a video, the 5th, 10th .. 30th are labelled, and only those are submitted."""
@@ -57,11 +52,7 @@ class _Index:
 
 
 def _open(root: Path, split: str) -> VideoDataset:
-    """Open the labelled frames of a split, or all images of `test`, whose labels are not published.
-
-    Raises:
-        DatasetError: a folder, the index or a key in it is missing, or the split is empty.
-    """
+    """The labelled frames of a split, or all images of `test`, whose labels are not published."""
     images = first_folder(root / split / "img", root / split / "img_all")
     index = root / f"panoptic_gt_{split}_city_vps.json"
     if split == "test" and not index.is_file():
@@ -88,7 +79,7 @@ def _labelled(images: Path, labels: Path, index: Path) -> list[Video]:
     videos: dict[str, list[FrameFiles]] = {}
     for frame in frames:
         videos.setdefault(frame.name[:4], []).append(frame)
-    return [Video(name, tuple(of_video), read) for name, of_video in videos.items()]
+    return [Video(name, of_video, read) for name, of_video in videos.items()]
 
 
 def _check_categories(categories: list[Category], index: Path) -> None:
@@ -103,17 +94,13 @@ def _check_categories(categories: list[Category], index: Path) -> None:
         )
 
 
-def _image_id(frame: str) -> str:
-    return frame.removesuffix("_newImg8bit").removesuffix("_leftImg8bit")
-
-
 CITYSCAPES_VPS = DatasetFormat(
     "cityscapes_vps",
     "panoptic",
     _open,
     ("{}/img", "{}/img_all"),
-    predictions=PanopticPredictions(
-        np.arange(len(NAMES)), image_id=_image_id, every=LABELLED_EVERY
-    ),
-    rules=PanopticRules(authors_things=AUTHORS_THINGS),
+    predictions=PanopticFiles(
+        np.arange(len(NAMES)), ("_newImg8bit", "_leftImg8bit"), every=LABELLED_EVERY
+    ).form(),
+    rules=CITYSCAPES_RULES,
 )

@@ -8,37 +8,15 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from .pairs import CropRange, FramePair, Rng, pseudo_motion, warp, warp_masks
-from .video import DatasetError, InstanceMasks, LabelledFrame, Video, VideoDataset
+from .pairs import CropRange, FramePair, Rng, pseudo_motion, warped_pair
+from .video import DatasetError, InstanceMasks, LabelledFrame, VideoDataset
 
 TWO_SIDED = (-2, -1, 1, 2)
 """Where the authors' code takes the reference frame, relative to the key frame."""
-CAUSAL = (-2, -1)
-"""Only before it, as a running camera has it."""
 MAX_TRIES = 20
 
 
-class _DatasetPairs:
-    """Every frame that can be a key frame is equally likely to be one."""
-
-    def __init__(self, dataset: VideoDataset, crop: CropRange | None) -> None:
-        self.dataset, self.crop = dataset, crop or CropRange()
-        self._ends = np.cumsum([len(self._keys(len(video))) for video in dataset])
-        """How many key frames there are up to and with each video."""
-
-    def _keys(self, length: int) -> list[int]:
-        """Frames of a video of `length` that can be key frames."""
-        return list(range(length))
-
-    def _draw_key(self, rng: Rng) -> tuple[Video, int]:
-        position = int(rng.integers(self._ends[-1]))
-        number = int(np.searchsorted(self._ends, position, side="right"))
-        video = self.dataset[number]
-        keys = self._keys(len(video))
-        return video, keys[position - int(self._ends[number]) + len(keys)]
-
-
-class ClipPairs(_DatasetPairs):
+class ClipPairs:
     """A `PairSource` of frames of one video.
 
     The offset is drawn anew for every pair (the authors' code draws it once and keeps it), from
@@ -68,9 +46,11 @@ class ClipPairs(_DatasetPairs):
         empty = [video.name for video in dataset if not len(video)]
         if empty:
             raise DatasetError(f"{dataset.name}: the video {empty[0]!r} has no frames")
+        self.dataset, self.crop = dataset, crop or CropRange()
         self.offsets, self.tracked = tuple(offsets), tracked
-        super().__init__(dataset, crop)
-        if not self._ends[-1]:
+        keys = _key_frames(dataset)
+        self._keys = [key for key in keys if self._inside(*key)]
+        if not self._keys:
             raise DatasetError(f"{dataset.name}: no video has two frames {list(offsets)} apart")
 
     def sample(self, rng: Rng, height: int, width: int) -> FramePair:
@@ -82,57 +62,44 @@ class ClipPairs(_DatasetPairs):
         return pair
 
     def _draw(self, rng: Rng, height: int, width: int) -> FramePair:
-        video, key = self._draw_key(rng)
-        reference = key + int(rng.choice(self._inside(key, len(video))))
+        number, key = self._keys[int(rng.integers(len(self._keys)))]
+        video, reference = self.dataset[number], key + int(rng.choice(self._inside(number, key)))
         frames = [video[key], video[reference]]
         to_crop = self.crop.draw(rng, frames[0].image.shape, height, width)
-        return _cropped(_renumbered(frames), [to_crop, to_crop], height, width)
+        return warped_pair(_renumbered(frames), [to_crop, to_crop], height, width)
 
-    def _inside(self, key: int, length: int) -> list[int]:
+    def _inside(self, number: int, key: int) -> list[int]:
+        """The offsets from the frame `key` that stay in its video."""
+        length = len(self.dataset[number])
         return [offset for offset in self.offsets if 0 <= key + offset < length]
 
-    def _keys(self, length: int) -> list[int]:
-        return [key for key in range(length) if self._inside(key, length)]
 
-
-class ImagePairs(_DatasetPairs):
+class ImagePairs:
     """A `PairSource` of pseudo-video pairs: the second frame is the first one, moved a little.
 
     For data sets of images, such as Cityscapes in the form of KITTI-STEP, whose neighbouring frames
-    show different places. An image network's tracking starts from them, as the authors' does.
-
-    Args:
-        dataset: where the frames are from; every frame is equally likely.
-        crop: how crops are drawn.
-
-    Raises:
-        DatasetError: there is no frame.
+    show different places. An image network's tracking starts from them, as the authors' does. Every
+    frame is equally likely; DatasetError if there is none.
     """
 
     def __init__(self, dataset: VideoDataset, crop: CropRange | None = None) -> None:
-        super().__init__(dataset, crop)
-        if not self._ends[-1]:
+        self.dataset, self.crop = dataset, crop or CropRange()
+        self._keys = _key_frames(dataset)
+        if not self._keys:
             raise DatasetError(f"{dataset.name}: there is no frame")
 
     def sample(self, rng: Rng, height: int, width: int) -> FramePair:
         """A random pair of `height` x `width` pixels; DatasetError if the frame is faulty."""
-        video, key = self._draw_key(rng)
-        (frame,) = _renumbered([video[key]])
+        number, key = self._keys[int(rng.integers(len(self._keys)))]
+        (frame,) = _renumbered([self.dataset[number][key]])
         to_crop = self.crop.draw(rng, frame.image.shape, height, width)
         _, moved = pseudo_motion(rng, to_crop, height, width)
-        return _cropped([frame, frame], [to_crop, moved], height, width)
+        return warped_pair([frame, frame], [to_crop, moved], height, width)
 
 
-def _cropped(
-    frames: Sequence[LabelledFrame], matrices: Sequence[NDArray], height: int, width: int
-) -> FramePair:
-    """Each frame mapped by a 2x3 matrix of its own to `height` x `width` pixels."""
-    size, together = (height, width), list(zip(frames, matrices, strict=True))
-    warped = [warp(f.image, f.semantic, f.instance, matrix, *size) for f, matrix in together]
-    images, semantics, maps = (np.stack(part) for part in zip(*warped, strict=True))
-    masks = [None if f.masks is None else warp_masks(f.masks, m, *size) for f, m in together]
-    whole = tuple(found for found in masks if found is not None)
-    return FramePair(images, semantics, maps, whole if len(whole) == len(masks) else None)
+def _key_frames(dataset: VideoDataset) -> list[tuple[int, int]]:
+    """Number of the video and position in it of all frames."""
+    return [(number, key) for number, video in enumerate(dataset) for key in range(len(video))]
 
 
 def _renumbered(frames: Iterable[LabelledFrame]) -> list[LabelledFrame]:
@@ -140,11 +107,11 @@ def _renumbered(frames: Iterable[LabelledFrame]) -> list[LabelledFrame]:
 
     An object is a class and an id together; ids may be too large for the float map of a warp.
     """
-    numbers: dict[int, int] = {}
+    numbers = {0: 0}
 
     def numbered(objects: NDArray) -> NDArray[np.int64]:
         found, positions = np.unique(objects, return_inverse=True)
-        ids = [numbers.setdefault(k, len(numbers) + 1) if k else 0 for k in found.tolist()]
+        ids = [numbers.setdefault(name, len(numbers)) for name in found.tolist()]
         return np.array(ids, np.int64)[positions].reshape(objects.shape)
 
     out = []
@@ -154,5 +121,5 @@ def _renumbered(frames: Iterable[LabelledFrame]) -> list[LabelledFrame]:
         if masks is not None:
             ids = numbered(masks.ids * 256 + masks.class_ids)
             masks = InstanceMasks(ids, masks.class_ids, masks.masks)
-        out.append(replace(frame, labels=replace(frame.labels, instance=instance, masks=masks)))
+        out.append(replace(frame, instance=instance, masks=masks))
     return out

@@ -76,11 +76,7 @@ class _InstancesIndex:
 
 
 def _open_panoptic(root: Path, split: str) -> VideoDataset:
-    """Open a split; its PNGs may also lie in ROOT/panoptic_SPLIT.
-
-    Raises:
-        DatasetError: a folder, the index or a key in it is missing, or there is no image.
-    """
+    """The PNGs may also lie in ROOT/panoptic_SPLIT."""
     index = root / "annotations" / f"panoptic_{split}.json"
     folder = first_folder(root / split)
     masks = first_folder(index.with_suffix(""), root / f"panoptic_{split}")
@@ -101,11 +97,7 @@ def _open_panoptic(root: Path, split: str) -> VideoDataset:
 
 
 def _open_instances(root: Path, split: str) -> VideoDataset:
-    """Open a split. Images without objects are kept: all of them is background.
-
-    Raises:
-        DatasetError: a folder, the index or a key in it is missing, or there is no image.
-    """
+    """Images without objects are kept: all of them is background."""
     index = root / "annotations" / f"instances_{split}.json"
     folder = first_folder(root / split)
     content: _InstancesIndex = load_index(index, _InstancesIndex, _keep)
@@ -124,7 +116,7 @@ def _open_instances(root: Path, split: str) -> VideoDataset:
     videos = [
         Video(
             image.name,
-            (FrameFiles(image.name, f"{folder}/{image.file_name}"),),
+            (FrameFiles(image.name, f"{folder}/{image.file_name}", str(index)),),
             partial(_read_objects, objects[image.id], classes, image.size),
         )
         for image in {image.id: image for image in content.images}.values()
@@ -163,7 +155,7 @@ def _read_objects(
     objects: Sequence[tuple[_Object, str]],
     classes: dict[int, int],
     size: tuple[int, int],
-    frame: FrameFiles,
+    *_: object,
 ) -> Labels:
     found = [
         ObjectMask(item.id, classes[item.category_id], item.iscrowd, _mask(item, size, where))

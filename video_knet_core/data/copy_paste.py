@@ -9,13 +9,14 @@ there are many more, which move as a whole.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from .pairs import CropRange, FramePair, Rng, pseudo_motion, warp
-from .sprites import Paint, Sprite, blend, placement
+from .sprites import Sprite, blend, placement, repainted
 from .video import Video
 
 MIN_INSTANCE_PIXELS = 60
@@ -71,13 +72,13 @@ class CopyPaste:
 
     def sample(self, rng: Rng, height: int, width: int) -> FramePair:
         frame = self.images[int(rng.integers(len(self.images)))]
-        image, semantic = frame.image, frame.semantic
-        instance = instances_of_regions(semantic, self.things)
-        to_crop = self.crop.draw(rng, image.shape[:2], height, width)
+        frame = replace(frame, instance=instances_of_regions(frame.semantic, self.things))
+        to_crop = self.crop.draw(rng, frame.image.shape, height, width)
         motion, moved = pseudo_motion(rng, to_crop, height, width)
-        frames = [warp(image, semantic, instance, m, height, width) for m in (to_crop, moved)]
+        frames = [warp(frame, matrix, height, width) for matrix in (to_crop, moved)]
         if self.sprites or self.singles:
-            for track, foot in enumerate(self._feet(rng, height, width), int(instance.max()) + 1):
+            first = int(frame.instance.max()) + 1
+            for track, foot in enumerate(self._feet(rng, height, width), first):
                 self._paste(frames, track, foot, motion, rng)
         images, semantics, instances = (np.stack(part) for part in zip(*frames, strict=True))
         return FramePair(images, semantics, instances)
@@ -105,7 +106,9 @@ class CopyPaste:
         scale = min(tall / sprite.cutouts[first][0].shape[0], 1.5)
         mirror = rng.random() < 0.5
         brightness = rng.uniform(0.6, 1.3)
-        paint = Paint.random(rng) if self.crowd else None
+        hue, saturation = 0, 1.0
+        if self.crowd:
+            hue, saturation = int(rng.integers(-20, 21)), float(rng.uniform(0.3, 1.7))
         for frame, index in zip(frames, (first, second), strict=True):
             cutout, mask = sprite.cutouts[index]
             step = (sprite.centres[index] - sprite.centres[first]) * scale
@@ -118,7 +121,7 @@ class CopyPaste:
                     place = place + rng.normal(0, CUTOUT_STEP, 2) * cutout.shape[1::-1] * scale
                     size *= float(np.exp(rng.normal(0, CUTOUT_STEP)))
             matrix = placement(cutout.shape, size, place, mirror)
-            painted = paint(cutout) if paint else cutout
+            painted = repainted(cutout, hue, saturation) if self.crowd else cutout
             blend(frame, painted, mask, matrix, brightness, sprite.class_id, track)
 
     def _choose(self, rng: Rng) -> Sprite:
@@ -140,31 +143,27 @@ def cut_out(images: Video, things: Sequence[int]) -> list[Sprite]:
             whole = x > 0 and y > 0 and x + width < mask.shape[1] and y + height < mask.shape[0]
             if whole and mask.sum() >= MIN_CUTOUT_PIXELS:
                 box = slice(y, y + height), slice(x, x + width)
-                sprites.append(_single(int(semantic[mask][0]), image[box], mask[box]))
+                sprites.append(
+                    Sprite(
+                        class_id=int(semantic[mask][0]),
+                        cutouts=((image[box].copy(), mask[box].astype(np.uint8)),),
+                        centres=np.array([[width / 2, height / 2]]),
+                        scales=np.ones(1),
+                        whole=np.ones(1, bool),
+                        metres=CUTOUT_METRES,
+                    )
+                )
     return sprites
 
 
-def _single(class_id: int, image: NDArray, mask: NDArray) -> Sprite:
-    """A sprite that never changes."""
-    height, width = mask.shape
-    return Sprite(
-        class_id=class_id,
-        cutouts=((image.copy(), mask.astype(np.uint8)),),
-        centres=np.array([[width / 2, height / 2]]),
-        scales=np.ones(1),
-        whole=np.ones(1, bool),
-        metres=CUTOUT_METRES,
-    )
-
-
-def instances_of_regions(semantic: NDArray, things: Sequence[int]) -> NDArray[np.int32]:
+def instances_of_regions(semantic: NDArray, things: Sequence[int]) -> NDArray[np.int64]:
     """Connected regions of each thing class as instances 1, 2, ...
 
     Semantic labels do not part objects that touch. A region that is small, wide or ragged is more
     likely several objects or a part of one, and stays 0 (no identity): taken as one instance, a row
     of parked cars would teach the network to join cars.
     """
-    instance = np.zeros(semantic.shape, np.int32)
+    instance = np.zeros(semantic.shape, np.int64)
     count = 0
     for class_id in things:
         _, regions, stats, _ = cv2.connectedComponentsWithStats(

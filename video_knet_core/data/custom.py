@@ -21,8 +21,8 @@ from ..types import NO_CLASS
 from .dataset_format import DatasetFormat
 from .folders import first_folder, folder_video, list_folders, list_images
 from .kitti_step import STEP_PREDICTIONS
-from .label_png import label_file, read_values
-from .video import DatasetError, FrameFiles, Labels, VideoDataset
+from .label_png import read_values
+from .video import DatasetError, Labels, VideoDataset
 
 VOID = 65535
 """Label of pixels to ignore."""
@@ -43,12 +43,10 @@ class _Classes:
 
 
 def _open(root: Path, split: str) -> VideoDataset:
-    """Open the videos of a split.
-
-    Raises:
-        DatasetError: a folder or classes.yaml is missing or unusable, or the split is empty.
-    """
-    classes = _load_classes(root)
+    try:
+        classes = load_yaml(_Classes, root / "classes.yaml")
+    except ConfigError as error:
+        raise DatasetError(str(error)) from None
     images, panoptic = first_folder(root / split / "images"), root / split / "panoptic"
     labelled = split != "test" or panoptic.is_dir()
     if labelled:
@@ -89,17 +87,7 @@ def _filled_folders(folder: Path) -> list[str]:
     return [name for name in names if list_images(folder / name)]
 
 
-def _load_classes(root: Path) -> _Classes:
-    """Read ROOT/classes.yaml; DatasetError names the key that is wrong."""
-    try:
-        return load_yaml(_Classes, root / "classes.yaml")
-    except ConfigError as error:
-        raise DatasetError(str(error)) from None
-
-
-def _read(classes: _Classes, frame: FrameFiles) -> Labels:
-    """Labels of one frame; DatasetError if they are not 16 bit or beyond the table."""
-    path = label_file(frame)
+def _read(classes: _Classes, path: str, _: int) -> Labels:
     values = read_values(path)
     if values.dtype != np.uint16:
         raise DatasetError(f"{path}: expected an image of 16 bit, got 8 bit")

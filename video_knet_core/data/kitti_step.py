@@ -17,12 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..natural_order import natural_order
-from .cityscapes_vps import AUTHORS_THINGS, NAMES
-from .dataset_format import DatasetFormat, PanopticRules
+from .cityscapes_vps import CITYSCAPES_RULES, NAMES
+from .dataset_format import DatasetFormat
 from .folders import first_folder, folder_video, list_folders, list_images, match_frames
-from .label_png import class_values, label_file, look_up, read_rgb, step_rgb
-from .predictions import PanopticMaps, PngPredictions
-from .video import FrameFiles, Labels, Video, VideoDataset, class_kinds
+from .label_png import class_values, look_up, read_rgb, step_rgb
+from .predictions import PanopticMaps, PredictionFormat, png_predictions
+from .video import Labels, Video, VideoDataset, class_kinds
 
 KINDS = class_kinds(NAMES, {11, 13})
 """The classes of Cityscapes, of which person and car are things."""
@@ -30,11 +30,7 @@ IMAGE_END, LABEL_END = "_leftImg8bit", "_panoptic"
 
 
 def _open(root: Path, split: str) -> VideoDataset:
-    """Open either layout; a split without label folder (test) has no labels.
-
-    Raises:
-        DatasetError: there is no such split, or it holds no sequence.
-    """
+    """Either layout; a split without label folder (test) has no labels."""
     folder = first_folder(root / "images" / split, root / "video_sequence" / split)
     flat = folder.parent.name == "video_sequence"
     videos = _flat(folder) if flat else _official(folder, root / "panoptic_maps" / split)
@@ -68,9 +64,8 @@ def _flat(folder: Path) -> list[Video]:
     ]
 
 
-def _read(frame: FrameFiles) -> Labels:
-    """Labels of one frame; DatasetError names a class beyond the table."""
-    return Labels(*_read_maps(label_file(frame), len(KINDS)))
+def _read(path: str, _: int) -> Labels:
+    return Labels(*_read_maps(path, len(KINDS)))
 
 
 def _read_maps(path: str | Path, class_count: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
@@ -80,12 +75,8 @@ def _read_maps(path: str | Path, class_count: int) -> tuple[NDArray[np.uint8], N
     return semantic.astype(np.uint8), instance
 
 
-def _encode(maps: PanopticMaps) -> NDArray[np.uint8]:
-    return step_rgb(*maps)
-
-
-STEP_PREDICTIONS: PngPredictions[PanopticMaps] = PngPredictions(
-    _encode, lambda path, dataset: _read_maps(path, dataset.class_count)
+STEP_PREDICTIONS: PredictionFormat[PanopticMaps] = png_predictions(
+    lambda maps: step_rgb(*maps), lambda path, dataset: _read_maps(path, dataset.class_count)
 )
 KITTI_STEP = DatasetFormat(
     "kitti_step",
@@ -93,5 +84,5 @@ KITTI_STEP = DatasetFormat(
     _open,
     ("images/{}", "video_sequence/{}"),
     predictions=STEP_PREDICTIONS,
-    rules=PanopticRules(authors_things=AUTHORS_THINGS),
+    rules=CITYSCAPES_RULES,
 )

@@ -11,18 +11,11 @@ from numpy.typing import NDArray
 
 from ..image_files import decode_pixels, write_pixels
 from ..types import NO_CLASS
-from .video import DatasetError, FrameFiles
+from .video import DatasetError
 
 MAX_STEP_ID = (1 << 16) - 1
 """Instance ids of KITTI-STEP have two bytes."""
 _GREYS = np.arange(256, dtype=np.uint8).repeat(3).tobytes()
-
-
-def label_file(frame: FrameFiles) -> str:
-    """The label file of a frame; DatasetError if it is missing."""
-    if frame.labels is None:
-        raise DatasetError(f"the image {frame.image} has no label image")
-    return frame.labels
 
 
 def read_values(path: str | Path) -> NDArray[np.uint8] | NDArray[np.uint16]:

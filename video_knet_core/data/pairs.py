@@ -5,6 +5,7 @@ Where images are trained alone, a pair has its key frame only.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -13,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..types import NO_CLASS
-from .video import InstanceMasks
+from .street_frame import StreetFrame
+from .video import InstanceMasks, LabelledFrame
 
 Rng = np.random.Generator
 
@@ -93,22 +95,23 @@ class CropRange:
 
 
 def warp(
-    image: NDArray, semantic: NDArray, instance: NDArray, matrix: NDArray, height: int, width: int
+    frame: LabelledFrame | StreetFrame, matrix: NDArray, height: int, width: int
 ) -> tuple[NDArray, NDArray, NDArray]:
-    """Map one labelled frame through a 2x3 affine map; what lies outside is black and ignored."""
+    """Image, classes and instances of a frame through a 2x3 affine map; what lies outside is black
+    and ignored."""
     size, constant = (width, height), cv2.BORDER_CONSTANT
 
     def nearest(labels: NDArray, outside: int) -> NDArray:
         return cv2.warpAffine(labels, matrix, size, None, cv2.INTER_NEAREST, constant, outside)
 
     return (
-        cv2.warpAffine(image, matrix, size, flags=cv2.INTER_LINEAR),
-        nearest(semantic, NO_CLASS),
-        nearest(instance.astype(np.float32), 0).astype(np.int32),
+        cv2.warpAffine(frame.image, matrix, size, flags=cv2.INTER_LINEAR),
+        nearest(frame.semantic, NO_CLASS),
+        nearest(frame.instance.astype(np.float32), 0).astype(np.int32),
     )
 
 
-def warp_masks(masks: InstanceMasks, matrix: NDArray, height: int, width: int) -> InstanceMasks:
+def _warp_masks(masks: InstanceMasks, matrix: NDArray, height: int, width: int) -> InstanceMasks:
     """Map whole masks as `warp` maps label images; those that are outside now are left out."""
     warped = [
         cv2.warpAffine(mask.astype(np.uint8), matrix, (width, height), None, cv2.INTER_NEAREST) > 0
@@ -119,25 +122,41 @@ def warp_masks(masks: InstanceMasks, matrix: NDArray, height: int, width: int) -
     return InstanceMasks(masks.ids[seen], masks.class_ids[seen], shown)
 
 
-def camera_motion(rng: Rng, height: int, width: int, strength: float = 1.0) -> NDArray:
-    """A small 3x3 similarity, as between two frames of a moving camera: zoom, roll, shift."""
+def warped_pair(
+    frames: Sequence[LabelledFrame | StreetFrame],
+    matrices: Sequence[NDArray],
+    height: int,
+    width: int,
+) -> FramePair:
+    """Each frame through a 2x3 map of its own to `height` x `width` pixels."""
+    together = list(zip(frames, matrices, strict=True))
+    warped = [warp(frame, matrix, height, width) for frame, matrix in together]
+    images, semantics, instances = (np.stack(part) for part in zip(*warped, strict=True))
+    masks = tuple(
+        _warp_masks(frame.masks, matrix, height, width)
+        for frame, matrix in together
+        if frame.masks is not None
+    )
+    whole = masks if len(masks) == len(frames) else None
+    return FramePair(images, semantics, instances, whole)
+
+
+def pseudo_motion(rng: Rng, to_crop: NDArray, height: int, width: int) -> tuple[NDArray, NDArray]:
+    """A small random similarity [3, 3] of a crop, as between two frames of a moving camera (zoom,
+    roll, shift), and the map [2, 3] of the source to the moved crop."""
+    strength = rng.uniform(0, 1)
     zoom = np.exp(strength * rng.uniform(-0.06, 0.06))
     roll = strength * rng.uniform(-0.025, 0.025)
     shift = strength * rng.uniform(-0.05, 0.05, 2) * (width, height)
     cx, cy = width / 2, height / 2
     c, s = zoom * np.cos(roll), zoom * np.sin(roll)
-    return np.array(
+    motion = np.array(
         [
             [c, -s, cx - c * cx + s * cy + shift[0]],
             [s, c, cy - s * cx - c * cy + shift[1]],
             [0, 0, 1],
         ]
     )
-
-
-def pseudo_motion(rng: Rng, to_crop: NDArray, height: int, width: int) -> tuple[NDArray, NDArray]:
-    """A random `camera_motion` of a crop, and the map [2, 3] of the source to the moved crop."""
-    motion = camera_motion(rng, height, width, strength=rng.uniform(0, 1))
     return motion, motion[:2] @ np.vstack((to_crop, [0, 0, 1]))
 
 

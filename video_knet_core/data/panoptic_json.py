@@ -7,11 +7,12 @@ of COCO and of Cityscapes-VPS have it, and predictions for Cityscapes-VPS and VI
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
@@ -21,14 +22,19 @@ from ..types import NO_CLASS
 from .json_index import ROW, Flag, Integer, Text, load_index
 from .label_png import (
     check_maps,
-    label_file,
     read_rgb,
     segment_colors,
     segment_ids,
     value_ranges,
     write_png,
 )
-from .predictions import PanopticMaps, PredictionReader, PredictionWriter, write_json
+from .predictions import (
+    PanopticMaps,
+    PredictionFormat,
+    PredictionReader,
+    PredictionWriter,
+    write_json,
+)
 from .video import (
     DatasetError,
     FrameFiles,
@@ -97,30 +103,22 @@ def annotated_frames(
     `images` has name and file by image id, `classes` the class id of each category. DatasetError
     names the place in `index` of an unknown image or category.
     """
-    frames, segments = [], []
+    frames, segments = [], {}
     for number, annotation in enumerate(annotations):
         where = f"{index}: annotations.{number}"
         image_id = annotation.image_id
         if image_id is None or image_id not in images:
             raise DatasetError(f"{where}.image_id: expected one of `images`, got {image_id!r}")
         png = f"{masks}/{annotation.file_name}"
-        frames.append(FrameFiles(*images[image_id], png, number))
-        segments.append(_segments_of(annotation, classes, where))
-    return frames, partial(_read_frame, segments, things)
-
-
-def _read_frame(segments: Sequence[Segments], things: frozenset[int], frame: FrameFiles) -> Labels:
-    return _read_segments(label_file(frame), segments[frame.index], things)
+        frames.append(FrameFiles(*images[image_id], png))
+        segments[png] = _segments_of(annotation, classes, where)
+    return frames, lambda png, _: _read_segments(png, segments[png], things)
 
 
 def _segments_of(
     annotation: PanopticAnnotation, classes: Mapping[int, int], where: str
 ) -> Segments:
-    """The segments of one annotation; `classes` has the class id of each category.
-
-    Raises:
-        DatasetError: a category is beyond the table.
-    """
+    """The segments of one annotation; DatasetError if a category is beyond the table."""
     for number, segment in enumerate(annotation.segments_info):
         if segment.category_id not in classes:
             raise DatasetError(
@@ -155,98 +153,91 @@ def _read_segments(path: str | Path, segments: Segments, things: frozenset[int])
 
 
 @dataclasses.dataclass(frozen=True)
-class PanopticPredictions:
-    """The `PredictionFormat` OUT/pred.json and OUT/pan_pred/[VIDEO/]IMAGE.png."""
+class PanopticFiles:
+    """Predictions as OUT/pred.json and OUT/pan_pred/[VIDEO/]IMAGE.png."""
 
     categories: NDArray[np.int64]
     """[C] category of each class id in pred.json."""
+    endings: tuple[str, ...] = ()
+    """Of the names of frames, which the names of PNGs do not have."""
     by_video: bool = False
     """Whether annotations and PNGs are grouped by video; else they are in the order of frames."""
-    image_id: Callable[[str], str] = str
-    """Name of a PNG from that of its frame."""
     every: int = 1
     """Of a split without labels only each n-th frame of a video is submitted."""
 
-    def writer(self, out: Path) -> PredictionWriter[PanopticMaps]:
-        """See `PredictionFormat`."""
-        return _PanopticWriter(out, self)
+    def form(self) -> PredictionFormat[PanopticMaps]:
+        """How they are written and read."""
+        return PredictionFormat(partial(_PanopticWriter, self), self._read)
 
-    def read(self, path: Path, dataset: VideoDataset) -> PredictionReader[PanopticMaps]:
-        """See `PredictionFormat`; annotations without `image_id` are in the order of frames, as
-        the official programs take all of them."""
-        index = path / "pred.json"
-        if not index.is_file():
-            raise DatasetError(f"there are no predictions {index}")
+    def png(self, video: str, frame: str) -> Path:
+        """The PNG of a frame below pan_pred."""
+        for ending in self.endings:
+            frame = frame.removesuffix(ending)
+        return Path(video if self.by_video else "") / f"{frame}.png"
+
+    def _read(self, path: Path, dataset: VideoDataset) -> PredictionReader[PanopticMaps]:
+        if not (path / "pred.json").is_file():
+            raise DatasetError(f"there are no predictions {path / 'pred.json'}")
+        found = self._segments(path / "pred.json", dataset)
+
+        def maps(video: Video, frame: LabelledFrame) -> PanopticMaps:
+            png = self.png(video.name, frame.name)
+            if png not in found:
+                raise DatasetError(f"{path / 'pred.json'} has no annotation of {png.stem!r}")
+            file = path / "pan_pred" / png
+            labels = _read_segments(file, found[png], dataset.things)
+            if labels.empty:
+                raise DatasetError(
+                    f"{path / 'pred.json'} lists the segment {labels.empty[0]}, "
+                    f"which {file} does not have"
+                )
+            return labels.semantic, labels.instance
+
+        return lambda video: partial(maps, video)
+
+    def _segments(self, index: Path, dataset: VideoDataset) -> dict[Path, Segments]:
+        """By PNG; annotations without `image_id` are in the order of frames, as the official
+        programs take all of them."""
         classes = {category: number for number, category in enumerate(self.categories.tolist())}
+        pngs = {v.name: [self.png(v.name, frame.name) for frame in v.frames] for v in dataset}
+        if self.by_video:
+            videos: _VideoPredictions = load_index(index, _VideoPredictions, keep_segment)
+            groups = [
+                (row.annotations, pngs.pop(row.video_id, []), f"annotations.{number}.annotations")
+                for number, row in enumerate(videos.annotations)
+            ]
+            if pngs:
+                raise DatasetError(f"{index} has no annotations of the video {min(pngs)!r}")
+        else:
+            content: _Predictions = load_index(index, _Predictions, keep_segment)
+            groups = [(content.annotations, sum(pngs.values(), []), "annotations")]
         found: dict[Path, Segments] = {}
-        for entries, frames, where in self._groups(index, dataset):
-            for number, entry in enumerate(entries):
-                segments = _segments_of(entry, classes, f"{where}.{number}")
-                if entry.image_id is not None:
-                    found[frames[0].parent / f"{entry.image_id}.png"] = segments
+        for rows, frames, place in groups:
+            for number, annotation in enumerate(rows if frames else ()):
+                segments = _segments_of(annotation, classes, f"{index}: {place}.{number}")
+                if annotation.image_id is not None:
+                    found[frames[0].with_name(f"{annotation.image_id}.png")] = segments
                 elif number < len(frames):
                     found[frames[number]] = segments
-
-        def start(video: Video) -> Callable[[LabelledFrame], PanopticMaps]:
-            return lambda frame: _maps(
-                path / "pan_pred", self.png(video, frame.name), found, dataset.things
-            )
-
-        return start
-
-    def png(self, video: Video, frame: str) -> Path:
-        """The PNG of a frame below pan_pred."""
-        return Path(video.name if self.by_video else "") / f"{self.image_id(frame)}.png"
-
-    def _groups(
-        self, index: Path, dataset: VideoDataset
-    ) -> Iterator[tuple[Sequence[PanopticAnnotation], Sequence[Path], str]]:
-        """Annotations, the PNGs of the frames that they are of, and where they are."""
-        pngs = {
-            video.name: [self.png(video, frame.name) for frame in video.frames] for video in dataset
-        }
-        if not self.by_video:
-            content: _Predictions = load_index(index, _Predictions, keep_segment)
-            yield content.annotations, sum(pngs.values(), []), f"{index}: annotations"
-            return
-        videos: _VideoPredictions = load_index(index, _VideoPredictions, keep_segment)
-        for number, entry in enumerate(videos.annotations):
-            if frames := pngs.pop(entry.video_id, None):
-                yield entry.annotations, frames, f"{index}: annotations.{number}.annotations"
-        if pngs:
-            raise DatasetError(f"{index} has no annotations of the video {min(pngs)!r}")
-
-
-def _maps(
-    folder: Path, png: Path, found: Mapping[Path, Segments], things: frozenset[int]
-) -> PanopticMaps:
-    """The maps of one frame; DatasetError if index and PNG do not list the same segments."""
-    index = folder.with_name("pred.json")
-    if png not in found:
-        raise DatasetError(f"{index} has no annotation of {png.stem!r}")
-    labels = _read_segments(folder / png, found[png], things)
-    if labels.empty:
-        raise DatasetError(
-            f"{index} lists the segment {labels.empty[0]}, which {folder / png} does not have"
-        )
-    return labels.semantic, labels.instance
+        return found
 
 
 class _PanopticWriter(PredictionWriter[PanopticMaps]):
     """Ids of segments are unique within a video: a class and an instance id keep theirs."""
 
-    def __init__(self, out: Path, form: PanopticPredictions) -> None:
+    def __init__(self, files: PanopticFiles, out: Path) -> None:
         super().__init__(out)
-        self._form = form
+        self._files = files
         self._annotations: dict[str, list[dict[str, Any]]] = {}
-        self._ids: dict[tuple[int, int], int] = {}
+        self._ids: dict[int, int] = {-1: 0}
+        """Of class and instance id together; -1 = void."""
         self._frames = 0
 
     def update(self, video: Video, frame: LabelledFrame, prediction: PanopticMaps) -> None:
         self._frames += 1
-        if video.read is None and self._frames % self._form.every:
+        if video.read is None and self._frames % self._files.every:
             return
-        png = self._form.png(video, frame.name)
+        png = self._files.png(video.name, frame.name)
         entry = {
             "image_id": png.stem,
             "file_name": png.name,
@@ -255,12 +246,12 @@ class _PanopticWriter(PredictionWriter[PanopticMaps]):
         self._annotations.setdefault(video.name, []).append(entry)
 
     def end_video(self, video: Video) -> None:
-        self._ids, self._frames = {}, 0
+        self._ids, self._frames = {-1: 0}, 0
 
     def close(self) -> Path:
         annotations: list[dict[str, Any]] = (
             [{"video_id": name, "annotations": rows} for name, rows in self._annotations.items()]
-            if self._form.by_video
+            if self._files.by_video
             else [row for rows in self._annotations.values() for row in rows]
         )
         write_json(self.out / "pred.json", {"annotations": annotations})
@@ -271,24 +262,20 @@ class _PanopticWriter(PredictionWriter[PanopticMaps]):
         check_maps(semantic, instance)
         joint = np.where(semantic == NO_CLASS, -1, instance.astype(np.int64) * 256 + semantic)
         found, positions = np.unique(joint, return_inverse=True)
-        ids = np.array([self._id_of(int(value)) for value in found], np.int64)
-        id_map = ids[positions].reshape(joint.shape)
+        ids = [self._ids.setdefault(value, len(self._ids)) for value in found.tolist()]
+        id_map = np.array(ids, np.int64)[positions].reshape(joint.shape)
         write_png(path, segment_colors(id_map))
-        return [
-            _segment_row(int(i), int(self._form.categories[value % 256]), id_map == i)
-            for i, value in zip(ids, found, strict=True)
-            if i
-        ]
-
-    def _id_of(self, joint: int) -> int:
-        if joint < 0:
-            return 0
-        return self._ids.setdefault((joint % 256, joint // 256), len(self._ids) + 1)
-
-
-def _segment_row(segment_id: int, category: int, mask: NDArray[np.bool_]) -> dict[str, Any]:
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    x, y = int(columns[0]), int(rows[0])
-    box = [x, y, int(columns[-1]) - x + 1, int(rows[-1]) - y + 1]
-    area = int(mask.sum())
-    return {"id": segment_id, "category_id": category, "iscrowd": 0, "bbox": box, "area": area}
+        rows = []
+        for segment, value in zip(ids, found.tolist(), strict=True):
+            if segment:
+                mask = id_map == segment
+                rows.append(
+                    {
+                        "id": segment,
+                        "category_id": int(self._files.categories[value % 256]),
+                        "iscrowd": 0,
+                        "bbox": list(cv2.boundingRect(mask.astype(np.uint8))),
+                        "area": int(mask.sum()),
+                    }
+                )
+        return rows

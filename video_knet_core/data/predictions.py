@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,36 +68,30 @@ class PredictionWriter(ABC, Generic[P]):
         return self.out
 
 
-class PredictionFormat(Protocol[P]):
+@dataclass(frozen=True)
+class PredictionFormat(Generic[P]):
     """How the predictions of a data set are stored."""
 
-    def writer(self, out: Path) -> PredictionWriter[P]:
-        """A writer into the folder `out`."""
-        ...
-
-    def read(self, path: Path, dataset: VideoDataset) -> PredictionReader[P]:
-        """Read what `writer` writes; DatasetError if an index among the files is unusable."""
-        ...
+    writer: Callable[[Path], PredictionWriter[P]]
+    """A writer into a folder."""
+    read: Callable[[Path, VideoDataset], PredictionReader[P]]
+    """Reads what it writes; DatasetError if an index among the files is unusable."""
 
 
-@dataclass(frozen=True)
-class PngPredictions(Generic[P]):
-    """The `PredictionFormat` OUT/VIDEO/FRAME.png."""
+def png_predictions(
+    encode: Callable[[P], NDArray], decode: Callable[[Path, VideoDataset], P]
+) -> PredictionFormat[P]:
+    """The form OUT/VIDEO/FRAME.png.
 
-    encode: Callable[[P], NDArray]
-    """Values of the PNG; ValueError if they do not fit."""
-    decode: Callable[[Path, VideoDataset], P]
-    """Reads one; DatasetError if it is faulty."""
+    Args:
+        encode: values of the PNG; ValueError if they do not fit.
+        decode: reads one; DatasetError if it is faulty.
+    """
 
-    def writer(self, out: Path) -> PredictionWriter[P]:
-        """See `PredictionFormat`."""
-        return _PngWriter(out, self.encode)
+    def read(path: Path, dataset: VideoDataset) -> PredictionReader[P]:
+        return lambda video: lambda frame: decode(path / video.name / f"{frame.name}.png", dataset)
 
-    def read(self, path: Path, dataset: VideoDataset) -> PredictionReader[P]:
-        """See `PredictionFormat`."""
-        return lambda video: (
-            lambda frame: self.decode(path / video.name / f"{frame.name}.png", dataset)
-        )
+    return PredictionFormat(lambda out: _PngWriter(out, encode), read)
 
 
 class _PngWriter(PredictionWriter[P]):
@@ -143,3 +137,44 @@ def write_json(path: Path, content: Any, indent: int | None = None) -> Path:
     make_folder(path.parent)
     write_text(path, json.dumps(content, ensure_ascii=indent is None, indent=indent) + "\n")
     return path
+
+
+@dataclass
+class _CollectedTrack:
+    """One track of a video so far. Run lengths are kept, no masks."""
+
+    masks: list[RunLengths | None]
+    """One for every frame so far."""
+    score: float = 0.0
+    """Mean of its scores in frames."""
+    frames: int = 0
+    votes: dict[int, float] = field(default_factory=dict)
+    """Summed score of each class."""
+
+    @property
+    def class_id(self) -> int:
+        """The class with the largest sum of scores, of equal ones the first."""
+        return max(self.votes, key=lambda class_id: self.votes[class_id])
+
+
+class TrackCollector:
+    """Puts the tracks of one video together, frame after frame."""
+
+    def __init__(self) -> None:
+        self.tracks: dict[int, _CollectedTrack] = {}
+        """By track id, in the order of their first frames."""
+        self._frames = 0
+
+    def add(self, instances: Instances) -> None:
+        """Add the next frame; ValueError if a track is there twice."""
+        for row in instances:
+            track = self.tracks.setdefault(row.track_id, _CollectedTrack([None] * self._frames))
+            if len(track.masks) > self._frames:
+                raise ValueError(f"expected one mask of the track {row.track_id}, got two")
+            track.masks.append(row.mask)
+            track.votes[row.class_id] = track.votes.get(row.class_id, 0.0) + row.score
+            track.frames += 1
+            track.score += (row.score - track.score) / track.frames  # exact for equal scores
+        self._frames += 1
+        for track in self.tracks.values():
+            track.masks += [None] * (self._frames - len(track.masks))

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from ..image_files import FrameError, read_pixels
 from ..types import ClassTable
-from .pairs import Rng
 
 STREET_CLASS_OF_SPRITE = {
     "car": "vehicle",
@@ -106,25 +105,13 @@ def _is_whole(frame: dict[str, Any]) -> bool:
     return min(x0, y0) > 1 and x1 < width - 2 and y1 < height - 2
 
 
-@dataclass(frozen=True)
-class Paint:
-    """Another colour of the same object."""
-
-    hue: int
-    """By how much colours turn, 256 = once round; a little, for skin has one too."""
-    saturation: float
-    """Factor."""
-
-    @classmethod
-    def random(cls, rng: Rng) -> Paint:
-        return cls(int(rng.integers(-20, 21)), float(rng.uniform(0.3, 1.7)))
-
-    def __call__(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """The RGB image in that colour."""
-        colours = cv2.cvtColor(image, cv2.COLOR_RGB2HSV_FULL)
-        colours[..., 0] += np.uint8(self.hue % 256)
-        colours[..., 1] = cv2.convertScaleAbs(colours[..., 1], alpha=self.saturation)
-        return np.asarray(cv2.cvtColor(colours, cv2.COLOR_HSV2RGB_FULL), np.uint8)
+def repainted(image: NDArray[np.uint8], hue: int, saturation: float) -> NDArray[np.uint8]:
+    """RGB in other colours: turned by `hue` (256 = once round; a little, for skin has one too),
+    and `saturation` times as strong."""
+    colours = cv2.cvtColor(image, cv2.COLOR_RGB2HSV_FULL)
+    colours[..., 0] += np.uint8(hue % 256)
+    colours[..., 1] = cv2.convertScaleAbs(colours[..., 1], alpha=saturation)
+    return np.asarray(cv2.cvtColor(colours, cv2.COLOR_HSV2RGB_FULL), np.uint8)
 
 
 def placement(shape: tuple[int, ...], scale: float, foot: NDArray, mirror: bool) -> NDArray:

@@ -59,30 +59,14 @@ class Labels:
     """[H, W] the values as stored, where they have more: VSPW has two kinds of `NO_CLASS`."""
 
 
-@dataclass(frozen=True)
-class LabelledFrame:
+@dataclass(frozen=True, kw_only=True)
+class LabelledFrame(Labels):
     """One frame with its labels, all of one size H x W."""
 
     video: str
     name: str
     image: NDArray[np.uint8]
     """[H, W, 3] RGB."""
-    labels: Labels
-
-    @property
-    def semantic(self) -> NDArray[np.uint8]:
-        """[H, W] class ids; see `Labels`."""
-        return self.labels.semantic
-
-    @property
-    def instance(self) -> NDArray[np.int64]:
-        """[H, W] instance ids; see `Labels`."""
-        return self.labels.instance
-
-    @property
-    def masks(self) -> InstanceMasks | None:
-        """Overlapping instances, where the data set has them."""
-        return self.labels.masks
 
 
 @dataclass(frozen=True)
@@ -95,12 +79,12 @@ class FrameFiles:
     name: str
     image: str | None
     labels: str | None = None
-    index: int = 0
-    """Position in the index file, where there is one."""
+    """A label image, or the index that has the labels."""
 
 
-LabelReader = Callable[[FrameFiles], Labels]
-"""Reads the labels of one frame; DatasetError if they are not what the data set promises."""
+LabelReader = Callable[[str, int], Labels]
+"""Reads the labels of one frame, given `FrameFiles.labels` and its position in the video;
+DatasetError if they are not what the data set promises."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,15 +107,14 @@ class Video:
             DatasetError: a file is missing or unreadable, its values are none of the data set's,
                 or labels and image differ in size.
         """
-        frame = self.frames[index]
-        image = self.image(index)
-        labels = self._labels(frame, image.shape[:2])
+        name, image = self.frames[index].name, self.image(index)
+        labels = self._labels(index, image.shape[:2])
         if labels.semantic.shape != image.shape[:2]:
             raise DatasetError(
-                f"{self.name}/{frame.name}: labels are {labels.semantic.shape}, "
+                f"{self.name}/{name}: labels are {labels.semantic.shape}, "
                 f"the image is {image.shape[:2]}"
             )
-        return LabelledFrame(self.name, frame.name, image, labels)
+        return LabelledFrame(**vars(labels), video=self.name, name=name, image=image)
 
     def __iter__(self) -> Iterator[LabelledFrame]:
         return (self[index] for index in range(len(self)))
@@ -145,10 +128,13 @@ class Video:
             )
         return read_image(Path(frame.image))
 
-    def _labels(self, frame: FrameFiles, shape: tuple[int, ...]) -> Labels:
+    def _labels(self, index: int, shape: tuple[int, ...]) -> Labels:
         if self.read is None:
             return Labels(np.full(shape, NO_CLASS, np.uint8), np.zeros(shape, np.int64))
-        return self.read(frame)
+        frame = self.frames[index]
+        if frame.labels is None:
+            raise DatasetError(f"the image {frame.image} has no label image")
+        return self.read(frame.labels, index)
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,14 +12,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..types import NO_CLASS
 from .dataset_format import DatasetFormat, PanopticRules
 from .folders import first_folder, listed_videos
-from .label_png import label_file, look_up, read_values
-from .panoptic_json import PanopticPredictions
-from .video import FrameFiles, Labels, VideoDataset, class_kinds
+from .label_png import look_up, read_values
+from .panoptic_json import PanopticFiles
+from .video import Labels, VideoDataset, class_kinds
 from .vspw import NAMES
 
 CLASS_COUNT = len(NAMES)
@@ -37,40 +36,24 @@ VOID_VALUES = (0, 200)
 STUFF_CATEGORIES = tuple(c for c in range(1, CLASS_COUNT + 1) if c not in THING_CATEGORIES)
 CATEGORY_OF_CLASS = np.array(STUFF_CATEGORIES + THING_CATEGORIES, np.int64)
 """[124] category of each class id: stuff, then things, as in config/models/vipseg_r50.yaml."""
-CLASS_OF_CATEGORY = np.full(CLASS_COUNT + 1, NO_CLASS, np.int64)
-CLASS_OF_CATEGORY[CATEGORY_OF_CLASS] = np.arange(CLASS_COUNT)
-"""[125] class id of each category; 0 is void."""
 KINDS = class_kinds([NAMES[c - 1] for c in CATEGORY_OF_CLASS], THINGS)
 """The categories are those of VSPW, in another order."""
-
-
-def _class_of_value() -> NDArray[np.int64]:
-    """[12500] class id of each mask value; -1 where there is none."""
-    table = np.full((CLASS_COUNT + 1) * 100, -1, np.int64)
-    table[: CLASS_COUNT + 1] = CLASS_OF_CATEGORY
-    for category in THING_CATEGORIES:
-        table[category * 100 : category * 100 + 100] = CLASS_OF_CATEGORY[category]
-    table[list(VOID_VALUES)] = NO_CLASS
-    return table
-
-
-CLASS_OF_VALUE = _class_of_value()
+CLASS_OF_VALUE = np.full((CLASS_COUNT + 1) * 100, -1, np.int64)
+"""[12500] class id of each mask value; -1 where there is none."""
+CLASS_OF_VALUE[CATEGORY_OF_CLASS] = np.arange(CLASS_COUNT)
+for _category in THING_CATEGORIES:
+    CLASS_OF_VALUE[_category * 100 : _category * 100 + 100] = CLASS_OF_VALUE[_category]
+CLASS_OF_VALUE[list(VOID_VALUES)] = NO_CLASS
 
 
 def _open(root: Path, split: str) -> VideoDataset:
-    """Open the videos that SPLIT.txt lists; those of `test` have no labels.
-
-    Raises:
-        DatasetError: the list or the image folder is missing, or the list is empty.
-    """
     images = first_folder(root / "imgs", root / "images")
     videos = listed_videos(root, split, f"{images.name}/{{}}", "panomasks/{}", _read)
     return VideoDataset("vipseg", KINDS, videos)
 
 
-def _read(frame: FrameFiles) -> Labels:
-    """Labels of one frame; the id of an instance is its mask value, since theirs start at 0."""
-    path = label_file(frame)
+def _read(path: str, _: int) -> Labels:
+    """The id of an instance is its mask value, since theirs start at 0."""
     values = read_values(path)
     semantic = look_up(values, CLASS_OF_VALUE, path).astype(np.uint8)
     objects = (values > CLASS_COUNT) & (semantic != NO_CLASS)
@@ -82,7 +65,7 @@ VIPSEG = DatasetFormat(
     "panoptic",
     _open,
     ("{}.txt",),
-    predictions=PanopticPredictions(CATEGORY_OF_CLASS - 1, by_video=True),
+    predictions=PanopticFiles(CATEGORY_OF_CLASS - 1, by_video=True).form(),
     rules=PanopticRules((1, 2, 4, 6, 8), crowd="segment", authors_windows=(1, 2, 4, 6)),
 )
 """Its labels have no crowds. The windows are those of the released eval_vpq_vspw.py."""

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from ..types import NO_CLASS
 from .dataset_format import DatasetFormat
 from .folders import listed_videos
-from .label_png import label_file, look_up, read_values
-from .predictions import ClassMap, PngPredictions
-from .video import FrameFiles, Labels, VideoDataset, class_kinds
+from .label_png import look_up, read_values
+from .predictions import ClassMap, png_predictions
+from .video import Labels, VideoDataset, class_kinds
 
 # fmt: off
 NAMES = (
@@ -52,18 +52,11 @@ CLASS_OF_VALUE[[0, NO_CLASS]] = NO_CLASS
 
 
 def _open(root: Path, split: str) -> VideoDataset:
-    """Open the videos that SPLIT.txt lists; those of `test` have no labels.
-
-    Raises:
-        DatasetError: the list is missing or empty.
-    """
     videos = listed_videos(root, split, "data/{}/origin", "data/{}/mask", _read)
     return VideoDataset("vspw", class_kinds(NAMES, ()), videos)
 
 
-def _read(frame: FrameFiles) -> Labels:
-    """Labels of one frame; DatasetError for values between 124 and 255."""
-    path = label_file(frame)
+def _read(path: str, _: int) -> Labels:
     values = read_values(path)
     semantic = look_up(values, CLASS_OF_VALUE, path).astype(np.uint8)
     none = np.zeros(semantic.shape, np.int64)
@@ -71,12 +64,8 @@ def _read(frame: FrameFiles) -> Labels:
 
 
 def _encode_prediction(semantic: ClassMap) -> NDArray[np.uint8]:
-    """The PNG of class ids [H, W], 0..123 (mask value - 1).
-
-    Raises:
-        ValueError: a value is no class. 255 is none either: the released evaluation would count it
-            as some other class.
-    """
+    """The PNG of class ids 0..123 (mask value - 1); ValueError for others, 255 too: the released
+    evaluation would count it as some other class."""
     if semantic.size and not 0 <= semantic.min() <= semantic.max() < CLASS_COUNT:
         raise ValueError(
             f"expected class ids 0..{CLASS_COUNT - 1} everywhere, "
@@ -94,5 +83,5 @@ VSPW = DatasetFormat(
     "semantic",
     _open,
     ("{}.txt",),
-    predictions=PngPredictions(_encode_prediction, _decode_prediction),
+    predictions=png_predictions(_encode_prediction, _decode_prediction),
 )

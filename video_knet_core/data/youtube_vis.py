@@ -24,7 +24,6 @@ from ..run_lengths import RunLengths
 from .dataset_format import DatasetFormat
 from .folders import first_folder
 from .instance_labels import ObjectMask, compact, labels_of, run_lengths
-from .instance_tracks import TrackCollector
 from .json_index import (
     ROW,
     Category,
@@ -35,7 +34,15 @@ from .json_index import (
     categories_by_id,
     load_index,
 )
-from .predictions import Instance, Instances, PredictionReader, PredictionWriter, write_json
+from .predictions import (
+    Instance,
+    Instances,
+    PredictionFormat,
+    PredictionReader,
+    PredictionWriter,
+    TrackCollector,
+    write_json,
+)
 from .video import DatasetError, FrameFiles, LabelledFrame, Labels, Video, VideoDataset
 
 # fmt: off
@@ -57,21 +64,6 @@ class _Track:
     video_id: Integer
     category_id: Integer
     segmentations: list[dict | None]
-    """Run lengths for every frame, or None where the object is out of sight."""
-
-    def check(self, videos: Mapping[int, int], categories: int, where: str) -> None:
-        """DatasetError unless it is of one of `videos` (id -> frames) and of 1..`categories`."""
-        if self.video_id not in videos:
-            raise DatasetError(f"{where}.video_id: expected one of `videos`, got {self.video_id}")
-        if not 1 <= self.category_id <= categories:
-            raise DatasetError(
-                f"{where}.category_id: expected 1..{categories}, got {self.category_id}"
-            )
-        if len(self.segmentations) != videos[self.video_id]:
-            raise DatasetError(
-                f"{where}.segmentations: expected one for each of {videos[self.video_id]} frames, "
-                f"got {len(self.segmentations)}"
-            )
 
 
 @dataclass(frozen=True, slots=True, config=ROW)
@@ -100,11 +92,12 @@ class _Index:
 
 @dataclasses.dataclass(frozen=True)
 class TrackAnnotation:
-    """One object of a video, as the index has it."""
+    """One object of a video, as the index or results have it."""
 
     id: int
     class_id: int
     crowd: bool
+    score: float
     segmentations: Sequence[dict | None]
     """Run lengths for every frame, or None where the object is out of sight."""
     where: str
@@ -128,11 +121,7 @@ class YoutubeVisVideo(Video):
 
 
 def _open(root: Path, split: str) -> VideoDataset:
-    """Open a split of the official layout; videos come by ascending id, as the official tools go.
-
-    Raises:
-        DatasetError: the index, a key in it or the image folder is missing, or there is no video.
-    """
+    """Videos come by ascending id, as the official tools go."""
     index = root / "annotations" / f"{split}.json"
     images = first_folder(root / split / "JPEGImages")
     content: _Index = load_index(index, _Index, _keep)
@@ -140,18 +129,49 @@ def _open(root: Path, split: str) -> VideoDataset:
         raise DatasetError(f"{index}: expected the key 'annotations', got none")
     names = _class_names(content, index)
     lengths = {video.id: len(video.file_names) for video in content.videos}
-    tracks: dict[int, list[TrackAnnotation]] = {}
-    for number, row in enumerate(content.annotations or ()):
-        where = f"{index}: annotations.{number}"
-        row.check(lengths, len(names), where)
-        track = TrackAnnotation(row.id, row.category_id - 1, row.iscrowd, row.segmentations, where)
-        tracks.setdefault(row.video_id, []).append(track)
-    labelled = content.annotations is not None
-    videos = [
-        _video(video, images, tracks.get(video.id, []) if labelled else None)
-        for video in sorted(content.videos, key=lambda video: video.id)
-    ]
+    place = f"{index}: annotations."
+    tracks = _by_video(content.annotations or (), lengths, len(names), place)
+    videos = []
+    for row in sorted(content.videos, key=lambda video: video.id):
+        frames = [FrameFiles(Path(f).stem, f"{images}/{f}", str(index)) for f in row.file_names]
+        name = row.file_names[0].partition("/")[0] if row.file_names else str(row.id)
+        found = tracks.get(row.id, [])
+        read = None if content.annotations is None else partial(_read, found, row.size)
+        videos.append(YoutubeVisVideo(name, frames, read, row.id, row.size, found))
     return VideoDataset("youtube_vis_2019", tuple((name, True) for name in names), videos)
+
+
+def _by_video(
+    rows: Sequence[_Annotation | _Result], videos: Mapping[int, int], categories: int, place: str
+) -> dict[int, list[TrackAnnotation]]:
+    """The tracks of each video.
+
+    DatasetError unless each is of one of `videos` (id -> frames) and of 1..`categories`.
+    """
+    tracks: dict[int, list[TrackAnnotation]] = {}
+    for number, row in enumerate(rows):
+        where = f"{place}{number}"
+        if row.video_id not in videos:
+            raise DatasetError(f"{where}.video_id: expected one of `videos`, got {row.video_id}")
+        if not 1 <= row.category_id <= categories:
+            raise DatasetError(
+                f"{where}.category_id: expected 1..{categories}, got {row.category_id}"
+            )
+        if len(row.segmentations) != videos[row.video_id]:
+            raise DatasetError(
+                f"{where}.segmentations: expected one for each of {videos[row.video_id]} frames, "
+                f"got {len(row.segmentations)}"
+            )
+        found = tracks.setdefault(row.video_id, [])
+        track_id, crowd, score = (
+            (row.id, row.iscrowd, 1.0)
+            if isinstance(row, _Annotation)
+            else (len(found) + 1, False, row.score)
+        )
+        found.append(
+            TrackAnnotation(track_id, row.category_id - 1, crowd, score, row.segmentations, where)
+        )
+    return tracks
 
 
 def _class_names(content: _Index, index: Path) -> list[str]:
@@ -175,72 +195,42 @@ def _keep(entry: dict) -> dict:
     return entry
 
 
-def _video(row: _IndexVideo, images: Path, tracks: list[TrackAnnotation] | None) -> YoutubeVisVideo:
-    frames = tuple(
-        FrameFiles(Path(name).stem, f"{images}/{name}", None, position)
-        for position, name in enumerate(row.file_names)
-    )
-    name = row.file_names[0].partition("/")[0] if row.file_names else str(row.id)
-    read = None if tracks is None else partial(_read, tracks, row.size)
-    return YoutubeVisVideo(name, frames, read, row.id, row.size, tracks or ())
-
-
-def _read(tracks: list[TrackAnnotation], size: tuple[int, int], frame: FrameFiles) -> Labels:
-    """Labels of one frame; a crowd has its class in `semantic` and is no instance."""
-    found = [(track, track.run_lengths(frame.index, size)) for track in tracks]
-    return labels_of(
-        [
-            ObjectMask(track.id, track.class_id, track.crowd, runs.mask())
-            for track, runs in found
-            if runs is not None
-        ],
-        size,
-    )
+def _read(tracks: list[TrackAnnotation], size: tuple[int, int], _: str, position: int) -> Labels:
+    objects = []
+    for track in tracks:
+        runs = track.run_lengths(position, size)
+        if runs is not None:
+            objects.append(ObjectMask(track.id, track.class_id, track.crowd, runs.mask()))
+    return labels_of(objects, size)
 
 
 RESULTS = "results.json"
 
 
-class _ResultsFile:
-    """The `PredictionFormat` OUT/results.json."""
+def _read_results(path: Path, dataset: VideoDataset) -> PredictionReader[Instances]:
+    """Read an official results.json, or the one in a folder; masks are read frame by frame."""
+    file = path / RESULTS if path.is_dir() else path
+    if not file.is_file():
+        raise DatasetError(f"there are no predictions {file}")
+    rows: list[_Result] = load_index(file, list[_Result], _keep)
+    lengths = {video.id: len(video) for video in map(youtube_vis, dataset)}
+    results = _by_video(rows, lengths, dataset.class_count, f"{file}: ")
 
-    def writer(self, out: Path) -> PredictionWriter[Instances]:
-        """See `PredictionFormat`. The run lengths of all tracks are kept until it is closed."""
-        return _ResultsWriter(out)
+    def start(video: Video) -> Callable[[LabelledFrame], Instances]:
+        size, positions = youtube_vis(video).size, count()
+        tracks = results.get(youtube_vis(video).id, [])
 
-    def read(self, path: Path, dataset: VideoDataset) -> PredictionReader[Instances]:
-        """Read an official results.json.
+        def predict(_: LabelledFrame) -> Instances:
+            """Results without a mask too, for their scores take part in AP."""
+            position = next(positions)
+            return [
+                Instance(track.id, track.class_id, track.score, track.run_lengths(position, size))
+                for track in tracks
+            ]
 
-        Args:
-            path: the file, or the folder that holds results.json.
-            dataset: YouTube-VIS.
+        return predict
 
-        Raises:
-            DatasetError: the file is unusable, or an entry lacks a key, is of an unknown video or
-                category, or has not a mask, or null, for each frame. Masks are read when their
-                video is started.
-        """
-        file = path / RESULTS if path.is_dir() else path
-        if not file.is_file():
-            raise DatasetError(f"there are no predictions {file}")
-        lengths = {video.id: len(video) for video in map(youtube_vis, dataset)}
-        results: dict[int, list[tuple[_Result, str]]] = {}
-        rows: list[_Result] = load_index(file, list[_Result], _keep)
-        for number, row in enumerate(rows):
-            row.check(lengths, dataset.class_count, f"{file}: {number}")
-            results.setdefault(row.video_id, []).append((row, f"{file}: {number}"))
-
-        def start(video: Video) -> Callable[[LabelledFrame], Instances]:
-            tracks = _instances(results.get(youtube_vis(video).id, []), youtube_vis(video))
-            positions = count()
-
-            def predict(_: LabelledFrame) -> Instances:
-                position = next(positions)
-                return [track[position] for track in tracks]
-
-            return predict
-
-        return start
+    return start
 
 
 def youtube_vis(video: Video) -> YoutubeVisVideo:
@@ -278,27 +268,11 @@ class _ResultsWriter(PredictionWriter[Instances]):
         return write_json(self.out / RESULTS, self._tracks)
 
 
-def _instances(results: list[tuple[_Result, str]], video: YoutubeVisVideo) -> list[list[Instance]]:
-    """Each result frame by frame; those without a mask too, for their scores take part in AP."""
-    return [
-        [
-            Instance(
-                number,
-                row.category_id - 1,
-                row.score,
-                run_lengths(entry, video.size, f"{where}.segmentations.{position}"),
-            )
-            for position, entry in enumerate(row.segmentations)
-        ]
-        for number, (row, where) in enumerate(results, start=1)
-    ]
-
-
 YOUTUBE_VIS = DatasetFormat(
     "youtube_vis_2019",
     "instance",
     _open,
     ("annotations/{}.json",),
     splits=("train", "valid", "test"),
-    predictions=_ResultsFile(),
+    predictions=PredictionFormat(_ResultsWriter, _read_results),
 )

@@ -17,8 +17,8 @@ from synthetic_street import SyntheticStreet
 
 from ..config_io import ConfigError
 from ..data.camvid import camvid_clip, street_ids
-from ..data.instance_tracks import TrackCollector
 from ..data.pasted_clips import PastedClip
+from ..data.predictions import TrackCollector
 from ..data.sprites import SpriteSplit, load_sprites
 from ..data.street_frame import (
     STREET_CLASSES,

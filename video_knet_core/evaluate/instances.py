@@ -8,8 +8,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data.instance_tracks import TrackCollector
-from ..data.predictions import Instance, Instances
+from ..data.predictions import Instance, Instances, TrackCollector
 from ..data.video import InstanceMasks, LabelledFrame, Video, VideoDataset
 from ..data.youtube_vis import YoutubeVisVideo, youtube_vis
 from ..metrics.vis import PredictedTrack, TrueTrack, VideoInstanceAP, VideoInstanceQuality

@@ -35,7 +35,7 @@ class SemanticEvaluator:
 
     def update(self, video: Video, frame: LabelledFrame, prediction: ClassMap) -> None:
         """Add a frame; ValueError if sizes differ, a class is unknown or there is no raw mask."""
-        raw = frame.labels.raw
+        raw = frame.raw
         if raw is None:
             raise ValueError("mVC: expected mask values as stored, got class ids only")
         self._quality.update(vspw_labels(raw), prediction, video.name)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data.instance_tracks import TrackCollector
+from ..data.predictions import TrackCollector
 from ..evaluate.instances import TrueTrackCollector, TruthOfFrame, instances, predicted_tracks
 from ..metrics.stq import QualitySums, SegmentationTrackingQuality
 from ..metrics.vis import VideoInstanceAP

@@ -30,7 +30,7 @@ def test_a_reader_gives_back_every_pixel(layout, written, expected_frames):
         np.testing.assert_array_equal(frame.semantic, truth.semantic)
         np.testing.assert_array_equal(frame.instance, truth.instance)
         assert (frame.image.dtype, frame.semantic.dtype) == (np.uint8, np.uint8)
-        assert frame.instance.dtype == np.int64 and not frame.labels.empty
+        assert frame.instance.dtype == np.int64 and not frame.empty
 
 
 @pytest.mark.parametrize("layout", FIXTURES)

@@ -12,8 +12,9 @@ from networks import small_config
 
 from video_knet_core.data.camvid import camvid_clip
 from video_knet_core.data.copy_paste import CopyPaste, cut_out, instances_of_regions
-from video_knet_core.data.pairs import CropRange, camera_motion, photometric, warp
-from video_knet_core.data.sprites import Paint, load_sprites
+from video_knet_core.data.pairs import CropRange, photometric, warp
+from video_knet_core.data.sprites import load_sprites, repainted
+from video_knet_core.data.street_frame import StreetFrame
 from video_knet_core.data.video import Video
 
 CAMVID_ROAD, CAMVID_SKY, CAMVID_CAR = 3, 0, 8
@@ -133,11 +134,10 @@ def test_a_crowd_stands_close_together(images, sprites, classes):
 def test_paint_changes_colours_and_leaves_light_and_grey():
     grey = np.repeat(np.random.default_rng(0).integers(0, 256, (8, 8, 1), np.uint8), 3, axis=2)
     red = np.full((8, 8, 3), RED, np.uint8)
-    paint = Paint(hue=85, saturation=1.0)  # a third round
-    assert (paint(grey) == grey).all()
-    assert paint(red)[0, 0].argmax() == 1
-    assert paint(red).max() == red.max()
-    assert np.ptp(Paint(hue=0, saturation=0.3)(red)[0, 0].astype(int)) < np.ptp(RED) / 2
+    green = repainted(red, 85, 1.0)  # a third round
+    assert (repainted(grey, 85, 1.0) == grey).all()
+    assert green[0, 0].argmax() == 1 and green.max() == red.max()
+    assert np.ptp(repainted(red, 0, 0.3)[0, 0].astype(int)) < np.ptp(RED) / 2
 
 
 @pytest.mark.parametrize("crowd", [False, True])
@@ -159,17 +159,12 @@ def test_regions_of_a_thing_class_become_instances():
 
 def test_crops_cover_the_image_and_void_lies_only_outside():
     rng = np.random.default_rng(0)
-    semantic = np.zeros((60, 80), np.uint8)
-    image = np.zeros((60, 80, 3), np.uint8)
+    none = np.zeros((60, 80), np.uint8)
+    frame = StreetFrame(np.zeros((60, 80, 3), np.uint8), none, none)
     for _ in range(30):
         matrix = CropRange().draw(rng, (60, 80), 48, 64)
-        _, cropped, _ = warp(image, semantic, semantic, matrix, 48, 64)
+        _, cropped, _ = warp(frame, matrix, 48, 64)
         assert (cropped == ROAD).mean() > 0.9
-
-
-def test_camera_motion_of_no_strength_is_the_identity():
-    motion = camera_motion(np.random.default_rng(0), 48, 64, strength=0.0)
-    np.testing.assert_allclose(motion, np.eye(3), atol=1e-12)
 
 
 def test_photometric_changes_are_the_same_for_both_frames():

@@ -43,7 +43,9 @@ def stored_prediction(name, out, video, frame, prediction):
     """Write one frame as the data set `name` has it submitted."""
     writer = DATASETS[name].predictions.writer(out)
     labels = Labels(np.zeros((2, 2), np.uint8), np.zeros((2, 2), np.int64))
-    frame = LabelledFrame(video.name, frame, np.zeros((2, 2, 3), np.uint8), labels)
+    frame = LabelledFrame(
+        **vars(labels), video=video.name, name=frame, image=np.zeros((2, 2, 3), np.uint8)
+    )
     writer.update(video, frame, prediction)
     writer.end_video(video)
     return writer.close()

@@ -36,7 +36,7 @@ def truth(frame):
         masks = map(RunLengths.from_mask, frame.masks.masks)
         columns = frame.masks.ids.tolist(), frame.masks.class_ids.tolist(), masks
         return [Instance(i, c, 0.9, mask) for i, c, mask in zip(*columns, strict=True)]
-    if frame.labels.raw is not None:
+    if frame.raw is not None:
         return np.where(frame.semantic == 255, 0, frame.semantic)  # every pixel has a class
     return frame.semantic, frame.instance
 

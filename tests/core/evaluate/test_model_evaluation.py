@@ -14,8 +14,7 @@ from dataset_fixtures import FIXTURES, opened, put
 from video_knet_core.cli import main
 from video_knet_core.data.clip_pairs import ClipPairs
 from video_knet_core.data.datasets import open_dataset
-from video_knet_core.data.instance_tracks import TrackCollector
-from video_knet_core.data.predictions import Instance
+from video_knet_core.data.predictions import Instance, TrackCollector
 from video_knet_core.data.video import DatasetError
 from video_knet_core.data.vipseg import KINDS as VIPSEG_KINDS
 from video_knet_core.data.vipseg import THINGS as VIPSEG_THINGS
