@@ -6,56 +6,36 @@ Each subcommand imports what it needs when it runs: tracking needs no torch.
 from __future__ import annotations
 
 import signal
+import sys
 from collections.abc import Sequence
 from typing import Annotated
 
 import typer
 
 from .. import __version__
-from . import data_commands, model_commands, video_commands
-from .console import (
-    EXIT_BAD_INPUT,
-    EXIT_PIPE,
-    EXIT_SIGNAL,
-    drop_stdout,
-    escape_unprintable,
-    flush_stdout,
-    print_error,
-)
+from .console import EXIT_BAD_INPUT, EXIT_PIPE, EXIT_SIGNAL, drop_stdout, print_error
+from .data_commands import bench, camvid, dataset, pasted, synthetic, validate_data
+from .model_commands import build_engine, export, import_checkpoint, info, train
+from .video_commands import make_bag, replay, track
 
 EPILOG = (
     "Results are written to stdout, notes and errors to stderr. Exit codes: 0 done; 1 the data "
     "have faults, or nothing was found to process; 2 usage, or input that cannot be used; "
     "130 Ctrl-C; 143 SIGTERM."
 )
-PLAIN = {
-    "rich_markup_mode": None,
-    "context_settings": {"help_option_names": ["-h", "--help"]},
-}
+PLAIN = {"rich_markup_mode": None, "context_settings": {"help_option_names": ["-h", "--help"]}}
 _UsageError = typer.BadParameter.__base__
 
 app = typer.Typer(name="video-knet", epilog=EPILOG, **PLAIN)
+for run in (
+    *(track, replay, make_bag, bench, info, train, export, build_engine, import_checkpoint),
+    validate_data,
+):
+    app.command()(run)
 evaluations = typer.Typer(name="eval", help="Measure a model on labelled data.", **PLAIN)
-for run in (video_commands.track, video_commands.replay, video_commands.make_bag):
-    app.command()(run)
 app.add_typer(evaluations)
-for run in (
-    data_commands.synthetic,
-    data_commands.pasted,
-    data_commands.camvid,
-    data_commands.dataset,
-):
+for run in (synthetic, pasted, camvid, dataset):
     evaluations.command()(run)
-for run in (
-    data_commands.bench,
-    model_commands.info,
-    model_commands.train,
-    model_commands.export,
-    model_commands.build_engine,
-    model_commands.import_checkpoint,
-    data_commands.validate_data,
-):
-    app.command()(run)
 
 
 def _print_version(requested: bool) -> None:
@@ -78,27 +58,24 @@ def _root(
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code, see `EPILOG`."""
-    escape_unprintable()
+    if hasattr(sys.stdout, "reconfigure"):  # file systems allow names that are no text
+        sys.stdout.reconfigure(errors="backslashreplace")
+    words = None if argv is None else list(argv)
     try:
         try:
             program = typer.main.get_command(app)
-            code = program.main(
-                None if argv is None else list(argv), "video-knet", standalone_mode=False
-            )
-            return code or 0
+            return program.main(words, "video-knet", standalone_mode=False) or 0
         finally:
-            flush_stdout()
+            print(end="", flush=True)  # while an error can still be handled
     except _UsageError as error:
         path = error.ctx.command_path if error.ctx else "video-knet"
         print_error(path, f"{error.format_message().rstrip('.')}; see {path} --help")
         return EXIT_BAD_INPUT
     except typer.Abort:  # Ctrl-C before a command began
         return EXIT_SIGNAL + signal.SIGINT
-    except BrokenPipeError:
-        drop_stdout()
-        return EXIT_PIPE
-    except SystemExit as stop:  # after a completion, or where typer cannot write its help
-        if not isinstance(stop.__context__, BrokenPipeError):
+    except (BrokenPipeError, SystemExit) as stop:
+        # typer exits after a completion, and where stdout is closed
+        if isinstance(stop, SystemExit) and not isinstance(stop.__context__, BrokenPipeError):
             raise
         drop_stdout()
         return EXIT_PIPE

@@ -1,7 +1,4 @@
-"""What a command writes to the terminal, how it ends, and how Ctrl-C and SIGTERM end it.
-
-Results go to stdout; notes, warnings, progress bars and errors go to stderr.
-"""
+"""How a command ends: the log on stderr, errors as one line, Ctrl-C, SIGTERM, closed pipes."""
 
 from __future__ import annotations
 
@@ -9,8 +6,9 @@ import logging
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager, nullcontext
 from types import FrameType
 
 from ..engine.selector import REASONS_LOG
@@ -50,24 +48,23 @@ def exit_code_of(run: Callable[[], int | None], command: str, kept: Callable[[],
         command: how errors name it.
         kept: returns what an interruption leaves, empty if nothing is to be reported.
     """
-    with _interrupts() as signals:
+    with _interrupts() as received:
         try:
             code = run() or 0
         except BrokenPipeError:  # as of `video-knet info | head -1`
-            drop_stdout()
-            return EXIT_PIPE
+            raise
         except KeyboardInterrupt:
-            signals.received = signals.received or signal.SIGINT
+            received.append(signal.SIGINT)
         except Exception as error:
             message = _message_of(error)
             if message is None:
                 raise
             print_error(command, message)
             code = EXIT_FAULTS if isinstance(error, NothingError) else EXIT_BAD_INPUT
-        if signals.received:
+        if received:
             left = kept()
             print_error(command, f"interrupted{left and f': {left}'}")
-            return EXIT_SIGNAL + signals.received
+            return EXIT_SIGNAL + received[0]
         return code
 
 
@@ -92,6 +89,13 @@ def print_error(command: str, message: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
+def drop_stdout() -> None:
+    """Point stdout to nowhere, or the interpreter would fail again when it flushes at its end."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, sys.stdout.fileno())
+    os.close(null)
+
+
 @contextmanager
 def notes(quiet: bool, verbose: bool, reasons: bool) -> Iterator[None]:
     """Show the log of this package on stderr.
@@ -101,89 +105,44 @@ def notes(quiet: bool, verbose: bool, reasons: bool) -> Iterator[None]:
         verbose: more notes.
         reasons: also why an engine was not taken.
     """
-    level = logging.WARNING if quiet else logging.DEBUG if verbose else logging.INFO
-    shows_reasons = verbose or (reasons and not quiet)
-    handler = logging.StreamHandler(sys.stderr)
-    with ExitStack() as stack:
-        stack.enter_context(_level(PACKAGE, level))
-        stack.enter_context(_level(REASONS_LOG, logging.INFO if shows_reasons else logging.WARNING))
-        if quiet:
-            stack.enter_context(no_progress_bars())
-        logging.getLogger(PACKAGE).addHandler(handler)
-        stack.callback(logging.getLogger(PACKAGE).removeHandler, handler)
-        yield
-
-
-@contextmanager
-def _level(name: str, level: int) -> Iterator[None]:
-    logger = logging.getLogger(name)
+    logger, handler = logging.getLogger(PACKAGE), logging.StreamHandler()
+    if not verbose and (quiet or not reasons):
+        handler.addFilter(lambda note: note.name != REASONS_LOG or note.levelno >= logging.WARNING)
     before = logger.level
-    logger.setLevel(level)
+    logger.setLevel(logging.WARNING if quiet else logging.DEBUG if verbose else logging.INFO)
+    logger.addHandler(handler)
     try:
-        yield
+        with no_progress_bars() if quiet else nullcontext():
+            yield
     finally:
+        logger.removeHandler(handler)
         logger.setLevel(before)
 
 
-# --- signals -------------------------------------------------------------------------------------
+@contextmanager
+def _interrupts() -> Iterator[list[int]]:
+    """SIGINT and SIGTERM raise KeyboardInterrupt and are listed, since a command may catch that.
 
+    In a forked worker they do what they do by default. A signal that is ignored, as of nohup, stays
+    so, and threads other than the main one get none.
+    """
+    received: list[int] = []
+    process = os.getpid()
 
-class _Signals:
-    """The signal that ended a command, also if the command itself caught the KeyboardInterrupt."""
-
-    def __init__(self) -> None:
-        self.received: signal.Signals | None = None
-        self._process = os.getpid()
-
-    def __call__(self, number: int, frame: FrameType | None) -> None:
-        """Raise KeyboardInterrupt; in a forked worker do what the signal does by default."""
-        if os.getpid() != self._process:
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        if os.getpid() != process:
             signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
-            return
-        self.received = signal.Signals(number)
+            signal.raise_signal(number)
+        received.append(number)
         raise KeyboardInterrupt
 
-
-@contextmanager
-def _interrupts() -> Iterator[_Signals]:
-    """SIGINT and SIGTERM raise KeyboardInterrupt; a signal that is ignored, as of nohup, stays so.
-
-    In another thread than the main one, which gets no signals, nothing changes.
-    """
-    signals = _Signals()
-    before = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+    handlers = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+    is_main = threading.current_thread() is threading.main_thread()
+    taken = {n: h for n, h in handlers.items() if is_main and signal.getsignal(n) is h}
+    for number in taken:
+        signal.signal(number, interrupt)
     try:
-        taken = {n: h for n, h in before.items() if signal.getsignal(n) is h}
-        for number in taken:
-            signal.signal(number, signals)
-    except ValueError:  # not the main thread
-        taken = {}
-    try:
-        yield signals
+        yield received
     finally:
         for number, handler in taken.items():
             signal.signal(number, handler)
-
-
-# --- stdout --------------------------------------------------------------------------------------
-
-
-def flush_stdout() -> None:
-    """Write what is buffered, while an error can still be handled."""
-    if sys.stdout is not None:
-        sys.stdout.flush()
-
-
-def escape_unprintable() -> None:
-    """Write names that are no text, which file systems allow, with escapes."""
-    reconfigure = getattr(sys.stdout, "reconfigure", None)
-    if reconfigure is not None:
-        reconfigure(errors="backslashreplace")
-
-
-def drop_stdout() -> None:
-    """Point stdout to nowhere, or the interpreter would fail again when it flushes at its end."""
-    null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, sys.stdout.fileno())
-    os.close(null)

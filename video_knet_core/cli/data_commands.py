@@ -19,10 +19,9 @@ from .options import (
     EngineOptions,
     Json,
     JsonFile,
-    Names,
-    Sizes,
     Threads,
     TrackingOptions,
+    Values,
     argument,
     choice,
     choices,
@@ -36,7 +35,6 @@ if TYPE_CHECKING:
     from ..data.street_frame import StreetClip
     from ..evaluate.scores import Scores
 
-AUTO = Names(("auto",))
 BENCH_BACKENDS = f"Of {', '.join(BACKENDS)}; auto is the best, all are those that work here."
 LABELLED = "kitti_step, cityscapes_vps, vipseg, vspw, youtube_vis_2019 or custom."
 VALIDATED = (
@@ -51,13 +49,13 @@ DatasetRoot = Annotated[Path, argument("Folder of the data set.", "PATH")]
 
 
 @dataclass(frozen=True)
-class ClipOptions:
+class _ClipOptions:
     """What is measured of clips with exact tracks."""
 
     clips: Annotated[int, count("Clips to measure.")] = 10
     frames: Annotated[int, count("Frames of each.")] = 60
     trackers: Annotated[
-        Names | None, choices(COMPARED, *TRACKERS, "all", metavar="NAME,NAME|all")
+        Values | None, choices(COMPARED, *TRACKERS, "all", metavar="NAME,NAME|all")
     ] = None
 
 
@@ -74,8 +72,18 @@ def validate_data(
     there is no fault, 1 if there are some.
     """
     from ..data.dataset_validation import validate
+    from ..data.datasets import dataset_format
 
-    splits, faults = _splits(dataset, root, split), []
+    known = dataset_format(dataset)
+    present = known.available_splits(root)
+    splits = [name for name in present if split in (None, name)]
+    if not splits:
+        expected = ", ".join([split] if split else known.splits)
+        raise UsageError(
+            f"expected a split of {expected} in {root}, in the layout of {dataset}, got "
+            f"{', '.join(present) or 'none'}"
+        )
+    faults = []
     for name in splits:
         for where, what in validate(dataset, root, name):
             faults.append({"split": name, "where": where, "what": what})
@@ -88,31 +96,15 @@ def validate_data(
     return EXIT_FAULTS if faults else 0
 
 
-def _splits(dataset: str, root: Path, split: str | None) -> list[str]:
-    """The splits to read; UsageError if there are none."""
-    from ..data.datasets import dataset_format
-
-    known = dataset_format(dataset)
-    present = known.available_splits(root)
-    splits = [name for name in present if split in (None, name)]
-    if not splits:
-        expected = [split] if split else known.splits
-        raise UsageError(
-            f"expected a split of {', '.join(expected)} in {root}, in the layout of {dataset}, got "
-            f"{', '.join(present) or 'none'}"
-        )
-    return splits
-
-
 @command(reasons=True)
 def bench(
     models: Annotated[
         list[Path] | None, argument(".onnx or .safetensors.", "MODEL", show_default=SHIPPED)
     ] = None,
-    backend: Annotated[Names, choices(BENCH_BACKENDS, "auto", "all", *BACKENDS)] = AUTO,
+    backend: Annotated[Any, choices(BENCH_BACKENDS, "auto", "all", *BACKENDS)] = "auto",
     frames: Annotated[int, count("Frames to measure.")] = 100,
     size: Annotated[
-        Sizes | None,
+        Values | None,
         option("Sizes of the images; default: the model's own.", "HxW,HxW", parser=parse_sizes),
     ] = None,
     threads: Threads = 2,
@@ -140,7 +132,7 @@ def bench(
 
 
 @command()
-def synthetic(options: ClipOptions, engine: EngineOptions, tracking: TrackingOptions) -> None:
+def synthetic(options: _ClipOptions, engine: EngineOptions, tracking: TrackingOptions) -> None:
     """Held-out synthetic streets: STQ, VPQ and id switches, or AP."""
     from ..evaluate.clips import synthetic_streets
 
@@ -155,7 +147,7 @@ def pasted(
         Path, option("Data root of training; holds camvid/val_clip/ and sprites/.", "DATA")
     ],
     sprites: Annotated[str, choice(SPRITES, "train", "held_out", "all")] = "held_out",
-    options: ClipOptions,
+    options: _ClipOptions,
     engine: EngineOptions,
     tracking: TrackingOptions,
 ) -> None:
@@ -173,7 +165,7 @@ def pasted(
 def _eval_clips(
     title: str,
     clips: Iterable[StreetClip],
-    options: ClipOptions,
+    options: _ClipOptions,
     engine: EngineOptions,
     tracking: TrackingOptions,
 ) -> None:
@@ -234,7 +226,9 @@ def dataset(
     if predictions and save:
         raise UsageError("--save writes what a model predicts, so it cannot be with --predictions")
     if path:
-        _check_scores(path, [folder for folder in (root, predictions) if folder])
+        read = [folder for folder in (root, predictions) if folder]
+        inside = any(folder.resolve() in path.resolve().parents for folder in read)
+        check_output_file(path, [path, *read] if inside else read, ".json")
     known = dataset_format(name)
     split = split or known.validation
     data = known.open(root, split)
@@ -252,10 +246,3 @@ def dataset(
     print("\n".join(scores.table()))
     if path:
         write_text(path, scores.to_json())
-
-
-def _check_scores(path: Path, inputs: list[Path]) -> None:
-    """OutputError if the file of scores is a file of the data set or of the predictions."""
-    if path.exists():
-        inputs += [path for folder in inputs if folder.resolve() in path.resolve().parents]
-    check_output_file(path, inputs, ".json")

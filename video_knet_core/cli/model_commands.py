@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,9 +18,8 @@ from ..tasks import TASKS
 from .console import UsageError
 from .options import (
     SHIPPED,
-    Names,
     OutFolder,
-    Size,
+    Values,
     argument,
     choice,
     choices,
@@ -33,7 +31,6 @@ from .options import (
 
 if TYPE_CHECKING:
     from ..engine.tensorrt.build import TensorRTLibrary
-    from ..engine.tensorrt.plan_cache import PlanKey
 
 FLAVOURS = ("tensorrt", "tensorrt-rtx")
 MODEL_FILE = "Configuration (.yaml), checkpoint (.safetensors) or exported model (.onnx)."
@@ -55,7 +52,7 @@ WORKSPACE = "Maximum scratch memory of a layer; default: TensorRT's own limit."
 def info(
     model: Annotated[Path | None, argument(MODEL_FILE, "FILE", show_default=SHIPPED)] = None,
     size: Annotated[
-        Size | None,
+        Values | None,
         option("Image size to count at; default: the native size.", "HxW", parser=parse_size),
     ] = None,
 ) -> None:
@@ -69,7 +66,12 @@ def info(
         raise UsageError(f"--size: expected a .yaml or .safetensors, got {path}")
     config = _config_of(path)
     cost = [] if path.suffix == ".onnx" else _cost_table(config, size)
-    print("\n".join([str(path), *_description(config), *cost, *_class_rows(config)]))
+    classes = [
+        f"class {row.id:>4} {'thing' if row.is_thing else 'stuff'} {row.name} "
+        f"(RGB {', '.join(map(str, row.color))})"
+        for row in config.classes
+    ]
+    print("\n".join([str(path), *_description(config), *cost, *classes]))
 
 
 def _config_of(path: Path) -> ModelConfig:
@@ -88,11 +90,7 @@ def _config_of(path: Path) -> ModelConfig:
 
 
 def _description(config: ModelConfig) -> list[str]:
-    kernels = config.kernels
-    switches = ", ".join(
-        f"{name} {_switch(getattr(kernels, name))}" for name in ("fusion", "linking", "embedding")
-    )
-    task = TASKS[config.task]
+    kernels, task = config.kernels, TASKS[config.task]
     slots = f"{kernels.things} things" if task.has_things else f"{config.slots} classes"
     merge = [f"merge      {config.panoptic.merge}"] if len(task.merges) > 1 else []
     return [
@@ -102,7 +100,8 @@ def _description(config: ModelConfig) -> list[str]:
         f"{config.neck.channels} channels",
         f"kernels    {slots}, {kernels.stages} stages, pooling {kernels.pooling}, "
         f"position {_switch(kernels.position)}, seeds {_switch(kernels.seeds)}",
-        f"video      {switches}",
+        f"video      fusion {_switch(kernels.fusion)}, linking {_switch(kernels.linking)}, "
+        f"embedding {_switch(kernels.embedding)}",
         *merge,
     ]
 
@@ -114,7 +113,7 @@ def _switch(value: bool | str) -> str:
     return "on" if value is True else f"on ({value})"
 
 
-def _cost_table(config: ModelConfig, size: Size | None) -> list[str]:
+def _cost_table(config: ModelConfig, size: tuple[int, int] | None) -> list[str]:
     """Parameters and operations of each part at `size`, or else the native size."""
     from ..model.cost import model_cost
 
@@ -126,13 +125,6 @@ def _cost_table(config: ModelConfig, size: Size | None) -> list[str]:
         "           1 GFLOP = 1e9 floating point operations, a multiply-add counts as 2",
         *(f"  {r.part:<24}{r.parameters / 1e6:>9.3f} M{r.gflops:>11,.2f} GFLOP" for r in rows),
     ]
-
-
-def _class_rows(config: ModelConfig) -> Iterator[str]:
-    for row in config.classes:
-        kind = "thing" if row.is_thing else "stuff"
-        color = ", ".join(map(str, row.color))
-        yield f"class {row.id:>4} {kind} {row.name} (RGB {color})"
 
 
 # --- train, export, import-checkpoint ------------------------------------------------------------
@@ -202,15 +194,11 @@ def import_checkpoint(
     save_model(import_official(state, model_config), out, **facts)
     print(f"{len(state)} keys read, {len(state) - len(unused)} used")
     print(f"{len(unused)} that the authors' network never uses" + (":" if unused else ""))
-    for pattern, number in _patterns(unused).items():
+    starts = (".".join(key.split(".")[:4]) for key in unused)
+    patterns = Counter(re.sub(r"\b\d+\b", "*", start) for start in starts)
+    for pattern, number in patterns.items():
         print(f"{number:>5} {pattern}")
     print(out)
-
-
-def _patterns(keys: Iterable[str]) -> Counter[str]:
-    """How many of the names begin equally: their first four words, with * for the numbers."""
-    starts = (".".join(key.split(".")[:4]) for key in keys)
-    return Counter(re.sub(r"\b\d+\b", "*", start) for start in starts)
 
 
 # --- build-engine --------------------------------------------------------------------------------
@@ -219,7 +207,7 @@ def _patterns(keys: Iterable[str]) -> Counter[str]:
 @command()
 def build_engine(
     model: Annotated[Path, argument("An exported model.", "MODEL.onnx")],
-    target: Annotated[Names | None, choices(TARGET, metavar="SM,SM")] = None,
+    target: Annotated[Values | None, choices(TARGET, metavar="SM,SM")] = None,
     flavour: Annotated[str | None, choice(FLAVOUR, *FLAVOURS)] = None,
     out: Annotated[Path | None, option(PLAN, "FILE")] = None,
     workspace: Annotated[int | None, count(WORKSPACE, "MIB")] = None,
@@ -240,7 +228,7 @@ def build_engine(
         check_output_file(out, [model], ".plan")
     targets = tuple(sorted({name.strip().lower() for name in target or ()}))
     library = _library(flavour, targets)
-    gpu, gpu_targets = _gpu_of(library, targets)
+    gpu, gpu_targets = ("", targets) if targets else _gpu_of(library)
     onnx = file.path.read_bytes()
     key = plan_key(file, onnx, library, gpu, gpu_targets)
     started = time.monotonic()
@@ -254,17 +242,20 @@ def build_engine(
 
             return build_plan(library, file.name, onnx, targets, report, workspace)
 
-    if out:
-        plan = build()
-        write_plan(out, key, plan)
-        print(_summary(out, key, len(plan), time.monotonic() - started))
-        return
-    cache = PlanCache()
-    size, path = cache.get_or_build(key, build, len)
+    path = out
+    if path:
+        write_plan(path, key, build())
+    else:
+        path = PlanCache().get_or_build(key, build, len)[1]
     if path is None:
-        raise UsageError(f"the engine could not be cached in {cache.folder}")
-    built_for = read_plan(path)[0]
-    print(_summary(path, built_for, size, time.monotonic() - started))
+        raise UsageError(f"the engine could not be cached in {PlanCache().folder}")
+    key, plan = read_plan(path)
+    where = ", ".join(key.targets) + (f" ({key.gpu})" if key.gpu else "")
+    print(
+        f"{path}\n{key.model} {key.precision} {key.shape[0]} x {key.shape[1]}, {key.flavour} "
+        f"{key.version}, for {where}: {len(plan) / 1e6:.1f} MB in "
+        f"{time.monotonic() - started:.1f} s"
+    )
 
 
 def _library(flavour: str | None, targets: tuple[str, ...]) -> TensorRTLibrary:
@@ -283,13 +274,11 @@ def _library(flavour: str | None, targets: tuple[str, ...]) -> TensorRTLibrary:
     raise BackendError("; ".join(reasons))
 
 
-def _gpu_of(library: TensorRTLibrary, targets: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
-    """Name of the GPU that is built for, empty with targets, and what it must be able to run."""
+def _gpu_of(library: TensorRTLibrary) -> tuple[str, tuple[str, ...]]:
+    """Name and target of the GPU here."""
     from ..engine.base import BackendError
     from ..engine.tensorrt import cuda
 
-    if targets:
-        return "", targets
     try:
         gpu = cuda.find_gpu()
     except BackendError as error:
@@ -298,11 +287,3 @@ def _gpu_of(library: TensorRTLibrary, targets: tuple[str, ...]) -> tuple[str, tu
         raise BackendError(f"{error}{hint}") from None
     library.check_gpu(gpu)
     return gpu.name, (gpu.target,)
-
-
-def _summary(path: Path, key: PlanKey, size: int, seconds: float) -> str:
-    where = ", ".join(key.targets) + (f" ({key.gpu})" if key.gpu else "")
-    return (
-        f"{path}\n{key.model} {key.precision} {key.shape[0]} x {key.shape[1]}, {key.flavour} "
-        f"{key.version}, for {where}: {size / 1e6:.1f} MB in {seconds:.1f} s"
-    )

@@ -7,9 +7,9 @@ import functools
 import inspect
 import re
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
 import typer
 
@@ -23,23 +23,13 @@ from .console import exit_code_of, notes
 MAX_INT = 2**31 - 1
 MAX_SIDE = 16384
 """Pixels."""
-_Parameter = inspect.Parameter
-_OptionInfo = type(typer.Option())
 
 
-class Names(tuple[str, ...]):
-    """Words of one option, divided by commas."""
+_KEYWORD_ONLY = inspect.Parameter.KEYWORD_ONLY
 
 
-class Size(NamedTuple):
-    """Height and width in pixels."""
-
-    height: int
-    width: int
-
-
-class Sizes(tuple[Size, ...]):
-    """Several of them, divided by commas."""
+class Values(tuple[Any, ...]):
+    """The parts of one word; a plain tuple would be several words to typer."""
 
 
 def option(description: str, metavar: str | None = None, *flags: str, **more: Any) -> Any:
@@ -57,17 +47,17 @@ def count(description: str, metavar: str = "N") -> Any:
 
     def parse(text: str) -> int:
         try:
-            value = int(text)
+            number = int(text)
         except ValueError:
-            value = 0
-        if not 1 <= value <= MAX_INT:
+            number = 0
+        if not 1 <= number <= MAX_INT:
             raise typer.BadParameter(f"expected 1..{MAX_INT}, got {text}")
-        return value
+        return number
 
     return option(description, metavar, parser=parse)
 
 
-def choice(description: str, *names: str, metavar: str = "NAME", flag: str = "") -> Any:
+def choice(description: str, *names: str) -> Any:
     """An option whose value is one of `names`."""
 
     def parse(text: str) -> str:
@@ -75,23 +65,21 @@ def choice(description: str, *names: str, metavar: str = "NAME", flag: str = "")
             raise typer.BadParameter(f"expected one of {', '.join(names)}, got {text!r}")
         return text
 
-    flags = [flag] if flag else []
-    return option(description, metavar, *flags, parser=parse, autocompletion=_completion(names))
+    return option(description, "NAME", parser=parse, autocompletion=_completion(names))
 
 
-def choices(description: str, *names: str, metavar: str = "NAME,NAME", flag: str = "") -> Any:
-    """An option whose value is `Names`: each is one of `names`, without `names` any word."""
+def choices(description: str, *names: str, metavar: str = "NAME,NAME") -> Any:
+    """An option whose value is `Values`: each is one of `names`, without `names` any word."""
 
-    def parse(value: str | Names) -> Names:
+    def parse(value: str | Values) -> Values:  # the default is Values already
         words = value.split(",") if isinstance(value, str) else value
         for word in words:
             if not word or (names and word not in names):
                 known = f"names of {', '.join(names)}" if names else "words divided by commas"
                 raise typer.BadParameter(f"expected {known}, got {word!r}")
-        return Names(dict.fromkeys(words))
+        return Values(dict.fromkeys(words))
 
-    flags = [flag] if flag else []
-    return option(description, metavar, *flags, parser=parse, autocompletion=_completion(names))
+    return option(description, metavar, parser=parse, autocompletion=_completion(names))
 
 
 def _completion(names: tuple[str, ...]) -> Callable[[str], list[str]]:
@@ -102,18 +90,18 @@ def _completion(names: tuple[str, ...]) -> Callable[[str], list[str]]:
     return complete
 
 
-def parse_size(text: str) -> Size:
+def parse_size(text: str) -> Values:
     """Height and width of HxW."""
     match = re.fullmatch(r"([1-9]\d{0,4})x([1-9]\d{0,4})", text, re.ASCII)
     if match is None or max(map(int, match.groups())) > MAX_SIDE:
         expected = f"height x width of at most {MAX_SIDE} pixels, as 384x1248"
         raise typer.BadParameter(f"expected {expected}, got {text!r}")
-    return Size(int(match[1]), int(match[2]))
+    return Values(map(int, match.groups()))
 
 
-def parse_sizes(text: str) -> Sizes:
+def parse_sizes(text: str) -> Values:
     """Several HxW, divided by commas."""
-    return Sizes(map(parse_size, text.split(",")))
+    return Values(map(parse_size, text.split(",")))
 
 
 BACKEND = f"One of {', '.join(BACKENDS)}; auto is the best that works here."
@@ -129,6 +117,10 @@ OutFolder = Annotated[Path, option("Folder of the results.", "DIR", "--out")]
 MaxFrames = Annotated[int | None, count("Stop after N frames.")]
 Video = Annotated[
     str, argument("Video file, folder of images, webcam index, or synthetic[:seed].", "VIDEO")
+]
+Quiet = Annotated[bool, option("No notes and progress bars on stderr.", None, "--quiet", "-q")]
+Verbose = Annotated[
+    bool, option("More notes, as why an engine was not taken.", None, "--verbose", "-v")
 ]
 
 
@@ -176,11 +168,7 @@ class TrackingOptions:
 
 # --- commands ------------------------------------------------------------------------------------
 
-
-Quiet = Annotated[bool, option("No notes and progress bars on stderr.", None, "--quiet", "-q")]
-Verbose = Annotated[
-    bool, option("More notes, as why an engine was not taken.", None, "--verbose", "-v")
-]
+_parameter = functools.partial(inspect.Parameter, kind=_KEYWORD_ONLY)
 
 
 def command(
@@ -188,8 +176,8 @@ def command(
 ) -> Callable[[Callable[..., int | None]], Callable[..., int]]:
     """A decorator that makes a function a command: its parameters are options, as typer has it.
 
-    A parameter whose type is a settings class becomes an option for each of its fields. `--quiet`
-    and `--verbose` are added, `~` in paths is replaced, and errors become a line and an exit code.
+    A parameter whose type is a dataclass becomes an option for each of its fields. `--quiet` and
+    `--verbose` are added, `~` in paths is replaced, and errors become a line and an exit code.
 
     Args:
         kept: called with the command's values after an interruption; returns what is kept.
@@ -197,10 +185,10 @@ def command(
     """
 
     def decorate(function: Callable[..., int | None]) -> Callable[..., int]:
-        signature = inspect.signature(function, eval_str=True)
-        settings: dict[str, Any] = {
-            name: parameter.annotation
-            for name, parameter in signature.parameters.items()
+        own = inspect.signature(function, eval_str=True).parameters.values()
+        groups: dict[str, Any] = {
+            parameter.name: parameter.annotation
+            for parameter in own
             if dataclasses.is_dataclass(parameter.annotation)
         }
 
@@ -211,7 +199,7 @@ def command(
             given = {name: _expanded(value) for name, value in given.items()}
 
             def call() -> int | None:
-                for name, cls in settings.items():
+                for name, cls in groups.items():
                     fields = [field.name for field in dataclasses.fields(cls)]
                     given[name] = cls(**{field: given.pop(field) for field in fields})
                 return function(**given)
@@ -220,18 +208,14 @@ def command(
                 left = functools.partial(kept, **given) if kept else str
                 return exit_code_of(call, ctx.command_path, left)
 
-        parameters: dict[str, tuple[Any, Any]] = {"ctx": (typer.Context, _Parameter.empty)}
-        for name, parameter in signature.parameters.items():
-            one = {name: (parameter.annotation, parameter.default)}
-            parameters |= _field_options(settings[name]) if name in settings else one
-        parameters |= {"quiet": (Quiet, False), "verbose": (Verbose, False)}
-        run.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-            [
-                _Parameter(name, _Parameter.KEYWORD_ONLY, default=default, annotation=hint)
-                for name, (hint, default) in parameters.items()
-            ]
-        )
-        run.__annotations__ = {name: hint for name, (hint, _) in parameters.items()}
+        shown = [_parameter("ctx", annotation=typer.Context)]
+        for parameter in own:
+            group = groups.get(parameter.name)
+            shown += _options_of(group) if group else [parameter.replace(kind=_KEYWORD_ONLY)]
+        shown.append(_parameter("quiet", annotation=Quiet, default=False))
+        shown.append(_parameter("verbose", annotation=Verbose, default=False))
+        run.__signature__ = inspect.Signature(shown)  # type: ignore[attr-defined]
+        run.__annotations__ = {parameter.name: parameter.annotation for parameter in shown}
         return run
 
     return decorate
@@ -244,30 +228,24 @@ def _expanded(value: Any) -> Any:
     return expanded(value) if isinstance(value, Path) else value
 
 
-def _field_options(cls: Any) -> dict[str, tuple[Any, Any]]:
-    """Annotation and default of each field: its own option, else one derived from its type."""
-    found = {}
-    for name, hint in typing.get_type_hints(cls, include_extras=True).items():
-        own = [m for m in getattr(hint, "__metadata__", ()) if isinstance(m, _OptionInfo)]
-        derived = hint if own else _derived_option(cls.__pydantic_fields__[name], name)
-        found[name] = (derived, getattr(cls, name))
-    return found
+def _options_of(cls: type) -> Iterator[inspect.Parameter]:
+    """A parameter for each field: of a settings class by its type and docstring, else as it is."""
+    settings = vars(cls).get("__pydantic_fields__")
+    for name, hint in typing.get_type_hints(cls, include_extras=settings is None).items():
+        shown = _derived_option(name, hint, settings[name]) if settings else hint
+        yield _parameter(name, annotation=shown, default=getattr(cls, name))
 
 
-def _derived_option(field: Any, name: str) -> Any:
+def _derived_option(name: str, hint: Any, field: Any) -> Any:
     """The annotation of an option for a field of a settings class; pydantic checks its value."""
-    hint, default, text = field.annotation, field.default, field.description or ""
-    if type(None) in typing.get_args(hint):
-        hint = next(part for part in typing.get_args(hint) if part is not type(None))
-    if typing.get_origin(hint) is Annotated:
-        hint = typing.get_args(hint)[0]
-    flag = f"--{name.replace('_', '-')}"
+    text, parts = field.description, (hint, *typing.get_args(hint))
     if hint is bool:
-        flag = f"{flag}/--no-{flag[2:]}" if default else flag
+        flag = f"--{name.replace('_', '-')}"
+        flag = f"{flag}/--no-{name}" if field.default else flag
         return Annotated[bool, option(text, None, flag, show_default=False)]
     if typing.get_origin(hint) is tuple:
-        return Annotated[Names, choices(text, flag=flag)]
+        return Annotated[Values, choices(text)]
     if typing.get_origin(hint) is typing.Literal:
-        return Annotated[str, choice(text, *typing.get_args(hint), flag=flag)]
-    metavar = {int: "N", float: "X"}.get(hint)
-    return Annotated[hint if default is not None else hint | None, option(text, metavar, flag)]
+        return Annotated[str, choice(text, *parts[1:])]
+    metavar = "X" if float in parts else "N" if int in parts else None
+    return Annotated[hint, option(text, metavar)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from dataclasses import asdict
 from pathlib import Path
@@ -29,10 +29,7 @@ from .options import (
 )
 
 if TYPE_CHECKING:
-    from ..recording import Summary
     from ..replay.fleet import JobResult
-
-FORMATS = ("mcap", "sqlite3", "ros1")
 
 _log = logging.getLogger(__name__)
 
@@ -60,14 +57,8 @@ def track(
     source, facts = open_frames(video), facts_of(video)
     with closing(engine.open()) as runtime:
         summary = track_video(source, runtime, out, max_frames, tracking.config, facts)
-    _print_result(as_json, str(summary), _track_json(summary))
-    if not summary.inference_ms:
-        raise NothingError(f"{video} has no frames")
-
-
-def _track_json(summary: Summary) -> dict[str, Any]:
     frames, seconds = len(summary.inference_ms), summary.seconds
-    return {
+    figures = {
         "out": str(summary.out),
         "backend": summary.backend,
         "frames": frames,
@@ -76,10 +67,9 @@ def _track_json(summary: Summary) -> dict[str, Any]:
         "step_ms_median": median(summary.inference_ms) if frames else None,
         "tracks": dict(Counter(summary.confirmed.values())) if summary.tracks_things else None,
     }
-
-
-def _print_result(as_json: bool, words: str, values: Mapping[str, Any]) -> None:
-    print(json.dumps(values, indent=2) if as_json else words)
+    print(json.dumps(figures, indent=2) if as_json else summary)
+    if not frames:
+        raise NothingError(f"{video} has no frames")
 
 
 # --- bags ----------------------------------------------------------------------------------------
@@ -129,16 +119,29 @@ def replay(
     exit code is 1 if the bag is damaged or some images cannot be used; the others are processed all
     the same.
     """
-    _check_inputs(bag, glob, ray, workers)
+    if (bag is None) == (glob is None):
+        raise UsageError(
+            f"expected either a bag IN or --glob 'PATTERN' in quotes, got IN {bag}, --glob {glob}"
+        )
+    if ray is not None and glob is None:
+        raise UsageError("--ray is for many bags: give --glob 'PATTERN'")
+    if workers is not None and ray is None:
+        raise UsageError("--workers is for --ray ADDRESS")
     if glob is not None:
-        from ..replay.fleet import FleetPlan
+        from ..replay.fleet import FleetPlan, find_jobs, fixed_folder, replay_serially
+        from ..replay.ray_fleet import replay_on_ray
 
         path = engine.path.absolute()
         plan = FleetPlan(path, engine.threads, settings, tracking.config, engine.backend)
-        return _replay_fleet(plan, glob, out, ray, workers, resume, as_json)
+        jobs = find_jobs(glob, out, resume)
+        if ray is None:
+            results = replay_serially(jobs, plan)
+        else:
+            results = replay_on_ray(jobs, plan, out, fixed_folder(glob), ray, workers)
+        return _report_fleet(results, len(jobs), glob, as_json)
+    assert bag is not None
     from ..replay.bag_replay import replay as replay_bag
 
-    assert bag is not None
     with ExitStack() as opened:
 
         def open_engine() -> Any:
@@ -148,50 +151,27 @@ def replay(
             summary = replay_bag(bag, open_engine, out, settings, tracking.config, resume)
         except EmptyReplayError as error:
             raise NothingError(str(error)) from None
-    _print_result(as_json, str(summary), {**asdict(summary), "out": str(summary.out)})
+    figures = {**asdict(summary), "out": str(summary.out)}
+    print(json.dumps(figures, indent=2) if as_json else summary)
     if not summary.frames:
         raise NothingError(f"{bag} has no images that can be used")
     return EXIT_FAULTS if summary.damage or summary.failed else 0
 
 
-def _check_inputs(bag: Path | None, glob: str | None, ray: str | None, workers: int | None) -> None:
-    """UsageError for arguments that do not go together."""
-    if (bag is None) == (glob is None):
-        raise UsageError(
-            f"expected either a bag IN or --glob 'PATTERN' in quotes, got IN {bag}, --glob {glob}"
-        )
-    if ray is not None and glob is None:
-        raise UsageError("--ray is for many bags: give --glob 'PATTERN'")
-    if workers is not None and ray is None:
-        raise UsageError("--workers is for --ray ADDRESS")
+def _report_fleet(coming: Iterator[JobResult], bags: int, glob: str, as_json: bool) -> int:
+    """Log each result as it comes, print all of them, and return the exit code."""
+    from ..replay.fleet import table
 
-
-def _replay_fleet(
-    plan: Any,
-    glob: str,
-    out: Path,
-    ray: str | None,
-    workers: int | None,
-    resume: bool,
-    as_json: bool,
-) -> int:
-    from ..replay.fleet import find_jobs, fixed_folder, replay_serially, table
-    from ..replay.ray_fleet import replay_on_ray
-
-    jobs = find_jobs(glob, out, resume)
-    if ray is None:
-        coming = replay_serially(jobs, plan)
-    else:
-        coming = replay_on_ray(jobs, plan, out, fixed_folder(glob), ray, workers)
     results: list[JobResult] = []
     try:
         for result in coming:
             results.append(result)
             line = f"{result.frames} frames in {result.seconds:.1f} s, {result.state.value}"
-            _log.info("%d of %d, %s: %s", len(results), len(jobs), result.job.name, line)
+            _log.info("%d of %d, %s: %s", len(results), bags, result.job.name, line)
     finally:  # also what was done before Ctrl-C
         if results:
-            _print_result(as_json, table(results), {"bags": [r.to_json() for r in results]})
+            figures = {"bags": [result.to_json() for result in results]}
+            print(json.dumps(figures, indent=2) if as_json else table(results))
     if not any(result.frames for result in results):
         raise NothingError(f"no bag of {glob} has images that can be used")
     return 0 if all(result.is_clean for result in results) else EXIT_FAULTS
@@ -204,7 +184,7 @@ COMPRESSION = "none; chunk, for mcap and ros1; message or file, for mcap and sql
 def make_bag(
     video: Video,
     out: Annotated[Path, option("A folder; of ros1, a .bag file.", "BAG")],
-    form: Annotated[str, choice("mcap, sqlite3 or ros1.", *FORMATS, flag="--format")] = "mcap",
+    format: Annotated[str, choice("mcap, sqlite3 or ros1.", "mcap", "sqlite3", "ros1")] = "mcap",
     compression: Annotated[str, choice(COMPRESSION, "none", "chunk", "message", "file")] = "none",
     jpeg: Annotated[
         int | None, option("JPEG images of this quality, not raw ones.", "Q", min=1, max=100)
@@ -213,16 +193,17 @@ def make_bag(
     max_frames: MaxFrames = None,
 ) -> None:
     """Make a bag of a video."""
-    from ..bags.making import BagFormat
-    from ..bags.making import make_bag as make
+    from ..bags import making
     from ..data.frames import open_frames
 
     frames = open_frames(video)
     if frames.endless and max_frames is None:
         raise UsageError(f"{video} never ends: give --max-frames")
-    if form == "ros1" and out.suffix != ".bag":
+    if format == "ros1" and out.suffix != ".bag":
         raise UsageError(f"--out: expected NAME.bag for ros1, got {out.name}")
-    count = make({topic: frames}, out, BagFormat(form, compression, jpeg), max_frames)
-    if not count:
+    images = making.make_bag(
+        {topic: frames}, out, making.BagFormat(format, compression, jpeg), max_frames
+    )
+    if not images:
         raise NothingError(f"{video} has no frames")
-    print(f"{out}: {count} images on {topic}")
+    print(f"{out}: {images} images on {topic}")
