@@ -29,7 +29,8 @@ from sensor_msgs.msg import Image
 
 from video_knet_core.engine.base import ModelInfo
 from video_knet_core.types import ClassInfo, ClassTable, Detections
-from video_knet_ros import conversions
+from video_knet_ros.conversions import CONVERSIONS
+from video_knet_ros.engines import EnginePool
 from video_knet_ros.node import CameraNode
 
 PROFILE = Path(__file__).parents[1] / "config" / "fastdds_large_images.xml"
@@ -82,7 +83,7 @@ def send(width: int, height: int, images: int, *offer: str) -> None:
         time.sleep(0.05)
     time.sleep(0.5)
     pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
-    message = conversions.image_message(Image().header, "rgb8", pixels)
+    message = CONVERSIONS.image_message(Image().header, "rgb8", pixels)
     begin = time.monotonic()
     for i in range(images):
         time.sleep(max(0.0, begin + i / RATE - time.monotonic()))
@@ -94,7 +95,7 @@ def send(width: int, height: int, images: int, *offer: str) -> None:
 def received(size: tuple[int, int], images: int, offer: tuple, with_profile: bool) -> int:
     """Images of one camera process that reach a node of this one."""
     node = CameraNode(
-        lambda path, **options: NoEngine(),
+        EnginePool(lambda path, **options: NoEngine()),
         cli_args=["--ros-args", "-r", "~/image:=/camera", "-p", "model:=none"],
     )
     executor = SingleThreadedExecutor()

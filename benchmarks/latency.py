@@ -31,12 +31,13 @@ from video_knet_core.config import ModelConfig
 from video_knet_core.engine.model_file import ModelFile
 from video_knet_core.engine.selector import BACKENDS, default_model_path
 from video_knet_core.evaluate.bench import Stages, Step, bench
+from video_knet_core.messages.image_messages import to_rgb
 from video_knet_core.messages.result_messages import OUTPUTS, FrameToPublish
 from video_knet_core.model.checkpoint import checkpoint_config
 from video_knet_core.model.cost import layers, roofline_s
 from video_knet_core.predictor import VideoPredictor
 from video_knet_core.types import PanopticFrame
-from video_knet_ros import conversions
+from video_knet_ros.conversions import CONVERSIONS
 
 ELEMENT_BYTES = {"fp32": 4, "fp16": 2}
 TYPES = {"fp32": torch.float32, "fp16": torch.float16}
@@ -50,19 +51,19 @@ def ros_step(predictor: VideoPredictor) -> Step:
     classes = predictor.classes
 
     def step(image: NDArray[np.uint8], stamp: int) -> tuple[PanopticFrame, Stages]:
-        message = conversions.image_message(Image().header, "rgb8", image)
-        message.header.stamp = conversions.time_message(stamp)
+        message = CONVERSIONS.image_message(Image().header, "rgb8", image)
+        message.header.stamp = CONVERSIONS.time_message(stamp)
         data = serialize_message(message)  # the camera's work
         start = time.perf_counter()
         message = deserialize_message(data, Image)
-        pixels = conversions.to_rgb(message)
+        pixels = to_rgb(message)
         received = time.perf_counter()
         frame = predictor.step(pixels, stamp)
         begin = time.perf_counter()
         header = message.header
         result = FrameToPublish(header, pixels, frame, classes, 0, 0)
         for name in ("instances", "panoptic", "semantic"):
-            serialize_message(OUTPUTS[name].make(conversions.CONVERSIONS, result))
+            serialize_message(OUTPUTS[name].make(CONVERSIONS, result))
         published = time.perf_counter()
         ours = {"receive": (received - start) * 1e3, **asdict(frame.times)}
         return frame, ours | {"publish": (published - begin) * 1e3}

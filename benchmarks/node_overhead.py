@@ -28,7 +28,7 @@ from sensor_msgs.msg import Image
 from video_knet_ros.msg import TrackedInstanceArray
 
 from synthetic_street import SyntheticStreet
-from video_knet_ros import conversions
+from video_knet_ros.conversions import CONVERSIONS
 from video_knet_ros.input_images import FrameCounts
 from video_knet_ros.node import CameraNode
 
@@ -99,12 +99,12 @@ def measure(frames: int, size: tuple[int, int]) -> dict[str, list[float]]:
     street, times = SyntheticStreet(7, 288, 480), defaultdict(list)
     stamp = 1_000_000_000
     for t in range(frames + WARM_UP):
-        message = conversions.image_message(
+        message = CONVERSIONS.image_message(
             Image().header, "rgb8", cv2.resize(street.frame(t).image, size)
         )
         for name, outputs in SETS.items():
             stamp += 10_000_000
-            message.header.stamp = conversions.time_message(stamp)
+            message.header.stamp = CONVERSIONS.time_message(stamp)
             node.ask_for(outputs)
             node.done = False
             publisher.publish(message)

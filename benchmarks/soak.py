@@ -43,7 +43,7 @@ from sensor_msgs.msg import Image
 from video_knet_ros.msg import TrackedInstanceArray
 
 from video_knet_core.data.frames import open_frames
-from video_knet_ros import conversions
+from video_knet_ros.conversions import CONVERSIONS
 
 RATE = 30.0
 FRAMES = 90
@@ -92,6 +92,7 @@ NODE = """
 import os, sys, time
 from video_knet_core.engine.selector import open_runtime
 from video_knet_ros import lifecycle, node, process
+from video_knet_ros.engines import EnginePool
 
 class HangingRuntime:
     def __init__(self, *args, **options):
@@ -103,7 +104,7 @@ class HangingRuntime:
             time.sleep(0.05)
         return self._runtime.step(image, state)
 
-sys.exit(process.run(lambda: [node.CameraNode(HangingRuntime)], None))
+sys.exit(process.run(lambda: [node.CameraNode(EnginePool(HangingRuntime))], None))
 """
 """The `camera_node` executable, with an engine that hangs while a file exists."""
 
@@ -229,8 +230,8 @@ class Tester(Node):
     def _send(self) -> None:
         if self._camera is None:
             return
-        message = conversions.image_message(Image().header, "rgb8", next(self._frames))
-        message.header.stamp = conversions.time_message(self._stamp())
+        message = CONVERSIONS.image_message(Image().header, "rgb8", next(self._frames))
+        message.header.stamp = CONVERSIONS.time_message(self._stamp())
         self._camera.publish(message)
         self.sent += 1
 

@@ -33,10 +33,11 @@ from rclpy.qos import QoSProfile
 from sensor_msgs.msg import Image
 from video_knet_ros.msg import TrackedInstance, TrackedInstanceArray
 
+from video_knet_core.messages.image_messages import to_rgb
+from video_knet_core.messages.result_messages import nanoseconds
 from video_knet_core.output_files import expanded, refuse_inputs
 from video_knet_core.overlay_video import OverlayVideo
 from video_knet_core.visualize import side_by_side
-from video_knet_ros.conversions import nanoseconds, to_rgb
 
 PACKAGE = "video_knet_ros"
 START_TIMEOUT_S = 60.0

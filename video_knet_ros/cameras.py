@@ -15,28 +15,17 @@ from collections.abc import Sequence
 
 from rclpy.utilities import remove_ros_args
 
-from video_knet_core.engine.selector import open_runtime
-
 from . import process
-from .engine_pool import EnginePool
-from .engine_worker import CLOSE_WAIT_S
+from .engines import EnginePool
 from .node import CameraNode
 
 
-def create_cameras(names: Sequence[str], pool: EnginePool) -> list[CameraNode]:
-    """A node for each name; those with the same engine settings use one engine and its thread.
-
-    Args:
-        names: of the cameras.
-        pool: of the engines.
-
-    Raises:
-        InvalidNodeNameException: by rclpy, for a name that cannot be one; no node is left then.
-    """
+def create_cameras(names: Sequence[str], engines: EnginePool) -> list[CameraNode]:
+    """A node for each name; InvalidNodeNameException if one cannot be, and no node is left then."""
     nodes: list[CameraNode] = []
     try:
         for name in names:
-            nodes.append(CameraNode(pool.open, name, pool.executor))
+            nodes.append(CameraNode(engines, name))
     except BaseException:
         for node in nodes:
             node.destroy_node()
@@ -55,8 +44,4 @@ def main(args: Sequence[str] | None = None) -> int:
     names = parser.parse_args(own).names
     if len(set(names)) < len(names):
         parser.error(f"the names of the cameras must differ, got {' '.join(names)}")
-    pool = EnginePool(open_runtime)
-    try:
-        return process.run(lambda: create_cameras(names, pool), args)
-    finally:
-        pool.close(CLOSE_WAIT_S)
+    return process.run(lambda: create_cameras(names, EnginePool()), args)

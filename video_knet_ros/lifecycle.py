@@ -25,7 +25,7 @@ from video_knet_core.predictor import VideoPredictor
 
 from . import process
 from .diagnostics import NodeStatus
-from .engine_worker import CLOSE_WAIT_S, EngineWorker
+from .engines import CLOSE_WAIT_S, EngineWorker
 
 _log = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ class EngineNode(LifecycleNode):
     def __init__(self, name: str, **kwargs: Any) -> None:
         super().__init__(name, **kwargs)
         self.status = NodeStatus(self.get_fully_qualified_name())
-        self.worker: EngineWorker[VideoPredictor] | None = None
+        self.worker: EngineWorker | None = None
         """Runs the engine; None while unconfigured."""
         self.fault = ""
         """Why the last transition failed, or what it left behind; empty if all is well."""
@@ -54,14 +54,13 @@ class EngineNode(LifecycleNode):
         self._pending: list[str] = []
         for number, callback in self._callbacks.items():
             self._callbacks[number] = partial(self._attempt, callback)
-        service = next(s for s in self.services if s.srv_type is ChangeState)
-        self._transit = service.callback
+        service = self._service_change_state
         service.callback, service.callback_group = self._on_change_state, self._waiting
         self._waiting.add_entity(service)
 
     # --- what a subclass has to do
 
-    def open_engine(self) -> EngineWorker[VideoPredictor]:
+    def open_engine(self) -> EngineWorker:
         """Begin to open the engine."""
         raise NotImplementedError
 
@@ -102,7 +101,7 @@ class EngineNode(LifecycleNode):
             if not await self.wait(closed.done, CLOSE_WAIT_S):
                 worker.give_up()
 
-    def _open(self) -> EngineWorker[VideoPredictor]:
+    def _open(self) -> EngineWorker:
         self.worker, self.status.state = self.open_engine(), "configuring"
         return self.worker
 
@@ -195,8 +194,8 @@ class EngineNode(LifecycleNode):
             self._pending.append(label)
             try:
                 await self._prepare(label)
-                request = ChangeState.Request(transition=transition)
-                return self._transit(request, ChangeState.Response()).success
+                trigger: Callable[[], Any] = getattr(self, f"trigger_{label}")
+                return trigger() == TransitionCallbackReturn.SUCCESS
             finally:
                 self._pending.remove(label)
         except Exception as error:  # whatever it is, the caller waits for an answer

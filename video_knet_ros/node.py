@@ -9,7 +9,6 @@ gaps; only messages without a subscriber are not published.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures import wait as wait_for
 from functools import partial
@@ -23,24 +22,17 @@ from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from std_srvs.srv import SetBool, Trigger
 
-from video_knet_core.engine.base import Runtime
-from video_knet_core.engine.executor import EngineExecutor, run_in_thread
-from video_knet_core.engine.selector import open_runtime
+from video_knet_core.engine.executor import run_in_thread
 from video_knet_core.epochs import new_epoch
+from video_knet_core.messages.image_messages import ImageError, to_rgb
+from video_knet_core.messages.result_messages import latency_ms, nanoseconds
 from video_knet_core.predictor import VideoPredictor
 
-from . import conversions, diagnostics, parameters, process
-from .conversions import ImageTimes
-from .engine_worker import (
-    CLOSE_WAIT_S,
-    ENGINE_OPTIONS,
-    EngineWorker,
-    close_predictor,
-    open_predictor,
-)
+from . import diagnostics, parameters, process
+from .engines import CLOSE_WAIT_S, EnginePool, EngineWorker
 from .input_images import FrameCounts, RateLimit, SingleCameraFilter
 from .lifecycle import EngineNode, RequestError
-from .outputs import Outputs, OutputSettings
+from .outputs import Outputs
 from .snapshot import Snapshot
 from .subscription import COMPRESSED, RAW, AnyImage, ImageSubscription
 
@@ -60,10 +52,8 @@ class CameraNode(EngineNode):
     activates when its executor spins.
 
     Args:
-        open_runtime: opens the engine.
+        engines: of the process, which other cameras may use too; None = of this camera alone.
         name: of the node.
-        choose_executor: returns the executor for the engine of these settings, which other cameras
-            may use too; None = one of its own.
         kwargs: go to the rclpy node.
 
     Raises:
@@ -72,20 +62,14 @@ class CameraNode(EngineNode):
     """
 
     def __init__(
-        self,
-        open_runtime: Callable[..., Runtime] = open_runtime,
-        name: str = "video_knet",
-        choose_executor: Callable[..., EngineExecutor | None] = lambda **settings: None,
-        **kwargs,
+        self, engines: EnginePool | None = None, name: str = "video_knet", **kwargs: Any
     ) -> None:
         super().__init__(name, **kwargs)
-        self._open_runtime = open_runtime
-        self._choose_executor = choose_executor
+        self._engines = engines or EnginePool()
         self.outputs: Outputs | None = None
         self._subscription = ImageSubscription(self, self._on_image)
         self._rate_limit = RateLimit()
         self._camera_filter = SingleCameraFilter()
-        self._times = ImageTimes(self.get_clock())
         self._last: Snapshot | None = None
         self._saving: Future[Path] | None = None
         self._next_epoch = new_epoch()  # of the next configuration: no id may name two objects
@@ -110,17 +94,10 @@ class CameraNode(EngineNode):
         if self._value("autostart"):
             self.executor.create_task(self.autostart)
 
-    def open_engine(self) -> EngineWorker[VideoPredictor]:
-        settings = {name: self._value(name) for name in ("model", *ENGINE_OPTIONS)}
-        opening = partial(
-            open_predictor,
-            self._open_runtime,
-            settings,
-            parameters.tracking(self),
-            self._next_epoch,
-            self._on_build,
-        )
-        return EngineWorker(opening, close_predictor, self._choose_executor(**settings))
+    def open_engine(self) -> EngineWorker:
+        settings = {name: self._value(name) for name in ("model", "backend", "threads")}
+        engine, tracking = self._engines.engine(settings), parameters.tracking(self)
+        return EngineWorker(engine, tracking, self._next_epoch, self._on_build)
 
     def _on_build(self, what: str, fraction: float) -> None:
         """Progress callback of an engine's build, called by the thread that builds it."""
@@ -131,7 +108,6 @@ class CameraNode(EngineNode):
         status.model, status.task, status.engine = info.name, info.task, engine.runtime.name
         self.get_logger().info(f"{info.name}, {info.width} x {info.height}, on {status.engine}")
         self.outputs = Outputs(self, info)
-        self.outputs.settings = self._output_settings()
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         assert self.outputs is not None
@@ -177,8 +153,9 @@ class CameraNode(EngineNode):
         counts = self.counts
         counts.received += 1
         counts.arrived = time.monotonic()
-        stamp = self._times.stamp(message)
-        if stamp is None:
+        # of its arrival without one; 0 is "not set", and simulated time that has not begun
+        stamp = nanoseconds(message.header.stamp) or self._now()
+        if not stamp:
             counts.undated += 1
         elif not self._camera_filter.accepts(message, stamp):
             counts.interleaved += 1
@@ -193,7 +170,7 @@ class CameraNode(EngineNode):
         """One frame, in the inference thread; a frame that fails is counted and reported."""
         counts.begun = time.monotonic()
         try:
-            age = self._times.age_ms(message)
+            age = latency_ms(nanoseconds(message.header.stamp), self._now())
             if 0 < self._value("max_age_ms") < age:
                 counts.expired, counts.expired_ms = counts.expired + 1, age
             elif predictor.is_late(stamp):
@@ -203,7 +180,7 @@ class CameraNode(EngineNode):
         except Exception as error:  # whatever it is, it costs this frame alone
             if self.context.ok():  # else the process is ending, and publishing cannot work
                 counts.failed += 1
-                counts.last_failure = process.describe(error, conversions.ImageError)
+                counts.last_failure = process.describe(error, ImageError)
                 words = f"frame dropped: {counts.last_failure}"
                 self.get_logger().error(words, throttle_duration_sec=2.0)
         finally:
@@ -216,7 +193,7 @@ class CameraNode(EngineNode):
         outputs = self.outputs
         assert outputs is not None
         dropped = counts.dropped
-        image = conversions.to_rgb(message)
+        image = to_rgb(message)
         frame = predictor.step(image, stamp)
         if counts is not self.counts or outputs is not self.outputs:
             return  # the node was deactivated or cleaned up during the step
@@ -234,8 +211,8 @@ class CameraNode(EngineNode):
     def _value(self, parameter: str) -> Any:
         return self.get_parameter(parameter).value
 
-    def _output_settings(self) -> OutputSettings:
-        return OutputSettings(rle=self._value("rle"), opacity=self._value("overlay_opacity"))
+    def _now(self) -> int:
+        return self.get_clock().now().nanoseconds
 
     def _validate(self, changes: list[Parameter]) -> SetParametersResult:
         return parameters.validate(self, changes, configured=self.worker is not None)
@@ -243,11 +220,7 @@ class CameraNode(EngineNode):
     def _apply(self, changes: list[Parameter]) -> None:
         try:
             self._follow_publishers()
-            if self.outputs is not None:
-                self.outputs.settings = self._output_settings()
-            if self.worker and any(
-                change.name.startswith(parameters.TRACKING) for change in changes
-            ):
+            if self.worker and any(c.name.startswith(parameters.TRACKING) for c in changes):
                 tracking = parameters.tracking(self)
 
                 def change(predictor: VideoPredictor) -> None:
@@ -311,7 +284,8 @@ class CameraNode(EngineNode):
             status.published = outputs.published
             status.subscribers = outputs.frame_subscribers
             status.output_obstacle = outputs.obstacle
-        status.simulated_time = self._times.simulated()
+        simulated = self.get_clock().ros_time_is_active
+        status.simulated_time = self._now() / 1e9 if simulated else None
         names = ("warn_after_s", "error_after_s", "max_rate", "max_age_ms")
         limits = diagnostics.Limits(*map(self._value, names))
         stamp = self.get_clock().now().to_msg()

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Collection
 from contextlib import ExitStack
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -25,7 +23,6 @@ from rclpy.qos import (
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
-from video_knet_core import visualize
 from video_knet_core.engine.base import ModelInfo
 from video_knet_core.messages.result_messages import (
     CLASS_MAP,
@@ -33,11 +30,14 @@ from video_knet_core.messages.result_messages import (
     OUTPUTS,
     FrameToPublish,
     ImageOutput,
+    MessageOutput,
+    latency_ms,
+    nanoseconds,
 )
 from video_knet_core.tasks import TASKS
 from video_knet_core.types import PanopticFrame
 
-from . import conversions
+from .conversions import CONVERSIONS, has_type
 
 RELIABLE = QoSProfile(depth=2, reliability=ReliabilityPolicy.RELIABLE)
 """For each frame: reliable matches every subscriber; shallow, for old results are worthless."""
@@ -47,16 +47,6 @@ LATCHED = QoSProfile(
     durability=DurabilityPolicy.TRANSIENT_LOCAL,
 )
 """A subscriber that comes late still gets the last message."""
-
-
-@dataclass(frozen=True)
-class OutputSettings:
-    """What of the outputs may change while the node runs."""
-
-    rle: bool = False
-    """Fill `TrackedInstance.rle`."""
-    opacity: float = visualize.OPACITY
-    """Of the colours in the overlay, 0..1."""
 
 
 class Topic:
@@ -141,35 +131,25 @@ class Outputs:
     """Publishers of one configured node, from configure to cleanup: those of its model's task."""
 
     def __init__(self, node: LifecycleNode, info: ModelInfo) -> None:
-        self._node = node
-        self.classes = info.classes
-        self.settings = OutputSettings()
+        self._node, self.classes = node, info.classes
         self._topics: dict[str, Topic] = {}
+        self._frame_topics: dict[str, Topic] = {}
         try:
-            self._create(TASKS[info.task].outputs)
+            for name, output in OUTPUTS.items():
+                if name in TASKS[info.task].outputs and has_type(output.type):
+                    self._topics[name] = self._frame_topics[name] = self._create(output)
+            for name, kind in (("class_map", CLASS_MAP), ("label_info", LABEL_INFO)):
+                if has_type(kind):
+                    self._topics[name] = Topic(node, CONVERSIONS.find(kind), f"~/{name}", LATCHED)
         except BaseException:
             self.destroy()
             raise
 
-    def _create(self, names: Collection[str]) -> None:
-        self._frame_topics: dict[str, Topic] = {}
-        for name, output in OUTPUTS.items():
-            if name in names and conversions.has_type(output.type):
-                if isinstance(output, ImageOutput):
-                    topic: Topic = ImageTopic(self._node, f"~/{output.topic}", output.encoding)
-                else:
-                    kind = conversions.CONVERSIONS.types[output.type]
-                    topic = Topic(self._node, kind, f"~/{output.topic}")
-                self._topics[name] = self._frame_topics[name] = topic
-        self._class_map = self._add_latched("class_map", CLASS_MAP)
-        self._label_info = None
-        if conversions.has_type(LABEL_INFO):
-            self._label_info = self._add_latched("label_info", LABEL_INFO)
-
-    def _add_latched(self, name: str, kind: str) -> Topic:
-        found = conversions.CONVERSIONS.types[kind]
-        topic = self._topics[name] = Topic(self._node, found, f"~/{name}", LATCHED)
-        return topic
+    def _create(self, output: ImageOutput | MessageOutput) -> Topic:
+        topic = f"~/{output.topic}"
+        if isinstance(output, ImageOutput):
+            return ImageTopic(self._node, topic, output.encoding)
+        return Topic(self._node, CONVERSIONS.find(output.type), topic)
 
     @property
     def published(self) -> dict[str, int]:
@@ -193,11 +173,10 @@ class Outputs:
 
     def publish_classes(self) -> None:
         """Latch the class table; the publishers must be active."""
-        convert = conversions.CONVERSIONS
-        self._class_map.publish(convert.class_map(self.classes))
-        if self._label_info is not None:
+        self._topics["class_map"].publish(CONVERSIONS.class_map(self.classes))
+        if "label_info" in self._topics:
             now = Header(stamp=self._node.get_clock().now().to_msg())
-            self._label_info.publish(convert.label_info(now, self.classes, 0.0))
+            self._topics["label_info"].publish(CONVERSIONS.label_info(now, self.classes))
 
     def publish(
         self,
@@ -219,11 +198,17 @@ class Outputs:
         Returns:
             Latency in milliseconds, from the header's stamp until now; NaN if unknown.
         """
-        stamp = conversions.nanoseconds(header.stamp)
-        latency = conversions.latency_ms(stamp, self._node.get_clock().now().nanoseconds)
-        rle, opacity = self.settings.rle, self.settings.opacity
+        now = self._node.get_clock().now().nanoseconds
         result = FrameToPublish(
-            header, image, frame, self.classes, sequence, skipped, rle, opacity, latency
+            header,
+            image,
+            frame,
+            self.classes,
+            sequence,
+            skipped,
+            rle=self._node.get_parameter("rle").value,
+            opacity=self._node.get_parameter("overlay_opacity").value,
+            latency_ms=latency_ms(nanoseconds(header.stamp), now),
         )
         for name, topic in self._frame_topics.items():
             if topic.has_subscribers:
@@ -231,8 +216,8 @@ class Outputs:
                 if isinstance(topic, ImageTopic) and isinstance(output, ImageOutput):
                     topic.publish_pixels(header, output.pixels(result))
                 else:
-                    topic.publish(output.make(conversions.CONVERSIONS, result))
-        return latency
+                    topic.publish(output.make(CONVERSIONS, result))
+        return result.latency_ms
 
     def destroy(self) -> None:
         """Take the topics off the graph; one that fails does not keep the others there."""

@@ -14,9 +14,8 @@ from numpy.typing import NDArray
 from std_msgs.msg import Header
 
 from video_knet_core import visualize
+from video_knet_core.messages.result_messages import nanoseconds
 from video_knet_core.types import ClassTable, PanopticFrame
-
-from . import conversions
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,7 @@ class Snapshot:
         Raises:
             OSError: it cannot be written; the message names the file.
         """
-        stamp = conversions.nanoseconds(self.header.stamp)
+        stamp = nanoseconds(self.header.stamp)
         folder.mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(prefix=".snapshot-", dir=folder))
         try:
@@ -59,7 +58,7 @@ class Snapshot:
     def _table(self, classes: ClassTable) -> dict:
         return {
             "frame_id": self.header.frame_id,
-            "stamp": conversions.nanoseconds(self.header.stamp),
+            "stamp": nanoseconds(self.header.stamp),
             "epoch": self.frame.epoch,
             "tracks": self.frame.json_rows(classes),
         }

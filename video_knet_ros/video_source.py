@@ -20,7 +20,8 @@ from video_knet_core.data.frame_source import DEFAULT_FPS, Frame
 from video_knet_core.data.frames import open_frames
 from video_knet_core.image_files import FrameError
 
-from . import conversions, process
+from . import process
+from .conversions import CONVERSIONS
 
 MIN_RATE = 1e-6
 """Images per second: of slower ones no timer can have the period."""
@@ -101,8 +102,8 @@ class VideoSource(Node):
         stamp = self._stamps.next(self.get_clock().now().nanoseconds)
         if not stamp:
             self.get_logger().warning("simulated time has not begun: the stamps are 0", once=True)
-        header = Header(stamp=conversions.time_message(stamp), frame_id=self._frame_id)
-        self._publisher.publish(conversions.image_message(header, "rgb8", frame[0]))
+        header = Header(stamp=CONVERSIONS.time_message(stamp), frame_id=self._frame_id)
+        self._publisher.publish(CONVERSIONS.image_message(header, "rgb8", frame[0]))
         if self._at_own_times:
             self._next_frame = self._read()
             step = self._next_frame[1] - frame[1] if self._next_frame else 0

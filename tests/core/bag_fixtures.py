@@ -12,11 +12,10 @@ import numpy as np
 from mcap.writer import Writer as McapWriter
 
 from video_knet_core.bags.bag import BagDamage, Message
-from video_knet_core.bags.definitions import IMAGE, decode, message_types, ros2_types
+from video_knet_core.bags.definitions import IMAGE, conversions, decode, ros2_types
 from video_knet_core.bags.making import BagFormat, make_bag
 from video_knet_core.bags.mcap import MAGIC
 from video_knet_core.bags.opening import open_bag
-from video_knet_core.messages.result_messages import Conversions
 
 TOPIC = "/camera/image_raw"
 PERIOD = 100_000_000
@@ -80,7 +79,7 @@ def rewritten(path: Path, change) -> Path:
 def image_row(number: int, time: int | None = None, topic: str = TOPIC) -> Row:
     """Image `number`, received `number` periods after `FIRST`, or at `time`, which is its stamp."""
     time = FIRST + number * PERIOD if time is None else time
-    convert, types = Conversions(message_types()), message_types()
+    convert, types = conversions(), ros2_types().types
     header = types["std_msgs/msg/Header"](
         stamp=convert.time_message(max(time, 0)), frame_id="camera"
     )

@@ -15,7 +15,6 @@ import pytest
 from bag_fixtures import read_all
 
 from video_knet_core.bags.definitions import (
-    message_types,
     read_cdr,
     ros2_types,
 )
@@ -111,8 +110,8 @@ def interrupted(path, runtime, out, settings):
 def default_imu():
     types = ros2_types().types
     vector, zeros = types["geometry_msgs/msg/Vector3"](x=1.0, y=2.0, z=3.0), np.zeros(9)
-    header = message_types()["std_msgs/msg/Header"](
-        stamp=message_types()["builtin_interfaces/msg/Time"](sec=1, nanosec=2), frame_id="imu"
+    header = types["std_msgs/msg/Header"](
+        stamp=types["builtin_interfaces/msg/Time"](sec=1, nanosec=2), frame_id="imu"
     )
     return types["sensor_msgs/msg/Imu"](
         header=header,

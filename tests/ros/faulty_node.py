@@ -9,6 +9,7 @@ from typing import Any
 from harness import PaintedRuntime
 
 from video_knet_ros import lifecycle, node, process
+from video_knet_ros.engines import EnginePool
 
 FAULT = os.environ["FAULT"]
 
@@ -38,4 +39,4 @@ def open_faulty(path: Any, **options: Any) -> FaultyRuntime:
 
 def main() -> int:
     lifecycle.CLOSE_WAIT_S = 0.5
-    return process.run(lambda: [node.CameraNode(open_faulty)], None)
+    return process.run(lambda: [node.CameraNode(EnginePool(open_faulty))], None)

@@ -20,8 +20,11 @@ from sensor_msgs.msg import Image
 from video_knet_ros.msg import TrackedInstanceArray
 
 from video_knet_core.engine.base import ModelInfo
+from video_knet_core.messages.result_messages import nanoseconds
 from video_knet_core.types import ClassInfo, ClassTable, Detections
-from video_knet_ros import conversions, node
+from video_knet_ros import node
+from video_knet_ros.conversions import CONVERSIONS
+from video_knet_ros.engines import EnginePool
 
 CLASSES = ClassTable(
     (
@@ -98,8 +101,8 @@ def street(number: int = 0, scale: int = 1, things: tuple[int, ...] = (PERSON, C
 
 def image_message(pixels: np.ndarray, stamp: float = 1.0, encoding: str = "rgb8") -> Image:
     """Message of painted pixels with a header that no other message has."""
-    message = conversions.image_message(Image().header, encoding, pixels)
-    message.header.stamp = conversions.time_message(round(stamp * 1e9))
+    message = CONVERSIONS.image_message(Image().header, encoding, pixels)
+    message.header.stamp = CONVERSIONS.time_message(round(stamp * 1e9))
     message.header.frame_id = f"front_camera_{stamp}"
     return message
 
@@ -151,7 +154,7 @@ class World:
         open_runtime = parameters.pop("open_runtime", self.open_painted)
         parameters = {"model": "painted.onnx", "autostart": start, **parameters}
         overrides = [Parameter(name, value=value) for name, value in parameters.items()]
-        camera = self.add(node.CameraNode(open_runtime, parameter_overrides=overrides))
+        camera = self.add(node.CameraNode(EnginePool(open_runtime), parameter_overrides=overrides))
         if wait and parameters["autostart"] is True:
             self.wait(lambda: camera.fault or camera.status.state == "active", "the autostart")
         return camera
@@ -261,4 +264,4 @@ class World:
 
 def stamps(messages: list) -> list[int]:
     """Stamps in nanoseconds."""
-    return [conversions.nanoseconds(m.header.stamp) for m in messages]
+    return [nanoseconds(m.header.stamp) for m in messages]

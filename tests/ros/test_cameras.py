@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 
 import pytest
-from harness import RELIABLE, TIMEOUT_S, PaintedRuntime, image_message, street
+from harness import RELIABLE, PaintedRuntime, image_message, street
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 from rclpy.exceptions import InvalidNodeNameException
@@ -13,17 +13,16 @@ from rclpy.qos import ReliabilityPolicy
 from sensor_msgs.msg import Image
 from video_knet_ros.msg import TrackedInstanceArray
 
-from video_knet_ros import cameras, engine_worker, lifecycle, node
-from video_knet_ros.engine_pool import EnginePool
+from video_knet_ros import cameras, engines, lifecycle, node
+from video_knet_ros.engines import EnginePool
 
 
 class Rig:
     """Cameras of one process, each with a publisher of images and what came out of it."""
 
     def __init__(self, world, *names: str) -> None:
-        self.world, self.pool = world, EnginePool(lambda *a, **k: self.open(*a, **k))
-        self.progress: list = []
-        made = cameras.create_cameras(names, self.pool)
+        self.world, self.progress = world, []
+        made = cameras.create_cameras(names, EnginePool(lambda *a, **k: self.open(*a, **k)))
         self.nodes = {camera.get_name(): camera for camera in made}
         for camera in made:
             world.add(camera)
@@ -64,7 +63,6 @@ class Rig:
         for each in self.nodes.values():
             each.destroy_node()
             self.world.executor.remove_node(each)
-        self.pool.close(TIMEOUT_S)
 
 
 @pytest.fixture
@@ -223,7 +221,7 @@ def test_a_camera_that_cannot_be_configured_gives_up_its_share_of_the_engine(
         raise RuntimeError("no more of these")
 
     with monkeypatch.context() as patch:
-        patch.setattr(engine_worker, "VideoPredictor", fail)
+        patch.setattr(engines, "VideoPredictor", fail)
         configured = transition(world, "rear", "configure")
         world.wait(configured.done, "the answer")
     assert not configured.result().success and not engine.closed
@@ -235,25 +233,14 @@ def test_a_camera_that_cannot_be_configured_gives_up_its_share_of_the_engine(
     assert engine.closed
 
 
-def test_a_handle_that_is_closed_twice_gives_up_one_share(world):
-    pool = EnginePool(world.open_painted)
-    first, second = (pool.open("some.onnx") for _ in range(2))
-    first.close()
-    first.close()
-    assert not world.runtimes[0].closed
-    second.close()
-    assert world.runtimes[0].closed
-
-
 def test_a_name_that_cannot_be_one_is_rejected_and_leaves_no_camera(world, monkeypatch):
     destroyed = []
     destroy = node.CameraNode.destroy_node
     monkeypatch.setattr(
         node.CameraNode, "destroy_node", lambda n: (destroyed.append(n.get_name()), destroy(n))
     )
-    pool = EnginePool(world.open_painted)
     with pytest.raises(InvalidNodeNameException):
-        cameras.create_cameras(["front", "rear camera"], pool)
+        cameras.create_cameras(["front", "rear camera"], EnginePool(world.open_painted))
     assert destroyed == ["front"]
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import rclpy
 from diagnostic_msgs.msg import DiagnosticStatus
-from harness import BEST_EFFORT, RELIABLE, PaintedRuntime, image_message, street
+from harness import BEST_EFFORT, RELIABLE, image_message, street
 from rclpy.context import Context
 from rclpy.node import Node
 from rclpy.parameter import Parameter
@@ -22,9 +22,10 @@ from std_msgs.msg import String
 from std_srvs.srv import Trigger
 from video_knet_ros.msg import TrackedInstanceArray
 
-from video_knet_core.engine.executor import EngineExecutor
-from video_knet_ros import conversions, node
+from video_knet_ros import node
+from video_knet_ros.conversions import CONVERSIONS
 from video_knet_ros.diagnostics import Diagnosis, Level, Limits, NodeStatus, Reason
+from video_knet_ros.engines import EnginePool
 from video_knet_ros.input_images import FrameCounts, SingleCameraFilter
 from video_knet_ros.process import Throttle
 
@@ -186,32 +187,25 @@ def test_an_image_that_stays_in_the_engine(world):
 
 
 def test_an_engine_that_another_camera_keeps_busy(world):
-    executor, other = EngineExecutor("inference"), PaintedRuntime()
+    engines = EnginePool(world.open_painted)
     overrides = [Parameter(name, value=value) for name, value in SOON.items()]
     cameras = [
-        node.CameraNode(
-            lambda path, runtime=runtime, **_: runtime,
-            name,
-            lambda **_: executor,
-            parameter_overrides=overrides,
-        )
-        for name, runtime in (("other", other), ("video_knet", PaintedRuntime()))
+        node.CameraNode(engines, name, parameter_overrides=overrides)
+        for name in ("other", "video_knet")
     ]
     try:
         for camera in cameras:
             world.add(camera)
-        other.gate.clear()
+        (engine,) = world.wait(lambda: world.runtimes, "the engine")
+        engine.gate.clear()
         busy = world.tester.create_publisher(Image, "/other/image", RELIABLE)
         world.wait(busy.get_subscription_count, "the subscription")
         stream(world, busy)
-        world.wait(lambda: other.seen, "the other camera's image")
+        world.wait(lambda: engine.seen, "the other camera's image")
         stream(world, world.publisher())
         reported(world, Reason.ENGINE_BUSY, WARN)
     finally:
-        other.gate.set()
-        for camera in cameras:
-            camera.destroy_node()
-        executor.close()
+        world.close()
 
 
 def test_a_rate_limit_between_two_results_is_a_warning(world):
@@ -254,7 +248,7 @@ def test_images_without_a_stamp_before_simulated_time_begins_are_left_out(world)
     assert "/clock" in message and int(values["undated"]) > 0
     assert not tables and camera.counts.processed == 0
     clock = world.tester.create_publisher(Clock, "/clock", RELIABLE)
-    clock.publish(Clock(clock=conversions.time_message(5 * 10**9)))
+    clock.publish(Clock(clock=CONVERSIONS.time_message(5 * 10**9)))
     world.wait(lambda: tables, "a table, for the clock has begun")
 
 
@@ -272,7 +266,7 @@ def test_simulated_time_that_stands_still_is_a_warning(world):
     clock = world.tester.create_publisher(Clock, "/clock", RELIABLE)
     camera_topic = world.publisher()
     world.wait(clock.get_subscription_count, "a reader of the clock")
-    clock.publish(Clock(clock=conversions.time_message(5 * 10**9)))
+    clock.publish(Clock(clock=CONVERSIONS.time_message(5 * 10**9)))
     reported(world, Reason.CLOCK_STOPPED, WARN)  # and no images: it is paused
     stream(world, camera_topic, stamp=lambda: 5.0)
     message, _ = reported(world, Reason.CLOCK_STOPPED, WARN)

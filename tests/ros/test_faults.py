@@ -14,7 +14,7 @@ from harness import RELIABLE, image_message, stamps, street
 from rosgraph_msgs.msg import Clock
 
 from video_knet_core.engine.selector import default_model_path, open_runtime
-from video_knet_ros import conversions
+from video_knet_ros.conversions import CONVERSIONS
 
 
 def things(table) -> set[int]:
@@ -44,7 +44,7 @@ def test_a_looping_bag_starts_a_new_epoch_and_times_stay_right(world):
         for i in range(2):
             stamp = start + 0.1 * i
             now = round((stamp + 0.03) * 1e9)
-            clock.publish(Clock(clock=conversions.time_message(now)))
+            clock.publish(Clock(clock=CONVERSIONS.time_message(now)))
             world.wait(lambda now=now: camera.get_clock().now().nanoseconds == now, "the clock")
             camera_topic.publish(image_message(street(i), stamp))
             world.wait(lambda n=2 * epoch + i: len(tables) > n, "a table")

@@ -14,7 +14,8 @@ from rcl_interfaces.srv import SetParametersAtomically
 from rclpy.parameter import Parameter
 from std_srvs.srv import Trigger
 
-from video_knet_ros import engine_worker, lifecycle, node, outputs, snapshot
+from video_knet_ros import engines as engine_module
+from video_knet_ros import lifecycle, node, outputs, snapshot
 
 
 class FaultyEngines:
@@ -201,10 +202,9 @@ def fail(*args, **kwargs):
     ("owner", "name"),
     [
         (outputs.ImageTopic, "__init__"),
-        (engine_worker, "VideoPredictor"),
-        (node.CameraNode, "_output_settings"),
+        (engine_module, "VideoPredictor"),
     ],
-    ids=["outputs", "predictor", "settings"],
+    ids=["outputs", "predictor"],
 )
 def test_what_configure_opened_is_closed_when_a_later_step_fails(world, monkeypatch, owner, name):
     camera = world.camera_node(start=False)

@@ -14,8 +14,7 @@ from rcl_interfaces.msg import Log
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
 
-from video_knet_core.messages.result_messages import OUTPUTS
-from video_knet_ros import conversions
+from video_knet_core.messages.result_messages import OUTPUTS, nanoseconds
 from video_knet_ros.input_images import RateLimit
 
 VOLATILE, TRANSIENT_LOCAL = DurabilityPolicy.VOLATILE, DurabilityPolicy.TRANSIENT_LOCAL
@@ -182,7 +181,7 @@ def test_images_that_are_too_old_are_not_processed(world):
     world.wait(lambda: camera.counts.expired == 1, "the old image")
     camera_topic.publish(image_message(street(2), now))
     (table,) = world.wait(lambda: tables, "a table")
-    assert (table.skipped, stamps(tables)) == (1, [conversions.nanoseconds(table.header.stamp)])
+    assert (table.skipped, stamps(tables)) == (1, [nanoseconds(table.header.stamp)])
     assert world.runtimes[0].seen == [2]
     assert world.set_parameter("max_age_ms", 0.0).successful
     camera_topic.publish(image_message(street(3), now - 7200))

@@ -26,7 +26,7 @@ from video_knet_ros.msg import ClassMap, TrackedInstance, TrackedInstanceArray
 
 from video_knet_core.messages.result_messages import OUTPUTS, mask_from_rle
 from video_knet_core.tasks import TASKS
-from video_knet_ros import conversions
+from video_knet_ros.conversions import CONVERSIONS, has_type
 
 
 @pytest.fixture
@@ -37,11 +37,10 @@ def camera(world):
 def collect_all(world) -> dict[str, list]:
     """Messages of each output of a frame, by name."""
     outputs = {name: OUTPUTS[name] for name in TASKS["panoptic"].outputs}
-    types = conversions.CONVERSIONS.types
     return {
-        name: world.collect(types[output.type], output.topic)
+        name: world.collect(CONVERSIONS.find(output.type), output.topic)
         for name, output in outputs.items()
-        if conversions.has_type(output.type)
+        if has_type(output.type)
     }
 
 

@@ -16,7 +16,7 @@ from sensor_msgs.msg import Image, RegionOfInterest
 from std_msgs.msg import Header
 from video_knet_ros.msg import ClassMap, TrackedInstance, TrackedInstanceArray
 
-from video_knet_ros import conversions
+from video_knet_ros.conversions import CONVERSIONS
 
 FILE = Path(__file__).parents[2] / "examples" / "planner.py"
 SPEC = importlib.util.spec_from_file_location("planner", FILE)
@@ -115,9 +115,9 @@ def send(world, node):
         world.wait(topic.get_subscription_count, "the planner")
 
     def send(topic: str, second: int) -> None:
-        header = Header(stamp=conversions.time_message(second * 10**9))
+        header = Header(stamp=CONVERSIONS.time_message(second * 10**9))
         if topic == planner.LABELS:
-            message = conversions.image_message(header, "16UC1", np.ones((10, 10), np.uint16))
+            message = CONVERSIONS.image_message(header, "16UC1", np.ones((10, 10), np.uint16))
         else:
             message = TrackedInstanceArray(header=header, instances=[ROAD_ROW])
         topics[topic].publish(message)

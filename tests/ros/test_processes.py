@@ -20,7 +20,7 @@ from std_srvs.srv import Trigger
 from video_knet_ros.msg import TrackedInstanceArray
 
 from video_knet_core.engine.selector import default_model_path
-from video_knet_ros import conversions
+from video_knet_core.messages.result_messages import nanoseconds
 
 ROOT = Path(__file__).parents[2]
 NODE, SOURCE = "video_knet_ros.node", "video_knet_ros.video_source"
@@ -94,10 +94,10 @@ def test_source_and_node_with_the_shipped_model(world, processes, video):
     some = images, tables, panoptic  # on a busy machine any of the three may be found last
     world.wait(lambda: all(len(found) >= 3 for found in some), "results")
     by_stamp = dict(zip(stamps(panoptic), panoptic, strict=True))
-    shared = [t for t in tables if conversions.nanoseconds(t.header.stamp) in by_stamp]
+    shared = [t for t in tables if nanoseconds(t.header.stamp) in by_stamp]
     assert len(shared) >= 2
     for table in shared:
-        message = by_stamp[conversions.nanoseconds(table.header.stamp)]
+        message = by_stamp[nanoseconds(table.header.stamp)]
         labels = np.frombuffer(message.data, "<u2").reshape(90, 160)
         found = dict(zip(*np.unique(labels, return_counts=True), strict=True))
         found.pop(0, None)

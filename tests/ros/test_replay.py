@@ -18,11 +18,11 @@ from video_knet_core.bags.definitions import read_cdr, ros2_types
 from video_knet_core.bags.making import FORMATS, BagFormat, make_bag
 from video_knet_core.bags.opening import open_bag
 from video_knet_core.engine.selector import open_runtime
-from video_knet_core.messages.result_messages import CLASS_MAP, INSTANCES, OUTPUTS
+from video_knet_core.messages.result_messages import CLASS_MAP, INSTANCES, OUTPUTS, nanoseconds
 from video_knet_core.replay.bag_replay import replay
 from video_knet_core.replay.replay_settings import ReplaySettings
 from video_knet_core.tasks import TASKS
-from video_knet_ros import conversions
+from video_knet_ros.conversions import CONVERSIONS, has_type
 from video_knet_ros.outputs import LATCHED
 
 pytest.importorskip("rosbags", reason="replays need it: pip install 'video_knet_ros[replay]'")
@@ -33,11 +33,11 @@ FRAMES = 120
 def types_of(task: str) -> dict[str, str]:
     """Topic -> type of message of each output of a frame; without those that are not installed."""
     outputs = [OUTPUTS[name] for name in TASKS[task].outputs]
-    return {o.topic: o.type for o in outputs if conversions.has_type(o.type)}
+    return {o.topic: o.type for o in outputs if has_type(o.type)}
 
 
 NAMES = types_of("panoptic") | {"class_map": CLASS_MAP}
-KINDS = {t: conversions.CONVERSIONS.types[kind] for t, kind in types_of("panoptic").items()}
+KINDS = {t: CONVERSIONS.find(kind) for t, kind in types_of("panoptic").items()}
 
 
 def drive() -> list[tuple[np.ndarray, int]]:
@@ -155,7 +155,7 @@ def test_rclpy_reads_every_message_and_headers_are_those_of_the_images(form, tmp
         messages = [deserialize_message(data, kind) for data in found[name]]
         headers = [message.header for message in messages]
         assert [h.frame_id for h in headers] == ["camera_image_raw"] * 12
-        stamps = [conversions.nanoseconds(h.stamp) for h in headers]
+        stamps = [nanoseconds(h.stamp) for h in headers]
         assert [stamp - stamps[0] for stamp in stamps] == [n * 100_000_000 for n in range(12)]
     tables = [deserialize_message(data, TrackedInstanceArray) for data in found["instances"]]
     assert [table.sequence for table in tables] == list(range(12))

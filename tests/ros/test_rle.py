@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from array import array
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from sensor_msgs.msg import Image, RegionOfInterest
 from video_knet_ros.msg import TrackedInstance
 
 from video_knet_core.geometry import LabelMap
-from video_knet_core.messages.result_messages import mask_from_rle, run_lengths
+from video_knet_core.messages.result_messages import FrameToPublish, mask_from_rle, run_lengths
 from video_knet_core.types import PanopticFrame, StageTimes, Track, TrackState, TrackTable
 from video_knet_ros.conversions import CONVERSIONS
 
@@ -97,8 +98,8 @@ def test_the_table_has_masks_of_what_has_pixels_and_only_on_request():
         epoch=0,
         times=StageTimes(0.0, 1.0, 0.0, 0.0),
     )
-    header = Image().header
-    without = CONVERSIONS.instance_array(header, frame, CLASSES, 0, 0)
+    result = FrameToPublish(Image().header, np.zeros((4, 4, 3), np.uint8), frame, CLASSES, 0, 0)
+    without = CONVERSIONS.instance_array(result)
     assert [list(i.rle) for i in without.instances] == [[], []]
-    table = CONVERSIONS.instance_array(header, frame, CLASSES, 0, 0, rle=True)
+    table = CONVERSIONS.instance_array(replace(result, rle=True))
     assert [list(i.rle) for i in table.instances] == [[0, 5, 1], []]

@@ -25,8 +25,9 @@ from video_knet_core.engine.hot_swap import HotSwapRuntime
 from video_knet_core.engine.onnx_runtime import OnnxRuntime
 from video_knet_core.engine.selector import open_runtime
 from video_knet_core.messages.result_messages import CLASS_MAP, LABEL_INFO, OUTPUTS, mask_from_rle
-from video_knet_ros import cameras, conversions
-from video_knet_ros.engine_pool import EnginePool
+from video_knet_ros import cameras
+from video_knet_ros.conversions import CONVERSIONS, has_type
+from video_knet_ros.engines import EnginePool
 from video_knet_ros.outputs import LATCHED
 
 LATCHED_TYPES = {"class_map": CLASS_MAP, "label_info": LABEL_INFO}
@@ -36,7 +37,7 @@ def topics_of(task: str) -> dict[str, str]:
     """Topic -> type of message, of those whose types are installed."""
     outputs = [OUTPUTS[name] for name in tasks.TASKS[task].outputs]
     found = {output.topic: output.type for output in outputs} | LATCHED_TYPES
-    return {topic: kind for topic, kind in found.items() if conversions.has_type(kind)}
+    return {topic: kind for topic, kind in found.items() if has_type(kind)}
 
 
 TOPICS = {task: set(topics_of(task)) for task in TASKS}
@@ -62,9 +63,8 @@ def advertised(world, name: str = "video_knet") -> set[str]:
 
 def collect(world, task: str) -> dict[str, list]:
     """Messages of the outputs of a frame, by topic."""
-    types = conversions.CONVERSIONS.types
     topics = {t: kind for t, kind in topics_of(task).items() if t not in LATCHED_TYPES}
-    return {topic: world.collect(types[kind], topic) for topic, kind in topics.items()}
+    return {topic: world.collect(CONVERSIONS.find(kind), topic) for topic, kind in topics.items()}
 
 
 def drive(world, publisher, got: dict[str, list], numbers) -> list[int]:
@@ -198,8 +198,7 @@ def test_a_better_engine_takes_over_without_a_gap(world, models, task):
 
 
 def test_cameras_of_one_process_may_have_models_of_different_tasks(world, models):
-    pool = EnginePool(open_on_cpu)
-    made = cameras.create_cameras(list(TASKS), pool)
+    made = cameras.create_cameras(list(TASKS), EnginePool(open_on_cpu))
     try:
         for camera in made:
             world.add(camera)
@@ -211,4 +210,3 @@ def test_cameras_of_one_process_may_have_models_of_different_tasks(world, models
         for camera in made:
             camera.destroy_node()
             world.executor.remove_node(camera)
-        pool.close(TIMEOUT_S)

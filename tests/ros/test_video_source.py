@@ -16,8 +16,9 @@ from rosgraph_msgs.msg import Clock as ClockMessage
 from sensor_msgs.msg import Image
 
 from video_knet_core.image_files import FrameError
+from video_knet_core.messages.image_messages import to_rgb
 from video_knet_core.overlay_video import OverlayVideo
-from video_knet_ros import conversions
+from video_knet_ros.conversions import CONVERSIONS
 from video_knet_ros.video_source import Stamps, VideoSource
 
 
@@ -44,7 +45,7 @@ def test_images_come_in_order_again_and_again(world, folder):
     play(world, source=str(folder), rate=50.0, frame_id="front")
     got = collect(world)
     world.wait(lambda: len(got) >= 7, "images")
-    values = [int(conversions.to_rgb(m)[0, 0, 0]) for m in got]
+    values = [int(to_rgb(m)[0, 0, 0]) for m in got]
     first = values[0] // 50
     assert values == [50 * ((first + i) % 3) for i in range(len(values))]
     assert {m.header.frame_id for m in got} == {"front"}
@@ -79,7 +80,7 @@ def test_a_pause_in_a_video_is_one_in_its_images(world, tmp_path):
     play(world, source=str(path), loop=True)
     got = collect(world)
     world.wait(lambda: len(got) >= 5, "a round")
-    levels = [round(conversions.to_rgb(m).mean() / 60) for m in got]
+    levels = [round(to_rgb(m).mean() / 60) for m in got]
     assert all(second == (first + 1) % 4 for first, second in pairwise(levels))
     pauses = [gap for level, gap in zip(levels, np.diff(stamps(got)), strict=False) if level == 2]
     assert pauses and min(pauses) > 0.7e9
@@ -139,7 +140,7 @@ def test_the_stamps_are_those_of_simulated_time(world, folder):
     assert set(stamps(got)) == {0}
     clock = world.tester.create_publisher(ClockMessage, "/clock", RELIABLE)
     world.wait(clock.get_subscription_count, "a reader of the clock")
-    clock.publish(ClockMessage(clock=conversions.time_message(1000 * 10**9)))
+    clock.publish(ClockMessage(clock=CONVERSIONS.time_message(1000 * 10**9)))
     world.wait(lambda: stamps(got)[-1], "an image in simulated time")
     count = len(got)
     world.wait(lambda: len(got) > count + 2, "images while the clock stands still")
@@ -160,7 +161,7 @@ def test_the_synthetic_street(world):
     got = collect(world)
     world.wait(lambda: got, "an image")
     assert (got[0].height, got[0].width) == (288, 480)
-    assert np.ptp(conversions.to_rgb(got[0])) > 50
+    assert np.ptp(to_rgb(got[0])) > 50
 
 
 @pytest.mark.parametrize(

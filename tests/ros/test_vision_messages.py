@@ -7,17 +7,18 @@ import pytest
 pytest.importorskip("vision_msgs", reason="vision_msgs is not installed")
 
 import numpy as np
-from harness import CLASSES, PERSON, RELIABLE, PaintedRuntime, stamps, street
+from harness import CLASSES, HEIGHT, PERSON, RELIABLE, WIDTH, PaintedRuntime, stamps, street
 from rclpy.node import Node
 from std_msgs.msg import Header
 from vision_msgs.msg import Detection2DArray, LabelInfo
 
+from video_knet_core.messages.result_messages import FrameToPublish
 from video_knet_core.predictor import VideoPredictor
 from video_knet_core.types import PanopticFrame
-from video_knet_ros import conversions
+from video_knet_ros.conversions import CONVERSIONS
 from video_knet_ros.outputs import LATCHED
 
-HEADER = Header(frame_id="front", stamp=conversions.time_message(5_000_000_007))
+HEADER = Header(frame_id="front", stamp=CONVERSIONS.time_message(5_000_000_007))
 THINGS = {"2": "person", "3": "vehicle"}
 
 
@@ -26,9 +27,14 @@ def frames(*images: np.ndarray) -> list[PanopticFrame]:
     return [predictor.step(image, (i + 1) * 100_000_000) for i, image in enumerate(images)]
 
 
+def detections(frame: PanopticFrame) -> Detection2DArray:
+    image = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+    return CONVERSIONS.detections(FrameToPublish(HEADER, image, frame, CLASSES, 0, 0))
+
+
 def test_each_thing_with_pixels_is_a_detection():
     (frame,) = frames(street())
-    message = conversions.CONVERSIONS.detections(HEADER, frame)
+    message = detections(frame)
     tracks = {f"{frame.epoch}/{t.track_id}": t for t in frame.tracks if t.is_thing}
     assert message.header == HEADER and len(tracks) == 2
     assert {d.id for d in message.detections} == set(tracks)
@@ -43,7 +49,7 @@ def test_each_thing_with_pixels_is_a_detection():
 
 def test_the_box_holds_the_pixels_exactly():
     (frame,) = frames(street(things=(PERSON,)))
-    (detection,) = conversions.CONVERSIONS.detections(HEADER, frame).detections
+    (detection,) = detections(frame).detections
     label = next(t.label for t in frame.tracks if t.is_thing)
     rows, columns = np.nonzero(frame.labels == label)
     box, centre = detection.bbox, detection.bbox.center.position
@@ -56,8 +62,8 @@ def test_the_box_holds_the_pixels_exactly():
 
 def test_ids_stay_and_coasted_tracks_are_left_out():
     *_, both, one = frames(*map(street, range(5)), street(5, things=(PERSON,)))
-    before = conversions.CONVERSIONS.detections(HEADER, both).detections
-    after = conversions.CONVERSIONS.detections(HEADER, one).detections
+    before = detections(both).detections
+    after = detections(one).detections
     assert any(t.label == 0 for t in one.tracks), "the car should coast"
     (person,) = after
     assert person.id in {d.id for d in before}
@@ -65,9 +71,9 @@ def test_ids_stay_and_coasted_tracks_are_left_out():
 
 def test_the_ids_of_two_epochs_differ():
     predictor = VideoPredictor(PaintedRuntime(), first_epoch=2**48)
-    first = conversions.CONVERSIONS.detections(HEADER, predictor.step(street(), 1)).detections
+    first = detections(predictor.step(street(), 1)).detections
     predictor.reset()
-    second = conversions.CONVERSIONS.detections(HEADER, predictor.step(street(), 2)).detections
+    second = detections(predictor.step(street(), 2)).detections
     assert [d.id for d in first] == ["281474976710656/1", "281474976710656/2"]
     assert [d.id for d in second] == ["281474976710657/3", "281474976710657/4"]
 
@@ -80,28 +86,28 @@ def test_a_thing_without_a_track_has_an_empty_id():
             return segments, state
 
     frame = VideoPredictor(Unsure()).step(street(), 1)
-    found = conversions.CONVERSIONS.detections(HEADER, frame).detections
+    found = detections(frame).detections
     assert [d.id for d in found] == ["", ""]
 
 
 def test_the_names_of_the_class_ids_are_published():
-    message = conversions.CONVERSIONS.label_info(HEADER, CLASSES, threshold=0.25)
+    message = CONVERSIONS.label_info(HEADER, CLASSES)
     assert {c.class_id: c.class_name for c in message.class_map} == {c.id: c.name for c in CLASSES}
-    assert (message.header, message.threshold) == (HEADER, 0.25)
+    assert (message.header, message.threshold) == (HEADER, 0.0)
 
 
 def test_both_travel(world):
     (frame,) = frames(street())
     sender = world.add(Node("sender"))
     names = sender.create_publisher(LabelInfo, "label_info", LATCHED)
-    names.publish(conversions.CONVERSIONS.label_info(HEADER, CLASSES, 0.0))
+    names.publish(CONVERSIONS.label_info(HEADER, CLASSES))
     things = sender.create_publisher(Detection2DArray, "detections", RELIABLE)
     got: list = []
     world.tester.create_subscription(LabelInfo, "label_info", got.append, LATCHED)
     world.tester.create_subscription(Detection2DArray, "detections", got.append, RELIABLE)
     world.wait(lambda: got, "the latched names")
     world.wait(things.get_subscription_count, "the reader")
-    sent = conversions.CONVERSIONS.detections(HEADER, frame)
+    sent = detections(frame)
     things.publish(sent)
     world.wait(lambda: len(got) == 2, "the detections")
     assert got[1] == sent and stamps(got) == [5_000_000_007] * 2

@@ -19,7 +19,7 @@ from rosbags.typesys.msg import normalize_msgtype
 from rosbags.typesys.store import Typestore
 
 from ..installation import shared_file
-from ..messages.result_messages import IMAGE, MessageTypes
+from ..messages.result_messages import IMAGE, Conversions
 from .bag import CDR, ROS1, BagError, Message, RecordedTopic
 
 COMPRESSED_IMAGE = "sensor_msgs/msg/CompressedImage"
@@ -71,10 +71,10 @@ def ros1_types() -> Typestore:
 
 
 @lru_cache(maxsize=1)
-def message_types() -> MessageTypes:
-    """Classes whose messages rosbags can serialise for ROS 2."""
+def conversions() -> Conversions:
+    """To messages that rosbags can serialise for ROS 2."""
     types: dict[str, Any] = ros2_types().types
-    return MessageTypes(types.__getitem__, lambda code, data: np.frombuffer(data, code))
+    return Conversions(types.__getitem__, lambda code, data: np.frombuffer(data, code))
 
 
 def type_name(name: str) -> str:

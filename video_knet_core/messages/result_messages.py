@@ -30,42 +30,50 @@ NANOSECONDS = 1_000_000_000
 _NOTHING = memoryview(b"")
 
 
-class MessageTypes(dict[str, type[Any]]):
-    """Name such as "std_msgs/msg/Header" -> class of one ROS library, called with fields by name.
+@dataclass(frozen=True)
+class FrameToPublish:
+    """A frame and all that its messages tell."""
+
+    header: Any
+    """Of the image, copied onto every message."""
+    image: NDArray[np.uint8]
+    """RGB [H, W, 3]."""
+    frame: PanopticFrame
+    classes: ClassTable
+    sequence: int
+    """Number of the frame since activation."""
+    skipped: int
+    """Images dropped since the last frame."""
+    rle: bool = False
+    """Fill `TrackedInstance.rle`."""
+    opacity: float = visualize.OPACITY
+    """Of the colours in the overlay, 0..1."""
+    latency_ms: float = math.nan
+    """From the stamp of the image until now; NaN if unknown."""
+
+
+class Conversions:
+    """Makes messages of the classes of one ROS library, called with fields by name.
 
     Args:
-        find: class of a name; it is asked once for each.
+        find: class of a name such as "std_msgs/msg/Header"; it is asked once for each.
         sequence: type code (as "B", "H", "I" or "Q") and bytes -> what the library has for a
             sequence of numbers.
     """
 
     def __init__(
-        self,
-        find: Callable[[str], type[Any]],
-        sequence: Callable[[str, memoryview], Any],
+        self, find: Callable[[str], type[Any]], sequence: Callable[[str, memoryview], Any]
     ) -> None:
-        super().__init__()
-        self.sequence = sequence
-        self._find = find
-
-    def __missing__(self, name: str) -> type[Any]:
-        self[name] = found = self._find(name)
-        return found
-
-
-class Conversions:
-    """Makes messages of the given classes."""
-
-    def __init__(self, types: MessageTypes) -> None:
-        self.types = types
+        self.find = cache(find)
+        self._sequence = sequence
 
     def image_message(self, header: Any, encoding: str, pixels: NDArray) -> Any:
         """Image message of `pixels` [H, W] or [H, W, C]; 16-bit values are sent little-endian."""
         if pixels.dtype == np.uint16:
             pixels = pixels.astype("<u2", copy=False)
-        data = self.types.sequence("B", _bytes(pixels))
+        data = self._sequence("B", _bytes(pixels))
         height, width = pixels.shape[:2]
-        return self.types[IMAGE](
+        return self.find(IMAGE)(
             header=header,
             height=height,
             width=width,
@@ -75,46 +83,45 @@ class Conversions:
             data=data,
         )
 
-    def instance_array(
-        self,
-        header: Any,
-        frame: PanopticFrame,
-        classes: ClassTable,
-        sequence: int,
-        skipped: int,
-        rle: bool = False,
-        latency_ms: float = math.nan,
-    ) -> Any:
+    def time_message(self, stamp: int) -> Any:
+        """Stamp message of integer nanoseconds."""
+        sec, nanosec = divmod(int(stamp), NANOSECONDS)
+        return self.find("builtin_interfaces/msg/Time")(sec=sec, nanosec=nanosec)
+
+    def instance_array(self, result: FrameToPublish) -> Any:
         """Table of a frame, one row per track.
 
         With `rle` the rows of things carry their masks, whole ones where masks overlap; stuff is in
         the label image for less.
         """
+        frame = result.frame
         height, width = frame.label_map.size
-        return self.types[INSTANCES](
-            header=header,
+        return self.find(INSTANCES)(
+            header=result.header,
             tracker_epoch=frame.epoch,
-            sequence=sequence,
-            skipped=skipped,
+            sequence=result.sequence,
+            skipped=result.skipped,
             height=height,
             width=width,
-            instances=self._instances(frame, classes, rle),
-            born=self.types.sequence("Q", _bytes(np.array(frame.born, np.uint64))),
-            ended=self.types.sequence("Q", _bytes(np.array(frame.ended, np.uint64))),
-            latency_ms=latency_ms,
+            instances=self._instances(frame, result.classes, result.rle),
+            born=self._sequence("Q", _bytes(np.array(frame.born, np.uint64))),
+            ended=self._sequence("Q", _bytes(np.array(frame.ended, np.uint64))),
+            latency_ms=result.latency_ms,
             inference_ms=float(frame.times.step),
         )
 
     def _instances(self, frame: PanopticFrame, classes: ClassTable, rle: bool) -> list[Any]:
         """The rows of a frame, with run lengths of things if `rle`."""
         runs = [_runs(frame, track) for track in frame.tracks] if rle else repeat(_NOTHING)
+        instance = self.find("video_knet_ros/msg/TrackedInstance")
+        region = self.find("sensor_msgs/msg/RegionOfInterest")
         time_message = cache(self.time_message)  # most rows were last seen now
         rows = []
         for values, run in zip(frame.tracks.values(), runs, strict=False):
             label, track_id, class_id, is_thing, state, score, track_score, age, *rest = values
             first_seen, last_seen, box, centroid, velocity, area, truncated = rest
             x, y, width, height = box
-            row = self.types["video_knet_ros/msg/TrackedInstance"](
+            row = instance(
                 label=label,
                 track_id=track_id,
                 class_id=class_id,
@@ -126,94 +133,86 @@ class Conversions:
                 age=age,
                 first_seen=time_message(first_seen),
                 last_seen=time_message(last_seen),
-                roi=self.types["sensor_msgs/msg/RegionOfInterest"](
-                    x_offset=x, y_offset=y, height=height, width=width, do_rectify=False
-                ),
+                roi=region(x_offset=x, y_offset=y, height=height, width=width, do_rectify=False),
                 centroid_x=centroid[0],
                 centroid_y=centroid[1],
                 velocity_x=velocity[0],
                 velocity_y=velocity[1],
                 area=area,
                 truncated=truncated,
-                rle=self.types.sequence("I", run),
+                rle=self._sequence("I", run),
             )
             rows.append(row)
         return rows
 
     def class_map(self, classes: ClassTable) -> Any:
         """The class table as a message, in id order."""
+        row = self.find("video_knet_ros/msg/ClassInfo")
         rows = []
         for info in classes:
             r, g, b = info.color
-            row = self.types["video_knet_ros/msg/ClassInfo"](
-                id=info.id, name=info.name, is_thing=info.is_thing, r=r, g=g, b=b
-            )
-            rows.append(row)
-        return self.types[CLASS_MAP](classes=rows)
+            rows.append(row(id=info.id, name=info.name, is_thing=info.is_thing, r=r, g=g, b=b))
+        return self.find(CLASS_MAP)(classes=rows)
 
-    def time_message(self, stamp: int) -> Any:
-        """Stamp message of integer nanoseconds."""
-        sec, nanosec = divmod(int(stamp), NANOSECONDS)
-        return self.types["builtin_interfaces/msg/Time"](sec=sec, nanosec=nanosec)
+    def label_info(self, header: Any, classes: ClassTable) -> Any:
+        """Names of the class ids, to be latched; they hold for the class image, too.
 
-    def detections(self, header: Any, frame: PanopticFrame) -> Any:
+        They are valid from the stamp of `header` on.
+        """
+        row = self.find("vision_msgs/msg/VisionClass")
+        rows = [row(class_id=info.id, class_name=info.name) for info in classes]
+        return self.find(LABEL_INFO)(header=header, class_map=rows, threshold=0.0)
+
+    def detections(self, result: FrameToPublish) -> Any:
         """One detection per thing with pixels in this frame.
 
         The `id` is "EPOCH/TRACK_ID", and empty for a thing without a track: the messages have no
         place of their own for the epoch, without which a track id names several objects. The
         `class_id` is the number of the class, as vision_msgs has it; `label_info` has the names.
         """
+        header, frame = result.header, result.frame
         things = [track for track in frame.tracks if track.is_thing and track.label]
         rows = [self._detection(header, track, frame.epoch) for track in things]
-        return self.types[DETECTIONS](header=header, detections=rows)
-
-    def label_info(self, header: Any, classes: ClassTable, threshold: float) -> Any:
-        """Names of the class ids, to be latched; they hold for the class image, too.
-
-        Args:
-            header: its stamp is the time from which they are valid.
-            classes: the classes of the model.
-            threshold: minimum class score of what is published, 0..1.
-        """
-        rows = [
-            self.types["vision_msgs/msg/VisionClass"](class_id=c.id, class_name=c.name)
-            for c in classes
-        ]
-        return self.types[LABEL_INFO](header=header, class_map=rows, threshold=float(threshold))
+        return self.find(DETECTIONS)(header=header, detections=rows)
 
     def _detection(self, header: Any, track: Track, epoch: int) -> Any:
-        hypothesis = self.types["vision_msgs/msg/ObjectHypothesis"](
-            class_id=str(track.class_id), score=float(track.score)
+        """The pose in space is unknown and stays at its default."""
+        hypothesis = self._make(
+            "vision_msgs/msg/ObjectHypothesis",
+            class_id=str(track.class_id),
+            score=float(track.score),
         )
-        result = self.types["vision_msgs/msg/ObjectHypothesisWithPose"](
-            hypothesis=hypothesis, pose=self._unknown_pose()
+        pose = self._make(
+            "geometry_msgs/msg/Pose",
+            position=self._make("geometry_msgs/msg/Point", x=0.0, y=0.0, z=0.0),
+            orientation=self._make("geometry_msgs/msg/Quaternion", x=0.0, y=0.0, z=0.0, w=1.0),
         )
-        return self.types["vision_msgs/msg/Detection2D"](
-            header=header,
-            results=[result],
-            bbox=self._box(track),
-            id=f"{epoch}/{track.track_id}" if track.track_id else "",
+        result = self._make(
+            "vision_msgs/msg/ObjectHypothesisWithPose",
+            hypothesis=hypothesis,
+            pose=self._make(
+                "geometry_msgs/msg/PoseWithCovariance", pose=pose, covariance=np.zeros(36)
+            ),
         )
-
-    def _unknown_pose(self) -> Any:
-        """The pose in space is unknown: it stays at its default."""
-        pose = self.types["geometry_msgs/msg/Pose"](
-            position=self.types["geometry_msgs/msg/Point"](x=0.0, y=0.0, z=0.0),
-            orientation=self.types["geometry_msgs/msg/Quaternion"](x=0.0, y=0.0, z=0.0, w=1.0),
-        )
-        return self.types["geometry_msgs/msg/PoseWithCovariance"](
-            pose=pose, covariance=np.zeros(36)
-        )
-
-    def _box(self, track: Track) -> Any:
-        """Box centred between the outer edges of its pixels, as in vision_msgs' create_aabb.hpp."""
+        # centred between the outer edges of its pixels, as in vision_msgs' create_aabb.hpp
         x, y, width, height = (float(v) for v in track.box)
-        position = self.types["vision_msgs/msg/Point2D"](x=x + width / 2, y=y + height / 2)
-        return self.types["vision_msgs/msg/BoundingBox2D"](
-            center=self.types["vision_msgs/msg/Pose2D"](position=position, theta=0.0),
+        centre = self._make("vision_msgs/msg/Point2D", x=x + width / 2, y=y + height / 2)
+        box = self._make(
+            "vision_msgs/msg/BoundingBox2D",
+            center=self._make("vision_msgs/msg/Pose2D", position=centre, theta=0.0),
             size_x=width,
             size_y=height,
         )
+        return self._make(
+            "vision_msgs/msg/Detection2D",
+            header=header,
+            results=[result],
+            bbox=box,
+            id=f"{epoch}/{track.track_id}" if track.track_id else "",
+        )
+
+    def _make(self, name: str, **fields: Any) -> Any:
+        return self.find(name)(**fields)
 
 
 def _runs(frame: PanopticFrame, track: Track) -> memoryview:
@@ -271,28 +270,6 @@ def mask_from_rle(instance: Any) -> NDArray[np.bool_]:
 
 
 @dataclass(frozen=True)
-class FrameToPublish:
-    """A frame and all that its messages tell."""
-
-    header: Any
-    """Of the image, copied onto every message."""
-    image: NDArray[np.uint8]
-    """RGB [H, W, 3]."""
-    frame: PanopticFrame
-    classes: ClassTable
-    sequence: int
-    """Number of the frame since activation."""
-    skipped: int
-    """Images dropped since the last frame."""
-    rle: bool = False
-    """Fill `TrackedInstance.rle`."""
-    opacity: float = visualize.OPACITY
-    """Of the colours in the overlay, 0..1."""
-    latency_ms: float = math.nan
-    """From the stamp of the image until now; NaN if unknown."""
-
-
-@dataclass(frozen=True)
 class MessageOutput:
     """An output of a frame."""
 
@@ -320,24 +297,8 @@ class ImageOutput:
 
 
 OUTPUTS: dict[str, MessageOutput | ImageOutput] = {
-    "instances": MessageOutput(
-        "instances",
-        INSTANCES,
-        lambda convert, result: convert.instance_array(
-            result.header,
-            result.frame,
-            result.classes,
-            result.sequence,
-            result.skipped,
-            result.rle,
-            result.latency_ms,
-        ),
-    ),
-    "detections": MessageOutput(
-        "detections",
-        DETECTIONS,
-        lambda convert, result: convert.detections(result.header, result.frame),
-    ),
+    "instances": MessageOutput("instances", INSTANCES, Conversions.instance_array),
+    "detections": MessageOutput("detections", DETECTIONS, Conversions.detections),
     "panoptic": ImageOutput("panoptic/image", "16UC1", lambda result: result.frame.labels),
     "semantic": ImageOutput("semantic/image", "mono8", lambda result: result.frame.semantic_map()),
     "overlay": ImageOutput(

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from ..bags.bag import Message
 from ..bags.definitions import (
     MessageError,
+    conversions,
     decode,
-    message_types,
     ros2_types,
 )
 from ..bags.writing import NewTopic, SplitWriter, offered
@@ -26,7 +26,6 @@ from ..messages.result_messages import (
     CLASS_MAP,
     LABEL_INFO,
     OUTPUTS,
-    Conversions,
     FrameToPublish,
     nanoseconds,
 )
@@ -105,7 +104,7 @@ class CameraReplay:
         self._settings = settings
         self._decoded = 0
         self._skipped = 0
-        self._convert = Conversions(message_types())
+        self._convert = conversions()
 
     def image_of(self, message: Message) -> Decoded | ValueError | None:
         """The image of the next message, or why there is none; None if it is passed over.
@@ -142,7 +141,7 @@ class CameraReplay:
         except FloatingPointError as error:
             self._fail(message, error)
             return None
-        header = self._convert.types["std_msgs/msg/Header"](
+        header = self._convert.find("std_msgs/msg/Header")(
             stamp=self._convert.time_message(stamp), frame_id=decoded.header.frame_id
         )
         number, self.processed = self.processed, self.processed + 1
@@ -192,7 +191,7 @@ class CameraReplay:
         classes = self.predictor.classes
         yield "class_map", CLASS_MAP, self._convert.class_map(classes)
         if "detections" in self._settings.outputs:
-            yield "label_info", LABEL_INFO, self._convert.label_info(header, classes, 0.0)
+            yield "label_info", LABEL_INFO, self._convert.label_info(header, classes)
 
     def _fail(self, message: Message, error: Exception) -> None:
         self.failed += 1

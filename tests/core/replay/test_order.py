@@ -10,11 +10,11 @@ from replay_results import result_of
 
 from video_knet_core.bags.definitions import (
     IMAGE,
+    conversions,
     decode,
-    message_types,
     ros2_types,
 )
-from video_knet_core.messages.result_messages import Conversions, nanoseconds
+from video_knet_core.messages.result_messages import nanoseconds
 from video_knet_core.replay.bag_replay import replay
 from video_knet_core.replay.replay_settings import ReplaySettings
 from video_knet_core.tracking import tracker_settings
@@ -22,7 +22,7 @@ from video_knet_core.tracking import tracker_settings
 
 def image_row(number: int, stamp: int, received: int):
     """Topic, type, time and bytes of an image."""
-    convert, types = Conversions(message_types()), message_types()
+    convert, types = conversions(), ros2_types().types
     header = types["std_msgs/msg/Header"](stamp=convert.time_message(stamp), frame_id="camera")
     message = convert.image_message(header, "rgb8", block(number))
     return TOPIC, IMAGE, received, bytes(ros2_types().serialize_cdr(message, IMAGE))
