@@ -6,7 +6,7 @@ Defaults are the street model's.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from operator import attrgetter
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -132,7 +132,7 @@ class ModelConfig:
         return self.kernels.things + len(self.classes.stuff)
 
     def __post_init__(self) -> None:
-        _expect_one_of(tuple(TASKS), "task", self.task, "")
+        self._expect_one_of("task", tuple(TASKS))
         self._check_sizes()
         self._check_classes()
         self._check_task()
@@ -140,12 +140,11 @@ class ModelConfig:
             self._check_seeds()
 
     def _check_sizes(self) -> None:
-        neck, stride = self.neck, self.backbone.output_stride
-        heads = self.kernels.attention_heads
+        neck, heads = self.neck, self.kernels.attention_heads
         expected = f"a multiple of kernels.attention_heads ({heads})"
         expect(neck.channels % heads == 0, "neck.channels", expected, neck.channels)
         strides = {"semantic_fpn": (32,), "lean": (8, 32)}.get(neck.name, (8,))
-        _expect_one_of(strides, "backbone.output_stride", stride, f" for {neck.name}")
+        self._expect_one_of("backbone.output_stride", strides, f" for {neck.name}")
         if neck.name == "semantic_fpn":
             expected = "a multiple of 32 for semantic_fpn"
             expect(neck.channels % 32 == 0, "neck.channels", expected, neck.channels)
@@ -168,38 +167,29 @@ class ModelConfig:
     def _check_task(self) -> None:
         """The task can have this merge and these kernels."""
         task, suffix = TASKS[self.task], f" for task {self.task!r}"
-        _expect_one_of(task.merges, "panoptic.merge", self.panoptic.merge, suffix)
+        self._expect_one_of("panoptic.merge", task.merges, suffix)
         if not task.has_things:
-            off = dict.fromkeys(("embedding", "position", "centers", "seeds"), (False,))
-            _expect_kernels(self.kernels, {"things": (0,), **off}, suffix)
+            self._expect_one_of("kernels.things", (0,), suffix)
+            for name in ("embedding", "position", "centers", "seeds"):
+                self._expect_one_of(f"kernels.{name}", (False,), suffix)
             return
         for name in ("things", "stages"):
             value = getattr(self.kernels, name)
             expect(value >= 1, f"kernels.{name}", f"at least 1{suffix}", value)
-        _expect_one_of(("lean", "semantic_fpn"), "neck.name", self.neck.name, suffix)
-        _expect_one_of(("mean", "sum"), "kernels.pooling", self.kernels.pooling, suffix)
+        self._expect_one_of("neck.name", ("lean", "semantic_fpn"), suffix)
+        self._expect_one_of("kernels.pooling", ("mean", "sum"), suffix)
 
     def _check_seeds(self) -> None:
         stride, things = self.neck.map_stride, self.kernels.things
         rows, columns = ((n + -n % STRIDE) // stride for n in (self.height, self.width))
         expected = f"at most the {rows} x {columns} cells that seeds come from"
         expect(things <= rows * columns, "kernels.things", expected, things)
-        needed = {
-            "position": (True,),
-            "centers": (True,),
-            "fusion": ("none", "link_atten"),
-            "linking": ("none", "ffn"),
-        }
-        _expect_kernels(self.kernels, needed, " for kernels.seeds")
+        self._expect_one_of("kernels.position", (True,), " for kernels.seeds")
+        self._expect_one_of("kernels.centers", (True,), " for kernels.seeds")
+        self._expect_one_of("kernels.fusion", ("none", "link_atten"), " for kernels.seeds")
+        self._expect_one_of("kernels.linking", ("none", "ffn"), " for kernels.seeds")
 
-
-def _expect_kernels(
-    kernels: KernelConfig, possible: Mapping[str, tuple[object, ...]], suffix: str
-) -> None:
-    for name, values in possible.items():
-        _expect_one_of(values, f"kernels.{name}", getattr(kernels, name), suffix)
-
-
-def _expect_one_of(values: tuple[object, ...], key: str, got: object, suffix: str) -> None:
-    """ConfigError unless `got` is one of `values`; `suffix` is what they are for."""
-    expect(got in values, key, " or ".join(map(repr, values)) + suffix, got)
+    def _expect_one_of(self, key: str, values: tuple[object, ...], suffix: str = "") -> None:
+        """ConfigError unless `key` has one of the values; `suffix` is what they are for."""
+        got = attrgetter(key)(self)
+        expect(got in values, key, " or ".join(map(repr, values)) + suffix, got)

@@ -117,19 +117,14 @@ class NearestUpsampling:
         """From [R, h] and [R, w]: image pixels of a region in one image line of each position."""
         y, tall, mean_y = self._rows.extent(in_row)
         x, wide, mean_x = self._columns.extent(in_column)
+        height, width = self.target
+        touches = (x == 0) | (y == 0) | (x + wide == width) | (y + tall == height)
         return Regions(
             areas=(in_row @ self._rows.weight).astype(np.int64),
             boxes=np.stack([x, y, wide, tall], axis=1),
             centroids=np.stack([mean_x, mean_y], axis=1),
-            truncated=self._touches_border(x, y, wide, tall),
+            truncated=touches & (wide > 0),
         )
-
-    def _touches_border(
-        self, x: NDArray, y: NDArray, wide: NDArray, tall: NDArray
-    ) -> NDArray[np.bool_]:
-        height, width = self.target
-        touches = (x == 0) | (y == 0) | (x + wide == width) | (y + tall == height)
-        return touches & (wide > 0)
 
 
 @dataclass(frozen=True)

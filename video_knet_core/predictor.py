@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import time
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import cv2
 import numpy as np
@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from .engine.base import Runtime
 from .geometry import LabelMap, NearestUpsampling, OverlappingMasks
 from .tracking import build_tracker, tracker_settings
-from .tracking.clock import StreamClock
-from .tracking.tracker import NoTracker, Tracker, TrackerSettings, TrackUpdate
+from .tracking.clock import StreamClock, StreamTime
+from .tracking.tracker import NoTracker, Tracker, TrackerSettings
 from .types import (
     TRACK_DTYPE,
     ClassTable,
@@ -64,7 +64,7 @@ class VideoPredictor:
         )
         self._upsampling: NearestUpsampling | None = None
         self._stream = _Stream(first_epoch)
-        self._suspended: _Suspended | None = None
+        self._suspended: _Stream | None = None
         self._newest_epoch = first_epoch
         self._late_images = 0
         self.last_reset = ""
@@ -142,27 +142,18 @@ class VideoPredictor:
             raise ValueError(f"stamp: expected nanoseconds of less than 146 years, got {stamp}")
         reason = self._break_before(image, stamp)
         resumed = self._resumed(image, stamp, reason)
-        stream = resumed.stream if resumed else _Stream(0) if reason else self._stream
-        watch = _Stopwatch()
+        before = resumed or (_Stream(0) if reason else self._stream)
+        marks = [time.perf_counter()]
         resized = resize(image, self.runtime.info.height, self.runtime.info.width)
-        watch.lap("preprocess")
-        detections, engine = self.runtime.step(resized, stream.engine)
-        watch.lap("step")
+        marks.append(time.perf_counter())
+        detections, engine = self.runtime.step(resized, before.engine)
+        marks.append(time.perf_counter())
         self._change(reason, resumed)
-        clock = stream.clock.advanced(stamp)
+        clock = before.clock.advanced(stamp)
         size = (image.shape[0], image.shape[1])
-        seen = self._track(detections, resized, size, clock, watch)
+        frame = self._track(detections, resized, size, stamp, clock.time, marks)
         self._stream = _Stream(self.epoch, engine, image.shape, clock)
-        return PanopticFrame(
-            stamp=stamp,
-            label_map=seen.label_map,
-            tracks=seen.tracks,
-            born=seen.update.born,
-            ended=seen.update.ended,
-            epoch=self.epoch,
-            times=StageTimes(**watch.laps),
-            masks=seen.masks,
-        )
+        return frame
 
     def _break_before(self, image: NDArray[np.uint8], stamp: int) -> str:
         """Why this frame cannot follow the last one; empty if it can."""
@@ -171,24 +162,24 @@ class VideoPredictor:
             return f"the image size changed from {size[:2]} to {image.shape[:2]}"
         return self._stream.clock.break_before(stamp, self.tracking.reset_gap_s)
 
-    def _resumed(self, image: NDArray[np.uint8], stamp: int, reason: str) -> _Suspended | None:
+    def _resumed(self, image: NDArray[np.uint8], stamp: int, reason: str) -> _Stream | None:
         """The stream before the last break, if this frame follows that and not the last one."""
         before = self._suspended
-        if before is None or before.stream.size != image.shape:
+        if before is None or before.size != image.shape:
             return None
-        if before.stream.clock.break_before(stamp, self.tracking.reset_gap_s):
+        if before.clock.break_before(stamp, self.tracking.reset_gap_s):
             return None
-        nearer = before.stream.clock.distance(stamp) < self._stream.clock.distance(stamp)
+        nearer = before.clock.distance(stamp) < self._stream.clock.distance(stamp)
         return before if reason or nearer else None
 
-    def _change(self, reason: str, resumed: _Suspended | None) -> None:
+    def _change(self, reason: str, resumed: _Stream | None) -> None:
         """Begin or resume a stream if the last one does not continue, which is suspended then."""
         suspended = None
         if (reason or resumed) and self._stream.size is not None:
-            suspended = _Suspended(self._stream, self._tracker.state())
+            suspended = replace(self._stream, tracker=self._tracker.state())
         if resumed:
             _log.info("tracker resumed: the last stamp was out of order (%s)", reason)
-            self._stream = resumed.stream
+            self._stream = resumed
             self._tracker.restore(resumed.tracker)
         elif reason:
             _log.info("tracker reset: %s", reason)
@@ -207,9 +198,10 @@ class VideoPredictor:
         detections: Detections,
         image: NDArray[np.uint8],
         size: tuple[int, int],
-        clock: StreamClock,
-        watch: _Stopwatch,
-    ) -> _Tracked:
+        stamp: int,
+        now: StreamTime,
+        marks: list[float],
+    ) -> PanopticFrame:
         """Slots to regions, regions to tracks, tracks to labels: stuff first, then things.
 
         The regions of a frame are its stuff classes, then its slots, of which those of things are
@@ -233,15 +225,14 @@ class VideoPredictor:
             image_size=size,
             image=image,
         )
-        watch.lap("merge")
-        assert clock.stamp is not None
-        update = self._tracker.update(things, clock.stamp, clock.time)
-        watch.lap("track")
+        marks.append(time.perf_counter())
+        update = self._tracker.update(things, stamp, now)
+        marks.append(time.perf_counter())
         order = np.lexsort((update.rows["track_id"], update.rows["track_id"] == 0))
         shown = np.concatenate([of_stuff, of_things[order]])
         rows = np.zeros(len(shown) + len(update.coasted), TRACK_DTYPE)
         rows[: len(of_stuff)] = rows_without_track(
-            stuff[of_stuff], stuff_scores[of_stuff], regions.take(of_stuff), clock.stamp, False
+            stuff[of_stuff], stuff_scores[of_stuff], regions.take(of_stuff), stamp, False
         )
         rows[len(of_stuff) : len(shown)] = update.rows.take(order)
         rows[len(shown) :] = update.coasted
@@ -250,25 +241,19 @@ class VideoPredictor:
         label_of = np.zeros(len(regions.areas) + 1, np.uint16)
         label_of[1 + shown] = labels
         label_map = _look_up(label_of[region_of], detections.segment_map)
-        tracked = _Tracked(
-            update,
-            TrackTable(rows),
+        masks = None if detections.masks is None else detections.masks[shown]
+        marks.append(time.perf_counter())
+        preprocess, step, merge, track, label = (1e3 * np.diff(marks)).tolist()
+        return PanopticFrame(
+            stamp,
             LabelMap(label_map, self._upsampling),
-            None
-            if detections.masks is None
-            else OverlappingMasks(detections.masks[shown], self._upsampling),
+            TrackTable(rows),
+            update.born,
+            update.ended,
+            self.epoch,
+            StageTimes(preprocess, step, merge + label, track),
+            None if masks is None else OverlappingMasks(masks, self._upsampling),
         )
-        watch.lap("merge")
-        return tracked
-
-
-class _Tracked(NamedTuple):
-    """The results of `_track`."""
-
-    update: TrackUpdate
-    tracks: TrackTable
-    label_map: LabelMap
-    masks: OverlappingMasks | None
 
 
 @dataclass(frozen=True)
@@ -276,33 +261,14 @@ class _Stream:
     """What is stored of a stream beside its tracks."""
 
     epoch: int
-    engine: Any | None = None
+    engine: Any = None
     """State of the engine."""
     size: tuple[int, ...] | None = None
     """Shape of the images; None before the first."""
     clock: StreamClock = StreamClock()
-
-
-class _Suspended(NamedTuple):
-    """A stream of which the last image seemed to be no part."""
-
-    stream: _Stream
-    tracker: Any
-    """State of the tracker, which a reset leaves as it is."""
-
-
-class _Stopwatch:
-    """Milliseconds of each stage; one that is done in several parts has their sum."""
-
-    def __init__(self) -> None:
-        self.laps: dict[str, float] = {}
-        self._last = time.perf_counter()
-
-    def lap(self, stage: str) -> None:
-        """End a stage, or a part of it, that began with the end of the last one."""
-        now = time.perf_counter()
-        self.laps[stage] = self.laps.get(stage, 0.0) + (now - self._last) * 1e3
-        self._last = now
+    tracker: Any = None
+    """State of the tracker while the stream is suspended, since the last image seemed to be no part
+    of it."""
 
 
 def resize(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
@@ -312,14 +278,12 @@ def resize(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint
     two pixels. That is several times faster than OpenCV's INTER_AREA.
     """
     while image.shape[:2] != (height, width):
-        step = _toward(image.shape[1], width), _toward(image.shape[0], height)
+        step = [
+            max(length // 2, target) if length > target else target
+            for length, target in ((image.shape[1], width), (image.shape[0], height))
+        ]
         image = np.asarray(cv2.resize(image, step, interpolation=cv2.INTER_LINEAR), np.uint8)
     return np.ascontiguousarray(image)
-
-
-def _toward(length: int, target: int) -> int:
-    """Half of a length, or the target if that is no less."""
-    return max(length // 2, target) if length > target else target
 
 
 def _look_up(table: NDArray, small: NDArray[np.uint8]) -> NDArray[np.uint16]:

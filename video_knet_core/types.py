@@ -348,9 +348,6 @@ class TrackTable(Sequence[Track]):
     def __len__(self) -> int:
         return len(self.array)
 
-    def __iter__(self) -> Iterator[Track]:
-        return iter(self._tracks)
-
     @overload
     def __getitem__(self, index: int) -> Track: ...
     @overload
@@ -360,9 +357,6 @@ class TrackTable(Sequence[Track]):
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Sequence) and self._tracks == tuple(other)
-
-    def __hash__(self) -> int:
-        return hash(self._tracks)
 
     def __repr__(self) -> str:
         return repr(self._tracks)
@@ -434,25 +428,18 @@ class PanopticFrame:
         """[H, W] the label map at the size of the input image, made on first access."""
         return self.label_map.enlarge()
 
-    def mask(self, track: Track) -> NDArray[np.bool_]:
-        """[H, W] the pixels of a row; a coasted track has none.
+    def mask(self, track: Track, in_box: bool = False) -> NDArray[np.bool_]:
+        """[H, W] the pixels of a row, or for less only what is in its box, [height, width].
 
         That is `labels == track.label`, but for task instance: there it is the whole mask, also
-        where another instance is in front.
+        where another instance is in front. A coasted track has none.
         """
-        if not track.label:
-            return np.zeros(self.label_map.size, np.bool_)
-        if self.masks is not None:
-            return self.masks.enlarge(track.label)
-        return self.labels == track.label
-
-    def mask_in_box(self, track: Track) -> NDArray[np.bool_]:
-        """[height, width] what of `mask` is inside the box of the row, for less."""
-        x, y, width, height = track.box
+        rows, columns = self.label_map.size
+        x, y, width, height = box = track.box if in_box else (0, 0, columns, rows)
         if not track.label:
             return np.zeros((height, width), np.bool_)
         if self.masks is not None:
-            return self.masks.enlarge(track.label, track.box)
+            return self.masks.enlarge(track.label, box)
         return self.labels[y : y + height, x : x + width] == track.label
 
     def semantic_map(self, unassigned: int = NO_CLASS) -> NDArray[np.uint8]:

@@ -178,7 +178,7 @@ def test_the_mask_in_the_box_is_that_part_of_the_mask(task):
     for track in frame.tracks:
         x, y, width, height = track.box
         expected = frame.mask(track)[y : y + height, x : x + width]
-        np.testing.assert_array_equal(frame.mask_in_box(track), expected)
+        np.testing.assert_array_equal(frame.mask(track, in_box=True), expected)
 
 
 def test_a_coasted_track_has_no_pixels():
@@ -191,7 +191,7 @@ def test_a_coasted_track_has_no_pixels():
     frame = stream.step(image(2), 2 * FRAME)
     assert [t.state for t in frame.tracks] == [TrackState.COASTED] * 3
     assert not any(frame.mask(track).any() for track in frame.tracks)
-    assert not any(frame.mask_in_box(track).any() for track in frame.tracks)
+    assert not any(frame.mask(track, in_box=True).any() for track in frame.tracks)
 
 
 def test_what_is_scored_are_whole_masks():

@@ -219,7 +219,7 @@ def _runs(frame: PanopticFrame, track: Track) -> memoryview:
     """Bytes of the run lengths of a thing's mask inside its box; none if it has no pixels."""
     if not (track.label and track.is_thing):
         return _NOTHING
-    return _bytes(run_lengths(frame.mask_in_box(track)))
+    return _bytes(run_lengths(frame.mask(track, in_box=True)))
 
 
 def _bytes(values: NDArray) -> memoryview:
