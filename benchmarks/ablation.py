@@ -16,7 +16,7 @@ import argparse
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
@@ -181,8 +181,7 @@ class Job:
         found = {}
         for name in SETS:
             clips = cached_clips(name, self.data, self.size.clips)
-            rows = evaluate_clips(runtime, clips, self.size.frames, trackings)
-            found[name] = {tracker: asdict(row) for tracker, row in rows.items()}
+            found[name] = evaluate_clips(runtime, clips, self.size.frames, trackings)
         return found
 
 

@@ -31,6 +31,7 @@ from video_knet_core.data.camvid import street_ids
 from video_knet_core.data.pairs import FramePair
 from video_knet_core.data.street_frame import StreetFrame
 from video_knet_core.engine.torch_runtime import TorchRuntime
+from video_knet_core.evaluate.clips import CLIP_EVALUATORS
 from video_knet_core.model.video_knet import VideoKNet
 from video_knet_core.predictor import VideoPredictor
 from video_knet_core.tasks import INSTANCE, TASKS
@@ -94,10 +95,11 @@ def set_norms(model: VideoKNet, images: torch.Tensor) -> None:
 def quality(model: VideoKNet, clip: Sequence[StreetFrame]) -> dict[str, float]:
     """Scores of the clip, run frame by frame."""
     predictor = VideoPredictor(TorchRuntime(model))
-    metric = TRAINING_TASKS[model.config.task].metric(model.config.classes)
+    evaluator = CLIP_EVALUATORS[model.config.task](model.config.classes)
     for t, truth in enumerate(clip):
-        metric.update(truth, predictor.step(truth.image, t * 100_000_000), 0)
-    return metric.scores()
+        evaluator.update(truth, predictor.step(truth.image, t * 100_000_000), 0)
+    scores = evaluator.scores()
+    return {name: scores[name] for name in TASKS[model.config.task].metrics}
 
 
 def targets_of(model: ModelConfig, frame: StreetFrame) -> FrameTargets | ClassTargets:

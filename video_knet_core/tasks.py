@@ -1,9 +1,9 @@
 """The tasks of a model, one object each: all that differs between them and needs no network.
 
 What differs in code is a table keyed by the name of the task. A new task is a `Task` here, its
-merge of the masks in `MERGES` of `model/merge.py`, its targets, losses and metric in
-`TRAINING_TASKS` of `training/training_tasks.py`, and where it is measured, a row in `EVALUATORS` of
-`evaluate/dataset_evaluation.py` (data sets) or `_EVALUATORS` of `evaluate/clips.py` (clips).
+merge of the masks in `MERGES` of `model/merge.py`, its targets and losses in `TRAINING_TASKS` of
+`training/training_tasks.py`, its scores on clips in `CLIP_EVALUATORS` of `evaluate/clips.py`, and
+where it is measured on data sets, a row in `EVALUATORS` of `evaluate/dataset_evaluation.py`.
 """
 
 from __future__ import annotations

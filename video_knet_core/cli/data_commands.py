@@ -197,7 +197,7 @@ def camvid(
         scores, classes = evaluate_camvid(runtime, root), runtime.info.classes
     for info, iou in zip(classes, scores.per_class, strict=True):
         print(f"  {info.name:<12} {score(iou)}")
-    print(f"mIoU {score(scores.miou)}   mVC8 {score(scores.mvc8)} (as released with VSPW)")
+    print(f"mIoU {score(scores.miou)}   mVC8 {score(scores.mvc[8])} (as released with VSPW)")
 
 
 @command()

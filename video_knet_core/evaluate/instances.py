@@ -1,4 +1,4 @@
-"""AP of tracks of instances, as YouTube-VIS is scored."""
+"""AP of tracks of instances, as YouTube-VIS is scored: of data sets, and of clips."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from ..data.predictions import Instance, Instances, TrackCollector
 from ..data.video import InstanceMasks, LabelledFrame, Video, VideoDataset
-from ..data.youtube_vis import YoutubeVisVideo, youtube_vis
+from ..data.youtube_vis import youtube_vis
 from ..metrics.vis import PredictedTrack, TrueTrack, VideoInstanceAP, VideoInstanceQuality
 from ..run_lengths import RunLengths
-from ..types import PanopticFrame
+from ..types import NO_CLASS, ClassTable, PanopticFrame
 from .scores import Scores
 
 _COLUMNS = {
@@ -25,6 +25,8 @@ _COLUMNS = {
 """Field of `VideoInstanceQuality` -> name in the table."""
 _CROWD = 0
 """Id of the things of a class that have none of their own."""
+_CLASSES = NO_CLASS + 1
+"""More than there are classes."""
 
 
 def instances(frame: PanopticFrame) -> list[Instance]:
@@ -43,15 +45,19 @@ def instances(frame: PanopticFrame) -> list[Instance]:
 
 def predicted_tracks(collector: TrackCollector) -> list[PredictedTrack]:
     """The tracks of the frames so far."""
-    return [
-        PredictedTrack(track_id, track.class_id, track.masks, track.score)
-        for track_id, track in collector.tracks.items()
-    ]
+    tracks = collector.tracks.values()
+    return [PredictedTrack(track.class_id, track.masks, track.score) for track in tracks]
 
 
-class TruthOfFrame(Protocol):
-    """Labels of one frame: maps [H, W], and whole masks where objects may overlap."""
+Void = NDArray[np.bool_] | None
+"""[H, W] pixels whose content is unknown; None = they are not told apart from the background."""
 
+
+class TrueFrame(Protocol):
+    """A labelled frame: image and maps [H, W], and whole masks where objects may overlap."""
+
+    @property
+    def image(self) -> NDArray[np.uint8]: ...
     @property
     def semantic(self) -> NDArray[np.uint8]: ...
     @property
@@ -60,55 +66,71 @@ class TruthOfFrame(Protocol):
     def masks(self) -> InstanceMasks | None: ...
 
 
-class TrueTrackCollector:
-    """Puts the true tracks of one video together from its frames, so that it may be cut short.
+def true_instances(
+    truth: TrueFrame, things: Sequence[int], ignored: Void = None
+) -> Iterator[Instance]:
+    """The objects of the classes `things`: whole masks where there are some, else what is in front.
 
-    Args:
-        things: class ids of the objects. Those without an id are a crowd.
+    A track id is that of the object and its class together, see `true_tracks`. Things without an id
+    are a crowd, and so are `ignored` pixels [H, W]: what is found there is neither right nor wrong.
+    """
+    whole = truth.masks
+    if whole is not None:
+        for track, class_id, mask in zip(
+            whole.ids.tolist(), whole.class_ids.tolist(), whole.masks, strict=True
+        ):
+            yield _true_instance(track, class_id, mask)
+    for class_id in things:
+        pixels = truth.semantic == class_id
+        crowd = pixels & (truth.instance == _CROWD)
+        crowd = crowd if ignored is None else crowd | ignored
+        if crowd.any():
+            yield _true_instance(_CROWD, class_id, crowd)
+        found = np.unique(truth.instance[pixels]) if whole is None else np.zeros(0, int)
+        for track in found[found != _CROWD].tolist():
+            yield _true_instance(track, class_id, pixels & (truth.instance == track))
+
+
+def _true_instance(track: int, class_id: int, mask: NDArray[np.bool_]) -> Instance:
+    return Instance(track * _CLASSES + class_id, class_id, 1.0, RunLengths.from_mask(mask))
+
+
+def true_tracks(collector: TrackCollector) -> list[TrueTrack]:
+    """The tracks of the `true_instances` so far."""
+    return [
+        TrueTrack(track.class_id, track.masks, crowd=number // _CLASSES == _CROWD)
+        for number, track in collector.tracks.items()
+    ]
+
+
+class InstanceClips:
+    """AP and AR on clips, as YouTube-VIS has them; a `ClipEvaluator`.
+
+    True tracks are put together from the frames that were shown, so clips may be cut short.
     """
 
-    def __init__(self, things: Sequence[int]) -> None:
-        self._things, self._frames = things, 0
-        self._masks: dict[tuple[int, int], list[RunLengths | None]] = {}
-        """By class and id."""
+    def __init__(self, classes: ClassTable) -> None:
+        self._things = classes.things
+        self._clips: dict[int, tuple[TrackCollector, TrackCollector]] = {}
 
-    def add(self, truth: TruthOfFrame, ignored: NDArray[np.bool_] | None = None) -> None:
-        """Add the next frame; what is found on `ignored` pixels [H, W] is neither right nor wrong,
-        as on a crowd."""
-        for key, mask in self._objects(truth, ignored):
-            masks = self._masks.setdefault(key, [])
-            masks += [None] * (self._frames - len(masks)) + [RunLengths.from_mask(mask)]
-        self._frames += 1
+    def update(self, truth: TrueFrame, frame: PanopticFrame, clip: int, void: Void = None) -> None:
+        """See `ClipEvaluator`."""
+        true, found = self._clips.setdefault(clip, (TrackCollector(), TrackCollector()))
+        true.add(list(true_instances(truth, self._things, void)))
+        found.add(instances(frame))
 
-    def true(self) -> list[TrueTrack]:
-        """The tracks of the frames so far."""
-        return [
-            TrueTrack(
-                f"{class_id}/{track}",
-                class_id,
-                masks + [None] * (self._frames - len(masks)),
-                track == _CROWD,
-            )
-            for (class_id, track), masks in self._masks.items()
-        ]
+    def merge(self, other: InstanceClips) -> None:
+        """See `ClipEvaluator`."""
+        self._clips |= other._clips
 
-    def _objects(
-        self, truth: TruthOfFrame, ignored: NDArray[np.bool_] | None
-    ) -> Iterator[tuple[tuple[int, int], NDArray[np.bool_]]]:
-        """Whole masks where the labels have them, else what is in front."""
-        whole = truth.masks
-        if whole is not None:
-            keys = zip(whole.class_ids.tolist(), whole.ids.tolist(), strict=True)
-            yield from zip(keys, whole.masks, strict=True)
-        for class_id in self._things:
-            pixels = truth.semantic == class_id
-            crowd = pixels & (truth.instance == _CROWD)
-            crowd = crowd if ignored is None else crowd | ignored
-            if crowd.any():
-                yield (class_id, _CROWD), crowd
-            found = np.unique(truth.instance[pixels]) if whole is None else np.zeros(0, int)
-            for track in found[found != _CROWD].tolist():
-                yield (class_id, track), pixels & (truth.instance == track)
+    def scores(self) -> dict[str, float]:
+        """AP (mean over the IoU thresholds 0.5, 0.55, ... 0.95 and the classes), AP at two of them,
+        and the recall of the 10 best tracks of a clip."""
+        metric = VideoInstanceAP()
+        for _, (true, found) in sorted(self._clips.items()):
+            metric.update(true_tracks(true), predicted_tracks(found))
+        quality = metric.compute()
+        return {name: getattr(quality, name) for name in ("ap", "ap50", "ap75", "ar10")}
 
 
 class InstanceEvaluator:
@@ -116,7 +138,7 @@ class InstanceEvaluator:
 
     def __init__(self, dataset: VideoDataset) -> None:
         self._categories = range(dataset.class_count)
-        self._quality = self._metric()
+        self._quality = VideoInstanceAP()
         self._per_sequence: dict[str, dict[str, float]] = {}
         self._collector = TrackCollector()
         self._frames = 0
@@ -128,11 +150,17 @@ class InstanceEvaluator:
 
     def end_video(self, video: Video) -> None:
         """Compare the tracks; ValueError if a mask has not the size of the video."""
-        truth, predicted = _true_tracks(youtube_vis(video)), predicted_tracks(self._collector)
+        labelled = youtube_vis(video)
+        positions, size = range(len(labelled)), labelled.size
+        truth = [
+            TrueTrack(row.class_id, [row.run_lengths(t, size) for t in positions], row.crowd)
+            for row in labelled.tracks
+        ]
+        predicted = predicted_tracks(self._collector)
         self._collector = TrackCollector()
-        alone = self._metric()
+        alone = VideoInstanceAP()
         for metric in (self._quality, alone):
-            metric.update(truth, predicted, video.name)
+            metric.update(truth, predicted)
         self._per_sequence[video.name] = _row(alone.compute())
 
     def compute(self) -> Scores:
@@ -151,21 +179,6 @@ class InstanceEvaluator:
                 "class_ap": [class_ap.get(category, np.nan) for category in self._categories],
             },
         )
-
-    def _metric(self) -> VideoInstanceAP:
-        return VideoInstanceAP(self._categories, absent=np.nan)
-
-
-def _true_tracks(video: YoutubeVisVideo) -> list[TrueTrack]:
-    return [
-        TrueTrack(
-            track.id,
-            track.class_id,
-            [track.run_lengths(t, video.size) for t in range(len(video))],
-            track.crowd,
-        )
-        for track in video.tracks
-    ]
 
 
 def _row(quality: VideoInstanceQuality) -> dict[str, float]:

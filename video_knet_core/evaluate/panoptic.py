@@ -1,4 +1,5 @@
-"""STQ and VPQ of panoptic maps, as the benchmarks count them and as the authors' scripts do."""
+"""STQ and VPQ of panoptic maps: of data sets as the benchmarks count them and as the authors'
+scripts do, and of clips."""
 
 from __future__ import annotations
 
@@ -10,10 +11,13 @@ import numpy as np
 from ..data.datasets import DATASETS
 from ..data.predictions import PanopticMaps
 from ..data.video import LabelledFrame, Video, VideoDataset
-from ..metrics.overlaps import Classes, Overlaps, count_overlaps
-from ..metrics.stq import SegmentationTrackingQuality, SequenceQuality
-from ..metrics.vpq import Absent, Crowd, MeanPanopticQuality, MeanVideoPanopticQuality
-from ..types import PanopticFrame
+from ..metrics.id_switches import IdSwitches
+from ..metrics.overlaps import Classes, count_overlaps
+from ..metrics.stq import SegmentationTrackingQuality, SequenceQuality, TrackingQuality
+from ..metrics.vpq import Absent, Crowd, PanopticQuality, VideoPanopticQuality
+from ..metrics.vss import mean_iou
+from ..types import ClassTable, PanopticFrame
+from .instances import TrueFrame, Void
 from .scores import Scores
 
 
@@ -57,22 +61,68 @@ def panoptic_maps(frame: PanopticFrame) -> PanopticMaps:
     return frame.semantic_map(), frame.track_id_map()
 
 
+class PanopticClips:
+    """STQ, VPQ, mIoU and id switches on clips; a `ClipEvaluator`."""
+
+    def __init__(self, classes: ClassTable) -> None:
+        arguments = len(classes), classes.things
+        self._classes = Classes(*arguments)
+        self._stq = SegmentationTrackingQuality(*arguments)
+        self._vpq = VideoPanopticQuality(*arguments)
+        self._switches = IdSwitches(*arguments)
+
+    def update(self, truth: TrueFrame, frame: PanopticFrame, clip: int, void: Void = None) -> None:
+        """See `ClipEvaluator`."""
+        maps = truth.semantic, truth.instance, *panoptic_maps(frame)
+        for overlaps in count_overlaps(*maps, self._classes):
+            for metric in (self._stq, self._vpq, self._switches):
+                metric.add(overlaps, clip)
+
+    def merge(self, other: PanopticClips) -> None:
+        """See `ClipEvaluator`."""
+        self._stq.merge(other._stq)
+        self._vpq.merge(other._vpq)
+        self._switches.merge(other._switches)
+
+    def scores(self) -> dict[str, float]:
+        """STQ, AQ, SQ; VPQ as Cityscapes-VPS reports it, NaN if clips are shorter than 4 frames;
+        mIoU; and of the visibility segments of objects (see `IdSwitches`) their number, the
+        fraction with one id from start to end, NaN without any, and the changes of id."""
+        quality = self._stq.compute()
+        segments, consistent, switches = self._switches.compute()
+        return {
+            **dict(zip(("stq", "aq", "sq"), quality.measured, strict=True)),
+            "vpq": self._vpq.compute().vpq,
+            "miou": mean_iou(quality.confusion)[0],
+            "segments": segments,
+            "id_consistency": consistent / segments if segments else float("nan"),
+            "idsw": switches,
+        }
+
+
 class PanopticEvaluator:
     """Both conventions from one count of the pixels."""
 
     def __init__(self, dataset: VideoDataset) -> None:
-        rules = benchmark(dataset), authors(dataset)
-        things = sorted({*dataset.things, *(c for rule in rules for c in rule.stq_things)})
-        self._classes = Classes(dataset.class_count, tuple(things))
-        self._benchmark, self._authors = (_Metrics(dataset, rule) for rule in rules)
+        number, vpq_things = dataset.class_count, sorted(dataset.things)
+        self._rules = benchmark(dataset), authors(dataset)
+        things = {*vpq_things, *(c for rule in self._rules for c in rule.stq_things)}
+        self._classes = Classes(number, tuple(sorted(things)))
+        self._stq = [
+            SegmentationTrackingQuality(number, rule.stq_things, rule.void) for rule in self._rules
+        ]
+        self._vpq = [
+            VideoPanopticQuality(number, vpq_things, rule.windows, rule.absent, rule.crowd)
+            for rule in self._rules
+        ]
         self._frames = 0
 
     def update(self, video: Video, frame: LabelledFrame, prediction: PanopticMaps) -> None:
         """Add a frame; ValueError if sizes differ or a class is unknown."""
         maps = frame.semantic, frame.instance, *prediction
         for overlaps in count_overlaps(*maps, self._classes):
-            self._benchmark.add(overlaps, video.name)
-            self._authors.add(overlaps, video.name)
+            for metric in (*self._stq, *self._vpq):
+                metric.add(overlaps, video.name)
         self._frames += 1
 
     def end_video(self, video: Video) -> None:
@@ -80,7 +130,8 @@ class PanopticEvaluator:
 
     def compute(self) -> Scores:
         """STQ, AQ, SQ and VPQ of each sequence and of all."""
-        official, theirs = self._benchmark.figures(), self._authors.figures()
+        computed = zip(self._rules, self._stq, self._vpq, strict=True)
+        official, theirs = (_figures(r, stq.compute(), vpq.compute()) for r, stq, vpq in computed)
         rows = {
             name: [*row.values(), *theirs["per_sequence"][name].values()]
             for name, row in official["per_sequence"].items()
@@ -94,36 +145,26 @@ class PanopticEvaluator:
         )
 
 
-class _Metrics:
-    """STQ and VPQ by one convention."""
-
-    def __init__(self, dataset: VideoDataset, rule: Convention) -> None:
-        number, things = dataset.class_count, sorted(dataset.things)
-        self.rule = rule
-        self.stq = SegmentationTrackingQuality(number, rule.stq_things, void=rule.void)
-        self.vpq = MeanVideoPanopticQuality(
-            number, things, rule.windows, absent=rule.absent, crowd=rule.crowd
-        )
-
-    def add(self, overlaps: Overlaps, sequence: str) -> None:
-        """Add a frame; `overlaps` may separate more things than either metric does."""
-        self.stq.add(overlaps, sequence)
-        self.vpq.add(overlaps.of_things(self.vpq.classes), sequence)
-
-    def figures(self) -> dict[str, Any]:
-        """Everything, the table's four in the same order in each row."""
-        stq, vpq = self.stq.compute(), self.vpq.compute()
-        rows = {
+def _figures(rule: Convention, stq: TrackingQuality, vpq: PanopticQuality) -> dict[str, Any]:
+    """Everything, the table's four in the same order in each row."""
+    return {
+        "total": _row(stq, vpq.vpq),
+        "per_sequence": {
             str(name): _row(row, _mean_of(vpq, str(name))) for name, row in stq.per_sequence.items()
-        }
-        return {
-            "total": _row(stq, vpq.vpq),
-            "per_sequence": rows,
-            "class_iou": stq.per_class.tolist(),
-            "vpq": {"all": vpq.vpq, "things": vpq.things, "stuff": vpq.stuff},
-            "vpq_of_windows": _by_window(vpq),
-            "convention": asdict(self.rule),
-        }
+        },
+        "class_iou": stq.per_class.tolist(),
+        "vpq": {"all": vpq.vpq, "things": vpq.things, "stuff": vpq.stuff},
+        "vpq_of_windows": {
+            str(window): {
+                "all": result.vpq,
+                "things": result.things,
+                "stuff": result.stuff,
+                "classes": result.per_class.tolist(),
+            }
+            for window, result in vpq.per_window.items()
+        },
+        "convention": asdict(rule),
+    }
 
 
 def _row(quality: SequenceQuality, vpq: float) -> dict[str, float]:
@@ -131,19 +172,7 @@ def _row(quality: SequenceQuality, vpq: float) -> dict[str, float]:
     return dict(zip(("stq", "aq", "sq", "vpq"), (*quality.measured, vpq), strict=True))
 
 
-def _mean_of(vpq: MeanPanopticQuality, sequence: str) -> float:
+def _mean_of(vpq: PanopticQuality, sequence: str) -> float:
     """VPQ of one sequence by itself; NaN if it is shorter than a window."""
     windows = [result.per_sequence[sequence].vpq for result in vpq.per_window.values()]
     return float(np.mean(windows))
-
-
-def _by_window(vpq: MeanPanopticQuality) -> dict[str, dict[str, Any]]:
-    return {
-        str(window): {
-            "all": result.vpq,
-            "things": result.things,
-            "stuff": result.stuff,
-            "classes": result.per_class.tolist(),
-        }
-        for window, result in vpq.per_window.items()
-    }

@@ -4,14 +4,9 @@ from __future__ import annotations
 
 from ..data.predictions import ClassMap
 from ..data.video import LabelledFrame, Video, VideoDataset
-from ..metrics.vss import (
-    MeanIoU,
-    SequenceConsistency,
-    VideoSemanticConsistency,
-    VideoSemanticQuality,
-    vspw_labels,
-)
-from ..types import PanopticFrame
+from ..metrics.vss import Consistency, MeanIoU, VideoSemanticConsistency, vspw_labels
+from ..types import ClassTable, PanopticFrame
+from .instances import TrueFrame, Void
 from .scores import Scores
 
 _UNCLAIMED = 0
@@ -21,6 +16,25 @@ _UNCLAIMED = 0
 def class_map(frame: PanopticFrame) -> ClassMap:
     """The class map of one frame of the predictor."""
     return frame.semantic_map(_UNCLAIMED)
+
+
+class SemanticClips:
+    """mIoU of the classes that occur in clips; a `ClipEvaluator`."""
+
+    def __init__(self, classes: ClassTable) -> None:
+        self._metric = MeanIoU(len(classes))
+
+    def update(self, truth: TrueFrame, frame: PanopticFrame, clip: int, void: Void = None) -> None:
+        """See `ClipEvaluator`."""
+        self._metric.update(truth.semantic, frame.semantic_map())
+
+    def merge(self, other: SemanticClips) -> None:
+        """See `ClipEvaluator`."""
+        self._metric.confusion += other._metric.confusion
+
+    def scores(self) -> dict[str, float]:
+        """The mIoU."""
+        return {"miou": self._metric.compute()}
 
 
 class SemanticEvaluator:
@@ -44,9 +58,8 @@ class SemanticEvaluator:
 
     def end_video(self, video: Video) -> None:
         """Free what windows need."""
-        if len(video):
-            self._quality.close(video.name)
-        self._miou[video.name] = self._video_iou.compute().miou
+        self._quality.close(video.name)
+        self._miou[video.name] = self._video_iou.compute()
         self._video_iou = MeanIoU(self._classes)
 
     def compute(self) -> Scores:
@@ -71,7 +84,7 @@ class SemanticEvaluator:
         )
 
 
-def _row(miou: float, quality: SequenceConsistency | VideoSemanticQuality) -> dict[str, float]:
+def _row(miou: float, quality: Consistency) -> dict[str, float]:
     """miou, mvc8, mvc16, correct_mvc8, correct_mvc16."""
     return {
         "miou": miou,

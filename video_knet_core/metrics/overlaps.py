@@ -10,9 +10,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from ..types import NO_CLASS
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 Labels = NDArray[np.integer]
 """Classes or ids of any integer type."""
@@ -20,32 +26,17 @@ Labels = NDArray[np.integer]
 
 @dataclass(frozen=True)
 class Classes:
-    """The class values that maps may hold: 0..number - 1 and `ignore` (void).
-
-    Raises:
-        ValueError: there is no class, or a thing is not among the classes or is `ignore`.
-    """
+    """The class values that maps may hold: 0..number - 1, and `NO_CLASS` (void)."""
 
     number: int
     things: tuple[int, ...]
-    ignore: int = 255
-
-    def __post_init__(self) -> None:
-        if self.number < 1:
-            raise ValueError(f"num_classes: expected at least 1, got {self.number}")
-        unknown = [int(c) for c in self.things if not 0 <= c < self.number]
-        if unknown:
-            raise ValueError(f"things: expected classes 0..{self.number - 1}, got {unknown}")
-        if self.ignore in self.things:
-            raise ValueError(f"ignore: expected no thing class, got {self.ignore}")
 
     def is_thing(self, classes: Labels) -> NDArray[np.bool_]:
         """Which of these classes are things; same shape."""
         return np.isin(classes, self.things)
 
 
-@dataclass(frozen=True)
-class Overlaps:
+class Overlaps(NamedTuple):
     """Pairs of a true and a predicted segment, each pair once; int64 arrays [N].
 
     A segment is (class, id); stuff and void have id 0, whatever id the map has.
@@ -58,34 +49,30 @@ class Overlaps:
     pixels: NDArray[np.int64]
     """Pixels that the two have in common, > 0."""
 
-    def columns(self) -> list[NDArray[np.int64]]:
-        """The five arrays."""
-        truth, predicted = (
-            [self.true_class, self.true_id],
-            [self.predicted_class, self.predicted_id],
-        )
-        return [*truth, *predicted, self.pixels]
-
     def where(self, rows: NDArray[np.bool_]) -> Overlaps:
         """Some of the pairs: those at `rows`, bool [N]."""
-        return Overlaps(*(column[rows] for column in self.columns()))
+        return Overlaps(*(column[rows] for column in self))
 
     def of_things(self, classes: Classes) -> Overlaps:
         """With id 0 for all that is no thing of `classes`: what counting with those gives, but that
         a pair may be there more than once until `sum_overlaps` puts it together."""
-        return Overlaps(
-            self.true_class,
-            np.where(classes.is_thing(self.true_class), self.true_id, 0),
-            self.predicted_class,
-            np.where(classes.is_thing(self.predicted_class), self.predicted_id, 0),
-            self.pixels,
+        return self._replace(
+            true_id=np.where(classes.is_thing(self.true_class), self.true_id, 0),
+            predicted_id=np.where(classes.is_thing(self.predicted_class), self.predicted_id, 0),
         )
 
 
 class OverlapMetric(ABC):
-    """A metric of panoptic maps, fed with maps or with overlaps that are counted already."""
+    """A metric of panoptic maps, fed with maps or with overlaps that are counted already.
 
-    classes: Classes
+    Args:
+        num_classes: classes are 0..num_classes - 1, void is `NO_CLASS`.
+        things: the thing classes.
+    """
+
+    def __init__(self, num_classes: int, things: Sequence[int]) -> None:
+        self.classes = Classes(num_classes, tuple(things))
+        self._sequences: dict[Hashable, Any] = {}
 
     def update(
         self,
@@ -112,6 +99,10 @@ class OverlapMetric(ABC):
     @abstractmethod
     def add(self, overlaps: Overlaps, sequence: Hashable = 0) -> None:
         """Add a frame whose overlaps were counted with at least the things of `classes`."""
+
+    def merge(self, other: Self) -> None:
+        """Take over the sequences of `other`, none of which is known here."""
+        self._sequences |= other._sequences
 
 
 def count_overlaps(
@@ -143,9 +134,32 @@ def count_overlaps(
 
 def sum_overlaps(frames: Sequence[Overlaps]) -> Overlaps:
     """The segment pairs of several frames taken as one volume."""
-    tables = zip(*(frame.columns() for frame in frames), strict=True)
-    *columns, pixels = (np.concatenate(arrays) for arrays in tables)
+    *columns, pixels = (np.concatenate(arrays) for arrays in zip(*frames, strict=True))
     return _grouped(columns, pixels)
+
+
+def distinct(
+    columns: Sequence[NDArray[np.int64]],
+) -> tuple[NDArray[np.intp], NDArray[np.int64]]:
+    """Number the different rows of a table given by its columns [N], in rising order.
+
+    Returns:
+        The number of each row [N], and the columns of the different rows [columns, numbers].
+    """
+    order = np.lexsort(columns[::-1])
+    table = np.stack(columns)[:, order]
+    first = np.ones(len(order), np.bool_)
+    first[1:] = (table[:, 1:] != table[:, :-1]).any(axis=0)
+    numbers = np.empty(len(order), np.intp)
+    numbers[order] = np.cumsum(first) - 1
+    return numbers, table[:, first]
+
+
+def totals(numbers: NDArray[np.intp], pixels: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Pixels of each number from 0 on; exact integers."""
+    sums = np.zeros(int(numbers.max()) + 1, np.int64)
+    np.add.at(sums, numbers, pixels)
+    return sums
 
 
 def _check_map(name: str, values: Labels, shape: tuple[int, ...]) -> None:
@@ -159,35 +173,29 @@ def _check_map(name: str, values: Labels, shape: tuple[int, ...]) -> None:
 
 def _frame_overlaps(maps: Sequence[Labels], classes: Classes) -> Overlaps:
     """The segment pairs of four flat maps [H * W]."""
-    starts = _run_starts(maps)
-    sizes = np.diff(starts, append=len(maps[0]))
-    gt_class, gt_id, pred_class, pred_id = (values[starts] for values in maps)
-    truth = _segments("gt", gt_class, gt_id, classes)
-    predicted = _segments("pred", pred_class, pred_id, classes)
-    return _grouped([*truth, *predicted], sizes)
-
-
-def _run_starts(maps: Sequence[Labels]) -> NDArray[np.intp]:
-    """Where runs start in flat maps: any stretch of pixels that are equal in all of them."""
-    starts = np.ones(len(maps[0]), np.bool_)
+    starts = np.ones(len(maps[0]), np.bool_)  # of runs: pixels that are equal in all maps
     starts[1:] = False
     for values in maps:
         starts[1:] |= values[1:] != values[:-1]
-    return np.flatnonzero(starts)
+    places = np.flatnonzero(starts)
+    sizes = np.diff(places, append=len(maps[0]))
+    gt_class, gt_id, pred_class, pred_id = (values[places] for values in maps)
+    truth = _segments("gt", gt_class, gt_id, classes)
+    predicted = _segments("pred", pred_class, pred_id, classes)
+    return _grouped([*truth, *predicted], sizes)
 
 
 def _segments(
     name: str, values: Labels, ids: Labels, classes: Classes
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Checked classes and ids; the ids of stuff and void become 0."""
-    known = ((values >= 0) & (values < classes.number)) | (values == classes.ignore)
+    known = ((values >= 0) & (values < classes.number)) | (values == NO_CLASS)
     if not known.all():
         raise ValueError(
-            f"{name}_semantic: expected classes 0..{classes.number - 1} or {classes.ignore} "
+            f"{name}_semantic: expected classes 0..{classes.number - 1} or {NO_CLASS} "
             f"(ignore), got {values[~known][0]}"
         )
-    things = classes.is_thing(values)
-    numbers = np.where(things, ids.astype(np.int64), 0)
+    numbers = np.where(classes.is_thing(values), ids.astype(np.int64), 0)
     if (numbers < 0).any():
         raise ValueError(
             f"{name}_instance: expected ids 0..2^63 - 1 of things, got {ids[numbers < 0][0]}"
@@ -197,10 +205,5 @@ def _segments(
 
 def _grouped(columns: Sequence[NDArray[np.int64]], pixels: NDArray[np.int64]) -> Overlaps:
     """One row for all rows of equal columns, their pixels added up."""
-    order = np.lexsort(columns[::-1])
-    table = np.stack(columns)[:, order]
-    first = np.ones(len(order), np.bool_)
-    first[1:] = (table[:, 1:] != table[:, :-1]).any(axis=0)
-    starts = np.flatnonzero(first)
-    unique = [column[starts] for column in table]
-    return Overlaps(*[*unique, np.add.reduceat(pixels[order], starts)])
+    numbers, table = distinct(columns)
+    return Overlaps._make([*table, totals(numbers, pixels)])

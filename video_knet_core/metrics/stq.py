@@ -29,6 +29,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from ..types import NO_CLASS
 from .overlaps import Classes, OverlapMetric, Overlaps
 from .vss import class_iou
 
@@ -58,24 +59,14 @@ class SequenceQuality:
 class TrackingQuality(SequenceQuality):
     """Quality of all sequences together; fractions 0..1, NaN before the first valid pixel."""
 
-    per_class: NDArray[np.float64]
-    """[K] IoU of each class; NaN for classes in neither ground truth nor prediction."""
-    per_sequence: dict[Hashable, SequenceQuality]
-
-
-@dataclass(frozen=True)
-class QualitySums:
-    """What STQ of all sequences comes from; sums of several parts of a data set may be added."""
-
-    association: float
-    """Sum over the tubes of the ground truth."""
-    tubes: int
     confusion: NDArray[np.int64]
     """[K, K + 1] pixels by true and predicted class; the last column is void."""
+    per_sequence: dict[Hashable, SequenceQuality]
 
-    def quality(self) -> SequenceQuality:
-        """The quality of all that is summed up."""
-        return _quality(self.association, self.tubes, self.confusion)
+    @property
+    def per_class(self) -> NDArray[np.float64]:
+        """[K] IoU of each class; NaN for classes in neither ground truth nor prediction."""
+        return class_iou(self.confusion)[:-1]
 
 
 @dataclass
@@ -90,22 +81,15 @@ class _Tubes:
     def add(self, overlaps: Overlaps, classes: Classes) -> None:
         """Add the pixels of a frame."""
         rows, columns = overlaps.true_class, overlaps.predicted_class
-        valid = rows != classes.ignore
-        columns = np.where(columns == classes.ignore, classes.number, columns)
+        valid = rows != NO_CLASS
+        columns = np.where(columns == NO_CLASS, classes.number, columns)
         np.add.at(self.confusion, (rows[valid], columns[valid]), overlaps.pixels[valid])
         things = classes.is_thing(rows)
         crowd = things & (overlaps.true_id == 0)
-        self._add_tubes(overlaps, things & ~crowd, classes.is_thing(columns) & ~crowd)
-
-    def _add_tubes(
-        self, overlaps: Overlaps, is_true: NDArray[np.bool_], is_predicted: NDArray[np.bool_]
-    ) -> None:
+        is_true, is_predicted = things & ~crowd, classes.is_thing(columns) & ~crowd
         some = is_true | is_predicted
-        table = (column.tolist() for column in overlaps.where(some).columns())
-        flags = is_true[some].tolist(), is_predicted[some].tolist()
-        for true_class, true_id, pred_class, pred_id, pixels, a, b in zip(
-            *table, *flags, strict=True
-        ):
+        table = (column[some].tolist() for column in (*overlaps, is_true, is_predicted))
+        for true_class, true_id, pred_class, pred_id, pixels, a, b in zip(*table, strict=True):
             truth, predicted = (true_class, true_id), (pred_class, pred_id)
             if a:
                 self.truth[truth] += pixels
@@ -130,59 +114,48 @@ class SegmentationTrackingQuality(OverlapMetric):
     Memory grows with the number of tubes, not of frames; counts are exact.
 
     Args:
-        num_classes: classes are 0..num_classes - 1.
-        things: the thing classes.
-        ignore: void value of class maps.
+        num_classes, things: see `OverlapMetric`.
         void: "count" charges predicted tubes for their pixels on void ground truth, as KITTI-STEP
             does; "drop" leaves those pixels out, as the script of Video K-Net's authors does.
     """
 
     def __init__(
-        self,
-        num_classes: int,
-        things: Sequence[int],
-        ignore: int = 255,
-        void: Literal["count", "drop"] = "count",
+        self, num_classes: int, things: Sequence[int], void: Literal["count", "drop"] = "count"
     ):
-        if void not in ("count", "drop"):
-            raise ValueError(f"void: expected 'count' or 'drop', got {void!r}")
-        self.classes = Classes(num_classes, tuple(things), ignore)
+        super().__init__(num_classes, things)
         self.void = void
-        self._sequences: dict[Hashable, _Tubes] = {}
 
     def add(self, overlaps: Overlaps, sequence: Hashable = 0) -> None:
         """See `OverlapMetric`."""
-        number = self.classes.number
         if sequence not in self._sequences:
-            self._sequences[sequence] = _Tubes(np.zeros((number, number + 1), np.int64))
+            self._sequences[sequence] = _Tubes(self._no_pixels())
         if self.void == "drop":
-            overlaps = overlaps.where(overlaps.true_class != self.classes.ignore)
+            overlaps = overlaps.where(overlaps.true_class != NO_CLASS)
         self._sequences[sequence].add(overlaps, self.classes)
 
     def compute(self) -> TrackingQuality:
         """Quality of everything seen so far."""
-        per_sequence: dict[Hashable, SequenceQuality] = {
-            name: _quality(tubes.association(), len(tubes.truth), tubes.confusion)
-            for name, tubes in self._sequences.items()
-        }
-        sums = self.sums()
-        total = sums.quality()
-        iou = class_iou(sums.confusion)[:-1]
-        return TrackingQuality(total.stq, total.aq, total.sq, total.tubes, iou, per_sequence)
-
-    def sums(self) -> QualitySums:
-        """What can be added to that of other sequences."""
-        confusion = np.zeros((self.classes.number, self.classes.number + 1), np.int64)
-        for tubes in self._sequences.values():
+        confusion, association, number = self._no_pixels(), 0.0, 0
+        per_sequence: dict[Hashable, SequenceQuality] = {}
+        for name, tubes in self._sequences.items():
+            score, count = tubes.association(), len(tubes.truth)
+            per_sequence[name] = SequenceQuality(*_scores(score, count, tubes.confusion), count)
             confusion += tubes.confusion
-        association = sum(tubes.association() for tubes in self._sequences.values())
-        number = sum(len(tubes.truth) for tubes in self._sequences.values())
-        return QualitySums(association, number, confusion)
+            association += score
+            number += count
+        scores = _scores(association, number, confusion)
+        return TrackingQuality(*scores, number, confusion, per_sequence)
+
+    def _no_pixels(self) -> NDArray[np.int64]:
+        return np.zeros((self.classes.number, self.classes.number + 1), np.int64)
 
 
-def _quality(association: float, tubes: int, confusion: NDArray[np.int64]) -> SequenceQuality:
+def _scores(
+    association: float, tubes: int, confusion: NDArray[np.int64]
+) -> tuple[float, float, float]:
+    """STQ, AQ and SQ."""
     aq = association / tubes if tubes else 0.0
     iou = class_iou(confusion)
     measured = iou[~np.isnan(iou)]
     sq = float(measured.mean()) if len(measured) else float("nan")
-    return SequenceQuality(float(np.sqrt(aq * sq)), aq, sq, tubes)
+    return float(np.sqrt(aq * sq)), aq, sq

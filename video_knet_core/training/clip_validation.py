@@ -17,16 +17,17 @@ from ..config import ModelConfig
 from ..data.camvid import street_ids
 from ..data.video import DatasetError
 from ..engine.torch_runtime import TorchRuntime
+from ..evaluate.clips import CLIP_EVALUATORS
 from ..evaluate.dataset_evaluation import FRAMES_PER_SECOND
+from ..evaluate.instances import TrueFrame
 from ..model.video_knet import VideoKNet
 from ..output_files import expanded
 from ..predictor import VideoPredictor
+from ..tasks import TASKS
 from ..visualize import overlay
 from . import processes
-from .clip_metrics import Frame
 from .sources import data_path, open_labelled
 from .train_config import ValidationConfig
-from .training_tasks import TRAINING_TASKS
 
 _FIRST_SEED = 2_000_000
 """First street of a validation; `eval` has those from 1,000,000, training those from 0."""
@@ -66,7 +67,7 @@ class Validation:
     def __init__(
         self, config: ValidationConfig, model: ModelConfig, data_root: Path | None
     ) -> None:
-        self._frames, self._task = config.frames, TRAINING_TASKS[model.task]
+        self._frames, self._task = config.frames, TASKS[model.task]
         self._clips = _open_clips(config, model, data_root) if config.every else []
 
     def __call__(self, model: VideoKNet) -> Quality:
@@ -74,20 +75,23 @@ class Validation:
         processes.agree(model)
         runtime = TorchRuntime(model)
         classes = runtime.info.classes
-        metric, pictures = self._task.metric(classes), []
+        evaluator, pictures = CLIP_EVALUATORS[self._task.name](classes), []
         for number in range(processes.number(), len(self._clips), processes.count()):
             predictor = VideoPredictor(runtime)
             for t, truth in enumerate(islice(iter(self._clips[number]), self._frames)):
                 frame = predictor.step(truth.image, round(t * 1e9 / FRAMES_PER_SECOND))
-                metric.update(truth, frame, number)
+                evaluator.update(truth, frame, number)
             pictures.append(overlay(truth.image, frame, classes))
-        first, *others = processes.gathered(metric)
-        return Quality(first.scores(others), tuple(pictures))
+        first, *others = processes.gathered(evaluator)
+        for other in others:
+            first.merge(other)
+        scores = first.scores()
+        return Quality({name: scores[name] for name in self._task.metrics}, tuple(pictures))
 
 
 def _open_clips(
     config: ValidationConfig, model: ModelConfig, data_root: Path | None
-) -> Sequence[Iterable[Frame]]:
+) -> Sequence[Iterable[TrueFrame]]:
     if config.dataset == "synthetic":
         ids = street_ids(model.classes, "validation")
         return [_Street(_FIRST_SEED + n, ids) for n in range(config.clips)]
@@ -106,5 +110,5 @@ class _Street:
     def __init__(self, seed: int, ids: NDArray[np.uint8]) -> None:
         self._street, self._ids = SyntheticStreet(seed), ids
 
-    def __iter__(self) -> Iterator[Frame]:
+    def __iter__(self) -> Iterator[TrueFrame]:
         return (frame.relabelled(self._ids) for frame in self._street)

@@ -1,4 +1,4 @@
-"""What a network learns from and is measured by, for each task."""
+"""What a network learns from, for each task."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from functools import partial
 
 from ..data.pairs import FramePair
 from ..types import ClassTable
-from .clip_metrics import ClipMetric, InstanceMetric, PanopticMetric, SemanticMetric
 from .criterion import BatchCriterion, Criterion, SemanticCriterion, Total
 from .targets import ClassTargets, FrameTargets, class_targets, frame_targets
 from .train_config import LossWeights, TrainConfig
@@ -22,8 +21,6 @@ class TrainingTask:
     """Makes them of one frame of a pair. Data workers that are spawned get it by pickle, so it is
     no function within another."""
     criterion: Callable[[LossWeights, ClassTable, Total], BatchCriterion]
-    metric: Callable[[ClassTable], ClipMetric]
-    """Its scores are those of `Task.metrics`, in their order."""
 
 
 def _mask_targets(
@@ -58,12 +55,10 @@ def _semantic_criterion(weights: LossWeights, classes: ClassTable, total: Total)
 
 
 TRAINING_TASKS = {
-    "panoptic": TrainingTask(_mask_targets, _mask_criterion, PanopticMetric),
-    "semantic": TrainingTask(_class_targets, _semantic_criterion, SemanticMetric),
+    "panoptic": TrainingTask(_mask_targets, _mask_criterion),
+    "semantic": TrainingTask(_class_targets, _semantic_criterion),
     "instance": TrainingTask(
-        partial(_mask_targets, background=True),
-        partial(_mask_criterion, background=True),
-        InstanceMetric,
+        partial(_mask_targets, background=True), partial(_mask_criterion, background=True)
     ),
 }
 """By `ModelConfig.task`."""

@@ -15,7 +15,7 @@ LABELS = Classes(CLASSES, THINGS)
 
 
 def rows(overlaps) -> list[tuple[int, ...]]:
-    return list(zip(*(column.tolist() for column in overlaps.columns()), strict=True))
+    return list(zip(*(column.tolist() for column in overlaps), strict=True))
 
 
 def counted(video: Video) -> dict[tuple[int, ...], int]:
@@ -93,16 +93,3 @@ def test_values_are_checked(index: int, value, dtype, message: str):
     maps[index][1, 1] = value
     with pytest.raises(ValueError, match=message):
         count_overlaps(*maps, LABELS)
-
-
-@pytest.mark.parametrize(
-    "arguments, message",
-    [
-        ((0, ()), "num_classes.*0"),
-        ((3, (1, 3, -1)), r"things.*\[3, -1\]"),
-        ((3, (1,), 1), "ignore.*1"),
-    ],
-)
-def test_classes_are_checked(arguments: tuple, message: str):
-    with pytest.raises(ValueError, match=message):
-        Classes(*arguments)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
-from dataclasses import asdict, astuple
+from dataclasses import asdict, astuple, replace
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -64,15 +64,32 @@ def entries(name: str) -> dict:
     return json.loads(gzip.decompress((FIXTURES / f"{name}.json.gz").read_bytes()))
 
 
+def run_lengths(frames) -> list[RunLengths | None]:
+    """Frames [H, W], or as in the official files."""
+
+    def encoded(mask):
+        return RunLengths.from_coco(mask) if isinstance(mask, dict) else RunLengths.from_mask(mask)
+
+    return [None if mask is None else encoded(mask) for mask in frames]
+
+
+def true(category: int, frames, crowd: bool = False) -> TrueTrack:
+    return TrueTrack(category, run_lengths(frames), crowd)
+
+
+def guess(category: int, frames, score: float) -> PredictedTrack:
+    return PredictedTrack(category, run_lengths(frames), score)
+
+
 def golden_videos(name: str) -> dict[int, Video]:
     """The official files as they are, with compressed run lengths."""
     gt, dt = entries(f"{name}_gt"), entries(f"{name}_dt")
     found = {video["id"]: Video([], []) for video in gt["videos"]}
     for a in gt["annotations"]:
-        track = TrueTrack(a["id"], a["category_id"], a["segmentations"], bool(a["iscrowd"]))
+        track = true(a["category_id"], a["segmentations"], bool(a["iscrowd"]))
         found[a["video_id"]].truth.append(track)
-    for i, d in enumerate(dt):
-        track = PredictedTrack(i, d["category_id"], d["segmentations"], d["score"])
+    for d in dt:
+        track = guess(d["category_id"], d["segmentations"], d["score"])
         found[d["video_id"]].predicted.append(track)
     return found
 
@@ -87,24 +104,17 @@ def golden_masks(name: str, kind: str) -> list[np.ndarray]:
     return np.split(masks, np.cumsum(frames)[:-1])
 
 
-def measured(videos: dict[int, Video], by_frame: bool = False, **options) -> VideoInstanceQuality:
-    """The metric of the videos, given whole or frame after frame."""
+def measured(videos: dict[int, Video], **options) -> VideoInstanceQuality:
+    """The metric of the videos."""
     metric = VideoInstanceAP(**options)
-    for name, (truth, predicted) in videos.items():
-        if not by_frame:
-            metric.update(truth, predicted, name)
-            continue
-        for t in range(len((truth + predicted)[0].masks) if truth + predicted else 0):
-            metric.update(
-                [TrueTrack(x.id, x.category, [x.masks[t]], x.crowd) for x in truth],
-                [PredictedTrack(x.id, x.category, [x.masks[t]], x.score) for x in predicted],
-                name,
-            )
+    for truth, predicted in videos.values():
+        metric.update(truth, predicted)
     return metric.compute()
 
 
 def twelve(quality: VideoInstanceQuality) -> tuple[float, ...]:
-    return astuple(quality)[:12]
+    """With -1 in place of NaN, as the official program has it."""
+    return tuple(np.nan_to_num(astuple(quality)[:12], nan=-1).tolist())
 
 
 def box(left: int, right: int, frames: int = 2) -> np.ndarray:
@@ -115,10 +125,9 @@ def box(left: int, right: int, frames: int = 2) -> np.ndarray:
 
 
 def quality(truth: list, predicted: list, **options) -> VideoInstanceQuality:
-    """One video of (masks, [crowd]) and (masks, score), all of category 1, ids from 0."""
-    true_tracks = [TrueTrack(i, 1, *track) for i, track in enumerate(truth)]
-    guesses = [PredictedTrack(i, 1, *track) for i, track in enumerate(predicted)]
-    return measured({0: Video(true_tracks, guesses)}, **options)
+    """One video of (masks, [crowd]) and (masks, score), all of category 1."""
+    guesses = [guess(1, *track) for track in predicted]
+    return measured({0: Video([true(1, *track) for track in truth], guesses)}, **options)
 
 
 @st.composite
@@ -133,8 +142,7 @@ def videos(draw: st.DrawFn) -> dict[int, Video]:
         guesses = st.tuples(category, masks, st.sampled_from([0.25, 0.5, 0.75]))
         predicted = draw(st.lists(guesses, max_size=4))
         found[name] = Video(
-            [TrueTrack(i, *track) for i, track in enumerate(truth)],
-            [PredictedTrack(i, *track) for i, track in enumerate(predicted)],
+            [true(*track) for track in truth], [guess(*track) for track in predicted]
         )
     return found
 
@@ -143,10 +151,9 @@ def test_all_golden_cases_are_there():
     assert len(GOLDEN) == 10
 
 
-@pytest.mark.parametrize("by_frame", [True, False], ids=["frames", "video"])
 @pytest.mark.parametrize("name", GOLDEN)
-def test_the_twelve_numbers_equal_ytvoseval(name, by_frame):
-    found = twelve(measured(golden_videos(name), by_frame))
+def test_the_twelve_numbers_equal_ytvoseval(name):
+    found = twelve(measured(golden_videos(name)))
     np.testing.assert_allclose(found, golden(name)["stats"], rtol=0, atol=1e-9)
 
 
@@ -160,20 +167,6 @@ def test_curves_of_each_class_equal_ytvoseval(name):
         np.testing.assert_allclose(curve.precision, expected, atol=1e-6)  # stored as float32
         np.testing.assert_allclose(curve.recall, case["recall"][:, category - 1, 2], atol=1e-6)
         assert curve.ap == pytest.approx(curve.precision.mean())
-
-
-@pytest.mark.parametrize("name", ["vis_crowd", "vis_ties_dups", "vis_empty_videos"])
-def test_arrays_give_what_run_lengths_give(name):
-    masks = {kind: iter(golden_masks(name, kind)) for kind in ("gt", "dt")}
-    gt, dt = entries(f"{name}_gt")["annotations"], entries(f"{name}_dt")
-    found = {video["id"]: Video([], []) for video in entries(f"{name}_gt")["videos"]}
-    for a, track in zip(gt, masks["gt"], strict=True):
-        kind = (a["category_id"], track, bool(a["iscrowd"]))
-        found[a["video_id"]].truth.append(TrueTrack(a["id"], *kind))
-    for i, (d, track) in enumerate(zip(dt, masks["dt"], strict=True)):
-        kind = (d["category_id"], track, d["score"])
-        found[d["video_id"]].predicted.append(PredictedTrack(i, *kind))
-    assert asdict(measured(found))["ap"] == pytest.approx(golden(name)["stats"][0], abs=1e-9)
 
 
 @pytest.mark.parametrize("case", AREAS, ids=str)
@@ -193,22 +186,18 @@ def test_iou_is_taken_over_all_frames_together():
     assert quality([(truth,)], [(smaller, 0.5)]).ap75 == 0.0
 
 
-def test_ground_truth_of_id_zero_is_found():
-    assert quality([(box(0, 4),)], [(box(0, 4), 0.5)]).ap == pytest.approx(1.0)
-
-
 def test_area_is_the_mean_over_frames_in_sight():
     track = np.zeros((4, 200, 200), bool)
     track[0, :150, :150] = True  # 22500 pixels once: medium, by the mean of all frames small
     found = quality([(track,)], [(track, 0.5)])
-    assert (found.ap_small, found.ap_medium, found.ap_large) == pytest.approx((-1.0, 1.0, -1.0))
+    assert twelve(found)[3:6] == pytest.approx((-1.0, 1.0, -1.0))
     found = quality([(track,)], [(track, 0.5)], area_limits=(32**2, 96**2))
-    assert (found.ap_small, found.ap_medium, found.ap_large) == pytest.approx((-1.0, -1.0, 1.0))
+    assert twelve(found)[3:6] == pytest.approx((-1.0, -1.0, 1.0))
 
 
 def test_a_track_at_a_limit_is_of_both_kinds():
     found = quality([(box(0, 4),)], [(box(0, 4), 0.5)], area_limits=(4, 8))
-    assert (found.ap_small, found.ap_medium, found.ap_large) == pytest.approx((1.0, 1.0, -1.0))
+    assert twelve(found)[3:6] == pytest.approx((1.0, 1.0, -1.0))
 
 
 def test_an_unmatched_prediction_of_another_size_is_no_false_alarm():
@@ -247,14 +236,12 @@ def test_of_equally_good_ground_truth_the_last_is_taken():
 @given(videos())
 def test_missing_and_empty_masks_are_the_same(some):
     def dropped(track):
-        return [mask if mask.any() else None for mask in track.masks]
+        masks = [mask if mask.area else None for mask in track.masks]
+        return replace(track, masks=masks)
 
     without = {
-        name: Video(
-            [TrueTrack(t.id, t.category, dropped(t), t.crowd) for t in video.truth],
-            [PredictedTrack(t.id, t.category, dropped(t), t.score) for t in video.predicted],
-        )
-        for name, video in some.items()
+        name: Video([dropped(t) for t in v.truth], [dropped(t) for t in v.predicted])
+        for name, v in some.items()
     }
     np.testing.assert_equal(asdict(measured(without)), asdict(measured(some)))
 
@@ -266,16 +253,15 @@ def test_a_track_without_pixels_still_counts():
 
 
 def test_classes_without_ground_truth_do_not_count():
-    truth, crowd = TrueTrack(1, 1, box(0, 4)), TrueTrack(2, 2, box(5, 9), crowd=True)
-    guesses = [PredictedTrack(k, k, box(0, 4), 0.5) for k in (1, 2, 3)]
+    truth, crowd = true(1, box(0, 4)), true(2, box(5, 9), crowd=True)
+    guesses = [guess(k, box(0, 4), 0.5) for k in (1, 2, 3)]
     found = measured({0: Video([truth, crowd], guesses)})
     assert found.ap == pytest.approx(1.0) and sorted(found.per_class) == [1]
 
 
-def test_nothing_to_find_is_minus_one_or_the_given_value():
-    assert set(twelve(VideoInstanceAP().compute())) == {-1.0}
-    assert set(twelve(quality([(box(0, 4), True)], [(box(0, 4), 0.5)]))) == {-1.0}
-    assert np.isnan(quality([], [(box(0, 4), 0.5)], absent=np.nan).ap)
+def test_nothing_to_find_is_nan():
+    for found in (VideoInstanceAP().compute(), quality([(box(0, 4), True)], [(box(0, 4), 0.5)])):
+        assert np.isnan(astuple(found)[:12]).all()
 
 
 def test_only_the_best_hundred_tracks_of_a_video_count():
@@ -298,10 +284,10 @@ def test_a_video_without_predictions_scores_zero():
 
 
 def test_a_video_without_ground_truth_brings_false_alarms():
-    seen = Video([TrueTrack(1, 1, box(0, 4))], [PredictedTrack(1, 1, box(0, 4), 0.5)])
-    ghost = Video([], [PredictedTrack(1, 1, box(0, 4), 0.9)])
-    assert measured({"a": seen, "b": ghost}).ap == pytest.approx(0.5)
-    assert measured({"a": seen, "b": Video([], [])}).ap == pytest.approx(1.0)
+    seen = Video([true(1, box(0, 4))], [guess(1, box(0, 4), 0.5)])
+    ghost = Video([], [guess(1, box(0, 4), 0.9)])
+    assert measured({0: seen, 1: ghost}).ap == pytest.approx(0.5)
+    assert measured({0: seen, 1: Video([], [])}).ap == pytest.approx(1.0)
 
 
 def test_an_object_of_one_pixel_is_found():
@@ -314,86 +300,23 @@ def test_an_object_of_one_pixel_is_found():
 def test_a_perfect_prediction_scores_one(some):
     perfect = {}
     for name, video in some.items():
-        truth = [track for track in video.truth if track.masks.any() and not track.crowd]
-        guesses = [PredictedTrack(t.id, t.category, t.masks, 0.5) for t in truth]
-        perfect[name] = Video(truth, guesses)
+        truth = [t for t in video.truth if any(m.area for m in t.masks) and not t.crowd]
+        perfect[name] = Video(truth, [PredictedTrack(t.category, t.masks, 0.5) for t in truth])
     found = measured(perfect)
-    expected = 1.0 if any(video.truth for video in perfect.values()) else -1.0
-    assert (found.ap, found.ap50, found.ap75, found.ar100) == pytest.approx((expected,) * 4)
+    expected = 1.0 if any(video.truth for video in perfect.values()) else np.nan
+    scores = (found.ap, found.ap50, found.ap75, found.ar100)
+    assert scores == pytest.approx((expected,) * 4, nan_ok=True)
 
 
-@quick
-@given(videos())
-def test_frames_one_by_one_or_at_once_are_the_same(some):
-    np.testing.assert_equal(asdict(measured(some, by_frame=True)), asdict(measured(some)))
-
-
-@quick
-@given(videos(), st.permutations(range(10)))
-def test_names_of_tracks_do_not_matter(some, names):
-    renamed = {
-        name: Video(
-            [TrueTrack(f"object {names[t.id]}", t.category, t.masks, t.crowd) for t in v.truth],
-            [PredictedTrack(names[t.id], t.category, t.masks, t.score) for t in v.predicted],
-        )
-        for name, v in some.items()
-    }
-    np.testing.assert_equal(asdict(measured(renamed)), asdict(measured(some)))
-
-
-def test_tracks_that_are_out_of_sight_may_be_left_out():
+@pytest.mark.parametrize(
+    ("masks", "message"),
+    [(box(0, 4, 3), r"got \[2, 3\]"), (np.zeros((2, 10, 1), bool), r"\[\(1, 10\), \(10, 1\)\]")],
+)
+def test_tracks_of_a_video_have_one_length_and_size(masks, message):
     metric = VideoInstanceAP()
-    mask = box(0, 4)[0]
-    metric.update([TrueTrack(1, 1, mask)], [PredictedTrack(7, 1, mask, 0.2)])
-    metric.update([], [])
-    metric.update([TrueTrack(1, 1, mask)], [])
-    metric.update([], [PredictedTrack(7, 1, box(0, 4), 0.9), PredictedTrack(8, 1, box(0, 0), 0.5)])
-    # 4 common pixels of 4 + 4 + 8, and the newest score, 0.9, is the one that counts.
-    assert metric.compute().ap50 == 0.0
-    metric.update([TrueTrack(1, 1, box(0, 4, 4))], [PredictedTrack(7, 1, box(0, 4, 4), 0.9)])
-    assert metric.compute().ap50 == pytest.approx(1.0)
-
-
-GOOD, GUESS = TrueTrack("a", 1, box(0, 4)), PredictedTrack(5, 1, box(0, 4), 0.5)
-BAD_TRACKS = {
-    "'a' twice": ([GOOD, GOOD], []),
-    "got 3": ([], [PredictedTrack(5, 3, box(0, 4), 0.5)]),
-    "got nan": ([], [PredictedTrack(5, 1, box(0, 4), np.nan)]),
-    r"got \[2, 3\]": ([GOOD], [PredictedTrack(5, 1, box(0, 4, 3), 0.5)]),
-    r"got \[\(1, 10\), \(10, 1\)\]": (
-        [GOOD],
-        [PredictedTrack(5, 1, box(0, 4).transpose(0, 2, 1), 0.5)],
-    ),
-    "got float64": ([TrueTrack("a", 1, box(0, 4) / 2)], []),
-    "got dict": ([TrueTrack("a", 1, {"size": [1, 10], "counts": [10]})], []),
-}
-CHANGED_TRACKS = {
-    r"\(1, False\).* got \(2, False\)": ([], [PredictedTrack(5, 2, box(0, 4), 0.5)]),
-    r"\(1, False\).* got \(1, True\)": ([TrueTrack("a", 1, box(0, 4), crowd=True)], []),
-    r"got \[\(1, 10\), \(2, 10\)\]": ([TrueTrack("a", 1, np.zeros((1, 2, 10), bool))], []),
-}
-
-
-@pytest.mark.parametrize("what", BAD_TRACKS)
-def test_bad_tracks_change_nothing(what):
-    metric = VideoInstanceAP(categories=[1, 2])
-    with pytest.raises(ValueError, match=what):
-        metric.update(*BAD_TRACKS[what])
-    assert set(twelve(metric.compute())) == {-1.0}
-
-
-@pytest.mark.parametrize("what", CHANGED_TRACKS)
-def test_a_track_keeps_its_kind_and_its_video_one_size(what):
-    metric = VideoInstanceAP()
-    metric.update([GOOD], [GUESS])
-    with pytest.raises(ValueError, match=what):
-        metric.update(*CHANGED_TRACKS[what])
-    assert metric.compute().ap == pytest.approx(1.0)
-
-
-def test_area_limits_are_in_order():
-    with pytest.raises(ValueError, match="area_limits"):
-        VideoInstanceAP(area_limits=(9, 4))
+    with pytest.raises(ValueError, match=message):
+        metric.update([true(1, box(0, 4))], [guess(1, masks, 0.5)])
+    assert np.isnan(metric.compute().ap)
 
 
 @pytest.mark.parametrize("kind", ["gt", "dt"])
