@@ -55,8 +55,7 @@ class Contents:
     end: int | None
     """Receive time of the latest message [ns]."""
     damage: str = ""
-    """Where and why some of the bag cannot be read; empty if all of it can, according to its
-    index."""
+    """Where and why some of the bag cannot be read; empty if all of it can, by its index."""
 
     @property
     def seconds(self) -> float:
@@ -74,64 +73,58 @@ class StorageFile(Protocol):
     def messages(
         self, names: Collection[str], since: int | None = None, until: int | None = None
     ) -> Iterator[Message]:
-        """Messages of some topics in the order in which they were recorded.
+        """Messages of the topics `names`, received in since <= time < until [ns], as recorded.
 
-        Args:
-            names: of the topics.
-            since: receive time of the earliest [ns]; None = no limit.
-            until: receive time before which the others are [ns]; None = no limit.
-
-        Raises:
-            BagDamage: after the last message, if some of the file cannot be read.
+        BagDamage after the last message if some of the file cannot be read.
         """
         ...
 
 
-def in_range(time: int, since: int | None, until: int | None) -> bool:
-    """Whether a receive time is within the limits of `StorageFile.messages`."""
-    return (since is None or time >= since) and (until is None or time < until)
-
-
-def distinct(topics: Iterable[RecordedTopic]) -> tuple[RecordedTopic, ...]:
-    """Each name with each type once; the definition is the first that there is."""
-    found: dict[tuple[str, str, str], RecordedTopic] = {}
-    for topic in topics:
-        known = found.setdefault((topic.name, topic.type, topic.encoding), topic)
-        if not known.definition and topic.definition:
-            found[known.name, known.type, known.encoding] = replace(
-                known, definition=topic.definition
-            )
-    return tuple(found.values())
-
-
 def survey(messages: Iterator[Message]) -> Contents:
     """Contents of a bag without a usable index: everything is read."""
-    topics: dict[RecordedTopic, None] = {}
-    counts: dict[str, int] = {}
+    topics: dict[RecordedTopic, int] = {}
     start: int | None = None
     end: int | None = None
     damage = ""
     try:
         for topic, time, _ in messages:
-            topics.setdefault(topic)
-            counts[topic.name] = counts.get(topic.name, 0) + 1
+            topics[topic] = topics.get(topic, 0) + 1
             start = time if start is None else min(start, time)
             end = time if end is None else max(end, time)
     except BagDamage as error:
         damage = str(error)
-    return Contents(distinct(topics), counts, start, end, damage)
+    return counted(topics.items(), start, end, damage)
+
+
+def counted(
+    topics: Iterable[tuple[RecordedTopic, int]],
+    start: int | None = None,
+    end: int | None = None,
+    damage: str = "",
+) -> Contents:
+    """Contents with so many messages of each topic; each name with each type is there once.
+
+    Its definition is the first that there is.
+    """
+    found: dict[tuple[str, str, str], RecordedTopic] = {}
+    counts: dict[str, int] = {}
+    for topic, count in topics:
+        key = topic.name, topic.type, topic.encoding
+        known = found.setdefault(key, topic)
+        found[key] = replace(known, definition=known.definition or topic.definition)
+        counts[topic.name] = counts.get(topic.name, 0) + count
+    return Contents(tuple(found.values()), counts, start, end, damage)
 
 
 def joined(parts: Sequence[Contents], damages: Sequence[str] = ()) -> Contents:
     """Contents of a bag in several files; `damages` is what is wrong beside them."""
-    counts: dict[str, int] = {}
+    whole = counted((topic, 0) for part in parts for topic in part.topics)
     for part in parts:
         for name, count in part.counts.items():
-            counts[name] = counts.get(name, 0) + count
-    return Contents(
-        distinct(topic for part in parts for topic in part.topics),
-        counts,
-        min((part.start for part in parts if part.start is not None), default=None),
-        max((part.end for part in parts if part.end is not None), default=None),
-        "; ".join([*damages, *(part.damage for part in parts if part.damage)]),
+            whole.counts[name] += count
+    return replace(
+        whole,
+        start=min((part.start for part in parts if part.start is not None), default=None),
+        end=max((part.end for part in parts if part.end is not None), default=None),
+        damage="; ".join([*damages, *(part.damage for part in parts if part.damage)]),
     )

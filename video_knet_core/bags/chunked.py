@@ -17,7 +17,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import IO, Any, ClassVar, NamedTuple
 
-from .bag import BagDamage, Contents, Message, RecordedTopic, distinct, in_range, survey
+from .bag import BagDamage, Contents, Message, RecordedTopic, counted, survey
 from .compression import decompress
 
 LARGEST_CUT = 1 << 30
@@ -73,16 +73,6 @@ class PackedChunk(NamedTuple):
     """CRC-32 of the records; 0 if the recorder wrote none."""
 
 
-class IndexedChunk(NamedTuple):
-    """What the index has of a chunk."""
-
-    place: int
-    """Byte of the file."""
-    start: int
-    """Receive time of its earliest message [ns]."""
-    end: int
-
-
 class FileIndex(NamedTuple):
     """The index at the end of a file."""
 
@@ -93,7 +83,8 @@ class FileIndex(NamedTuple):
     start: int | None
     """Receive time of the earliest message [ns]."""
     end: int | None
-    chunks: list[IndexedChunk]
+    chunks: list[tuple[int, int, int]]
+    """Place of each, and receive times of its earliest and latest message [ns]."""
 
 
 class ChunkedFile(ABC):
@@ -112,30 +103,21 @@ class ChunkedFile(ABC):
         with self._path.open("rb") as file:
             index = self._complete_index(ExactReader(file))
         if index is None:
-            return survey(self.messages(None))
-        counts = dict.fromkeys((topic.name for topic in index.topics.values()), 0)
-        for number, count in index.counts.items():
-            counts[index.topics[number].name] += count
-        return Contents(distinct(index.topics.values()), counts, index.start, index.end)
+            return survey(self._messages())
+        counts = [(topic, index.counts.get(number, 0)) for number, topic in index.topics.items()]
+        return counted(counts, index.start, index.end)
 
     def messages(
-        self, names: Collection[str] | None, since: int | None = None, until: int | None = None
+        self, names: Collection[str], since: int | None = None, until: int | None = None
     ) -> Iterator[Message]:
         """See `StorageFile.messages`."""
-        with self._path.open("rb") as stream:
-            file = ExactReader(stream)
-            skipped = self._chunks_outside(file, since, until)
-            for at, record in self._records(file, skipped):
-                try:
-                    message = self._message(record)
-                except self.errors as error:
-                    raise self._damage("record", at, error) from None
-                if (
-                    message is not None
-                    and in_range(message.time, since, until)
-                    and (names is None or message.topic.name in names)
-                ):
-                    yield message
+        for message in self._messages(since, until):
+            if (
+                message.topic.name in names
+                and (since is None or message.time >= since)
+                and (until is None or message.time < until)
+            ):
+                yield message
 
     # --- what a format has of its own
 
@@ -148,12 +130,8 @@ class ChunkedFile(ABC):
         """The records of a decompressed chunk."""
 
     @abstractmethod
-    def _chunk_of(self, record: Any) -> PackedChunk | None:
-        """The chunk that a record is; None for other records."""
-
-    @abstractmethod
-    def _message(self, record: Any) -> Message | None:
-        """The message that a record is; of others the topics are remembered.
+    def _parse(self, record: Any) -> PackedChunk | Message | None:
+        """The chunk or message that a record is; a topic is remembered.
 
         Raises one of `errors` for a message whose topic is unknown.
         """
@@ -172,51 +150,50 @@ class ChunkedFile(ABC):
 
     # --- records
 
-    def _records(self, file: ExactReader, skipped: Collection[int]) -> Iterator[tuple[int, Any]]:
-        """Place and content of each record, those of chunks one by one.
+    def _messages(self, since: int | None = None, until: int | None = None) -> Iterator[Message]:
+        """All messages, but for chunks without any in a time range."""
+        with self._path.open("rb") as stream:
+            file = ExactReader(stream)
+            skipped = self._chunks_outside(file, since, until)
+            records = self._outer_records(file, whole=not skipped)
+            while True:
+                at = file.tell()
+                try:
+                    if at in skipped:
+                        self._skip(file)
+                        continue
+                    found = self._parse(next(records))
+                except StopIteration:
+                    return
+                except self.errors as error:
+                    yield from self._messages_of_cut_chunk(file, at)
+                    raise self._damage("record", at, error) from None
+                if isinstance(found, PackedChunk):
+                    yield from self._messages_of(found, at)
+                elif found is not None:
+                    yield found
 
-        Args:
-            file: the file.
-            skipped: places of the chunks that are passed over.
-        """
-        records = self._outer_records(file, whole=not skipped)
-        while True:
-            at = file.tell()
-            try:
-                if at in skipped:
-                    self._skip(file)
-                    continue
-                record = next(records)
-            except StopIteration:
-                return
-            except self.errors as error:
-                yield from self._records_of_cut_chunk(file, at)
-                raise self._damage("record", at, error) from None
-            yield from self._unpacked(record, at)
-
-    def _unpacked(self, record: Any, at: int, cut: bool = False) -> Iterator[tuple[int, Any]]:
-        """A record at byte `at`, or those of the chunk that it is; the complete ones if `cut`."""
+    def _messages_of(self, chunk: PackedChunk, at: int, cut: bool = False) -> Iterator[Message]:
+        """The messages of a chunk at byte `at`; of one that is `cut` off, the complete ones."""
         try:
-            chunk = self._chunk_of(record)
-            if chunk is None:
-                yield at, record
-                return
             data = decompress(chunk.compression, chunk.data, chunk.size, cut)
             if chunk.crc and not cut and (got := zlib.crc32(data)) != chunk.crc:
                 raise ValueError(f"expected the checksum {chunk.crc}, got {got}")
-            for inner in self._inner_records(ExactReader(BytesIO(data))):
-                yield at, inner
+            for record in self._inner_records(ExactReader(BytesIO(data))):
+                found = self._parse(record)
+                if isinstance(found, Message):
+                    yield found
         except self.errors as error:
             raise self._damage("chunk", at, error) from None
 
-    def _records_of_cut_chunk(self, file: ExactReader, at: int) -> Iterator[tuple[int, Any]]:
+    def _messages_of_cut_chunk(self, file: ExactReader, at: int) -> Iterator[Message]:
         file.seek(at)
         if file.size - at < LARGEST_CUT:
             # OverflowError: a size beyond all memory. The caller reports the damage.
             with suppress(BagDamage, OverflowError, *self.errors):
-                record = self._cut_chunk(BytesIO(file.read(file.size - at)))
-                if record is not None:
-                    yield from self._unpacked(record, at, cut=True)
+                chunk = self._parse(self._cut_chunk(BytesIO(file.read(file.size - at))))
+                if isinstance(chunk, PackedChunk):
+                    yield from self._messages_of(chunk, at, cut=True)
 
     def _damage(self, kind: str, at: int, error: Exception) -> BagDamage:
         reason = str(error) or type(error).__name__
@@ -245,8 +222,7 @@ class ChunkedFile(ABC):
         if since is None and until is None or (index := self._complete_index(file)) is None:
             return ()
         return {
-            chunk.place
-            for chunk in index.chunks
-            if (since is not None and chunk.end < since)
-            or (until is not None and chunk.start >= until)
+            place
+            for place, start, end in index.chunks
+            if (since is not None and end < since) or (until is not None and start >= until)
         }

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
@@ -70,10 +72,9 @@ def ros1_types() -> Typestore:
     return get_typestore(Stores.ROS1_NOETIC)
 
 
-@lru_cache(maxsize=1)
-def conversions() -> Conversions:
-    """To messages that rosbags can serialise for ROS 2."""
-    types: dict[str, Any] = ros2_types().types
+def conversions(store: Typestore | None = None) -> Conversions:
+    """To messages that rosbags can serialise with a store; by default with that of ROS 2."""
+    types: dict[str, Any] = (store or ros2_types()).types
     return Conversions(types.__getitem__, lambda code, data: np.frombuffer(data, code))
 
 
@@ -85,14 +86,20 @@ def type_name(name: str) -> str:
 def decode(message: Message) -> Any:
     """The message as an object of rosbags; its type must be a standard one.
 
-    Raises:
-        MessageError: the bytes do not fit the type.
+    MessageError if the bytes do not fit the type.
     """
     kind, data = message.topic.type, message.data
-    try:
+    with _message_errors(kind, data):
         if message.topic.encoding == ROS1:
             return ros1_types().deserialize_ros1(data, kind)
         return read_cdr(data, kind)
+
+
+@contextmanager
+def _message_errors(kind: str, data: bytes) -> Iterator[None]:
+    """Turn what rosbags raises for the bytes of a message into a MessageError."""
+    try:
+        yield
     except (SerdeError, struct.error, ValueError, AssertionError, IndexError) as error:
         raise MessageError(f"its {len(data)} bytes are no {kind}: {error}") from None
 
@@ -125,38 +132,33 @@ class Embedded:
                 f"{topic.name}: expected the encoding {CDR} or {ROS1}, got {topic.encoding!r}"
             )
         self.topic = topic
-        self.definition = _unix_lines(topic.definition)
+        self.definition = topic.definition.replace("\r\n", "\n").replace("\r", "\n")
         self.hash = UNKNOWN_HASH
-        store = get_typestore(Stores.EMPTY) if topic.definition else ros2_types()
-        self._store = store
-        try:  # old bags of ROS 2 have no definitions
+        generated = topic.encoding == ROS1 or not topic.definition  # old bags of ROS 2 have none
+        self._store = get_typestore(Stores.EMPTY) if topic.definition else ros2_types()
+        try:
             if topic.definition:
-                store.register(_types(self.definition, topic))
-            if topic.encoding == ROS1 or not topic.definition:
-                self.definition, _ = store.generate_msgdef(topic.type, ros_version=2)
-            self.hash = store.hash_rihs01(topic.type)
+                self._store.register(_types(self.definition, topic))
+            if generated:
+                self.definition, _ = self._store.generate_msgdef(topic.type, ros_version=2)
+            self.hash = self._store.hash_rihs01(topic.type)
         except DEFINITION_ERRORS as error:
-            if topic.encoding == ROS1 or not topic.definition:
+            if generated:
                 raise BagError(
                     f"{topic.name}: no usable definition of {topic.type!r}: {error!r}"
                 ) from None  # others are copied as they are, nothing has to be understood
 
     def check_clash(self, other: Embedded) -> None:
         """BagError if no recording holds both: a type has one definition, a topic one type."""
-        same_type = self.topic.type == other.topic.type
-        if self.topic.name == other.topic.name and not self.is_of(other.topic):
-            raise BagError(
-                f"{self.topic.name} as {self.topic.type}: it is copied as {other.topic.type}"
-            )
-        if same_type and (self.hash, self._text_if_unknown) != (other.hash, other._text_if_unknown):
-            raise BagError(
-                f"{self.topic.name}: its definition of {self.topic.type} is not that of "
-                f"{other.topic.name}"
-            )
+        name, kind = self.topic.name, self.topic.type
+        if name == other.topic.name and not self.is_of(other.topic):
+            raise BagError(f"{name} as {kind}: it is copied as {other.topic.type}")
+        if kind == other.topic.type and self._identity != other._identity:
+            raise BagError(f"{name}: its definition of {kind} is not that of {other.topic.name}")
 
     @property
-    def _text_if_unknown(self) -> str:
-        return self.definition if self.hash == UNKNOWN_HASH else ""
+    def _identity(self) -> str:
+        return self.definition if self.hash == UNKNOWN_HASH else self.hash
 
     def is_of(self, topic: RecordedTopic) -> bool:
         """Whether messages of a topic of this name are of this type."""
@@ -166,15 +168,8 @@ class Embedded:
         """Bytes of a message as ROS 2 has them; MessageError if they do not fit the type."""
         if self.topic.encoding == CDR:
             return data
-        try:
+        with _message_errors(self.topic.type, data):
             return bytes(self._store.ros1_to_cdr(data, self.topic.type))
-        except (SerdeError, struct.error, AssertionError, IndexError, ValueError) as error:
-            raise MessageError(f"its {len(data)} bytes are no {self.topic.type}: {error}") from None
-
-
-def _unix_lines(text: str) -> str:
-    """A definition with line ends that every parser takes."""
-    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def _types(definition: str, topic: RecordedTopic) -> dict:

@@ -11,11 +11,11 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from rosbags.typesys.store import Typestore
 
 from ..data.frame_source import Frame
+from ..messages.result_messages import Conversions
 from .bag import BagError
-from .definitions import COMPRESSED_IMAGE, IMAGE, ros1_types, ros2_types
+from .definitions import COMPRESSED_IMAGE, IMAGE, conversions, ros1_types, ros2_types
 from .writing import COMPRESSIONS, BagWriter, NewTopic
 
 FIRST_STAMP = 1_700_000_000_000_000_000
@@ -69,9 +69,13 @@ def make_bag(
     """
     kind = IMAGE if form.jpeg is None else COMPRESSED_IMAGE
     suffix = "" if form.jpeg is None else "/compressed"
-    store = ros1_types() if form.format == "ros1" else ros2_types()
+    old = form.format == "ros1"
+    store = ros1_types() if old else ros2_types()
+    convert, serialize = conversions(store), store.serialize_ros1 if old else store.serialize_cdr
+    definition, digest = store.generate_msgdef(kind, ros_version=1 if old else 2)
+    digest = digest if old else store.hash_rihs01(kind)
     out.parent.mkdir(parents=True, exist_ok=True)
-    topics = [NewTopic(topic + suffix, kind, *_definition(store, kind)) for topic in cameras]
+    topics = [NewTopic(topic + suffix, kind, definition, digest) for topic in cameras]
     writer = BagWriter(out, topics, form.format, form.compression)
     count = 0
     try:
@@ -79,9 +83,12 @@ def make_bag(
         for number, row in enumerate(rows):
             for topic, (image, stamp) in zip(cameras, row, strict=True):
                 stamp += FIRST_STAMP
-                header = _header(store, number, stamp, topic.strip("/").replace("/", "_"))
-                message = _image(store, header, image, form.jpeg)
-                serialize = store.serialize_ros1 if store is ros1_types() else store.serialize_cdr
+                header = convert.find("std_msgs/msg/Header")(
+                    stamp=convert.time_message(stamp),
+                    frame_id=topic.strip("/").replace("/", "_"),
+                    **({"seq": number} if old else {}),
+                )
+                message = _image(convert, header, image, form.jpeg)
                 writer.write(topic + suffix, stamp + DELAY, serialize(message, kind))
                 count += 1
     finally:
@@ -89,34 +96,9 @@ def make_bag(
     return count
 
 
-def _definition(store: Typestore, kind: str) -> tuple[str, str]:
-    """Text of the message definition and its hash."""
-    if store is ros1_types():
-        return store.generate_msgdef(kind)
-    return store.generate_msgdef(kind, ros_version=2)[0], store.hash_rihs01(kind)
-
-
-def _header(store: Typestore, number: int, stamp: int, frame_id: str) -> Any:
-    types: dict[str, Any] = store.types
-    sec, nanosec = divmod(stamp, 10**9)
-    time = types["builtin_interfaces/msg/Time"](sec=sec, nanosec=nanosec)
-    more = {"seq": number} if store is ros1_types() else {}
-    return types["std_msgs/msg/Header"](stamp=time, frame_id=frame_id, **more)
-
-
-def _image(store: Typestore, header: Any, image: NDArray[np.uint8], jpeg: int | None) -> Any:
-    types: dict[str, Any] = store.types
-    if jpeg is not None:
-        options = [cv2.IMWRITE_JPEG_QUALITY, jpeg]
-        _, data = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), options)
-        return types[COMPRESSED_IMAGE](header=header, format="jpeg", data=data.ravel())
-    height, width = image.shape[:2]
-    return types[IMAGE](
-        header=header,
-        height=height,
-        width=width,
-        encoding="rgb8",
-        is_bigendian=0,
-        step=3 * width,
-        data=np.ascontiguousarray(image).ravel(),
-    )
+def _image(convert: Conversions, header: Any, image: NDArray[np.uint8], jpeg: int | None) -> Any:
+    if jpeg is None:
+        return convert.image_message(header, "rgb8", image)
+    options = [cv2.IMWRITE_JPEG_QUALITY, jpeg]
+    _, data = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), options)
+    return convert.find(COMPRESSED_IMAGE)(header=header, format="jpeg", data=data.ravel())

@@ -17,7 +17,7 @@ from mcap.records import Message as McapMessage
 from mcap.stream_reader import StreamReader
 
 from .bag import Message, RecordedTopic
-from .chunked import ChunkedFile, EndOfData, ExactReader, FileIndex, IndexedChunk, PackedChunk
+from .chunked import ChunkedFile, EndOfData, ExactReader, FileIndex, PackedChunk
 from .definitions import IDL, type_name
 
 MAGIC = b"\x89MCAP0\r\n"
@@ -44,22 +44,18 @@ class McapFile(ChunkedFile):
                 if error.expected > 1 or chunk.tell() < chunk.size:
                     raise  # else between two records: the package reads the next one
 
-    def _chunk_of(self, record: Any) -> PackedChunk | None:
-        if not isinstance(record, Chunk):
-            return None
-        return PackedChunk(
-            record.compression, record.data, record.uncompressed_size, record.uncompressed_crc
-        )
-
-    def _message(self, record: Any) -> Message | None:
-        if isinstance(record, Schema):
-            self._schemas[record.id] = record
-        elif isinstance(record, Channel):
-            self._topics[record.id] = _topic(record, self._schemas.get(record.schema_id))
-        elif isinstance(record, McapMessage):
+    def _parse(self, record: Any) -> PackedChunk | Message | None:
+        if isinstance(record, Chunk):
+            size, crc = record.uncompressed_size, record.uncompressed_crc
+            return PackedChunk(record.compression, record.data, size, crc)
+        if isinstance(record, McapMessage):
             if record.channel_id not in self._topics:
                 raise ValueError(f"its channel {record.channel_id} is defined nowhere before it")
             return Message(self._topics[record.channel_id], record.log_time, record.data)
+        if isinstance(record, Schema):
+            self._schemas[record.id] = record
+        elif isinstance(record, Channel):
+            self._topics[record.id] = _topic(record, self._schemas)
         return None
 
     def _skip(self, file: ExactReader) -> None:
@@ -83,12 +79,12 @@ class McapFile(ChunkedFile):
         if sum(counts.values()) != total:
             return None
         return FileIndex(
-            {channel.id: _topic(channel, schemas.get(channel.schema_id)) for channel in channels},
+            {channel.id: _topic(channel, schemas) for channel in channels},
             counts,
             statistics.message_start_time if total else None,
             statistics.message_end_time if total else None,
             [
-                IndexedChunk(r.chunk_start_offset, r.message_start_time, r.message_end_time)
+                (r.chunk_start_offset, r.message_start_time, r.message_end_time)
                 for r in summary
                 if isinstance(r, ChunkIndex)
             ],
@@ -118,19 +114,13 @@ def _read_summary(file: ExactReader) -> list[McapRecord]:
     return list(_records(file))
 
 
-def _topic(channel: Channel, schema: Schema | None) -> RecordedTopic:
-    return RecordedTopic(
-        channel.topic,
-        type_name(schema.name) if schema else "",
-        channel.message_encoding,
-        _definition(schema) if schema else "",
-        channel.metadata.get("offered_qos_profiles", ""),
-    )
-
-
-def _definition(schema: Schema) -> str:
-    """Text of a schema; one of IDL has a first line for that, as rosbag2 writes it."""
-    text = schema.data.decode(errors="replace")
+def _topic(channel: Channel, schemas: dict[int, Schema]) -> RecordedTopic:
+    """A definition in IDL gets a first line for that, as rosbag2 writes it."""
+    qos = channel.metadata.get("offered_qos_profiles", "")
+    schema = schemas.get(channel.schema_id)
+    if schema is None:
+        return RecordedTopic(channel.topic, "", channel.message_encoding, "", qos)
+    kind, text = type_name(schema.name), schema.data.decode(errors="replace")
     if schema.encoding == "ros2idl" and not text.startswith(IDL.rstrip()[:80]):
-        return f"{IDL}{type_name(schema.name)}\n{text}"
-    return text
+        text = f"{IDL}{kind}\n{text}"
+    return RecordedTopic(channel.topic, kind, channel.message_encoding, text, qos)

@@ -73,8 +73,8 @@ class Bag:
         damages = list(self._missing)
         for path in self.files:
             try:
-                with _readable(path) as (copy, name, fault):
-                    part = _open(copy, name).contents()
+                with _readable(path) as (file, _, fault):
+                    part = file.contents()
                     parts.append(replace(part, damage=part.damage or fault))
             except BagError as error:
                 damages.append(str(error))
@@ -89,8 +89,8 @@ class Bag:
         damages = list(self._missing)
         for path in self.files:
             try:
-                with _readable(path) as (copy, name, fault):
-                    for message in _open(copy, name).messages(names, since, until):
+                with _readable(path) as (file, name, fault):
+                    for message in file.messages(names, since, until):
                         yield _decompressed(message, name)
                     if fault:
                         damages.append(fault)
@@ -102,8 +102,7 @@ class Bag:
 
 def _open(path: Path, name: str) -> StorageFile:
     """A file by its first bytes; errors call it `name`."""
-    with path.open("rb") as file:
-        head = file.read(max(map(len, FORMATS)))
+    head = _head(path)
     for magic, form in FORMATS.items():
         if head.startswith(magic):
             return form(path, name)
@@ -111,34 +110,33 @@ def _open(path: Path, name: str) -> StorageFile:
     raise BagError(f"{name} is no bag: expected MCAP, SQLite or ROS 1 (format 2.0), got {got}")
 
 
+def _head(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(max(map(len, FORMATS)))
+
+
 def _why_no_bag(path: Path) -> str:
     """Empty if a file is a bag, or may be one when it is decompressed."""
-    if _is_zstd(path):
-        return ""
     try:
-        _open(path, str(path))
+        if not _head(path).startswith(ZSTD_MAGIC):
+            _open(path, str(path))
     except BagError as error:
         return str(error)
     return ""
 
 
-def _is_zstd(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(len(ZSTD_MAGIC)) == ZSTD_MAGIC
-
-
 @contextmanager
-def _readable(path: Path) -> Iterator[tuple[Path, str, str]]:
+def _readable(path: Path) -> Iterator[tuple[StorageFile, str, str]]:
     """The file or a decompressed copy, its name for errors, and why the copy is not whole."""
-    if not _is_zstd(path):
-        yield path, str(path), ""
+    if not _head(path).startswith(ZSTD_MAGIC):
+        yield _open(path, str(path)), str(path), ""
         return
     with tempfile.TemporaryDirectory() as folder:
-        copy = Path(folder) / "bag"
+        copy, name = Path(folder) / "bag", f"{path} (decompressed)"
         fault = _decompress_file(path, copy)
         if fault and not copy.stat().st_size:
             raise BagError(fault)
-        yield copy, f"{path} (decompressed)", fault
+        yield _open(copy, name), name, fault
 
 
 def _decompress_file(path: Path, copy: Path) -> str:
@@ -178,52 +176,47 @@ def _files(folder: Path) -> tuple[list[Path], list[str]]:
     Those of metadata.yaml, and what was recorded after it was written; all that are there if it is
     missing or names none of them.
     """
-    present = _present(folder)
-    found, missing = [], []
-    for name in _listed(folder):
-        match = next((path for path in present if _plain(path.name) == _plain(name)), None)
-        if match is None:
-            missing.append(f"{folder}: {name} of its metadata.yaml is missing")
-        else:
-            found.append(match)
+    present, listed = _present(folder), _listed(folder)
+    found = [present[_plain(name)] for name in listed if _plain(name) in present]
+    missing = [
+        f"{folder}: {name} of its metadata.yaml is missing"
+        for name in listed
+        if _plain(name) not in present
+    ]
     if not present:
         raise BagError("; ".join(missing) or f"{folder} has no .mcap and no .db3 file")
     if not found:
-        return present, []
-    later = [path for path in present if _follows(path, found[-1])]
+        return [*present.values()], []
+    later = [path for path in present.values() if _follows(path, found[-1])]
     for path in later:
         _log.warning("%s is not in metadata.yaml; it is read after the others", path)
     return [*found, *later], missing
 
 
-def _present(folder: Path) -> list[Path]:
-    """Files of messages in a folder by number; the decompressed one if one is there twice."""
-    paths = sorted(
-        (
-            path
-            for path in folder.iterdir()
-            if not is_hidden(path.name)
-            and Path(_plain(path.name)).suffix in SUFFIXES
-            and path.is_file()
-        ),
-        key=lambda path: (natural_key(_plain(path.name)), path.suffix in COMPRESSED),
-    )
-    first: dict[str, Path] = {}
+def _present(folder: Path) -> dict[str, Path]:
+    """Plain name -> file of messages, by number; the decompressed one if one is there twice."""
+    paths = [
+        path
+        for path in folder.iterdir()
+        if not is_hidden(path.name)
+        and Path(_plain(path.name)).suffix in SUFFIXES
+        and path.is_file()
+    ]
+    paths.sort(key=lambda path: (natural_key(_plain(path.name)), path.suffix in COMPRESSED))
+    found: dict[str, Path] = {}
     for path in paths:
-        known = first.setdefault(_plain(path.name), path)
+        known = found.setdefault(_plain(path.name), path)
         if not known.stat().st_size:
-            first[_plain(path.name)] = path
-    return list(first.values())
+            found[_plain(path.name)] = path
+    return found
 
 
 def _listed(folder: Path) -> list[str]:
     """Names of files in metadata.yaml; none if it is missing, or not whole enough to name them."""
     path = folder / "metadata.yaml"
     try:
-        listed = yaml.safe_load(path.read_bytes())["rosbag2_bagfile_information"][
-            "relative_file_paths"
-        ]
-        names = [PurePosixPath(name).name for name in listed]
+        information = yaml.safe_load(path.read_bytes())["rosbag2_bagfile_information"]
+        names = [PurePosixPath(name).name for name in information["relative_file_paths"]]
     except FileNotFoundError:
         return []
     except NOT_METADATA as error:
@@ -240,10 +233,6 @@ def _plain(name: str) -> str:
 
 def _follows(path: Path, last: Path) -> bool:
     """Whether a file is a later one of the same series, like drive_10.mcap after drive_9.mcap."""
-    series = [re.fullmatch(r"(.*?)(\d+)(\.\w+)", _plain(p.name)) for p in (path, last)]
-    if series[0] is None or series[1] is None:
-        return False
-    (stem, number, suffix), (last_stem, last_number, last_suffix) = (
-        m.groups() for m in series if m
-    )
-    return (stem, suffix) == (last_stem, last_suffix) and int(number) > int(last_number)
+    name, last_name = _plain(path.name), _plain(last.name)
+    series, last_series = (re.sub(r"\d+(\.\w+)$", r"#\1", text) for text in (name, last_name))
+    return series == last_series and natural_key(name) > natural_key(last_name)

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO, NamedTuple, cast
 from rosbags.rosbag1.reader import Header, ReaderError, RecordType, read_bytes, read_uint32
 
 from .bag import ROS1, Message, RecordedTopic
-from .chunked import ChunkedFile, ExactReader, FileIndex, IndexedChunk, PackedChunk
+from .chunked import ChunkedFile, ExactReader, FileIndex, PackedChunk
 from .definitions import type_name
 
 MAGIC = b"#ROSBAG V2.0\n"
@@ -45,31 +45,28 @@ class Rosbag1File(ChunkedFile):
         while chunk.tell() < chunk.size:
             yield _read_record(chunk)
 
-    def _chunk_of(self, record: Any) -> PackedChunk | None:
-        header, data = record
-        if record.code != RecordType.CHUNK:
-            return None
-        return PackedChunk(header.get_string("compression"), data, header.get_uint32("size"))
-
-    def _message(self, record: Any) -> Message | None:
+    def _parse(self, record: Any) -> PackedChunk | Message | None:
+        header, data = record.header, record.data
+        if record.code == RecordType.CHUNK:
+            return PackedChunk(header.get_string("compression"), data, header.get_uint32("size"))
         if record.code == RecordType.CONNECTION:
             number, topic = _connection(record)
             self._topics[number] = topic
         if record.code != RecordType.MSGDATA:
             return None
-        number = record.header.get_uint32("conn")
+        number = header.get_uint32("conn")
         if number not in self._topics:
             raise ReaderError(f"its connection {number} is defined nowhere before it")
-        return Message(self._topics[number], record.header.get_time("time"), record.data)
+        return Message(self._topics[number], header.get_time("time"), data)
 
     def _skip(self, file: ExactReader) -> None:
         for _ in range(2):  # header and data
             file.seek(file.tell() + read_uint32(_binary(file)) + 4)
 
-    def _cut_chunk(self, rest: BytesIO) -> _Record | None:
+    def _cut_chunk(self, rest: BytesIO) -> _Record:
         header = Header.read(rest)
         read_uint32(rest)
-        return _Record(header, rest.read()) if header.get_uint8("op") == RecordType.CHUNK else None
+        return _Record(header, rest.read())
 
     def _index(self, file: ExactReader) -> FileIndex | None:
         file.seek(len(MAGIC))
@@ -80,9 +77,7 @@ class Rosbag1File(ChunkedFile):
         records = list(self._inner_records(file))
         infos = [record for record in records if record.code == RecordType.CHUNK_INFO]
         chunks = [
-            IndexedChunk(
-                *(h.get_uint64("chunk_pos"), h.get_time("start_time"), h.get_time("end_time"))
-            )
+            (h.get_uint64("chunk_pos"), h.get_time("start_time"), h.get_time("end_time"))
             for h, _ in infos
         ]
         counts: Counter[int] = Counter()
@@ -92,8 +87,8 @@ class Rosbag1File(ChunkedFile):
         return FileIndex(
             dict(_connection(r) for r in records if r.code == RecordType.CONNECTION),
             counts,
-            min((chunk.start for chunk in filled), default=None),
-            max((chunk.end for chunk in filled), default=None),
+            min((start for _, start, _ in filled), default=None),
+            max((end for *_, end in filled), default=None),
             chunks,
         )
 

@@ -13,16 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from .bag import (
-    BagDamage,
-    BagError,
-    Contents,
-    Message,
-    RecordedTopic,
-    distinct,
-    joined,
-    survey,
-)
+from .bag import BagDamage, BagError, Contents, Message, RecordedTopic, counted, joined, survey
 from .definitions import type_name
 
 MAGIC = b"SQLite format 3\0"
@@ -45,17 +36,16 @@ class SqliteFile:
     def contents(self) -> Contents:
         """From the tables, or from all messages if those are damaged."""
         query = "SELECT topic_id, count(*), min(timestamp), max(timestamp) FROM messages GROUP BY 1"
-        counts = dict.fromkeys((topic.name for topic in self._topics.values()), 0)
-        empty = Contents(distinct(self._topics.values()), counts, None, None)
+        empty = counted((topic, 0) for topic in self._topics.values())
         try:
             with closing(self._connect()) as database:
                 rows = database.execute(query).fetchall()
         except sqlite3.Error:
             rows = [(None,)]
         if not all(isinstance(value, int) for row in rows for value in row):
-            return joined([empty, survey(self.messages(counts))])
+            return joined([empty, survey(self.messages(empty.counts))])
         rows = [row for row in rows if row[0] in self._topics]
-        parts = [Contents((), {self._topics[n].name: k}, a, b) for n, k, a, b in rows]
+        parts = [counted([(self._topics[n], count)], a, b) for n, count, a, b in rows]
         return joined([empty, *parts])
 
     def messages(

@@ -109,13 +109,13 @@ class NewTopic(NamedTuple):
 class BagWriter:
     """One bag that is written by rosbags. Messages are given as bytes.
 
+    All methods raise OSError if a file cannot be written.
+
     Args:
-        path: a folder for one file and its metadata.yaml; of ROS 1, a .bag file. It is a new one.
+        path: a new folder for one file and its metadata.yaml; of ROS 1, a new .bag file.
         topics: of all messages.
         form: mcap, sqlite3 or ros1.
         compression: one of `COMPRESSIONS`; of ROS 1, by chunk with lz4, as `rosbag record --lz4`.
-
-    All methods raise OSError if a file cannot be written.
 
     Raises:
         BagError: the path is there already, or the form has no such compression.
@@ -125,13 +125,11 @@ class BagWriter:
         self, path: Path, topics: Iterable[NewTopic], form: str = "mcap", compression: str = "none"
     ) -> None:
         try:
-            self._writer = _open(path, form, compression)
             with _sqlite_errors():
-                self._writer.open()
+                self._writer = _open(path, form, compression)
+                self._connections = {topic.name: _connect(self._writer, topic) for topic in topics}
         except (rosbag1.WriterError, rosbag2.WriterError) as error:
             raise BagError(str(error)) from None
-        with _sqlite_errors():
-            self._connections = {topic.name: _connect(self._writer, topic) for topic in topics}
 
     def write(self, topic: str, time: int, data: bytes | memoryview) -> None:
         """Append a message received at `time` (ns), or at the nearest time that can be stored."""
@@ -151,15 +149,17 @@ class BagWriter:
 
 
 def _open(path: Path, form: str, compression: str) -> rosbag1.Writer | rosbag2.Writer:
+    writer: rosbag1.Writer | rosbag2.Writer
     if form == "ros1":
-        old = rosbag1.Writer(path)
+        writer = rosbag1.Writer(path)
         if compression == "chunk":
-            old.set_compression(rosbag1.Writer.CompressionFormat.LZ4)
-        return old
-    plugin = rosbag2.StoragePlugin[form.upper()]
-    new = rosbag2.Writer(path, version=METADATA_VERSION, storage_plugin=plugin)
-    new.set_compression(_MODES[compression], CompressionFormat.ZSTD)
-    return new
+            writer.set_compression(rosbag1.Writer.CompressionFormat.LZ4)
+    else:
+        plugin = rosbag2.StoragePlugin[form.upper()]
+        writer = rosbag2.Writer(path, version=METADATA_VERSION, storage_plugin=plugin)
+        writer.set_compression(_MODES[compression], CompressionFormat.ZSTD)
+    writer.open()
+    return writer
 
 
 def _connect(writer: rosbag1.Writer | rosbag2.Writer, topic: NewTopic) -> Connection:
@@ -174,17 +174,19 @@ def _connect(writer: rosbag1.Writer | rosbag2.Writer, topic: NewTopic) -> Connec
 class SplitWriter:
     """A ROS 2 recording in several files, each with all topics, or they would not fit together.
 
+    All methods raise OSError if a file cannot be written.
+
     Args:
         folder: a new one, for NAME_NNNN.mcap or .db3 and metadata.yaml, which lists the files that
             are finished. The one that is being written is in a folder beside it.
         storage: mcap, which is compressed by chunks, or sqlite3.
         topics: of all messages.
-
-    All methods raise OSError if a file cannot be written.
     """
 
     def __init__(self, folder: Path, storage: str, topics: Sequence[NewTopic]) -> None:
         self._folder, self._storage, self._topics = folder, storage, topics
+        # Named as the recording, because rosbags writes that name into each file.
+        self._partial = folder.with_name(f"{folder.name}_partial") / folder.name
         self._writer: BagWriter | None = None
         self._parts: dict[str, dict[str, Any]] = {}
 
@@ -208,53 +210,38 @@ class SplitWriter:
         self._folder.mkdir(exist_ok=True)
         file.replace(self._folder / name)
         shutil.rmtree(self._partial.parent)
-        _write_metadata(self._folder, self._parts)
+        whole = yaml.safe_dump(
+            {"rosbag2_bagfile_information": _joined(self._parts)}, sort_keys=False
+        )
+        write_text(self._folder / "metadata.yaml", whole)
 
     def abort(self) -> None:
         """As `BagWriter.abort`."""
         if self._writer is not None:
             self._writer.abort()
 
-    @property
-    def _partial(self) -> Path:
-        """Named as the recording, because rosbags writes that name into each file."""
-        return self._folder.with_name(f"{self._folder.name}_partial") / self._folder.name
 
+def _joined(parts: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+    """Metadata of a recording in parts.
 
-def _write_metadata(folder: Path, parts: Mapping[str, dict[str, Any]]) -> None:
-    """Write the metadata.yaml of a recording in parts.
-
-    Args:
-        folder: where the parts are.
-        parts: file name -> metadata of the part when it was a bag of its own; they have the same
-            topics in the same order.
+    `parts` has the metadata of each when it was a bag of its own, by file name; all have the same
+    topics in the same order.
     """
-    files = [
-        {
-            "path": name,
-            "starting_time": part["starting_time"],
-            "duration": part["duration"],
-            "message_count": part["message_count"],
-        }
-        for name, part in parts.items()
-    ]
+    keys = "starting_time", "duration", "message_count"
     starts = [part["starting_time"]["nanoseconds_since_epoch"] for part in parts.values()]
-    ends = [
-        start + part["duration"]["nanoseconds"]
-        for start, part in zip(starts, parts.values(), strict=True)
-    ]
-    topics = [list(part["topics_with_message_count"]) for part in parts.values()]
-    whole = dict(next(iter(parts.values())))
-    whole |= {
+    lengths = [part["duration"]["nanoseconds"] for part in parts.values()]
+    end = max(start + length for start, length in zip(starts, lengths, strict=True))
+    topics = [part["topics_with_message_count"] for part in parts.values()]
+    return next(iter(parts.values())) | {
         "relative_file_paths": list(parts),
         "starting_time": {"nanoseconds_since_epoch": min(starts)},
-        "duration": {"nanoseconds": max(ends) - min(starts)},
+        "duration": {"nanoseconds": end - min(starts)},
         "message_count": sum(part["message_count"] for part in parts.values()),
         "topics_with_message_count": [
             {**same[0], "message_count": sum(topic["message_count"] for topic in same)}
             for same in zip(*topics, strict=True)
         ],
-        "files": files,
+        "files": [
+            {"path": name, **{key: part[key] for key in keys}} for name, part in parts.items()
+        ],
     }
-    text = yaml.safe_dump({"rosbag2_bagfile_information": whole}, sort_keys=False)
-    write_text(folder / "metadata.yaml", text)

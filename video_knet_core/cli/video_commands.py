@@ -129,7 +129,6 @@ def replay(
         raise UsageError("--workers is for --ray ADDRESS")
     if glob is not None:
         from ..replay.fleet import FleetPlan, find_jobs, fixed_folder, replay_serially
-        from ..replay.ray_fleet import replay_on_ray
 
         path = engine.path.absolute()
         plan = FleetPlan(path, engine.threads, settings, tracking.config, engine.backend)
@@ -137,6 +136,8 @@ def replay(
         if ray is None:
             results = replay_serially(jobs, plan)
         else:
+            from ..replay.ray_fleet import replay_on_ray
+
             results = replay_on_ray(jobs, plan, out, fixed_folder(glob), ray, workers)
         return _report_fleet(results, len(jobs), glob, as_json)
     assert bag is not None

@@ -6,16 +6,15 @@ import importlib
 import itertools
 import logging
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from ..bags.bag import BagDamage, Message
-from ..bags.definitions import MessageError
-from ..bags.opening import open_bag
-from ..bags.writing import NewTopic, SplitWriter, recorded_qos
+from ..bags.bag import BagDamage, Contents, Message, RecordedTopic
+from ..bags.definitions import Embedded
+from ..bags.opening import Bag, open_bag
 from ..data.frame_source import DEFAULT_FPS
 from ..engine.base import Runtime
 from ..epochs import sample_of
@@ -24,14 +23,15 @@ from ..output_files import exclusive, expanded
 from ..progress import progress_bar
 from ..tracking import TrackerSettings, tracker_settings
 from .background import FileThread, read_ahead
-from .camera import CameraReplay, Decoded, Processed
+from .camera import CameraReplay, Decoded
 from .job_record import JobRecord, begin, finish
 from .order import in_stamp_order
-from .products import CameraFiles
+from .products import Products
 from .replay_settings import EmptyReplayError, ReplayError, ReplaySettings
-from .report.collect import ReplayReport, ReportFacts, changed_options
+from .report.collect import ReportFacts, changed_options
 from .rerun_recording import RerunRecording
 from .selection import (
+    TimeRange,
     choose_outputs,
     choose_topics,
     has_images,
@@ -104,112 +104,93 @@ def replay(
         OutputError: another process writes into `out`, or it is a file.
         OSError: a file cannot be written.
     """
+    begun = time.perf_counter()
     settings, tracking = settings or ReplaySettings(), tracking or tracker_settings()
-    with ExitStack() as held:
-        return _Replay(expanded(path), runtime, out, settings, tracking, resume, held).run()
+    path = expanded(path)
+    bag = open_bag(path)
+    contents = bag.contents()
+    try:
+        topics = choose_topics(contents, settings.topics)
+        limits = time_range(contents, settings)
+        empty = _topics_without_images(bag, contents, topics, limits)
+    except ReplayError as error:
+        damage = f" ({contents.damage})" if contents.damage else ""
+        raise type(error)(f"{path}: {error}{damage}") from None
+    runtime = runtime() if callable(runtime) else runtime
+    info, nodes = runtime.info, node_names(topics)
+    settings = replace(settings, outputs=choose_outputs(info, settings.outputs))
+    rerun = RerunRecording(out, info.classes) if settings.rerun else None
+    if settings.report:
+        importlib.import_module(".report.page", __package__)  # a missing package ends it here
+    task = {
+        "bag": path.name,
+        "bytes": sum(file.stat().st_size for file in bag.files),
+        "model": info.name,
+        "checkpoint": info.checkpoint_sha256,
+        "backend": runtime.name,
+        "settings": asdict(settings),
+        "tracking": {"tracker": tracking.tracker, **asdict(tracking)},
+    }
+    recording = contents.start, contents.end, path.name, sample_of(bag.files)
+    cameras = {
+        topic: CameraReplay(node, runtime, settings, tracking, recording)
+        for topic, node in nodes.items()
+    }
+    copied = topics_to_copy(contents, nodes) if settings.include_input_topics else {}
+    start, options = contents.start or 0, changed_options(settings, tracking)
+    facts = ReportFacts(path.name, info.name, runtime.name, info.classes, nodes, start, options)
+    with exclusive(out), ExitStack() as held:
+        work = begin(out, task, resume)
+        rates = {topic: _fps(contents, topic, settings.every) for topic in topics}
+        products = Products(held, work, settings, facts, cameras, copied, rates, rerun)
+        loop = _Loop(bag, limits, cameras, copied, products, settings.split_frames)
+        loop.run(_expected(contents, topics, settings))
+        products.complete(loop.damage)
+        failed = sum(camera.failed for camera in cameras.values())
+        finish(out, JobRecord(task, loop.frames, failed, loop.damage))
+    late = sum(camera.late for camera in cameras.values())
+    seconds = time.perf_counter() - begun
+    return ReplaySummary(out, runtime.name, loop.frames, failed, late, loop.damage, seconds, empty)
 
 
-class _Replay:
+class _Loop:
+    """Messages in, products out: one thread reads ahead, one writes."""
+
     def __init__(
         self,
-        path: Path,
-        runtime: Runtime | Callable[[], Runtime],
-        out: Path,
-        settings: ReplaySettings,
-        tracking: TrackerSettings,
-        resume: bool,
-        held: ExitStack,
+        bag: Bag,
+        limits: TimeRange,
+        cameras: Mapping[str, CameraReplay],
+        copied: Mapping[str, Embedded],
+        products: Products,
+        split_frames: int,
     ) -> None:
-        self._bag = open_bag(path)
-        contents = self._contents = self._bag.contents()
-        try:
-            topics = choose_topics(contents, settings.topics)
-            self._range = time_range(contents, settings)
-            self._empty = self._topics_without_images(topics)
-        except ReplayError as error:
-            damage = f" ({contents.damage})" if contents.damage else ""
-            raise type(error)(f"{path}: {error}{damage}") from None
-        runtime = runtime() if callable(runtime) else runtime
-        info = runtime.info
-        settings = replace(settings, outputs=choose_outputs(info, settings.outputs))
-        self._settings, self._runtime, self._out = settings, runtime, out
-        self._nodes = node_names(topics)
-        rerun = RerunRecording(out, info.classes) if settings.rerun else None
-        if settings.report:
-            importlib.import_module(".report.page", __package__)  # a missing package ends it here
-        self._task = {
-            "bag": path.name,
-            "bytes": sum(file.stat().st_size for file in self._bag.files),
-            "model": info.name,
-            "checkpoint": info.checkpoint_sha256,
-            "backend": runtime.name,
-            "settings": asdict(settings),
-            "tracking": {"tracker": tracking.tracker, **asdict(tracking)},
-        }
-        held.enter_context(exclusive(out))
-        work = begin(out, self._task, resume)
-        recording = (contents.start, contents.end), (path.name, sample_of(self._bag.files))
-        self._cameras = {
-            topic: CameraReplay(node, runtime, settings, tracking, *recording)
-            for topic, node in self._nodes.items()
-        }
-        self._copied = {}
-        if settings.include_input_topics:
-            self._copied = topics_to_copy(contents, self._nodes)
-        self._writer = SplitWriter(work / "bag", settings.storage, [*self._new_topics()])
-        held.callback(self._writer.abort)
-        self._report = None
-        if settings.report:
-            options, start = changed_options(settings, tracking), contents.start or 0
-            facts = ReportFacts(
-                path.name, info.name, runtime.name, info.classes, self._nodes, start, options
-            )
-            self._report = ReplayReport(facts, work)
-            held.callback(self._report.close)
-        self._rerun = rerun
-        if rerun is not None:
-            held.callback(rerun.close)
-        self._files: dict[str, CameraFiles] = {}
-        for topic, node in self._nodes.items():
-            files = CameraFiles(work, node.strip("/"), settings, info.classes, self._fps(topic))
-            self._files[topic] = files
-            held.callback(files.close)
-        self._thread = FileThread()
-        self._damage = ""
-        self._frames = self._part = 0
+        self._bag, self._limits, self._cameras, self._copied = bag, limits, cameras, copied
+        self._products, self._split_frames = products, split_frames
+        self._files = FileThread()
+        self.damage = ""
+        self.frames = 0
 
-    def run(self) -> ReplaySummary:
-        start = time.perf_counter()
-        bar = progress_bar(total=self._expected(), unit="frame")
+    def run(self, expected: int) -> None:
+        """Process all messages; about so many frames come."""
+        bar = progress_bar(total=expected, unit="frame")
         try:
             with bar, closing(read_ahead(self._read())) as batches:
                 for message, decoded in itertools.chain.from_iterable(batches):
                     if self._take(message, decoded):
                         bar.update()
-            self._thread.run(self._complete)
+            self._files.run(self._products.finish_part)
         finally:
-            self._thread.close()
-        return ReplaySummary(
-            self._out,
-            self._runtime.name,
-            self._frames,
-            self._failed,
-            sum(camera.late for camera in self._cameras.values()),
-            self._damage,
-            time.perf_counter() - start,
-            self._empty,
-        )
-
-    # --- messages in
+            self._files.close()
 
     def _read(self) -> Generator[list[Read], None, None]:
         """Messages up to each image, with the image; in the thread that reads ahead."""
         batch: list[Read] = []
         size = 0
-        names = {*self._nodes, *self._copied}
-        messages = filter(self._is_used, self._bag.messages(names, *self._range))
+        names = {*self._cameras, *self._copied}
+        messages = filter(self._is_used, self._bag.messages(names, *self._limits))
         try:
-            for message in in_stamp_order(messages, self._nodes):
+            for message in in_stamp_order(messages, self._cameras):
                 camera = self._cameras.get(message.topic.name)
                 decoded = camera.image_of(message) if camera else None
                 batch.append((message, decoded))
@@ -218,113 +199,67 @@ class _Replay:
                     yield batch
                     batch, size = [], 0
         except BagDamage as error:
-            self._damage = str(error)
+            self.damage = str(error)
         yield batch
 
     def _is_used(self, message: Message) -> bool:
         """Whether it is an image, or copied; a topic may have messages of several types."""
         topic = message.topic
-        if topic.name in self._nodes:
-            return has_images(topic)
-        return self._copied[topic.name].is_of(topic)
+        return has_images(topic) if topic.name in self._cameras else self._is_copied(topic)
+
+    def _is_copied(self, topic: RecordedTopic) -> bool:
+        return topic.name in self._copied and self._copied[topic.name].is_of(topic)
 
     def _take(self, message: Message, decoded: Decoded | ValueError | None) -> bool:
         """Process a message; returns whether it gave a frame."""
-        topic = message.topic.name
-        if topic in self._copied and self._copied[topic].is_of(message.topic):
-            self._thread.submit(partial(self._copy, message))
-        if topic not in self._cameras:
-            return False
-        result = self._cameras[topic].process(message, decoded)
+        if self._is_copied(message.topic):
+            self._files.submit(partial(self._products.copy, message))
+        camera = self._cameras.get(message.topic.name)
+        result = camera.process(message, decoded) if camera else None
         if result is None:
             return False
-        self._thread.submit(partial(self._write, message, result))
-        self._frames += 1
-        if self._frames % self._settings.split_frames == 0:
-            self._thread.run(self._finish_part)
+        self._files.submit(partial(self._products.write, message, result))
+        self.frames += 1
+        if self.frames % self._split_frames == 0:
+            self._files.run(self._products.finish_part)
         return True
 
-    # --- results out, in the thread for files
 
-    def _new_topics(self) -> Iterator[NewTopic]:
-        for camera in self._cameras.values():
-            yield from camera.topics()
-        for name, copy in self._copied.items():
-            qos = recorded_qos(copy.topic.qos)
-            yield NewTopic(name, copy.topic.type, copy.definition, copy.hash, qos)
+# --- what to expect ------------------------------------------------------------------------------
 
-    def _write(self, message: Message, result: Processed) -> None:
-        topic = message.topic.name
-        self._cameras[topic].write(result, message.time, self._writer)
-        self._files[topic].write(result, self._part)
-        if self._report is not None:
-            self._report.add(topic, message.time, result)
-        if self._rerun is not None:
-            self._rerun.write(self._nodes[topic], result, self._part)
 
-    def _copy(self, message: Message) -> None:
-        try:
-            data = self._copied[message.topic.name].to_cdr(message.data)
-        except MessageError as error:
-            _log.warning("%s at %d ns is not copied: %s", message.topic.name, message.time, error)
-            return
-        self._writer.write(message.topic.name, message.time, data)
+def _topics_without_images(
+    bag: Bag, contents: Contents, topics: Sequence[str], limits: TimeRange
+) -> tuple[str, ...]:
+    """Cameras without an image in the chosen time; EmptyReplayError if none has any."""
+    if limits == (None, None) and all(map(contents.counts.get, topics)):
+        return ()
+    missing, damage = dict.fromkeys(topics), ""
+    try:
+        with closing(m for m in bag.messages(topics, *limits) if has_images(m.topic)) as images:
+            for message in images:
+                missing.pop(message.topic.name, None)
+                if not missing:
+                    break
+    except BagDamage as error:  # met again by the replay if there is something to replay
+        damage = "" if contents.damage else f" ({error})"
+    if len(missing) == len(topics):
+        raise EmptyReplayError(f"no images of {', '.join(topics)} in the chosen time{damage}")
+    for topic in missing:
+        _log.warning("no images of %s in the chosen time%s", topic, damage)
+    return tuple(missing)
 
-    def _finish_part(self) -> None:
-        self._writer.finish_part()
-        for files in self._files.values():
-            files.finish_part()
-        if self._rerun is not None:
-            self._rerun.close()
-        self._part += 1
 
-    def _complete(self) -> None:
-        self._finish_part()
-        for files in self._files.values():
-            files.close()
-        if self._report is not None:
-            from .report.page import write_page
+def _expected(contents: Contents, topics: Sequence[str], settings: ReplaySettings) -> int:
+    """Frames there are to process, about."""
+    rest = max(contents.seconds - settings.start, 0.0)
+    read = rest if settings.duration is None else min(rest, settings.duration)
+    part = read / contents.seconds if contents.seconds else 1.0
+    return round(sum(contents.counts.get(t, 0) for t in topics) * part / settings.every)
 
-            self._report.finish()
-            write_page(self._report, self._damage, self._cameras)
-        finish(self._out, JobRecord(self._task, self._frames, self._failed, self._damage))
 
-    @property
-    def _failed(self) -> int:
-        return sum(camera.failed for camera in self._cameras.values())
-
-    # --- what to expect
-
-    def _topics_without_images(self, topics: Sequence[str]) -> tuple[str, ...]:
-        """Cameras without an image in the chosen time; ReplayError if none has any."""
-        if self._range == (None, None) and all(map(self._contents.counts.get, topics)):
-            return ()
-        missing, damage = dict.fromkeys(topics), ""
-        messages = self._bag.messages(topics, *self._range)
-        try:
-            with closing(m for m in messages if has_images(m.topic)) as images:
-                for message in images:
-                    missing.pop(message.topic.name, None)
-                    if not missing:
-                        break
-        except BagDamage as error:  # met again by the replay if there is something to replay
-            damage = "" if self._contents.damage else f" ({error})"
-        if len(missing) == len(topics):
-            raise EmptyReplayError(f"no images of {', '.join(topics)} in the chosen time{damage}")
-        for topic in missing:
-            _log.warning("no images of %s in the chosen time%s", topic, damage)
-        return tuple(missing)
-
-    def _expected(self) -> int:
-        """Frames there are to process, about."""
-        counts, settings, whole = self._contents.counts, self._settings, self._contents.seconds
-        rest = max(whole - settings.start, 0.0)
-        read = rest if settings.duration is None else min(rest, settings.duration)
-        part = read / whole if whole else 1.0
-        return round(sum(counts.get(topic, 0) for topic in self._nodes) * part / settings.every)
-
-    def _fps(self, topic: str) -> float:
-        """Mean rate of the processed images of a topic."""
-        seconds, count = self._contents.seconds, self._contents.counts.get(topic, 0)
-        rate = (count - 1) / seconds if count > 1 and seconds else DEFAULT_FPS
-        return round(min(max(rate / self._settings.every, 1.0), 120.0), 2)
+def _fps(contents: Contents, topic: str, every: int) -> float:
+    """Mean rate of the processed images of a topic."""
+    seconds, count = contents.seconds, contents.counts.get(topic, 0)
+    rate = (count - 1) / seconds if count > 1 and seconds else DEFAULT_FPS
+    return round(min(max(rate / every, 1.0), 120.0), 2)

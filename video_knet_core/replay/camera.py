@@ -12,12 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..bags.bag import Message
-from ..bags.definitions import (
-    MessageError,
-    conversions,
-    decode,
-    ros2_types,
-)
+from ..bags.definitions import MessageError, conversions, decode, ros2_types
 from ..bags.writing import NewTopic, SplitWriter, offered
 from ..engine.base import Runtime
 from ..epochs import epoch_of
@@ -33,21 +28,16 @@ from ..predictor import VideoPredictor
 from ..tracking import TrackerSettings
 from ..types import PanopticFrame, StageTimes
 from .replay_settings import ReplaySettings
-from .time_bins import TimeBins, at
+from .time_bins import TimeBins
 
 UNTIMED = StageTimes(*[math.nan] * 4)
 MOST_FAILURES = 10
 """Reasons that are logged and kept; all failures are counted."""
 
+Decoded = tuple[Any, NDArray[np.uint8]]
+"""Header and RGB image [H, W, 3] of a message."""
+
 _log = logging.getLogger(__name__)
-
-
-class Decoded(NamedTuple):
-    """The image of a message."""
-
-    header: Any
-    image: NDArray[np.uint8]
-    """RGB [H, W, 3]."""
 
 
 class Processed(NamedTuple):
@@ -74,9 +64,8 @@ class CameraReplay:
         runtime: the engine; several cameras may use it.
         settings: of the replay.
         tracking: settings of the tracker.
-        recording: when the first and the last message of the bag were received [ns]; None in one
-            without messages.
-        facts: what else distinguishes the bag from others.
+        recording: what distinguishes the bag from others; first when the first message was
+            received [ns], None in a bag without messages.
     """
 
     def __init__(
@@ -84,13 +73,11 @@ class CameraReplay:
         node: str,
         runtime: Runtime,
         settings: ReplaySettings,
-        tracking: TrackerSettings | None = None,
-        recording: tuple[int | None, int | None] = (None, None),
-        facts: tuple[object, ...] = (),
+        tracking: TrackerSettings,
+        recording: tuple[Any, ...],
     ) -> None:
         self.node = node
         self.predictor = VideoPredictor(runtime, tracking)
-        self.processed = 0
         self.late = 0
         """Images left out because they came after one with a later stamp."""
         self.failed = 0
@@ -98,12 +85,8 @@ class CameraReplay:
         """Reasons of the first failures."""
         self.left_out = TimeBins(2, np.int32)
         """Images left out over the seconds of the recording: failed ones, and late ones."""
-        self._start = recording[0] or 0
-        self._runtime = runtime
-        self._recording = (*recording, *facts)
-        self._settings = settings
-        self._decoded = 0
-        self._skipped = 0
+        self._runtime, self._settings, self._recording = runtime, settings, recording
+        self._decoded = self._processed = self._skipped = 0
         self._convert = conversions()
 
     def image_of(self, message: Message) -> Decoded | ValueError | None:
@@ -116,7 +99,7 @@ class CameraReplay:
             return None
         try:
             decoded = decode(message)
-            return Decoded(decoded.header, to_rgb(decoded))
+            return decoded.header, to_rgb(decoded)
         except (MessageError, ImageError) as error:
             return error
 
@@ -128,34 +111,48 @@ class CameraReplay:
         if isinstance(decoded, ValueError):
             self._fail(message, decoded)
             return None
-        image, stamp = decoded.image, nanoseconds(decoded.header.stamp)
+        (header, image), stamp = decoded, nanoseconds(decoded[0].stamp)
         if self.predictor.is_late(stamp or message.time):
             self._skipped += 1
             self.late += 1
             self.left_out.row(self._seconds(message))[1] += 1
             return None
-        if not self.processed:
-            self.predictor.reset(self._first_epoch(message, decoded))
+        if not self._processed:
+            self.predictor.reset(self._first_epoch(message, stamp, image))
         try:
             frame = self.predictor.step(image, stamp or message.time)
         except FloatingPointError as error:
             self._fail(message, error)
             return None
         header = self._convert.find("std_msgs/msg/Header")(
-            stamp=self._convert.time_message(stamp), frame_id=decoded.header.frame_id
+            stamp=self._convert.time_message(stamp), frame_id=header.frame_id
         )
-        number, self.processed = self.processed, self.processed + 1
+        number, self._processed = self._processed, self._processed + 1
         skipped, self._skipped = self._skipped, 0
         untimed = dataclasses.replace(frame, times=UNTIMED)
         return Processed(number, skipped, header, image, untimed, frame.times)
 
-    def _first_epoch(self, message: Message, decoded: Decoded) -> int:
+    def _first_epoch(self, message: Message, stamp: int, image: NDArray[np.uint8]) -> int:
         """Of all that decides the results, so that no other recording has the same."""
-        stamp, settings = nanoseconds(decoded.header.stamp), self._settings
-        first = message.topic.name, message.time, stamp, settings.every
+        first = message.topic.name, message.time, stamp, self._settings.every
         engine = self._runtime.name, self._runtime.info.name, self._runtime.info.checkpoint_sha256
-        tracking = self.predictor.tracking
-        return epoch_of(decoded.image, *self._recording, *first, *engine, tracking)
+        return epoch_of(image, *self._recording, *first, *engine, self.predictor.tracking)
+
+    def _fail(self, message: Message, error: Exception) -> None:
+        self.failed += 1
+        self.left_out.row(self._seconds(message))[0] += 1
+        if self.failed <= MOST_FAILURES:
+            more = "; others are only counted" if self.failed == MOST_FAILURES else ""
+            seconds = f"{self._seconds(message):.3f}".rstrip("0").rstrip(".")  # as --start takes it
+            words = f"the image received at {seconds} s is left out: {error}"
+            self.failures.append(words)
+            _log.warning("%s: %s%s", message.topic.name, words, more)
+
+    def _seconds(self, message: Message) -> float:
+        """Of the recording, when a message was received."""
+        return (message.time - (self._recording[0] or 0)) * 1e-9
+
+    # --- messages out
 
     def topics(self) -> Iterator[NewTopic]:
         """The topics of `write`."""
@@ -163,8 +160,7 @@ class CameraReplay:
         if "detections" in self._settings.outputs:
             latched["label_info"] = LABEL_INFO
         outputs = [OUTPUTS[name] for name in self._settings.outputs]
-        kinds = latched | {output.topic: output.type for output in outputs}
-        for topic, kind in kinds.items():
+        for topic, kind in (latched | {output.topic: output.type for output in outputs}).items():
             definition, _ = ros2_types().generate_msgdef(kind, ros_version=2)
             qos, type_hash = offered(latched=topic in latched), ros2_types().hash_rihs01(kind)
             yield NewTopic(f"{self.node}/{topic}", kind, definition, type_hash, qos)
@@ -179,29 +175,11 @@ class CameraReplay:
         """Topic, type and message of each output, in the order of the live node."""
         number, skipped, header, image, frame, _ = result
         classes, rle = self.predictor.classes, self._settings.rle
-        if not number:
-            yield from self._latched(header)
+        if not number:  # what the live node publishes once: names of the class ids
+            yield "class_map", CLASS_MAP, self._convert.class_map(classes)
+            if "detections" in self._settings.outputs:
+                yield "label_info", LABEL_INFO, self._convert.label_info(header, classes)
         published = FrameToPublish(header, image, frame, classes, number, skipped, rle)
         for name, output in OUTPUTS.items():
             if name in self._settings.outputs:
                 yield output.topic, output.type, output.make(self._convert, published)
-
-    def _latched(self, header: Any) -> Iterator[tuple[str, str, Any]]:
-        """What the live node publishes once: names of the class ids."""
-        classes = self.predictor.classes
-        yield "class_map", CLASS_MAP, self._convert.class_map(classes)
-        if "detections" in self._settings.outputs:
-            yield "label_info", LABEL_INFO, self._convert.label_info(header, classes)
-
-    def _fail(self, message: Message, error: Exception) -> None:
-        self.failed += 1
-        self.left_out.row(self._seconds(message))[0] += 1
-        if self.failed <= MOST_FAILURES:
-            more = "; others are only counted" if self.failed == MOST_FAILURES else ""
-            words = f"the image received at {at(self._seconds(message))} is left out: {error}"
-            self.failures.append(words)
-            _log.warning("%s: %s%s", message.topic.name, words, more)
-
-    def _seconds(self, message: Message) -> float:
-        """Of the recording, when a message was received."""
-        return (message.time - self._start) * 1e-9

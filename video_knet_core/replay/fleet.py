@@ -83,29 +83,18 @@ class JobResult:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
-        return {
-            "bag": str(self.job.bag),
-            "out": str(self.job.out),
-            "state": self.state.value,
-            "frames": self.frames,
-            "failed": self.failed,
-            "seconds": self.seconds,
-            "reason": self.reason,
-        }
-
-
-def failure(job: Job, reason: str, seconds: float = 0.0) -> JobResult:
-    """A try that failed."""
-    return JobResult(job, JobState.FAILED, seconds=seconds, reason=reason)
+        job = {"bag": str(self.job.bag), "out": str(self.job.out), "state": self.state.value}
+        names = "frames", "failed", "seconds", "reason"
+        return job | {name: getattr(self, name) for name in names}
 
 
 # --- which bags ----------------------------------------------------------------------------------
 
 
 def find_jobs(pattern: str, out: Path, resume: bool = False) -> tuple[Job, ...]:
-    """The bags that a glob pattern matches, in natural order; what lies in `out` is none of them.
+    """The bags that a glob pattern matches, in natural order.
 
-    Hidden files, as `._drive.mcap`, are no bags.
+    Hidden files, as `._drive.mcap`, are no bags, nor is what lies in `out`.
 
     The results of a bag are in a folder called after what the bag is called from the first
     wildcard of the pattern on, without the suffix: `bags/*/drive*.mcap` has those of
@@ -126,8 +115,12 @@ def find_jobs(pattern: str, out: Path, resume: bool = False) -> tuple[Job, ...]:
     names = [str((bag if bag.is_dir() else bag.with_suffix("")).relative_to(base)) for bag in bags]
     jobs = tuple(Job(bag, out / name, name) for bag, name in zip(bags, names, strict=True))
     _check_folders(jobs)
-    if not resume:
-        _check_new(jobs)
+    for job in jobs:
+        if not resume and not is_new(job.out):
+            raise ReplayError(
+                f"{job.out} is not empty: --resume does again what is not complete, "
+                "or name another folder"
+            )
     return jobs
 
 
@@ -149,16 +142,6 @@ def _check_folders(jobs: Sequence[Job]) -> None:
                     f"{other.out}: rename one, or narrow the pattern"
                 )
         owners[job.out] = job
-
-
-def _check_new(jobs: Sequence[Job]) -> None:
-    """ReplayError if there are results already."""
-    for job in jobs:
-        if not is_new(job.out):
-            raise ReplayError(
-                f"{job.out} is not empty: --resume does again what is not complete, "
-                "or name another folder"
-            )
 
 
 # --- one after the other -------------------------------------------------------------------------
@@ -189,19 +172,11 @@ class JobQueue:
 
 
 class JobRunner:
-    """Replays one bag after the other with the same engine.
-
-    Raises what `open_runtime` does.
-    """
+    """Replays one bag after the other with the same engine; raises what `open_runtime` does."""
 
     def __init__(self, plan: FleetPlan) -> None:
         self._plan = plan
-        self._runtime = open_runtime(plan.model, backend=plan.backend, threads=plan.threads)
-
-    @property
-    def backend(self) -> str:
-        """The engine, as a user would name it."""
-        return self._runtime.name
+        self.runtime = open_runtime(plan.model, backend=plan.backend, threads=plan.threads)
 
     def replay(self, job: Job) -> JobResult:
         """Replay a bag; what an interrupted replay left is replaced.
@@ -209,35 +184,25 @@ class JobRunner:
         What is wrong with the bag or its files is in the result. After any other exception
         the engine may be hurt, and the worker is to be replaced.
         """
-        start = time.perf_counter()
+        start, plan = time.perf_counter(), self._plan
         try:
-            return self._replay(job)
+            done = replay(job.bag, self.runtime, job.out, plan.settings, plan.tracking, resume=True)
+        except FinishedError as error:
+            record = error.record
+            state = JobState.DAMAGED if record.damage else JobState.DONE_BEFORE
+            return JobResult(job, state, record.frames, record.failed, reason=record.damage)
         except (BagError, OSError) as error:
-            return failure(job, str(error), time.perf_counter() - start)
+            seconds = time.perf_counter() - start
+            return JobResult(job, JobState.FAILED, seconds=seconds, reason=str(error))
+        state = JobState.DAMAGED if done.damage else JobState.DONE
+        return JobResult(job, state, done.frames, done.failed, done.seconds, done.damage)
 
     def close(self) -> None:
         """Free the engine; one that is lost may not be freed, which is logged."""
         try:
-            self._runtime.close()
+            self.runtime.close()
         except Exception as error:  # of any backend
-            _log.error("closing %s failed: %s", self._runtime.name, error)
-
-    def _replay(self, job: Job) -> JobResult:
-        settings, tracking = self._plan.settings, self._plan.tracking
-        try:
-            summary = replay(job.bag, self._runtime, job.out, settings, tracking, resume=True)
-        except FinishedError as error:
-            done = error.record
-            state = JobState.DAMAGED if done.damage else JobState.DONE_BEFORE
-            return JobResult(job, state, done.frames, done.failed, reason=done.damage)
-        return JobResult(
-            job,
-            JobState.DAMAGED if summary.damage else JobState.DONE,
-            summary.frames,
-            summary.failed,
-            summary.seconds,
-            summary.damage,
-        )
+            _log.error("closing %s failed: %s", self.runtime.name, error)
 
 
 def replay_serially(jobs: Sequence[Job], plan: FleetPlan) -> Iterator[JobResult]:
@@ -252,7 +217,8 @@ def replay_serially(jobs: Sequence[Job], plan: FleetPlan) -> Iterator[JobResult]
                 result = worker.replay(job)
             except Exception as error:  # a bug, or an engine that is lost: the next bag may work
                 _log.exception("%s: unexpected", job.name)
-                result = failure(job, f"{type(error).__name__}: {error}")
+                reason = f"{type(error).__name__}: {error}"
+                result = JobResult(job, JobState.FAILED, reason=reason)
                 worker.close()
                 worker = JobRunner(plan)
             if completed := queue.complete(result):

@@ -1,8 +1,10 @@
-"""What a replay leaves beside the bag: label images, tables and videos of one camera."""
+"""What a replay leaves: the new bag, and label images, tables and videos beside it."""
 
 from __future__ import annotations
 
 import json
+import logging
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -10,13 +12,104 @@ from typing import Any
 import cv2
 import numpy as np
 
+from ..bags.bag import Message
+from ..bags.definitions import Embedded, MessageError
+from ..bags.writing import NewTopic, SplitWriter, recorded_qos
 from ..data.label_png import write_step
 from ..messages.result_messages import nanoseconds
 from ..overlay_video import OverlayVideo
 from ..types import ClassTable
 from ..visualize import overlay
-from .camera import Processed
+from .camera import CameraReplay, Processed
 from .replay_settings import ReplayError, ReplaySettings
+from .report.collect import ReplayReport, ReportFacts
+from .rerun_recording import RerunRecording
+
+_log = logging.getLogger(__name__)
+
+
+class Products:
+    """All products of a replay.
+
+    Args:
+        held: closes their files.
+        work: folder for them.
+        settings: which there are.
+        facts: about the replay.
+        cameras: by topic.
+        copied: topics of the bag that are copied.
+        rates: frames per second of the videos, by topic.
+        rerun: recording for the viewer, if there is one.
+    """
+
+    def __init__(
+        self,
+        held: ExitStack,
+        work: Path,
+        settings: ReplaySettings,
+        facts: ReportFacts,
+        cameras: Mapping[str, CameraReplay],
+        copied: Mapping[str, Embedded],
+        rates: Mapping[str, float],
+        rerun: RerunRecording | None,
+    ) -> None:
+        self._cameras, self._copied, self._rerun = cameras, copied, rerun
+        self._part = 0
+        topics = [topic for camera in cameras.values() for topic in camera.topics()]
+        topics += [
+            NewTopic(name, e.topic.type, e.definition, e.hash, recorded_qos(e.topic.qos))
+            for name, e in copied.items()
+        ]
+        self._writer = SplitWriter(work / "bag", settings.storage, topics)
+        held.callback(self._writer.abort)
+        self._report = ReplayReport(facts, work) if settings.report else None
+        if self._report is not None:
+            held.callback(self._report.close)
+        if rerun is not None:
+            held.callback(rerun.close)
+        self._files: dict[str, CameraFiles] = {}
+        for topic, camera in cameras.items():
+            name = camera.node.strip("/")
+            self._files[topic] = CameraFiles(work, name, settings, facts.classes, rates[topic])
+            held.callback(self._files[topic].close)
+
+    def write(self, message: Message, result: Processed) -> None:
+        """Add a frame of the camera from whose topic the message is."""
+        topic = message.topic.name
+        self._cameras[topic].write(result, message.time, self._writer)
+        self._files[topic].write(result, self._part)
+        if self._report is not None:
+            self._report.add(topic, message.time, result)
+        if self._rerun is not None:
+            self._rerun.write(self._cameras[topic].node, result, self._part)
+
+    def copy(self, message: Message) -> None:
+        """Copy a message into the new bag; one whose bytes do not fit its type is logged."""
+        try:
+            data = self._copied[message.topic.name].to_cdr(message.data)
+        except MessageError as error:
+            _log.warning("%s at %d ns is not copied: %s", message.topic.name, message.time, error)
+            return
+        self._writer.write(message.topic.name, message.time, data)
+
+    def finish_part(self) -> None:
+        """Begin new files of the bag, the videos and the recording for the viewer."""
+        self._writer.finish_part()
+        for files in self._files.values():
+            files.finish_part()
+        if self._rerun is not None:
+            self._rerun.close()
+        self._part += 1
+
+    def complete(self, damage: str) -> None:
+        """Write what comes at the end; `damage`: where and why the bag was read no further."""
+        for files in self._files.values():
+            files.close()
+        if self._report is not None:
+            from .report.page import write_page
+
+            self._report.finish()
+            write_page(self._report, damage, self._cameras)
 
 
 class CameraFiles:

@@ -12,13 +12,14 @@ import socket
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import ray
+
 from .. import __version__
 from ..engine.selector import GPU_BACKENDS
-from .fleet import FleetPlan, Job, JobQueue, JobResult, JobRunner, failure
+from .fleet import FleetPlan, Job, JobQueue, JobResult, JobRunner, JobState
 from .replay_settings import ReplayError
 
 LOCAL = "local"
@@ -61,11 +62,10 @@ def replay_on_ray(
     Raises:
         FleetError: there is no cluster at the address, or no worker can begin.
         ModelError, BackendError: no worker can open the engine.
-        ModuleNotFoundError: ray is not installed.
         ConnectionError: the address is "auto", and there is no cluster.
     """
     with _connected(address), _marker(out) as marker:
-        pool = _WorkerPool(plan, SharedDisk(marker, folder, __version__))
+        pool = _WorkerPool(plan, marker, folder)
         try:
             pool.start(
                 min(workers or len(jobs), len(jobs)),
@@ -76,38 +76,28 @@ def replay_on_ray(
             pool.shutdown()
 
 
-@dataclass(frozen=True)
-class SharedDisk:
-    """What every machine must have: the same files under the same paths, and the same version."""
-
-    marker: Path
-    folder: Path
-    version: str
-
-    def check(self) -> None:
-        """FleetError unless all is as it is where the fleet was started."""
-        host = socket.gethostname()
-        for path in (self.marker, self.folder):
-            if not path.exists():
-                raise FleetError(
-                    f"the machine {host} has no {path}: bags and results must be on a disk "
-                    "that all machines see under the same name"
-                )
-        if __version__ != self.version:
+def check_machine(marker: Path, folder: Path, version: str) -> None:
+    """FleetError unless this machine has both paths, too, and this version of the package."""
+    host = socket.gethostname()
+    for path in (marker, folder):
+        if not path.exists():
             raise FleetError(
-                f"the machine {host} has video_knet_ros {__version__}, expected {self.version}"
+                f"the machine {host} has no {path}: bags and results must be on a disk "
+                "that all machines see under the same name"
             )
+    if __version__ != version:
+        raise FleetError(f"the machine {host} has video_knet_ros {__version__}, expected {version}")
 
 
 class _RayWorker:
     """A `JobRunner` in a process of Ray."""
 
-    def open(self, plan: FleetPlan, disk: SharedDisk) -> str:
+    def open(self, plan: FleetPlan, marker: Path, folder: Path, version: str) -> str:
         """Open the engine; returns its backend."""
         logging.basicConfig(level=logging.WARNING, format="%(message)s", force=True)
-        disk.check()
+        check_machine(marker, folder, version)
         self._runner = JobRunner(plan)
-        return self._runner.backend
+        return self._runner.runtime.name
 
     def replay(self, job: Job) -> JobResult:
         """See `JobRunner.replay`."""
@@ -117,8 +107,8 @@ class _RayWorker:
 class _WorkerPool:
     """Workers, each of which opens its engine, then does one job after the other."""
 
-    def __init__(self, plan: FleetPlan, disk: SharedDisk) -> None:
-        self._opening = plan, disk
+    def __init__(self, plan: FleetPlan, marker: Path, folder: Path) -> None:
+        self._opening = plan, marker, folder, __version__
         self._resources: dict[str, float] = {"CPU": plan.threads}
         self._running: dict[Any, tuple[Any, Job | None]] = {}
         """Call that is awaited -> the worker, and its job; None while it opens its engine."""
@@ -146,8 +136,6 @@ class _WorkerPool:
 
         Raises what the last worker does if none can open its engine.
         """
-        import ray
-
         while queue.unfinished:
             while self._idle and (job := queue.take()):
                 worker = self._idle.pop()
@@ -161,7 +149,7 @@ class _WorkerPool:
                 ray.kill(worker)
                 if done is not None:  # the worker died, or its engine may be damaged
                     self._start_worker(self._resources)
-                    value = failure(done, _line(error))
+                    value = JobResult(done, JobState.FAILED, reason=_line(error))
                 elif self._running or self._idle:
                     _log.warning("a worker is left out: %s", _line(error))
                 else:
@@ -171,15 +159,11 @@ class _WorkerPool:
 
     def shutdown(self) -> None:
         """End all workers; a job under way is left incomplete."""
-        import ray
-
         for worker in [*self._idle, *(worker for worker, _ in self._running.values())]:
             ray.kill(worker)
 
     def _engine_uses_gpu(self) -> bool:
         """Whether an engine that could have a GPU takes it."""
-        import ray
-
         if not _room(_GPU):
             return False
         call = self._start_worker(_GPU)
@@ -194,8 +178,6 @@ class _WorkerPool:
 
     def _start_worker(self, resources: Mapping[str, float]) -> Any:
         """The call that opens the engine of a new worker."""
-        import ray
-
         options = {"num_cpus": resources["CPU"], "num_gpus": resources.get("GPU", 0)}
         worker = ray.remote(_RayWorker).options(**options).remote()
         call = worker.open.remote(*self._opening)
@@ -205,16 +187,11 @@ class _WorkerPool:
 
 @contextmanager
 def _connected(address: str) -> Iterator[None]:
-    import ray
-
     _check_reachable(address)
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # it would send them to its makers
     local: dict[str, Any] = {"include_dashboard": False, "object_store_memory": OBJECT_STORE}
-    ray.init(
-        address=address,
-        logging_level=logging.ERROR,
-        **(local if address == LOCAL else {}),
-    )
+    options = local if address == LOCAL else {}
+    ray.init(address=address, logging_level=logging.ERROR, **options)
     try:
         yield
     finally:
@@ -246,8 +223,6 @@ def _marker(out: Path) -> Iterator[Path]:
 
 def _room(resources: Mapping[str, float]) -> int:
     """Workers that fit on the machines if each takes so much of one."""
-    import ray
-
     machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     return sum(
         min(int(machine.get(kind, 0) // amount) for kind, amount in resources.items())

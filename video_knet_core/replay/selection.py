@@ -19,14 +19,12 @@ NODE = "/video_knet"
 """Name of the node of a single camera, as `camera.launch.py` starts it."""
 LATCHED = ("class_map", "label_info")
 """Outputs that come once."""
+TimeRange = tuple[int | None, int | None]
+"""First receive time, and the one that ends it [ns]; None = no limit."""
 
 
-def time_range(contents: Contents, settings: ReplaySettings) -> tuple[int | None, int | None]:
-    """Receive times of `StorageFile.messages` [ns]; None = no limit.
-
-    Raises:
-        EmptyReplayError: the bag ends before it.
-    """
+def time_range(contents: Contents, settings: ReplaySettings) -> TimeRange:
+    """The chosen time; EmptyReplayError if the bag ends before it."""
     start, whole = contents.start, contents.seconds
     if start is None:  # an index may be wrong: nothing is left out
         return None, None

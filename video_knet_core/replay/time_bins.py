@@ -13,11 +13,6 @@ FIRST_WIDTH = 1 / 16
 """Seconds of a bin at first."""
 
 
-def at(seconds: float) -> str:
-    """A time of the recording as `--start` takes it, to the millisecond."""
-    return f"{seconds:.3f}".rstrip("0").rstrip(".") + " s"
-
-
 class TimeBins:
     """Rows of numbers, summed in bins of time.
 

@@ -19,7 +19,7 @@ from video_knet_core.cli import main
 from video_knet_core.engine.selector import open_runtime
 from video_knet_core.output_files import OutputError, exclusive
 from video_knet_core.recording import Recording
-from video_knet_core.replay import bag_replay, products
+from video_knet_core.replay import products
 from video_knet_core.replay.bag_replay import replay
 from video_knet_core.replay.job_record import FinishedError
 from video_knet_core.replay.replay_settings import ReplayError, ReplaySettings
@@ -148,7 +148,7 @@ def test_files_that_were_opened_are_closed_when_a_later_one_cannot_be(
             closed.append(self)
             super().close()
 
-    monkeypatch.setattr(bag_replay, "CameraFiles", Failing)
+    monkeypatch.setattr(products, "CameraFiles", Failing)
     with pytest.raises(OSError, match="too many open files"):
         replay(path, runtime, tmp_path / "out", ReplaySettings(topics=topics, tracks=True))
     assert made == closed and made[0]._lines.closed

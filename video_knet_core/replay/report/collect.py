@@ -100,25 +100,22 @@ class StampNotes:
         self._largest = TimeBins(1, combine=np.maximum)
         self._intervals = np.zeros((BUCKETS, 2))
         """Of each bucket of milliseconds the number of intervals, and their sum."""
-        self._gaps: list[_Gap] = []  # a heap, shortest first
+        self._longest: list[_Gap] = []
         self._last: tuple[int, int] | None = None
 
     def add(self, seconds: float, frame: PanopticFrame) -> None:
         """Take a frame at a time of the recording."""
-        if self._last is not None:
-            self._add_interval(seconds, (frame.stamp - self._last[0]) * 1e-9)
-            if frame.epoch != self._last[1]:
-                self.reset_count += 1
-                self.resets = [*self.resets, seconds][:MOST_EVENTS]
-        self._last = frame.stamp, frame.epoch
-
-    def _add_interval(self, seconds: float, interval: float) -> None:
+        last, self._last = self._last, (frame.stamp, frame.epoch)
+        if last is None:
+            return
+        interval = (frame.stamp - last[0]) * 1e-9
         row = self._largest.row(seconds)
         np.maximum(row, 1e3 * interval, out=row)
         self._intervals[_bucket(1e3 * interval)] += 1, 1e3 * interval
-        heapq.heappush(self._gaps, _Gap(interval, seconds))
-        if len(self._gaps) > MOST_EVENTS:
-            heapq.heappop(self._gaps)
+        self._longest = heapq.nlargest(MOST_EVENTS, [*self._longest, _Gap(interval, seconds)])
+        if frame.epoch != last[1]:
+            self.reset_count += 1
+            self.resets = [*self.resets, seconds][:MOST_EVENTS]
 
     @property
     def median(self) -> float:
@@ -134,7 +131,7 @@ class StampNotes:
 
     def gaps(self) -> list[_Gap]:
         """The longest ones, at most `MOST_EVENTS`, by time."""
-        long = [gap for gap in self._gaps if 1e3 * gap.interval > GAP * self.median]
+        long = [gap for gap in self._longest if 1e3 * gap.interval > GAP * self.median]
         return sorted(long, key=lambda gap: gap.seconds)
 
     def over_time(self, most: int) -> tuple[Floats, Floats]:
