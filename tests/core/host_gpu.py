@@ -18,15 +18,7 @@ import numpy as np
 import onnxruntime
 
 from video_knet_core.engine.tensorrt import cuda
-from video_knet_core.engine.tensorrt.cuda import (
-    CudaError,
-    CudaGraph,
-    CudaStream,
-    Device,
-    DeviceMemory,
-    Gpu,
-    PinnedMemory,
-)
+from video_knet_core.engine.tensorrt.cuda import CudaError, Device, Gpu
 
 PLAN = b"HOSTPLAN"
 TYPES = {
@@ -51,16 +43,23 @@ class HostDevice(Device):
         self.log = log
         self.failing = failing
         self.left = False
+        self.live = 0
+        """How many resources are given out."""
         self.engines: weakref.WeakSet = weakref.WeakSet()
         self._thread = threading.current_thread()
         self._memory: dict[int, np.ndarray] = {}
-        self._recording: dict[int, list] = {}
-        self._queues: dict[int, list] = {}
-        self._streams = 0
+        self._queue: list = []
+        self._recording: list | None = None
         super().__init__()
 
-    def _push_context(self) -> None:
-        pass
+    def _open(self) -> int:
+        self._owned.callback(self._leave)
+        return 1
+
+    def _leave(self) -> None:
+        self._enter("leave")
+        assert not self.engines, "an engine outlives its device"
+        self.left = True
 
     def _enter(self, name: str) -> None:
         assert threading.current_thread() is self._thread, f"{name} from another thread"
@@ -68,10 +67,13 @@ class HostDevice(Device):
         if name in self.failing:
             raise CudaError(f"{name}: CUDA_ERROR_OUT_OF_MEMORY")
 
-    @property
-    def live(self) -> int:
-        """How many resources are given out."""
-        return len(self._releases)
+    def _give(self) -> None:
+        self.live += 1
+        self._owned.callback(self._take)
+
+    def _take(self) -> None:
+        self._enter("free")
+        self.live -= 1
 
     def view(self, address: int, size: int) -> np.ndarray:
         """Bytes on the device; they must lie in one allocation."""
@@ -80,79 +82,62 @@ class HostDevice(Device):
                 return array[address - start : address - start + size]
         raise AssertionError(f"{size} bytes at {address:#x} are not on the device")
 
-    def submit(self, handle: int, work) -> None:
-        """Queue work, or record it if that stream captures."""
-        self._recording.get(handle, self._queues[handle]).append(work)
+    def submit(self, work) -> None:
+        """Queue work, or record it if the stream captures."""
+        (self._queue if self._recording is None else self._recording).append(work)
 
-    def allocate(self, size: int) -> DeviceMemory:
+    def allocate(self, size: int) -> int:
         self._enter("allocate")
         backing = np.full(size + 256, 0xFF, np.uint8)
         skip = -backing.ctypes.data % 256
         array = backing[skip : skip + size]
-        memory = DeviceMemory(array.ctypes.data, size)
-        self._memory[memory.address] = array
-        self._releases[memory] = lambda: self._memory.pop(memory.address)
-        return memory
+        self._memory[array.ctypes.data] = array
+        self._give()
+        return array.ctypes.data
 
-    def pinned(self, size: int) -> PinnedMemory:
+    def pinned(self, size: int) -> np.ndarray:
         self._enter("pinned")
-        memory = PinnedMemory(np.full(size, 0xFF, np.uint8))
-        self._releases[memory] = lambda: None
-        return memory
+        self._give()
+        return np.full(size, 0xFF, np.uint8)
 
-    def stream(self) -> CudaStream:
-        self._enter("stream")
-        self._streams += 1
-        stream = CudaStream(self._streams, None)
-        self._queues[stream.handle] = []
-        self._releases[stream] = lambda: self._queues.pop(stream.handle)
-        return stream
-
-    def upload(self, address: int, source: np.ndarray, stream: CudaStream) -> None:
+    def upload(self, address: int, source: np.ndarray) -> None:
         self._enter("upload")
         assert source.base is not None, "not pinned"
         target = self.view(address, source.nbytes)
-        self.submit(stream.handle, lambda: np.copyto(target, source))
+        self.submit(lambda: np.copyto(target, source))
 
-    def download(self, target: np.ndarray, address: int, stream: CudaStream) -> None:
+    def download(self, target: np.ndarray, address: int) -> None:
         self._enter("download")
         source = self.view(address, target.nbytes)
-        self.submit(stream.handle, lambda: np.copyto(target, source))
+        self.submit(lambda: np.copyto(target, source))
 
-    def synchronize(self, stream: CudaStream) -> None:
-        assert stream.handle not in self._recording, "waits for a stream that captures"
-        queue = self._queues[stream.handle]
-        while queue:
-            queue.pop(0)()
+    def synchronize(self) -> None:
+        assert self._recording is None, "waits for a stream that captures"
+        while self._queue:
+            self._queue.pop(0)()
         self._enter("synchronize")  # a fault in the work is raised when it is waited for
 
-    def capture(self, stream: CudaStream, work) -> CudaGraph:
+    def capture(self, work) -> list:
         self._enter("capture")
         self.log.append("capture")
-        self._recording[stream.handle] = recorded = []
+        self._recording = recorded = []
         try:
             work()
         finally:
-            del self._recording[stream.handle]
-        graph = CudaGraph(recorded)
-        self._releases[graph] = recorded.clear
-        return graph
+            self._recording = None
+        self.live += 1
+        return recorded
 
-    def launch(self, graph: CudaGraph, stream: CudaStream) -> None:
+    def launch(self, graph: list) -> None:
         self._enter("launch")
-        assert graph in self._releases, "a graph that was freed"
+        assert graph, "a graph that was freed"
         self.log.append("launch")
-        self._queues[stream.handle] += graph.raw
+        self._queue += graph
 
-    def free(self, *resources) -> None:
-        for _ in resources:
-            assert threading.current_thread() is self._thread, "freed from another thread"
-        super().free(*resources)
-
-    def _pop_context(self) -> None:
-        self._enter("leave")
-        assert not self.engines, "an engine outlives its device"
-        self.left = True
+    def destroy(self, graph: list) -> None:
+        self._enter("destroy")
+        self.live -= 1
+        graph.clear()
 
 
 class HostGpu:
@@ -191,12 +176,6 @@ class MemoryPoolType(enum.Enum):
     WORKSPACE = 0
 
 
-class Strategy(enum.Enum):
-    STATIC = 0
-    ON_PROFILE_CHANGE = 1
-    USER_MANAGED = 2
-
-
 class Severity(enum.Enum):
     INTERNAL_ERROR = 0
     ERROR = 1
@@ -218,7 +197,6 @@ def host_tensorrt(gpu: HostGpu, version: str) -> ModuleType:
     trt.NetworkDefinitionCreationFlag = Flag
     trt.BuilderFlag = BuilderFlag
     trt.MemoryPoolType = MemoryPoolType
-    trt.ExecutionContextAllocationStrategy = Strategy
     trt.ILogger = ILogger
     trt.IProgressMonitor = IProgressMonitor
 
@@ -282,9 +260,7 @@ def host_tensorrt(gpu: HostGpu, version: str) -> ModuleType:
 
 
 class HostEngine:
-    """An engine that gives contexts no memory of their own."""
-
-    device_memory_size_v2 = 1000
+    device_memory_size_v2 = 1 << 20
 
     def __init__(self, gpu: HostGpu, data: bytes) -> None:
         self.gpu = gpu
@@ -309,8 +285,7 @@ class HostEngine:
     def get_tensor_shape(self, name):
         return self.nodes[name].shape
 
-    def create_execution_context(self, strategy):
-        assert strategy is Strategy.USER_MANAGED
+    def create_execution_context(self):
         if "context" in self.gpu.failing:
             return None
         return HostContext(self)
@@ -322,20 +297,11 @@ class HostContext:
     def __init__(self, engine: HostEngine) -> None:
         self.engine = engine
         self.addresses: dict[str, int] = {}
-        self.scratch: tuple[int, int] | None = None
         self.has_run = False
 
-    def _change(self) -> None:
+    def set_tensor_address(self, name, address):
         assert threading.current_thread() is self.engine.device._thread
         assert not self.has_run, "a context was changed that a graph may come from"
-
-    def set_device_memory(self, address, size):
-        self._change()
-        assert size >= self.engine.device_memory_size_v2
-        self.scratch = (address, size)
-
-    def set_tensor_address(self, name, address):
-        self._change()
         assert address % 256 == 0
         self.addresses[name] = address
         return True
@@ -353,12 +319,12 @@ class HostContext:
         engine = self.engine
         engine.device._enter("execute")
         assert set(self.addresses) == set(engine.nodes), "a tensor has no address"
-        self.engine.device.view(*self.scratch)
         if "enqueue" in engine.gpu.failing:
             return False
         self.has_run = True
         engine.gpu.log.append("enqueue")
-        engine.device.submit(handle, self._compute)
+        assert handle == engine.device.stream
+        engine.device.submit(self._compute)
         return True
 
     def _compute(self):

@@ -246,7 +246,7 @@ def build_engine(
     if path:
         write_plan(path, key, build())
     else:
-        path = PlanCache().get_or_build(key, build, len)[1]
+        path = PlanCache().get_or_build(key, build, lambda plan, file: file)
     if path is None:
         raise UsageError(f"the engine could not be cached in {PlanCache().folder}")
     key, plan = read_plan(path)

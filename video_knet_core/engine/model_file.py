@@ -1,6 +1,6 @@
-"""An exported model: its metadata, and the tensors of its interface.
+"""An exported model: its metadata, its tensors, and the steps of an engine that runs it.
 
-Both are read from the protobuf encoding of the ONNX file itself (onnx.proto3 of ONNX,
+The first two are read from the protobuf encoding of the ONNX file itself (onnx.proto3 of ONNX,
 protobuf.dev/programming-guides/encoding), so that a robot needs neither the package `onnx` nor a
 session.
 """
@@ -8,14 +8,19 @@ session.
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ..config import ModelConfig
 from ..config_io import ConfigError, from_dict
 from ..tasks import TASKS
+from ..types import Detections, check_image
 from .base import ModelError, ModelInfo
 
 FORMAT = 1
@@ -81,8 +86,8 @@ class ModelFile:
         if not path.is_file():
             raise ModelError(f"no model file {path}")
         try:
-            header = OnnxHeader.read(path)
-            model = cls(path, **_read_metadata(header))
+            header = _OnnxHeader.read(path)
+            model = cls(path, **_read_metadata(header.metadata.get(METADATA_KEY)))
             model._check_tensors(header)
             if form not in (None, model.form):
                 raise ValueError(_wrong_form(model.form))
@@ -107,26 +112,24 @@ class ModelFile:
         """Number of kernels and their channels, [N,C]: what goes from frame to frame."""
         return self.config.slots, self.config.neck.channels
 
-    def _check_tensors(self, header: OnnxHeader) -> None:
+    def _check_tensors(self, header: _OnnxHeader) -> None:
         """Names, types and dimensions of every input and output are those of the form."""
         for kind, expected, tensors in (
             ("inputs", INPUTS, header.inputs),
             ("outputs", self.outputs, header.outputs),
         ):
-            got = {name: (tensor.dtype, len(tensor.shape)) for name, tensor in tensors.items()}
+            got = {name: (dtype, len(shape)) for name, (dtype, shape) in tensors.items()}
             if got != expected:
                 raise ValueError(f"expected the {kind} {expected}, got {got}")
-        for name, shape in {
-            "image": (self.config.height, self.config.width, 3),
-            "previous_kernels": self.state_shape,
-        }.items():
-            if header.inputs[name].shape != shape:
-                raise ValueError(f"{name}: expected {shape}, got {header.inputs[name].shape}")
+        image = (self.config.height, self.config.width, 3)
+        for name, expected_shape in (("image", image), ("previous_kernels", self.state_shape)):
+            _, shape = header.inputs[name]
+            if shape != expected_shape:
+                raise ValueError(f"{name}: expected {expected_shape}, got {shape}")
 
 
-def _read_metadata(header: OnnxHeader) -> dict[str, Any]:
+def _read_metadata(text: str | None) -> dict[str, Any]:
     """The fields of `ModelFile` but its path, as the exporter wrote them."""
-    text = header.metadata.get(METADATA_KEY)
     if text is None:
         raise ValueError("not a model of this project: expected metadata 'video_knet', got none")
     try:
@@ -155,12 +158,50 @@ def _read_metadata(header: OnnxHeader) -> dict[str, Any]:
 
 
 def _wrong_form(form: str) -> str:
-    option = "with" if form == "deploy" else "without"
+    option, flag = ("with", " --raw") if form == "deploy" else ("without", "")
     return (
         f"it is of the {form} form, which cannot be used here; export its checkpoint again "
-        f"{option} --raw: video-knet export CHECKPOINT.safetensors MODEL.onnx"
-        + (" --raw" if form == "deploy" else "")
+        f"{option} --raw: video-knet export CHECKPOINT.safetensors MODEL.onnx{flag}"
     )
+
+
+class ExportedModelRuntime(ABC):
+    """What all engines of exported models share; see `Runtime`.
+
+    The state of a camera is the kernels of its last frame, float32 [N, C], on the host.
+    """
+
+    def __init__(self, name: str, model: ModelFile) -> None:
+        self.name = name
+        self.info = model.info
+        self._no_kernels = np.zeros(model.state_shape, np.float32)
+
+    def step(
+        self, image: NDArray[np.uint8], state: Any | None
+    ) -> tuple[Detections, NDArray[np.float32]]:
+        """Segment one frame; see `Runtime.step`. RuntimeError after `close`."""
+        check_image(image, (self.info.height, self.info.width))
+        kernels = self._no_kernels if state is None else state
+        shape, got = self._no_kernels.shape, getattr(kernels, "dtype", type(kernels).__name__)
+        if (got, np.shape(kernels)) != (np.float32, shape):
+            raise ValueError(f"state: expected float32 {shape}, got {got} {np.shape(kernels)}")
+        has_previous = np.array([state is not None])
+        results = self._infer(
+            {"image": image, "previous_kernels": kernels, "has_previous": has_previous}
+        )
+        return Detections.from_outputs(results, self.info.name), results["kernels"]
+
+    @abstractmethod
+    def _infer(self, inputs: dict[str, NDArray]) -> dict[str, NDArray]:
+        """Run the model: `INPUTS` -> the outputs of its task, which belong to the caller."""
+
+    def portable_state(self, state: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Kernels [N, C] of a state, for any other engine: it is these already."""
+        return state
+
+    @abstractmethod
+    def close(self) -> None:
+        """See `Runtime.close`."""
 
 
 # --- the ONNX file
@@ -170,28 +211,20 @@ _DTYPES = {1: "float32", 2: "uint8", 7: "int64", 9: "bool", 10: "float16"}
 _FIXED_SIZES = {1: 8, 5: 4}
 """Wire type -> bytes of a value without a length."""
 _EMPTY = memoryview(b"")
+_Tensors = dict[str, tuple[str, tuple[int, ...]]]
+"""Name -> NumPy's name of the type, "type N" for others, and the shape: -1 where it is open."""
 
 
 @dataclass(frozen=True)
-class TensorInfo:
-    """An input or output of a graph."""
-
-    dtype: str
-    """NumPy's name; "type N" for others."""
-    shape: tuple[int, ...]
-    """-1 where the size is not fixed."""
-
-
-@dataclass(frozen=True)
-class OnnxHeader:
+class _OnnxHeader:
     """The parts of a model that name its interface."""
 
     metadata: dict[str, str]
-    inputs: dict[str, TensorInfo]
-    outputs: dict[str, TensorInfo]
+    inputs: _Tensors
+    outputs: _Tensors
 
     @classmethod
-    def read(cls, path: Path) -> OnnxHeader:
+    def read(cls, path: Path) -> _OnnxHeader:
         """Read a file; ValueError if it is not an ONNX model, or cut short."""
         header, graphs = cls({}, {}, {}), 0
         try:
@@ -212,13 +245,13 @@ class OnnxHeader:
         return header
 
 
-def _value_info(message: memoryview) -> tuple[str, TensorInfo]:
-    """Name and facts of a ValueInfoProto."""
+def _value_info(message: memoryview) -> tuple[str, tuple[str, tuple[int, ...]]]:
+    """Name, and type and shape, of a ValueInfoProto."""
     fields = dict(_fields(message))
     tensor = dict(_fields(dict(_fields(fields[2]))[1]))  # type, tensor_type
     dims = [dict(_fields(dim)) for part, dim in _fields(tensor.get(2, _EMPTY)) if part == 1]
     dtype = _DTYPES.get(tensor[1], f"type {tensor[1]}")
-    return bytes(fields[1]).decode(), TensorInfo(dtype, tuple(dim.get(1, -1) for dim in dims))
+    return bytes(fields[1]).decode(), (dtype, tuple(dim.get(1, -1) for dim in dims))
 
 
 def _fields(message: memoryview) -> Iterator[tuple[int, Any]]:

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from ..types import Detections, check_image
 from .base import BackendError, ModelError, ProgressCallback
-from .model_file import ModelFile
+from .model_file import ExportedModelRuntime, ModelFile
 
 
-class OnnxRuntime:
-    """A `Runtime` of ONNX Runtime. The state of a camera is the kernels of its last frame, [N, C].
+class OnnxRuntime(ExportedModelRuntime):
+    """A `Runtime` of ONNX Runtime.
 
     Args:
         path: the exported model.
@@ -29,30 +26,15 @@ class OnnxRuntime:
 
     def __init__(self, path: str | Path, threads: int = 2, cuda: bool = False) -> None:
         model = ModelFile.read(path, form="deploy")
-        self.name = "onnxruntime-cuda" if cuda else "onnxruntime-cpu"
-        self.info = model.info
-        self._session: onnxruntime.InferenceSession | None = _open_session(
-            model.path, threads, cuda
-        )
+        super().__init__("onnxruntime-cuda" if cuda else "onnxruntime-cpu", model)
+        session = _open_session(model.path, threads, cuda)
+        self._session: onnxruntime.InferenceSession | None = session
         self._outputs = list(model.outputs)
-        self._no_kernels = np.zeros(model.state_shape, np.float32)
 
-    def step(self, image: NDArray[np.uint8], state: Any | None) -> tuple[Detections, Any]:
-        """Segment one frame; see `Runtime.step`."""
-        check_image(image, (self.info.height, self.info.width))
+    def _infer(self, inputs: dict[str, NDArray]) -> dict[str, NDArray]:
         if (session := self._session) is None:
             raise RuntimeError("the runtime is closed")
-        inputs = {
-            "image": image,
-            "previous_kernels": self._no_kernels if state is None else state,
-            "has_previous": np.array([state is not None]),
-        }
-        results = dict(zip(self._outputs, session.run(self._outputs, inputs), strict=True))
-        return Detections.from_outputs(results, self.info.name), results["kernels"]
-
-    def portable_state(self, state: Any) -> NDArray[np.float32]:
-        """The state itself: it is kernels [N, C] already."""
-        return np.asarray(state, np.float32)
+        return dict(zip(self._outputs, session.run(self._outputs, inputs), strict=True))
 
     def close(self) -> None:
         """Free the session; the runtime cannot be used after. A second time does nothing."""

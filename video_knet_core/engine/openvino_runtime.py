@@ -8,16 +8,14 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
-from ..types import Detections, check_image
 from .base import BackendError, ProgressCallback
-from .model_file import ModelFile
+from .model_file import ExportedModelRuntime, ModelFile
 
 
-class OpenVINORuntime:
-    """A `Runtime` of OpenVINO. The state of a camera is the kernels of its last frame, [N, C].
+class OpenVINORuntime(ExportedModelRuntime):
+    """A `Runtime` of OpenVINO.
 
     It computes in float32, also on a CPU on which OpenVINO by itself would take bfloat16.
 
@@ -30,12 +28,10 @@ class OpenVINORuntime:
         BackendError: OpenVINO is not installed, or cannot run the model here.
     """
 
-    name = "openvino"
-
     def __init__(self, path: str | Path, threads: int = 2) -> None:
         openvino = _import_openvino()
         model = ModelFile.read(path, form="deploy")
-        self.info = model.info
+        super().__init__("openvino", model)
         settings = {
             "PERFORMANCE_HINT": "LATENCY",
             "NUM_STREAMS": 1,
@@ -50,26 +46,13 @@ class OpenVINORuntime:
             raise BackendError(f"OpenVINO cannot run {model.path}: {error}") from None
         self._busy = threading.Lock()  # a request serves one thread at a time
         self._outputs = list(model.outputs)
-        self._no_kernels = np.zeros(model.state_shape, np.float32)
 
-    def step(self, image: NDArray[np.uint8], state: Any | None) -> tuple[Detections, Any]:
-        """Segment one frame; see `Runtime.step`."""
-        check_image(image, (self.info.height, self.info.width))
-        inputs = {
-            "image": image,
-            "previous_kernels": self._no_kernels if state is None else state,
-            "has_previous": np.array([state is not None]),
-        }
+    def _infer(self, inputs: dict[str, NDArray]) -> dict[str, NDArray]:
         with self._busy:
             if self._request is None:
                 raise RuntimeError("the runtime is closed")
             outputs = self._request.infer(inputs, share_inputs=True, share_outputs=False)
-        results = {name: outputs[name] for name in self._outputs}
-        return Detections.from_outputs(results, self.info.name), results["kernels"]
-
-    def portable_state(self, state: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Kernels [N, C] of a state, for any other backend: it is these already."""
-        return state
+        return {name: outputs[name] for name in self._outputs}
 
     def close(self) -> None:
         """Free the model; the runtime cannot be used after. A second time does nothing."""

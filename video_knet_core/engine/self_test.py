@@ -20,7 +20,7 @@ from .base import BackendError, Runtime
 from .onnx_runtime import OnnxRuntime
 
 FRAMES = 4
-"""With TensorRT, each bank of kernels is written by a direct step and by a launched graph."""
+"""TensorRT runs the first directly and the others by a CUDA graph."""
 _MAX_DIFFERENCE = 0.2
 """Fraction of the pixels with a segment that may be of another class."""
 _MIN_COVERAGE = 0.02

@@ -74,16 +74,16 @@ def test_bytes_go_to_the_device_and_back(driver):
         """
 device = cuda.open_device()
 assert device.library == "cuda-bindings" and device.can_capture
-memory, pinned, stream = device.allocate(1000), device.pinned(1000), device.stream()
-assert memory.address % 256 == 0 and stream.handle != 0
+memory, pinned = device.allocate(1000), device.pinned(1000)
+assert memory % 256 == 0 and device.stream != 0
 sent = np.arange(1000).astype(np.uint8)
-pinned.array[:] = sent
-device.upload(memory.address, pinned.array, stream)
-pinned.array[:] = 0
-device.download(pinned.array[300:500], memory.address + 300, stream)
-device.synchronize(stream)
-assert (pinned.array[300:500] == sent[300:500]).all()
-assert not pinned.array[:300].any() and not pinned.array[500:].any()
+pinned[:] = sent
+device.upload(memory, pinned)
+pinned[:] = 0
+device.download(pinned[300:500], memory + 300)
+device.synchronize()
+assert (pinned[300:500] == sent[300:500]).all()
+assert not pinned[:300].any() and not pinned[500:].any()
 """,
     )
 
@@ -93,20 +93,20 @@ def test_a_graph_does_what_was_captured(driver):
         driver,
         """
 device = cuda.open_device()
-memory, pinned, stream = device.allocate(8), device.pinned(16), device.stream()
+memory, pinned = device.allocate(8), device.pinned(16)
 
 def work():
-    device.upload(memory.address, pinned.array[:8], stream)
-    device.download(pinned.array[8:], memory.address, stream)
+    device.upload(memory, pinned[:8])
+    device.download(pinned[8:], memory)
 
-pinned.array[:] = 1
-graph = device.capture(stream, work)
+pinned[:] = 1
+graph = device.capture(work)
 for number in (2, 3):
-    pinned.array[:8] = number
-    assert (pinned.array[8:] == number - 1).all()  # nothing ran while it was captured
-    device.launch(graph, stream)
-    device.synchronize(stream)
-    assert (pinned.array[8:] == number).all()
+    pinned[:8] = number
+    assert (pinned[8:] == number - 1).all()  # nothing ran while it was captured
+    device.launch(graph)
+    device.synchronize()
+    assert (pinned[8:] == number).all()
 """,
     )
 
@@ -116,20 +116,19 @@ def test_a_capture_that_fails_ends(driver):
         driver,
         """
 device = cuda.open_device()
-stream = device.stream()
 live = driver.host_cuda_live()
 
 def fails():
     raise ZeroDivisionError
 
 try:
-    device.capture(stream, fails)
+    device.capture(fails)
 except ZeroDivisionError:
     pass
 assert driver.host_cuda_live() == live
-device.synchronize(stream)  # fails while a stream captures
+device.synchronize()  # fails while a stream captures
 fail("cuGraphInstantiateWithFlags")
-message = raised(device.capture, stream, lambda: None)
+message = raised(device.capture, lambda: None)
 assert message == "cuGraphInstantiate: CUDA_ERROR_OUT_OF_MEMORY", message
 assert driver.host_cuda_live() == live
 """,
@@ -141,12 +140,12 @@ def test_close_frees_all_that_is_left(driver):
         driver,
         """
 device = cuda.open_device()
-memory, pinned, stream = device.allocate(8), device.pinned(8), device.stream()
-graph = device.capture(stream, lambda: device.upload(memory.address, pinned.array, stream))
-assert driver.host_cuda_live() == 5  # with the context
-device.free(memory)
-device.free(memory, graph)
-assert driver.host_cuda_live() == 3
+memory, pinned = device.allocate(8), device.pinned(8)
+graph = device.capture(lambda: device.upload(memory, pinned))
+assert driver.host_cuda_live() == 5  # with the context and the stream
+device.destroy(graph)
+assert driver.host_cuda_live() == 4
+device.close()
 device.close()
 assert driver.host_cuda_live() == 0
 """,
@@ -160,6 +159,7 @@ assert driver.host_cuda_live() == 0
         ("cuDeviceGet", "cuDeviceGet"),
         ("cuDevicePrimaryCtxRetain", "cuDevicePrimaryCtxRetain"),
         ("cuCtxPushCurrent_v2", "cuCtxPushCurrent"),
+        ("cuStreamCreate", "cuStreamCreate"),
     ],
 )
 def test_an_opening_that_fails_gives_the_context_back(driver, failing, reported):
@@ -176,11 +176,7 @@ assert driver.host_cuda_live() == 0
 
 @pytest.mark.parametrize(
     ("failing", "method"),
-    [
-        ("cuMemAlloc_v2", "allocate(8)"),
-        ("cuMemHostAlloc", "pinned(8)"),
-        ("cuStreamCreate", "stream()"),
-    ],
+    [("cuMemAlloc_v2", "allocate(8)"), ("cuMemHostAlloc", "pinned(8)")],
 )
 def test_an_error_has_the_name_of_the_call_and_of_cuda(driver, failing, method):
     run(
@@ -201,13 +197,13 @@ def test_what_cannot_be_freed_does_not_keep_the_rest(driver):
         driver,
         """
 device = cuda.open_device()
-device.allocate(8), device.pinned(8), device.stream()
+device.allocate(8), device.pinned(8)
 fail("cuMemFreeHost")
 device.close()
 assert driver.host_cuda_live() == 1
 """,
     )
-    assert "a PinnedMemory could not be freed: cuMemFreeHost: CUDA_ERROR_OUT_OF_M" in done.stderr
+    assert "GPU could not be freed: cuMemFreeHost: CUDA_ERROR_OUT_OF_MEMORY" in done.stderr
 
 
 class FakePyCuda:
@@ -280,7 +276,18 @@ class FakePyCuda:
 
     def Stream(self, flags):
         assert flags == 1
-        return types.SimpleNamespace(handle=7, synchronize=lambda: None)
+        driver = self
+
+        class Stream:
+            handle = 7
+
+            def synchronize(self):
+                pass
+
+            def __del__(self):
+                driver.freed.append("stream")
+
+        return Stream()
 
     def memcpy_htod_async(self, dest, src, stream):
         assert stream.handle == 7
@@ -304,14 +311,14 @@ def test_pycuda_comes_first_where_it_is_installed(pycuda):
     assert cuda.find_gpu() == cuda.Gpu("Fake GPU", (8, 7))
     device = cuda.open_device()
     assert device.library == "PyCUDA" and not device.can_capture and pycuda.contexts == 1
-    memory, pinned, stream = device.allocate(8), device.pinned(8), device.stream()
-    pinned.array[:] = np.arange(8)
-    device.upload(memory.address, pinned.array, stream)
-    device.download(pinned.array[:4], memory.address + 4, stream)
-    device.synchronize(stream)
-    assert stream.handle == 7 and pinned.array.tolist() == [4, 5, 6, 7, 4, 5, 6, 7]
+    memory, pinned = device.allocate(8), device.pinned(8)
+    pinned[:] = np.arange(8)
+    device.upload(memory, pinned)
+    device.download(pinned[:4], memory + 4)
+    device.synchronize()
+    assert device.stream == 7 and pinned.tolist() == [4, 5, 6, 7, 4, 5, 6, 7]
     device.close()
-    assert pycuda.freed == ["host", "device"] and pycuda.contexts == 0 and stream.raw is None
+    assert pycuda.freed == ["host", "device", "stream"] and pycuda.contexts == 0
 
 
 def test_errors_of_pycuda_are_reported(pycuda):

@@ -11,7 +11,6 @@ import onnxruntime
 import pytest
 import torch
 from networks import small_network
-from tiny_onnx import metadata, write_model
 
 from synthetic_street import SyntheticStreet
 from video_knet_core.engine.base import ModelError
@@ -137,39 +136,6 @@ def test_a_model_file_describes_itself(precision, form, exported):
     assert file.config == load_model(checkpoint_of(path)).config
     assert file.state_shape == (18, 32)
     assert (file.info.name, file.info.height, file.info.width) == (path.stem, 75, 122)
-
-
-def test_an_older_file_is_of_the_deploy_form_in_fp32(tmp_path):
-    path = write_model(tmp_path / "old.onnx", json.dumps(metadata()))
-    file = ModelFile.read(path, form="deploy")
-    assert (file.precision, file.form, file.checkpoint_sha256) == ("fp32", "deploy", "0")
-
-
-def test_the_required_form_is_named(tmp_path):
-    path = write_model(tmp_path / "m.onnx", json.dumps(metadata()))
-    with pytest.raises(ModelError, match=r"m\.onnx: it is of the deploy form, .*with --raw"):
-        ModelFile.read(path, form="raw")
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"precision": "int8"}, r"precision .*fp16.*got 'int8'"),
-        ({"form": "cooked"}, r"form .*raw.*got 'cooked'"),
-        ({"form": "raw"}, r"outputs .*class_logits.* got .*segment_map"),
-    ],
-)
-def test_another_precision_or_form_is_rejected(tmp_path, change, message):
-    path = write_model(tmp_path / "m.onnx", json.dumps(metadata(**change)))
-    with pytest.raises(ModelError, match=message):
-        ModelFile.read(path)
-
-
-def test_kernels_of_another_shape_than_in_the_configuration(tmp_path):
-    config = metadata()["config"] | {"kernels": {"things": 7}}
-    path = write_model(tmp_path / "m.onnx", json.dumps(metadata(config=config)))
-    with pytest.raises(ModelError, match=r"previous_kernels: expected \(8, 4\), got \(3, 4\)"):
-        ModelFile.read(path)
 
 
 @pytest.mark.parametrize("choice", [{"precision": "int8"}, {"form": "cooked"}])

@@ -18,13 +18,10 @@ import pytest
 
 from video_knet_core.engine.tensorrt import plan_cache
 from video_knet_core.engine.tensorrt.plan_cache import (
-    MAGIC,
     MAX_PLANS,
     PlanCache,
     PlanError,
     PlanKey,
-    default_folder,
-    kernels_file,
     read_plan,
     write_plan,
 )
@@ -50,6 +47,7 @@ CHANGES = {
     "shape": (288, 480, 3),
 }
 PLAN = b"a plan" * 1000
+MAGIC = b"VKNETPLN"
 TIMEOUT_S = 120
 
 
@@ -58,9 +56,18 @@ def cache(tmp_path):
     return PlanCache(tmp_path / "cache")
 
 
+def opened(plan, path):
+    return plan, path
+
+
+def get_or_build(cache, key, build, waiting=lambda: None):
+    """The plan, and its file."""
+    return cache.get_or_build(key, build, opened, waiting)
+
+
 def fill(cache, key=KEY, plan=PLAN):
     """Put a plan there as a build does."""
-    path = cache.get_or_build(key, lambda: plan, bytes)[1]
+    _, path = get_or_build(cache, key, lambda: plan)
     assert path is not None
     return path
 
@@ -79,7 +86,7 @@ def files(cache):
 def test_a_plan_is_built_once(cache):
     fill(cache)
     assert cache.contains(KEY)
-    assert cache.get_or_build(KEY, never, bytes)[0] == PLAN
+    assert get_or_build(cache, KEY, never)[0] == PLAN
 
 
 def test_the_list_of_changes_has_every_field():
@@ -91,8 +98,8 @@ def test_each_field_of_the_key_counts(cache, field):
     fill(cache)
     other = replace(KEY, **{field: CHANGES[field]})
     assert not cache.contains(other) and cache.find(other) is None
-    assert cache.get_or_build(other, lambda: b"another", bytes)[0] == b"another"
-    assert cache.get_or_build(KEY, never, bytes)[0] == PLAN
+    assert get_or_build(cache, other, lambda: b"another")[0] == b"another"
+    assert get_or_build(cache, KEY, never)[0] == PLAN
 
 
 def test_a_plan_for_more_targets_serves_one_of_them(cache):
@@ -101,7 +108,7 @@ def test_a_plan_for_more_targets_serves_one_of_them(cache):
     for target in many.targets:
         expected = replace(many, targets=(target,))
         assert cache.contains(expected) and cache.find(expected) == path
-        assert cache.get_or_build(expected, never, bytes) == (PLAN, path)
+        assert get_or_build(cache, expected, never) == (PLAN, path)
     assert not cache.contains(replace(many, targets=("sm120",)))
     assert not cache.contains(replace(many, targets=("sm120", "sm89")))
 
@@ -111,7 +118,7 @@ def test_a_plan_may_be_copied_in_under_any_name(cache, tmp_path):
     write_plan(path, KEY, PLAN)
     cache.folder.mkdir()
     path.rename(cache.folder / path.name)
-    assert cache.get_or_build(KEY, never, bytes)[0] == PLAN
+    assert get_or_build(cache, KEY, never)[0] == PLAN
 
 
 def test_a_strange_model_name_stays_in_the_folder(cache):
@@ -133,7 +140,7 @@ def test_the_folder(monkeypatch, variables, expected):
         monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    assert default_folder() == Path(expected)
+    assert PlanCache().folder == Path(expected)
 
 
 # --- stale and damaged --------------------------------------------------------------------------
@@ -208,28 +215,28 @@ def test_a_damaged_plan_is_built_again_and_logged_in_one_line(cache, caplog, dam
     path.write_bytes(damage(path.read_bytes()))
     built = []
     with caplog.at_level(logging.INFO):
-        opened, _ = cache.get_or_build(KEY, lambda: built.append(1) or b"new", bytes)
-    assert (opened, built) == (b"new", [1])
+        plan, _ = get_or_build(cache, KEY, lambda: built.append(1) or b"new")
+    assert (plan, built) == (b"new", [1])
     lines = [record.message for record in caplog.records]
     assert len(lines) == 1 and str(path) in lines[0] and reason in lines[0]
-    assert cache.get_or_build(KEY, never, bytes)[0] == b"new"
+    assert get_or_build(cache, KEY, never)[0] == b"new"
 
 
 def test_a_plan_that_cannot_be_opened_is_built_again(cache, caplog):
     fill(cache)
 
-    def open_plan(plan):
+    def open_plan(plan, path):
         if plan == PLAN:
             raise PlanError("is not accepted")
         return plan
 
     with caplog.at_level(logging.INFO):
-        assert cache.get_or_build(KEY, lambda: b"new", open_plan)[0] == b"new"
+        assert cache.get_or_build(KEY, lambda: b"new", open_plan) == b"new"
     assert caplog.text.count("is not accepted") == 1
 
 
 def test_a_new_plan_that_cannot_be_opened_is_an_error(cache):
-    def refuse(plan):
+    def refuse(plan, path):
         raise PlanError("is not accepted")
 
     with pytest.raises(PlanError, match="is not accepted"):
@@ -241,7 +248,7 @@ def test_what_others_could_have_written_is_not_read(cache, caplog):
     path.chmod(0o622)
     assert not cache.contains(KEY)
     with caplog.at_level(logging.INFO):
-        assert cache.get_or_build(KEY, lambda: b"new", bytes)[0] == b"new"
+        assert get_or_build(cache, KEY, lambda: b"new")[0] == b"new"
     assert "is not trusted" in caplog.text and "622" in caplog.text
     assert path.stat().st_mode & 0o777 == 0o600
 
@@ -254,13 +261,15 @@ def test_old_plans_are_evicted(cache, caplog):
     paths = []
     for age, key in enumerate(versions):
         paths.append(fill(cache, key))
-        kernels_file(paths[-1]).write_bytes(b"")
+        paths[-1].with_suffix(".kernels").write_bytes(b"")
         os.utime(paths[-1], (1000 + age, 1000 + age))
     with caplog.at_level(logging.INFO):
         newest = fill(cache, replace(KEY, version="11"))
     kept = [path for path in paths if path.exists()]
     assert kept == paths[-(MAX_PLANS - 1) :] and newest.exists()
-    assert [kernels_file(path).exists() for path in paths] == [path in kept for path in paths]
+    assert [path.with_suffix(".kernels").exists() for path in paths] == [
+        path in kept for path in paths
+    ]
     assert other.exists() and foreign.exists()
     assert f"{MAX_PLANS} stay" in caplog.text
 
@@ -271,7 +280,7 @@ def test_a_plan_in_use_is_not_old(cache):
     for n in range(MAX_PLANS - 1):
         path = fill(cache, replace(KEY, version=f"11.{n}"))
         os.utime(path, (1000 + n, 1000 + n))
-    cache.get_or_build(KEY, never, bytes)
+    get_or_build(cache, KEY, never)
     fill(cache, replace(KEY, version="12"))
     assert first.exists()
 
@@ -296,7 +305,7 @@ def test_a_full_disk_costs_the_file_and_is_reported_once(cache, caplog, monkeypa
 
     monkeypatch.setattr(plan_cache.os, "fsync", full)
     for key in (KEY, replace(KEY, version="11")):
-        assert cache.get_or_build(key, lambda: PLAN, bytes) == (PLAN, None)
+        assert get_or_build(cache, key, lambda: PLAN) == (PLAN, None)
     assert files(cache) == []
     warnings = [r.message for r in caplog.records if r.levelno == logging.WARNING]
     assert len(warnings) == 1 and "No space left on device" in warnings[0]
@@ -305,12 +314,12 @@ def test_a_full_disk_costs_the_file_and_is_reported_once(cache, caplog, monkeypa
 LIMITED = """
 import logging, resource, sys
 from pathlib import Path
-from test_plan_cache import KEY
+from test_plan_cache import KEY, opened
 from video_knet_core.engine.tensorrt.plan_cache import PlanCache
 logging.basicConfig(level=logging.INFO, format="%(message)s")
 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
 plan = bytes(100_000)
-assert PlanCache(Path(sys.argv[1])).get_or_build(KEY, lambda: plan, bytes) == (plan, None)
+assert PlanCache(Path(sys.argv[1])).get_or_build(KEY, lambda: plan, opened) == (plan, None)
 """
 
 
@@ -341,7 +350,7 @@ def test_a_folder_that_cannot_be_made(tmp_path, caplog):
     for _ in range(2):
         cache = PlanCache(blocked / "cache")
         assert not cache.contains(KEY)
-        assert cache.get_or_build(KEY, lambda: PLAN, bytes) == (PLAN, None)
+        assert get_or_build(cache, KEY, lambda: PLAN) == (PLAN, None)
     warnings = [r.message for r in caplog.records if r.levelno == logging.WARNING]
     assert len(warnings) == 2 and "Not a directory" in warnings[0]  # one for each cache
 
@@ -349,12 +358,12 @@ def test_a_folder_that_cannot_be_made(tmp_path, caplog):
 ANOTHER_USER = """
 import logging, os, sys
 from pathlib import Path
-from test_plan_cache import KEY, PLAN
+from test_plan_cache import KEY, PLAN, opened
 from video_knet_core.engine.tensorrt.plan_cache import PlanCache
 logging.basicConfig(level=logging.INFO, format="%(message)s")
 if os.geteuid() == 0:
     os.seteuid(65534)  # root may write anywhere
-assert PlanCache(Path(sys.argv[1])).get_or_build(KEY, lambda: PLAN, bytes) == (PLAN, None)
+assert PlanCache(Path(sys.argv[1])).get_or_build(KEY, lambda: PLAN, opened) == (PLAN, None)
 """
 
 
@@ -382,7 +391,7 @@ def test_a_build_that_fails_leaves_nothing_and_frees_the_lock(cache):
         raise RuntimeError("no memory")
 
     with pytest.raises(RuntimeError, match="no memory"):
-        cache.get_or_build(KEY, fail, bytes)
+        get_or_build(cache, KEY, fail)
     assert files(cache) == []
     fill(cache)
 
@@ -391,7 +400,7 @@ def test_a_build_that_fails_leaves_nothing_and_frees_the_lock(cache):
 def test_no_descriptor_stays_open(cache):
     fill(cache)
     for n in range(10):
-        cache.get_or_build(KEY, never, bytes)
+        get_or_build(cache, KEY, never)
         fill(cache, replace(KEY, version=str(n)))
     files = (os.path.realpath(fd) for fd in Path("/proc/self/fd").iterdir())
     assert not [file for file in files if file.startswith(str(cache.folder.resolve()))]
@@ -402,7 +411,7 @@ def test_no_descriptor_stays_open(cache):
 BUILDER = """
 import logging, sys, time
 from pathlib import Path
-from test_plan_cache import KEY, PLAN
+from test_plan_cache import KEY, PLAN, opened
 from video_knet_core.engine.tensorrt.plan_cache import PlanCache
 logging.basicConfig(level=logging.INFO, format="%(message)s")
 folder, go, started, waiting = map(Path, sys.argv[1:])
@@ -412,7 +421,7 @@ def build():
     while not go.exists():
         time.sleep(0.02)
     return PLAN
-assert PlanCache(folder).get_or_build(KEY, build, bytes, waiting.touch)[0] == PLAN
+assert PlanCache(folder).get_or_build(KEY, build, opened, waiting.touch)[0] == PLAN
 """
 
 
@@ -459,7 +468,7 @@ def test_the_builder_dies_and_the_one_who_waits_builds(cache, builders):
         process.kill()
         process.wait(timeout=TIMEOUT_S)
 
-    assert cache.get_or_build(KEY, lambda: b"ours", bytes, kill)[0] == b"ours"
+    assert get_or_build(cache, KEY, lambda: b"ours", kill)[0] == b"ours"
     process.communicate()
 
 
@@ -471,7 +480,7 @@ def test_who_waits_may_give_up(cache, builders):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        cache.get_or_build(KEY, never, bytes, give_up)
+        get_or_build(cache, KEY, never, give_up)
     builders.go.touch()
     _, errors = process.communicate(timeout=TIMEOUT_S)
     assert process.returncode == 0, errors

@@ -1,9 +1,4 @@
-"""The only file that touches device memory: PyCUDA where it is installed, else cuda-bindings.
-
-A `Device` is the first GPU that CUDA shows (CUDA_VISIBLE_DEVICES chooses), with its primary context
-current on the thread that opened it. All its methods belong to that thread. It remembers what it
-gave out, so that `close` frees whatever is left, also when an opening fails half way.
-"""
+"""The only file that touches device memory: PyCUDA where it is installed, else cuda-bindings."""
 
 from __future__ import annotations
 
@@ -11,7 +6,7 @@ import contextlib
 import ctypes
 import importlib.util
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,41 +38,11 @@ class Gpu:
         return "sm{}{}".format(*self.capability)
 
 
-@dataclass(frozen=True, eq=False)
-class DeviceMemory:
-    """Bytes on the device; `address` is a multiple of 256."""
-
-    address: int
-    size: int
-
-
-@dataclass(frozen=True, eq=False)
-class PinnedMemory:
-    """Host memory that the GPU copies from and to by itself; not to be read after it is freed."""
-
-    array: NDArray[np.uint8]
-
-
-@dataclass(eq=False)
-class CudaStream:
-    """A queue of work on the device; `handle` is what other libraries take."""
-
-    handle: int
-    raw: Any
-
-
-@dataclass(frozen=True, eq=False)
-class CudaGraph:
-    """Captured work that one call launches."""
-
-    raw: Any
-
-
-Resource = DeviceMemory | PinnedMemory | CudaStream | CudaGraph
-
-
 class Device:
-    """A GPU, through cuda-bindings, with its primary context current on the thread that opened it.
+    """The first GPU that CUDA shows (CUDA_VISIBLE_DEVICES chooses), with a stream: a queue of work.
+
+    Its primary context is current on the thread that opened it, to which all methods belong. This
+    class works through cuda-bindings.
 
     Raises:
         BackendError: no library for CUDA, no driver or no GPU; the message names it.
@@ -88,23 +53,24 @@ class Device:
     """Whether `capture` works."""
 
     def __init__(self) -> None:
-        self._releases: dict[Resource, Callable[[], object]] = {}
-        self._closed = False
+        self._owned = contextlib.ExitStack()
         self.gpu = self.find_gpu()
-        self._push_context()
-
-    def _push_context(self) -> None:
-        self._raw_device = self._call("cuDeviceGet", 0)
-        context = self._call("cuDevicePrimaryCtxRetain", self._raw_device)
         try:
-            self._call("cuCtxPushCurrent", context)
-        except CudaError:
-            self._call("cuDevicePrimaryCtxRelease", self._raw_device)
+            self._stream = self._open()
+        except BaseException:
+            self.close()
             raise
 
-    def _pop_context(self) -> None:
-        self._call("cuCtxPopCurrent")
-        self._call("cuDevicePrimaryCtxRelease", self._raw_device)
+    def _open(self) -> Any:
+        """Make the primary context current, and a stream that waits for no other one."""
+        device = self._call("cuDeviceGet", 0)
+        context = self._call("cuDevicePrimaryCtxRetain", device)
+        self._own(self._call, "cuDevicePrimaryCtxRelease", device)
+        self._call("cuCtxPushCurrent", context)
+        self._own(self._call, "cuCtxPopCurrent")
+        stream = self._call("cuStreamCreate", _STREAM_NON_BLOCKING)
+        self._own(self._call, "cuStreamDestroy", stream)
+        return stream
 
     @classmethod
     def find_gpu(cls) -> Gpu:
@@ -143,84 +109,67 @@ class Device:
             raise CudaError(f"{name}: {code.name}")
         return results[0] if results else None
 
-    def allocate(self, size: int) -> DeviceMemory:
-        """Memory of `size` bytes, not initialised."""
-        raw = self._call("cuMemAlloc", size)
-        memory = DeviceMemory(int(raw), size)
-        self._releases[memory] = lambda: self._call("cuMemFree", raw)
-        return memory
+    def _own(self, release: Callable[..., object], *arguments: Any) -> None:
+        """Call `release` when the device is closed."""
+        self._owned.callback(_release, release, *arguments)
 
-    def pinned(self, size: int) -> PinnedMemory:
-        """Pinned host memory of `size` bytes, not initialised."""
+    @property
+    def stream(self) -> int:
+        """Handle of the stream, as other libraries take it."""
+        return int(self._stream)
+
+    def allocate(self, size: int) -> int:
+        """Address, a multiple of 256, of `size` bytes on the device, not initialised."""
+        memory = self._call("cuMemAlloc", size)
+        self._own(self._call, "cuMemFree", memory)
+        return int(memory)
+
+    def pinned(self, size: int) -> NDArray[np.uint8]:
+        """Host memory that the GPU copies from and to by itself; not to be read after `close`."""
         pointer = int(self._call("cuMemHostAlloc", size, 0))
-        memory = PinnedMemory(np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(pointer)))
-        self._releases[memory] = lambda: self._call("cuMemFreeHost", pointer)
-        return memory
+        self._own(self._call, "cuMemFreeHost", pointer)
+        return np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(pointer))
 
-    def stream(self) -> CudaStream:
-        """A stream that does not wait for the default stream."""
-        raw = self._call("cuStreamCreate", _STREAM_NON_BLOCKING)
-        stream = CudaStream(int(raw), raw)
-        self._releases[stream] = lambda: self._call("cuStreamDestroy", raw)
-        return stream
-
-    def upload(self, address: int, source: NDArray[np.uint8], stream: CudaStream) -> None:
+    def upload(self, address: int, source: NDArray[np.uint8]) -> None:
         """Queue a copy of pinned bytes to the device."""
-        self._call("cuMemcpyHtoDAsync", address, source.ctypes.data, source.nbytes, stream.raw)
+        self._call("cuMemcpyHtoDAsync", address, source.ctypes.data, source.nbytes, self._stream)
 
-    def download(self, target: NDArray[np.uint8], address: int, stream: CudaStream) -> None:
+    def download(self, target: NDArray[np.uint8], address: int) -> None:
         """Queue a copy from the device into pinned bytes."""
-        self._call("cuMemcpyDtoHAsync", target.ctypes.data, address, target.nbytes, stream.raw)
+        self._call("cuMemcpyDtoHAsync", target.ctypes.data, address, target.nbytes, self._stream)
 
-    def synchronize(self, stream: CudaStream) -> None:
+    def synchronize(self) -> None:
         """Wait until all that was queued is done; raises what went wrong in it."""
-        self._call("cuStreamSynchronize", stream.raw)
+        self._call("cuStreamSynchronize", self._stream)
 
-    def capture(self, stream: CudaStream, work: Callable[[], None]) -> CudaGraph:
-        """Record what `work` queues on the stream, without running it."""
+    def capture(self, work: Callable[[], None]) -> Any:
+        """Record what `work` queues, without running it: a graph, for `launch` and `destroy`."""
         # thread-local: calls of other threads, as of torch, do not invalidate the capture
         mode = self._driver().CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
-        self._call("cuStreamBeginCapture", stream.raw, mode)
+        self._call("cuStreamBeginCapture", self._stream, mode)
         try:
             work()
         except BaseException:
             with contextlib.suppress(CudaError):  # a capture that failed has no graph
-                self._call("cuGraphDestroy", self._call("cuStreamEndCapture", stream.raw))
+                self._call("cuGraphDestroy", self._call("cuStreamEndCapture", self._stream))
             raise
-        recorded = self._call("cuStreamEndCapture", stream.raw)
+        recorded = self._call("cuStreamEndCapture", self._stream)
         try:
-            raw = self._call("cuGraphInstantiate", recorded, 0)
+            return self._call("cuGraphInstantiate", recorded, 0)
         finally:
             self._call("cuGraphDestroy", recorded)
-        graph = CudaGraph(raw)
-        self._releases[graph] = lambda: self._call("cuGraphExecDestroy", raw)
-        return graph
 
-    def launch(self, graph: CudaGraph, stream: CudaStream) -> None:
+    def launch(self, graph: Any) -> None:
         """Queue the recorded work."""
-        self._call("cuGraphLaunch", graph.raw, stream.raw)
+        self._call("cuGraphLaunch", graph, self._stream)
 
-    def free(self, *resources: Resource) -> None:
-        """Free what this device gave out; what is free already stays so."""
-        for resource in resources:
-            release = self._releases.pop(resource, None)
-            if release is None:
-                continue
-            try:
-                release()
-            except CudaError as error:  # after a fault on the device nothing can be freed any more
-                _log.warning("a %s could not be freed: %s", type(resource).__name__, str(error))
+    def destroy(self, graph: Any) -> None:
+        """Free a graph, before what it uses."""
+        _release(self._call, "cuGraphExecDestroy", graph)
 
     def close(self) -> None:
-        """Free all that is left, the newest first, and give the context back, once."""
-        if self._closed:
-            return
-        self._closed = True
-        self.free(*reversed(list(self._releases)))
-        try:
-            self._pop_context()
-        except CudaError as error:
-            _log.warning("the CUDA context could not be given back: %s", str(error))
+        """Free all that was given out, the newest first, and the context; then do nothing more."""
+        self._owned.close()
 
 
 class _PyCudaDevice(Device):
@@ -229,79 +178,71 @@ class _PyCudaDevice(Device):
     library = "PyCUDA"
     can_capture = False
 
-    def _push_context(self) -> None:
-        with self._errors() as driver:
-            self._context = driver.Device(0).retain_primary_context()
-            self._context.push()
+    def _open(self) -> Any:
+        driver = self._driver()
+        context = self._try(self._try(driver.Device, 0).retain_primary_context)
+        self._try(context.push)
+        self._own(self._try, context.pop)  # PyCUDA releases it with its last reference
+        stream = self._try(driver.Stream, _STREAM_NON_BLOCKING)
+        self._own(self._drop_stream)
+        return stream
+
+    def _drop_stream(self) -> None:
+        self._stream = None  # PyCUDA destroys it with its last reference
 
     @classmethod
     def find_gpu(cls) -> Gpu:
-        with cls._errors() as driver:
-            driver.init()
-            device = driver.Device(0)
-            return Gpu(device.name(), device.compute_capability())
+        driver = cls._driver()
+        cls._try(driver.init)
+        device = cls._try(driver.Device, 0)
+        return Gpu(cls._try(device.name), cls._try(device.compute_capability))
 
     @staticmethod
-    @contextlib.contextmanager
-    def _errors() -> Iterator[Any]:
-        """PyCUDA's driver module, whose errors become CudaError.
-
-        Its texts are a call and CUDA's message, as "cuMemAlloc failed: out of memory".
-        """
+    def _driver() -> Any:
         try:
             import pycuda.driver as driver
         except (ImportError, OSError) as error:
             raise BackendError(f"PyCUDA cannot be imported: {error}") from None
+        return driver
+
+    @classmethod
+    def _try(cls, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Call PyCUDA, whose errors are texts like "cuMemAlloc failed: out of memory"."""
         try:
-            yield driver
-        except driver.Error as error:
+            return function(*arguments)
+        except cls._driver().Error as error:
             raise CudaError(f"{type(error).__name__}: {error}") from None
 
-    def allocate(self, size: int) -> DeviceMemory:
-        with self._errors() as driver:
-            raw = driver.mem_alloc(size)
-        memory = DeviceMemory(int(raw), size)
-        self._releases[memory] = lambda: self._free(raw)
-        return memory
+    @property
+    def stream(self) -> int:
+        return int(self._stream.handle)
 
-    def pinned(self, size: int) -> PinnedMemory:
-        with self._errors() as driver:
-            array = driver.pagelocked_empty(size, np.uint8)
-        memory = PinnedMemory(array)
-        self._releases[memory] = lambda: self._free(array.base)
-        return memory
+    def allocate(self, size: int) -> int:
+        memory = self._try(self._driver().mem_alloc, size)
+        self._own(self._try, memory.free)
+        return int(memory)
 
-    def _free(self, allocation: Any) -> None:
-        with self._errors():
-            allocation.free()
+    def pinned(self, size: int) -> NDArray[np.uint8]:
+        array = self._try(self._driver().pagelocked_empty, size, np.uint8)
+        self._own(self._try, array.base.free)
+        return array
 
-    def stream(self) -> CudaStream:
-        with self._errors() as driver:
-            raw = driver.Stream(_STREAM_NON_BLOCKING)
-        stream = CudaStream(raw.handle, raw)
-        self._releases[stream] = lambda: self._drop(stream)
-        return stream
+    def upload(self, address: int, source: NDArray[np.uint8]) -> None:
+        self._try(self._driver().memcpy_htod_async, address, source, self._stream)
 
-    @staticmethod
-    def _drop(stream: CudaStream) -> None:
-        stream.raw = None  # PyCUDA destroys it with its last reference
+    def download(self, target: NDArray[np.uint8], address: int) -> None:
+        self._try(self._driver().memcpy_dtoh_async, target, address, self._stream)
 
-    def upload(self, address: int, source: NDArray[np.uint8], stream: CudaStream) -> None:
-        with self._errors() as driver:
-            driver.memcpy_htod_async(address, source, stream.raw)
+    def synchronize(self) -> None:
+        self._try(self._stream.synchronize)
 
-    def download(self, target: NDArray[np.uint8], address: int, stream: CudaStream) -> None:
-        with self._errors() as driver:
-            driver.memcpy_dtoh_async(target, address, stream.raw)
 
-    def synchronize(self, stream: CudaStream) -> None:
-        with self._errors():
-            stream.raw.synchronize()
-
-    def _pop_context(self) -> None:
-        with self._errors():
-            self._context.pop()
-        del self._context  # PyCUDA releases the primary context with its last reference
+def _release(call: Callable[..., object], *arguments: Any) -> None:
+    """Free something. After a fault on the device nothing can be freed any more."""
+    try:
+        call(*arguments)
+    except CudaError as error:
+        _log.warning("a resource of the GPU could not be freed: %s", str(error))
 
 
 def open_device() -> Device:

@@ -1,27 +1,18 @@
-"""A plan on a GPU, and what each camera has there. All in the thread of the executor.
+"""A plan on a GPU: its memory, its execution context and its CUDA graph.
 
-Each camera (each stream of states) has its memory, a stream, and two execution contexts with a CUDA
-graph each. The kernels stay on the device in two banks: a step reads one and writes the other, and
-there is a context for each bank that can be written. So the addresses of a context never change
-after it is made, which is what NVIDIA requires: a captured graph holds the addresses, and changing
-the context it was captured from is undefined. The scratch memory, by far the largest part of a
-context, is shared by all of them: only one step runs at a time and it is waited for.
+All tensors lie in one piece of memory, inputs first, on the host as on the device. So a step is one
+copy in, the network, one copy out. The kernels of the previous frame go in with the image, of whose
+size they are a few percent: nothing of a camera stays on the GPU.
 
-The first step through a context runs directly, which also flushes what TensorRT defers; its graph
-is captured after it, and later steps launch the graph: image in, network, results out.
-
-A state also holds a copy of its kernels on the host, which every step brings back anyway. So a
-state stays valid when its bank has been overwritten, and it can go to another backend.
+The first step runs directly, which also flushes what TensorRT defers. Then a graph of it is
+captured, which later steps launch. A graph holds the addresses of the tensors, and changing the
+context it was captured from is undefined, so both stay as they are.
 """
 
 from __future__ import annotations
 
-import itertools
 import logging
-import weakref
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,141 +21,29 @@ from numpy.typing import NDArray
 
 from ..base import BackendError
 from ..model_file import INPUTS, ModelFile
-from .buffers import TENSORRT_TYPES, Array, BufferPlan
 from .build import TensorRTLibrary
-from .cuda import CudaGraph, CudaStream, Device, DeviceMemory, PinnedMemory
-from .plan_cache import KernelCache, PlanError, PlanKey
+from .cuda import Device
+from .plan_cache import KERNELS_SUFFIX, PlanError, PlanKey, read_plan, write_plan
+
+_TENSORRT_TYPES = {"uint8": "UINT8", "float32": "FLOAT", "bool": "BOOL", "int64": "INT64"}
+"""NumPy's names of the types of tensors -> TensorRT's."""
+_ALIGNMENT = 256
+"""Of a tensor's address in bytes, as TensorRT requires."""
 
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class LoadedPlan:
-    """A deserialized plan; the runtime must outlive the engine."""
-
-    runtime: Any
-    engine: Any
-    buffers: BufferPlan
-
-
-def load_plan(library: TensorRTLibrary, model: ModelFile, plan: bytes) -> LoadedPlan:
-    """PlanError unless TensorRT takes the plan and it has the tensors of the model."""
-    library.last_errors()
-    runtime = library.trt.Runtime(library.logger)
-    engine = runtime.deserialize_cuda_engine(plan)
-    if engine is None:
-        raise PlanError(f"is not accepted: {library.last_errors()}")
-    names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
-    got = {name: engine.get_tensor_dtype(name).name for name in names}
-    tensors = {**INPUTS, **model.outputs}
-    expected = {name: TENSORRT_TYPES[dtype] for name, (dtype, _) in tensors.items()}
-    if got != expected:
-        raise PlanError(f"has other tensors: expected {expected}, got {got}")
-    shapes = {name: tuple(engine.get_tensor_shape(name)) for name in names}
-    image, kernels = (model.info.height, model.info.width, 3), tuple(model.state_shape)
-    fixed = {"image": image, "previous_kernels": kernels, "kernels": kernels}
-    for name, shape in shapes.items():
-        if shape != fixed.get(name, shape) or min(shape, default=0) < 0:
-            raise PlanError(
-                f"has another {name}: expected {fixed.get(name, 'a static shape')}, got {shape}"
-            )
-    return LoadedPlan(runtime, engine, BufferPlan(shapes, model.outputs))
-
-
-@dataclass(frozen=True, eq=False)
-class TensorRTState:
-    """The kernels of a camera's last frame, on the device and on the host."""
-
-    kernels: NDArray[np.float32]
-    """[N, C]"""
-    camera: _Camera
-    version: int
-    """Names these kernels among all of their camera."""
-
-
-class _Camera:
-    """Stands for the memory of a camera in its states; when the last of them goes, it is freed."""
-
-    def __init__(self, buffers: _CameraBuffers) -> None:
-        self.buffers = buffers
-        self.versions: list[int | None] = [None, None]
-        """Which kernels are in each bank."""
-
-
-class _CameraBuffers:
-    """Memory, stream, contexts and graphs of a camera. In the executor's thread only."""
-
-    def __init__(self, engine: GpuEngine) -> None:
-        self._engine = engine
-        self._device = device = engine.device
-        plan = engine.buffers
-        self._resources: list[DeviceMemory | PinnedMemory | CudaStream] = []
-        try:
-            self._resources.append(memory := device.allocate(plan.size))
-            self._resources.append(pinned := device.pinned(plan.size))
-            self._resources.append(stream := device.stream())
-            self._base, self.stream = memory.address, stream
-            self._host = pinned.array
-            contexts = [engine.new_context(plan.addresses(self._base, bank)) for bank in (0, 1)]
-        except BaseException:
-            device.free(*reversed(self._resources))
-            raise
-        self._contexts: list[Any] = contexts
-        self.warm = [False, False]
-        """Whether the context that writes a bank has run."""
-        self._graphs: list[CudaGraph | None] = [None, None]
-
-    def view(self, name: str) -> Array:
-        """A tensor in pinned memory."""
-        return self._engine.buffers.view(self._host, name)
-
-    def upload_bank(self, bank: int, kernels: Array) -> None:
-        """Queue a copy of kernels from the host to a bank."""
-        np.copyto(self.view(f"bank {bank}"), kernels)
-        part = self._engine.buffers.bank(bank)
-        self._device.upload(self._base + part.start, self._host[part], self.stream)
-
-    def run(self, bank: int) -> None:
-        """Image and flag in, network, results out, kernels into `bank`; wait for it."""
-        graph = self._graphs[bank]
-        try:
-            if graph is None:
-                self._enqueue(bank)
-            else:
-                self._device.launch(graph, self.stream)
-        finally:  # after a failure too: nothing may still be writing when this returns
-            self._device.synchronize(self.stream)
-
-    def _enqueue(self, bank: int) -> None:
-        plan, device = self._engine.buffers, self._device
-        into, out = plan.inputs, plan.results(bank)
-        device.upload(self._base + into.start, self._host[into], self.stream)
-        self._engine.library.last_errors()
-        if not self._contexts[bank].execute_async_v3(self.stream.handle):
-            raise BackendError(f"the step failed: {self._engine.library.last_errors()}")
-        device.download(self._host[out], self._base + out.start, self.stream)
-
-    def capture(self, bank: int) -> None:
-        """Record what `run` does, which launches it from then on; BackendError if it cannot be."""
-        capturable = getattr(self._contexts[bank], "is_stream_capturable", None)
-        if capturable is not None and not capturable(self.stream.handle):
-            raise BackendError(f"{self._engine.library.title} cannot capture this model")
-        enqueue = partial(self._enqueue, bank)
-        self._graphs[bank] = self._device.capture(self.stream, enqueue)
-
-    def free(self) -> None:
-        """Free all; a second time does nothing."""
-        graphs = [graph for graph in self._graphs if graph is not None]
-        self._graphs = [None, None]
-        self._device.free(*graphs)
-        self._contexts = []
-        self._device.free(*reversed(self._resources))
-        self._resources = []
-        self._engine.cameras.discard(self)
-
-
 class GpuEngine:
-    """A plan on a GPU, with the cameras that it serves. In the executor's thread only."""
+    """A plan that is ready to run. It belongs to the thread of its device.
+
+    Args:
+        plan: what `build_plan` returned for the model.
+        path: its file; None if it is not cached.
+
+    Raises:
+        PlanError: TensorRT does not accept the plan, or it has other tensors than the model.
+        BackendError: the GPU lacks memory.
+    """
 
     def __init__(
         self,
@@ -172,133 +51,174 @@ class GpuEngine:
         device: Device,
         model: ModelFile,
         key: PlanKey,
-        loaded: LoadedPlan,
-        plan_path: Path | None,
-        post: Callable[[Callable[[], None]], None],
+        plan: bytes,
+        path: Path | None,
     ) -> None:
-        self.library = library
-        self.device = device
-        self.buffers = loaded.buffers
-        self.cameras: set[_CameraBuffers] = set()
-        self._state_shape = tuple(model.state_shape)
-        self._loaded: LoadedPlan | None = loaded
-        self._kernels = KernelCache.of(loaded.engine, key, plan_path)
-        self._scratch = self._allocate_scratch()
-        self._captures = device.can_capture
-        self._versions = itertools.count()
-        self._post = post
+        self._library = library
+        self._device = device
+        self._outputs = tuple(model.outputs)
+        # the runtime must outlive the engine
+        self._runtime, self._engine = _deserialize(library, plan)
+        offsets, size = {}, 0
+        tensors = _tensors(self._engine, model)
+        for name, dtype in tensors.items():
+            offsets[name] = size
+            size += -(-dtype.itemsize // _ALIGNMENT) * _ALIGNMENT
+        self._results_start = offsets[self._outputs[0]]
+        self._address = device.allocate(size)
+        self._host = device.pinned(size)
+        self._views: dict[str, NDArray] = {
+            name: np.ndarray(dtype.shape, dtype.base, self._host, offsets[name])
+            for name, dtype in tensors.items()
+        }
+        self._kernels = _KernelCache(self._engine, key, path)
+        self._context = self._new_context(offsets)
+        self._graph: Any = None
+        self._has_run = False
         gpu = device.gpu
         _log.info(
             "%s on %s with %s (%s), %s through %s, scratch memory %.1f MiB",
-            *(model.name, model.precision, library.title, plan_path or "plan not cached"),
+            *(model.name, model.precision, library.title, path or "plan not cached"),
             *(f"{gpu.name} ({gpu.target})", device.library),
-            (self._scratch.size if self._scratch else 0) / 2**20,
+            getattr(self._engine, "device_memory_size_v2", 0) / 2**20,  # since TensorRT 10.1
         )
         if not device.can_capture:
             _log.info("%s has no CUDA graphs: kernels are launched one by one", device.library)
 
-    def _allocate_scratch(self) -> DeviceMemory | None:
-        """Memory for what lies between layers, for all contexts; None if each has its own."""
-        engine = self._engine
-        if not hasattr(engine, "device_memory_size_v2"):  # before TensorRT 10.1
-            return None
-        return self.device.allocate(max(int(engine.device_memory_size_v2), 1))
-
-    @property
-    def _engine(self) -> Any:
-        if self._loaded is None:
-            raise RuntimeError("the engine is closed")
-        return self._loaded.engine
-
-    def new_context(self, addresses: Mapping[str, int]) -> Any:
-        """An execution context that reads and writes there for all its life."""
-        strategies = self.library.trt.ExecutionContextAllocationStrategy
-        strategy = strategies.STATIC if self._scratch is None else strategies.USER_MANAGED
-        self.library.last_errors()
-        context = self._engine.create_execution_context(
-            strategy if self._kernels is None else self._kernels.context_config(strategy)
-        )
+    def _new_context(self, offsets: Mapping[str, int]) -> Any:
+        self._library.last_errors()
+        context = self._kernels.create_context()
         if context is None:
-            raise BackendError(f"no execution context: {self.library.last_errors()}")
-        if self._scratch is not None:
-            context.set_device_memory(self._scratch.address, self._scratch.size)
-        for name, address in addresses.items():
-            if not context.set_tensor_address(name, address):
-                raise BackendError(f"tensor {name}: {self.library.last_errors()}")
+            raise BackendError(f"no execution context: {self._library.last_errors()}")
+        for name, offset in offsets.items():
+            if not context.set_tensor_address(name, self._address + offset):
+                raise BackendError(f"tensor {name}: {self._library.last_errors()}")
         return context
 
-    def check_portable(self, kernels: Any) -> None:
-        """ValueError unless `kernels` are the state of another backend. For any thread."""
-        got = (getattr(kernels, "dtype", type(kernels).__name__), np.shape(kernels))
-        if got != (np.float32, self._state_shape):
-            raise ValueError(
-                f"state: expected one of this backend or float32 {self._state_shape}, "
-                f"got {got[0]} {got[1]}"
-            )
-
-    def step(
-        self, image: NDArray[np.uint8], state: TensorRTState | Array | None
-    ) -> tuple[dict[str, Array], TensorRTState]:
-        """Run one frame; its results, copied, and the new state."""
-        camera = self._camera_of(state)
-        buffers = camera.buffers
-        source = self._bank_of(camera, state)
-        target = 1 - source
-        camera.versions[target] = None  # about to be overwritten; the old state's bank is not
-        np.copyto(buffers.view("image"), image)
-        buffers.view("has_previous")[:] = state is not None
-        buffers.run(target)
-        results = {
-            name: buffers.view(f"bank {target}" if name == "kernels" else name).copy()
-            for name in self.buffers.outputs
-        }
-        version = camera.versions[target] = next(self._versions)
-        if not buffers.warm[target]:
-            self._after_first_run(buffers, target)
-        return results, TensorRTState(results["kernels"], camera, version)
-
-    def _camera_of(self, state: TensorRTState | Array | None) -> _Camera:
-        """That of the state, if it is one of this engine; else a new one."""
-        if isinstance(state, TensorRTState) and state.camera.buffers in self.cameras:
-            return state.camera
-        buffers = _CameraBuffers(self)
-        self.cameras.add(buffers)
-        camera = _Camera(buffers)
-        # the last state may go in any thread, and in the middle of anything
-        weakref.finalize(camera, self._post, buffers.free).atexit = False
-        return camera
-
-    def _bank_of(self, camera: _Camera, state: TensorRTState | Array | None) -> int:
-        """The bank with the kernels of the state, brought there if they are not on the device."""
-        if isinstance(state, TensorRTState) and state.version in camera.versions:
-            return camera.versions.index(state.version)
-        if state is None:  # zeros: what was in the memory might be NaN, and NaN times 0 is NaN
-            kernels: Array = np.zeros(self._state_shape, np.float32)
-        else:
-            kernels = state.kernels if isinstance(state, TensorRTState) else state
-        camera.versions[0] = None
-        camera.buffers.upload_bank(0, kernels)
-        return 0
-
-    def _after_first_run(self, buffers: _CameraBuffers, bank: int) -> None:
-        """Capture the graph of a bank, and keep what was compiled for it."""
-        buffers.warm[bank] = True
-        if self._captures:
-            try:
-                buffers.capture(bank)
-            except BackendError as error:  # its text alone: a log that keeps it would keep us
-                self._captures = False
-                _log.warning("no CUDA graphs, kernels are launched one by one: %s", str(error))
-        if self._kernels is not None:
+    def step(self, inputs: Mapping[str, NDArray]) -> dict[str, NDArray]:
+        """Run one frame: the inputs of the model -> its outputs, copied."""
+        for name, value in inputs.items():
+            np.copyto(self._views[name], value)
+        try:
+            if self._graph is None:
+                self._enqueue()
+            else:
+                self._device.launch(self._graph)
+        finally:  # after a failure too: nothing may still be writing when this returns
+            self._device.synchronize()
+        results = {name: self._views[name].copy() for name in self._outputs}
+        if not self._has_run:
+            self._has_run = True
+            self._capture()
             self._kernels.save()
+        return results
+
+    def _enqueue(self) -> None:
+        """Queue the copy in, the network, and the copy out."""
+        start = self._results_start
+        self._device.upload(self._address, self._host[:start])
+        self._library.last_errors()
+        if not self._context.execute_async_v3(self._device.stream):
+            raise BackendError(f"the step failed: {self._library.last_errors()}")
+        self._device.download(self._host[start:], self._address + start)
+
+    def _capture(self) -> None:
+        """Record the step as a graph, if that can be done."""
+        if not self._device.can_capture:
+            return
+        capturable = getattr(self._context, "is_stream_capturable", None)
+        try:
+            if capturable is not None and not capturable(self._device.stream):
+                raise BackendError(f"{self._library.title} cannot capture this model")
+            self._graph = self._device.capture(self._enqueue)
+        except BackendError as error:  # its text alone: a log that keeps it would keep us
+            _log.warning("no CUDA graphs, kernels are launched one by one: %s", str(error))
 
     def close(self) -> None:
         """Free all, in the order that TensorRT requires; a second time does nothing."""
-        if self._loaded is None:
+        if not hasattr(self, "_engine"):
             return
-        for buffers in list(self.cameras):
-            buffers.free()
-        self._kernels = None
-        self._loaded = None
-        self._scratch = None
-        self.device.close()
+        if self._graph is not None:
+            self._device.destroy(self._graph)
+        del self._context, self._kernels, self._engine, self._runtime
+        self._device.close()
+
+
+def _deserialize(library: TensorRTLibrary, plan: bytes) -> tuple[Any, Any]:
+    """Runtime and engine of a plan; PlanError unless TensorRT accepts it."""
+    library.last_errors()
+    runtime = library.trt.Runtime(library.logger)
+    engine = runtime.deserialize_cuda_engine(plan)
+    if engine is None:
+        raise PlanError(f"is not accepted: {library.last_errors()}")
+    return runtime, engine
+
+
+def _tensors(engine: Any, model: ModelFile) -> dict[str, np.dtype]:
+    """Type and shape of each tensor, inputs first; PlanError unless they are those of the model."""
+    names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
+    got = {name: engine.get_tensor_dtype(name).name for name in names}
+    types = {name: dtype for name, (dtype, _) in {**INPUTS, **model.outputs}.items()}
+    expected = {name: _TENSORRT_TYPES[dtype] for name, dtype in types.items()}
+    if got != expected:
+        raise PlanError(f"has other tensors: expected {expected}, got {got}")
+    shapes = {name: tuple(engine.get_tensor_shape(name)) for name in types}
+    image, kernels = (model.info.height, model.info.width, 3), tuple(model.state_shape)
+    fixed = {"image": image, "previous_kernels": kernels, "kernels": kernels}
+    for name, shape in shapes.items():
+        if shape != fixed.get(name, shape) or min(shape, default=0) < 0:
+            raise PlanError(
+                f"has another {name}: expected {fixed.get(name, 'a static shape')}, got {shape}"
+            )
+    return {name: np.dtype((dtype, shapes[name])) for name, dtype in types.items()}
+
+
+class _KernelCache:
+    """The kernels that TensorRT-RTX compiles for the GPU as it loads a plan, beside the plan.
+
+    TensorRT has none of these, and then this does nothing but create the context.
+    """
+
+    def __init__(self, engine: Any, key: PlanKey, plan_path: Path | None) -> None:
+        self._engine = engine
+        self._key = key
+        self._path = None if plan_path is None else plan_path.with_suffix(KERNELS_SUFFIX)
+        self._config: Any = None
+        self._cache: Any = None
+        if hasattr(engine, "create_runtime_config"):
+            self._config = engine.create_runtime_config()
+        if hasattr(self._config, "create_runtime_cache"):
+            self._cache = self._config.create_runtime_cache()
+            self._saved = self._restore()
+            self._config.set_runtime_cache(self._cache)
+
+    def create_context(self) -> Any:
+        """A new execution context of the engine, which takes its kernels from here."""
+        options = [] if self._cache is None else [self._config]
+        return self._engine.create_execution_context(*options)
+
+    def _restore(self) -> bytes:
+        """Load what was cached; what does not fit is compiled again."""
+        if self._path is None or not self._path.is_file():
+            return b""
+        try:
+            cached = read_plan(self._path)[1]
+        except PlanError as error:
+            _log.info("compiling kernels again: %s %s", self._path, str(error))
+            return b""
+        if self._cache.deserialize(cached):
+            return cached
+        _log.info("compiling kernels again: %s is of another GPU, driver or version", self._path)
+        return b""
+
+    def save(self) -> None:
+        """Write what is new."""
+        if self._cache is None or self._path is None:
+            return
+        kernels = bytes(self._cache.serialize())
+        if kernels == self._saved:
+            return
+        try:
+            write_plan(self._path, self._key, kernels)
+        except OSError as error:
+            _log.warning("compiled kernels cannot be cached in %s: %s", self._path, str(error))

@@ -27,10 +27,12 @@ from typing import IO, Any, TypeVar
 
 T = TypeVar("T")
 
-MAGIC = b"VKNETPLN"
-FORMAT = 1
 MAX_PLANS = 3
 """Plans of one model that stay in the cache, the newest included."""
+KERNELS_SUFFIX = ".kernels"
+"""Of the file with the kernels that TensorRT-RTX compiles at load time, beside their plan."""
+_MAGIC = b"VKNETPLN"
+_FORMAT = 1
 _MAX_HEADER_BYTES = 1 << 16
 _WAIT_S = 0.2
 """Between two checks whether another process has finished its build."""
@@ -78,18 +80,14 @@ class PlanKey:
         return same and set(other.targets) <= set(self.targets)
 
 
-def default_folder() -> Path:
-    """$VIDEO_KNET_CACHE, else video_knet in $XDG_CACHE_HOME, else in ~/.cache."""
-    if folder := os.environ.get("VIDEO_KNET_CACHE"):
-        return Path(os.path.expanduser(folder))
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "video_knet"
-
-
 class PlanCache:
-    """The plans in one folder, by default the user's."""
+    """The plans in one folder.
+
+    By default it is $VIDEO_KNET_CACHE, else video_knet in $XDG_CACHE_HOME, else in ~/.cache.
+    """
 
     def __init__(self, folder: Path | None = None) -> None:
-        self.folder = folder or default_folder()
+        self.folder = folder or _default_folder()
         self._warned = False
 
     def contains(self, key: PlanKey) -> bool:
@@ -116,19 +114,17 @@ class PlanCache:
         self,
         key: PlanKey,
         build: Callable[[], bytes],
-        open_plan: Callable[[bytes], T],
-        waiting: Callable[[], None] = lambda: None,
-    ) -> tuple[T, Path | None]:
+        open_plan: Callable[[bytes, Path | None], T],
+        waiting: Callable[[], object] = lambda: None,
+    ) -> T:
         """Open the plan for `key`, built if it is not here or not usable.
 
         Args:
             key: of the plan.
             build: makes the plan.
-            open_plan: deserializes the plan; PlanError if it is not usable here.
+            open_plan: deserializes the plan, given its file too, None if it could not be stored;
+                PlanError if the plan is not usable here.
             waiting: called repeatedly while another process builds; may raise to stop waiting.
-
-        Returns:
-            The result of `open_plan`, and the plan's file; None if it could not be stored.
 
         Raises:
             PlanError: `open_plan` rejects the plan just built.
@@ -142,9 +138,9 @@ class PlanCache:
                 _log.info("building an engine for %s: %s", key.model, str(error))
             plan = build()
             path = self._store(key, plan)
-        return open_plan(plan), path
+        return open_plan(plan, path)
 
-    def _load(self, key: PlanKey, open_plan: Callable[[bytes], T]) -> tuple[T, Path]:
+    def _load(self, key: PlanKey, open_plan: Callable[[bytes, Path | None], T]) -> T:
         """Open the cached plan; PlanError with the reason if there is none to use."""
         path = self.find(key)
         if path is None:
@@ -153,19 +149,17 @@ class PlanCache:
             found, plan = read_plan(path)
             if not found.serves(key):
                 raise PlanError(f"is another plan: {_differences(found, key)}")
-            opened = open_plan(plan)
+            opened = open_plan(plan, path)
         except PlanError as error:
             raise PlanError(f"{path} {error}") from None
         with contextlib.suppress(OSError):
             os.utime(path)  # in use: the last to be evicted
-        return opened, path
+        return opened
 
     def _miss_reason(self, key: PlanKey) -> str:
-        newest = next(self._plans(f"{key.family}-*.plan"), None)
-        if newest is None:
-            return f"there is none in {self.folder}"
-        path, found = newest
-        return f"{path} is another plan: {_differences(found, key)}"
+        for path, found in self._plans(f"{key.family}-*.plan"):
+            return f"{path} is another plan: {_differences(found, key)}"
+        return f"there is none in {self.folder}"
 
     def _plans(self, pattern: str) -> Iterator[tuple[Path, PlanKey]]:
         """Our files of that pattern, the last used first."""
@@ -187,28 +181,23 @@ class PlanCache:
         except OSError as error:
             self._warn(f"the engine for {key.model} cannot be cached in {self.folder}: {error}")
             return None
-        self._evict(key)
-        return path
-
-    def _evict(self, key: PlanKey) -> None:
-        """Remove all but the last used plans of the model."""
         old = [path for path, _ in self._plans(f"{key.family}-*.plan")][MAX_PLANS:]
-        for path in old:
+        for evicted in old:
             with contextlib.suppress(OSError):
-                path.unlink(missing_ok=True)
-                kernels_file(path).unlink(missing_ok=True)
+                evicted.unlink(missing_ok=True)
+                evicted.with_suffix(KERNELS_SUFFIX).unlink(missing_ok=True)
         if old:
             _log.info("evicted %d old plans of %s, %d stay", len(old), key.model, MAX_PLANS)
+        return path
 
     @contextlib.contextmanager
-    def _locked(self, key: PlanKey, waiting: Callable[[], None]) -> Iterator[None]:
+    def _locked(self, key: PlanKey, waiting: Callable[[], object]) -> Iterator[None]:
         """Only one process builds for this model; without a lock where there is none."""
         with contextlib.ExitStack() as held:
             try:
                 self._make_folder()
-                descriptor = os.open(
-                    self.folder / f"{key.family}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
-                )
+                path = self.folder / f"{key.family}.lock"
+                descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
                 held.callback(os.close, descriptor)
                 if not _try_lock(descriptor):
                     _log.info("another process builds the engine for %s: waiting", key.model)
@@ -228,77 +217,15 @@ class PlanCache:
         self._warned = True
 
 
-class KernelCache:
-    """The kernels that TensorRT-RTX compiles for the GPU as it loads a plan, beside the plan."""
-
-    def __init__(self, engine: Any, cache: Any, key: PlanKey, path: Path | None) -> None:
-        self._engine = engine
-        self._cache = cache
-        self._key = key
-        self._path = path
-        self._saved = self._restore()
-
-    @classmethod
-    def of(cls, engine: Any, key: PlanKey, plan_path: Path | None) -> KernelCache | None:
-        """None where TensorRT has no such cache."""
-        if not hasattr(engine, "create_runtime_config"):
-            return None
-        config = engine.create_runtime_config()
-        if not hasattr(config, "create_runtime_cache"):
-            return None
-        path = None if plan_path is None else kernels_file(plan_path)
-        return cls(engine, config.create_runtime_cache(), key, path)
-
-    def _restore(self) -> bytes:
-        """Load what was cached; what does not fit is compiled again."""
-        if self._path is None or not self._path.is_file():
-            return b""
-        try:
-            cached = read_plan(self._path)[1]
-        except PlanError as error:
-            _log.info("compiling kernels again: %s %s", self._path, str(error))
-            return b""
-        if self._cache.deserialize(cached):
-            return cached
-        _log.info("compiling kernels again: %s is of another GPU, driver or version", self._path)
-        return b""
-
-    def context_config(self, strategy: Any) -> Any:
-        """The configuration of a new context, which takes its kernels from here."""
-        config = self._engine.create_runtime_config()
-        config.set_execution_context_allocation_strategy(strategy)
-        config.set_runtime_cache(self._cache)
-        return config
-
-    def save(self) -> None:
-        """Write what is new."""
-        if self._path is None:
-            return
-        kernels = bytes(self._cache.serialize())
-        if kernels == self._saved:
-            return
-        self._saved = kernels
-        try:
-            write_plan(self._path, self._key, kernels)
-        except OSError as error:
-            _log.warning("compiled kernels cannot be cached in %s: %s", self._path, str(error))
-            self._path = None
-
-
-def kernels_file(plan: Path) -> Path:
-    """The file of the kernels that TensorRT-RTX compiles at load time, beside their plan."""
-    return plan.with_suffix(".kernels")
-
-
 def write_plan(path: Path, key: PlanKey, payload: bytes) -> None:
     """Write a file atomically, readable by the user alone; OSError if it cannot be."""
     facts = {"length": len(payload), "sha256": hashlib.sha256(payload).hexdigest()}
-    header = json.dumps({"format": FORMAT, "key": asdict(key), **facts}).encode()
+    header = json.dumps({"format": _FORMAT, "key": asdict(key), **facts}).encode()
     partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
     try:
         descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         with os.fdopen(descriptor, "wb") as file:
-            file.write(MAGIC + struct.pack("<I", len(header)) + header)
+            file.write(_MAGIC + struct.pack("<I", len(header)) + header)
             file.write(payload)
             file.flush()
             os.fsync(file.fileno())
@@ -324,43 +251,36 @@ def read_plan(path: Path) -> tuple[PlanKey, bytes]:
     return key, payload
 
 
-def _open_trusted(path: Path) -> IO[bytes]:
+@contextlib.contextmanager
+def _open_trusted(path: Path) -> Iterator[IO[bytes]]:
     """Open a file that only this user or root can have written; PlanError if others could."""
-    with contextlib.ExitStack() as opened:
-        file = opened.enter_context(path.open("rb"))
+    with path.open("rb") as file:
         status = os.fstat(file.fileno())
-        writable = status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
-        if status.st_uid in (os.geteuid(), 0) and not writable:
-            opened.pop_all()
-            return file
-    mode = stat.S_IMODE(status.st_mode)
-    raise PlanError(
-        "is not trusted: expected your file or root's without write permission for others, "
-        f"got owner {status.st_uid} and mode {mode:o}"
-    )
+        if status.st_uid not in (os.geteuid(), 0) or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            raise PlanError(
+                "is not trusted: expected your file or root's without write permission for others, "
+                f"got owner {status.st_uid} and mode {stat.S_IMODE(status.st_mode):o}"
+            )
+        yield file
 
 
 def _read_header(file: IO[bytes]) -> tuple[PlanKey, int, str]:
     """Key, length and SHA-256 of what follows; PlanError if it is not our header."""
-    start = file.read(len(MAGIC) + 4)
-    if len(start) < len(MAGIC) + 4 or not start.startswith(MAGIC):
+    start = file.read(len(_MAGIC) + 4)
+    if len(start) < len(_MAGIC) + 4 or not start.startswith(_MAGIC):
         raise PlanError("is damaged: it does not start as a plan of video_knet")
-    (size,) = struct.unpack("<I", start[len(MAGIC) :])
+    (size,) = struct.unpack("<I", start[len(_MAGIC) :])
     if size > _MAX_HEADER_BYTES:
         raise PlanError(f"is damaged: its header is {size} bytes long")
     try:
         header = json.loads(file.read(size))
-        if header["format"] != FORMAT:
-            raise PlanError(f"has another format: expected {FORMAT}, got {header['format']}")
-        return _key_of(header["key"]), int(header["length"]), str(header["sha256"])
+        if header["format"] != _FORMAT:
+            raise PlanError(f"has another format: expected {_FORMAT}, got {header['format']}")
+        key: dict[str, Any] = header["key"]
+        tuples = {name: tuple(key[name]) for name in ("targets", "shape")}  # lists in JSON
+        return PlanKey(**key | tuples), int(header["length"]), str(header["sha256"])
     except (ValueError, KeyError, TypeError) as error:
         raise PlanError(f"is damaged: its header cannot be read ({error!r})") from None
-
-
-def _key_of(values: dict[str, object]) -> PlanKey:
-    """JSON has lists where the key has tuples."""
-    fit = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
-    return PlanKey(**fit)  # type: ignore[arg-type]
 
 
 def _differences(got: PlanKey, expected: PlanKey) -> str:
@@ -371,6 +291,12 @@ def _differences(got: PlanKey, expected: PlanKey) -> str:
 
 def _digest(key: PlanKey) -> str:
     return hashlib.sha256(json.dumps(asdict(key), sort_keys=True).encode()).hexdigest()
+
+
+def _default_folder() -> Path:
+    if folder := os.environ.get("VIDEO_KNET_CACHE"):
+        return Path(os.path.expanduser(folder))
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "video_knet"
 
 
 def _try_lock(descriptor: int) -> bool:
