@@ -11,9 +11,12 @@ first groups of blocks as they are while training.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cache
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import relu, relu6
 
@@ -146,6 +149,25 @@ class EfficientNetLite0(nn.Module):
         state = torch.load(path, map_location="cpu", weights_only=True)
         dropped = ("_conv_head", "_bn1", "_fc")  # the classifier; block-level names start otherwise
         self.load_state_dict({k: v for k, v in state.items() if not k.startswith(dropped)})
+
+
+@cache
+def imagenet_features(level: int) -> Callable[[NDArray[np.uint8]], NDArray[np.float32]]:
+    """RGB [H,W,3] -> a level of the pyramid [C,h,w] of an EfficientNet-Lite0 trained on ImageNet.
+
+    It is loaded once; ModuleNotFoundError if the package with the weights is not installed.
+    """
+    network = EfficientNetLite0()
+    network.load_imagenet()
+    network.eval()
+    mean, std = (torch.tensor(values)[:, None, None] for values in (network.mean, network.std))
+
+    @torch.no_grad()
+    def features(image: NDArray[np.uint8]) -> NDArray[np.float32]:
+        pixels = torch.from_numpy(image).permute(2, 0, 1).float()[None]
+        return network((pixels - mean) / std)[level][0].numpy()
+
+    return features
 
 
 class _Bottleneck(nn.Module):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib import import_module
 from pkgutil import iter_modules
@@ -54,16 +54,11 @@ def all_settings() -> dict[str, TrackerSetting]:
     found: dict[str, TrackerSetting] = {}
     for name, tracker in TRACKERS.items():
         for key, field in vars(tracker.Settings)["__pydantic_fields__"].items():
-            low = next((m.ge for m in field.metadata if hasattr(m, "ge")), None)
-            high = next((m.le for m in field.metadata if hasattr(m, "le")), None)
-            limits = None if low is None or high is None else (low, high)
+            limits: Any = tuple(getattr(m, "ge", getattr(m, "le", None)) for m in field.metadata)
             others = found[key].trackers if key in found else ()
-            setting = TrackerSetting(
-                field.default, field.description or "", limits, (*others, name)
+            found[key] = TrackerSetting(
+                field.default, field.description, limits or None, (*others, name)
             )
-            if others and replace(setting, trackers=others) != found[key]:
-                raise TypeError(f"setting {key} of tracker {name} differs from that of {others}")
-            found[key] = setting
     return found
 
 

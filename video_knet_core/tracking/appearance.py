@@ -7,8 +7,7 @@ objects well enough. Nothing of our network but its masks is used.
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib import import_module
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import cv2
 import numpy as np
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 from ..config_io import ConfigError, settings_class
 from ..types import Detections
 from .baselines import image_of
-from .embedding import Expected, LifecycleSettings, VectorTracker, cosine
+from .embedding import Expected, LifecycleSettings, LifecycleTracker, Ranking, cosine, running_mean
 from .tracker import register
 
 MIN_COSINE = 0.7
@@ -30,67 +29,62 @@ REACH = 1.0
 """Maximum distance of an object from the predicted box of a track, in diagonals of that box."""
 OVERLAP_WEIGHT = 0.1
 """Weight of box overlap in the order of possible matches: it decides between look-alikes only."""
-NETWORK = "video_knet_core.model.image_features"
-"""Module of the network: it needs torch, so nothing imports it before a tracker needs it."""
+LEVEL = 1
+"""Stride 8 of the pyramid of the ImageNet network. Coarser features separate objects on synthetic
+streets as well, but those of a small object are mostly of its surroundings: it looks like what
+stood there before."""
 
 _Floats = NDArray[np.floating]
+_Features = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
+"""RGB image [H, W, 3] -> features [C, h, w] of it."""
 
 
-@settings_class
-class AppearanceSettings(LifecycleSettings):
-    """Settings of `AppearanceTracker`."""
-
-    tracker: ClassVar[str] = "appearance"
-
-
-@register(AppearanceSettings)
-class AppearanceTracker(VectorTracker[AppearanceSettings]):
+@register
+class AppearanceTracker(LifecycleTracker):
     """Features averaged over the mask of a segment, and motion.
 
     A segment far from the predicted box of a track is another object, however similar.
 
     Args:
         settings: settings; the defaults if None.
-        features: RGB image [H, W, 3] -> features [C, h, w] of it; None = an ImageNet network.
+        features: the image network; None = one that was trained on ImageNet.
 
     Raises:
         ConfigError: a package of the ImageNet network is missing.
     """
 
-    momentum = MOMENTUM
+    @settings_class
+    class Settings(LifecycleSettings):
+        tracker: ClassVar[str] = "appearance"
 
-    def __init__(
-        self,
-        settings: AppearanceSettings | None = None,
-        features: Callable[[NDArray[np.uint8]], NDArray[np.float32]] | None = None,
-    ) -> None:
+    def __init__(self, settings: Settings | None = None, features: _Features | None = None) -> None:
         super().__init__(settings)
         self._features = features or _imagenet_features()
-        self._vectors: _Floats = np.zeros((0, 0))
 
-    def observe(self, detections: Detections) -> None:
+    def describe(self, detections: Detections) -> _Floats:
         """Run the image network, unless there is no thing; ConfigError without an image."""
         image = image_of(detections, self.settings.tracker)
-        if len(detections):
-            self._vectors = _pooled(self._features(image), detections.row_masks)
+        if not len(detections):
+            return np.zeros((0, 0))
+        return _pooled(self._features(image), detections.row_masks)
 
-    def vectors(self, detections: Detections) -> _Floats:
-        """The features that `observe` has computed."""
-        return self._vectors
+    def blend(self, previous: _Floats, cue: _Floats) -> _Floats:
+        """A running mean."""
+        return running_mean(previous, cue, MOMENTUM)
 
-    def compare(
-        self, detections: Detections, expected: Expected
-    ) -> tuple[_Floats, NDArray[np.bool_]]:
+    def compare(self, detections: Detections, cues: _Floats, expected: Expected) -> Ranking:
         """Near and similar; the overlap orders them."""
-        similarity = cosine(self._vectors, self.remembered(expected))
+        similarity = cosine(cues, np.stack(expected.cues))
         near = expected.distance(detections.regions.boxes) <= REACH
         rank = similarity + OVERLAP_WEIGHT * expected.overlap
         return rank, near & (similarity >= MIN_COSINE)
 
 
-def _imagenet_features() -> Any:
-    try:
-        return import_module(NETWORK).imagenet_features()
+def _imagenet_features() -> _Features:
+    try:  # only who needs this tracker needs torch
+        from ..model.backbone import imagenet_features
+
+        return imagenet_features(LEVEL)
     except ModuleNotFoundError as error:
         raise ConfigError(
             f"tracker 'appearance' needs {error.name}: pip install 'video_knet_ros[train]'"

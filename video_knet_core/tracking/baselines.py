@@ -7,7 +7,7 @@ by. So none is its authors' whole tracker.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import cv2
 import numpy as np
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ..config_io import ConfigError, settings_class
 from ..geometry import mask_overlap
 from ..types import Detections
-from .embedding import Expected, LifecycleSettings, LifecycleTracker, VectorTracker
+from .embedding import Expected, LifecycleSettings, LifecycleTracker, Ranking, running_mean
 from .quasi_dense import bi_softmax
 from .tracker import register
 
@@ -39,15 +39,8 @@ def image_of(detections: Detections, tracker: str) -> NDArray[np.uint8]:
     return detections.image
 
 
-@settings_class
-class KernelSettings(LifecycleSettings):
-    """Settings of `KernelTracker`."""
-
-    tracker: ClassVar[str] = "kernels"
-
-
-@register(KernelSettings)
-class KernelTracker(VectorTracker[KernelSettings]):
+@register
+class KernelTracker(LifecycleTracker):
     """Raw kernels instead of embeddings: the toy experiment of the paper, "K-Net alone tracks".
 
     Similarity is the bi-softmax of dot products, nothing else, as in the authors' code
@@ -59,57 +52,48 @@ class KernelTracker(VectorTracker[KernelSettings]):
     model without `kernels.embedding` with tracker `quasi_dense`.
     """
 
-    momentum = KERNEL_MOMENTUM
+    @settings_class
+    class Settings(LifecycleSettings):
+        tracker: ClassVar[str] = "kernels"
 
-    def observe(self, detections: Detections) -> None:
-        """ConfigError if the engine returns no kernels."""
-        self.vectors(detections)
-
-    def vectors(self, detections: Detections) -> _Floats:
-        """The kernels."""
+    def describe(self, detections: Detections) -> _Floats:
+        """The kernels; ConfigError if the engine returns none."""
         if detections.kernels is None:
             raise ConfigError(
                 "tracker 'kernels': expected kernels of the network in Detections.kernels, got none"
             )
         return detections.kernels
 
-    def compare(self, detections: Detections, expected: Expected) -> tuple[_Floats, _Mask]:
+    def blend(self, previous: _Floats, cue: _Floats) -> _Floats:
+        """A running mean."""
+        return running_mean(previous, cue, KERNEL_MOMENTUM)
+
+    def compare(self, detections: Detections, cues: _Floats, expected: Expected) -> Ranking:
         """The place of a track plays no part."""
-        kernels, remembered = self.vectors(detections), self.remembered(expected)
-        similarity = bi_softmax(kernels.astype(np.float64) @ remembered.astype(np.float64).T)
+        remembered = np.stack(expected.cues).astype(np.float64)
+        similarity = bi_softmax(cues.astype(np.float64) @ remembered.T)
         return similarity, similarity > KERNEL_MATCH
 
 
-@settings_class
-class IouSettings(LifecycleSettings):
-    """Settings of `IouTracker`."""
-
-    tracker: ClassVar[str] = "iou"
-
-
-@register(IouSettings)
-class IouTracker(LifecycleTracker[Any]):
+@register
+class IouTracker(LifecycleTracker):
     """Intersection over union with the last mask of a track, on the engine's map. No motion."""
 
-    def compare(self, detections: Detections, expected: Expected) -> tuple[_Floats, _Mask]:
+    @settings_class
+    class Settings(LifecycleSettings):
+        tracker: ClassVar[str] = "iou"
+
+    def describe(self, detections: Detections) -> list[_Mask]:
+        """The masks."""
+        return [mask.copy() for mask in detections.row_masks]
+
+    def compare(self, detections: Detections, cues: list[_Mask], expected: Expected) -> Ranking:
         """Boxes play no part."""
-        remembered = np.stack([self.cues[track_id] for track_id in expected.ids])
-        overlap = mask_overlap(detections.row_masks, remembered)
+        overlap = mask_overlap(detections.row_masks, np.stack(expected.cues))
         return overlap, overlap >= MIN_MASK_OVERLAP
 
-    def cue(self, detections: Detections, i: int, previous: Any | None) -> _Mask:
-        """The mask of detection i, in place of the last one."""
-        return detections.row_masks[i].copy()
 
-
-@settings_class
-class MaskPropagationSettings(LifecycleSettings):
-    """Settings of `MaskPropagationTracker`."""
-
-    tracker: ClassVar[str] = "mask_propagation"
-
-
-@register(MaskPropagationSettings)
+@register
 class MaskPropagationTracker(IouTracker):
     """Masks are carried into the next frame by dense optical flow, and then compared.
 
@@ -117,11 +101,18 @@ class MaskPropagationTracker(IouTracker):
     the flow of that, for nothing else is seen there: the weakness of every propagation.
     """
 
-    _previous: NDArray[np.uint8] | None = None
-    """[H, W] the last frame in grey."""
+    @settings_class
+    class Settings(LifecycleSettings):
+        tracker: ClassVar[str] = "mask_propagation"
 
-    def observe(self, detections: Detections) -> None:
-        """Carry all masks; ConfigError without an image."""
+    def reset(self) -> None:
+        """Forget all tracks and the last frame."""
+        super().reset()
+        self._previous: NDArray[np.uint8] | None = None
+        """[H, W] the last frame in grey."""
+
+    def describe(self, detections: Detections) -> list[_Mask]:
+        """Carry all masks, then as above; ConfigError without an image."""
         image = image_of(detections, self.settings.tracker)
         grey = np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8)
         if self.cues and self._previous is not None:
@@ -129,20 +120,7 @@ class MaskPropagationTracker(IouTracker):
             source = _source_of_each_pixel(self._previous, grey, height, width)
             self.cues = {i: _carry(mask, source) for i, mask in self.cues.items()}
         self._previous = grey
-
-    def reset(self) -> None:
-        """Forget all tracks and the last frame."""
-        super().reset()
-        self._previous = None
-
-    def state(self) -> dict[str, Any]:
-        """See `Tracker.state`."""
-        return {**super().state(), "previous": self._previous}
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """See `Tracker.restore`."""
-        super().restore(state)
-        self._previous = state["previous"]
+        return super().describe(detections)
 
 
 def _source_of_each_pixel(

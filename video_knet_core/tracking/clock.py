@@ -47,6 +47,10 @@ class StreamTime:
     interval: int | None = None
     """Mean interval between images [ns]; None = not known yet, all intervals count."""
 
+    def after(self, passed: int, interval: int | None, measured: bool) -> StreamTime:
+        """The time of the next image, `passed` nanoseconds later."""
+        return StreamTime(self.ns + passed, self.era if measured else self.era + 1, interval)
+
     def seconds_since(self, ns: NDArray[np.int64], era: NDArray[np.int64]) -> NDArray[np.float64]:
         """[K] seconds since earlier images, NaN where unknown."""
         return np.where(self.era == era, (self.ns - ns) / NANOSECONDS, math.nan)
@@ -74,16 +78,12 @@ class StreamClock:
 
     stamp: int | None = None
     """Of the last image [ns]; None before the first."""
-    ns: int = 0
-    """Stream time of the last image, with `era` and `interval`: see `StreamTime`."""
-    era: int = 0
-    interval: int | None = None
+    time: StreamTime = StreamTime(0)
+    """Of the last image."""
     images: int = 0
     """Images so far."""
-    last_step: _Mark | None = None
+    last_step: _Mark = (0, 0)
     """Or the first image."""
-    standing: int = 0
-    """Images since then."""
     steps: int = 0
     """Steps so far."""
     regular: int = REGULAR
@@ -98,9 +98,9 @@ class StreamClock:
     """Stamp before the last one, if that leapt ahead: it may have been wrong."""
 
     @property
-    def time(self) -> StreamTime:
-        """Of the last image."""
-        return StreamTime(self.ns, self.era, self.interval)
+    def standing(self) -> int:
+        """Images since the last step."""
+        return self.images - self.last_step[0]
 
     def is_late(self, stamp: int) -> bool:
         """Whether an image belongs before the last one."""
@@ -126,30 +126,28 @@ class StreamClock:
 
     def advanced(self, stamp: int) -> StreamClock:
         """The clock of the next image."""
-        if self.stamp is None:
-            first = (1, stamp)
-            return replace(self, stamp=stamp, ns=stamp, images=1, last_step=first, marks=(first,))
-        difference = stamp - self.stamp
-        if difference >= SHORTEST or (self.interval and difference * 4 >= self.interval):
-            return self._stepped(stamp, difference)
-        return self._stood(stamp, difference)
-
-    def _stepped(self, stamp: int, difference: int) -> StreamClock:
-        """After an image whose stamp differs enough from the one before."""
-        exact, rest = self.regular >= REGULAR, difference - self.ahead
-        is_gap = rest > GAP * (self.interval or NOMINAL) and not self._begins(stamp)
         mark = (self.images + 1, stamp)
+        if self.stamp is None:
+            return StreamClock(stamp, StreamTime(stamp), images=1, last_step=mark, marks=(mark,))
+        difference, interval = stamp - self.stamp, self.time.interval
+        if difference >= SHORTEST or (interval and difference * 4 >= interval):
+            return self._stepped(mark, difference)
+        return self._stood(mark, difference)
+
+    def _stepped(self, mark: _Mark, difference: int) -> StreamClock:
+        """After an image whose stamp differs enough from the one before."""
+        before = self.time.interval
+        exact, rest = self.regular >= REGULAR, difference - self.ahead
+        is_gap = rest > GAP * (before or NOMINAL) and not self._begins(mark[1])
         marks = (*self._marks_before(mark, rest, exact), mark)[-MARKS:]
-        interval = self._mean(marks) or self.interval
+        interval = self._mean(marks) or before
+        passed = difference if exact else rest if is_gap else interval or NOMINAL
         return replace(
             self,
-            stamp=stamp,
-            ns=self.ns + (difference if exact else rest if is_gap else interval or NOMINAL),
-            era=self.era if exact or interval else self.era + 1,
-            interval=interval,
+            stamp=mark[1],
+            time=self.time.after(passed, interval, exact or interval is not None),
             images=mark[0],
             last_step=mark,
-            standing=0,
             steps=self.steps + 1,
             regular=self.regular + 1,
             ahead=0,
@@ -166,10 +164,11 @@ class StreamClock:
         assert self.stamp is not None
         if self.standing > FROZEN:
             return ()
-        if self.interval is not None and len(self.marks) > 1:
-            if exact and rest * GAP < self.interval:
+        interval = self.time.interval
+        if interval is not None and len(self.marks) > 1:
+            if exact and rest * GAP < interval:
                 return ((self.images, self.stamp),)
-            if not -2 * self.interval <= rest <= GAP * self.interval:
+            if not -2 * interval <= rest <= GAP * interval:
                 return ()
         return tuple(m for m in self.marks if m[1] < mark[1])
 
@@ -179,45 +178,28 @@ class StreamClock:
         span = end - start
         return span // (last - first) if span > 0 and span >= 3 * self.noise else None
 
-    def _stood(self, stamp: int, difference: int) -> StreamClock:
+    def _stood(self, mark: _Mark, difference: int) -> StreamClock:
         """After an image with about the stamp of the one before, or an earlier one."""
-        assert self.last_step is not None
+        images, stamp = mark
         standing = self.standing + 1
         mean = (stamp - self.last_step[1]) // standing
-        if standing >= FROZEN and mean >= FASTEST:
-            return self._fast(stamp, mean)
-        marks, interval = self.marks, self.interval
+        if standing >= FROZEN and mean >= FASTEST:  # so these are of a very fast camera
+            time = self.time.after(mean, mean, measured=True)
+            return StreamClock(stamp, time, images, last_step=mark, steps=CERTAIN, marks=(mark,))
+        marks, interval = self.marks, self.time.interval
         if self.steps < CERTAIN and self.regular >= REGULAR:  # those may not have been images
-            interval, marks = None, tuple(mark for mark in marks if mark[0] > 1)[-1:]
+            interval, marks = None, tuple(m for m in marks if m[0] > 1)[-1:]
         passed, returns = interval or NOMINAL, self._is_return(stamp)
-        known = interval is not None and standing <= FROZEN
         return replace(
             self,
             stamp=stamp,
-            ns=self.ns + passed,
-            era=self.era if known else self.era + 1,
-            interval=interval,
-            images=self.images + 1,
-            standing=standing,
+            time=self.time.after(passed, interval, interval is not None and standing <= FROZEN),
+            images=images,
             regular=0,
             ahead=0 if returns else self.ahead + passed - difference,
             marks=marks,
             noise=self.noise if returns else max(self.noise, -difference),
             before_leap=None,
-        )
-
-    def _fast(self, stamp: int, interval: int) -> StreamClock:
-        """After many images with about one stamp that are those of a very fast camera."""
-        mark = (self.images + 1, stamp)
-        return StreamClock(
-            stamp,
-            self.ns + interval,
-            self.era,
-            interval,
-            mark[0],
-            last_step=mark,
-            steps=CERTAIN,
-            marks=(mark,),
         )
 
     def _begins(self, stamp: int) -> bool:

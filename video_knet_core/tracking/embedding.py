@@ -24,12 +24,12 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
 
 from ..config_io import settings_class
 from ..geometry import box_overlap
@@ -51,30 +51,25 @@ fraction of the image. Smaller objects all look similar to the network."""
 
 _Floats = NDArray[np.floating]
 _Mask = NDArray[np.bool_]
+Ranking = tuple[_Floats, _Mask]
+"""Rank [N, M] of each pair of a detection and a track, about 0..1 and higher is better, and whether
+the pair is possible."""
 
 
 @settings_class
 class LifecycleSettings(TrackerSettings):
     """When tracks start, are confirmed and end."""
 
-    birth_score: Annotated[
-        float,
-        number(0, 1, "Minimum class score of a segment that starts a track."),
-    ] = 0.3
-    confirm_frames: Annotated[
-        int,
-        Field(
-            ge=1, le=1000, description="Frames with pixels before a tentative track is confirmed."
-        ),
-    ] = 2
-    max_coast_s: Annotated[
-        float,
-        number(0, 3600, "Seconds that a confirmed track without pixels is kept."),
-    ] = 2.0
-    max_tentative_coast_s: Annotated[
-        float,
-        number(0, 3600, "Seconds that a tentative track without pixels is kept."),
-    ] = 0.2
+    birth_score: float = number(0.3, 0, 1, "Minimum class score of a segment that starts a track.")
+    confirm_frames: int = number(
+        2, 1, 1000, "Frames with pixels before a tentative track is confirmed."
+    )
+    max_coast_s: float = number(
+        2.0, 0, 3600, "Seconds that a confirmed track without pixels is kept."
+    )
+    max_tentative_coast_s: float = number(
+        0.2, 0, 3600, "Seconds that a tentative track without pixels is kept."
+    )
 
 
 @settings_class
@@ -82,18 +77,15 @@ class EmbeddingSettings(LifecycleSettings):
     """Settings of `EmbeddingTracker`."""
 
     tracker: ClassVar[str] = "embedding"
-    match_threshold: Annotated[
-        float,
-        number(0, 1, "Minimum cosine of embeddings that continues a track."),
-    ] = 0.5
-    overlap_weight: Annotated[
-        float,
-        number(0, 100, "Weight of box overlap in the order of possible matches."),
-    ] = 0.5
-    embedding_momentum: Annotated[
-        float,
-        number(0, 1, "Weight of the new embedding in the memory of a track."),
-    ] = 0.8
+    match_threshold: float = number(
+        0.5, 0, 1, "Minimum cosine of embeddings that continues a track."
+    )
+    overlap_weight: float = number(
+        0.5, 0, 100, "Weight of box overlap in the order of possible matches."
+    )
+    embedding_momentum: float = number(
+        0.8, 0, 1, "Weight of the new embedding in the memory of a track."
+    )
 
 
 S = TypeVar("S", bound=LifecycleSettings)
@@ -103,10 +95,8 @@ S = TypeVar("S", bound=LifecycleSettings)
 class Expected:
     """The M tracks that may continue, where they are if they keep their velocity."""
 
-    ids: list[int]
-    """[M] track ids."""
-    class_ids: NDArray[np.integer]
-    """[M] classes of the tracks."""
+    cues: Sequence[Any]
+    """[M] what is remembered of them: [M, E] where cues are vectors."""
     boxes: NDArray[np.float64]
     """[M, 4] x, y, width, height in image pixels."""
     overlap: _Floats
@@ -124,49 +114,52 @@ class Expected:
 class LifecycleTracker(Tracker[S]):
     """Starts, confirms, coasts and ends tracks; a subclass compares detections with tracks.
 
-    `cues` has what it remembers of each living track, by id, as plain values.
+    It recognises an object by its cue: anything that can be compared with those of tracks.
     """
 
-    def __init__(self, settings: S | None = None) -> None:
-        super().__init__(settings)
+    def reset(self) -> None:
+        """Remove all tracks; new ids continue the count."""
+        super().reset()
         self.cues: dict[int, Any] = {}
+        """What is remembered of each living track, by id."""
         self._votes: dict[int, dict[int, float]] = {}
-        self._next_id = 1
 
-    def observe(self, detections: Detections) -> None:
-        """Prepare for a frame. Called once for each, also for one without things.
+    @abstractmethod
+    def describe(self, detections: Detections) -> Any:
+        """A sequence of the N cues. Called once for each frame, also for one without things.
 
         Raises:
             ConfigError: the engine does not return what this tracker compares.
         """
 
     @abstractmethod
-    def compare(self, detections: Detections, expected: Expected) -> tuple[_Floats, _Mask]:
-        """Rank [N, M] of each pair, about 0..1 and higher is better, and whether it is possible.
+    def compare(self, detections: Detections, cues: Any, expected: Expected) -> Ranking:
+        """The pairs that `assign` chooses from. There is at least one detection and one track."""
 
-        There is at least one detection and one track.
-        """
-
-    @abstractmethod
-    def cue(self, detections: Detections, i: int, previous: Any | None) -> Any:
-        """What to remember of a track that detection i starts (`previous` None) or continues."""
+    def blend(self, previous: Any, cue: Any) -> Any:
+        """What is remembered of a track after this cue: just that, if not overridden."""
+        return cue
 
     def assign(self, detections: Detections, now: StreamTime) -> Ids:
         """See `Tracker.assign`."""
-        self.observe(detections)
+        cues = self.describe(detections)
         ids = np.zeros(len(detections), np.int64)
         known = select_rows(self.tracks, self.alive(now))
         if len(known) and len(ids):
-            for i, j in self._match(detections, known, now):
+            for i, j in self._match(detections, cues, known, now):
                 ids[i] = known["row"]["track_id"][j]
         order = np.argsort(-detections.scores, kind="stable")
         births = order[(ids[order] == 0) & (detections.scores[order] >= self.settings.birth_score)]
-        ids[births] = self._next_id + np.arange(len(births))
-        self._next_id += len(births)
+        ids[births] = self.new_ids(len(births))
+        for i in np.flatnonzero(ids).tolist():
+            track_id, cue = int(ids[i]), cues[i]
+            if track_id in self.cues:
+                cue = self.blend(self.cues[track_id], cue)
+            self.cues[track_id] = cue
         return ids
 
     def _match(
-        self, detections: Detections, known: NDArray[np.void], now: StreamTime
+        self, detections: Detections, cues: Any, known: NDArray[np.void], now: StreamTime
     ) -> list[tuple[int, int]]:
         """Pairs of a detection and a track of `known`."""
         rows = known["row"]
@@ -175,23 +168,16 @@ class LifecycleTracker(Tracker[S]):
         velocity = np.where(np.isnan(rows["velocity"]), 0.0, rows["velocity"])
         boxes[:, :2] += velocity * seconds[:, None]
         overlap = box_overlap(detections.regions.boxes, boxes)
-        expected = Expected(
-            rows["track_id"].tolist(), rows["class_id"], boxes, overlap, known["visible"]
-        )
-        rank, possible = self.compare(detections, expected)
+        remembered = [self.cues[track_id] for track_id in rows["track_id"].tolist()]
+        expected = Expected(remembered, boxes, overlap, known["visible"])
+        rank, possible = self.compare(detections, cues, expected)
         confirmed = known["confirmed"]
         same_class = detections.class_ids[:, None] == rows["class_id"]
         rank = rank + CONFIRMED_BONUS * confirmed
         # a pair of two classes comes after every pair of one class: those rank 0 or higher
         rank = np.where(same_class, rank, rank - 10.0)
         possible = possible & (same_class | (confirmed & (overlap > 0)))
-        return match_greedily(rank, possible, detections.scores)
-
-    def remember(self, detections: Detections, ids: Ids) -> None:
-        """See `Tracker.remember`."""
-        for i in np.flatnonzero(ids).tolist():
-            track_id = int(ids[i])
-            self.cues[track_id] = self.cue(detections, i, self.cues.get(track_id))
+        return _match_greedily(rank, possible, detections.scores)
 
     def classes(self, seen: NDArray[np.void]) -> NDArray[np.int64]:
         """[K] the class with the most votes."""
@@ -226,46 +212,9 @@ class LifecycleTracker(Tracker[S]):
         for track_id in ids:
             del self.cues[track_id], self._votes[track_id]
 
-    def reset(self) -> None:
-        """Remove all tracks; new ids continue the count."""
-        super().reset()
-        self.cues, self._votes = {}, {}
 
-    def state(self) -> dict[str, Any]:
-        """See `Tracker.state`."""
-        own = {"next_id": self._next_id, "votes": self._votes, "cues": self.cues}
-        return {**super().state(), **own}
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """See `Tracker.restore`."""
-        super().restore(state)
-        self._next_id, self._votes, self.cues = state["next_id"], state["votes"], state["cues"]
-
-
-class VectorTracker(LifecycleTracker[S]):
-    """Remembers a running mean of a vector per track."""
-
-    @property
-    @abstractmethod
-    def momentum(self) -> float:
-        """Weight of the new vector in the memory of a track, 0..1."""
-
-    @abstractmethod
-    def vectors(self, detections: Detections) -> _Floats:
-        """[N, E] the vectors of the observed frame."""
-
-    def remembered(self, expected: Expected) -> _Floats:
-        """[M, E] the vectors of the tracks."""
-        return np.stack([self.cues[track_id] for track_id in expected.ids])
-
-    def cue(self, detections: Detections, i: int, previous: Any | None) -> _Floats:
-        """The mean with the vector of detection i."""
-        vector, new = self.vectors(detections)[i], self.momentum
-        return vector if previous is None else new * vector + (1 - new) * previous
-
-
-@register(EmbeddingSettings)
-class EmbeddingTracker(VectorTracker[EmbeddingSettings]):
+@register
+class EmbeddingTracker(LifecycleTracker[EmbeddingSettings]):
     """Association embeddings, and the predicted place of a track.
 
     By embeddings alone, a track that is out of sight passes its id on to a similar object across
@@ -273,23 +222,29 @@ class EmbeddingTracker(VectorTracker[EmbeddingSettings]):
     one may continue with a very similar segment.
     """
 
-    @property
-    def momentum(self) -> float:
-        """As configured."""
-        return self.settings.embedding_momentum
+    Settings = EmbeddingSettings
 
-    def vectors(self, detections: Detections) -> _Floats:
+    def describe(self, detections: Detections) -> _Floats:
         """The association embeddings."""
         return detections.embeddings
 
-    def compare(self, detections: Detections, expected: Expected) -> tuple[_Floats, _Mask]:
+    def blend(self, previous: _Floats, cue: _Floats) -> _Floats:
+        """A running mean."""
+        return running_mean(previous, cue, self.settings.embedding_momentum)
+
+    def compare(self, detections: Detections, cues: _Floats, expected: Expected) -> Ranking:
         """Similar and near, or distinct and very similar; the overlap orders them."""
-        similarity = cosine(detections.embeddings, self.remembered(expected))
+        similarity = cosine(cues, np.stack(expected.cues))
         similar = (similarity > 0) & (similarity >= self.settings.match_threshold)
         near = expected.distance(detections.regions.boxes) <= NEAR
         large = expected.boxes[:, 2:].prod(axis=1) >= LARGE * math.prod(detections.image_size)
         near |= (expected.visible | large) & (similarity >= FAR_COSINE)
         return similarity + self.settings.overlap_weight * expected.overlap, similar & near
+
+
+def running_mean(mean: _Floats, new: _Floats, weight: float) -> _Floats:
+    """The mean after a new value of this weight, 0..1."""
+    return weight * new + (1 - weight) * mean
 
 
 def cosine(a: _Floats, b: _Floats) -> _Floats:
@@ -303,7 +258,7 @@ def _unit(vectors: _Floats) -> _Floats:
     return np.divide(vectors, length, out=np.zeros_like(vectors), where=length > 0)
 
 
-def match_greedily(rank: _Floats, allowed: _Mask, scores: _Floats) -> list[tuple[int, int]]:
+def _match_greedily(rank: _Floats, allowed: _Mask, scores: _Floats) -> list[tuple[int, int]]:
     """One-to-one pairs (detection, track), taken by descending rank.
 
     The authors go through the detections by descending class score instead, so that a confident

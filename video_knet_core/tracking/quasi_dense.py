@@ -1,14 +1,12 @@
 """The authors' tracker, exactly: which results of the paper's code can be compared with.
 
-`QuasiDenseMatcher` is their QuasiDenseEmbedTracker (knet/video/qdtrack/trackers) with its quirks,
-`QuasiDenseTracker` what their detector does around it. A track exists from its first frame on, has
-one class, and is remembered for a number of frames.
+It is their QuasiDenseEmbedTracker (knet/video/qdtrack/trackers) with its quirks. A track exists
+from its first frame on, has one class, and is remembered for a number of frames.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from typing import Annotated, Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,12 +20,10 @@ from .tracker import Ids, Tracker, TrackerSettings, number, register
 
 _Floats = NDArray[np.floating]
 _Labels = NDArray[np.integer]
-_Memory = tuple[_Labels, _Floats]
-"""Classes [M] and embeddings [M, E]."""
 
-NO_ID = -1
+NO_ID = 0
 """Id of a detection without a track; it may be a backdrop in the next frame."""
-DUPLICATE = -2
+DUPLICATE = -1
 """Id of an uncertain detection that looks like a track; it is ignored."""
 
 
@@ -36,93 +32,85 @@ class QuasiDenseSettings(TrackerSettings):
     """Defaults are the authors' for KITTI-STEP. Scores are class scores, 0..1."""
 
     tracker: ClassVar[str] = "quasi_dense"
-    positional_ids: Annotated[
-        bool,
-        Field(
-            description="Give ids to the wrong segments after a duplicate, as the authors' code."
-        ),
-    ] = False
-    init_score: Annotated[
-        float, number(0, 1, "An unmatched detection starts a track above this score.")
-    ] = 0.35
-    object_score: Annotated[
-        float,
-        number(
-            0, 1, "A detection continues a track above this score; below, less overlap is allowed."
-        ),
-    ] = 0.3
-    match_score: Annotated[
-        float, number(0, 1, "Bi-softmax above which a detection continues a track.")
-    ] = 0.5
-    memory_frames: Annotated[
-        int,
-        number(1, 1000, "Frames without pixels after which a track ends."),
-    ] = 5
-    backdrop_frames: Annotated[
-        int,
-        number(0, 1000, "Frames for which detections without a track are kept."),
-    ] = 1
-    momentum: Annotated[
-        float, number(0, 1, "Weight of the new embedding in the memory of a track.")
-    ] = 0.8
-    nms_confidence: Annotated[
-        float,
-        number(0, 1, "Bi-softmax above which an uncertain detection is a duplicate."),
-    ] = 0.5
-    nms_backdrop_overlap: Annotated[
-        float,
-        number(0, 1, "Box overlap above which an uncertain detection yields to a better."),
-    ] = 0.3
-    nms_class_overlap: Annotated[
-        float, number(0, 1, "Box overlap above which any detection yields to a better one.")
-    ] = 0.7
+    positional_ids: bool = Field(
+        False,
+        description="Give ids to the wrong segments after a duplicate, as the authors' code.",
+    )
+    init_score: float = number(
+        0.35, 0, 1, "An unmatched detection starts a track above this score."
+    )
+    object_score: float = number(
+        *(0.3, 0, 1),
+        "A detection continues a track above this score; below, less overlap is allowed.",
+    )
+    match_score: float = number(0.5, 0, 1, "Bi-softmax above which a detection continues a track.")
+    memory_frames: int = number(5, 1, 1000, "Frames without pixels after which a track ends.")
+    backdrop_frames: int = number(
+        1, 0, 1000, "Frames for which detections without a track are kept."
+    )
+    momentum: float = number(0.8, 0, 1, "Weight of the new embedding in the memory of a track.")
+    nms_confidence: float = number(
+        0.5, 0, 1, "Bi-softmax above which an uncertain detection is a duplicate."
+    )
+    nms_backdrop_overlap: float = number(
+        0.3, 0, 1, "Box overlap above which an uncertain detection yields to a better."
+    )
+    nms_class_overlap: float = number(
+        0.7, 0, 1, "Box overlap above which any detection yields to a better one."
+    )
 
 
-class QuasiDenseMatcher:
+@register
+class QuasiDenseTracker(Tracker[QuasiDenseSettings]):
     """Ids by the bi-softmax of embeddings, among detections and memory of one class.
 
     Backdrops, the last detections without a track, take part in the bi-softmax: a detection that
     is most similar to a backdrop continues no track.
+
+    Track ids are the authors' + 1, and continue over a reset, where theirs start again. As in
+    their code a frame without a thing counts as a frame but leaves the memory as it is: what is
+    too old by then is forgotten in the next frame with a thing, after that was matched.
     """
 
+    Settings = QuasiDenseSettings
+
     def __init__(self, settings: QuasiDenseSettings | None = None) -> None:
-        self.settings = settings or QuasiDenseSettings()
-        self.ids_given = 0
-        """The next new id; counts on over a reset."""
-        self.reset()
+        super().__init__(settings)
+        self._frame = 0
 
     def reset(self) -> None:
-        """Forget all tracks and backdrops."""
+        """Remove all tracks and backdrops; new ids continue the count."""
+        super().reset()
         self.memory_ids: Ids = np.zeros(0, np.int64)
         """[M] ids of the tracks in memory, in the order of their birth."""
-        self._tracks: _Memory | None = None
+        self._classes: _Labels = np.zeros(0, np.int64)
+        self._vectors: _Floats = np.zeros((0, 0))
         self._last_frames: Ids = np.zeros(0, np.int64)
-        self._backdrops: deque[_Memory] = deque(maxlen=self.settings.backdrop_frames)
+        self.backdrops: tuple[tuple[_Labels, _Floats], ...] = ()
+        """Classes and embeddings of the last frames' detections without a track, newest first."""
 
-    @property
-    def backdrop_count(self) -> int:
-        """Backdrops in memory."""
-        return sum(len(classes) for classes, _ in self._backdrops)
+    def assign(self, detections: Detections, now: StreamTime) -> Ids:
+        """See `Tracker.assign`."""
+        self._frame += 1
+        assigned = np.zeros(len(detections), np.int64)
+        if not len(detections):
+            return assigned
+        scores = detections.scores.astype(np.float32)
+        bboxes = np.column_stack([_corners(detections).astype(np.float32), scores])
+        kept, ids = self.match(bboxes, detections.class_ids, detections.embeddings, self._frame)
+        if self.settings.positional_ids:
+            # the authors write the ids of the kept detections on the masks of all, in order
+            kept = np.argsort(-scores, kind="stable")[: len(ids)]
+        assigned[kept] = np.maximum(ids, 0)
+        return assigned
 
-    def state(self) -> dict[str, Any]:
-        """Everything that the next frames depend on, as plain values; not to be changed."""
-        return {
-            "ids_given": self.ids_given,
-            "memory_ids": self.memory_ids,
-            "tracks": self._tracks,
-            "last_frames": self._last_frames,
-            "backdrops": list(self._backdrops),
-        }
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """Continue from the state of another matcher."""
-        self.ids_given, self.memory_ids = state["ids_given"], state["memory_ids"]
-        self._tracks, self._last_frames = state["tracks"], state["last_frames"]
-        self._backdrops = deque(state["backdrops"], maxlen=self.settings.backdrop_frames)
+    def alive(self, now: StreamTime) -> NDArray[np.bool_]:
+        """[M] which tracks are in memory."""
+        return np.isin(self.tracks["row"]["track_id"], self.memory_ids)
 
     def match(
         self, bboxes: _Floats, labels: _Labels, embeddings: _Floats, frame: int
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    ) -> tuple[NDArray[np.int64], Ids]:
         """Ids of the N detections of one frame.
 
         Args:
@@ -134,17 +122,17 @@ class QuasiDenseMatcher:
 
         Returns:
             The K detections that the non-maximum suppression keeps, by descending score [K]; and
-            their ids [K], which count from 0, or `NO_ID` or `DUPLICATE`.
+            their ids [K], or `NO_ID` or `DUPLICATE`.
         """
         kept = self._suppress(bboxes)
         bboxes, labels, embeddings = bboxes[kept], labels[kept], embeddings[kept]
         ids = self._continue(bboxes[:, 4], labels, embeddings)
         new = (ids == NO_ID) & (bboxes[:, 4] > self.settings.init_score)
-        ids[new] = self.ids_given + np.arange(new.sum())
-        self.ids_given += int(new.sum())
-        backdrops = (ids == NO_ID) & ~_overlaps_better(bboxes, self.settings.nms_backdrop_overlap)
-        self._remember_tracks(ids, labels, embeddings, frame)
-        self._backdrops.appendleft((labels[backdrops], embeddings[backdrops]))
+        ids[new] = self.new_ids(int(new.sum()))
+        backdrop = (ids == NO_ID) & ~_overlaps_better(bboxes, self.settings.nms_backdrop_overlap)
+        self._remember(ids, labels, embeddings, frame)
+        backdrops = (labels[backdrop], embeddings[backdrop]), *self.backdrops
+        self.backdrops = backdrops[: self.settings.backdrop_frames]
         return kept, ids
 
     def _suppress(self, bboxes: _Floats) -> NDArray[np.int64]:
@@ -164,10 +152,15 @@ class QuasiDenseMatcher:
     def _continue(self, scores: _Floats, labels: _Labels, embeddings: _Floats) -> Ids:
         """[K] ids of the tracks that detections, by descending score, continue or duplicate."""
         ids = np.full(len(scores), NO_ID, np.int64)
-        if self._tracks is None or not len(self.memory_ids) or not len(scores):
+        if not len(self.memory_ids) or not len(ids):
             return ids
-        memory_ids = [*self.memory_ids.tolist(), *[NO_ID] * self.backdrop_count]
-        similarity = self._similarity(self._tracks, labels, embeddings)
+        classes, vectors = (
+            np.concatenate(parts)
+            for parts in zip((self._classes, self._vectors), *self.backdrops, strict=True)
+        )
+        memory_ids = np.full(len(classes), NO_ID)
+        memory_ids[: len(self.memory_ids)] = self.memory_ids
+        similarity = bi_softmax(embeddings @ vectors.T) * (labels[:, None] == classes)
         certain = scores > self.settings.object_score
         for i in range(len(ids)):
             j = int(similarity[i].argmax())
@@ -180,85 +173,23 @@ class QuasiDenseMatcher:
                 ids[i] = DUPLICATE
         return ids
 
-    def _similarity(self, tracks: _Memory, labels: _Labels, embeddings: _Floats) -> _Floats:
-        """[K, M] bi-softmax of the detections and the memory: tracks, then backdrops."""
-        classes, vectors = (
-            np.concatenate(parts) for parts in zip(tracks, *self._backdrops, strict=True)
-        )
-        return bi_softmax(embeddings @ vectors.T) * (labels[:, None] == classes)
-
-    def _remember_tracks(self, ids: Ids, labels: _Labels, embeddings: _Floats, frame: int) -> None:
+    def _remember(self, ids: Ids, labels: _Labels, embeddings: _Floats, frame: int) -> None:
         """Store the detections with an id, and forget the tracks not seen for long."""
-        seen = np.flatnonzero(ids >= 0)
+        seen = np.flatnonzero(ids > 0)
         ids, labels, embeddings = ids[seen], labels[seen], embeddings[seen]
-        known = np.isin(ids, self.memory_ids)
-        classes, vectors = self._tracks or (labels[:0], embeddings[:0])
-        at = np.searchsorted(self.memory_ids, ids[known])
-        new = self.settings.momentum
-        vectors, last = vectors.copy(), self._last_frames.copy()
-        vectors[at] = (1 - new) * vectors[at] + new * embeddings[known]
+        new = ~np.isin(ids, self.memory_ids)
+        at, weight = np.searchsorted(self.memory_ids, ids[~new]), self.settings.momentum
+        # the embeddings of the first tracks decide the size and the type of all
+        vectors = self._vectors.copy() if len(self.memory_ids) else embeddings[:0]
+        vectors[at] = (1 - weight) * vectors[at] + weight * embeddings[~new]
+        last = self._last_frames.copy()
         last[at] = frame
-        started = ~known
-        memory_ids = np.concatenate([self.memory_ids, ids[started]])
-        last = np.concatenate([last, np.full(started.sum(), frame)])
+        last = np.concatenate([last, np.full(new.sum(), frame)])
         kept = last > frame - self.settings.memory_frames
-        self.memory_ids, self._last_frames = memory_ids[kept], last[kept]
-        self._tracks = (
-            np.concatenate([classes, labels[started]])[kept],
-            np.concatenate([vectors, embeddings[started]])[kept],
-        )
-
-
-@register(QuasiDenseSettings)
-class QuasiDenseTracker(Tracker[QuasiDenseSettings]):
-    """Gives each thing segment of a stream of frames the id that the authors' code gives it.
-
-    Track ids are theirs + 1, and continue over a reset, where theirs start again. As in
-    their code a frame without a thing counts as a frame but leaves the memory as it is: what is
-    too old by then is forgotten in the next frame with a thing, after that was matched.
-    """
-
-    def __init__(self, settings: QuasiDenseSettings | None = None) -> None:
-        super().__init__(settings)
-        self._matcher = QuasiDenseMatcher(self.settings)
-        self._frame = 0
-
-    def assign(self, detections: Detections, now: StreamTime) -> Ids:
-        """See `Tracker.assign`."""
-        self._frame += 1
-        self._matcher.settings = self.settings
-        assigned = np.zeros(len(detections), np.int64)
-        if not len(detections):
-            return assigned
-        scores = detections.scores.astype(np.float32)
-        bboxes = np.column_stack([_corners(detections).astype(np.float32), scores])
-        kept, ids = self._matcher.match(
-            bboxes, detections.class_ids, detections.embeddings, self._frame
-        )
-        if self.settings.positional_ids:
-            # the authors write the ids of the kept detections on the masks of all, in order
-            kept = np.argsort(-scores, kind="stable")[: len(ids)]
-        assigned[kept] = np.maximum(ids + 1, 0)
-        return assigned
-
-    def alive(self, now: StreamTime) -> NDArray[np.bool_]:
-        """[M] which tracks the matcher remembers."""
-        return np.isin(self.tracks["row"]["track_id"], self._matcher.memory_ids + 1)
-
-    def reset(self) -> None:
-        """Remove all tracks; new ids continue the count."""
-        super().reset()
-        self._matcher.reset()
-
-    def state(self) -> dict[str, Any]:
-        """See `Tracker.state`."""
-        return {**super().state(), "frame": self._frame, "matcher": self._matcher.state()}
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """See `Tracker.restore`."""
-        super().restore(state)
-        self._frame = state["frame"]
-        self._matcher.restore(state["matcher"])
+        self.memory_ids = np.concatenate([self.memory_ids, ids[new]])[kept]
+        self._classes = np.concatenate([self._classes, labels[new]])[kept]
+        self._vectors = np.concatenate([vectors, embeddings[new]])[kept]
+        self._last_frames = last[kept]
 
 
 def bi_softmax(logits: _Floats) -> _Floats:

@@ -7,7 +7,7 @@ frames, as published: its noise is per frame, however long a frame lasts.
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from ..config_io import settings_class
 from ..geometry import box_overlap
 from ..types import Detections
-from .embedding import Expected, LifecycleSettings, LifecycleTracker
+from .embedding import Expected, LifecycleSettings, LifecycleTracker, Ranking
 from .tracker import register
 
 MIN_BOX_OVERLAP = 0.3
@@ -29,20 +29,13 @@ MOTION_NOISE = np.diag([1.0, 1, 1, 1, 1e-2, 1e-2, 1e-4])
 BOX_NOISE = np.diag([1.0, 1, 10, 10])
 """Covariance of a seen box. All these values are those of the published program."""
 
-BoxState = tuple[NDArray[np.float64], NDArray[np.float64]]
+_BoxState = tuple[NDArray[np.float64], NDArray[np.float64]]
 """Kalman state of a box: mean [7] of its centre x, y, area, width / height, and the change of the
 first three per frame, in pixels; covariance [7, 7]."""
 
 
-@settings_class
-class SortSettings(LifecycleSettings):
-    """Settings of `SortTracker`."""
-
-    tracker: ClassVar[str] = "sort"
-
-
-@register(SortSettings)
-class SortTracker(LifecycleTracker[SortSettings]):
+@register
+class SortTracker(LifecycleTracker):
     """Overlap with the expected box.
 
     Pairs are made greedily, the most overlapping first, where the published program looks for the
@@ -50,38 +43,32 @@ class SortTracker(LifecycleTracker[SortSettings]):
     and deaths are those of `LifecycleTracker` as well; theirs are stricter.
     """
 
-    def observe(self, detections: Detections) -> None:
-        """Predict all boxes for this frame."""
-        self.cues = {track_id: predict(state) for track_id, state in self.cues.items()}
+    @settings_class
+    class Settings(LifecycleSettings):
+        tracker: ClassVar[str] = "sort"
 
-    def compare(
-        self, detections: Detections, expected: Expected
-    ) -> tuple[NDArray[np.floating], NDArray[np.bool_]]:
+    def describe(self, detections: Detections) -> list[_BoxState]:
+        """New filters, one for each box; those of the tracks go on to this frame."""
+        self.cues = {track_id: _predict(state) for track_id, state in self.cues.items()}
+        still = np.zeros(3)
+        measured = map(_measured, detections.regions.boxes)
+        return [(np.concatenate([box, still]), FIRST_NOISE) for box in measured]
+
+    def compare(self, detections: Detections, cues: list[_BoxState], expected: Expected) -> Ranking:
         """Only the boxes that the filters predict are used."""
-        boxes = np.array([box_of(self.cues[track_id]) for track_id in expected.ids])
+        boxes = np.array([_box_of(state) for state in expected.cues])
         overlap = box_overlap(detections.regions.boxes, boxes)
         return overlap, overlap >= MIN_BOX_OVERLAP
 
-    def cue(self, detections: Detections, i: int, previous: Any | None) -> BoxState:
-        """The filter of the track, corrected by the box of detection i."""
-        box = detections.regions.boxes[i]
-        return first_state(box) if previous is None else correct(previous, box)
+    def blend(self, previous: _BoxState, cue: _BoxState) -> _BoxState:
+        """The filter of the track, corrected by the box of this frame."""
+        mean, covariance = previous
+        seen = covariance[:, :4]
+        gain = seen @ np.linalg.inv(seen[:4] + BOX_NOISE)
+        return mean + gain @ (cue[0][:4] - mean[:4]), covariance - gain @ seen.T
 
 
-def first_state(box: NDArray[np.int64]) -> BoxState:
-    """The state of a new box x, y, width, height."""
-    return np.concatenate([_measured(box), np.zeros(3)]), FIRST_NOISE
-
-
-def box_of(state: BoxState) -> tuple[float, float, float, float]:
-    """x, y, width, height of a state."""
-    x, y, area, aspect = state[0][:4].tolist()
-    width = math.sqrt(max(area * aspect, 0.0))
-    height = area / width if width else 0.0
-    return x - width / 2, y - height / 2, width, height
-
-
-def predict(state: BoxState) -> BoxState:
+def _predict(state: _BoxState) -> _BoxState:
     """The state one frame later. A box that would shrink to nothing keeps its size."""
     mean, covariance = state[0].copy(), state[1]
     if mean[2] + mean[6] <= 0:
@@ -89,12 +76,12 @@ def predict(state: BoxState) -> BoxState:
     return STEP @ mean, STEP @ covariance @ STEP.T + MOTION_NOISE
 
 
-def correct(state: BoxState, box: NDArray[np.int64]) -> BoxState:
-    """The state after the box of this frame was seen."""
-    mean, covariance = state
-    seen = covariance[:, :4]
-    gain = seen @ np.linalg.inv(seen[:4] + BOX_NOISE)
-    return mean + gain @ (_measured(box) - mean[:4]), covariance - gain @ seen.T
+def _box_of(state: _BoxState) -> tuple[float, float, float, float]:
+    """x, y, width, height of a state."""
+    x, y, area, aspect = state[0][:4].tolist()
+    width = math.sqrt(max(area * aspect, 0.0))
+    height = area / width if width else 0.0
+    return x - width / 2, y - height / 2, width, height
 
 
 def _measured(box: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -2,13 +2,12 @@
 
 A tracker is a subclass of `Tracker` with settings of its own, in a module of this package:
 
-    @settings_class
-    class NearestSettings(TrackerSettings):
-        tracker: ClassVar[str] = "nearest"
-        reach: Annotated[float, number(0, 1000, "Pixels that an object may move.")] = 50.0
-
-    @register(NearestSettings)
-    class NearestTracker(Tracker): ...
+    @register
+    class NearestTracker(Tracker):
+        @settings_class
+        class Settings(TrackerSettings):
+            tracker: ClassVar[str] = "nearest"
+            reach: float = number(50.0, 0, 1000, "Pixels that an object may move.")
 
 Its name is then a value of the node parameter and of the option `tracker`, and its settings are
 parameters of the node.
@@ -18,9 +17,8 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Generic, TypeVar, cast
+from typing import Any, ClassVar, Generic, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,19 +41,19 @@ _MEMORY = np.dtype(
 )
 
 
-def opaque(rows: NDArray[np.void]) -> NDArray[np.void]:
+def _opaque(rows: NDArray[np.void]) -> NDArray[np.void]:
     """The same rows without their fields: NumPy copies structured rows field by field."""
     return rows.view(np.dtype((np.void, rows.itemsize)))
 
 
 def select_rows(rows: NDArray[np.void], index: NDArray) -> NDArray[np.void]:
     """`rows[index]`, several times faster."""
-    return opaque(rows)[index].view(rows.dtype)
+    return _opaque(rows)[index].view(rows.dtype)
 
 
-def number(low: float, high: float, description: str) -> Any:
-    """The annotation of a numeric setting: its range, both ends included, and its meaning."""
-    return Field(ge=low, le=high, description=description)
+def number(default: float, low: float, high: float, description: str) -> Any:
+    """A numeric setting: its default, its range, both ends included, and its meaning."""
+    return Field(default, ge=low, le=high, description=description)
 
 
 @settings_class
@@ -64,9 +62,9 @@ class TrackerSettings:
 
     tracker: ClassVar[str]
     """Name of the tracker that they are of."""
-    reset_gap_s: Annotated[
-        float, number(0, 3600, "Seconds between two stamps above which the tracker is reset.")
-    ] = 5.0
+    reset_gap_s: float = number(
+        5.0, 0, 3600, "Seconds between two stamps above which the tracker is reset."
+    )
 
 
 S = TypeVar("S", bound=TrackerSettings)
@@ -101,15 +99,23 @@ class Tracker(ABC, Generic[S]):
     def __init__(self, settings: S | None = None) -> None:
         self.settings: S = settings or cast(S, self.Settings())
         """New ones are used from the next frame on."""
+        self.next_id = 1
+        """Counts on over a reset."""
+        self.reset()
+
+    def reset(self) -> None:
+        """Remove all tracks; new ids continue the count."""
         self.tracks: NDArray[np.void] = np.zeros(0, _MEMORY)
         """Living tracks by ascending id."""
 
     @abstractmethod
     def assign(self, detections: Detections, now: StreamTime) -> Ids:
-        """[N] ids of the detections: of a living track, or new and above all before; or 0."""
+        """[N] ids of the detections: of a living track, or one of `new_ids`; or 0."""
 
-    def remember(self, detections: Detections, ids: Ids) -> None:
-        """Store what the next frame is compared with, after `assign`."""
+    def new_ids(self, count: int) -> Ids:
+        """[count] ids that no track has had."""
+        self.next_id += count
+        return np.arange(self.next_id - count, self.next_id)
 
     def classes(self, seen: NDArray[np.void]) -> NDArray[np.int64]:
         """[K] classes of tracks whose newest segments are `seen` [K], of `TRACK_DTYPE`."""
@@ -126,17 +132,13 @@ class Tracker(ABC, Generic[S]):
     def forget(self, ids: tuple[int, ...]) -> None:
         """Drop what is stored of tracks that have ended."""
 
-    def reset(self) -> None:
-        """Remove all tracks; new ids continue the count."""
-        self.tracks = np.zeros(0, _MEMORY)
-
     def state(self) -> dict[str, Any]:
-        """Everything that the next frames depend on, as plain values; not to be changed."""
-        return {"tracks": self.tracks}
+        """All that the next frames depend on beside the settings. A reset lets go of it."""
+        return {name: value for name, value in vars(self).items() if name != "settings"}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Continue from the state of another tracker of this class."""
-        self.tracks = state["tracks"]
+        """Continue from a state that was kept over a reset."""
+        vars(self).update(state)
 
     def update(
         self, detections: Detections, stamp: int, time: StreamTime | None = None
@@ -160,8 +162,7 @@ class Tracker(ABC, Generic[S]):
         )
         self.tracks["visible"] = False
         seen = self._see(ids[matched], select_rows(rows, matched), now)
-        opaque(rows)[matched] = opaque(seen)
-        self.remember(detections, ids)
+        _opaque(rows)[matched] = _opaque(seen)
         alive = self.alive(now)
         ended = tuple(self.tracks["row"]["track_id"][~alive].tolist())
         self.tracks = select_rows(self.tracks, alive)
@@ -196,9 +197,9 @@ class Tracker(ABC, Generic[S]):
         seen["state"] = np.where(
             tracks["confirmed"], int(TrackState.CONFIRMED), int(TrackState.TENTATIVE)
         )
-        opaque(old)[:], tracks["visible"] = opaque(seen), True
+        _opaque(old)[:], tracks["visible"] = _opaque(seen), True
         tracks["seen_ns"], tracks["era"] = now.ns, now.era
-        opaque(self.tracks)[at] = opaque(tracks)
+        _opaque(self.tracks)[at] = _opaque(tracks)
         return seen
 
     def _coasted(self) -> NDArray[np.void]:
@@ -212,20 +213,12 @@ class NoTracker(Tracker[TrackerSettings]):
     """In place of a tracker for a model without thing classes: task semantic."""
 
     def assign(self, detections: Detections, now: StreamTime) -> Ids:
-        """ValueError if there is a thing."""
-        raise ValueError(f"expected no things of a model without thing classes, got {detections}")
+        """No detection is a thing."""
+        return np.zeros(len(detections), np.int64)
 
     def alive(self, now: StreamTime) -> NDArray[np.bool_]:
         """There are no tracks."""
         return np.zeros(0, np.bool_)
-
-    def update(
-        self, detections: Detections, stamp: int, time: StreamTime | None = None
-    ) -> TrackUpdate:
-        """No tracks."""
-        if len(detections):
-            return super().update(detections, stamp, time)
-        return TrackUpdate(np.zeros(0, TRACK_DTYPE), np.zeros(0, TRACK_DTYPE), (), ())
 
 
 TRACKERS: dict[str, type[Tracker]] = {}
@@ -233,15 +226,10 @@ TRACKERS: dict[str, type[Tracker]] = {}
 T = TypeVar("T", bound=type[Tracker])
 
 
-def register(settings: type[TrackerSettings]) -> Callable[[T], T]:
-    """Class decorator: the tracker that has these settings, under their name."""
-
-    def add(tracker: T) -> T:
-        tracker.Settings = settings
-        TRACKERS[settings.tracker] = tracker
-        return tracker
-
-    return add
+def register(tracker: T) -> T:
+    """Class decorator: a tracker, under the name in its settings."""
+    TRACKERS[tracker.Settings.tracker] = tracker
+    return tracker
 
 
 def _velocities(
@@ -249,10 +237,7 @@ def _velocities(
 ) -> NDArray[np.float64]:
     """[K, 2] pixels per second, smoothed; NaN until a track was seen at two times.
 
-    Args:
-        tracks: [K] as they were when last seen, of `_MEMORY`.
-        centroids: [K, 2] where they are now.
-        now: time of this frame.
+    `tracks` [K] are as they were when last seen, `centroids` [K, 2] where they are now.
     """
     old = tracks["row"]["velocity"]
     seconds = now.seconds_since(tracks["seen_ns"], tracks["era"])

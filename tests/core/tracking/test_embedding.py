@@ -1,62 +1,22 @@
-"""The life of an id. One unit of time is a frame at 10 Hz."""
+"""The life of an id."""
 
 from __future__ import annotations
 
-import dataclasses
-
 import numpy as np
 import pytest
+from tracked_things import CYCLIST, FRAME, PERSON, VEHICLE, Thing, ids, rows, seen
 
-from video_knet_core.geometry import Regions
-from video_knet_core.tracking.embedding import EmbeddingSettings, EmbeddingTracker
-from video_knet_core.types import Detections, TrackState, TrackTable
-
-PERSON, CYCLIST, VEHICLE = 8, 9, 10
-FRAME = 100_000_000
-
-
-@dataclasses.dataclass
-class Thing:
-    """One segment; `look` is its embedding, `at` the upper left of its box of `size`."""
-
-    look: np.ndarray
-    class_id: int = VEHICLE
-    score: float = 0.9
-    at: tuple[float, float] = (100, 100)
-    size: tuple[float, float] = (20, 40)
+from video_knet_core.tracking.embedding import (
+    EmbeddingSettings,
+    EmbeddingTracker,
+    LifecycleTracker,
+)
+from video_knet_core.types import TrackState, TrackTable
 
 
 def looks(count, seed=0):
     """Unrelated embeddings, about as long as a network makes them."""
     return np.random.default_rng(seed).normal(size=(count, 64))
-
-
-def seen(*things):
-    boxes = [(*t.at, *t.size) for t in things]
-    regions = Regions(
-        areas=np.full(len(things), 500),
-        boxes=np.array(boxes, np.int64).reshape(-1, 4),
-        centroids=np.array([(x + 9.5, y + 19.5) for x, y, _, _ in boxes]).reshape(-1, 2),
-        truncated=np.zeros(len(things), bool),
-    )
-    return Detections(
-        segment_map=np.zeros((1, 1), np.uint8),
-        class_ids=np.array([t.class_id for t in things], np.int64),
-        scores=np.array([t.score for t in things], np.float32),
-        areas=regions.areas,
-        embeddings=np.array([t.look for t in things], np.float32).reshape(len(things), 64),
-        regions=regions,
-        image_size=(480, 640),
-    )
-
-
-def rows(update):
-    """The rows of the detections."""
-    return TrackTable(update.rows)
-
-
-def ids(update):
-    return update.rows["track_id"].tolist()
 
 
 def test_a_track_is_tentative_then_confirmed_then_coasted():
@@ -259,6 +219,30 @@ def test_a_segment_of_the_same_class_goes_before_one_of_another():
         seen(Thing(a, class_id=CYCLIST), Thing(near_miss, class_id=PERSON)), 3 * FRAME
     )
     assert ids(tracked) == [2, 1]
+
+
+@pytest.mark.parametrize(
+    ("rank", "possible", "scores", "expected"),
+    [
+        ([[0.9, 0.8], [0.95, 0.1]], True, (0.5, 0.5), [2, 1]),  # the best goes first
+        ([[0.9, 0.8]], [[False, True]], (0.5,), [2]),
+        ([[1], [1], [1]], True, (0.2, 0.9, 0.5), [0, 1, 0]),  # among equals, the higher score
+    ],
+)
+def test_pairs_are_taken_by_rank_and_each_is_used_once(rank, possible, scores, expected):
+    class Ranked(LifecycleTracker):
+        Settings = EmbeddingSettings
+
+        def describe(self, detections):
+            return detections.embeddings
+
+        def compare(self, detections, cues, expected):
+            return np.array(rank), np.broadcast_to(possible, np.shape(rank))
+
+    tracker = Ranked()
+    tracker.update(seen(*[Thing(0)] * len(rank[0])), 0)
+    tracker.settings = EmbeddingSettings(birth_score=1.0)
+    assert ids(tracker.update(seen(*(Thing(0, score) for score in scores)), FRAME)) == expected
 
 
 def test_reset_removes_tracks_and_ids_continue():

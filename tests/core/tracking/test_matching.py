@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from video_knet_core.geometry import box_overlap, mask_overlap
-from video_knet_core.tracking.embedding import cosine, match_greedily
+from video_knet_core.tracking.embedding import cosine
 from video_knet_core.tracking.quasi_dense import bi_softmax
 
 
@@ -25,7 +25,6 @@ def test_nothing_to_match_gives_empty_similarities(shape):
     n, m = shape
     assert bi_softmax(np.zeros(shape)).shape == shape
     assert cosine(np.zeros((n, 4)), np.zeros((m, 4))).shape == shape
-    assert match_greedily(np.zeros(shape), np.ones(shape, bool), np.zeros(n)) == []
 
 
 def test_cosine_ignores_length_and_is_0_for_a_zero_vector():
@@ -64,18 +63,3 @@ def test_masks_that_overlap_each_other_are_compared_whole():
     masks = np.ones((2, 2, 4), bool)
     masks[1, :, 2:] = False
     np.testing.assert_allclose(mask_overlap(masks, masks), [[1, 1 / 2], [1 / 2, 1]])
-
-
-def test_the_best_pair_goes_first_and_each_is_used_once():
-    rank = np.array([[0.9, 0.8], [0.95, 0.1]])
-    assert match_greedily(rank, np.ones((2, 2), bool), np.zeros(2)) == [(1, 0), (0, 1)]
-
-
-def test_pairs_that_are_not_allowed_are_never_made():
-    rank = np.array([[0.9, 0.8]])
-    assert match_greedily(rank, np.array([[False, True]]), np.zeros(1)) == [(0, 1)]
-
-
-def test_among_equals_the_higher_score_goes_first():
-    rank = np.ones((3, 1))
-    assert match_greedily(rank, np.ones((3, 1), bool), np.array([0.2, 0.9, 0.5])) == [(1, 0)]

@@ -10,25 +10,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tracked_things import FRAME, OneThing, Thing, ids, rows, seen
 
-from video_knet_core.engine.base import ModelInfo
-from video_knet_core.geometry import Regions
 from video_knet_core.predictor import VideoPredictor
 from video_knet_core.tracking.embedding import EmbeddingSettings
 from video_knet_core.tracking.quasi_dense import (
     DUPLICATE,
     NO_ID,
-    QuasiDenseMatcher,
     QuasiDenseSettings,
     QuasiDenseTracker,
 )
-from video_knet_core.types import ClassInfo, ClassTable, Detections, TrackState, TrackTable
+from video_knet_core.types import TrackState
 
 GOLDEN = Path(__file__).parents[2] / "fixtures" / "quasi_dense_tracker.npz"
 FRAMES = range(9)
-FRAME = 100_000_000
 QUASI_DENSE = QuasiDenseSettings()
-VEHICLE = 10
 
 
 @pytest.fixture(scope="module")
@@ -39,57 +35,21 @@ def golden():
 
 @pytest.fixture(scope="module")
 def matched(golden):
-    """Per frame: what the matcher returns, and its memory afterwards."""
-    matcher, frames = QuasiDenseMatcher(), []
+    """Per frame: what the tracker matches, its ids as the authors count them, and its memory."""
+    tracker, frames = QuasiDenseTracker(), []
     for t in FRAMES:
         given = (golden[f"{t}/{name}"] for name in ("bboxes", "labels", "embeds"))
-        kept, ids = matcher.match(*given, frame=t)
-        frames.append((kept, ids, matcher.memory_ids, matcher.backdrop_count, matcher.ids_given))
+        kept, given_ids = tracker.match(*given, frame=t)
+        backdrops = sum(len(classes) for classes, _ in tracker.backdrops)
+        numbers = given_ids - 1, tracker.memory_ids - 1, backdrops, tracker.next_id - 1
+        frames.append((kept, *numbers))
     return frames
 
 
-@dataclasses.dataclass
-class Thing:
-    """One segment of one class; `at` is the upper left of a box of 20 x 40 pixels."""
-
-    look: int
-    """The direction of its embedding."""
-    score: float = 0.9
-    at: tuple[int, int] = (0, 0)
+LEFT, RIGHT = Thing(0, at=(0, 0)), Thing(1, 0.7, at=(100, 0))
 
 
-def seen(*things):
-    boxes = np.array([(*t.at, 20, 40) for t in things], np.int64).reshape(-1, 4)
-    regions = Regions(
-        areas=np.full(len(things), 500),
-        boxes=boxes,
-        centroids=boxes[:, :2] + (9.5, 19.5),
-        truncated=np.zeros(len(things), bool),
-    )
-    return Detections(
-        segment_map=np.zeros((1, 1), np.uint8),
-        class_ids=np.full(len(things), VEHICLE),
-        scores=np.array([t.score for t in things], np.float32),
-        areas=regions.areas,
-        embeddings=20 * np.eye(16, dtype=np.float32)[[t.look for t in things]],
-        regions=regions,
-        image_size=(480, 640),
-    )
-
-
-def rows(update):
-    """The rows of the detections."""
-    return TrackTable(update.rows)
-
-
-def ids(update):
-    return update.rows["track_id"].tolist()
-
-
-LEFT, RIGHT = Thing(0), Thing(1, 0.7, at=(100, 0))
-
-
-# --- the matcher, against the authors' numbers
+# --- the matching, against the authors' numbers
 
 
 @pytest.mark.parametrize("t", FRAMES)
@@ -115,7 +75,7 @@ def test_the_memory_is_the_authors(golden, matched, t):
 def test_the_recorded_frames_show_every_kind_of_id_a_backdrop_an_nms_drop_and_an_expiry(
     golden, matched
 ):
-    assert {NO_ID, DUPLICATE} < {i for frame in matched for i in frame[1].tolist()}
+    assert {NO_ID - 1, DUPLICATE - 1} < {i for frame in matched for i in frame[1].tolist()}
     assert any(backdrops for *_, backdrops, _ in matched)
     assert all(len(matched[t][0]) < len(golden[f"{t}/bboxes"]) for t in FRAMES)
     assert len(matched[-1][2]) < matched[-1][4]
@@ -123,7 +83,7 @@ def test_the_recorded_frames_show_every_kind_of_id_a_backdrop_an_nms_drop_and_an
 
 def test_the_width_of_a_box_is_the_difference_of_its_corners():
     boxes = [(0, 0, 10, 10, 0.9), (0, 0, 3, 10, 0.29)]
-    kept, _ = QuasiDenseMatcher().match(
+    kept, _ = QuasiDenseTracker().match(
         np.array(boxes, np.float32), np.zeros(2, int), np.eye(2, dtype=np.float32), frame=0
     )
     assert kept.tolist() == [0, 1]  # overlap 0.3; with a pixel more it would be 4/11, and too much
@@ -131,15 +91,15 @@ def test_the_width_of_a_box_is_the_difference_of_its_corners():
 
 def test_a_box_also_yields_to_one_that_is_itself_dropped():
     boxes = [(0, 0, 100, 10, 0.9), (15, 0, 115, 10, 0.8), (30, 0, 130, 10, 0.7)]
-    kept, _ = QuasiDenseMatcher().match(
+    kept, _ = QuasiDenseTracker().match(
         np.array(boxes, np.float32), np.zeros(3, int), np.eye(3, dtype=np.float32), frame=0
     )
     assert kept.tolist() == [0]  # the third overlaps the first by 0.54 only
 
 
 def test_a_frame_without_detections_has_no_ids():
-    matcher = QuasiDenseMatcher()
-    kept, ids_ = matcher.match(np.zeros((0, 5)), np.zeros(0, int), np.zeros((0, 16)), frame=0)
+    tracker = QuasiDenseTracker()
+    kept, ids_ = tracker.match(np.zeros((0, 5)), np.zeros(0, int), np.zeros((0, 16)), frame=0)
     assert kept.shape == ids_.shape == (0,)
 
 
@@ -190,7 +150,7 @@ def test_a_backdrop_keeps_its_like_from_continuing_a_track():
 
 def test_a_row_has_the_life_of_the_track():
     tracker = QuasiDenseTracker()
-    tracker.update(seen(Thing(0, 0.5)), 0)
+    tracker.update(seen(Thing(0, 0.5, at=(0, 0))), 0)
     (row,) = rows(tracker.update(seen(Thing(0, 0.9, at=(3, -1))), FRAME))
     assert (row.age, row.first_seen, row.last_seen) == (2, 0, FRAME)
     assert row.track_score == pytest.approx(0.7) and row.score == pytest.approx(0.9)
@@ -243,26 +203,6 @@ def test_given_boxes_replace_those_of_the_regions():
     apart = np.array([(0, 0, 19, 39), (50, 0, 69, 39), (100, 0, 119, 39)])
     detections = dataclasses.replace(seen(*DOUBLED), boxes=apart)
     assert ids(QuasiDenseTracker().update(detections, 0)) == [1, 2, 3]
-
-
-class OneThing:
-    """A runtime that returns one vehicle, always the same."""
-
-    name = "one thing"
-    info = ModelInfo("one thing", ClassTable((ClassInfo(0, "vehicle", True, (1, 1, 1)),)), 32, 32)
-
-    def step(self, image, state):
-        segments = Detections(
-            segment_map=np.ones((8, 8), np.uint8),
-            class_ids=np.zeros(1, np.int64),
-            scores=np.full(1, 0.9, np.float32),
-            areas=np.full(1, 64),
-            embeddings=np.ones((1, 4), np.float32),
-        )
-        return segments, 0
-
-    def close(self):
-        pass
 
 
 IMAGE = np.zeros((32, 32, 3), np.uint8)
