@@ -30,7 +30,7 @@ from sensor_msgs.msg import Image
 from video_knet_core.config import ModelConfig
 from video_knet_core.engine.model_file import ModelFile
 from video_knet_core.engine.selector import BACKENDS, default_model_path
-from video_knet_core.evaluate.bench import Stages, Step, bench
+from video_knet_core.evaluate.bench import Stages, Step, bench, bench_table
 from video_knet_core.messages.image_messages import to_rgb
 from video_knet_core.messages.result_messages import OUTPUTS, FrameToPublish
 from video_knet_core.model.checkpoint import checkpoint_config
@@ -188,13 +188,13 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     args = arguments()
     report = bench(args.models, args.backend, args.frames, (), args.threads, ros_step)
-    print("\n".join(report.table()))
-    peaks = add_roofline(report.rows, args)
-    print("\n".join(roofline_table(report.rows, peaks)))
+    print("\n".join(bench_table(report)))
+    peaks = add_roofline(report["runs"], args)
+    print("\n".join(roofline_table(report["runs"], peaks)))
     if args.json:
-        args.json.write_text(json.dumps(report.to_json() | {"peaks": peaks}, indent=2) + "\n")
+        args.json.write_text(json.dumps(report | {"peaks": peaks}, indent=2) + "\n")
     if args.plot:
-        plot(report.rows, args.plot)
+        plot(report["runs"], args.plot)
 
 
 if __name__ == "__main__":

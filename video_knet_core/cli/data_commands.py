@@ -118,14 +118,15 @@ def bench(
     pixels that differ from the first row.
     """
     from ..evaluate.bench import bench as measure
+    from ..evaluate.bench import bench_table
 
     paths = models or [default_model_path()]
     if path:
         check_output_file(path, paths, ".json")
     report = measure(paths, list(backend), frames, list(size or ()), threads)
-    print("\n".join(report.table()))
+    print("\n".join(bench_table(report)))
     if path:
-        write_text(path, json.dumps(report.to_json(), indent=2) + "\n")
+        write_text(path, json.dumps(report, indent=2) + "\n")
 
 
 # --- eval ----------------------------------------------------------------------------------------

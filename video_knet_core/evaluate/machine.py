@@ -51,7 +51,7 @@ def peak_resident_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-class MeterUnavailableError(Exception):
+class _MeterUnavailableError(Exception):
     """No energy meter is available here; the message has the reason."""
 
 
@@ -65,45 +65,47 @@ class EnergyMeter(Protocol):
         ...
 
 
-def open_meter(root: Path = Path("/sys")) -> EnergyMeter:
-    """The first meter that works here; MeterUnavailableError with the reasons if there is none."""
+def open_meter(
+    root: Path = Path("/sys"), clock: Callable[[], float] = time.monotonic
+) -> tuple[EnergyMeter | None, str]:
+    """The first meter that works here; or None, and why there is none."""
     reasons = []
     openers: tuple[Callable[[], EnergyMeter], ...] = (
-        lambda: JetsonMeter(root),
+        lambda: _JetsonMeter(root, clock),
         _NvidiaMeter,
-        lambda: ProcessorMeter(root),
+        lambda: _ProcessorMeter(root),
     )
     for opener in openers:
         try:
-            return opener()
-        except MeterUnavailableError as reason:
+            return opener(), ""
+        except _MeterUnavailableError as reason:
             reasons.append(str(reason))
-    raise MeterUnavailableError(f"energy meter unavailable: {'; '.join(reasons)}")
+    return None, f"energy meter unavailable: {'; '.join(reasons)}"
 
 
-class ProcessorMeter:
+class _ProcessorMeter:
     """RAPL of Intel's and AMD's processors: the packages, without the GPU."""
 
     name = "processor package (RAPL)"
 
-    def __init__(self, root: Path = Path("/sys")) -> None:
+    def __init__(self, root: Path) -> None:
         folders = sorted((root / "class/powercap").glob("intel-rapl:[0-9]*"))
         # intel-rapl:0:1 is a part of intel-rapl:0
         self._folders = [path for path in folders if path.name.count(":") == 1]
         if not self._folders:
-            raise MeterUnavailableError("no RAPL in /sys/class/powercap")
+            raise _MeterUnavailableError("no RAPL in /sys/class/powercap")
         try:
             self._last = self._read()
             self._ranges = [_number(path / "max_energy_range_uj") for path in self._folders]
         except OSError as error:
-            raise MeterUnavailableError(f"RAPL cannot be read ({error}); root may") from None
+            raise _MeterUnavailableError(f"RAPL cannot be read ({error}); root may") from None
         self._microjoules = 0
 
     def joules(self) -> float:
         """Energy since the meter was opened."""
         now = self._read()
         for new, old, limit in zip(now, self._last, self._ranges, strict=True):
-            self._microjoules += new - old if new >= old else new - old + limit  # it wraps around
+            self._microjoules += (new - old) % limit  # it wraps around
         self._last = now
         return self._microjoules * 1e-6
 
@@ -111,7 +113,7 @@ class ProcessorMeter:
         return [_number(path / "energy_uj") for path in self._folders]
 
 
-class JetsonMeter:
+class _JetsonMeter:
     """The supplies of a Jetson's module (INA3221).
 
     They measure power: between two readings the later one is taken to have held.
@@ -119,11 +121,11 @@ class JetsonMeter:
 
     name = "module (INA3221)"
 
-    def __init__(self, root: Path = Path("/sys"), clock: Callable[[], float] = time.monotonic):
+    def __init__(self, root: Path, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._channels = _supplies(root)
         if not self._channels:
-            raise MeterUnavailableError("no INA3221 in /sys/class/hwmon")
+            raise _MeterUnavailableError("no INA3221 in /sys/class/hwmon")
         self._joules = 0.0
         self._last = clock()
 
@@ -149,7 +151,7 @@ class _NvidiaMeter:
         try:
             self.joules()
         except self._nvml.NVMLError as error:
-            raise MeterUnavailableError(f"NVML: {error}") from None
+            raise _MeterUnavailableError(f"NVML: {error}") from None
 
     def joules(self) -> float:
         read = self._nvml.nvmlDeviceGetTotalEnergyConsumption
@@ -157,24 +159,24 @@ class _NvidiaMeter:
 
 
 def _nvml_devices() -> tuple[Any, list[Any]]:
-    """The module pynvml and a handle of each GPU; MeterUnavailableError without NVML."""
+    """The module pynvml and a handle of each GPU; _MeterUnavailableError without NVML."""
     try:
         import pynvml
     except ImportError:
-        raise MeterUnavailableError("no NVML: pip install nvidia-ml-py") from None
+        raise _MeterUnavailableError("no NVML: pip install nvidia-ml-py") from None
     try:
         pynvml.nvmlInit()
         count = pynvml.nvmlDeviceGetCount()
         return pynvml, [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(count)]
     except pynvml.NVMLError as error:
-        raise MeterUnavailableError(f"NVML: {error}") from None
+        raise _MeterUnavailableError(f"NVML: {error}") from None
 
 
 def _gpus() -> list[str]:
     """Names of the NVIDIA GPUs."""
     try:
         nvml, devices = _nvml_devices()
-    except MeterUnavailableError:
+    except _MeterUnavailableError:
         return []
     return [nvml.nvmlDeviceGetName(device) for device in devices]
 

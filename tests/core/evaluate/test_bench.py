@@ -14,37 +14,11 @@ from tiny_onnx import HEIGHT, WIDTH, metadata, write_model
 
 from video_knet_core.cli import main
 from video_knet_core.engine.base import BackendError
-from video_knet_core.engine.onnx_runtime import OnnxRuntime
 from video_knet_core.engine.selector import BACKENDS
-from video_knet_core.evaluate.bench import (
-    BenchRun,
-    bench,
-    percentiles,
-    ping_pong_index,
-    predictor_step,
-)
-from video_knet_core.evaluate.machine import (
-    JetsonMeter,
-    MeterUnavailableError,
-    ProcessorMeter,
-    machine_facts,
-    open_meter,
-    peak_resident_bytes,
-)
-from video_knet_core.predictor import VideoPredictor
+from video_knet_core.evaluate.bench import bench
+from video_knet_core.evaluate.machine import machine_facts, open_meter, peak_resident_bytes
 
 STAGES = ["preprocess", "step", "merge", "track", "total"]
-
-
-def test_percentiles_of_known_times():
-    found = percentiles([float(n) for n in range(101)])
-    assert found == {"mean": 50, "p50": 50, "p99": 99, "max": 100}
-    assert set(percentiles([3.0]).values()) == {3}
-
-
-def test_the_clip_is_played_to_and_fro_without_a_jump():
-    assert [ping_pong_index(t, 4) for t in range(9)] == [0, 1, 2, 3, 2, 1, 0, 1, 2]
-    assert [ping_pong_index(t, 1) for t in range(3)] == [0, 0, 0]
 
 
 def test_the_json_holds_every_stage_of_every_run(model, tmp_path, capsys):
@@ -71,18 +45,18 @@ def test_the_json_holds_every_stage_of_every_run(model, tmp_path, capsys):
 
 
 def test_a_model_is_measured_at_its_native_size_by_default(model):
-    (row,) = bench([model], frames=2).rows
+    (row,) = bench([model], frames=2)["runs"]
     assert row["image"] == [HEIGHT, WIDTH]
 
 
 def test_all_backends_are_those_that_work_and_the_others_are_named_with_the_reason(model):
     report = bench([model], ["all"], frames=2)
-    names = [row["backend"] for row in report.rows]
+    names = [row["backend"] for row in report["runs"]]
     assert "onnxruntime-cpu" in names and len(set(names)) == len(names)
-    assert len(names) + len(report.skipped) == 5
-    for reason in report.skipped:
+    assert len(names) + len(report["skipped"]) == 5
+    for reason in report["skipped"]:
         assert any(f"cannot run {model}: {name}: " in reason for name in BACKENDS)
-    assert all(row["different_class"] == 0 for row in report.rows)
+    assert all(row["different_class"] == 0 for row in report["runs"])
 
 
 def test_a_named_backend_that_does_not_work_is_an_error(model, capsys):
@@ -94,22 +68,26 @@ def test_a_named_backend_that_does_not_work_is_an_error(model, capsys):
 
 def test_several_models_take_turns(model, tmp_path):
     other = write_model(tmp_path / "other.onnx", json.dumps(metadata(name="other")))
-    rows = bench([model, other], frames=3, sizes=[(64, 96), (32, 48)]).rows
+    rows = bench([model, other], frames=3, sizes=[(64, 96), (32, 48)])["runs"]
     found = [(row["model"], row["image"][0]) for row in rows]
     assert found == [("tiny.onnx", 64), ("tiny.onnx", 32), ("other.onnx", 64), ("other.onnx", 32)]
 
 
-def test_what_differs_is_counted_by_the_pixel(model):
+def test_stages_and_what_differs_are_summed_up(model):
     """The lower half of a red image is a vehicle, that of a black one is nothing."""
-    runtime = OnnxRuntime(model)
     black, red = np.zeros((HEIGHT, WIDTH, 3), np.uint8), np.zeros((HEIGHT, WIDTH, 3), np.uint8)
     red[..., 0] = 255
-    frames = [VideoPredictor(runtime).step(image, 0) for image in (red, black, red)]
-    step = predictor_step(VideoPredictor(runtime))
-    run = BenchRun(model, runtime, 0.0, 0, (HEIGHT, WIDTH), step)
-    for frame in frames:
-        run.compare(frame, frames[0])
-    assert run.different_class == run.different_track == [0.0, 0.5, 0.0]
+    images = iter([red, black])
+
+    def step_of(predictor):
+        image, times = next(images), iter(range(-5, 101))
+        return lambda _, stamp: (predictor.step(image, stamp), {"a": next(times), "b": 1})
+
+    same, other = bench([model, model], frames=101, step_of=step_of)["runs"]
+    assert same["stages_ms"]["a"] == {"mean": 50, "p50": 50, "p99": 99, "max": 100}
+    assert same["stages_ms"]["total"]["mean"] == 51
+    assert same["different_class"] == same["different_track"] == 0
+    assert other["different_class"] == other["different_track"] == 0.5
 
 
 # --- the machine
@@ -136,8 +114,13 @@ def test_gpus_are_named_by_nvml(monkeypatch):
     )
     monkeypatch.setitem(sys.modules, "pynvml", nvml)
     assert machine_facts()["gpu"] == ["GPU 0"]
-    meter = open_meter(Path("/nothing"))
+    meter, _ = open_meter(Path("/nothing"))
     assert meter.name == "GPU (NVML)" and meter.joules() == 2.5
+
+
+@pytest.fixture
+def no_gpu(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pynvml", None)
 
 
 def write(path, text):
@@ -161,12 +144,12 @@ def test_the_peak_of_memory_is_in_bytes():
     assert peak_resident_bytes() > 1_000_000
 
 
-def test_the_processors_meter_adds_its_packages_and_survives_an_overflow(tmp_path):
+def test_the_processors_meter_adds_its_packages_and_survives_an_overflow(tmp_path, no_gpu):
     rapl = tmp_path / "class/powercap"
     for package, part in (("intel-rapl:0", 500), ("intel-rapl:1", 900), ("intel-rapl:0:0", 1)):
         write(rapl / package / "energy_uj", part)
         write(rapl / package / "max_energy_range_uj", 1000)
-    meter = ProcessorMeter(tmp_path)
+    meter, _ = open_meter(tmp_path)
     write(rapl / "intel-rapl:0/energy_uj", 700)
     write(rapl / "intel-rapl:1/energy_uj", 100)
     assert meter.joules() == pytest.approx((200 + 200) * 1e-6)
@@ -185,21 +168,12 @@ def test_a_jetsons_power_is_that_of_its_supply_or_of_all_its_parts(tmp_path, lab
         write(hwmon / f"curr{channel}_input", milliamperes)
     write(hwmon / "in7_label", "sum of shunt voltages")
     clock = iter([0.0, 2.0, 2.5])
-    meter = JetsonMeter(tmp_path, lambda: next(clock))
+    meter, _ = open_meter(tmp_path, lambda: next(clock))
     assert meter.joules() == pytest.approx(2 * watts)
     assert meter.joules() == pytest.approx(2.5 * watts)
 
 
-def test_an_unavailable_meter_has_a_reason(tmp_path):
-    for meter in (ProcessorMeter, JetsonMeter):
-        with pytest.raises(MeterUnavailableError, match="no (RAPL|INA3221)"):
-            meter(tmp_path)
-
-
-def test_the_jetsons_meter_comes_first(tmp_path):
-    hwmon = tmp_path / "class/hwmon/hwmon0"
-    write(hwmon / "name", "ina3221")
-    write(hwmon / "in1_label", "VDD_IN")
-    write(hwmon / "in1_input", 5000)
-    write(hwmon / "curr1_input", 1000)
-    assert isinstance(open_meter(tmp_path), JetsonMeter)
+def test_an_unavailable_meter_has_its_reasons(tmp_path, no_gpu):
+    meter, reason = open_meter(tmp_path)
+    assert meter is None
+    assert reason.startswith("energy meter unavailable: no INA3221") and "no RAPL" in reason
