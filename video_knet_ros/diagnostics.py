@@ -90,7 +90,6 @@ class NodeStatus:
     state: str = "unconfigured"
     model: str = ""
     task: str = ""
-    """Of the model: it decides which outputs there are."""
     engine: str = ""
     """The backend in use."""
     engine_build: str = ""
@@ -121,16 +120,15 @@ class Limits(NamedTuple):
     error: float
     """Seconds after which it is an error."""
     max_rate: float = 0.0
-    """0 = no limit, as for the parameter."""
     max_age_ms: float = 0.0
-    """0 = no limit, as for the parameter."""
 
 
 class Reporter:
     """Turns counts into messages; keeps the last ones, for rates over the time between."""
 
     def __init__(self) -> None:
-        self._time, self._last = time.monotonic(), FrameCounts()
+        self._time = time.monotonic()
+        self._last: dict[str, int] = {}
         self._epoch_changes: deque[tuple[float, int]] = deque()
         self._since: dict[str, tuple[object, float]] = {}
 
@@ -138,28 +136,37 @@ class Reporter:
         self, stamp: Time, status: NodeStatus, counts: FrameCounts, limits: Limits
     ) -> DiagnosticArray:
         """The message for now; rates cover the time since the last call."""
-        now, last = time.monotonic(), self._last
+        now = time.monotonic()
         elapsed = max(now - self._time, 1e-3)
+        totals = {name: getattr(counts, name) for name in ("received", "processed", "failed")}
         # counts restart with an activation
-        received, processed, failed = (
-            max(getattr(counts, name) - getattr(last, name), 0)
-            for name in ("received", "processed", "failed")
-        )
-        self._time = now
-        self._last = FrameCounts(counts.received, processed=counts.processed, failed=counts.failed)
+        new = {name: max(count - self._last.get(name, 0), 0) for name, count in totals.items()}
+        self._time, self._last = now, totals
         clock_stopped = self._unchanged_s("clock", status.simulated_time, now)
         level, reason, message = Diagnosis(
             status,
             counts,
             limits,
             now,
-            failed,
+            new["failed"],
             self._recent_epoch_changes(counts.epoch_changes, now),
             clock_stopped if status.simulated_time else 0.0,
             self._unchanged_s("state", status.state, now),
         ).worst()
-        rates = {"fps_in": f"{received / elapsed:.1f}", "fps_out": f"{processed / elapsed:.1f}"}
-        values = _values(status, counts, reason, rates)
+        values = {
+            "state": status.state,
+            "reason": reason,
+            **_attributes(status, "model", "task", "engine", "engine_build", "subscription"),
+            "publishers": ", ".join(status.publishers),
+            "fps_in": f"{new['received'] / elapsed:.1f}",
+            "fps_out": f"{new['processed'] / elapsed:.1f}",
+            **_attributes(counts, "received", "processed", *DROPPED, "failed", "last_failure"),
+            "tracker_epoch": "" if counts.epoch is None else counts.epoch,
+            **_attributes(counts, "resets", "last_reset"),
+            "latency_ms": f"{counts.latency_ms:.1f}",
+            "inference_ms": f"{counts.inference_ms:.1f}",
+            **{f"published {topic}": count for topic, count in status.published.items()},
+        }
         entry = DiagnosticStatus(
             level=level,
             name=f"{status.name}: frames",
@@ -189,26 +196,8 @@ class Reporter:
         return now - self._since[name][1]
 
 
-def _values(
-    status: NodeStatus, counts: FrameCounts, reason: str, rates: Mapping[str, str]
-) -> dict[str, object]:
-    """The values of the message, by name."""
-    names = ("model", "task", "engine", "engine_build", "subscription")
-    counted = ("received", "processed", *DROPPED, "failed", "last_failure")
-    return {
-        "state": status.state,
-        "reason": reason,
-        **{name: getattr(status, name) for name in names},
-        "publishers": ", ".join(status.publishers),
-        **rates,
-        **{name: getattr(counts, name) for name in counted},
-        "tracker_epoch": "" if counts.epoch is None else counts.epoch,
-        "resets": counts.resets,
-        "last_reset": counts.last_reset,
-        "latency_ms": f"{counts.latency_ms:.1f}",
-        "inference_ms": f"{counts.inference_ms:.1f}",
-        **{f"published {topic}": count for topic, count in status.published.items()},
-    }
+def _attributes(source: object, *names: str) -> dict[str, object]:
+    return {name: getattr(source, name) for name in names}
 
 
 @dataclass(frozen=True)
@@ -271,10 +260,10 @@ class Diagnosis:
             yield Finding(Reason.INFERENCE_STUCK, words, running)
         if counts.since_result()["failed"] > 1 and wait > self.limits.warn:
             yield Finding(Reason.ALL_FRAMES_FAILED, f"all frames failed: {counts.last_failure}")
-        reason = self._cause(wait)
-        if reason is not None:
-            words = f"no result for {wait:.1f} s: {self._fate_of_images()[reason]}"
-            yield Finding(reason, words, wait)
+        fate = self._fate_of_images(wait)
+        if fate is not None:
+            reason, words = self._fates()[fate]
+            yield Finding(reason, f"no result for {wait:.1f} s: {words}", wait)
 
     def _no_images(self) -> Finding:
         """That no images arrive, and why, as far as that is known."""
@@ -290,37 +279,43 @@ class Diagnosis:
             return Finding(Reason.CLOCK_STOPPED, f"{words}: {self._clock_stopped()}")
         return Finding(Reason.NO_IMAGES, words, silence)
 
-    def _fate_of_images(self) -> dict[Reason, str]:
-        """What became of the images that arrived since the last result, by reason."""
+    def _fates(self) -> dict[str, tuple[Reason, str]]:
+        """What it means that images were dropped, by the name of their count."""
         max_age, max_rate = self.limits.max_age_ms, self.limits.max_rate
+        too_old = f"images are older than max_age_ms = {max_age:g}, the last one by"
         excess = (self.counts.expired_ms - max_age) / 1e3
+        no_clock = "images have no stamp, and simulated time has not begun on /clock"
+        late = "images have earlier stamps than one that was processed"
+        limited = f"images are dropped because of max_rate = {max_rate:g}"
         return {
-            Reason.NO_CLOCK: "images have no stamp, and simulated time has not begun on /clock",
-            Reason.IMAGES_TOO_OLD: f"images are older than max_age_ms = {max_age:g}, "
-            f"the last one by {excess:.1f} s",
-            Reason.IMAGES_LATE: "images have earlier stamps than one that was processed",
-            Reason.SEVERAL_PUBLISHERS: "images of another camera on the topic are dropped",
-            Reason.RATE_LIMITED: f"images are dropped because of max_rate = {max_rate:g}",
-            Reason.ENGINE_BUSY: "images wait for the inference thread",
+            "undated": (Reason.NO_CLOCK, no_clock),
+            "expired": (Reason.IMAGES_TOO_OLD, f"{too_old} {excess:.1f} s"),
+            "late": (Reason.IMAGES_LATE, late),
+            "interleaved": (
+                Reason.SEVERAL_PUBLISHERS,
+                "images of another camera on the topic are dropped",
+            ),
+            "limited": (Reason.RATE_LIMITED, limited),
+            "skipped": (Reason.ENGINE_BUSY, "images wait for the inference thread"),
         }
 
-    def _cause(self, wait: float) -> Reason | None:
-        """Why the images since the last result gave none; None if no image arrived."""
+    def _fate_of_images(self, wait: float) -> str | None:
+        """The count that explains why there was no result for `wait` seconds; None if none does."""
         counts, max_rate = self.counts, self.limits.max_rate
         since = {name: count for name, count in counts.since_result().items() if count > 0}
         limited = since.pop("limited", 0)
         if limited and max_rate > 0 and wait < 1.5 / max_rate:
-            return Reason.RATE_LIMITED
+            return "limited"
         failed = since.pop("failed", 0)
         skipped = since.pop("skipped", 0)  # whatever the cause is, others are skipped, too
         if since:
-            return _REASON_OF_DROPPED[max(since, key=lambda name: since[name])]
+            return max(since, key=lambda name: since[name])
         if failed > 1 or (failed and not skipped):  # reported as failed frames
             return None
         if limited and not skipped:  # none waits for the thread long enough for another to arrive
-            return Reason.RATE_LIMITED
+            return "limited"
         waits = (counts.arrived or -math.inf) > (counts.last_result or counts.watched_since)
-        return Reason.ENGINE_BUSY if waits and counts.begun is None else None
+        return "skipped" if waits and counts.begun is None else None
 
     def _with_results(self) -> Iterator[Finding]:
         """What is wrong although there may be results."""
@@ -355,11 +350,3 @@ class Diagnosis:
 
     def _clock_stopped(self) -> str:
         return f"simulated time has not advanced for {self.clock_stopped_s:.1f} s"
-
-
-_REASON_OF_DROPPED = {
-    "expired": Reason.IMAGES_TOO_OLD,
-    "late": Reason.IMAGES_LATE,
-    "interleaved": Reason.SEVERAL_PUBLISHERS,
-    "undated": Reason.NO_CLOCK,
-}

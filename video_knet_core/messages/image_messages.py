@@ -30,6 +30,8 @@ _RGB = -1
 _NV24 = -2
 """In place of an OpenCV conversion code: OpenCV has none for chroma at full resolution."""
 
+_MIN_BAYER = 3
+"""Height and width: of fewer Bayer pixels OpenCV makes a black image."""
 _OPENCV_TYPE = re.compile(r"\d+[USF]C\d*")
 _CODECS = ("", "jpeg", "jpg", "png")
 
@@ -45,14 +47,6 @@ class _Encoding(NamedTuple):
     even_width: bool = False
     even_height: bool = False
     bayer: bool = False
-
-    @property
-    def min_size(self) -> int:
-        return 3 if self.bayer else 1  # of fewer Bayer pixels OpenCV makes a black image
-
-    @property
-    def pixel_bytes(self) -> int:
-        return self.channels * np.dtype(self.dtype).itemsize
 
 
 def _encodings() -> dict[str, _Encoding]:
@@ -100,12 +94,11 @@ def to_rgb(message: Any) -> NDArray[np.uint8]:
 
 
 def _raw_to_rgb(message: Any) -> NDArray[np.uint8]:
-    encoding = _look_up(message)
+    encoding = _look_up(message.encoding)
     _check_size(message, encoding)
-    _check_data(message, encoding)
+    pixels = _pixels(message, encoding)
     if encoding.code == _NV24:
         return _nv24_to_rgb(message)
-    pixels = _pixels(message, encoding)
     if not encoding.bayer:  # scaling first is faster, and the same where no values are mixed
         pixels = _to_8_bit(pixels)
     if encoding.code != _RGB:
@@ -117,15 +110,10 @@ def _to_8_bit(pixels: NDArray) -> NDArray:
     return pixels if pixels.dtype == np.uint8 else cv2.convertScaleAbs(pixels, alpha=255 / 65535)
 
 
-def _look_up(message: Any) -> _Encoding:
-    try:
-        return ENCODINGS[message.encoding]
-    except KeyError:
-        raise _unknown_encoding(message.encoding) from None
-
-
-def _unknown_encoding(name: str) -> ImageError:
-    return ImageError(f"unknown encoding {name!r}: expected one of {', '.join(ENCODINGS)}")
+def _look_up(name: str) -> _Encoding:
+    if name not in ENCODINGS:
+        raise ImageError(f"unknown encoding {name!r}: expected one of {', '.join(ENCODINGS)}")
+    return ENCODINGS[name]
 
 
 def _check_size(message: Any, encoding: _Encoding) -> None:
@@ -137,27 +125,12 @@ def _check_size(message: Any, encoding: _Encoding) -> None:
         expected.append("an even width")
     if encoding.even_height and height % 2:
         expected.append("an even height")
-    if min(height, width) < encoding.min_size:
-        expected.append(f"at least {encoding.min_size} x {encoding.min_size}")
+    if encoding.bayer and min(height, width) < _MIN_BAYER:
+        expected.append(f"at least {_MIN_BAYER} x {_MIN_BAYER}")
     if expected:
         raise ImageError(
             f"wrong size of {message.encoding}: expected {' and '.join(expected)}, "
             f"got {width} x {height} pixels"
-        )
-
-
-def _check_data(message: Any, encoding: _Encoding) -> None:
-    step, rows = message.step, message.height * encoding.half_rows // 2
-    minimum = message.width * encoding.pixel_bytes
-    if step < minimum:
-        raise ImageError(
-            f"wrong step: expected at least {minimum} bytes "
-            f"for {message.width} {message.encoding} pixels, got {step}"
-        )
-    if len(message.data) != rows * step:
-        raise ImageError(
-            f"wrong amount of data: expected {rows * step} bytes "
-            f"for {rows} rows of {step} bytes, got {len(message.data)}"
         )
 
 
@@ -167,11 +140,23 @@ def _pixels(message: Any, encoding: _Encoding) -> NDArray:
     A view of the message's memory wherever OpenCV can read that.
     """
     dtype = np.dtype(encoding.dtype).newbyteorder("big" if message.is_bigendian else "little")
+    pixel_bytes = encoding.channels * dtype.itemsize
+    step, rows = message.step, message.height * encoding.half_rows // 2
+    if step < message.width * pixel_bytes:
+        raise ImageError(
+            f"wrong step: expected at least {message.width * pixel_bytes} bytes "
+            f"for {message.width} {message.encoding} pixels, got {step}"
+        )
+    if len(message.data) != rows * step:
+        raise ImageError(
+            f"wrong amount of data: expected {rows * step} bytes "
+            f"for {rows} rows of {step} bytes, got {len(message.data)}"
+        )
     pixels: NDArray = np.ndarray(
-        (message.height * encoding.half_rows // 2, message.width, encoding.channels),
+        (rows, message.width, encoding.channels),
         dtype,
         buffer=message.data,
-        strides=(message.step, encoding.pixel_bytes, dtype.itemsize),
+        strides=(step, pixel_bytes, dtype.itemsize),
     )
     return np.require(pixels, encoding.dtype, "A")  # aligned: the step of 16-bit rows may be odd
 
@@ -193,7 +178,7 @@ def _decompress(message: Any) -> NDArray[np.uint8]:
     data = bytes(message.data)
     try:
         declared, target = _declared(message.format)
-        check_file(data)
+        _check_file(data)
         return _picture_to_rgb(_decode(data), declared, target)
     except ImageError as error:
         raise ImageError(f"{len(data)} bytes of format {message.format!r}: {error}") from None
@@ -212,11 +197,10 @@ def _declared(declaration: str) -> tuple[_Encoding | None, str]:
     if "compresseddepth" in declaration.lower():
         raise ImageError("compressedDepth holds distances, expected a picture")
     name, semicolon, rest = (part.strip() for part in declaration.partition(";"))
-    if name in ENCODINGS:
-        return ENCODINGS[name], rest.partition("compressed")[2].strip()
-    if _OPENCV_TYPE.fullmatch(name) or (semicolon and name.lower() not in _CODECS):
-        raise _unknown_encoding(name)
-    return None, ""
+    is_codec = name.lower() in _CODECS if semicolon else not _OPENCV_TYPE.fullmatch(name)
+    if is_codec and name not in ENCODINGS:
+        return None, ""
+    return _look_up(name), rest.partition("compressed")[2].strip()
 
 
 def _decode(data: bytes) -> NDArray:
@@ -237,7 +221,7 @@ def _picture_to_rgb(picture: NDArray, declared: _Encoding | None, target: str) -
     if declared and declared.bayer and picture.ndim == 2 and not target.startswith("mono"):
         if target in ("bgr8", "rgb8", "bgr16", "rgb16"):
             raise ImageError(f"expected colours ({target}), got one value per pixel")
-        if min(picture.shape) < declared.min_size:
+        if min(picture.shape) < _MIN_BAYER:
             raise ImageError(f"expected a mosaic of at least 3 x 3 pixels, got {picture.shape}")
         return _to_8_bit(cv2.cvtColor(picture, declared.code))
     return np.asarray(cv2.cvtColor(_to_8_bit(picture), code), np.uint8)
@@ -255,7 +239,7 @@ _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 """The segments that state the size of the picture (SOF0 to SOF15)."""
 
 
-def check_file(data: bytes) -> None:
+def _check_file(data: bytes) -> None:
     """Check a JPEG or PNG file before it is decoded; bytes behind its end are allowed.
 
     OpenCV decodes a file that was cut short and fills in the missing rows, differently in each
