@@ -95,7 +95,7 @@ class NodeStatus:
     engine_build: str = ""
     """Progress or result of building a better one; empty if none is built."""
     fault: str = ""
-    """Why the last transition failed; empty if it did not."""
+    """Why the last transition failed, or what it left behind; empty if all is well."""
     subscription: str = ""
     """Topic and reliability; empty without a subscription."""
     obstacle: Finding | None = None

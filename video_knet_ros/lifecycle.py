@@ -38,8 +38,8 @@ class EngineNode(LifecycleNode):
     """A `LifecycleNode` that opens an engine in configure and closes it in cleanup and shutdown.
 
     A configure that fails leaves the node alive and unconfigured, and so does a cleanup whose
-    engine hangs or cannot be closed, with the reason in `fault`. A subclass must have a timer:
-    limits of time are looked at when the executor wakes.
+    engine hangs or cannot be closed, with the reason in `status.fault`. A subclass must have a
+    timer: limits of time are looked at when the executor wakes.
     """
 
     def __init__(self, name: str, **kwargs: Any) -> None:
@@ -47,8 +47,6 @@ class EngineNode(LifecycleNode):
         self.status = NodeStatus(self.get_fully_qualified_name())
         self.worker: EngineWorker | None = None
         """Runs the engine; None while unconfigured."""
-        self.fault = ""
-        """Why the last transition failed, or what it left behind; empty if all is well."""
         # a callback that waits blocks those of its group unless the group is reentrant
         self._waiting = ReentrantCallbackGroup()
         self._pending: list[str] = []
@@ -112,7 +110,7 @@ class EngineNode(LifecycleNode):
             self._release(wait=False)
             self._note_fault("not configured", error)
             return TransitionCallbackReturn.FAILURE
-        self.fault = ""
+        self.status.fault = ""
         self._enter("inactive")
         return super().on_configure(state)
 
@@ -162,16 +160,17 @@ class EngineNode(LifecycleNode):
         worker, self.worker = self.worker, None
         if worker is not None and (reason := worker.end(CLOSE_WAIT_S if wait else None)):
             self._note_fault("engine not closed", reason)
-        self.status = NodeStatus(self.status.name)  # after the last frame, which changes it
+        # after the last frame, which changes it
+        self.status = NodeStatus(self.status.name, fault=self.status.fault)
         self.engine_closed()
 
     def _note_fault(self, what: str, reason: BaseException | str) -> None:
         """Keep the reason of a fault, and log it."""
-        self.fault = f"{what}: {process.one_line(reason)}"
+        fault = self.status.fault = f"{what}: {process.one_line(reason)}"
         if self.context.ok():
-            self.get_logger().error(self.fault)
+            self.get_logger().error(fault)
         else:  # the node's logger also publishes, which fails now
-            _log.error("%s: %s", self.get_name(), self.fault)
+            _log.error("%s: %s", self.get_name(), fault)
 
     def _attempt(
         self, callback: Callable[[LifecycleState], TransitionCallbackReturn], state: LifecycleState

@@ -276,7 +276,6 @@ class CameraNode(EngineNode):
 
     def _publish_diagnostics(self) -> None:
         status, outputs = self.status, self.outputs
-        status.fault = self.fault
         status.subscription = str(self._subscription)
         status.obstacle = self._subscription.obstacle
         status.publishers = self._subscription.publishers

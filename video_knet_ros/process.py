@@ -45,17 +45,12 @@ START_ERRORS = (
 def run(
     create: Callable[[], Sequence[Node]],
     args: Sequence[str] | None,
-    start_errors: tuple[type[Exception], ...] = (),
+    *start_errors: type[Exception],
 ) -> int:
     """Create nodes and spin them until a signal arrives or a callback raises SystemExit.
 
     If an engine still hangs in the end the process ends here, with the exit code below and the
-    reason logged.
-
-    Args:
-        create: the nodes.
-        args: command line.
-        start_errors: errors of `create` that are the user's, beside `START_ERRORS`.
+    reason logged. `start_errors` are those of `create` that are the user's, beside `START_ERRORS`.
 
     Returns:
         The exit code: 0 after a signal, 1 if the arguments cannot be used or a node cannot be
@@ -198,13 +193,12 @@ def _forward_python_logging(log: RcutilsLogger) -> None:
 
 
 class Throttle(logging.Filter):
-    """Lets through the first records of one line of code, and counts what it leaves out after that.
+    """Lets `FIRST` records of one line of code pass within `PERIOD_S`, and counts the others.
 
     What happens with each image would fill the log.
     """
 
     FIRST = 3
-    """Records of one line of code that pass within a period."""
     PERIOD_S = 10.0
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:

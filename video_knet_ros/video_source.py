@@ -143,4 +143,4 @@ def _profile(reliability: str) -> QoSProfile:
 
 def main(args: list[str] | None = None) -> int:
     """The `video_source` executable; see `process.run` for exit codes."""
-    return process.run(lambda: [VideoSource()], args, (FrameError,))
+    return process.run(lambda: [VideoSource()], args, FrameError)

@@ -154,9 +154,10 @@ class World:
         open_runtime = parameters.pop("open_runtime", self.open_painted)
         parameters = {"model": "painted.onnx", "autostart": start, **parameters}
         overrides = [Parameter(name, value=value) for name, value in parameters.items()]
-        camera = self.add(node.CameraNode(EnginePool(open_runtime), parameter_overrides=overrides))
+        engines = EnginePool(open_runtime)
+        camera = self.add(node.CameraNode(engines, parameter_overrides=overrides))
         if wait and parameters["autostart"] is True:
-            self.wait(lambda: camera.fault or camera.status.state == "active", "the autostart")
+            self.wait(lambda: camera.status.fault or camera.status.state == "active", "the start")
         return camera
 
     def publisher(self, qos: QoSProfile = RELIABLE, topic: str = "image", kind: type = Image):

@@ -148,7 +148,7 @@ def test_a_hung_engine_is_given_up_and_a_new_one_serves(world, engines):
     world.wait(camera_topic.get_subscription_count, "the subscription")
     world.send(camera_topic, tables, street(2))
     assert len(tables) == 1, "the old engine's result is not published"
-    assert camera.fault == "" and len(old.threads) == 1
+    assert camera.status.fault == "" and len(old.threads) == 1
 
 
 @pytest.mark.parametrize("how", ["raises", "hangs"])
