@@ -5,43 +5,65 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from bag_fixtures import bag_of
 
 from video_knet_core.cli import main
 
-REPO = Path(__file__).parents[3]
-
-
-BAD_INPUT = [
-    "info none.onnx",
-    "info .",
-    "info none.yaml",
-    "info none.onnx --size 64x96",
-    "track none.mp4 --out out",
-    "train none.yaml --out out",
-    "export none.safetensors out.onnx",
-    "import-checkpoint none.pth out.safetensors --config none.yaml",
-    "eval camvid --root none",
-    "eval dataset custom none",
-    "replay none.mcap --out out",
-    "replay --glob none*.mcap --out out",
-]
+BAD_INPUT = {
+    "info none.onnx": "none.onnx",
+    "info .": "expected a model file .yaml",
+    "info none.yaml": "none.yaml",
+    "info none.onnx --size 64x96": "--size",
+    **{f"info --size={size}": "--size" for size in ("0x96", "64", "64x", "-64x96", "64x96x3")},
+    "info --size 640000x96": "at most 16384 pixels",
+    "info -q -v": "--quiet",
+    "track none.mp4 --out out": "none.mp4",
+    "track none.mp4 --out out --json": "none.mp4",
+    "track images --out out": "images",
+    "track {images} --out out --model {model} --backend torch": "is not a safetensors file",
+    **{
+        f"track none.mp4 --out out --max-frames {count}": f"expected 1..2147483647, got {count};"
+        for count in ("0", "-3", "x")
+    },
+    "train none.yaml --out out": "none.yaml",
+    "export none.safetensors out.onnx": "none.safetensors",
+    "import-checkpoint none.pth out.safetensors --config none.yaml": "none.yaml",
+    "eval camvid --root none": "none",
+    "eval dataset custom none": "none",
+    "eval synthetic -q --model {model}": "class 1: expected 'sidewalk' (stuff), got 'vehicle'",
+    "replay none.mcap --out out": "none.mcap",
+    "replay --glob none*.mcap --out out": "none*.mcap",
+    "replay {bag} --out out --topics /none": "/none",
+    "replay in.mcap --out out --split-frames 0": "split",
+    "replay in.mcap --out out --start nan": "start",
+    "replay in.mcap --out out --duration -1": "duration",
+    "make-bag {images} --format ros1 --out out": "NAME.bag",
+    "make-bag synthetic --out out": "--max-frames",
+}
+"""Command line -> what its error names."""
 
 
 @pytest.mark.parametrize("line", BAD_INPUT)
-def test_bad_input_is_one_line_before_any_engine_is_opened(line, tmp_path, monkeypatch, capsys):
+def test_bad_input_is_one_line_before_any_engine_is_opened(
+    line, model, images, tmp_path, monkeypatch, capsys
+):
     monkeypatch.chdir(tmp_path)
-    assert main(line.split()) == 2
+    bag = bag_of(tmp_path, 3) if "{bag}" in line else ""
+    (tmp_path / "images").mkdir()
+    assert main(line.format(model=model, images=images, bag=bag).split()) == 2
     output = capsys.readouterr()
     (error,) = output.err.splitlines()
-    assert error.startswith(f"video-knet {line.split()[0]}") and output.out == ""
+    assert error.startswith(f"video-knet {line.split()[0]}") and BAD_INPUT[line] in error
+    assert output.out == "" and not (tmp_path / "out").exists()
 
 
-def test_a_model_with_other_classes_cannot_be_evaluated(model, capsys):
-    assert main(["eval", "synthetic", "--model", str(model)]) == 2
-    assert "class 1: expected 'sidewalk' (stuff), got 'vehicle' (thing)" in capsys.readouterr().err
+@pytest.mark.parametrize("words", [[], ["eval"], ["nope"], ["track", "--no"], ["info", "a", "b"]])
+def test_bad_usage_is_one_line_that_names_the_help(words, capsys):
+    assert main(words) == 2
+    output = capsys.readouterr()
+    assert output.out == "" and len(output.err.splitlines()) == 1 and "--help" in output.err
 
 
 def test_names_are_printed_whatever_the_encoding_of_the_terminal(model, tmp_path):
@@ -64,13 +86,6 @@ def test_tracking_imports_no_torch_and_no_ros():
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.stdout.strip() == "[]", result.stderr
-
-
-def test_the_command_is_a_module_too():
-    command = [sys.executable, "-m", "video_knet_core.cli", "info", "none.txt"]
-    result = subprocess.run(command, capture_output=True, text=True)
-    assert result.returncode == 2
-    assert result.stderr.startswith("video-knet info: expected a model file .yaml")
 
 
 def test_a_missing_package_is_one_line(tmp_path):

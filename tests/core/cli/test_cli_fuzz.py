@@ -7,17 +7,19 @@ import io
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+import typer
 from bag_fixtures import bag_of
 from dataset_fixtures import write_custom
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tiny_onnx import write_tiny_model
 
-from video_knet_core.cli import main
+from video_knet_core.cli import app, main
 from video_knet_core.cli.console import EXIT_FAULTS
 
 FILES = [
@@ -39,35 +41,24 @@ WORDS = [
     *("64x96", "0x1", "99999x99999", "synthetic", "synthetic:x", "synthetic:" + "9" * 5000),
     *("9" * 12, "street_lite0", "kitti_step_r50", "\u202e", "a b", "-", "--", "cpu", "cuda:99"),
 ]
+SLOW = {"--ray", "--workers", "--rerun", "--quiet", "--verbose", "--help"}
+"""Options that are left out: they start processes or recordings, or are those of all commands."""
+
+
+def known_options(command: Any) -> tuple[int, dict[str, bool]]:
+    """Number of arguments of a command, and its options: whether they are flags."""
+    options = {p.opts[0]: p.is_flag for p in command.params if p.opts[0].startswith("--")}
+    arguments = len(command.params) - len(options)
+    return arguments, {name: flag for name, flag in options.items() if name not in SLOW}
+
+
+PROGRAM = typer.main.get_command(app).commands
 COMMANDS = {
-    "track": (1, "--out --max-frames --model --backend --threads --tracker --tracking --json"),
-    "replay": (
-        1,
-        "--out --glob --topics --start --duration --every --outputs --rle "
-        "--include-input-topics --overlay --labels --tracks --no-report --storage "
-        "--split-frames --resume --model --backend --json",
-    ),
-    "make-bag": (1, "--out --format --compression --jpeg --topic --max-frames"),
-    "eval camvid": (0, "--root --model --backend"),
-    "eval pasted": (0, "--root --sprites --clips --frames --model --trackers"),
-    "eval dataset": (2, "--split --predictions --save --model --json"),
-    "info": (1, "--size"),
-    "train": (1, "--out --data --resume --device"),
-    "export": (2, "--precision --raw"),
-    "build-engine": (1, "--target --flavour --out --workspace"),
-    "import-checkpoint": (2, "--config"),
-    "validate-data": (2, "--split --json"),
-    "bench": (1, "--backend --frames --size --threads --json"),
-}
-FLAGS = {
-    "--rle",
-    "--include-input-topics",
-    "--overlay",
-    "--labels",
-    "--tracks",
-    "--no-report",
-    "--resume",
-    "--raw",
+    **{name: known_options(command) for name, command in PROGRAM.items() if name != "eval"},
+    **{
+        f"eval {name}": known_options(PROGRAM["eval"].commands[name])
+        for name in ("camvid", "pasted", "dataset")
+    },
 }
 LIKELY = {  # what the parser may take, to get behind it
     "--backend": ["auto", "torch", "onnxruntime-cpu", "tensorrt"],
@@ -112,9 +103,9 @@ def command_lines(draw: st.DrawFn) -> list[str]:
     name = draw(st.sampled_from(sorted(COMMANDS)))
     count, known = COMMANDS[name]
     words = draw(st.lists(VALUES, min_size=max(count - 1, 0), max_size=count + 1))
-    for option in draw(st.lists(st.sampled_from(known.split()), max_size=5, unique=True)):
+    for option in draw(st.lists(st.sampled_from(sorted(known)), max_size=5, unique=True)):
         words.append(option)
-        if option not in FLAGS and not (option == "--json" and name != "eval dataset"):
+        if not known[option]:
             words.append(draw(st.sampled_from(LIKELY.get(option, FILES)) | VALUES))
     if "--out" in known and draw(st.integers(0, 4)):
         words += ["--out", draw(st.sampled_from(["new/out", "new", *FILES]))]

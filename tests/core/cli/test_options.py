@@ -25,25 +25,6 @@ def test_each_setting_of_a_replay_is_an_option_with_its_docstring(capsys, monkey
         assert ReplaySettings.__pydantic_fields__[field.name].description in text
 
 
-def test_a_setting_out_of_range_is_named(tmp_path, capsys):
-    for option, value in (("--split-frames", "0"), ("--start", "nan"), ("--duration", "-1")):
-        assert main(["replay", "in.mcap", "--out", str(tmp_path), option, value]) == 2
-        (line,) = capsys.readouterr().err.splitlines()
-        assert line.startswith("video-knet replay: ") and option[2:7] in line
-
-
-def test_quiet_and_verbose_exclude_each_other(capsys):
-    assert main(["info", "-q", "-v"]) == 2
-    assert "--quiet" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("words", [[], ["eval"], ["nope"], ["track", "--no"], ["info", "a", "b"]])
-def test_bad_usage_is_one_line_that_names_the_help(words, capsys):
-    assert main(words) == 2
-    output = capsys.readouterr()
-    assert output.out == "" and len(output.err.splitlines()) == 1 and "--help" in output.err
-
-
 def test_the_page_has_every_command():
     page = (REPO / "docs" / "command_line.md").read_text()
     listed = re.findall(r"^\| `([\w-]+)` \|", page, re.MULTILINE)

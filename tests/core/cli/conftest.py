@@ -1,0 +1,19 @@
+"""Shared by the tests of the command."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+
+
+@pytest.fixture
+def images(tmp_path_factory):
+    """Five images of 50 x 70: a red block in the lower left, one column further each time."""
+    path = tmp_path_factory.mktemp("video") / "images"
+    path.mkdir()
+    for t in range(5):
+        image = np.zeros((50, 70, 3), np.uint8)
+        image[30:, 10 + t : 40 + t, 2] = 255
+        cv2.imwrite(str(path / f"{t}.png"), image)
+    return path
