@@ -131,12 +131,8 @@ class _Run:
     """Fraction of the pixels of each frame that are not those of the first run at this size: in
     class, and in track."""
 
-    def add(
-        self, stages: Stages, joules: float, frame: PanopticFrame, first: PanopticFrame
-    ) -> None:
-        """Add a frame, and that of the first run."""
-        self.times.append(stages)
-        self.joules += joules
+    def compare(self, frame: PanopticFrame, first: PanopticFrame) -> None:
+        """Count what differs from the frame of the first run."""
         classes = (frame.semantic_map() != first.semantic_map()).mean()
         tracks = (frame.track_id_map() != first.track_id_map()).mean()
         self.different.append((float(classes), float(tracks)))
