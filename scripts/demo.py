@@ -37,7 +37,6 @@ from video_knet_core.messages.image_messages import to_rgb
 from video_knet_core.messages.result_messages import nanoseconds
 from video_knet_core.output_files import expanded, refuse_inputs
 from video_knet_core.overlay_video import OverlayVideo
-from video_knet_core.visualize import side_by_side
 
 PACKAGE = "video_knet_ros"
 START_TIMEOUT_S = 60.0
@@ -105,7 +104,7 @@ class Recorder(Node):
         self._video.write(drawn, stamp)
         if self.elapsed >= self._seconds * (number + 0.5) / PICTURES and number < PICTURES:
             path = self._out / f"picture_{number + 1}.png"
-            cv2.imwrite(str(path), side_by_side(to_rgb(image), drawn)[..., ::-1])
+            cv2.imwrite(str(path), np.hstack([to_rgb(image), drawn])[..., ::-1])
             self.pictures.append(path)
 
     @property

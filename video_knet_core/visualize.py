@@ -68,13 +68,6 @@ def overlay(
     return picture
 
 
-def side_by_side(image: NDArray[np.uint8], drawn: NDArray[np.uint8]) -> Image:
-    """Image and overlay [H, W, 3] next to each other, [H, 2 W, 3]; ValueError if sizes differ."""
-    if image.shape != drawn.shape:
-        raise ValueError(f"expected pictures of one size, got {image.shape} and {drawn.shape}")
-    return np.hstack([image, drawn])
-
-
 def _drawn_labels(
     frame: PanopticFrame, visible: list[Track]
 ) -> tuple[LabelMap, NDArray[np.uint16]]:

@@ -118,33 +118,24 @@ def test_stuff_comes_first_by_class_then_things_by_track_id():
     np.testing.assert_array_equal(before.track_id_map(), after.track_id_map())
 
 
-def test_slots_of_one_stuff_class_become_one_row():
+def two_slots(class_id, scores):
+    """Two slots of one class, one above the other."""
     small = np.zeros((32, 48), np.uint8)
     small[:8], small[20:] = 1, 2
-    script = Detections(
-        segment_map=small,
-        class_ids=np.array([ROAD, ROAD]),
-        scores=np.array([0.6, 0.8], np.float32),
-        areas=np.array([8 * 48, 12 * 48]),
-        embeddings=np.ones((2, 4), np.float32),
-    )
-    (row,) = predictor(script).step(image(64, 96), 5).tracks
+    areas = np.array([8 * 48, 12 * 48])
+    scores = np.array(scores, np.float32)
+    return Detections(small, np.full(2, class_id), scores, areas, np.eye(2, dtype=np.float32))
+
+
+def test_slots_of_one_stuff_class_become_one_row():
+    (row,) = predictor(two_slots(ROAD, (0.6, 0.8))).step(image(64, 96), 5).tracks
     assert (row.class_id, row.track_id, row.area) == (ROAD, 0, 20 * 48 * 4)
     assert row.score == pytest.approx(0.8) and row.box == (0, 0, 96, 64)
     assert row.first_seen == row.last_seen == 5 and np.isnan(row.velocity).all()
 
 
 def test_an_untracked_thing_keeps_its_pixels_and_comes_last():
-    small = np.zeros((32, 48), np.uint8)
-    small[:8], small[20:] = 1, 2
-    script = Detections(
-        segment_map=small,
-        class_ids=np.array([VEHICLE, VEHICLE]),
-        scores=np.array([0.2, 0.8], np.float32),
-        areas=np.array([8 * 48, 12 * 48]),
-        embeddings=np.eye(2, dtype=np.float32),
-    )
-    rows = predictor(script).step(image(), 0).tracks
+    rows = predictor(two_slots(VEHICLE, (0.2, 0.8))).step(image(), 0).tracks
     assert [(t.label, t.track_id, t.class_id) for t in rows] == [(1, 1, VEHICLE), (2, 0, VEHICLE)]
 
 
@@ -167,15 +158,11 @@ def test_the_engine_gets_its_size_and_its_own_state():
     stream = predictor()
     for t in range(3):
         stream.step(image(301, 403), t * FRAME)
-    runtime = stream.runtime
-    assert {i.shape for i in runtime.images} == {(64, 96, 3)}
-    assert runtime.states == [None, 1, 2]
-
-
-def test_an_image_of_the_engines_size_is_passed_on_unchanged():
+    assert {i.shape for i in stream.runtime.images} == {(64, 96, 3)}
+    assert stream.runtime.states == [None, 1, 2]
     stream, picture = predictor(), image(64, 96)[:, ::-1]
     stream.step(picture, 0)
-    np.testing.assert_array_equal(stream.runtime.images[0], picture)
+    np.testing.assert_array_equal(stream.runtime.images[0], picture)  # it has that size already
     assert stream.runtime.images[0].flags.c_contiguous
 
 
@@ -258,21 +245,14 @@ def test_the_epoch_of_a_recording_is_that_of_all_it_depends_on():
     assert len({epoch_of(image(), 5, "model"), *others}) == 4
 
 
-def test_an_epoch_can_be_given():
+def test_a_reset_starts_a_new_epoch_which_can_be_given():
     stream = VideoPredictor(ScriptedRuntime(segments()), first_epoch=7)
     assert (stream.step(image(), 0).epoch, stream.next_epoch) == (7, 8)
     stream.reset(epoch=20)
     assert (stream.step(image(), 0).epoch, stream.next_epoch) == (20, 21)
     stream.reset()
-    assert stream.epoch == 21
-
-
-def test_reset_starts_a_new_epoch():
-    stream = predictor()
-    stream.step(image(), 0)
-    stream.reset()
-    assert stream.step(image(), FRAME).epoch == 1
-    assert stream.runtime.states == [None, None]
+    assert (stream.epoch, stream.step(image(), FRAME).epoch) == (21, 21)
+    assert stream.runtime.states == [None] * 3
 
 
 @pytest.mark.parametrize(

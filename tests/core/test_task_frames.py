@@ -112,15 +112,9 @@ def test_a_semantic_frame_has_a_row_for_each_class_that_is_seen():
     assert [(t.label, t.class_id, t.track_id) for t in frame.tracks] == [(1, 0, 0), (2, 1, 0)]
     assert [t.score for t in frame.tracks] == pytest.approx([0.9, 0.6])
     assert not any(t.is_thing for t in frame.tracks)
-    np.testing.assert_array_equal(
-        frame.semantic_map(), enlarged(classes_of_pixels(0).segment_map - 1)
-    )
-    assert not frame.track_id_map().any()
-
-
-def test_masks_of_classes_are_the_pixels_of_their_labels():
-    frame = predictor("semantic").step(image(), 0)
-    assert frame.masks is None
+    expected = enlarged(classes_of_pixels(0).segment_map - 1)
+    np.testing.assert_array_equal(frame.semantic_map(), expected)
+    assert not frame.track_id_map().any() and frame.masks is None
     for track in frame.tracks:
         np.testing.assert_array_equal(frame.mask(track), frame.labels == track.label)
         assert track.area == (frame.labels == track.label).sum()
@@ -139,37 +133,27 @@ def test_classes_are_not_tracked_whatever_the_association(association):
 # --- instance -----------------------------------------------------------------------------------
 
 
-def by_class(frame):
-    return {track.class_id: track for track in frame.tracks}
-
-
-def test_masks_of_instances_are_whole():
+def test_masks_of_instances_are_whole_and_so_is_their_geometry():
     frame = predictor("instance").step(image(), 0)
-    rows = by_class(frame)
-    assert [t.label for t in frame.tracks] == [1, 2, 3]
-    for class_id, slot in {0: 0, 1: 2, 2: 3}.items():
-        mask = frame.mask(rows[class_id])
+    assert [(t.label, t.class_id) for t in frame.tracks] == [(1, 0), (2, 1), (3, 2)]
+    for track, slot in zip(frame.tracks, (0, 2, 3), strict=True):
+        mask = frame.mask(track)
         assert mask.dtype == bool
         np.testing.assert_array_equal(mask, enlarged(overlapping_masks(0).masks[slot]) > 0)
+        ys, xs = np.nonzero(mask)
+        assert track.area == len(xs)
+        assert track.box == (xs.min(), ys.min(), np.ptp(xs) + 1, np.ptp(ys) + 1)
+        assert track.centroid == pytest.approx((xs.mean(), ys.mean()))
+    scored = {found.class_id: found.mask.area for found in instances(frame)}
+    assert scored == {track.class_id: track.area for track in frame.tracks}
 
 
 def test_labels_show_the_frontmost_instance_and_background():
     frame = predictor("instance").step(image(), 0)
-    rows = by_class(frame)
-    label_of_slot = np.array([0, rows[0].label, 0, rows[1].label, rows[2].label, 0])
+    label_of_slot = np.array([0, 1, 0, 2, 3, 0])
     expected = enlarged(label_of_slot[overlapping_masks(0).segment_map])
     np.testing.assert_array_equal(frame.labels, expected)
-    assert rows[1].label not in frame.labels and 0 in frame.labels
-
-
-def test_geometry_is_that_of_whole_masks():
-    frame = predictor("instance").step(image(), 0)
-    for track in frame.tracks:
-        ys, xs = np.nonzero(frame.mask(track))
-        assert track.area == len(xs)
-        box = (xs.min(), ys.min(), np.ptp(xs) + 1, np.ptp(ys) + 1)
-        assert track.box == box
-        assert track.centroid == pytest.approx((xs.mean(), ys.mean()))
+    assert 2 not in frame.labels and 0 in frame.labels
 
 
 @pytest.mark.parametrize("task", ["semantic", "instance"])
@@ -192,12 +176,6 @@ def test_a_coasted_track_has_no_pixels():
     assert [t.state for t in frame.tracks] == [TrackState.COASTED] * 3
     assert not any(frame.mask(track).any() for track in frame.tracks)
     assert not any(frame.mask(track, in_box=True).any() for track in frame.tracks)
-
-
-def test_what_is_scored_are_whole_masks():
-    frame = predictor("instance").step(image(), 0)
-    areas = {found.class_id: found.mask.area for found in instances(frame)}
-    assert areas == {track.class_id: track.area for track in frame.tracks}
 
 
 @pytest.mark.parametrize("association", TRACKERS)
@@ -246,6 +224,3 @@ def test_a_recording_of_instances_has_their_tracks_and_frontmost_labels(video, t
     labels, rows = recorded(tmp_path / "out", 2)
     assert {row["class_name"]: row["track_id"] for row in rows} == {"cat": 1, "dog": 2, "bird": 3}
     assert set(np.unique(labels)) == {0, 1, 3}  # the dog is behind the cat
-
-
-# --- both ---------------------------------------------------------------------------------------

@@ -37,16 +37,11 @@ def table(*names: str, things: tuple[str, ...] = ()) -> ClassTable:
 # --- how many ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("count", [254, 255])
-def test_class_ids_of_8_bits_are_enough_for_255_classes(count):
-    classes = table(*(f"part {i}" for i in range(count)))
-    assert len(classes) == count and classes[count - 1].id == count - 1
-
-
-@pytest.mark.parametrize("count", [256, 300, 65535])
-def test_more_classes_are_rejected_where_the_table_is_made(count):
-    with pytest.raises(ValueError, match=f"at most 255 classes .*, got {count}: 'part 255'"):
-        table(*(f"part {i}" for i in range(count)))
+def test_class_ids_of_8_bits_are_enough_for_255_classes():
+    names = [f"part {i}" for i in range(256)]
+    assert table(*names[:255])[254].id == 254
+    with pytest.raises(ValueError, match="at most 255 classes .*, got 256: 'part 255'"):
+        table(*names)
 
 
 # --- names ---------------------------------------------------------------------------------------
@@ -119,17 +114,17 @@ def test_yaml_scalars_that_are_no_text_must_be_quoted(scalar):
         ("road", "class 0: expected the keys .*, got 'road'"),
         (None, "class 0: expected the keys .*, got None"),
         ({"name": "road", False: 1}, "class 0: expected the keys .*'False', 'name'"),
-        (
-            {"name": "road", "is_thing": 1, "color": [1, 2, 3]},
-            "is_thing: expected true or false, got 1",
+        ({"is_thing": 1}, "is_thing: expected true or false, got 1"),
+        ({"color": 5}, "color: expected three values .*, got 5"),
+        *(
+            ({"color": [1, 2, value]}, "color: expected three values 0..255")
+            for value in (256, True, 0.5)
         ),
-        ({"name": "road", "is_thing": True, "color": 5}, "color: expected three values .*, got 5"),
-        ({"name": "road", "is_thing": True, "color": [1, 2, 256]}, "color: expected three values"),
-        ({"name": "road", "is_thing": True, "color": [1, 2, True]}, "color: expected three values"),
-        ({"name": "road", "is_thing": True, "color": [1, 2, 0.5]}, "color: expected three values"),
     ],
 )
 def test_unusable_rows_are_named(row, message):
+    if isinstance(row, dict) and "name" not in row:
+        row = {"name": "road", "is_thing": True, "color": [1, 2, 3]} | row
     with pytest.raises(ValueError, match=message):
         ClassTable.from_rows([row])
 
@@ -188,21 +183,8 @@ def test_ids_are_looked_up_by_plain_names():
 
 def track(track_id: int, **changes: Any) -> Track:
     known = Track(
-        label=track_id,
-        track_id=track_id,
-        class_id=2,
-        is_thing=True,
-        state=TrackState.CONFIRMED,
-        score=0.75,
-        track_score=0.5,
-        age=3,
-        first_seen=2**62,
-        last_seen=2**62 + 1,
-        box=(1, 2, 3, 4),
-        centroid=(2.5, 3.5),
-        velocity=(-1.0, 0.25),
-        area=9,
-        truncated=True,
+        *(track_id, track_id, 2, True, TrackState.CONFIRMED, 0.75, 0.5, 3, 2**62, 2**62 + 1),
+        *((1, 2, 3, 4), (2.5, 3.5), (-1.0, 0.25), 9, True),
     )
     return replace(known, **changes)
 
@@ -240,9 +222,8 @@ def test_track_tables_are_equal_if_their_tracks_are():
 
 def test_tracks_with_unknown_velocities_can_be_equal():
     one, same = (TrackTable.of([track(1, velocity=(math.nan, math.nan))]) for _ in range(2))
-    assert one == same
+    assert one == same and one != TrackTable.of([track(1)])
     assert all(map(math.isnan, one[0].velocity))
-    assert one != TrackTable.of([track(1)])
 
 
 # --- detections ----------------------------------------------------------------------------------
@@ -260,33 +241,22 @@ def detections(**changes: Any) -> Detections:
     return replace(given, **changes)
 
 
-def test_taken_rows_keep_their_slots():
-    taken = detections().take(np.array([2, 0, 1])).take(np.array([0, 2]))
-    assert taken.slots is not None and taken.slots.tolist() == [2, 1]
-    assert taken.class_ids.tolist() == [7, 6] and len(taken) == 2
-    assert taken.areas.tolist() == [2, 1]
-    np.testing.assert_array_equal(taken.scores, np.array([0.3, 0.2], np.float32))
-    np.testing.assert_array_equal(taken.embeddings, np.eye(3)[[2, 1]])
-    assert taken.boxes is None and taken.kernels is None
-    assert taken.segment_map.shape == (2, 3)
-
-
-def test_taken_rows_have_their_boxes_and_kernels():
+def test_taken_rows_keep_all_that_is_theirs():
     whole = detections(boxes=np.arange(12).reshape(3, 4), kernels=np.ones((3, 8), np.float32))
-    taken = whole.take(np.array([1]))
-    assert taken.boxes is not None and taken.boxes.tolist() == [[4, 5, 6, 7]]
-    assert taken.kernels is not None and taken.kernels.shape == (1, 8)
+    taken = whole.take(np.array([2, 0, 1])).take(np.array([0, 2]))
+    assert taken.slots.tolist() == [2, 1] and len(taken) == 2
+    for name in ("class_ids", "scores", "areas", "embeddings", "boxes", "kernels"):
+        np.testing.assert_array_equal(getattr(taken, name), getattr(whole, name)[[2, 1]])
+    assert taken.segment_map.shape == (2, 3)
+    plain = detections().take(np.array([1]))
+    assert plain.boxes is None and plain.kernels is None
 
 
-def test_the_masks_of_rows_come_from_the_map():
+def test_the_masks_of_rows_come_from_the_map_or_are_whole_where_masks_overlap():
     whole = detections()
-    assert whole.row_masks.shape == (3, 2, 3)
-    np.testing.assert_array_equal(whole.take(np.array([2, 1])).row_masks, whole.row_masks[[2, 1]])
-    assert np.argwhere(whole.row_masks[1]).tolist() == [[1, 2]]
     assert whole.row_masks.sum(axis=(1, 2)).tolist() == whole.areas.tolist()
-
-
-def test_the_masks_of_rows_are_whole_where_masks_overlap():
+    assert np.argwhere(whole.row_masks[1]).tolist() == [[1, 2]]
+    np.testing.assert_array_equal(whole.take(np.array([2, 1])).row_masks, whole.row_masks[[2, 1]])
     masks = np.zeros((3, 2, 3), np.uint8)
     masks[0, 0], masks[2] = 1, 1
     taken = detections(masks=masks).take(np.array([2, 0]))
@@ -294,19 +264,21 @@ def test_the_masks_of_rows_are_whole_where_masks_overlap():
     assert taken.row_masks.sum(axis=(1, 2)).tolist() == [6, 3]
 
 
-@pytest.mark.parametrize("name", ["kernels", "embeddings"])
-def test_outputs_that_are_not_finite_are_rejected(name):
+def outputs() -> dict[str, np.ndarray]:
     whole = detections(kernels=np.ones((3, 8), np.float32))
     names = ("segment_map", "class_ids", "scores", "areas", "embeddings", "kernels")
-    outputs = {n: getattr(whole, n).copy() for n in names}
-    assert len(Detections.from_outputs(outputs, "small")) == 3
-    outputs[name][1, 1] = np.inf
+    return {name: getattr(whole, name).copy() for name in names}
+
+
+@pytest.mark.parametrize("name", ["kernels", "embeddings"])
+def test_outputs_that_are_not_finite_are_rejected(name):
+    good = outputs()
+    assert len(Detections.from_outputs(good, "small")) == 3
+    good[name][1, 1] = np.inf
     with pytest.raises(FloatingPointError, match="small"):
-        Detections.from_outputs(outputs, "small")
+        Detections.from_outputs(good, "small")
 
 
 def test_outputs_without_embeddings_have_empty_ones():
-    whole = detections(kernels=np.ones((3, 8), np.float32))
-    names = ("segment_map", "class_ids", "scores", "areas", "kernels")
-    outputs = {name: getattr(whole, name) for name in names}
-    assert Detections.from_outputs(outputs, "small").embeddings.shape == (3, 0)
+    rest = {name: value for name, value in outputs().items() if name != "embeddings"}
+    assert Detections.from_outputs(rest, "small").embeddings.shape == (3, 0)
