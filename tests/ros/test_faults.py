@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import pytest
 from builtin_interfaces.msg import Time
-from diagnostic_msgs.msg import DiagnosticStatus
 from harness import RELIABLE, image_message, stamps, street
 from rosgraph_msgs.msg import Clock
 
-from video_knet_core.engine.selector import default_model_path, open_runtime
 from video_knet_ros.conversions import CONVERSIONS
 
 
@@ -21,20 +19,8 @@ def things(table) -> set[int]:
     return {row.track_id for row in table.instances if row.is_thing}
 
 
-def test_a_stamp_that_goes_back_starts_a_new_epoch_and_is_no_error(world, caplog):
+def test_a_looping_bag_starts_a_new_epoch_and_times_stay_right(world, caplog):
     caplog.set_level("INFO", "video_knet_core.predictor")
-    camera = world.camera_node()
-    tables = world.tables()
-    camera_topic = world.publisher()
-    _, before = world.send(camera_topic, tables, street(1))
-    _, after = world.send(camera_topic, tables, street(2), step=-1.0)
-    assert after.tracker_epoch == before.tracker_epoch + 1
-    assert things(before) and things(after) and not things(before) & things(after)
-    assert "tracker reset: the stamp went back by 1.000 s" in caplog.text
-    assert camera.counts.failed == 0
-
-
-def test_a_looping_bag_starts_a_new_epoch_and_times_stay_right(world):
     camera = world.camera_node(use_sim_time=True)
     tables = world.tables()
     camera_topic = world.publisher()
@@ -50,13 +36,16 @@ def test_a_looping_bag_starts_a_new_epoch_and_times_stay_right(world):
             world.wait(lambda n=2 * epoch + i: len(tables) > n, "a table")
             assert tables[-1].latency_ms == pytest.approx(30.0, abs=0.01)
             assert tables[-1].tracker_epoch == tables[0].tracker_epoch + epoch
-    assert things(tables[1]) == things(tables[0]) and things(tables[2]) == things(tables[3])
+    ids = [things(table) for table in tables]
+    assert ids[0] == ids[1] and ids[2] == ids[3] and ids[0] and not ids[0] & ids[2]
+    assert "tracker reset: the stamp went back by 480.100 s" in caplog.text
+    assert camera.counts.failed == 0
 
 
 @pytest.mark.parametrize(
     "stamp",
-    [Time(), Time(sec=-(2**31)), Time(sec=5, nanosec=2**32 - 1)],
-    ids=["none", "negative", "nanoseconds over a second"],
+    [Time(sec=-(2**31)), Time(sec=5, nanosec=2**32 - 1)],
+    ids=["negative", "nanoseconds over a second"],
 )
 def test_a_stamp_that_no_clock_gives_comes_back_unchanged(world, stamp):
     camera = world.camera_node()
@@ -70,31 +59,6 @@ def test_a_stamp_that_no_clock_gives_comes_back_unchanged(world, stamp):
         assert tables[-1].header.stamp == stamp
     assert camera.counts.failed == 0
     world.send(camera_topic, tables, street(2))
-
-
-def test_a_model_that_vanishes_before_configure_is_named_and_may_come_back(world, tmp_path):
-    model = tmp_path / "model.onnx"
-    model.write_bytes(default_model_path().read_bytes())
-    world.camera_node(start=False, open_runtime=open_runtime, model=str(model))
-    assert world.transition("configure") and world.transition("cleanup")
-    hidden = model.rename(tmp_path / "hidden")
-    assert not world.transition("configure")
-    level, message, values = world.report(lambda v: True, DiagnosticStatus.ERROR)
-    assert message == f"not configured: no model file {model}"
-    assert values["state"] == "unconfigured"
-    hidden.rename(model)
-    assert world.transition("configure")
-    assert world.report(lambda v: v["state"] == "inactive")[2]["reason"] == "inactive"
-
-
-def test_an_engine_that_fails_without_a_word_is_reported_by_the_type_of_its_error(world):
-    def fail(*_, **__):
-        raise MemoryError
-
-    world.camera_node(start=False, open_runtime=fail)
-    assert not world.transition("configure")
-    _, message, _ = world.report(lambda v: True, DiagnosticStatus.ERROR)
-    assert message == "not configured: MemoryError"
 
 
 def test_of_many_images_during_a_frame_the_newest_gets_through_and_all_others_are_counted(world):

@@ -203,25 +203,6 @@ def test_the_result_is_one_block_of_bytes(encoding):
     assert (rgb.shape, rgb.dtype, rgb.flags.c_contiguous) == ((6, 8, 3), np.uint8, True)
 
 
-def test_nv24_has_a_colour_of_its_own_for_every_pixel():
-    red, blue = (81, 90, 240), (41, 240, 110)  # Y, U, V of the standard's primaries
-    luma = np.array([[red[0], blue[0]]], np.uint8)
-    chroma = np.array([[*red[1:], *blue[1:]]], np.uint8).reshape(2, 2)
-    rgb = to_rgb(planar(np.vstack([luma, chroma]), "nv24", 1, padding=0))
-    assert np.abs(rgb.astype(int) - [[[254, 0, 0], [0, 0, 255]]]).max() <= 1
-
-
-@pytest.mark.parametrize("pattern", PATTERNS)
-@pytest.mark.parametrize(("dtype", "scale"), [(np.uint8, 1), (np.uint16, 257)])
-def test_bayer_gives_a_flat_colour_back(pattern, dtype, scale):
-    colour = {"r": 200, "g": 90, "b": 30}
-    tile = np.array([colour[c] * scale for c in pattern], dtype).reshape(2, 2)
-    encoding = f"bayer_{pattern}{8 * np.dtype(dtype).itemsize}"
-    for rows, columns in ((10, 12), (9, 11)):  # a cropped sensor may have odd sides
-        rgb = to_rgb(raw(np.tile(tile, (5, 6))[:rows, :columns], encoding, padding=3))
-        assert (rgb == (200, 90, 30)).all()
-
-
 @pytest.mark.parametrize("bigendian", [0, 1])
 def test_16_bit_white_is_8_bit_white(bigendian):
     values = np.array([[0, 128, 129, 257, 32768, 65535]], ">u2" if bigendian else "<u2")
@@ -254,28 +235,14 @@ def test_cv_bridge_agrees(encoding):
         ({"height": 0, "width": 0, "step": 0, "data": array("B")}, "empty image: 0 x 0"),
         ({"height": 0}, "empty image: 8 x 0"),
         ({"step": 23}, "wrong step: expected at least 24 bytes for 8 rgb8 pixels, got 23"),
-        ({"step": 0}, "wrong step: expected at least 24 bytes for 8 rgb8 pixels, got 0"),
         ({"step": 32}, "wrong amount of data: expected 192 bytes for 6 rows of 32 bytes, got 144"),
         ({"step": 2**32 - 1}, "wrong amount of data: expected 25769803770 bytes"),
         (
             {"data": array("B", bytes(100))},
             "wrong amount of data: expected 144 bytes for 6 rows of 24 bytes, got 100",
         ),
-        (
-            {"data": array("B", bytes(145))},
-            "wrong amount of data: expected 144 bytes for 6 rows of 24 bytes, got 145",
-        ),
-        (
-            {"data": array("B")},
-            "wrong amount of data: expected 144 bytes for 6 rows of 24 bytes, got 0",
-        ),
         ({"encoding": "32FC1"}, "unknown encoding '32FC1': expected one of rgb8"),
         ({"encoding": "16UC1"}, "unknown encoding '16UC1'"),  # distances or labels, not a picture
-        ({"encoding": ""}, "unknown encoding ''"),
-        (
-            {"encoding": "bgra8"},
-            "wrong step: expected at least 32 bytes for 8 bgra8 pixels, got 24",
-        ),
         (
             {"encoding": "rgb16"},
             "wrong step: expected at least 48 bytes for 8 rgb16 pixels, got 24",
@@ -324,26 +291,3 @@ def test_sizes_that_an_encoding_cannot_have_are_rejected(encoding, width, height
     with pytest.raises(ImageError) as error:
         to_rgb(Image(height=height, width=width, encoding=encoding, step=2 * width))
     assert str(error.value) == words
-
-
-@given(
-    st.sampled_from([*sorted(ENCODINGS), "32FC1", "jpeg"]),
-    st.tuples(*[st.integers(0, 9)] * 2),
-    st.integers(0, 40),
-    st.integers(0, 1),
-    st.integers(0, 200),
-)
-@settings(max_examples=500)
-def test_any_header_is_decoded_or_rejected(encoding, size, step, bigendian, amount):
-    message = Image(
-        height=size[0],
-        width=size[1],
-        encoding=encoding,
-        step=step,
-        is_bigendian=bigendian,
-        data=array("B", bytes(amount)),
-    )
-    try:
-        assert to_rgb(message).shape == (*size, 3)
-    except ImageError as error:
-        assert str(error)

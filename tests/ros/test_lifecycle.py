@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from pathlib import Path
 
 import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
@@ -79,22 +78,13 @@ def test_the_node_is_served_while_its_engine_opens(world, engines):
     configured = world.request_transition("configure")
     world.report(lambda v: v["state"] == "configuring")
     assert_the_node_is_served(world)
-    assert world.call(Trigger, "reset_tracker", Trigger.Request()).success is False
+    answer = world.call(Trigger, "reset_tracker", Trigger.Request())
+    assert (answer.success, answer.message) == (False, "the node is not configured")
     assert world.set_parameter("threads", 3).successful is False, "configure has read it"
     assert not configured.done() and world.state() == "unconfigured"
     engines.opening.set()
     world.wait(configured.done, "the answer")
     assert configured.result().success and world.state() == "inactive"
-
-
-def test_a_node_that_starts_in_an_executor_is_served_meanwhile(world, engines):
-    engines.opening.clear()
-    world.camera_node(wait=False, open_runtime=engines.open)
-    world.report(lambda v: v["state"] == "configuring")
-    assert_the_node_is_served(world)
-    engines.opening.set()
-    world.report(lambda v: v["state"] == "active")
-    world.send(world.publisher(), world.tables(), street())
 
 
 def test_a_second_transition_during_one_is_rejected(world, engines):
@@ -180,18 +170,13 @@ def test_a_close_that_fails_leaves_the_node_unconfigured_and_configurable(world,
     ],
     ids=lambda transition: transition.label or str(transition.id),
 )
-def test_a_transition_that_the_state_does_not_have_is_answered(world, transition):
+def test_a_transition_that_the_state_does_not_have_is_answered_and_logged(world, transition, capfd):
     world.camera_node(start=False)
     request = ChangeState.Request(transition=transition)
     assert world.call(ChangeState, "change_state", request).success is False
     assert world.state() == "unconfigured"
-
-
-def test_a_cleanup_of_an_active_node_is_rejected_and_keeps_its_engine(world):
-    world.camera_node()
-    assert not world.transition("cleanup") and world.state() == "active"
-    assert not world.runtimes[0].closed
-    world.send(world.publisher(), world.tables(), street())
+    log = capfd.readouterr().err
+    assert "the node is unconfigured, expected one of configure, shutdown" in log
 
 
 def fail(*args, **kwargs):
@@ -221,13 +206,23 @@ def test_what_configure_opened_is_closed_when_a_later_step_fails(world, monkeypa
     world.send(world.publisher(), world.tables(), street())
 
 
-def test_an_engine_that_exits_is_an_engine_that_does_not_open(world):
-    def leave(path, **options):
-        raise SystemExit("no licence")
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (FileNotFoundError("no model file m.onnx"), "not configured: no model file m.onnx"),
+        (MemoryError(), "not configured: MemoryError"),
+        (SystemExit("no licence"), "not configured: SystemExit: no licence"),
+    ],
+)
+def test_an_engine_that_does_not_open_is_the_reason_in_the_diagnostics(world, error, words):
+    def raise_error(path, **options):
+        raise error
 
-    world.camera_node(start=False, open_runtime=leave)
-    assert not world.transition("configure")
-    assert "no licence" in world.report(lambda v: v["state"] == "unconfigured")[1]
+    world.camera_node(start=False, open_runtime=raise_error)
+    assert not world.transition("configure") and world.state() == "unconfigured"
+    _, message, values = world.report(lambda v: v["reason"], DiagnosticStatus.ERROR)
+    assert message == words
+    assert (values["state"], values["reason"]) == ("unconfigured", "transition_failed")
 
 
 def test_an_activation_that_fails_frees_the_engine_and_is_explained(world, monkeypatch):
@@ -286,11 +281,3 @@ def test_a_parameter_may_be_set_to_the_value_that_it_has(world):
     assert result.successful, result.reason
     assert camera.get_parameter("max_rate").value == 5.0
     assert not world.set_parameter("model", "other.onnx").successful
-
-
-def test_a_folder_of_an_unknown_user_is_named(world):
-    world.camera_node(snapshot_folder="~no_such_user/snapshots")
-    world.send(world.publisher(), world.tables(), street(1))
-    answer = world.call(Trigger, "save_snapshot", Trigger.Request())
-    assert not answer.success and "~no_such_user/snapshots" in answer.message
-    assert not Path("~no_such_user").exists()

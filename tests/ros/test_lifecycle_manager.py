@@ -36,36 +36,6 @@ COMMANDS = {
 }
 
 
-class Manager:
-    """What Nav2's manager does of a command, with the parameters of the example."""
-
-    def __init__(self, world, parameters: dict) -> None:
-        self._world, self._parameters = world, parameters
-
-    def run(self, command: str) -> bool:
-        return all(
-            self._change(name, transition)
-            for transition in COMMANDS[command]
-            for name in self._parameters["node_names"]
-        )
-
-    def _change(self, name: str, transition: int) -> bool:
-        request = ChangeState.Request()
-        request.transition.id = transition
-        begun = time.monotonic()
-        if not self._world.call(ChangeState, f"/{name}/change_state", request).success:
-            return False
-        assert time.monotonic() - begun < self._parameters["service_timeout"]
-        state = self._world.call(GetState, f"/{name}/get_state", GetState.Request()).current_state
-        if state.id != STATE_AFTER[transition]:
-            return False
-        return transition != ACTIVATE or self._has_bond()
-
-    def _has_bond(self) -> bool:
-        timeout = self._parameters["bond_timeout"]
-        return timeout <= 0 or self._world.tester.count_publishers("/bond") > 0
-
-
 @pytest.fixture
 def example() -> dict:
     (block,) = re.findall(r"```yaml\n(lifecycle_manager.*?)```", PAGE.read_text(), re.DOTALL)
@@ -73,24 +43,36 @@ def example() -> dict:
     return section["ros__parameters"]
 
 
+def change(world, parameters: dict, transition: int) -> bool:
+    """Change the state of all nodes, as the manager with these parameters does."""
+    for name in parameters["node_names"]:
+        request = ChangeState.Request(transition=Transition(id=transition))
+        begun = time.monotonic()
+        if not world.call(ChangeState, f"/{name}/change_state", request).success:
+            return False
+        assert time.monotonic() - begun < parameters["service_timeout"]
+        state = world.call(GetState, f"/{name}/get_state", GetState.Request()).current_state
+        assert state.id == STATE_AFTER[transition]
+        needs_bond = transition == ACTIVATE and parameters["bond_timeout"] > 0
+        if needs_bond and not world.tester.count_publishers("/bond"):
+            return False
+    return True
+
+
 @pytest.mark.parametrize(
     "commands",
     [("startup", "pause", "resume", "shutdown"), ("startup", "reset", "startup", "shutdown")],
 )
 def test_the_node_follows_the_manager_of_the_example(world, example, commands):
+    assert example["node_names"] == ["video_knet"] and example["autostart"] is True
     world.camera_node(start=False)
-    manager = Manager(world, example)
     for command in commands:
-        assert manager.run(command), command
+        assert all(change(world, example, transition) for transition in COMMANDS[command]), command
     world.report(lambda v: v["state"] == "finalized")
 
 
 def test_the_bond_of_the_default_would_end_the_bringup(world, example):
+    assert all(isinstance(example[name], float) for name in ("bond_timeout", "service_timeout"))
     world.camera_node(start=False)
-    assert not Manager(world, {**example, "bond_timeout": 4.0}).run("startup")
-
-
-def test_the_types_of_the_example_are_those_of_the_manager(example):
-    assert example["bond_timeout"] == 0.0 and isinstance(example["bond_timeout"], float)
-    assert isinstance(example["service_timeout"], float) and example["service_timeout"] > 5.0
-    assert example["node_names"] == ["video_knet"] and example["autostart"] is True
+    assert change(world, example, CONFIGURE)
+    assert not change(world, {**example, "bond_timeout": 4.0}, ACTIVATE)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 from diagnostic_msgs.msg import DiagnosticStatus
-from harness import CAR, TIMEOUT_S, image_message, street
+from harness import CAR, TIMEOUT_S, street
 from rcl_interfaces.srv import DescribeParameters
 from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
 from std_srvs.srv import SetBool, Trigger
@@ -48,20 +48,6 @@ def test_a_walk_through_the_lifecycle(world):
     assert camera.get_name() == "video_knet"
 
 
-def test_frames_under_way_when_the_node_is_deactivated_do_no_harm(world):
-    world.camera_node()
-    tables = world.tables()
-    camera_topic = world.publisher()
-    (engine,) = world.runtimes
-    engine.gate.clear()
-    camera_topic.publish(image_message(street(1), 1.0))
-    world.wait(lambda: engine.seen, "inference to begin")
-    assert world.transition("deactivate")
-    engine.gate.set()
-    assert world.transition("cleanup")
-    assert engine.closed and not tables
-
-
 def test_a_corrupt_model_leaves_the_node_alive_and_a_good_one_can_follow(world, tmp_path, capfd):
     corrupt = tmp_path / "corrupt.onnx"
     corrupt.write_bytes(b"this is no model")
@@ -81,12 +67,6 @@ def test_a_corrupt_model_leaves_the_node_alive_and_a_good_one_can_follow(world, 
     world.send(world.publisher(), tables, street())
 
 
-def test_without_autostart_the_node_waits(world):
-    world.camera_node(autostart=False)
-    assert not world.runtimes
-    assert world.transition("configure")
-
-
 @pytest.mark.parametrize("name", ["some.onnx", "~/some.onnx", "$MODELS/some.onnx"])
 def test_the_engine_gets_its_parameters_and_paths_are_expanded(world, tmp_path, monkeypatch, name):
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -100,11 +80,6 @@ def test_the_engine_gets_its_parameters_and_paths_are_expanded(world, tmp_path, 
     world.camera_node(open_runtime=open_, model=name, backend="painted", threads=3)
     expected = tmp_path / "some.onnx" if "/" in name else Path(name)
     assert requested == [(expected, "painted", 3)]
-
-
-def test_a_home_folder_of_an_unknown_user_is_named_in_the_diagnostics(world):
-    world.camera_node(open_runtime=open_runtime, model="~no-such-user/m.onnx")
-    assert "~no-such-user/m.onnx" in world.report(lambda v: True, DiagnosticStatus.ERROR)[1]
 
 
 def test_a_misspelt_parameter_is_named_with_the_nearest_one(world, capfd):
@@ -181,12 +156,6 @@ def test_an_epoch_that_reset_tracker_has_named_does_not_come_again(world):
         assert world.transition(label)
     _, table = world.send(world.publisher(), world.tables(), street(1))
     assert table.tracker_epoch == int(named.removeprefix("tracker epoch ")) + 1
-
-
-def test_reset_tracker_of_an_unconfigured_node_fails(world):
-    world.camera_node(start=False)
-    answer = world.call(Trigger, "reset_tracker", Trigger.Request())
-    assert (answer.success, answer.message) == (False, "the node is not configured")
 
 
 def test_the_tracker_uses_parameters_at_run_time(world):

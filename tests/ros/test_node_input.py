@@ -6,7 +6,6 @@ from array import array
 from dataclasses import replace
 
 import cv2
-import numpy as np
 import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
 from harness import BEST_EFFORT, RELIABLE, image_message, stamps, street
@@ -20,13 +19,12 @@ from video_knet_ros.input_images import RateLimit
 VOLATILE, TRANSIENT_LOCAL = DurabilityPolicy.VOLATILE, DurabilityPolicy.TRANSIENT_LOCAL
 
 
-@pytest.mark.parametrize("depth", [1, 10])
 @pytest.mark.parametrize("durability", [VOLATILE, TRANSIENT_LOCAL])
 @pytest.mark.parametrize("offered", [RELIABLE, BEST_EFFORT])
-def test_auto_takes_whatever_the_camera_offers(world, offered, durability, depth):
+def test_auto_takes_whatever_the_camera_offers(world, offered, durability):
     world.camera_node()
     tables = world.tables()
-    profile = QoSProfile(depth=depth, durability=durability, reliability=offered.reliability)
+    profile = QoSProfile(depth=1, durability=durability, reliability=offered.reliability)
     world.send(world.publisher(profile), tables, street())
     assert world.reliability() == offered.reliability
 
@@ -72,28 +70,18 @@ def test_compressed_images(world, suffix):
     assert (table.height, table.width) == street(scale=2).shape[:2]
 
 
-def broken(pixels: np.ndarray | None = None, **change) -> Image:
-    message = image_message(street() if pixels is None else pixels, encoding="mono8")
-    message.encoding = "rgb8"
+def broken(**change) -> Image:
+    message = image_message(street())
     for name, value in change.items():
         setattr(message, name, value)
     return message
 
 
-GREY = street()[..., 0]
 BROKEN_IMAGES = {
     "empty image": broken(height=0, width=0, step=0, data=array("B")),
     "wrong step: expected at least 288 bytes for 96 rgb8 pixels, got 7": broken(step=7),
-    "wrong step: expected at least 288 bytes for 96 rgb8 pixels, got 96": broken(GREY),
-    "wrong step: expected at least 384 bytes for 96 bgra8 pixels, got 288": broken(
-        encoding="bgra8"
-    ),
     "wrong amount of data: expected 13824 bytes": broken(data=array("B", bytes(100))),
-    "wrong amount of data: expected 6912 bytes for 72 rows of 96 bytes, got 4608": broken(
-        GREY, encoding="nv12"
-    ),
     "unknown encoding 'teal9'": broken(encoding="teal9"),
-    "unknown encoding '16UC1'": broken(encoding="16UC1"),
 }
 
 

@@ -22,7 +22,7 @@ from harness import (
 from rclpy.clock import Clock
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import Image
-from video_knet_ros.msg import ClassMap, TrackedInstance, TrackedInstanceArray
+from video_knet_ros.msg import TrackedInstance, TrackedInstanceArray
 
 from video_knet_core.messages.result_messages import OUTPUTS, mask_from_rle
 from video_knet_core.tasks import TASKS
@@ -186,16 +186,6 @@ def test_messages_that_are_filled_again_do_not_change_what_was_sent(world, camer
         assert not np.array_equal(one, two) and not np.array_equal(three, four)
 
 
-def test_the_overlay_is_the_drawn_image(world, camera):
-    got = collect_all(world)
-    image = street(3)
-    world.send(world.publisher(), got["instances"], image)
-    overlay = world.wait(lambda: got["overlay"], "an overlay")[0]
-    assert overlay.encoding == "rgb8"
-    assert pixels(overlay).shape == image.shape
-    assert not np.array_equal(pixels(overlay), image)
-
-
 def test_tracking_continues_without_subscribers(world, camera):
     camera_topic = world.publisher()
     for i in range(3):
@@ -206,35 +196,6 @@ def test_tracking_continues_without_subscribers(world, camera):
     (table,) = world.wait(lambda: tables, "a table")
     assert table.sequence == 3
     assert {r.age for r in table.instances if r.is_thing} == {4}
-
-
-def test_a_late_subscriber_gets_the_class_map(world, camera):
-    tables = world.tables()
-    world.send(world.publisher(), tables, street())
-    latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-    maps = world.collect(ClassMap, "class_map", latched)
-    (message,) = world.wait(lambda: maps, "the class map")
-    assert [(c.id, c.name, c.is_thing) for c in message.classes] == [
-        (c.id, c.name, c.is_thing) for c in CLASSES
-    ]
-
-
-def test_only_the_newest_image_is_processed_and_the_rest_is_counted(world, camera):
-    tables = world.tables()
-    camera_topic = world.publisher()
-    (engine,) = world.runtimes
-    engine.gate.clear()
-    camera_topic.publish(image_message(street(1), 1.0))
-    world.wait(lambda: engine.seen, "inference to begin")
-    for i in range(2, 7):
-        camera_topic.publish(image_message(street(i), 1.0 + 0.1 * i))
-        world.wait(lambda i=i: camera.counts.received == i, f"image {i}")
-    engine.gate.set()
-    world.wait(lambda: len(tables) == 2, "two tables")
-    assert engine.seen == [1, 6]
-    assert stamps(tables) == [1_000_000_000, 1_600_000_000]
-    assert [t.skipped for t in tables] == [0, 4]
-    assert world.report(lambda v: v["skipped"] == "4")[2]["received"] == "6"
 
 
 def test_latency_is_from_stamp_to_publishing(world, camera):

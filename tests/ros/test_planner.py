@@ -72,12 +72,9 @@ def test_what_covers_the_road_is_not_free():
     assert line.endswith("nearest: vehicle 9, seen in 4 frames")
 
 
-def test_a_class_of_another_name_is_no_road():
-    assert described(road_with(), instance(1, "sidewalk")).startswith("0%")
-
-
 def test_beside_the_corridor_nothing_is_in_the_way():
     assert described(road_with((300, 0, 0, 15, 100)), ROAD_ROW, CAR_ROW).endswith("no obstacle")
+    assert described(road_with(), instance(1, "sidewalk")).startswith("0%"), "no road either"
 
 
 def test_the_nearest_stands_lowest_in_the_image():
@@ -197,6 +194,7 @@ def test_it_reports_free_road_and_obstacle(world, node, capfd):
     assert 80 <= int(got[0].split(": ")[1].split("%")[0]) < 100
 
 
+@pytest.mark.slow
 def test_the_file_runs_as_a_program(world, tmp_path):
     world.camera_node()
     out = tmp_path / "out"

@@ -28,8 +28,10 @@ def read(path: Path) -> np.ndarray:
     return pixels
 
 
-def test_a_snapshot_holds_the_image_and_what_was_published_of_it(world, tmp_path):
-    world.camera_node(snapshot_folder=str(tmp_path / "new" / "folder"))
+def test_a_snapshot_holds_the_image_and_what_was_published_of_it(world, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("ROBOT", "folder")
+    world.camera_node(snapshot_folder="~/new/$ROBOT")
     tables, panoptic = world.tables(), world.collect(Image, "panoptic/image")
     image = street(1)
     message, table = world.send(world.publisher(), tables, image)
@@ -56,16 +58,6 @@ def test_a_second_snapshot_of_the_same_stamp_replaces_nothing(world, tmp_path):
     world.send(world.publisher(), tables, street())
     names = [Path(save(world).message).name for _ in range(2)]
     assert names == ["100.100000000", "100.100000000-2"]
-
-
-def test_the_folder_may_be_named_by_the_home_folder_and_the_environment(
-    world, tmp_path, monkeypatch
-):
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("ROBOT", "r2")
-    world.camera_node(snapshot_folder="~/snapshots/$ROBOT")
-    world.send(world.publisher(), world.tables(), street())
-    assert Path(save(world).message).parent == tmp_path / "snapshots" / "r2"
 
 
 def test_two_cameras_may_save_the_same_stamp_at_the_same_time(tmp_path):
@@ -123,10 +115,10 @@ def test_a_full_disk_is_reported_and_leaves_nothing(world, tmp_path, monkeypatch
     world.send(camera_topic, tables, street(2))
 
 
-@pytest.mark.parametrize("folder", ["/proc/nowhere", "/dev/null/folder"])
+@pytest.mark.parametrize("folder", ["/proc/nowhere", "/dev/null/folder", "~no_such_user/folder"])
 def test_a_folder_that_cannot_be_made_is_named(world, folder):
     world.camera_node(snapshot_folder=folder)
-    tables = world.tables()
-    world.send(world.publisher(), tables, street())
+    world.send(world.publisher(), world.tables(), street())
     answer = save(world)
-    assert not answer.success and answer.message.startswith(f"cannot save into {folder}: ")
+    assert not answer.success and folder in answer.message
+    assert not Path("~no_such_user").exists()
