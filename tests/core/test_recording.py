@@ -180,10 +180,11 @@ def test_two_runs_into_one_folder_exclude_each_other(video, runtime, tmp_path):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_after_a_signal_all_files_have_the_same_frames(number, model, tmp_path):
     out = tmp_path / "out"
-    command = ["track", "synthetic:1", "--out", str(out), "--model", str(model)]
+    command = ["track", "synthetic:1", "--out", str(out), "--model", str(model), "-q"]
     process = subprocess.Popen(
         [sys.executable, "-m", "video_knet_core.cli", *command],
         stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
@@ -191,7 +192,9 @@ def test_after_a_signal_all_files_have_the_same_frames(number, model, tmp_path):
         assert process.poll() is None
         time.sleep(0.02)
     process.send_signal(number)
-    report, _ = process.communicate()
+    report, error = process.communicate()
+    assert process.returncode == 128 + number
+    assert error == "video-knet track: interrupted\n"
     count = len(lines(out))
     assert count >= 3
     assert len(list((out / "labels").iterdir())) == count

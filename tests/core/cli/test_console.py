@@ -13,7 +13,6 @@ import sys
 import time
 from pathlib import Path
 
-import cv2
 import pytest
 from bag_fixtures import bag_of
 from dataset_fixtures import write_custom
@@ -261,20 +260,6 @@ def test_an_interrupted_replay_reports_in_one_line_what_is_kept(number, code, mo
     (line,) = interrupted(process, lambda: (out / "unfinished/bag").is_dir(), number).splitlines()
     assert process.returncode == code
     assert str(out) in line and "--resume" in line
-
-
-@pytest.mark.parametrize(("number", "code"), SIGNALS)
-def test_an_interrupted_track_keeps_its_frames(number, code, model, tmp_path):
-    out = tmp_path / "out"
-    process = start("track", "synthetic:1", "--out", out, "--model", model, "-q")
-    labels = out / "labels"
-    ready = lambda: labels.is_dir() and len(list(labels.iterdir())) > 3  # noqa: E731
-    (line,) = interrupted(process, ready, number).splitlines()
-    assert process.returncode == code
-    assert line.startswith("video-knet track: interrupted")
-    capture = cv2.VideoCapture(str(out / "overlay.mp4"))
-    assert capture.isOpened() and capture.read()[0]
-    assert len((out / "tracks.jsonl").read_text().splitlines()) >= 3
 
 
 def test_handlers_are_as_before_after_a_command(images, model, tmp_path):

@@ -86,12 +86,6 @@ def test_a_training_replaces_no_weights_of_another(name, capsys, tmp_path):
     assert name in rejected(command, capsys, tmp_path)
 
 
-def test_paths_of_arguments_may_begin_with_a_tilde(monkeypatch, tmp_path, capsys):
-    monkeypatch.setenv("HOME", str(tmp_path))
-    assert main(["info", "~/none.onnx"]) == 2
-    assert str(tmp_path / "none.onnx") in capsys.readouterr().err
-
-
 def test_paths_in_a_configuration_may_begin_with_a_tilde(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     shipped = default_model_path().parents[1] / "config"

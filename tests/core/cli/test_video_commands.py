@@ -59,13 +59,6 @@ def test_track_makes_a_video_that_can_be_read_and_a_summary(images, model, tmp_p
     assert "5 frames in" in report and "tracks: 1 vehicle" in report and str(out) in report
 
 
-def test_max_frames_and_a_second_run_replaces_the_first(images, model, tmp_path):
-    track(images, model, tmp_path / "out")
-    assert track(images, model, tmp_path / "out", "--max-frames", "2") == 0
-    assert len(list((tmp_path / "out/labels").iterdir())) == 2
-    assert len((tmp_path / "out/tracks.jsonl").read_text().splitlines()) == 2
-
-
 def test_a_broken_frame_keeps_what_came_before(images, model, tmp_path, capsys):
     (images / "3.png").write_bytes(b"broken")
     assert track(images, model, tmp_path / "out") == 2
