@@ -41,9 +41,6 @@ class Scripted:
         t = 0 if state is None else int(np.asarray(state).flat[0])
         return self._script(t), np.full((1, 1), t + 1, np.float32)
 
-    def portable_state(self, state):
-        return state
-
     def close(self):
         pass
 

@@ -79,9 +79,6 @@ class PaintedRuntime:
             (0 if state is None else state) + 1,
         )
 
-    def portable_state(self, state: Any) -> np.ndarray:
-        return np.array([state], np.float32)
-
     def close(self) -> None:
         self.threads.add(threading.current_thread().name)
         self.closed = True

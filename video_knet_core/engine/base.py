@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,8 @@ from ..types import ClassTable, Detections
 
 ProgressCallback = Callable[[str, float], None]
 """Called with the progress of long work: its phase, and the fraction of it that is done, 0..1."""
+State = NDArray[np.float32]
+"""The temporal context of a camera: the kernels of its last frame, [N, C]."""
 
 
 class ModelError(ValueError):
@@ -52,27 +54,21 @@ class Runtime(Protocol):
         """The backend, as a user would name it, for example "onnxruntime-cpu"."""
         ...
 
-    def step(self, image: NDArray[np.uint8], state: Any | None) -> tuple[Detections, Any]:
+    def step(self, image: NDArray[np.uint8], state: State | None) -> tuple[Detections, State]:
         """Segment one frame.
 
         Args:
             image: uint8 [height, width, 3], RGB, exactly `info.height` x `info.width`.
-            state: what the last step of this camera returned, or the same in the portable form (see
-                `portable_state`) from any backend; None on its first frame.
+            state: what the last step of this camera returned, on this engine or any other of the
+                same model; None on its first frame.
 
         Returns:
-            The segments and the new state, which belongs to the caller and is opaque to it.
+            The segments and the new state.
 
         Raises:
-            ValueError: the image has another shape or dtype.
+            ValueError: the image or state has another shape or dtype.
             FloatingPointError: the model returned NaN or infinite values; the old state is intact.
-        """
-        ...
-
-    def portable_state(self, state: Any) -> NDArray[np.float32]:
-        """A state that `step` returned, as kernels [N, C] that every backend takes.
-
-        It can be called after `close` too.
+            RuntimeError: the engine is closed.
         """
         ...
 

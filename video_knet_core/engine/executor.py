@@ -81,13 +81,6 @@ class EngineExecutor:
             self._queue.put(partial(_complete, future, job))
         return future
 
-    def post(self, job: Callable[[], object]) -> None:
-        """Run `job` some time before the thread ends; after that it is dropped. For finalizers.
-
-        A finalizer may interrupt any code: a SimpleQueue takes no lock that this could hold.
-        """
-        self._queue.put(job)
-
     def offer(self, slot: Hashable, job: Callable[[], object]) -> bool:
         """Run `job` unless a newer one comes into its slot before; True if it replaced one.
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
-from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..types import Detections
-from .base import ProgressCallback, Runtime
+from .base import ProgressCallback, Runtime, State
 from .executor import EngineExecutor
 
 _log = logging.getLogger(__name__)
@@ -24,10 +23,9 @@ class BuildCancelled(Exception):
 class HotSwapRuntime:
     """A `Runtime` that serves by one runtime until a better one is built, then by that one.
 
-    The better one takes over between two steps, and cameras keep their kernels: each state is
-    carried over in its portable form. If the build or its first step fails, the log has the reason,
-    the frame is served all the same, and the present runtime stays for good. The replaced one is
-    closed.
+    The better one takes over between two steps, and cameras keep their states. If the build or its
+    first step fails, the log has the reason, the frame is served all the same, and the present
+    runtime stays for good. The replaced one is closed.
 
     Cameras may call from threads of their own; their steps run one after the other.
 
@@ -58,15 +56,15 @@ class HotSwapRuntime:
         """The backend that serves now."""
         return self._present.name
 
-    def step(self, image: NDArray[np.uint8], state: Any | None) -> tuple[Detections, Any]:
+    def step(self, image: NDArray[np.uint8], state: State | None) -> tuple[Detections, State]:
         """Segment one frame; see `Runtime.step`."""
         with self._step_lock:
             if (better := self._better) is None:
-                return _step(self._present, image, state)
+                return self._present.step(image, state)
             try:
-                result = _step(better, image, state)
+                result = better.step(image, state)
             except Exception as error:
-                result = _step(self._present, image, state)  # raises if the frame is at fault
+                result = self._present.step(image, state)  # raises if the frame is at fault
                 self._give_up(f"the first step of {better.name} failed", error)
                 replaced = better
             else:
@@ -77,12 +75,6 @@ class HotSwapRuntime:
             self._executor.submit(lambda: _close(replaced))  # not here: it may hang
             self._executor.close(timeout_s=0)
             return result
-
-    def portable_state(self, state: Any) -> NDArray[np.float32]:
-        """Kernels of a state; see `Runtime.portable_state`."""
-        if isinstance(state, _State):
-            return state.runtime.portable_state(state.value)
-        return state
 
     def close(self) -> None:
         """Free the engines. A build in progress is cancelled, and is not waited for."""
@@ -123,24 +115,6 @@ class HotSwapRuntime:
                 self._progress(what, 1.0)
         except Exception:  # of the caller's own code
             _log.exception("a progress callback failed")
-
-
-class _State(NamedTuple):
-    """The state of a camera, and the runtime that returned it."""
-
-    runtime: Runtime
-    value: Any
-
-
-def _step(
-    runtime: Runtime, image: NDArray[np.uint8], state: Any | None
-) -> tuple[Detections, _State]:
-    """A step with a state of any runtime."""
-    if isinstance(state, _State):
-        same = state.runtime is runtime
-        state = state.value if same else state.runtime.portable_state(state.value)
-    segments, value = runtime.step(image, state)
-    return segments, _State(runtime, value)
 
 
 def _close(runtime: Runtime) -> None:

@@ -21,7 +21,7 @@ from ..config import ModelConfig
 from ..config_io import ConfigError, from_dict
 from ..tasks import TASKS
 from ..types import Detections, check_image
-from .base import ModelError, ModelInfo
+from .base import ModelError, ModelInfo, State
 
 FORMAT = 1
 """The version of the file format."""
@@ -166,20 +166,15 @@ def _wrong_form(form: str) -> str:
 
 
 class ExportedModelRuntime(ABC):
-    """What all engines of exported models share; see `Runtime`.
-
-    The state of a camera is the kernels of its last frame, float32 [N, C], on the host.
-    """
+    """What all engines of exported models share; see `Runtime`."""
 
     def __init__(self, name: str, model: ModelFile) -> None:
         self.name = name
         self.info = model.info
         self._no_kernels = np.zeros(model.state_shape, np.float32)
 
-    def step(
-        self, image: NDArray[np.uint8], state: Any | None
-    ) -> tuple[Detections, NDArray[np.float32]]:
-        """Segment one frame; see `Runtime.step`. RuntimeError after `close`."""
+    def step(self, image: NDArray[np.uint8], state: State | None) -> tuple[Detections, State]:
+        """Segment one frame; see `Runtime.step`."""
         check_image(image, (self.info.height, self.info.width))
         kernels = self._no_kernels if state is None else state
         shape, got = self._no_kernels.shape, getattr(kernels, "dtype", type(kernels).__name__)
@@ -194,10 +189,6 @@ class ExportedModelRuntime(ABC):
     @abstractmethod
     def _infer(self, inputs: dict[str, NDArray]) -> dict[str, NDArray]:
         """Run the model: `INPUTS` -> the outputs of its task, which belong to the caller."""
-
-    def portable_state(self, state: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Kernels [N, C] of a state, for any other engine: it is these already."""
-        return state
 
     @abstractmethod
     def close(self) -> None:

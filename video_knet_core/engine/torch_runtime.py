@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from ..model.merge import MERGES, authors_boxes
 from ..model.video_knet import Prediction, VideoKNet
 from ..tasks import TASKS
 from ..types import Detections, check_image
-from .base import BackendError, ModelError, ModelInfo, ProgressCallback
+from .base import BackendError, ModelError, ModelInfo, ProgressCallback, State
 
 
 class FrameOutput(NamedTuple):
@@ -83,7 +83,7 @@ def _of_slots(prediction: Prediction, slots: int) -> Tensor:
 
 
 class TorchRuntime:
-    """A `Runtime` of torch. The state of a camera is the kernels of its last frame.
+    """A `Runtime` of torch.
 
     With `panoptic.merge: reference` the detections have the boxes of the authors' tracker.
     """
@@ -108,33 +108,24 @@ class TorchRuntime:
         runtime.info = replace(runtime.info, checkpoint_sha256=sha256(path))
         return runtime
 
-    def step(self, image: NDArray[np.uint8], state: Any | None) -> tuple[Detections, Any]:
+    def step(self, image: NDArray[np.uint8], state: State | None) -> tuple[Detections, State]:
         """Segment one frame; see `Runtime.step`."""
         check_image(image, (self.info.height, self.info.width))
         if not hasattr(self, "model"):
             raise RuntimeError("the runtime is closed")
-        if isinstance(state, np.ndarray):
-            state = self._state_of(torch.from_numpy(state))
         return self.step_pixels(torch.from_numpy(image).permute(2, 0, 1).float(), state)
 
     @torch.no_grad()
-    def step_pixels(
-        self, pixels: Tensor, state: PreviousKernels | None
-    ) -> tuple[Detections, PreviousKernels]:
+    def step_pixels(self, pixels: Tensor, state: State | None) -> tuple[Detections, State]:
         """The same for RGB pixels 0..255 as float32 [3,H,W] of any size."""
-        output = segment_frame(self.model, pixels.to(self.model.mean.device), state)
-        results = {k: v.cpu().numpy() for k, v in output._asdict().items() if v is not None}
-        return Detections.from_outputs(results, self.info.name), self._state_of(output.kernels)
-
-    def portable_state(self, state: PreviousKernels) -> NDArray[np.float32]:
-        """Kernels [N, C] of a state of this runtime."""
-        return state.kernels[0].float().cpu().numpy()
-
-    def _state_of(self, kernels: Tensor) -> PreviousKernels:
-        """The state that holds kernels [N, C]."""
         mean = self.model.mean
-        valid = torch.ones(1, dtype=torch.bool, device=mean.device)
-        return PreviousKernels(kernels[None].to(mean), valid)
+        previous = None
+        if state is not None:
+            valid = torch.ones(1, dtype=torch.bool, device=mean.device)
+            previous = PreviousKernels(torch.from_numpy(state)[None].to(mean), valid)
+        output = segment_frame(self.model, pixels.to(mean.device), previous)
+        results = {k: v.cpu().numpy() for k, v in output._asdict().items() if v is not None}
+        return Detections.from_outputs(results, self.info.name), results["kernels"]
 
     def close(self) -> None:
         """Free the network; the runtime cannot be used after. A second time does nothing."""

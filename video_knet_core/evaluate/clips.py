@@ -176,9 +176,6 @@ class _SharedRuntime:
             self._last = image, state, self._runtime.step(image, state)
         return self._last[2]
 
-    def portable_state(self, state: Any) -> NDArray[np.float32]:
-        return self._runtime.portable_state(state)
-
     def close(self) -> None:
         self._runtime.close()
 

@@ -30,58 +30,25 @@ from video_knet_core.predictor import VideoPredictor
 TIMEOUT_S = 30.0
 
 
-class DeviceState:
-    """Kernels that only the engine which made them can read, as on a GPU."""
+class Engine(OnnxRuntime):
+    """An engine that a test can look into: its steps wait for `gate`, and raise `failure`."""
 
-    def __init__(self, kernels):
-        self.kernels = kernels
-
-
-class DeviceRuntime:
-    """ONNX Runtime in the clothes of an engine that is slow to build: its states are opaque to
-    others."""
-
-    name = "tensorrt"
-
-    def __init__(self, path):
-        self._onnx = OnnxRuntime(path)
-        self.info = self._onnx.info
+    def __init__(self, path, name="onnxruntime-cpu"):
+        super().__init__(path, threads=1)
+        self.name = name
         self.steps = 0
         self.failure: Exception | None = None
         self.closed = False
-
-    def step(self, image, state):
-        assert not self.closed
-        if self.failure:
-            raise self.failure
-        self.steps += 1
-        kernels = state.kernels if isinstance(state, DeviceState) else state
-        segments, kernels = self._onnx.step(image, kernels)
-        return segments, DeviceState(kernels)
-
-    def portable_state(self, state):
-        return state.kernels.copy()
-
-    def close(self):
-        assert not self.closed
-        self.closed = True
-        self._onnx.close()
-
-
-class Present(OnnxRuntime):
-    """The present engine: `closed` is whether it is, and a step waits for `gate`."""
-
-    def __init__(self, path):
-        super().__init__(path, threads=1)
-        self.closed = False
-        self.stepping = threading.Event()
-        self.gate = threading.Event()
+        self.stepping, self.gate = threading.Event(), threading.Event()
         self.gate.set()
 
     def step(self, image, state):
         assert not self.closed
         self.stepping.set()
         assert self.gate.wait(TIMEOUT_S)
+        if self.failure:
+            raise self.failure
+        self.steps += 1
         return super().step(image, state)
 
     def close(self):
@@ -91,12 +58,12 @@ class Present(OnnxRuntime):
 
 
 class Build:
-    """Opens a `DeviceRuntime` once `finish` is called; `fail` lets it raise instead."""
+    """Opens the better engine once `finish` is called; `fail` lets it raise instead."""
 
     def __init__(self, path):
         self.path = path
         self.failure: Exception | None = None
-        self.built: DeviceRuntime | None = None
+        self.built: Engine | None = None
         self.ask = threading.Event()
         self.progress = None
 
@@ -107,7 +74,7 @@ class Build:
         if self.failure:
             raise self.failure
         progress("building", 0.75)
-        self.built = DeviceRuntime(self.path)
+        self.built = Engine(self.path, "tensorrt")
         return self.built
 
 
@@ -126,7 +93,7 @@ class Swap:
     """A swapping runtime, its parts, and what its progress callback got."""
 
     def __init__(self, path):
-        self.present, self.build, self.reported = Present(path), Build(path), []
+        self.present, self.build, self.reported = Engine(path), Build(path), []
         self.runtime = HotSwapRuntime(
             self.present, self.build, lambda *what: self.reported.append(what)
         )
@@ -151,9 +118,9 @@ def picture(red=255):
     return image
 
 
-def kernel(runtime, state):
-    """The first number of the kernels: the frames since the start of the stream."""
-    return float(runtime.portable_state(state)[0, 0])
+def count(state):
+    """The frames since the start of the stream, which are the first number of the kernels."""
+    return float(state[0, 0])
 
 
 # --- the stream continues
@@ -197,7 +164,7 @@ def test_the_kernels_are_carried_over(swap):
     assert runtime.name == "onnxruntime-cpu"
     for _ in range(2):
         _, state = runtime.step(picture(), state)
-    assert (runtime.name, swap.build.built.steps, kernel(runtime, state)) == ("tensorrt", 2, 5)
+    assert (runtime.name, swap.build.built.steps, count(state)) == ("tensorrt", 2, 5)
 
 
 def test_every_camera_is_carried_over_when_its_next_frame_comes(swap):
@@ -208,17 +175,9 @@ def test_every_camera_is_carried_over_when_its_next_frame_comes(swap):
     swap.finish_build()
     _, left = runtime.step(picture(), left)
     wait(lambda: swap.present.closed, "the close, although a camera has a state of it")
-    assert kernel(runtime, right) == 2
+    assert count(right) == 2
     _, right = runtime.step(picture(), right)
-    assert (kernel(runtime, left), kernel(runtime, right)) == (2, 3)
-
-
-def test_a_state_in_the_portable_form_is_taken_before_and_after(swap):
-    portable = np.full((3, 4), 7, np.float32)
-    assert kernel(swap.runtime, swap.runtime.step(picture(), portable)[1]) == 8
-    swap.finish_build()
-    assert kernel(swap.runtime, swap.runtime.step(picture(), portable)[1]) == 8
-    assert swap.runtime.name == "tensorrt"
+    assert (count(left), count(right)) == (2, 3)
 
 
 def test_a_step_that_runs_is_finished_by_the_engine_that_began_it(swap):
@@ -234,8 +193,8 @@ def test_a_step_that_runs_is_finished_by_the_engine_that_began_it(swap):
         swap.present.gate.set()
         (_, state), _ = late.result(TIMEOUT_S), other.result(TIMEOUT_S)
     assert runtime.name == "tensorrt"
-    assert kernel(runtime, state) == 2
-    assert kernel(runtime, runtime.step(picture(), state)[1]) == 3
+    assert count(state) == 2
+    assert count(runtime.step(picture(), state)[1]) == 3
 
 
 def test_cameras_step_from_threads_of_their_own(swap):
@@ -246,7 +205,7 @@ def test_cameras_step_from_threads_of_their_own(swap):
         while not swapped.is_set() or steps < 200:
             _, state = swap.runtime.step(picture(), state)
             steps += 1
-        return steps, kernel(swap.runtime, state)
+        return steps, count(state)
 
     with ThreadPoolExecutor(4) as threads:
         cameras = [threads.submit(camera) for _ in range(4)]
@@ -280,7 +239,7 @@ def test_a_build_that_fails_is_reported_once_and_the_present_engine_stays(swap, 
     state = None
     for _ in range(3):
         _, state = swap.runtime.step(picture(), state)
-    assert (swap.runtime.name, kernel(swap.runtime, state)) == ("onnxruntime-cpu", 3)
+    assert (swap.runtime.name, count(state)) == ("onnxruntime-cpu", 3)
     (line,) = [r.getMessage() for r in caplog.records]
     assert line == "onnxruntime-cpu stays: no better engine: tensorrt: out of memory"
     assert swap.reported[-1] == ("no better engine: tensorrt: out of memory", 1.0)
@@ -293,7 +252,7 @@ def test_a_first_step_that_fails_is_done_by_the_present_engine(swap, caplog):
     swap.build.built.failure = FloatingPointError("kernels that are not finite")
     for _ in range(2):
         _, state = swap.runtime.step(picture(), state)
-    assert (swap.runtime.name, kernel(swap.runtime, state)) == ("onnxruntime-cpu", 3)
+    assert (swap.runtime.name, count(state)) == ("onnxruntime-cpu", 3)
     wait(lambda: swap.build.built.closed, "the close of the engine that failed")
     assert not swap.present.closed
     (line,) = [r.getMessage() for r in caplog.records]
@@ -323,7 +282,7 @@ def test_an_error_of_the_new_engine_after_its_first_step_is_the_callers(swap):
     with pytest.raises(FloatingPointError, match="not finite"):
         swap.runtime.step(picture(), state)
     swap.build.built.failure = None
-    assert kernel(swap.runtime, swap.runtime.step(picture(), state)[1]) == 2
+    assert count(swap.runtime.step(picture(), state)[1]) == 2
 
 
 def test_closing_during_a_build_does_not_wait_and_leaves_nothing_open(swap):
@@ -346,10 +305,10 @@ def test_an_engine_that_comes_after_the_close_is_closed(model):
     def deaf(progress):
         started.set()
         assert ask.wait(TIMEOUT_S)
-        built.append(DeviceRuntime(model))
+        built.append(Engine(model, "tensorrt"))
         return built[0]
 
-    runtime = HotSwapRuntime(Present(model), deaf)
+    runtime = HotSwapRuntime(Engine(model), deaf)
     assert started.wait(TIMEOUT_S)
     runtime.close()
     ask.set()
@@ -373,12 +332,12 @@ def test_a_progress_callback_that_fails_costs_no_frame(model, caplog, failure):
             raise ValueError("no subscriber")
 
     build = Build(model)
-    runtime = HotSwapRuntime(Present(model), build, progress)
+    runtime = HotSwapRuntime(Engine(model), build, progress)
     build.ask.set()
     wait(lambda: runtime._better, "the build")
     build.built.failure = failure
     segments, state = runtime.step(picture(), None)
-    assert kernel(runtime, state) == 1
+    assert count(state) == 1
     assert runtime.name == ("onnxruntime-cpu" if failure else "tensorrt")
     assert "a progress callback failed" in caplog.text
     runtime.close()
@@ -390,7 +349,7 @@ def test_an_engine_that_hangs_in_its_close_costs_no_frame(swap):
     swap.present.close = lambda: (go_on.wait(TIMEOUT_S), close())
     swap.finish_build()
     _, state = swap.runtime.step(picture(), None)
-    assert kernel(swap.runtime, swap.runtime.step(picture(), state)[1]) == 2
+    assert count(swap.runtime.step(picture(), state)[1]) == 2
     assert swap.runtime.name == "tensorrt" and not swap.present.closed
     go_on.set()
     wait(lambda: swap.present.closed, "the close")
@@ -398,14 +357,14 @@ def test_an_engine_that_hangs_in_its_close_costs_no_frame(swap):
 
 def test_a_late_engine_that_cannot_be_closed_does_not_keep_the_thread(model, caplog):
     build = Build(model)
-    runtime = HotSwapRuntime(Present(model), lambda progress: build(lambda *what: None))
+    runtime = HotSwapRuntime(Engine(model), lambda progress: build(lambda *what: None))
 
     def fail(self):
         raise RuntimeError("the GPU is gone")
 
     runtime.close()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(DeviceRuntime, "close", fail)
+        patch.setattr(Engine, "close", fail)
         build.ask.set()
         join(runtime)
     assert "the GPU is gone" in caplog.text
@@ -472,7 +431,7 @@ def test_10_000_steps_need_no_more_memory(model, swapped):
     """Counted in blocks of Python objects; benchmarks/soak.py measures the memory of a process."""
     runtime = OnnxRuntime(model, threads=1)
     if swapped:
-        runtime = HotSwapRuntime(runtime, lambda progress: DeviceRuntime(model))
+        runtime = HotSwapRuntime(runtime, lambda progress: Engine(model, "tensorrt"))
         wait(lambda: runtime._better, "the build")
     predictor, images = VideoPredictor(runtime), [picture(red) for red in (0, 255, 255, 255)]
 

@@ -45,15 +45,6 @@ def test_the_state_goes_out_and_comes_back_in(model):
     assert counts == [1, 2, 3] and fresh[0, 0] == 1
 
 
-def test_the_portable_state_is_the_kernels_and_goes_in_like_the_state(model):
-    runtime = OnnxRuntime(model)
-    segments, state = runtime.step(image(), None)
-    portable = runtime.portable_state(state)
-    assert portable.dtype == np.float32
-    np.testing.assert_array_equal(portable, segments.kernels)
-    assert runtime.step(image(), portable)[1][0, 0] == 2
-
-
 def test_detections_have_their_kernels(model):
     segments, state = OnnxRuntime(model).step(image(), None)
     np.testing.assert_array_equal(segments.kernels, state)

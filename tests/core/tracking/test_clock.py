@@ -47,9 +47,6 @@ class OneThing:
             embeddings=np.eye(2, dtype=np.float32),
         ), np.ones((1, 1), np.float32)
 
-    def portable_state(self, state):
-        return state
-
     def close(self):
         pass
 
