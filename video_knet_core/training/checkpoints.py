@@ -38,37 +38,25 @@ class Progress:
 
     def update_best(self, name: str | None, score: float | None) -> bool:
         """Whether a model with this score is the best so far: of equal ones the newest is, and so
-        is the newest as long as no score can be measured."""
-        worse = self.best is not None and (score is None or self._is_lower(name, score))
-        if not worse:
-            self.best, self.best_by = score, name
-        return not worse
-
-    def _is_lower(self, name: str | None, score: float) -> bool:
-        """Scores of different names cannot be compared: then neither is lower."""
-        return name == self.best_by and self.best is not None and score < self.best
+        is the newest as long as no score can be measured, or if the names of the scores differ."""
+        if self.best is not None and (
+            score is None or (name == self.best_by and score < self.best)
+        ):
+            return False
+        self.best, self.best_by = score, name
+        return True
 
 
-@dataclass(frozen=True)
 class RunFiles:
     """The files of one run in `folder`. Each is replaced at once, or left as it was."""
 
-    folder: Path
-
-    @property
-    def state(self) -> Path:
+    def __init__(self, folder: Path) -> None:
+        self.state = folder / "last.state.safetensors"
         """All that a resumed run needs, in one file, so that it is never half of two steps."""
-        return self.folder / "last.state.safetensors"
-
-    @property
-    def last(self) -> Path:
+        self.last = folder / "last.safetensors"
         """The model as of the last save."""
-        return self.folder / "last.safetensors"
-
-    @property
-    def best(self) -> Path:
+        self.best = folder / "best.safetensors"
         """The model with the best validation."""
-        return self.folder / "best.safetensors"
 
     def present(self) -> str:
         """Names of the files that a new run would replace; empty if there are none."""
@@ -77,8 +65,7 @@ class RunFiles:
 
     def save_model(self, path: Path, model: VideoKNet, progress: Progress, seed: int) -> None:
         """Write a model to use, with its step and its last validation inside."""
-        facts = {"step": progress.step, "seed": seed, "metrics": progress.metrics}
-        save_model(model, path, **facts)
+        save_model(model, path, step=progress.step, seed=seed, metrics=progress.metrics)
 
     def save_state(
         self,
@@ -93,13 +80,10 @@ class RunFiles:
             for name, module in modules.items()
             for key, value in module.state_dict().items()
         }
-        model = modules["model"]
-        assert isinstance(model, VideoKNet)
-        for name, parameter in trained(model):
+        for name, parameter in trained(modules["model"]):
             for key in _OPTIMIZER_STATE:
                 tensors[f"optimizer/{name}/{key}"] = optimizer.state[parameter][key]
-        facts = {"run": run, "progress": json.dumps(to_dict(progress))}
-        save_tensors(tensors, self.state, facts)
+        save_tensors(tensors, self.state, {"run": run, "progress": json.dumps(to_dict(progress))})
 
     def load_state(
         self, modules: Mapping[str, nn.Module], optimizer: torch.optim.Optimizer, run: str
@@ -110,15 +94,14 @@ class RunFiles:
             CheckpointError: there is none, or it is of another run.
         """
         tensors, metadata = load_tensors(self.state)
-        if metadata.get("run") != run:
-            reason = _first_difference(_settings(metadata.get("run")), json.loads(run))
+        saved = metadata.get("run", "{}")
+        if saved != run:
+            reason = _first_difference(json.loads(saved), json.loads(run))
             raise CheckpointError(f"{self.state} is of another run: {reason}")
         try:
             for name, module in modules.items():
                 module.load_state_dict({k: tensors[f"{name}/{k}"] for k in module.state_dict()})
-            model = modules["model"]
-            assert isinstance(model, VideoKNet)
-            for name, parameter in trained(model):
+            for name, parameter in trained(modules["model"]):
                 values = {k: tensors[f"optimizer/{name}/{k}"] for k in _OPTIMIZER_STATE}
                 optimizer.state[parameter] = _in_layout_of(parameter, values)
             return Progress(**json.loads(metadata["progress"]))
@@ -132,14 +115,6 @@ def identity(config: TrainConfig, model: VideoKNet) -> str:
     facts["data"] = {k: v for k, v in facts["data"].items() if k != "street_cache"}
     pairs = config.batch * processes.count()
     return json.dumps({**facts, "pairs": pairs, "model": to_dict(model.config)})
-
-
-def _settings(run: str | None) -> Any:
-    """What `identity` wrote; an empty mapping if it was another program."""
-    try:
-        return json.loads(run or "{}")
-    except json.JSONDecodeError:
-        return {}
 
 
 def _first_difference(saved: Any, configured: Any, key: str = "") -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
 
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
@@ -17,7 +16,7 @@ _REPORT_EVERY = 10
 
 
 class Monitor:
-    """Shows one run; a silent one is for processes beside the first."""
+    """Shows one run, until it is closed; a silent one is for processes beside the first."""
 
     def __init__(self, out: Path, steps: int, first: int, silent: bool) -> None:
         self._steps, self._warned = steps, False
@@ -27,12 +26,8 @@ class Monitor:
             total=steps, initial=first, unit="step", dynamic_ncols=True, disable=silent
         )
 
-    def __enter__(self) -> Monitor:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType
-    ) -> None:
+    def close(self) -> None:
+        """Write what is left."""
         self._bar.close()
         if self._writer:
             self._writer.close()
@@ -51,27 +46,24 @@ class Monitor:
         self._bar.set_postfix(shown)
 
     def validated(self, step: int, quality: Quality) -> None:
-        """After a validation: its scores, and pictures of what the model predicts."""
+        """After a validation: its scores, and pictures of what the model predicts. A warning, once,
+        if some cannot be measured on these clips, with the rule by which the best model is kept."""
         if self._writer is None:
             return
-        for name, score in quality.measured.items():
+        measured = quality.measured
+        for name, score in measured.items():
             if score is not None:
                 self._writer.add_scalar(f"validation/{name}", score, step)
         for number, picture in enumerate(quality.pictures):
             self._writer.add_image(f"clip {number}", picture, step, dataformats="HWC")
-        scores = (f"{k} {'n/a' if v is None else f'{v:.3f}'}" for k, v in quality.measured.items())
+        scores = (f"{k} {'n/a' if v is None else f'{v:.3f}'}" for k, v in measured.items())
         self._bar.write(f"step {step}: " + "  ".join(scores))
-        self._warn_unmeasured(quality)
-
-    def _warn_unmeasured(self, quality: Quality) -> None:
-        """Once: what cannot be measured on these clips, and which model is kept as the best."""
-        unmeasured = [name for name, score in quality.measured.items() if score is None]
-        if not unmeasured or self._warned:
-            return
-        self._warned = True
-        name, _ = quality.decisive
-        rule = f"{name} decides which model is the best" if name else "the newest model is the best"
-        self._bar.write(
-            f"warning: {', '.join(unmeasured)} cannot be measured on the validation clips (they "
-            f"have no such labels): {rule}"
-        )
+        unmeasured = [name for name, score in measured.items() if score is None]
+        if unmeasured and not self._warned:
+            self._warned = True
+            best, _ = quality.decisive
+            rule = f"{best} decides which model is the" if best else "the newest model is the"
+            self._bar.write(
+                f"warning: {', '.join(unmeasured)} cannot be measured on the validation clips "
+                f"(they have no such labels): {rule} best"
+            )

@@ -39,7 +39,7 @@ def freeze_temporal_modules(model: VideoKNet) -> None:
             part.requires_grad_(False)
 
 
-def trained(model: VideoKNet) -> Iterator[tuple[str, nn.Parameter]]:
+def trained(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
     """The parameters that are not frozen, by name."""
     return ((n, p) for n, p in model.named_parameters() if p.requires_grad)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
 from pathlib import Path
 
 import torch
@@ -63,7 +63,7 @@ class Trainer:
     def run(self) -> None:
         """Train from where the run is to the end."""
         first, main = self.progress.step, processes.number() == 0
-        with Monitor(self.out, self.config.steps, first, silent=not main) as monitor:
+        with closing(Monitor(self.out, self.config.steps, first, silent=not main)) as monitor:
             for step_batches in batches(self.dataset, first):
                 losses = self.train_step(step_batches)
                 self.progress.step += 1

@@ -151,8 +151,7 @@ def test_a_resumed_run_keeps_the_best_of_before(tmp_path):
     trainer.validation = lambda model: Quality({"stq": NAN, "sq": 0.3}, ())
     trainer.train_step(next(batches(trainer.dataset, 0)))
     trainer.progress.step = 1
-    with Monitor(tmp_path / "out", 2, 0, silent=True) as monitor:
-        trainer.validate(monitor)
+    trainer.validate(Monitor(tmp_path / "out", 2, 0, silent=True))
     trainer.save()
     other = Trainer(path, tmp_path / "out", device="cpu")
     other.resume()
