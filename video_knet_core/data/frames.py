@@ -10,11 +10,9 @@ images and streets count from 0 by the frame rate; those of a webcam are the wal
 
 from __future__ import annotations
 
-import itertools
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -76,15 +74,19 @@ class ImageFolder:
             yield read_image(path), _stamp(index, self.fps)
 
 
-class _Webcam:
-    """A camera of this machine; it never ends."""
+class _Endless:
+    """A source that is no file and never ends."""
 
     endless = True
     path: Path | None = None
+    count: int | None = None
+
+
+class _Webcam(_Endless):
+    """A camera of this machine."""
 
     def __init__(self, index: int) -> None:
         self._index = index
-        self.count: int | None = None
         capture = self._open()
         fps = capture.get(cv2.CAP_PROP_FPS)
         capture.release()
@@ -108,22 +110,17 @@ class _Webcam:
             capture.release()
 
 
-@dataclass
-class _SyntheticStreetFrames:
-    """The synthetic street of one seed; it never ends."""
+class _SyntheticStreetFrames(_Endless):
+    """The synthetic street of one seed."""
 
-    seed: int
-    fps: float = DEFAULT_FPS
-    count: int | None = None
-    endless: bool = True
-    path: Path | None = None
+    def __init__(self, seed: int, fps: float) -> None:
+        self.seed, self.fps = seed, fps
 
     def __iter__(self) -> Iterator[Frame]:
         from synthetic_street import SyntheticStreet
 
-        street = SyntheticStreet(self.seed, fps=self.fps)
-        for index in itertools.count():
-            yield street.frame(index).image, _stamp(index, self.fps)
+        for index, frame in enumerate(SyntheticStreet(self.seed, fps=self.fps)):
+            yield frame.image, _stamp(index, self.fps)
 
 
 def _stamp(index: int, fps: float) -> int:

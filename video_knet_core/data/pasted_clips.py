@@ -7,8 +7,9 @@ void, neither expected nor wrong.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import cv2
 import numpy as np
@@ -85,83 +86,23 @@ class PastedClip:
         if t < 0:
             raise ValueError(f"expected a frame number >= 0, got {t}")
         frame = self.clip[ping_pong_index(self._first + t, len(self.clip))]
-        image, semantic = frame.image, frame.semantic
-        own = np.isin(semantic, self.things)
-        views = [item.view(t, t / self.fps, k) for k, item in enumerate(self.objects, start=1)]
-        void = np.where(own, np.uint8(NO_CLASS), semantic)
-        maps = image.copy(), void, np.zeros(own.shape, np.uint16)
-        parts: list[_View | _Cover] = [*_covers(image, own), *views]
-        for part in sorted(parts, key=lambda part: part.nearness):
-            part.draw(*maps)
+        own = np.isin(frame.semantic, self.things)
+        void = np.where(own, np.uint8(NO_CLASS), frame.semantic)
+        maps = frame.image.copy(), void, np.zeros(own.shape, np.uint16)
+        views = [item.view(t, t / self.fps) for item in self.objects]
+        parts = [
+            *((near, partial(_uncover, frame.image, pixels)) for near, pixels in _regions(own)),
+            *((view.nearness, partial(_paste, view, k)) for k, view in enumerate(views, start=1)),
+        ]
+        for _, draw in sorted(parts, key=lambda part: part[0]):
+            draw(*maps)
         return StreetFrame(maps[0], *drop_small_objects(*maps[1:]))
 
 
 def ping_pong_index(t: int, count: int) -> int:
     """Index of frame t of a sequence played forward, backward, forward, ...; ends show once."""
-    if count == 1:
-        return 0
-    t %= 2 * (count - 1)
-    return min(t, 2 * (count - 1) - t)
-
-
-@dataclass(frozen=True)
-class _View:
-    """An object as it is seen in one frame."""
-
-    cutout: NDArray[np.uint8]
-    mask: NDArray[np.uint8]
-    class_id: int
-    track: int
-    nearness: float
-    """Rows from the horizon to the feet over image height: nearer objects stand lower."""
-    metres: float
-    """Where the feet are to the right of the image's centre line."""
-    scale: float
-    """Metres per pixel of the cut-out."""
-    mirror: bool
-    brightness: float
-
-    def draw(self, image: NDArray, semantic: NDArray, instance: NDArray) -> None:
-        """Draw it over the image and the label maps."""
-        height, width = semantic.shape
-        pixels_per_metre = self.nearness * height / CAMERA_METRES
-        foot = np.array(
-            [width / 2 + self.metres * pixels_per_metre, (HORIZON + self.nearness) * height]
-        )
-        cutout, mask, scale = _shrunk(self.cutout, self.mask, self.scale * pixels_per_metre)
-        matrix = placement(cutout.shape, scale, foot, self.mirror)
-        frame = image, semantic, instance
-        blend(frame, cutout, mask, matrix, self.brightness, self.class_id, self.track)
-
-
-@dataclass(frozen=True)
-class _Cover:
-    """A thing of the clip itself: it hides what is pasted farther away."""
-
-    image: NDArray[np.uint8]
-    """[H, W, 3] of the clip."""
-    pixels: tuple[slice, slice]
-    mask: NDArray[np.bool_]
-    """Where it is within `pixels`."""
-    nearness: float
-    """As that of a view."""
-
-    def draw(self, image: NDArray, semantic: NDArray, instance: NDArray) -> None:
-        """Bring its pixels back; they stay void."""
-        image[self.pixels][self.mask] = self.image[self.pixels][self.mask]
-        semantic[self.pixels][self.mask] = NO_CLASS
-        instance[self.pixels][self.mask] = 0
-
-
-def _covers(image: NDArray[np.uint8], things: NDArray[np.bool_]) -> list[_Cover]:
-    """The connected regions of `things` [H, W]."""
-    _, regions, stats, _ = cv2.connectedComponentsWithStats(things.astype(np.uint8))
-    covers = []
-    for region, (x, y, width, height, _) in enumerate(stats[1:].tolist(), start=1):
-        pixels = slice(y, y + height), slice(x, x + width)
-        nearness = (y + height) / len(things) - HORIZON
-        covers.append(_Cover(image, pixels, regions[pixels] == region, nearness))
-    return covers
+    period = max(2 * count - 2, 1)
+    return min(t % period, period - t % period)
 
 
 @dataclass(frozen=True)
@@ -177,9 +118,9 @@ class _Sway:
         angle = 2 * np.pi * seconds / self.seconds + self.phase
         return float(self.reach * (np.sin(angle) - np.sin(self.phase)))
 
-    @classmethod
-    def random(cls, rng: np.random.Generator, low: float, high: float) -> _Sway:
-        return cls(rng.uniform(low, high), rng.uniform(5, 12), rng.uniform(0, 2 * np.pi))
+
+def _random_sway(rng: np.random.Generator, low: float, high: float) -> _Sway:
+    return _Sway(rng.uniform(low, high), rng.uniform(5, 12), rng.uniform(0, 2 * np.pi))
 
 
 @dataclass(frozen=True)
@@ -190,7 +131,9 @@ class _Object:
     first: int
     """The cut-out of frame 0, counted within the whole ones."""
     nearness: float
+    """Rows from the horizon to the feet over image height: nearer objects stand lower."""
     metres: float
+    """Where the feet are to the right of the image's centre line."""
     aside: _Sway
     """In metres."""
     nearer: _Sway
@@ -200,25 +143,68 @@ class _Object:
     mirror: bool
     brightness: float
 
-    def view(self, t: int, seconds: float, track: int) -> _View:
-        """The object in frame t, which is so many seconds after frame 0, as number `track`."""
+    def view(self, t: int, seconds: float) -> _View:
+        """The object in frame t, which is so many seconds after frame 0."""
         start, count = _longest_run(self.sprite.whole)
         begin, now = (start + ping_pong_index(self.first + n, count) for n in (0, t))
-        heights = _smooth_heights(self.sprite)
         centres = self.sprite.centres[:, 0] / self.sprite.scales
-        metre = heights / (self.sprite.metres * self.size)  # [T] source pixels
+        metre = _smooth_heights(self.sprite) / (self.sprite.metres * self.size)  # source pixels
         nearness = self.nearness * np.exp(self.nearer.at(seconds)) * metre[now] / metre[begin]
         own = (centres[now] - centres[begin]) / metre[now]
         return _View(
-            *self.sprite.cutouts[now],
-            class_id=self.sprite.class_id,
-            track=track,
+            item=self,
+            cutout=now,
             nearness=float(np.clip(nearness, FARTHEST, NEAREST)),
             metres=self.metres + self.aside.at(seconds) + (-own if self.mirror else own),
             scale=1 / (metre[now] * self.sprite.scales[now]),
-            mirror=self.mirror,
-            brightness=self.brightness,
         )
+
+
+@dataclass(frozen=True)
+class _View:
+    """An object as it is seen in one frame; `nearness` and `metres` as those of an object."""
+
+    item: _Object
+    cutout: int
+    """Which one of its sprite."""
+    nearness: float
+    metres: float
+    scale: float
+    """Metres per pixel of the cut-out."""
+
+
+def _paste(view: _View, track: int, image: NDArray, semantic: NDArray, instance: NDArray) -> None:
+    """Draw an object over the image and the label maps."""
+    height, width = semantic.shape
+    pixels_per_metre = view.nearness * height / CAMERA_METRES
+    foot = np.array(
+        [width / 2 + view.metres * pixels_per_metre, (HORIZON + view.nearness) * height]
+    )
+    item = view.item
+    cutout, mask, scale = _shrunk(*item.sprite.cutouts[view.cutout], view.scale * pixels_per_metre)
+    matrix = placement(cutout.shape, scale, foot, item.mirror)
+    maps = image, semantic, instance
+    blend(maps, cutout, mask, matrix, item.brightness, item.sprite.class_id, track)
+
+
+def _regions(things: NDArray[np.bool_]) -> Iterator[tuple[float, tuple[NDArray, ...]]]:
+    """Nearness and pixels of the connected regions of the things [H, W] of the clip itself."""
+    _, regions, stats, _ = cv2.connectedComponentsWithStats(things.astype(np.uint8))
+    for region, (_, y, _, height, _) in enumerate(stats[1:].tolist(), start=1):
+        yield (y + height) / len(things) - HORIZON, np.nonzero(regions == region)
+
+
+def _uncover(
+    source: NDArray,
+    pixels: tuple[NDArray, ...],
+    image: NDArray,
+    semantic: NDArray,
+    instance: NDArray,
+) -> None:
+    """Bring pixels of the clip back, which hide what is farther away; they stay void."""
+    image[pixels] = source[pixels]
+    semantic[pixels] = NO_CLASS
+    instance[pixels] = 0
 
 
 def _random_object(sprite: Sprite, aspect: float, rng: np.random.Generator) -> _Object:
@@ -230,8 +216,8 @@ def _random_object(sprite: Sprite, aspect: float, rng: np.random.Generator) -> _
         first=int(rng.integers(2 * len(sprite.cutouts))),
         nearness=nearness,
         metres=rng.uniform(-reach, reach),
-        aside=_Sway.random(rng, 0.3, 2.0),
-        nearer=_Sway.random(rng, 0.0, 0.3),
+        aside=_random_sway(rng, 0.3, 2.0),
+        nearer=_random_sway(rng, 0.0, 0.3),
         size=rng.uniform(0.9, 1.1),
         mirror=bool(rng.random() < 0.5),
         brightness=rng.uniform(0.6, 1.1),

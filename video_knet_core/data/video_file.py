@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from contextlib import ExitStack
 from fractions import Fraction
 from pathlib import Path
 
@@ -72,73 +73,62 @@ class VideoFile:
     def __init__(self, path: Path) -> None:
         """FrameError if it is missing or has no video that can be decoded."""
         self.path: Path | None = path
-        self._path = path
-        decoder = _Decoder(path)
-        self.fps, self.count = decoder.fps, decoder.count
-        self._unread: _Decoder | None = None
-        self._is_pipe = not path.is_file()
-        if self._is_pipe:
-            self._unread = decoder  # it can be read once only
-        else:
-            decoder.close()
+        self._path, self._is_pipe = path, not path.is_file()
+        self._unread: _Decoder | None = _Decoder(path)
+        self.fps, self.count = self._unread.fps, self._unread.count
+        if not self._is_pipe:  # a pipe can be read once only
+            self._unread.container.close()
+            self._unread = None
 
     def __iter__(self) -> Iterator[Frame]:
         if self._is_pipe and self._unread is None:
             raise FrameError(f"{self._path} is a pipe and can be read only once")
         decoder, self._unread = self._unread or _Decoder(self._path), None
-        try:
+        with decoder.container:
             yield from decoder.frames()
-        finally:
-            decoder.close()
 
 
 class _Decoder:
     """One reading of a file; its first frame is decoded at once, to know that it is a video."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
-        self._container = _open(path)
-        try:
-            self._stream = _stream_of(self._container, path)
+        self._path, self.container = path, _open(path)
+        self._damage: list[str] = []
+        """Why each damaged frame cannot be decoded."""
+        with ExitStack() as on_error:
+            on_error.enter_context(self.container)
+            self._stream = _stream_of(self.container, path)
             # decoding frames in parallel would lose whole ones beside a damaged one
             self._stream.thread_type = "SLICE"
             self.fps = _fps(self._stream)
             self.count = self._stream.frames if self._stream.frames > 0 else None
-            self._damaged = 0
-            self._first_damage = ""
             self._images = self._decode()
             self._first = next(self._images, None)
             if self._first is None:
                 raise FrameError(f"{path}: no frame can be decoded{self._reason()}")
-        except BaseException:
-            self.close()
-            raise
-
-    def close(self) -> None:
-        """Free the decoder and the file."""
-        self._container.close()
+            on_error.pop_all()
 
     def frames(self) -> Iterator[Frame]:
         """All frames; what is damaged is logged at the end."""
         times = IncreasingTimes(round(1e9 / self.fps), 10**9)
-        by_dts = self._container.format.name == "avi"  # has the order of decoding only
+        by_dts = self.container.format.name == "avi"  # has the order of decoding only
         frame = self._first
         while frame is not None:
             yield _rgb(frame), times.add(_nanoseconds(frame, by_dts))
             frame = next(self._images, None)
-        if self._damaged:
+        if self._damage:
             _log.warning(
-                "%s: left out %d damaged frames%s", self._path, self._damaged, self._reason()
+                "%s: left out %d damaged frames%s", self._path, len(self._damage), self._reason()
             )
 
     def _decode(self) -> Iterator[av.VideoFrame]:
         """Frames in the order of presentation, without the damaged ones."""
-        packets = self._container.demux(self._stream)
+        packets = self.container.demux(self._stream)
         while True:
             try:
                 packet = next(packets, None)
             except DAMAGE as error:
-                self._note(error.strerror)
+                self._damage.append(str(error.strerror))
                 return
             except av.FFmpegError as error:  # as of a disk that fails
                 raise FrameError(f"{self._path} cannot be read on: {error.strerror}") from None
@@ -149,22 +139,16 @@ class _Decoder:
             except MemoryError:
                 raise
             except av.FFmpegError as error:  # a decoder reads no file: it is about these bytes
-                self._note(error.strerror)
+                self._damage.append(str(error.strerror))
                 continue
             for frame in frames:
-                if not isinstance(frame, av.VideoFrame):
-                    continue
-                if frame.is_corrupt:
-                    self._note("data of the frame are missing")
-                    continue
-                yield frame
-
-    def _note(self, reason: object) -> None:
-        self._damaged += 1
-        self._first_damage = self._first_damage or str(reason)
+                if isinstance(frame, av.VideoFrame) and frame.is_corrupt:
+                    self._damage.append("data of the frame are missing")
+                elif isinstance(frame, av.VideoFrame):
+                    yield frame
 
     def _reason(self) -> str:
-        return f" ({self._first_damage})" if self._first_damage else ""
+        return f" ({self._damage[0]})" if self._damage else ""
 
 
 def _open(path: Path) -> InputContainer:
@@ -178,15 +162,12 @@ def _open(path: Path) -> InputContainer:
 
 def _stream_of(container: InputContainer, path: Path) -> VideoStream:
     """The video stream; the cover picture of a song is none."""
-    pictures = [stream for stream in container.streams.video if not _is_cover(stream)]
+    cover = av.stream.Disposition.attached_pic
+    pictures = [stream for stream in container.streams.video if not stream.disposition & cover]
     if not pictures or container.format.name == TEXT_AS_PICTURE:
         kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
         raise FrameError(f"{path}: expected a video stream, got {kinds} ({container.format.name})")
     return pictures[0]
-
-
-def _is_cover(stream: VideoStream) -> bool:
-    return bool(stream.disposition & av.stream.Disposition.attached_pic)
 
 
 def _fps(stream: VideoStream) -> float:
