@@ -13,13 +13,12 @@ from itertools import groupby
 from pathlib import Path
 
 import numpy as np
-from pydantic.dataclasses import dataclass
 
 from ..types import first_difference
 from .dataset_format import DatasetFormat, PanopticRules
 from .folders import first_folder, list_images, match_frames
-from .json_index import ROW, Category, Text, categories_by_id, load_index
-from .panoptic_json import PanopticAnnotation, PanopticFiles, annotated_frames, keep_segment
+from .json_index import Category, categories_by_id
+from .panoptic_json import PanopticFiles, annotated_frames, load_panoptic_index
 from .video import DatasetError, FrameFiles, Video, VideoDataset, class_kinds
 
 # fmt: off
@@ -31,24 +30,10 @@ NAMES = (
 # fmt: on
 """Of the 19 classes of Cityscapes by train id."""
 KINDS = class_kinds(NAMES, range(11, 19))
-THINGS = frozenset(range(11, 19))
 CITYSCAPES_RULES = PanopticRules(authors_things=tuple(range(11, 19)))
 """The authors of Video K-Net track all things of Cityscapes in STQ, on KITTI-STEP too."""
 LABELLED_EVERY = 5
 """Frames; of 30 in a video, the 5th, 10th .. 30th are labelled, and only those are submitted."""
-
-
-@dataclass(frozen=True, slots=True, config=ROW)
-class _Image:
-    id: Text
-    file_name: Text
-
-
-@dataclass(frozen=True, slots=True, config=ROW)
-class _Index:
-    images: list[_Image]
-    annotations: list[PanopticAnnotation]
-    categories: list[Category] | None = None
 
 
 def _open(root: Path, split: str) -> VideoDataset:
@@ -68,14 +53,12 @@ def _unlabelled(images: Path) -> list[Video]:
 
 
 def _labelled(images: Path, labels: Path, index: Path) -> list[Video]:
-    content: _Index = load_index(index, _Index, keep_segment)
+    content = load_panoptic_index(index)
     if content.categories:
         _check_categories(content.categories, index)
     classes = {i: i for i in range(len(NAMES))}
-    names: dict[int | str, tuple[str, str]] = {
-        image.id: (image.id, f"{images}/{image.file_name}") for image in content.images
-    }
-    frames, read = annotated_frames(content.annotations, names, labels, classes, THINGS, index)
+    files = {image.id: (str(image.id), f"{images}/{image.file_name}") for image in content.images}
+    frames, read = annotated_frames(content, files, labels, classes, KINDS, index)
     videos: dict[str, list[FrameFiles]] = {}
     for frame in frames:
         videos.setdefault(frame.name[:4], []).append(frame)
@@ -85,13 +68,13 @@ def _labelled(images: Path, labels: Path, index: Path) -> list[Video]:
 def _check_categories(categories: list[Category], index: Path) -> None:
     """DatasetError if the categories are others than those of `NAMES`."""
     found = categories_by_id(categories, index)
-    kinds = [(c.name, i in THINGS if c.isthing is None else c.isthing) for i, c in found.items()]
-    difference = first_difference(KINDS, kinds)
-    if difference or list(found) != list(range(len(NAMES))):
+    if list(found) != list(range(len(NAMES))):
         raise DatasetError(
-            f"{index}: expected the categories 0..{len(NAMES) - 1} of Cityscapes, "
-            f"got {difference or list(found)}"
+            f"{index}: expected the categories 0..{len(NAMES) - 1} of Cityscapes, got {list(found)}"
         )
+    kinds = [(c.name, KINDS[i][1] if c.isthing is None else c.isthing) for i, c in found.items()]
+    if difference := first_difference(KINDS, kinds):
+        raise DatasetError(f"{index}: expected the categories of Cityscapes, got {difference}")
 
 
 CITYSCAPES_VPS = DatasetFormat(

@@ -24,9 +24,9 @@ from pydantic.dataclasses import dataclass
 from ..run_lengths import RunLengths
 from .dataset_format import DatasetFormat
 from .folders import first_folder
-from .instance_labels import ObjectMask, compact, labels_of, run_lengths
+from .instance_labels import ObjectMask, keep_masks, labels_of, run_lengths
 from .json_index import ROW, Category, Flag, ImageSize, Integer, Text, categories_by_id, load_index
-from .panoptic_json import PanopticAnnotation, annotated_frames, keep_segment
+from .panoptic_json import annotated_frames, load_panoptic_index
 from .video import DatasetError, FrameFiles, Labels, Video, VideoDataset
 
 THING_COUNT, STUFF_COUNT = 80, 53
@@ -47,10 +47,6 @@ class _Image(ImageSize):
     id: Integer
     file_name: Text
 
-    @property
-    def name(self) -> str:
-        return Path(self.file_name).stem
-
 
 @dataclass(frozen=True, slots=True, config=ROW)
 class _Object:
@@ -59,13 +55,6 @@ class _Object:
     category_id: Integer
     segmentation: Annotated[Any, AfterValidator(_segmentation)]
     iscrowd: Flag = False
-
-
-@dataclass(frozen=True, slots=True, config=ROW)
-class _PanopticIndex:
-    images: list[_Image]
-    categories: list[Category]
-    annotations: list[PanopticAnnotation]
 
 
 @dataclass(frozen=True, slots=True, config=ROW)
@@ -80,18 +69,18 @@ def _open_panoptic(root: Path, split: str) -> VideoDataset:
     index = root / "annotations" / f"panoptic_{split}.json"
     folder = first_folder(root / split)
     masks = first_folder(index.with_suffix(""), root / f"panoptic_{split}")
-    content: _PanopticIndex = load_index(index, _PanopticIndex, keep_segment)
-    categories = _categories(content.categories, THING_COUNT + STUFF_COUNT, index)
+    content = load_panoptic_index(index)
+    categories = _categories(content.categories or (), THING_COUNT + STUFF_COUNT, index)
     kinds = tuple(
         (category.name, i < THING_COUNT if category.isthing is None else category.isthing)
         for i, category in enumerate(categories.values())
     )
     classes = {category: number for number, category in enumerate(categories)}
-    images: dict[int | str, tuple[str, str]] = {
-        image.id: (image.name, f"{folder}/{image.file_name}") for image in content.images
+    files = {
+        image.id: (Path(image.file_name).stem, f"{folder}/{image.file_name}")
+        for image in content.images
     }
-    things = frozenset(i for i, (_, is_thing) in enumerate(kinds) if is_thing)
-    frames, read = annotated_frames(content.annotations, images, masks, classes, things, index)
+    frames, read = annotated_frames(content, files, masks, classes, kinds, index)
     videos = [Video(frame.name, (frame,), read) for frame in frames]
     return VideoDataset("coco_panoptic", kinds, videos)
 
@@ -100,7 +89,7 @@ def _open_instances(root: Path, split: str) -> VideoDataset:
     """Images without objects are kept: all of them is background."""
     index = root / "annotations" / f"instances_{split}.json"
     folder = first_folder(root / split)
-    content: _InstancesIndex = load_index(index, _InstancesIndex, _keep)
+    content: _InstancesIndex = load_index(index, _InstancesIndex, keep_masks)
     categories = _categories(content.categories, THING_COUNT, index)
     classes = {category: number for number, category in enumerate(categories)}
     objects: dict[int, list[tuple[_Object, str]]] = {image.id: [] for image in content.images}
@@ -113,14 +102,12 @@ def _open_instances(root: Path, split: str) -> VideoDataset:
         if item.image_id not in objects:
             raise DatasetError(f"{where}.image_id: expected one of `images`, got {item.image_id}")
         objects[item.image_id].append((item, where))
-    videos = [
-        Video(
-            image.name,
-            (FrameFiles(image.name, f"{folder}/{image.file_name}", str(index)),),
-            partial(_read_objects, objects[image.id], classes, image.size),
-        )
-        for image in {image.id: image for image in content.images}.values()
-    ]
+    videos = []
+    for image in {image.id: image for image in content.images}.values():
+        name = Path(image.file_name).stem
+        frame = FrameFiles(name, f"{folder}/{image.file_name}", str(index))
+        read = partial(_read_objects, objects[image.id], classes, image.size)
+        videos.append(Video(name, (frame,), read))
     kinds = tuple((category.name, True) for category in categories.values())
     return VideoDataset("coco_instances", kinds, videos)
 
@@ -130,25 +117,6 @@ def _categories(categories: Sequence[Category], count: int, index: Path) -> dict
     if len(categories) != count:
         raise DatasetError(f"{index}: expected {count} categories, got {len(categories)}")
     return categories_by_id(categories, index)
-
-
-def _keep(entry: dict) -> dict:
-    """Without what is not needed, and numbers as arrays: a tenth of the memory of lists."""
-    for key in ("bbox", "area", "license", "flickr_url", "coco_url", "date_captured"):
-        entry.pop(key, None)
-    if isinstance(entry.get("counts"), list):
-        entry["counts"] = compact(entry["counts"])
-    if isinstance(entry.get("segmentation"), list):
-        entry["segmentation"] = [_compact_polygon(part) for part in entry["segmentation"]]
-    return entry
-
-
-def _compact_polygon(part: Any) -> Any:
-    """[V, 2] float32, or as it was if it is no polygon."""
-    try:
-        return np.array(part, np.float32).reshape(-1, 2)
-    except (ValueError, TypeError):
-        return part
 
 
 def _read_objects(

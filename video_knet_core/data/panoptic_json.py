@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from ..types import NO_CLASS
-from .json_index import ROW, Flag, Integer, Text, load_index
+from ..types import NO_CLASS, ClassKind
+from .json_index import ROW, Category, Flag, Integer, Text, load_index
 from .label_png import (
     check_maps,
     read_rgb,
@@ -50,7 +50,7 @@ Segments = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True, config=ROW)
-class SegmentInfo:
+class _Segment:
     """A row of `segments_info`."""
 
     id: Annotated[int, Field(strict=True, ge=0, lt=1 << 24)]
@@ -62,9 +62,24 @@ class SegmentInfo:
 class PanopticAnnotation:
     """A row of `annotations`: one image."""
 
-    segments_info: list[SegmentInfo]
+    segments_info: list[_Segment]
     image_id: Integer | Text | None = None
     file_name: Text = ""
+
+
+@dataclass(frozen=True, slots=True, config=ROW)
+class _Image:
+    id: Integer | Text
+    file_name: Text
+
+
+@dataclass(frozen=True, slots=True, config=ROW)
+class PanopticIndex:
+    """The index of a split."""
+
+    images: list[_Image]
+    annotations: list[PanopticAnnotation]
+    categories: list[Category] | None = None
 
 
 @dataclass(frozen=True, slots=True, config=ROW)
@@ -83,19 +98,25 @@ class _VideoPredictions:
     annotations: list[_VideoAnnotation]
 
 
-def keep_segment(entry: dict) -> dict:
-    """For `load_json`: a segment without its box and area, of which a large index is full."""
+def load_panoptic_index(index: Path) -> PanopticIndex:
+    """DatasetError if it is missing or malformed."""
+    content: PanopticIndex = load_index(index, PanopticIndex, _keep_segment)
+    return content
+
+
+def _keep_segment(entry: dict) -> dict:
+    """A segment without its box and area, of which a large index is full."""
     if "segments_info" in entry or "category_id" not in entry:
         return entry
     return {key: entry[key] for key in ("id", "category_id", "iscrowd") if key in entry}
 
 
 def annotated_frames(
-    annotations: Sequence[PanopticAnnotation],
+    content: PanopticIndex,
     images: Mapping[int | str, tuple[str, str]],
     masks: Path,
     classes: Mapping[int, int],
-    things: frozenset[int],
+    kinds: Sequence[ClassKind],
     index: Path,
 ) -> tuple[list[FrameFiles], LabelReader]:
     """The frames of an index in its order, and what reads their labels.
@@ -104,7 +125,8 @@ def annotated_frames(
     names the place in `index` of an unknown image or category.
     """
     frames, segments = [], {}
-    for number, annotation in enumerate(annotations):
+    things = frozenset(number for number, (_, is_thing) in enumerate(kinds) if is_thing)
+    for number, annotation in enumerate(content.annotations):
         where = f"{index}: annotations.{number}"
         image_id = annotation.image_id
         if image_id is None or image_id not in images:
@@ -201,7 +223,7 @@ class PanopticFiles:
         classes = {category: number for number, category in enumerate(self.categories.tolist())}
         pngs = {v.name: [self.png(v.name, frame.name) for frame in v.frames] for v in dataset}
         if self.by_video:
-            videos: _VideoPredictions = load_index(index, _VideoPredictions, keep_segment)
+            videos: _VideoPredictions = load_index(index, _VideoPredictions, _keep_segment)
             groups = [
                 (row.annotations, pngs.pop(row.video_id, []), f"annotations.{number}.annotations")
                 for number, row in enumerate(videos.annotations)
@@ -209,7 +231,7 @@ class PanopticFiles:
             if pngs:
                 raise DatasetError(f"{index} has no annotations of the video {min(pngs)!r}")
         else:
-            content: _Predictions = load_index(index, _Predictions, keep_segment)
+            content: _Predictions = load_index(index, _Predictions, _keep_segment)
             groups = [(content.annotations, sum(pngs.values(), []), "annotations")]
         found: dict[Path, Segments] = {}
         for rows, frames, place in groups:

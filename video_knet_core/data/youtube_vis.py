@@ -23,7 +23,7 @@ from pydantic.dataclasses import dataclass
 from ..run_lengths import RunLengths
 from .dataset_format import DatasetFormat
 from .folders import first_folder
-from .instance_labels import ObjectMask, compact, labels_of, run_lengths
+from .instance_labels import ObjectMask, keep_masks, labels_of, run_lengths
 from .json_index import (
     ROW,
     Category,
@@ -124,7 +124,7 @@ def _open(root: Path, split: str) -> VideoDataset:
     """Videos come by ascending id, as the official tools go."""
     index = root / "annotations" / f"{split}.json"
     images = first_folder(root / split / "JPEGImages")
-    content: _Index = load_index(index, _Index, _keep)
+    content: _Index = load_index(index, _Index, keep_masks)
     if content.annotations is None and split == "train":
         raise DatasetError(f"{index}: expected the key 'annotations', got none")
     names = _class_names(content, index)
@@ -186,15 +186,6 @@ def _class_names(content: _Index, index: Path) -> list[str]:
     return [category.name for category in categories.values()]
 
 
-def _keep(entry: dict) -> dict:
-    """Without what is not needed, and counts as an array: a tenth of the memory of a list."""
-    for key in ("bboxes", "areas"):
-        entry.pop(key, None)
-    if isinstance(entry.get("counts"), list):
-        entry["counts"] = compact(entry["counts"])
-    return entry
-
-
 def _read(tracks: list[TrackAnnotation], size: tuple[int, int], _: str, position: int) -> Labels:
     objects = []
     for track in tracks:
@@ -212,7 +203,7 @@ def _read_results(path: Path, dataset: VideoDataset) -> PredictionReader[Instanc
     file = path / RESULTS if path.is_dir() else path
     if not file.is_file():
         raise DatasetError(f"there are no predictions {file}")
-    rows: list[_Result] = load_index(file, list[_Result], _keep)
+    rows: list[_Result] = load_index(file, list[_Result], keep_masks)
     lengths = {video.id: len(video) for video in map(youtube_vis, dataset)}
     results = _by_video(rows, lengths, dataset.class_count, f"{file}: ")
 
