@@ -16,16 +16,7 @@ from numpy.typing import NDArray
 from video_knet_core.data.street_frame import StreetFrame, drop_small_objects
 
 from . import textures
-from .canvas import (
-    SHIFT,
-    Camera,
-    Canvas,
-    Color,
-    Haze,
-    Image,
-    clip_near,
-    fixed_point,
-)
+from .canvas import SHIFT, Camera, Canvas, Color, Haze, Image, clip_near, fixed_point
 from .ground import Ground
 from .layout import BUILDING, CHUNK, SKY, VEGETATION, random_style
 from .light import Light

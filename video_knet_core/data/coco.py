@@ -17,17 +17,15 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import AfterValidator
 from pydantic.dataclasses import dataclass
 
-from ..run_lengths import RunLengths
 from .dataset_format import DatasetFormat
 from .folders import first_folder
-from .instance_labels import ObjectMask, keep_masks, labels_of, run_lengths
+from .instance_labels import ObjectTrack, class_of, keep_masks, read_objects
 from .json_index import ROW, Category, Flag, ImageSize, Integer, Text, categories_by_id, load_index
 from .panoptic_json import annotated_frames, load_panoptic_index
-from .video import DatasetError, FrameFiles, Labels, Video, VideoDataset
+from .video import DatasetError, FrameFiles, Video, VideoDataset
 
 THING_COUNT, STUFF_COUNT = 80, 53
 
@@ -92,21 +90,21 @@ def _open_instances(root: Path, split: str) -> VideoDataset:
     content: _InstancesIndex = load_index(index, _InstancesIndex, keep_masks)
     categories = _categories(content.categories, THING_COUNT, index)
     classes = {category: number for number, category in enumerate(categories)}
-    objects: dict[int, list[tuple[_Object, str]]] = {image.id: [] for image in content.images}
+    objects: dict[int, list[ObjectTrack]] = {image.id: [] for image in content.images}
     for number, item in enumerate(content.annotations):
         where = f"{index}: annotations.{number}"
-        if item.category_id not in classes:
-            raise DatasetError(
-                f"{where}.category_id: expected one of `categories`, got {item.category_id}"
-            )
+        class_id = class_of(item.category_id, classes, where)
         if item.image_id not in objects:
             raise DatasetError(f"{where}.image_id: expected one of `images`, got {item.image_id}")
-        objects[item.image_id].append((item, where))
+        masks, place = [item.segmentation], f"{where}.segmentation"
+        objects[item.image_id].append(
+            ObjectTrack(item.id, class_id, item.iscrowd, 1.0, masks, place)
+        )
     videos = []
     for image in {image.id: image for image in content.images}.values():
         name = Path(image.file_name).stem
         frame = FrameFiles(name, f"{folder}/{image.file_name}", str(index))
-        read = partial(_read_objects, objects[image.id], classes, image.size)
+        read = partial(read_objects, objects[image.id], image.size)
         videos.append(Video(name, (frame,), read))
     kinds = tuple((category.name, True) for category in categories.values())
     return VideoDataset("coco_instances", kinds, videos)
@@ -117,30 +115,6 @@ def _categories(categories: Sequence[Category], count: int, index: Path) -> dict
     if len(categories) != count:
         raise DatasetError(f"{index}: expected {count} categories, got {len(categories)}")
     return categories_by_id(categories, index)
-
-
-def _read_objects(
-    objects: Sequence[tuple[_Object, str]],
-    classes: dict[int, int],
-    size: tuple[int, int],
-    *_: object,
-) -> Labels:
-    found = [
-        ObjectMask(item.id, classes[item.category_id], item.iscrowd, _mask(item, size, where))
-        for item, where in objects
-    ]
-    return labels_of(found, size)
-
-
-def _mask(item: _Object, size: tuple[int, int], where: str) -> NDArray[np.bool_]:
-    if isinstance(item.segmentation, dict):
-        runs = run_lengths(item.segmentation, size, where)
-        assert runs is not None
-        return runs.mask()
-    try:
-        return RunLengths.from_polygons(item.segmentation, size).mask()
-    except ValueError as error:
-        raise DatasetError(f"{where}: {error}") from None
 
 
 _SPLITS = ("train2017", "val2017")

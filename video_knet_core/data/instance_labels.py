@@ -2,67 +2,80 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..run_lengths import RunLengths
 from ..types import NO_CLASS
+from .label_png import value_ranges
 from .video import DatasetError, InstanceMasks, Labels
 
 
-@dataclass(frozen=True)
-class ObjectMask:
-    """One object in one frame."""
+@dataclass(frozen=True, slots=True)
+class ObjectTrack:
+    """One object of a video, as an index or results have it."""
 
     id: int
     class_id: int
     crowd: bool
     """Several objects without masks of their own."""
-    mask: NDArray[np.bool_]
-    """[H, W]"""
+    score: float
+    masks: Sequence[Any]
+    """Of every frame: run lengths, polygons [V, 2], or None where the object is out of sight."""
+    where: str
+    """Place of `masks` in the file."""
+
+    def run_lengths(self, position: int, size: tuple[int, int]) -> RunLengths | None:
+        """The mask in one frame of `size`; DatasetError if it is malformed or of another size."""
+        entry, where = self.masks[position], f"{self.where}.{position}"
+        if entry is None:
+            return None
+        try:
+            if isinstance(entry, list):
+                return RunLengths.from_polygons(entry, size)
+            runs = RunLengths.from_coco(entry)
+        except (ValueError, TypeError, OverflowError) as error:
+            raise DatasetError(f"{where}: {error}") from None
+        if runs.size != size:
+            raise DatasetError(f"{where}: expected a mask of {size} as its frame, got {runs.size}")
+        return runs
 
 
-def labels_of(objects: Sequence[ObjectMask], size: tuple[int, int]) -> Labels:
+def class_of(category: int, classes: Mapping[int, int], where: str) -> int:
+    """The class id of a category; DatasetError if it is none of `classes`."""
+    if category not in classes:
+        raise DatasetError(
+            f"{where}.category_id: expected {value_ranges(np.array(sorted(classes)))}, "
+            f"got {category}"
+        )
+    return classes[category]
+
+
+def read_objects(
+    objects: Sequence[ObjectTrack], size: tuple[int, int], _: str, position: int
+) -> Labels:
     """Labels of one frame of `size`; a crowd has its class in `semantic` and is no instance.
 
     In the maps the smaller object is on top, and any object on a crowd.
     """
-    shown = [item for item in objects if item.mask.any()]
+    runs = [(item, item.run_lengths(position, size)) for item in objects]
+    found = [(item, mask.mask()) for item, mask in runs if mask is not None]
+    shown = [(item, mask) for item, mask in found if mask.any()]
     semantic, instance = np.full(size, NO_CLASS, np.uint8), np.zeros(size, np.int64)
-    for item in sorted(shown, key=lambda item: (not item.crowd, -item.mask.sum())):
-        semantic[item.mask] = item.class_id
-        instance[item.mask] = 0 if item.crowd else item.id
-    kept = [item for item in shown if not item.crowd]
+    for item, mask in sorted(shown, key=lambda part: (not part[0].crowd, -part[1].sum())):
+        semantic[mask] = item.class_id
+        instance[mask] = 0 if item.crowd else item.id
+    kept = [(item, mask) for item, mask in shown if not item.crowd]
     masks = InstanceMasks(
-        np.array([item.id for item in kept], np.int64),
-        np.array([item.class_id for item in kept], np.int64),
-        np.array([item.mask for item in kept], bool).reshape(-1, *size),
+        np.array([item.id for item, _ in kept], np.int64),
+        np.array([item.class_id for item, _ in kept], np.int64),
+        np.array([mask for _, mask in kept], bool).reshape(-1, *size),
     )
-    empty = tuple(item.id for item in objects if not item.mask.any())
+    empty = tuple(item.id for item, mask in found if not mask.any())
     return Labels(semantic, instance, masks, empty)
-
-
-def run_lengths(entry: Any, size: tuple[int, int], where: str) -> RunLengths | None:
-    """A mask from its entry in an official file, where null is None.
-
-    Raises:
-        DatasetError: it is malformed, or not of `size`; `where` is the place of the entry.
-    """
-    if entry is None:
-        return None
-    if not isinstance(entry, dict):
-        raise DatasetError(f"{where}: expected run lengths or null, got {entry!r:.80}")
-    try:
-        runs = RunLengths.from_coco(entry)
-    except (ValueError, TypeError, OverflowError) as error:
-        raise DatasetError(f"{where}: {error}") from None
-    if runs.size != size:
-        raise DatasetError(f"{where}: expected a mask of {size} as its frame, got {runs.size}")
-    return runs
 
 
 _UNUSED = (

@@ -55,24 +55,17 @@ def load_index(
 ) -> T | Any:
     """The content of a JSON file, as `rows`: a class of rows or a list of one.
 
-    Args:
-        path: the file.
-        rows: what it must hold.
-        keep: replaces each object as soon as it is read, innermost first, so that what is not
-            needed is gone before the rest of a large file is read.
-
-    Raises:
-        DatasetError: the file is missing, cannot be read, is not JSON or does not hold `rows`.
+    `keep` replaces each object as soon as it is read, innermost first, so that what is not needed
+    is gone before the rest of a large file is read. DatasetError if the file is missing, cannot be
+    read, is not JSON or does not hold `rows`.
     """
     try:
         with path.open(encoding="utf-8") as file:
             return TypeAdapter(rows).validate_python(json.load(file, object_hook=keep))
     except FileNotFoundError:
         raise DatasetError(f"there is no index {path}") from None
-    except OSError as error:  # a folder, or one that may not be read
-        raise DatasetError(f"the index {path} cannot be read: {error.strerror}") from None
-    except RecursionError:
-        raise DatasetError(f"{path} is nested too deeply for an index") from None
+    except (OSError, RecursionError) as error:  # as of a folder
+        raise DatasetError(f"the index {path} cannot be read: {error}") from None
     except ValidationError as error:
         raise DatasetError(f"{path}: {_first_fault(error)}") from None
     except ValueError as error:

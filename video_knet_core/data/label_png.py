@@ -13,21 +13,16 @@ from ..image_files import decode_pixels, write_pixels
 from ..types import NO_CLASS
 from .video import DatasetError
 
-MAX_STEP_ID = (1 << 16) - 1
-"""Instance ids of KITTI-STEP have two bytes."""
 _GREYS = np.arange(256, dtype=np.uint8).repeat(3).tobytes()
 
 
 def read_values(path: str | Path) -> NDArray[np.uint8] | NDArray[np.uint16]:
-    """A label image of one value per pixel, [H, W], 8 or 16 bit.
+    """A label image of one value per pixel, [H, W], 8 or 16 bit; DatasetError if it is none.
 
     Of an image with a palette the values are the positions in it, not the colours.
-
-    Raises:
-        DatasetError: no such file, no image, or an image of colours.
     """
     data = _bytes(path)
-    if _has_palette(data):
+    if data[:8] == b"\x89PNG\r\n\x1a\n" and data[25:26] == b"\x03":  # it has a palette
         values = _decode(_grey_palette(data), cv2.IMREAD_COLOR, path)[..., 0]
     else:
         values = _decode(data, cv2.IMREAD_UNCHANGED, path)
@@ -37,11 +32,7 @@ def read_values(path: str | Path) -> NDArray[np.uint8] | NDArray[np.uint16]:
 
 
 def read_rgb(path: str | Path) -> NDArray[np.uint8]:
-    """A label image of three 8-bit channels, [H, W, 3] in the order R, G, B.
-
-    Raises:
-        DatasetError: no such file, no image, or an image of another kind.
-    """
+    """A label image of three 8-bit channels, [H, W, 3] RGB; DatasetError if it is none."""
     values = _decode(_bytes(path), cv2.IMREAD_UNCHANGED, path)
     if values.ndim != 3 or values.shape[2] != 3 or values.dtype != np.uint8:
         raise DatasetError(f"{path}: expected three 8-bit channels, got {_kind(values)}")
@@ -69,28 +60,20 @@ def segment_colors(ids: NDArray) -> NDArray[np.uint8]:
 def step_rgb(semantic: NDArray[np.integer], instance: NDArray) -> NDArray[np.uint8]:
     """[H, W, 3] of the KITTI-STEP code: R = class, G * 256 + B = instance.
 
-    Args:
-        semantic: [H, W] class ids, 255 = void.
-        instance: [H, W] ids 0..65535, 0 for stuff.
-
-    Raises:
-        ValueError: the maps differ in size, or an id does not fit.
+    `semantic` [H, W] has class ids, 255 = void, `instance` [H, W] ids 0..65535, 0 for stuff.
+    ValueError if they differ in size, or an id does not fit.
     """
     check_maps(semantic, instance)
-    if instance.size and not 0 <= instance.min() <= instance.max() <= MAX_STEP_ID:
-        raise ValueError(
-            f"expected instance ids 0..{MAX_STEP_ID}, got {instance.min()}..{instance.max()}"
-        )
+    if instance.size and not 0 <= instance.min() <= instance.max() < 1 << 16:
+        raise ValueError(f"expected instance ids 0..65535, got {instance.min()}..{instance.max()}")
     return np.stack([semantic, instance >> 8, instance & 255], axis=-1).astype(np.uint8)
 
 
 def write_step(
     out: Path, video: str, frame: str, semantic: NDArray[np.integer], instance: NDArray
-) -> Path:
-    """Write OUT/VIDEO/FRAME.png; returns the path. Raises as `step_rgb`, and OSError."""
-    path = out / video / f"{frame}.png"
-    write_png(path, step_rgb(semantic, instance))
-    return path
+) -> None:
+    """Write OUT/VIDEO/FRAME.png. Raises as `step_rgb`, and OSError."""
+    write_png(out / video / f"{frame}.png", step_rgb(semantic, instance))
 
 
 def check_maps(semantic: NDArray, instance: NDArray) -> None:
@@ -136,10 +119,8 @@ def _bytes(path: str | Path) -> bytes:
         data = Path(path).read_bytes()
     except FileNotFoundError:
         raise DatasetError(f"there is no label image {path}") from None
-    except OSError as error:  # a folder, or one that may not be read
-        raise DatasetError(f"label image {path}: {error.strerror}") from None
-    except ValueError as error:  # a null character in the path
-        raise DatasetError(f"label image {str(path)!r}: {error}") from None
+    except (OSError, ValueError) as error:  # as of a folder, or a null character in the path
+        raise DatasetError(f"label image {str(path)!r} cannot be read: {error}") from None
     if not data:  # the first VSPW archive had some
         raise DatasetError(f"{path}: expected a PNG, got an empty file")
     return data
@@ -158,11 +139,6 @@ def _kind(values: NDArray) -> str:
     return f"an image of {channels} channels of {values.dtype.itemsize * 8} bit"
 
 
-def _has_palette(data: bytes) -> bool:
-    """Colour type 3 in the header of a PNG (W3C recommendation, section 11.2.2)."""
-    return data[:8] == b"\x89PNG\r\n\x1a\n" and data[25:26] == b"\x03"
-
-
 def _grey_palette(data: bytes) -> bytes:
     """The PNG with entry i of its palette made the grey (i, i, i).
 
@@ -171,8 +147,5 @@ def _grey_palette(data: bytes) -> bytes:
     at = data.find(b"PLTE")
     if at < 0:
         return data  # damaged, as decoding it will show
-    length = int.from_bytes(data[at - 4 : at], "big")
-    chunk = b"PLTE" + _GREYS[:length]
-    end = at + len(chunk)
-    checksum = zlib.crc32(chunk).to_bytes(4, "big")
-    return data[:at] + chunk + checksum + data[end + 4 :]
+    chunk = b"PLTE" + _GREYS[: int.from_bytes(data[at - 4 : at], "big")]
+    return data[:at] + chunk + zlib.crc32(chunk).to_bytes(4, "big") + data[at + len(chunk) + 4 :]

@@ -20,14 +20,7 @@ from pydantic.dataclasses import dataclass
 
 from ..types import NO_CLASS, ClassKind
 from .json_index import ROW, Category, Flag, Integer, Text, load_index
-from .label_png import (
-    check_maps,
-    read_rgb,
-    segment_colors,
-    segment_ids,
-    value_ranges,
-    write_png,
-)
+from .label_png import check_maps, read_rgb, segment_colors, segment_ids, value_ranges, write_png
 from .predictions import (
     PanopticMaps,
     PredictionFormat,
@@ -35,15 +28,7 @@ from .predictions import (
     PredictionWriter,
     write_json,
 )
-from .video import (
-    DatasetError,
-    FrameFiles,
-    LabelledFrame,
-    LabelReader,
-    Labels,
-    Video,
-    VideoDataset,
-)
+from .video import DatasetError, FrameFiles, LabelledFrame, LabelReader, Labels, Video, VideoDataset
 
 Segments = NDArray[np.int64]
 """[S, 3] of one frame: segment id, class id, 1 for a crowd."""

@@ -100,13 +100,8 @@ class Video:
         return len(self.frames)
 
     def __getitem__(self, index: int) -> LabelledFrame:
-        """Read one frame.
-
-        Raises:
-            IndexError: there is no such frame.
-            DatasetError: a file is missing or unreadable, its values are none of the data set's,
-                or labels and image differ in size.
-        """
+        """Read one frame; DatasetError if a file is missing or unreadable, its values are none of
+        the data set's, or labels and image differ in size."""
         name, image = self.frames[index].name, self.image(index)
         labels = self._labels(index, image.shape[:2])
         if labels.semantic.shape != image.shape[:2]:

@@ -20,20 +20,10 @@ from typing import Annotated, Any
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from ..run_lengths import RunLengths
 from .dataset_format import DatasetFormat
 from .folders import first_folder
-from .instance_labels import ObjectMask, keep_masks, labels_of, run_lengths
-from .json_index import (
-    ROW,
-    Category,
-    Flag,
-    ImageSize,
-    Integer,
-    Text,
-    categories_by_id,
-    load_index,
-)
+from .instance_labels import ObjectTrack, class_of, keep_masks, read_objects
+from .json_index import ROW, Category, Flag, ImageSize, Integer, Text, categories_by_id, load_index
 from .predictions import (
     Instance,
     Instances,
@@ -43,7 +33,7 @@ from .predictions import (
     TrackCollector,
     write_json,
 )
-from .video import DatasetError, FrameFiles, LabelledFrame, Labels, Video, VideoDataset
+from .video import DatasetError, FrameFiles, LabelledFrame, Video, VideoDataset
 
 # fmt: off
 NAMES = (
@@ -90,24 +80,6 @@ class _Index:
     categories: list[Category] | None = None
 
 
-@dataclasses.dataclass(frozen=True)
-class TrackAnnotation:
-    """One object of a video, as the index or results have it."""
-
-    id: int
-    class_id: int
-    crowd: bool
-    score: float
-    segmentations: Sequence[dict | None]
-    """Run lengths for every frame, or None where the object is out of sight."""
-    where: str
-
-    def run_lengths(self, position: int, size: tuple[int, int]) -> RunLengths | None:
-        """The mask in one frame of `size`; DatasetError if it is malformed or of another size."""
-        where = f"{self.where}.segmentations.{position}"
-        return run_lengths(self.segmentations[position], size, where)
-
-
 @dataclasses.dataclass(frozen=True, eq=False)
 class YoutubeVisVideo(Video):
     """A video with its id, size and tracks in the official files."""
@@ -116,7 +88,7 @@ class YoutubeVisVideo(Video):
     """Its `id` in the index, and `video_id` of results."""
     size: tuple[int, int] = (0, 0)
     """Height and width of its masks in pixels."""
-    tracks: Sequence[TrackAnnotation] = dataclasses.field(default=(), repr=False)
+    tracks: Sequence[ObjectTrack] = dataclasses.field(default=(), repr=False)
     """All objects, crowds too; none where they are not published."""
 
 
@@ -136,31 +108,27 @@ def _open(root: Path, split: str) -> VideoDataset:
         frames = [FrameFiles(Path(f).stem, f"{images}/{f}", str(index)) for f in row.file_names]
         name = row.file_names[0].partition("/")[0] if row.file_names else str(row.id)
         found = tracks.get(row.id, [])
-        read = None if content.annotations is None else partial(_read, found, row.size)
+        read = None if content.annotations is None else partial(read_objects, found, row.size)
         videos.append(YoutubeVisVideo(name, frames, read, row.id, row.size, found))
     return VideoDataset("youtube_vis_2019", tuple((name, True) for name in names), videos)
 
 
 def _by_video(
     rows: Sequence[_Annotation | _Result], videos: Mapping[int, int], categories: int, place: str
-) -> dict[int, list[TrackAnnotation]]:
-    """The tracks of each video.
-
-    DatasetError unless each is of one of `videos` (id -> frames) and of 1..`categories`.
-    """
-    tracks: dict[int, list[TrackAnnotation]] = {}
+) -> dict[int, list[ObjectTrack]]:
+    """The tracks of each video; DatasetError unless each is of one of `videos` (id -> frames) and
+    of 1..`categories`."""
+    classes = {category: category - 1 for category in range(1, categories + 1)}
+    tracks: dict[int, list[ObjectTrack]] = {}
     for number, row in enumerate(rows):
-        where = f"{place}{number}"
+        where, masks = f"{place}{number}", row.segmentations
         if row.video_id not in videos:
             raise DatasetError(f"{where}.video_id: expected one of `videos`, got {row.video_id}")
-        if not 1 <= row.category_id <= categories:
-            raise DatasetError(
-                f"{where}.category_id: expected 1..{categories}, got {row.category_id}"
-            )
-        if len(row.segmentations) != videos[row.video_id]:
+        class_id = class_of(row.category_id, classes, where)
+        if len(masks) != videos[row.video_id]:
             raise DatasetError(
                 f"{where}.segmentations: expected one for each of {videos[row.video_id]} frames, "
-                f"got {len(row.segmentations)}"
+                f"got {len(masks)}"
             )
         found = tracks.setdefault(row.video_id, [])
         track_id, crowd, score = (
@@ -168,9 +136,7 @@ def _by_video(
             if isinstance(row, _Annotation)
             else (len(found) + 1, False, row.score)
         )
-        found.append(
-            TrackAnnotation(track_id, row.category_id - 1, crowd, score, row.segmentations, where)
-        )
+        found.append(ObjectTrack(track_id, class_id, crowd, score, masks, f"{where}.segmentations"))
     return tracks
 
 
@@ -184,15 +150,6 @@ def _class_names(content: _Index, index: Path) -> list[str]:
             f"{index}: categories: expected the ids 1, 2, ..., got {list(categories)[:20]}"
         )
     return [category.name for category in categories.values()]
-
-
-def _read(tracks: list[TrackAnnotation], size: tuple[int, int], _: str, position: int) -> Labels:
-    objects = []
-    for track in tracks:
-        runs = track.run_lengths(position, size)
-        if runs is not None:
-            objects.append(ObjectMask(track.id, track.class_id, track.crowd, runs.mask()))
-    return labels_of(objects, size)
 
 
 RESULTS = "results.json"

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from itertools import pairwise
 
 import cv2
 import numpy as np
 import pytest
-from networks import small_config
+from street_fixtures import SPRITES, street_table, write_camvid, write_sprites
 
 from video_knet_core.data.camvid import camvid_clip
 from video_knet_core.data.copy_paste import CopyPaste, cut_out, instances_of_regions
@@ -17,49 +16,30 @@ from video_knet_core.data.sprites import load_sprites, repainted
 from video_knet_core.data.street_frame import StreetFrame
 from video_knet_core.data.video import Video
 
-CAMVID_ROAD, CAMVID_SKY, CAMVID_CAR = 3, 0, 8
 ROAD, VEHICLE, PERSON = 0, 10, 8
-RED = (250, 10, 10)
+RED = SPRITES["walker"][1]
 
 
 @pytest.fixture(scope="module")
 def classes():
-    return small_config().classes
+    return street_table()
 
 
 @pytest.fixture
 def images(tmp_path) -> Video:
     """One grey image with a car on a road."""
-    labels = np.full((60, 80), CAMVID_SKY, np.uint8)
-    labels[30:] = CAMVID_ROAD
-    labels[20:40, 22:50] = CAMVID_CAR
-    for folder in ("images", "labels"):
-        (tmp_path / "real" / folder).mkdir(parents=True)
-    cv2.imwrite(str(tmp_path / "real/images/00000.jpg"), np.full((60, 80, 3), 100, np.uint8))
-    cv2.imwrite(str(tmp_path / "real/labels/00000.png"), labels)
-    return camvid_clip(tmp_path / "real")
+    return camvid_clip(write_camvid(tmp_path / "real", 1, (slice(38, 58), slice(36, 64))))
 
 
 @pytest.fixture
 def sprites(tmp_path, classes) -> list:
     """A red person that walks to the right, and a dog of no known class."""
-    index = {}
-    for name, kind in (("walker", "person"), ("dog", "animal")):
-        (tmp_path / name).mkdir()
-        frames = []
-        for i in range(5):
-            red = np.full((30, 12, 3), RED[::-1], np.uint8)
-            cv2.imwrite(str(tmp_path / name / f"{i:05d}.jpg"), red)
-            cv2.imwrite(str(tmp_path / name / f"{i:05d}.png"), np.full((30, 12), 255, np.uint8))
-            frames.append({"frame": i, "bbox": [4 * i, 0, 4 * i + 11, 29], "scale": 1.0})
-        index[name] = {"class": kind, "frames": frames}
-    (tmp_path / "index.json").write_text(json.dumps(index))
-    return load_sprites(tmp_path, classes)
+    return load_sprites(write_sprites(tmp_path, ("walker", "dog"), 5), classes)
 
 
 def test_only_sprites_of_street_classes_are_read(sprites):
     assert [s.class_id for s in sprites] == [PERSON]
-    assert np.diff(sprites[0].centres[:, 0]).tolist() == [4, 4, 4, 4]
+    assert np.diff(sprites[0].centres[:, 0]).tolist() == [2, 2, 2, 2]
 
 
 def test_a_pair_shows_one_scene_twice(images, sprites, classes):
@@ -100,7 +80,7 @@ def test_single_objects_of_the_images_are_cut_out(images, classes):
 
 def test_what_the_border_of_an_image_cuts_off_stays_in_it(images, classes):
     labels = cv2.imread(images.frames[0].labels, cv2.IMREAD_GRAYSCALE)
-    cv2.imwrite(images.frames[0].labels, np.roll(labels, 30, axis=1))
+    cv2.imwrite(images.frames[0].labels, np.roll(labels, 64, axis=1))
     assert cut_out(images, classes.things) == []
 
 

@@ -24,7 +24,8 @@ def test_step_results_are_read_back_as_labels(written, tmp_path, expected_frames
     shutil.copytree(root / "images", tmp_path / "images")
     for truth in expected:
         maps = tmp_path / "panoptic_maps/val"
-        path = write_step(maps, truth.video, truth.name, truth.semantic, truth.instance)
+        write_step(maps, truth.video, truth.name, truth.semantic, truth.instance)
+        path = maps / truth.video / f"{truth.name}.png"
         original = root / "panoptic_maps/val" / truth.video / f"{truth.name}.png"
         np.testing.assert_array_equal(cv2.imread(str(path)), cv2.imread(str(original)))
     opened("kitti_step", tmp_path)[0][0]

@@ -149,12 +149,6 @@ def test_a_pipe_is_played_once(tmp_path):
         next(iter(source))
 
 
-def test_a_file_can_be_played_again(tmp_path):
-    source = open_frames(make_video(tmp_path / "a.mp4"))
-    next(iter(source))
-    assert levels(source) == levels(source) and len(levels(source)) == len(PAUSE)
-
-
 @pytest.mark.parametrize("name", ["12:30:05.mp4", "http:a.mp4", "100%d.mp4", "with space ü.mp4"])
 def test_names_are_no_addresses(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
