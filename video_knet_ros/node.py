@@ -25,7 +25,7 @@ from std_srvs.srv import SetBool, Trigger
 from video_knet_core.engine.executor import run_in_thread
 from video_knet_core.epochs import new_epoch
 from video_knet_core.messages.image_messages import ImageError, to_rgb
-from video_knet_core.messages.result_messages import latency_ms, nanoseconds
+from video_knet_core.messages.result_messages import FrameToPublish, latency_ms, nanoseconds
 from video_knet_core.predictor import VideoPredictor
 
 from . import diagnostics, parameters, process
@@ -33,7 +33,7 @@ from .engines import CLOSE_WAIT_S, EnginePool, EngineWorker
 from .input_images import FrameCounts, RateLimit, SingleCameraFilter
 from .lifecycle import EngineNode, RequestError
 from .outputs import Outputs
-from .snapshot import Snapshot
+from .snapshot import save_snapshot
 from .subscription import COMPRESSED, RAW, AnyImage, ImageSubscription
 
 GRAPH_PERIOD_S = 0.5
@@ -70,7 +70,7 @@ class CameraNode(EngineNode):
         self._subscription = ImageSubscription(self, self._on_image)
         self._rate_limit = RateLimit()
         self._camera_filter = SingleCameraFilter()
-        self._last: Snapshot | None = None
+        self._last: FrameToPublish | None = None
         self._saving: Future[Path] | None = None
         self._next_epoch = new_epoch()  # of the next configuration: no id may name two objects
         self.counts = FrameCounts()
@@ -170,7 +170,7 @@ class CameraNode(EngineNode):
         """One frame, in the inference thread; a frame that fails is counted and reported."""
         counts.begun = time.monotonic()
         try:
-            age = latency_ms(nanoseconds(message.header.stamp), self._now())
+            age = self._age_ms(message)
             if 0 < self._value("max_age_ms") < age:
                 counts.expired, counts.expired_ms = counts.expired + 1, age
             elif predictor.is_late(stamp):
@@ -198,12 +198,23 @@ class CameraNode(EngineNode):
         if counts is not self.counts or outputs is not self.outputs:
             return  # the node was deactivated or cleaned up during the step
         self._next_epoch = predictor.next_epoch
-        self._last = Snapshot(message.header, image, frame)
         counts.inference_ms = frame.times.step
         counts.note_epoch(frame.epoch, predictor.last_reset)
         self.status.engine = predictor.runtime.name  # a better one takes over when it is built
-        number = counts.next_frame(dropped)
-        counts.latency_ms = outputs.publish(message.header, image, frame, *number)
+        sequence, skipped = counts.next_frame(dropped)
+        self._last = result = FrameToPublish(
+            message.header,
+            image,
+            frame,
+            predictor.classes,
+            sequence,
+            skipped,
+            rle=self._value("rle"),
+            opacity=self._value("overlay_opacity"),
+            latency_ms=self._age_ms(message),
+        )
+        outputs.publish(result)
+        counts.latency_ms = result.latency_ms
         counts.note_result()  # not before: a frame that cannot be published has failed
 
     # --- parameters, services, diagnostics
@@ -213,6 +224,10 @@ class CameraNode(EngineNode):
 
     def _now(self) -> int:
         return self.get_clock().now().nanoseconds
+
+    def _age_ms(self, message: AnyImage) -> float:
+        """Milliseconds from its stamp until now; NaN without a stamp, or a clock."""
+        return latency_ms(nanoseconds(message.header.stamp), self._now())
 
     def _validate(self, changes: list[Parameter]) -> SetParametersResult:
         return parameters.validate(self, changes, configured=self.worker is not None)
@@ -262,7 +277,7 @@ class CameraNode(EngineNode):
         folder = Path(process.expand(self._value("snapshot_folder")))
         if str(folder).startswith("~"):
             raise RequestError(f"snapshot_folder: expected an existing user, got {folder}")
-        save = partial(self._last.save, folder, self.outputs.classes)
+        save = partial(save_snapshot, self._last, folder)
         self._saving = saving = run_in_thread(save, "snapshot")  # a disk may hang too
         saving.add_done_callback(self.wake)
         if not await self.wait(saving.done, SAVE_WAIT_S):

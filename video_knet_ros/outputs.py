@@ -31,11 +31,8 @@ from video_knet_core.messages.result_messages import (
     FrameToPublish,
     ImageOutput,
     MessageOutput,
-    latency_ms,
-    nanoseconds,
 )
 from video_knet_core.tasks import TASKS
-from video_knet_core.types import PanopticFrame
 
 from .conversions import CONVERSIONS, has_type
 
@@ -131,7 +128,7 @@ class Outputs:
     """Publishers of one configured node, from configure to cleanup: those of its model's task."""
 
     def __init__(self, node: LifecycleNode, info: ModelInfo) -> None:
-        self._node, self.classes = node, info.classes
+        self._node, self._classes = node, info.classes
         self._topics: dict[str, Topic] = {}
         self._frame_topics: dict[str, Topic] = {}
         try:
@@ -173,51 +170,20 @@ class Outputs:
 
     def publish_classes(self) -> None:
         """Latch the class table; the publishers must be active."""
-        self._topics["class_map"].publish(CONVERSIONS.class_map(self.classes))
+        self._topics["class_map"].publish(CONVERSIONS.class_map(self._classes))
         if "label_info" in self._topics:
             now = Header(stamp=self._node.get_clock().now().to_msg())
-            self._topics["label_info"].publish(CONVERSIONS.label_info(now, self.classes))
+            self._topics["label_info"].publish(CONVERSIONS.label_info(now, self._classes))
 
-    def publish(
-        self,
-        header: Header,
-        image: NDArray[np.uint8],
-        frame: PanopticFrame,
-        sequence: int,
-        skipped: int,
-    ) -> float:
-        """Publish what has subscribers, the table first and the overlay, which takes longest, last.
-
-        Args:
-            header: the image message's, copied onto every output.
-            image: RGB uint8 [H, W, 3].
-            frame: its result.
-            sequence: number of the frame since activation.
-            skipped: images dropped since the last frame.
-
-        Returns:
-            Latency in milliseconds, from the header's stamp until now; NaN if unknown.
-        """
-        now = self._node.get_clock().now().nanoseconds
-        result = FrameToPublish(
-            header,
-            image,
-            frame,
-            self.classes,
-            sequence,
-            skipped,
-            rle=self._node.get_parameter("rle").value,
-            opacity=self._node.get_parameter("overlay_opacity").value,
-            latency_ms=latency_ms(nanoseconds(header.stamp), now),
-        )
+    def publish(self, result: FrameToPublish) -> None:
+        """Publish what has subscribers, in the order of `OUTPUTS`."""
         for name, topic in self._frame_topics.items():
             if topic.has_subscribers:
                 output = OUTPUTS[name]
                 if isinstance(topic, ImageTopic) and isinstance(output, ImageOutput):
-                    topic.publish_pixels(header, output.pixels(result))
+                    topic.publish_pixels(result.header, output.pixels(result))
                 else:
                     topic.publish(output.make(CONVERSIONS, result))
-        return result.latency_ms
 
     def destroy(self) -> None:
         """Take the topics off the graph; one that fails does not keep the others there."""

@@ -66,14 +66,6 @@ class ParameterSpec:
             out.floating_point_range = [FloatingPointRange(from_value=low, to_value=high)]
         return out
 
-    def validation_error(self, value: object, configured: bool) -> str:
-        """Why `value` is rejected, beyond the descriptor; empty if it is accepted."""
-        if self.change is Change.UNCONFIGURED and configured:
-            return f"{self.name} is read by configure: deactivate and clean up the node first"
-        if self.choices and value not in self.choices:
-            return f"{self.name}: expected one of {', '.join(self.choices)}, got {value!r}"
-        return ""
-
 
 TRACKING = "tracking."
 """What the names of the tracker's parameters begin with."""
@@ -192,8 +184,13 @@ def validate(node: Node, changes: Iterable[Parameter], configured: bool) -> SetP
             present = node.get_parameter(change.name)
             if (change.type_, change.value) == (present.type_, present.value):
                 continue
-        spec = _SPECS.get(change.name)
-        if spec and (reason := spec.validation_error(change.value, configured)):
+        spec, reason = _SPECS.get(change.name), ""
+        if spec and spec.change is Change.UNCONFIGURED and configured:
+            reason = f"{spec.name} is read by configure: deactivate and clean up the node first"
+        elif spec and spec.choices and change.value not in spec.choices:
+            expected = ", ".join(spec.choices)
+            reason = f"{spec.name}: expected one of {expected}, got {change.value!r}"
+        if reason:
             return SetParametersResult(successful=False, reason=reason)
     return SetParametersResult(successful=True)
 

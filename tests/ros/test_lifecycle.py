@@ -259,7 +259,7 @@ def test_a_disk_that_hangs_is_the_answer_of_save_snapshot(world, engines, monkey
 def test_a_service_that_fails_unexpectedly_answers(world, monkeypatch):
     world.camera_node()
     world.send(world.publisher(), world.tables(), street(1))
-    monkeypatch.setattr(snapshot.Snapshot, "save", fail)
+    monkeypatch.setattr(node, "save_snapshot", fail)
     answer = world.call(Trigger, "save_snapshot", Trigger.Request())
     assert not answer.success and "no more of these" in answer.message
 

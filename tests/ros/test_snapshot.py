@@ -14,8 +14,10 @@ from harness import CLASSES, HEIGHT, WIDTH, PaintedRuntime, image_message, stree
 from sensor_msgs.msg import Image
 from std_srvs.srv import Trigger
 
+from video_knet_core.messages.result_messages import FrameToPublish
 from video_knet_core.predictor import VideoPredictor
 from video_knet_ros import snapshot
+from video_knet_ros.snapshot import save_snapshot
 
 
 def save(world) -> Trigger.Response:
@@ -61,15 +63,15 @@ def test_a_second_snapshot_of_the_same_stamp_replaces_nothing(world, tmp_path):
 
 
 def test_two_cameras_may_save_the_same_stamp_at_the_same_time(tmp_path):
-    def snapshot_of(red: int) -> snapshot.Snapshot:
+    def result_of(red: int) -> FrameToPublish:
         pixels = np.full((HEIGHT, WIDTH, 3), red, np.uint8)
         runtime = PaintedRuntime()
         frame = VideoPredictor(runtime).step(pixels, 10**9)
-        return snapshot.Snapshot(image_message(pixels).header, pixels, frame)
+        return FrameToPublish(image_message(pixels).header, pixels, frame, CLASSES, 0, 0)
 
-    cameras = [snapshot_of(red) for red in (1, 2, 3, 4)]
-    with ThreadPoolExecutor(len(cameras)) as threads:
-        saved = list(threads.map(lambda camera: camera.save(tmp_path, CLASSES), cameras))
+    results = [result_of(red) for red in (1, 2, 3, 4)]
+    with ThreadPoolExecutor(len(results)) as threads:
+        saved = list(threads.map(lambda result: save_snapshot(result, tmp_path), results))
     assert {path.name for path in saved} == {
         "1.000000000",
         *(f"1.000000000-{n}" for n in (2, 3, 4)),
