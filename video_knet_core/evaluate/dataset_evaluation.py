@@ -6,10 +6,16 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from itertools import count
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 from ..data.datasets import DATASETS
-from ..data.predictions import PredictionFormat, PredictionReader, check_classes, write_classes
+from ..data.predictions import (
+    PredictionFormat,
+    PredictionReader,
+    PredictionWriter,
+    check_classes,
+    write_classes,
+)
 from ..data.video import DatasetError, LabelledFrame, Video, VideoDataset
 from ..engine.base import ModelError, Runtime
 from ..output_files import new_folder
@@ -20,36 +26,13 @@ from ..tracking import TrackerSettings
 from ..types import PanopticFrame, first_difference
 from .instances import InstanceEvaluator, instances
 from .panoptic import PanopticEvaluator, panoptic_maps
-from .scores import Scores
+from .scores import Evaluator, Scores
 from .semantic import SemanticEvaluator, class_map
 
 FRAMES_PER_SECOND = 10.0
 """Of the stamps that the tracker gets; the data sets have none."""
 
-P = TypeVar("P")
-P_contra = TypeVar("P_contra", contravariant=True)
-
-
-class Receiver(Protocol[P_contra]):
-    """Takes predictions, frame after frame and video after video: an evaluator or a writer."""
-
-    def update(self, video: Video, frame: LabelledFrame, prediction: P_contra) -> None:
-        """Take the next frame; ValueError if the prediction does not fit it."""
-        ...
-
-    def end_video(self, video: Video) -> None:
-        """The last frame of `video` has come; raises as `update`."""
-        ...
-
-
-class Evaluator(Receiver[P_contra], Protocol[P_contra]):
-    """Compares predictions with labels."""
-
-    def compute(self) -> Scores:
-        """Scores of all videos that have ended."""
-        ...
-
-
+_Receiver = Evaluator[Any] | PredictionWriter[Any]
 EVALUATORS: dict[
     str, tuple[Callable[[PanopticFrame], Any], Callable[[VideoDataset], Evaluator[Any]]]
 ] = {
@@ -110,7 +93,9 @@ def evaluate_model(
         return predict
 
     with nullcontext() if save is None else new_folder(save):
-        receivers: list[Receiver[Any]] = [] if evaluator is None else [evaluator]
+        receivers: list[Evaluator | PredictionWriter[Any]] = (
+            [] if evaluator is None else [evaluator]
+        )
         if save is not None:
             write_classes(save, dataset)
             writer = predictions.writer(save)
@@ -122,7 +107,9 @@ def evaluate_model(
 
 
 def predict_dataset(
-    dataset: VideoDataset, predictor: PredictionReader[P], receivers: Sequence[Receiver[P]]
+    dataset: VideoDataset,
+    predictor: PredictionReader[Any],
+    receivers: Sequence[_Receiver],
 ) -> None:
     """Predict all frames of `dataset`, with a progress bar.
 

@@ -14,7 +14,7 @@ from ..data.youtube_vis import youtube_vis
 from ..metrics.vis import PredictedTrack, TrueTrack, VideoInstanceAP, VideoInstanceQuality
 from ..run_lengths import RunLengths
 from ..types import NO_CLASS, ClassTable, PanopticFrame
-from .scores import Scores
+from .scores import Evaluator, Scores
 
 _COLUMNS = {
     **{"ap": "AP", "ap50": "AP50", "ap75": "AP75"},
@@ -133,7 +133,7 @@ class InstanceClips:
         return {name: getattr(quality, name) for name in ("ap", "ap50", "ap75", "ar10")}
 
 
-class InstanceEvaluator:
+class InstanceEvaluator(Evaluator[Instances]):
     """The twelve numbers of YouTube-VIS; NaN where the official program has -1."""
 
     def __init__(self, dataset: VideoDataset) -> None:

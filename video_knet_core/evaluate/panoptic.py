@@ -18,7 +18,7 @@ from ..metrics.vpq import Absent, Crowd, PanopticQuality, VideoPanopticQuality
 from ..metrics.vss import mean_iou
 from ..types import ClassTable, PanopticFrame
 from .instances import TrueFrame, Void
-from .scores import Scores
+from .scores import Evaluator, Scores
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ class PanopticClips:
         }
 
 
-class PanopticEvaluator:
+class PanopticEvaluator(Evaluator[PanopticMaps]):
     """Both conventions from one count of the pixels."""
 
     def __init__(self, dataset: VideoDataset) -> None:
@@ -124,9 +124,6 @@ class PanopticEvaluator:
             for metric in (*self._stq, *self._vpq):
                 metric.add(overlaps, video.name)
         self._frames += 1
-
-    def end_video(self, video: Video) -> None:
-        """Nothing to do."""
 
     def compute(self) -> Scores:
         """STQ, AQ, SQ and VPQ of each sequence and of all."""

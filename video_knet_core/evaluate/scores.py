@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Generic, TypeVar
+
+from ..data.video import LabelledFrame, Video
+
+P = TypeVar("P")
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,21 @@ class Scores:
         for row, values in self.rows.items():
             sizes = zip(values, widths, strict=True)
             yield f"{row:<{width}}" + "".join(f"{score(value):>{size}}" for value, size in sizes)
+
+
+class Evaluator(ABC, Generic[P]):
+    """Compares the predictions of a data set with its labels."""
+
+    @abstractmethod
+    def update(self, video: Video, frame: LabelledFrame, prediction: P) -> None:
+        """Add the next frame; ValueError if the prediction does not fit it."""
+
+    def end_video(self, video: Video) -> None:
+        """The last frame of `video` was added; raises as `update`."""
+
+    @abstractmethod
+    def compute(self) -> Scores:
+        """Scores of all videos that have ended."""
 
 
 def score(value: float) -> str:

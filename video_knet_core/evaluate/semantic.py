@@ -7,7 +7,7 @@ from ..data.video import LabelledFrame, Video, VideoDataset
 from ..metrics.vss import Consistency, MeanIoU, VideoSemanticConsistency, vspw_labels
 from ..types import ClassTable, PanopticFrame
 from .instances import TrueFrame, Void
-from .scores import Scores
+from .scores import Evaluator, Scores
 
 _UNCLAIMED = 0
 """Class of pixels that no segment has, as in the authors' code: every pixel must have one."""
@@ -37,7 +37,7 @@ class SemanticClips:
         return {"miou": self._metric.compute()}
 
 
-class SemanticEvaluator:
+class SemanticEvaluator(Evaluator[ClassMap]):
     """mIoU, mVC8 and mVC16 as released, from the masks as stored, and the mVC of right pixels."""
 
     def __init__(self, dataset: VideoDataset) -> None:

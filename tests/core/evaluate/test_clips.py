@@ -18,7 +18,6 @@ from video_knet_core.evaluate.clips import (
     pasted_clips,
     synthetic_streets,
 )
-from video_knet_core.metrics.vpq import VideoPanopticQuality
 from video_knet_core.metrics.vss import VideoSemanticConsistency
 from video_knet_core.predictor import VideoPredictor
 from video_knet_core.tracking import tracker_settings
@@ -84,24 +83,6 @@ def test_pasted_clips_are_measured_as_streets_are(pasted):
     scores = evaluate_clips(Oracle(pasted), [pasted], 12, TRACKINGS)["embedding"]
     assert scores["sq"] == pytest.approx(1) and scores["miou"] == pytest.approx(1)
     assert scores["id_consistency"] == 1 and scores["segments"] >= len(pasted.objects) - 1
-
-
-def test_each_pasted_clip_has_its_seed(data_root):
-    clips = pasted_clips(data_root, 3, "all")
-    assert [clip.seed for clip in clips] == [0, 1, 2]
-
-
-def test_vpq_is_that_of_the_metric(pasted):
-    classes = street_table()
-    expected = VideoPanopticQuality(len(classes), classes.things)
-    predictor = VideoPredictor(Oracle(pasted, swap=True))
-    for t in range(6):
-        truth = pasted.frame(t)
-        frame = predictor.step(truth.image, round(t * 1e9 / pasted.fps))
-        maps = frame.semantic_map(), frame.track_id_map()
-        expected.update(truth.semantic, truth.instance, *maps)
-    found = evaluate_clips(Oracle(pasted, swap=True), [pasted], 6, TRACKINGS)
-    assert found["embedding"]["vpq"] == expected.compute().vpq
 
 
 def test_several_trackers_share_the_steps_of_the_network(pasted):

@@ -215,14 +215,6 @@ def test_vspw_is_saved_as_class_ids_without_void(written, tmp_path):
         saved("vspw", written["vspw"], tmp_path, lambda frame: frame.semantic)
 
 
-def test_the_thing_ids_of_step_maps_have_two_bytes(written, tmp_path):
-    def large(frame):
-        return frame.semantic, np.where(frame.instance > 0, 65536, 0)
-
-    with pytest.raises(ValueError, match=r"0000/000000: .* 0\.\.65535"):
-        saved("kitti_step", written["kitti_step"], tmp_path, large)
-
-
 def test_results_may_be_named_by_their_file_and_may_be_none(written, tmp_path):
     results = tmp_path / "mine.json"
     results.write_text("[]")

@@ -278,21 +278,11 @@ def test_recall_with_few_tracks():
     assert (found.ar1, found.ar10, found.ar100) == pytest.approx((0.1, 1.0, 1.0))
 
 
-def test_a_video_without_predictions_scores_zero():
-    found = quality([(box(0, 4),)], [])
-    assert (found.ap, found.ap50, found.ar100) == pytest.approx((0.0, 0.0, 0.0))
-
-
 def test_a_video_without_ground_truth_brings_false_alarms():
     seen = Video([true(1, box(0, 4))], [guess(1, box(0, 4), 0.5)])
     ghost = Video([], [guess(1, box(0, 4), 0.9)])
     assert measured({0: seen, 1: ghost}).ap == pytest.approx(0.5)
     assert measured({0: seen, 1: Video([], [])}).ap == pytest.approx(1.0)
-
-
-def test_an_object_of_one_pixel_is_found():
-    found = quality([(box(3, 4, frames=1),)], [(box(3, 4, frames=1), 0.5)])
-    assert (found.ap, found.ap_small) == pytest.approx((1.0, 1.0))
 
 
 @quick

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 import torch
 from dataset_fixtures import FIXTURES
-from networks import CONFIGS, small_config, small_version
+from networks import small_config, small_version
 from street_fixtures import street_table, write_camvid, write_sprites
 from training_runs import ROAD, SKY, VOID, small_model, write_run
 
 from synthetic_street.street_pairs import OFFSETS, StreetPairs
-from video_knet_core.config_io import ConfigError, from_dict, load_yaml
+from video_knet_core.config_io import ConfigError, from_dict
 from video_knet_core.data.camvid import street_ids
 from video_knet_core.data.clip_pairs import ClipPairs, ImagePairs
 from video_knet_core.data.datasets import open_dataset
@@ -141,22 +141,6 @@ def test_a_data_set_that_is_not_there(root, tmp_path):
 def test_a_data_set_needs_a_root(tmp_path):
     with pytest.raises(ConfigError, match="data.clips: custom: a data root is needed"):
         open_sources(data(CUSTOM), small_config(), None, tmp_path)
-
-
-def test_real_data_without_a_root_is_a_clear_error(tmp_path):
-    config = load_yaml(TrainConfig, CONFIGS / "train" / "street_lite0.yaml")
-    with pytest.raises(ConfigError, match="a data root is needed"):
-        open_sources(config.data, small_config(), None, tmp_path)
-
-
-def test_a_data_set_with_the_classes_in_another_order(root, tmp_path):
-    """Stuff backwards: as many classes, and the same of them are things."""
-    model = small_config()
-    rows = model.classes.to_rows()
-    model = replace(model, classes=ClassTable.from_rows([*rows[7::-1], *rows[8:]]))
-    message = r"custom .*: class 0: expected 'sky' \(stuff\), got 'road' \(stuff\)"
-    with pytest.raises(ConfigError, match=message):
-        open_sources(data(CUSTOM), model, root, tmp_path)
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from training_runs import (
 
 from video_knet_core.config_io import ConfigError
 from video_knet_core.model import checkpoint
-from video_knet_core.model.checkpoint import CheckpointError, load_model, read_metadata
+from video_knet_core.model.checkpoint import load_model, read_metadata
 from video_knet_core.training.batches import batches
 from video_knet_core.training.trainer import (
     Trainer,
@@ -58,17 +58,6 @@ def test_a_resumed_run_gives_the_weights_of_an_unbroken_one(longer_run, tmp_path
     assert not torch.equal(whole[key], start[key])
     for key, value in whole.items():
         torch.testing.assert_close(resumed[key], value, rtol=0, atol=1e-6, msg=key)
-
-
-def test_runs_are_not_mixed_up(longer_run, tmp_path):
-    trainer = Trainer(longer_run, tmp_path / "out", device="cpu")
-    take_steps(trainer, 1)
-    trainer.save()
-    with pytest.raises(ConfigError, match="holds a run already"):
-        train_from_config(longer_run, tmp_path / "out", device="cpu")
-    longer_run.write_text(longer_run.read_text() + "seed: 9\n")
-    with pytest.raises(CheckpointError, match="of another run"):
-        train_from_config(longer_run, tmp_path / "out", resume=True, device="cpu")
 
 
 def test_a_training_step_reaches_every_unfrozen_parameter(longer_run, tmp_path):

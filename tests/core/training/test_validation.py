@@ -161,7 +161,7 @@ def test_a_resumed_run_keeps_the_best_of_before(tmp_path):
 
 @pytest.mark.parametrize("void", [False, True])
 def test_data_without_tracks_or_labels_is_validated_by_what_it_has(void, tmp_path):
-    """As from nightly inspection: no things in it, or nothing labelled yet."""
+    """No things in it, or nothing labelled yet."""
     FIXTURES["custom"].write(tmp_path / "data" / "mine")
     for path in (tmp_path / "data/mine/val/panoptic").rglob("*.png"):
         labels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
