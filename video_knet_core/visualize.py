@@ -11,7 +11,6 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from .geometry import LabelMap
 from .types import ClassInfo, ClassTable, PanopticFrame, Track
 
 OPACITY = 0.5
@@ -58,9 +57,18 @@ def overlay(
     if image.shape != expected or image.dtype != np.uint8:
         raise ValueError(f"image: expected uint8 {expected}, got {image.dtype} {image.shape}")
     visible = [track for track in frame.tracks if track.label]
-    label_map, labels = _drawn_labels(frame, visible)
-    picture = _tint(image, label_map, visible, classes, opacity)
-    _draw_contours(picture, labels, visible)
+    label_map = frame.label_map
+    if frame.masks is not None:
+        large_first = sorted(visible, key=lambda track: -track.area)
+        label_map = frame.masks.painted(track.label for track in large_first)
+    size = 1 + max((track.label for track in visible), default=0)
+    colors, is_thing = np.zeros((size, 3), np.uint8), np.zeros(size, bool)
+    for track in visible:
+        own = track_color(track.track_id) if track.is_thing else classes[track.class_id].color
+        colors[track.label], is_thing[track.label] = own, track.is_thing
+    picture = cv2.addWeighted(image, 1 - opacity, label_map.look_up(colors), opacity, 0)
+    cv2.copyTo(image, label_map.look_up(np.arange(size) == 0).view(np.uint8), picture)
+    _draw_contours(picture, frame.labels if frame.masks is None else label_map.enlarge(), is_thing)
     things = [track for track in visible if track.is_thing]
     for track in sorted(things, key=lambda track: track.area):
         number = f" {track.track_id}" if track.track_id else ""
@@ -68,35 +76,8 @@ def overlay(
     return picture
 
 
-def _drawn_labels(
-    frame: PanopticFrame, visible: list[Track]
-) -> tuple[LabelMap, NDArray[np.uint16]]:
-    """Which label is drawn in each pixel, small and [H, W]."""
-    if frame.masks is None:
-        return frame.label_map, frame.labels
-    large_first = sorted(visible, key=lambda track: -track.area)
-    painted = frame.masks.painted(track.label for track in large_first)
-    return painted, painted.enlarge()
-
-
-def _tint(
-    image: Image, label_map: LabelMap, tracks: list[Track], classes: ClassTable, opacity: float
-) -> Image:
-    """Mix the colours of the segments into a copy of the image."""
-    colors = np.zeros((_rows(tracks), 3), np.uint8)
-    for track in tracks:
-        own = track_color(track.track_id) if track.is_thing else classes[track.class_id].color
-        colors[track.label] = own
-    mixed = cv2.addWeighted(image, 1 - opacity, label_map.look_up(colors), opacity, 0)
-    cv2.copyTo(image, label_map.look_up(np.arange(len(colors)) == 0).view(np.uint8), mixed)
-    return mixed
-
-
-def _draw_contours(picture: Image, labels: NDArray[np.uint16], tracks: list[Track]) -> None:
+def _draw_contours(picture: Image, labels: NDArray[np.uint16], is_thing: NDArray[np.bool_]) -> None:
     """Light lines inside the edges of things, dark ones between stuff."""
-    thing = np.zeros(_rows(tracks), bool)
-    for track in tracks:
-        thing[track.label] = track.is_thing
     edge = np.zeros(labels.shape, bool)
     across, down = labels[:, 1:] != labels[:, :-1], labels[1:] != labels[:-1]
     edge[:, :-1] |= across
@@ -104,7 +85,7 @@ def _draw_contours(picture: Image, labels: NDArray[np.uint16], tracks: list[Trac
     dark = edge.copy()
     edge[:, 1:] |= across
     edge[1:] |= down
-    light = edge & thing[labels]
+    light = edge & is_thing[labels]
     for lines, color in ((dark & ~light, (40, 40, 40)), (light, (255, 255, 255))):
         picture[_thickened(lines)] = color
 
@@ -140,8 +121,3 @@ def _draw_name(picture: Image, track: Track, text: str) -> None:
     at = (int(left), int(low))
     cv2.putText(picture, text, at, font, scale, (0, 0, 0), thickness + 2, cv2.LINE_AA)
     cv2.putText(picture, text, at, font, scale, (255, 255, 255), thickness, cv2.LINE_AA)
-
-
-def _rows(tracks: list[Track]) -> int:
-    """Size of a table indexed by label."""
-    return max((track.label for track in tracks), default=0) + 1

@@ -23,8 +23,6 @@ from .console import exit_code_of, notes
 MAX_INT = 2**31 - 1
 MAX_SIDE = 16384
 """Pixels."""
-
-
 _KEYWORD_ONLY = inspect.Parameter.KEYWORD_ONLY
 
 
