@@ -155,10 +155,7 @@ def _class_table(rows: Any) -> ClassTable:
         return rows
     if not isinstance(rows, list) or not rows:
         raise ValueError(f"expected a list of classes, got {_short(rows)}")
-    try:
-        return ClassTable.from_rows(rows)
-    except (TypeError, KeyError) as error:
-        raise ValueError(error) from None
+    return ClassTable.from_rows(rows)
 
 
 Text = Annotated[str, AfterValidator(_without_null)]
