@@ -26,6 +26,8 @@ import torch
 from numpy.typing import NDArray
 from rclpy.serialization import deserialize_message, serialize_message
 from sensor_msgs.msg import Image
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
 from video_knet_core.config import ModelConfig
 from video_knet_core.engine.model_file import ModelFile
@@ -34,7 +36,7 @@ from video_knet_core.evaluate.bench import Stages, Step, bench, bench_table
 from video_knet_core.messages.image_messages import to_rgb
 from video_knet_core.messages.result_messages import OUTPUTS, FrameToPublish
 from video_knet_core.model.checkpoint import checkpoint_config
-from video_knet_core.model.cost import layers, roofline_s
+from video_knet_core.model.cost import step_without_weights
 from video_knet_core.predictor import VideoPredictor
 from video_knet_core.types import PanopticFrame
 from video_knet_ros.conversions import CONVERSIONS
@@ -104,6 +106,28 @@ def config_of(model: Path) -> tuple[ModelConfig, str]:
     return found.config, found.precision
 
 
+class LayerCounter(TorchDispatchMode):
+    """Records the operations and the elements read or written of each layer: of every operation
+    that torch can count, convolutions and matrix products.
+
+    Whatever lies between them (activations, normalisation, resizing, merge) is left out, as if it
+    cost nothing: what a machine needs for the layers is a bound that no engine can go below.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers: list[tuple[int, int]] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        count = flop_registry.get(func._overloadpacket)
+        if count is not None:
+            tensors = [value for value in (*args, result) if isinstance(value, torch.Tensor)]
+            operations = count(*args, **(kwargs or {}), out_val=result)
+            self.layers.append((operations, sum(tensor.numel() for tensor in tensors)))
+        return result
+
+
 def add_roofline(rows: Sequence[dict[str, Any]], args: argparse.Namespace) -> dict[str, float]:
     """Put the minimum milliseconds of a step into each row; returns the machine's peaks."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -113,12 +137,17 @@ def add_roofline(rows: Sequence[dict[str, Any]], args: argparse.Namespace) -> di
     tflops = args.peak_tflops or peak_operations(device, fastest) / 1e12
     gb_per_s = args.bandwidth or bandwidth(device) / 1e9
     for model, (config, precision) in zip(args.models, found, strict=True):
-        steps = layers(config, config.height, config.width)
+        with LayerCounter() as counter:
+            step_without_weights(config, config.height, config.width)
         size = ELEMENT_BYTES[precision]
-        seconds = roofline_s(steps, size, tflops * 1e12, gb_per_s * 1e9)
+        # each layer is bound by its operations or by its memory traffic (Williams et al., 2009)
+        seconds = sum(
+            max(operations / (tflops * 1e12), elements * size / (gb_per_s * 1e9))
+            for operations, elements in counter.layers
+        )
         cost = {
-            "gflop": sum(layer.operations for layer in steps) / 1e9,
-            "megabytes": sum(layer.elements for layer in steps) * size / 1e6,
+            "gflop": sum(operations for operations, _ in counter.layers) / 1e9,
+            "megabytes": sum(elements for _, elements in counter.layers) * size / 1e6,
             "roofline_ms": seconds * 1e3,
         }
         for row in (row for row in rows if row["model"] == model.name):

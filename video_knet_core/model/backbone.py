@@ -58,13 +58,7 @@ class _InvertedResidual(nn.Module):
     """Expand 1x1, depthwise, project 1x1; identity shortcut where the shape allows."""
 
     def __init__(
-        self,
-        inputs: int,
-        outputs: int,
-        expansion: int,
-        stride: int,
-        kernel: int,
-        dilation: int = 1,
+        self, inputs: int, outputs: int, expansion: int, stride: int, kernel: int, dilation: int
     ) -> None:
         super().__init__()
         hidden, reach = inputs * expansion, dilation * (kernel // 2)
@@ -173,7 +167,7 @@ def imagenet_features(level: int) -> Callable[[NDArray[np.uint8]], NDArray[np.fl
 class _Bottleneck(nn.Module):
     """1x1, 3x3 (with the stride), 1x1 to four times the width; parameter names of torchvision."""
 
-    def __init__(self, inputs: int, width: int, stride: int, dilation: int = 1) -> None:
+    def __init__(self, inputs: int, width: int, stride: int, dilation: int) -> None:
         super().__init__()
         outputs = 4 * width
         self.conv1, self.bn1 = nn.Conv2d(inputs, width, 1, bias=False), nn.BatchNorm2d(width)

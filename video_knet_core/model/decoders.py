@@ -13,9 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from ..config import SEMANTIC_NECKS, ModelConfig
-from .heads import DROPOUT
-
+DROPOUT = 0.1
+"""Of the features of a pixel classifier, in training."""
 POOLS = (1, 2, 3, 6)
 """Cells in a row and in a column of each level of pyramid pooling."""
 _RATES = (12, 24, 36)
@@ -89,17 +88,6 @@ class AuxiliaryHead(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.classifier(self.dropout(self.layers(x)))
-
-
-def build_auxiliary(config: ModelConfig, inputs: Sequence[int]) -> AuxiliaryHead | None:
-    """The auxiliary head on a pyramid with `inputs` channels, if the network of `config` has one.
-
-    It is half as wide as the decoder: 256 beside 512 channels, as published.
-    """
-    if config.neck.name not in SEMANTIC_NECKS:
-        return None
-    channels = config.neck.channels // 2
-    return AuxiliaryHead(inputs[AUXILIARY_LEVEL], channels, len(config.classes))
 
 
 def _conv_bn_relu(inputs: int, outputs: int, kernel: int = 1) -> nn.Sequential:

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d
 
+from ..config import ModelConfig
+from .decoders import DROPOUT
 from .kernels import apply_kernels, assemble_group_features
+from .neck import build_head_branch
 from .position import CODE_SIZE, position_map, scattered_places
 from .seeds import InstanceSeeds, Seeds, convolve_parts
-
-DROPOUT = 0.1
-"""Of the features of a pixel classifier, in training."""
 
 
 class HeadOutput(NamedTuple):
@@ -42,40 +42,27 @@ class HeadOutput(NamedTuple):
 class KernelHead(nn.Module):
     """First guess: thing kernels, and rows of a semantic classifier as stuff kernels.
 
-    `localization` and `semantic` are the two branches on the neck's map, C to C channels. Thing
-    kernels are learned (the paper), learned with a place each (`position`), or seeded in the image.
+    The branches `localization` and `semantic` are C to C channels. Thing kernels are learned (the
+    paper), learned with a place each (`position`), or seeded in the image.
     """
 
-    def __init__(
-        self,
-        localization: nn.Module,
-        semantic: nn.Module,
-        channels: int,
-        things: int,
-        thing_classes: int,
-        stuff_classes: int,
-        pooling: str,
-        position: bool = False,
-        centers: bool = False,
-        seeds: bool = False,
-    ) -> None:
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.thing_classes = thing_classes
-        self.pooling = pooling
-        self.position = position
-        self.localization, self.semantic = localization, semantic
-        wide = channels + CODE_SIZE * position
-        self.seeds = InstanceSeeds(wide, things) if seeds else None
+        kernels, channels, things = config.kernels, config.neck.channels, config.kernels.things
+        self.thing_classes = len(config.classes.things)
+        self.pooling, self.position = kernels.pooling, kernels.position
+        self.localization = build_head_branch(config.neck)
+        self.semantic = build_head_branch(config.neck)
+        wide = channels + CODE_SIZE * kernels.position
+        self.seeds = InstanceSeeds(wide, things) if kernels.seeds else None
         self.thing_kernels: nn.Parameter | None = None
         self.thing_places: nn.Parameter | None = None
-        if not seeds:
+        if self.seeds is None:
             self.thing_kernels = nn.Parameter(torch.randn(things, channels) / math.sqrt(channels))
-            if position:
+            if kernels.position:
                 self.thing_places = nn.Parameter(scattered_places(things))
-        self.classifier = nn.Conv2d(channels, thing_classes + stuff_classes, 1)
-        nn.init.normal_(self.classifier.weight, std=0.01)
-        nn.init.zeros_(self.classifier.bias)  # type: ignore[arg-type]
-        self.centers = nn.Conv2d(wide, CODE_SIZE, 1) if centers else None
+        self.classifier = _classifier(config)
+        self.centers = nn.Conv2d(wide, CODE_SIZE, 1) if kernels.centers else None
         if self.centers is not None:
             nn.init.zeros_(self.centers.weight)
 
@@ -140,13 +127,11 @@ class ClassHead(nn.Module):
     DeepLabv3+). `branch` makes the features, C to C channels.
     """
 
-    def __init__(self, branch: nn.Module, channels: int, classes: int) -> None:
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.branch = branch
+        self.branch = build_head_branch(config.neck)
         self.dropout = nn.Dropout2d(DROPOUT)
-        self.classifier = nn.Conv2d(channels, classes, 1)
-        nn.init.normal_(self.classifier.weight, std=0.01)
-        nn.init.zeros_(self.classifier.bias)  # type: ignore[arg-type]
+        self.classifier = _classifier(config)
 
     def forward(self, x: Tensor) -> HeadOutput:
         """[B,C,h,w] -> proposals of all N kernels."""
@@ -155,3 +140,11 @@ class ClassHead(nn.Module):
         rows = self.classifier.weight.flatten(1)
         kernels = rows.to(torch.promote_types(rows.dtype, torch.float32))
         return HeadOutput(features, kernels.expand(len(x), -1, -1), logits, logits)
+
+
+def _classifier(config: ModelConfig) -> nn.Conv2d:
+    """Pixels to the logits of all classes."""
+    classifier = nn.Conv2d(config.neck.channels, len(config.classes), 1)
+    nn.init.normal_(classifier.weight, std=0.01)
+    nn.init.zeros_(classifier.bias)  # type: ignore[arg-type]
+    return classifier

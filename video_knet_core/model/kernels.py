@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
+from ..config import ModelConfig
+from ..tasks import TASKS
 from .position import CODE_SIZE
 
 
@@ -193,31 +195,24 @@ class UpdateStage(nn.Module):
 
     `feature_transform` is a linear map of the features. It is never applied to them: it moves onto
     the kernels and the pooled sums, K(Wx + b) = (KW)x + Kb, which gives the same numbers for less.
-    The first `things` kernels are linked; `fusion` and `linking` are those of `KernelConfig`.
 
-    With 0 `classes` (task semantic: each kernel is one) nothing is classified, all kernels are
-    linked, and the masks are those of linked kernels. The image part is that of MMSegmentation's
-    `knet_head.py` but for two things: group features are averages there are sums of, so that they
-    do not depend on the image size, and the update is as wide as the kernels, where theirs takes a
-    kernel of 512 channels for two of 256.
+    Only the `last` stage has fusion and linking, and there the thing kernels are linked. In task
+    semantic each kernel is a class: nothing is classified, all kernels are linked, and the masks
+    are those of linked kernels. The image part is that of MMSegmentation's `knet_head.py` but for
+    two things: group features are averages where there they are sums, so that they do not depend on
+    the image size, and the update is as wide as the kernels, where theirs takes a kernel of 512
+    channels for two of 256.
     """
 
-    def __init__(
-        self,
-        channels: int,
-        heads: int,
-        feedforward: int,
-        classes: int,
-        things: int,
-        pooling: str,
-        fusion: str = "none",
-        linking: str = "none",
-        position: bool = False,
-    ) -> None:
+    def __init__(self, config: ModelConfig, last: bool) -> None:
         super().__init__()
-        self.pooling, self.things, self.links_kernels = pooling, things, linking == "update_obj"
-        attention = (channels, heads, feedforward)
-        self.feature_transform = nn.Linear(channels + CODE_SIZE * position, channels)
+        kernels, channels = config.kernels, config.neck.channels
+        attention = (channels, kernels.attention_heads, kernels.feedforward)
+        fusion, linking = (kernels.fusion, kernels.linking) if last else ("none", "none")
+        classes = len(config.classes) if TASKS[config.task].has_things else 0
+        self.pooling, self.things = kernels.pooling, kernels.things
+        self.links_kernels = linking == "update_obj"
+        self.feature_transform = nn.Linear(channels + CODE_SIZE * kernels.position, channels)
         self.update = KernelUpdate(channels)
         self.interaction = KernelInteraction(*attention)
         self.fusion = self.linking = None

@@ -36,21 +36,11 @@ _UPDATE = {
 """KernelUpdator -> `KernelUpdate`; their gate norms have crossed names."""
 
 _INTERACTIONS = {
-    "interaction": ("attention", "attention_norm", "ffn", "ffn_norm"),
-    "linking.interaction": (
-        "attention_previous(?:_track)?",
-        "attention_previous_norm(?:_track)?",
-        "link_ffn(?:_track)?",
-        "link_ffn_norm(?:_track)?",
-    ),
-    "fusion.interaction": (
-        "attention_previous_link",
-        "attention_previous_norm_link",
-        "link_ffn_link",
-        "link_ffn_norm_link",
-    ),
+    "interaction": ("attention", "ffn", ""),
+    "linking.interaction": ("attention_previous", "link_ffn", "(?:_track)?"),
+    "fusion.interaction": ("attention_previous", "link_ffn", "_link"),
 }
-"""`KernelInteraction` at our place <- attention, its norm, feed-forward and its norm at theirs."""
+"""`KernelInteraction` at our place <- attention and feed-forward at theirs, and what ends both."""
 
 _UPDATES = {
     "update": "kernel_update_conv",
@@ -64,13 +54,13 @@ def _stage_places() -> Iterator[tuple[str, str]]:
     for ours, theirs in _UPDATES.items():
         for their_layer, our_layer in _UPDATE.items():
             yield rf"{theirs}\.{their_layer}", f"{ours}.{our_layer}"
-    for ours, (attention, norm, feedforward, feedforward_norm) in _INTERACTIONS.items():
-        yield rf"{attention}\.attn\.in_proj", f"{ours}.attention.in_proj"
-        yield rf"{attention}\.attn\.out_proj", f"{ours}.attention.out"
-        yield norm, f"{ours}.attention_norm"
-        yield rf"{feedforward}\.layers\.0\.0", f"{ours}.feedforward.0"
-        yield rf"{feedforward}\.layers\.1", f"{ours}.feedforward.2"
-        yield feedforward_norm, f"{ours}.feedforward_norm"
+    for ours, (attention, feedforward, end) in _INTERACTIONS.items():
+        yield rf"{attention}{end}\.attn\.in_proj", f"{ours}.attention.in_proj"
+        yield rf"{attention}{end}\.attn\.out_proj", f"{ours}.attention.out"
+        yield f"{attention}_norm{end}", f"{ours}.attention_norm"
+        yield rf"{feedforward}{end}\.layers\.0\.0", f"{ours}.feedforward.0"
+        yield rf"{feedforward}{end}\.layers\.1", f"{ours}.feedforward.2"
+        yield f"{feedforward}_norm{end}", f"{ours}.feedforward_norm"
     yield r"feat_transform\.conv", "feature_transform"
     for head, short in (("class_head", "cls"), ("mask_head", "mask")):
         yield rf"{short}_fcs\.0", f"{head}.0"

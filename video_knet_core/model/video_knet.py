@@ -13,13 +13,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from ..config import STRIDE, ModelConfig
+from ..config import SEMANTIC_NECKS, STRIDE, ModelConfig
 from ..tasks import TASKS
 from .backbone import build_backbone
-from .decoders import AUXILIARY_LEVEL, build_auxiliary
+from .decoders import AUXILIARY_LEVEL, AuxiliaryHead
 from .heads import ClassHead, HeadOutput, KernelHead
 from .kernels import AssociationEmbedding, PreviousKernels, StageOutput, UpdateStage
-from .neck import build_head_branch, build_neck
+from .neck import build_neck
 
 
 class Encoded(NamedTuple):
@@ -85,11 +85,13 @@ class VideoKNet(nn.Module):
         self.thing_kernels = kernels.things
         self.backbone = build_backbone(config.backbone)
         self.neck = build_neck(config.neck, self.backbone.channels)
-        self.auxiliary = build_auxiliary(config, self.backbone.channels)
-        self.head = _build_head(config)
-        self.stages = nn.ModuleList(
-            _build_stage(config, last=i == kernels.stages - 1) for i in range(kernels.stages)
-        )
+        self.auxiliary: AuxiliaryHead | None = None
+        if config.neck.name in SEMANTIC_NECKS:  # as published, it is half as wide as the decoder
+            inputs = self.backbone.channels[AUXILIARY_LEVEL]
+            self.auxiliary = AuxiliaryHead(inputs, channels // 2, len(config.classes))
+        self.head = (KernelHead if TASKS[config.task].has_things else ClassHead)(config)
+        last = kernels.stages - 1
+        self.stages = nn.ModuleList(UpdateStage(config, i == last) for i in range(last + 1))
         self.embedding = AssociationEmbedding(channels) if kernels.embedding else nn.Identity()
         self.register_buffer("mean", torch.tensor(self.backbone.mean), persistent=False)
         self.register_buffer("std", torch.tensor(self.backbone.std), persistent=False)
@@ -140,35 +142,3 @@ class VideoKNet(nn.Module):
             linked = stages[-1].linked
         embeddings = self.embedding(linked[:, : self.thing_kernels])
         return Prediction(head, stages, embeddings, auxiliary)
-
-
-def _build_head(config: ModelConfig) -> KernelHead | ClassHead:
-    kernels, channels = config.kernels, config.neck.channels
-    if not TASKS[config.task].has_things:
-        return ClassHead(build_head_branch(config.neck), channels, len(config.classes))
-    return KernelHead(
-        build_head_branch(config.neck),
-        build_head_branch(config.neck),
-        channels,
-        kernels.things,
-        thing_classes=len(config.classes.things),
-        stuff_classes=len(config.classes.stuff),
-        pooling=kernels.pooling,
-        position=kernels.position,
-        centers=kernels.centers,
-        seeds=kernels.seeds,
-    )
-
-
-def _build_stage(config: ModelConfig, last: bool) -> UpdateStage:
-    """One round; the last one has temporal context."""
-    kernels = config.kernels
-    return UpdateStage(
-        *(config.neck.channels, kernels.attention_heads, kernels.feedforward),
-        classes=len(config.classes) if TASKS[config.task].has_things else 0,
-        things=kernels.things,
-        pooling=kernels.pooling,
-        fusion=kernels.fusion if last else "none",
-        linking=kernels.linking if last else "none",
-        position=kernels.position,
-    )

@@ -11,7 +11,7 @@ from networks import small_config, small_network
 from torch import nn
 
 from video_knet_core.config import BackboneConfig, KernelConfig, ModelConfig, NeckConfig
-from video_knet_core.model.cost import Layer, layers, model_cost, roofline_s
+from video_knet_core.model.cost import model_cost
 from video_knet_core.model.kernels import PreviousKernels
 from video_knet_core.model.official import translate
 from video_knet_core.model.video_knet import VideoKNet
@@ -178,24 +178,3 @@ def test_a_plain_decoder_pays_for_its_classifier_but_for_no_stages():
     assert rows["kernel head"].parameters == 21 * 513
     assert rows["kernel head"].gflops == pytest.approx(2 * 21 * 512 * 8 * 8 / 1e9)
     assert rows["stages"].parameters == rows["stages"].gflops == 0
-
-
-# --- layers and roofline
-
-
-def test_the_operations_of_the_layers_are_those_of_the_network(official):
-    found = layers(official_config(), 384, 1248)
-    assert sum(layer.operations for layer in found) / 1e9 == pytest.approx(official["total"].gflops)
-
-
-def test_a_layer_touches_its_input_its_weights_and_its_result():
-    """The first convolution: 3 to 32 channels, 3 x 3, every second pixel."""
-    first = layers(small_config(), 64, 96)[0]
-    result = 32 * 32 * 48
-    assert first == Layer(2 * 3 * 9 * result, 3 * 64 * 96 + 32 * 3 * 9 + result)
-
-
-def test_each_layer_is_bound_by_operations_or_by_memory():
-    wide, long = Layer(operations=100, elements=2), Layer(operations=10, elements=50)
-    seconds = roofline_s([wide, long], element_bytes=4, operations_per_s=10, bytes_per_s=100)
-    assert seconds == pytest.approx(100 / 10 + 50 * 4 / 100)

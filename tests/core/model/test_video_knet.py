@@ -14,7 +14,6 @@ from video_knet_core.config_io import ConfigError
 from video_knet_core.model.backbone import build_backbone
 from video_knet_core.model.kernels import (
     PreviousKernels,
-    UpdateStage,
     apply_kernels,
     assemble_group_features,
 )
@@ -141,10 +140,11 @@ def test_permuting_thing_kernels_permutes_the_segments(image, kind):
 @torch.no_grad()
 def test_the_folded_feature_transform_equals_the_plain_one(pooling):
     """The stage as the paper writes it: transform the features, then pool and multiply."""
-    torch.manual_seed(3)
-    stage = UpdateStage(16, 2, 32, 5, things=2, pooling=pooling).double()
-    features, masks = torch.randn(1, 16, 8, 8).double(), torch.randn(1, 4, 8, 8).double()
-    start = torch.randn(1, 4, 16).double()
+    network = small_network(position=False, centers=False, seeds=False)
+    stage, count = network.stages[0].double(), THINGS + STUFF
+    stage.pooling = pooling
+    features, masks = torch.randn(1, 32, 8, 8).double(), torch.randn(1, count, 8, 8).double()
+    start = torch.randn(1, count, 32).double()
     out = stage(features, start, masks)
     transformed = stage.feature_transform(features.movedim(1, -1)).movedim(-1, 1)
     group, _ = assemble_group_features(masks, transformed, pooling)
