@@ -219,7 +219,6 @@ def build_engine(
     GPU of those compute capabilities (TensorRT-RTX).
     """
     from ..engine.model_file import ModelFile
-    from ..engine.tensorrt.build import build_plan
     from ..engine.tensorrt.plan_cache import PlanCache, read_plan, write_plan
     from ..engine.tensorrt.runtime import plan_key
 
@@ -240,7 +239,7 @@ def build_engine(
                 bar.set_description_str(phase[:60], refresh=False)
                 bar.update(fraction - bar.n)
 
-            return build_plan(library, file.name, onnx, targets, report, workspace)
+            return library.build_plan(file.name, onnx, targets, report, workspace)
 
     path = out
     if path:
@@ -261,14 +260,14 @@ def build_engine(
 def _library(flavour: str | None, targets: tuple[str, ...]) -> TensorRTLibrary:
     """The requested flavour, else the first that is installed."""
     from ..engine.base import BackendError
-    from ..engine.tensorrt.build import load_library
+    from ..engine.tensorrt.build import TensorRTLibrary
 
     if flavour or targets:
-        return load_library(flavour or "tensorrt-rtx")
+        return TensorRTLibrary(flavour or "tensorrt-rtx")
     reasons = []
     for name in FLAVOURS:
         try:
-            return load_library(name)
+            return TensorRTLibrary(name)
         except BackendError as error:
             reasons.append(str(error))
     raise BackendError("; ".join(reasons))

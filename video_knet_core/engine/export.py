@@ -30,7 +30,7 @@ _PREPROCESSING = {"layout": "HWC uint8 RGB", "normalised": "inside the graph"}
 """The image, as described in the metadata."""
 
 
-class FrameGraph(nn.Module):
+class _DeployGraph(nn.Module):
     """The deploy form of a network: tensors of one camera frame in and out, no batch."""
 
     def __init__(self, model: VideoKNet) -> None:
@@ -43,11 +43,11 @@ class FrameGraph(nn.Module):
     ) -> tuple[Tensor, ...]:
         """image uint8 [H,W,3] RGB, previous_kernels [N,C], has_previous bool [1] -> `OUTPUTS`."""
         previous = PreviousKernels(previous_kernels[None], has_previous)
-        output = segment_frame(self.model, _pixels(image), previous)
-        return tuple(getattr(output, name) for name in self.task.deploy_tensors)
+        outputs = segment_frame(self.model, _pixels(image), previous)
+        return tuple(outputs[name] for name in self.task.deploy_tensors)
 
 
-class RawGraph(FrameGraph):
+class _RawGraph(_DeployGraph):
     """The raw form, for evaluation."""
 
     def forward(
@@ -63,19 +63,12 @@ class RawGraph(FrameGraph):
         )
 
 
-_GRAPHS = {"deploy": FrameGraph, "raw": RawGraph}
+_GRAPHS = {"deploy": _DeployGraph, "raw": _RawGraph}
 
 
 def _pixels(image: Tensor) -> Tensor:
     """[H,W,3] uint8 -> [3,H,W] float32, cast first: all that TensorRT does with 8-bit inputs."""
     return image.float().permute(2, 0, 1)
-
-
-def example_inputs(model: VideoKNet) -> tuple[Tensor, Tensor, Tensor]:
-    """Inputs of the right shapes: a grey image and a first frame."""
-    config = model.config
-    image = torch.full((config.height, config.width, 3), 127, dtype=torch.uint8)
-    return image, torch.zeros(config.slots, config.neck.channels), torch.zeros(1, dtype=torch.bool)
 
 
 def export_onnx(
@@ -101,11 +94,17 @@ def export_onnx(
     _check_choice("precision", precision, PRECISIONS)
     _check_choice("form", form, FORMS)
     graph = _GRAPHS[form](with_half_maps(model) if precision == "fp16" else model).eval()
+    config = model.config
+    inputs = (
+        torch.full((config.height, config.width, 3), 127, dtype=torch.uint8),
+        torch.zeros(config.slots, config.neck.channels),
+        torch.zeros(1, dtype=torch.bool),
+    )
     program = torch.onnx.export(
         graph,
-        example_inputs(model),
+        inputs,
         input_names=list(INPUTS),
-        output_names=list(outputs_of(form, model.config.task)),
+        output_names=list(outputs_of(form, config.task)),
         opset_version=_OPSET,
         dynamo=True,
         verbose=False,
@@ -119,12 +118,15 @@ def export_onnx(
         "precision": precision,
         "form": form,
         "preprocessing": _PREPROCESSING,
-        "config": to_dict(model.config),
+        "config": to_dict(config),
         **facts,
     }
     onnx.helper.set_model_props(proto, {METADATA_KEY: json.dumps(metadata)})
     onnx.checker.check_model(proto)
-    _save(proto, Path(out))
+    out = Path(out)
+    make_folder(out.parent)
+    with replacing(out) as partial:
+        onnx.save(proto, str(partial), format="protobuf")  # not by the name, which has no suffix
 
 
 def export_checkpoint(
@@ -138,13 +140,6 @@ def export_checkpoint(
 def _check_choice(name: str, value: str, known: Iterable[str]) -> None:
     if value not in known:
         raise ValueError(f"{name}: expected one of {list(known)}, got {value!r}")
-
-
-def _save(proto: onnx.ModelProto, out: Path) -> None:
-    """Write the file so that a fault in the middle leaves an old one as it was."""
-    make_folder(out.parent)
-    with replacing(out) as partial:
-        onnx.save(proto, str(partial), format="protobuf")  # not by the name, which has no suffix
 
 
 def _remove_sources(graph: onnx.GraphProto) -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -24,53 +23,34 @@ from ..types import Detections, check_image
 from .base import BackendError, ModelError, ModelInfo, ProgressCallback, State
 
 
-class FrameOutput(NamedTuple):
-    """The segments of one image of H x W pixels, S slots; see `types.Detections`.
-
-    The names are those of the outputs of an exported model (`model_file.OUTPUTS`).
-    """
-
-    segment_map: Tensor
-    """[h,w] uint8"""
-    class_ids: Tensor
-    """[S] int64"""
-    scores: Tensor
-    """[S]"""
-    areas: Tensor
-    """[S] int64"""
-    kernels: Tensor
-    """[S,C] the state for the next frame"""
-    embeddings: Tensor | None
-    """[S,E], zeros for stuff; None in task semantic"""
-    masks: Tensor | None
-    """[S,h,w] uint8 of 0 and 1 in task instance"""
-    boxes: Tensor | None
-    """[S,4] of the authors' tracker, with `panoptic.merge: reference`"""
-
-
 def segment_frame(
     model: VideoKNet, pixels: Tensor, previous: PreviousKernels | None
-) -> FrameOutput:
-    """One step of a network: pixels [3,H,W] RGB 0..255 in its float type -> segments."""
+) -> dict[str, Tensor]:
+    """One step of a network: pixels [3,H,W] RGB 0..255 in its float type -> segments.
+
+    The names are those of the fields of `types.Detections`, and of the outputs of an exported
+    model. `boxes` are there with `panoptic.merge: reference`.
+    """
     prediction, state = model(pixels[None], previous)
     config = model.config
     result = MERGES[config.task](prediction, config, (pixels.shape[1], pixels.shape[2]))
     ids = torch.tensor(config.classes.logit_class_ids, device=pixels.device)
-    boxes = None
+    outputs = {
+        "segment_map": result.segment_map,
+        "class_ids": ids.index_select(0, result.logit_classes),
+        "scores": result.scores,
+        "areas": result.areas,
+        "kernels": state.kernels.squeeze(0),
+    }
+    if TASKS[config.task].has_things:
+        outputs["embeddings"] = _of_slots(prediction, config.slots)
+    if result.masks is not None:
+        outputs["masks"] = result.masks
     if config.panoptic.merge == "reference":
         semantic = prediction.head.semantic_logits.squeeze(0)
         things = len(config.classes.things)
-        boxes = authors_boxes(result.segment_map, semantic, config.slots, things)
-    return FrameOutput(
-        segment_map=result.segment_map,
-        class_ids=ids.index_select(0, result.logit_classes),
-        scores=result.scores,
-        areas=result.areas,
-        kernels=state.kernels.squeeze(0),
-        embeddings=_of_slots(prediction, config.slots) if TASKS[config.task].has_things else None,
-        masks=result.masks,
-        boxes=boxes,
-    )
+        outputs["boxes"] = authors_boxes(result.segment_map, semantic, config.slots, things)
+    return outputs
 
 
 def _of_slots(prediction: Prediction, slots: int) -> Tensor:
@@ -123,8 +103,8 @@ class TorchRuntime:
         if state is not None:
             valid = torch.ones(1, dtype=torch.bool, device=mean.device)
             previous = PreviousKernels(torch.from_numpy(state)[None].to(mean), valid)
-        output = segment_frame(self.model, pixels.to(mean.device), previous)
-        results = {k: v.cpu().numpy() for k, v in output._asdict().items() if v is not None}
+        outputs = segment_frame(self.model, pixels.to(mean.device), previous)
+        results = {name: tensor.cpu().numpy() for name, tensor in outputs.items()}
         return Detections.from_outputs(results, self.info.name), results["kernels"]
 
     def close(self) -> None:

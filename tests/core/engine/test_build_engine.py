@@ -17,7 +17,7 @@ from video_knet_core.cli import main
 from video_knet_core.engine.base import BackendError, ModelError
 from video_knet_core.engine.model_file import ModelFile
 from video_knet_core.engine.tensorrt import cuda
-from video_knet_core.engine.tensorrt.build import build_plan, load_library
+from video_knet_core.engine.tensorrt.build import TensorRTLibrary
 from video_knet_core.engine.tensorrt.cuda import Gpu
 from video_knet_core.engine.tensorrt.plan_cache import PlanCache, read_plan
 from video_knet_core.engine.tensorrt.runtime import engine_is_cached, plan_key
@@ -73,7 +73,7 @@ def zero(kind):
 
 def build(model, targets, progress=None, workspace_mib=None):
     onnx = model.path.read_bytes()
-    return build_plan(load_library(RTX), model.name, onnx, targets, progress, workspace_mib)
+    return TensorRTLibrary(RTX).build_plan(model.name, onnx, targets, progress, workspace_mib)
 
 
 @pytest.mark.parametrize("targets", [("sm86",), ("sm89",), ("sm120",), ("sm86", "sm89")])
@@ -190,7 +190,7 @@ def test_the_engine_can_be_written_elsewhere(model, cache, tmp_path, monkeypatch
 def test_the_key_of_a_plan_is_that_of_the_model(model, tmp_path):
     out = tmp_path / "a.plan"
     main(["build-engine", str(model.path), "--target", "sm89", "--out", str(out)])
-    library = load_library(RTX)
+    library = TensorRTLibrary(RTX)
     expected = plan_key(model, model.path.read_bytes(), library, "ignored", ("sm89",))
     assert read_plan(out)[0] == expected and expected.gpu == ""
 

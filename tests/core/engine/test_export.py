@@ -14,9 +14,10 @@ from networks import small_network
 
 from synthetic_street import SyntheticStreet
 from video_knet_core.engine.base import ModelError
-from video_knet_core.engine.export import FrameGraph, export_onnx
+from video_knet_core.engine.export import export_onnx
 from video_knet_core.engine.model_file import FORMS, ModelFile, outputs_of
 from video_knet_core.engine.onnx_runtime import OnnxRuntime
+from video_knet_core.engine.torch_runtime import TorchRuntime
 from video_knet_core.model.checkpoint import load_model, sha256
 from video_knet_core.model.precision import with_half_maps
 
@@ -26,22 +27,19 @@ FLIPS = 1e-3
 """Fraction of pixels that may differ: the hard mask threshold flips single ones."""
 
 
-@torch.no_grad()
-def compare(graph: FrameGraph, runtime: OnnxRuntime, steps: int) -> float:
+def compare(network, runtime: OnnxRuntime, steps: int) -> float:
     """Largest fraction of differing map pixels over a recurrent run on the synthetic street."""
-    info = runtime.info
-    kernels = torch.zeros(graph.model.config.slots, graph.model.config.neck.channels)
-    state, worst = None, 0.0
+    reference, info = TorchRuntime(network), runtime.info
+    state = expected_state = None
+    worst = 0.0
     street = SyntheticStreet(1001, info.height, info.width)
     for t in range(steps):
         image = street.frame(t).image
         segments, state = runtime.step(image, state)
-        torch_map, classes, *_, kernels = graph(
-            torch.from_numpy(image), kernels, torch.tensor([t > 0])
-        )
-        worst = max(worst, float((torch_map.numpy() != segments.segment_map).mean()))
+        expected, expected_state = reference.step(image, expected_state)
+        worst = max(worst, float((expected.segment_map != segments.segment_map).mean()))
         seen = segments.areas > 0
-        assert (classes.numpy()[seen] == segments.class_ids[seen]).all()
+        assert (expected.class_ids[seen] == segments.class_ids[seen]).all()
     return worst
 
 
@@ -73,48 +71,42 @@ def test_maps_are_resized_along_their_last_two_axes(model, shipped):
 
 @pytest.mark.slow
 def test_a_fresh_export_agrees_with_torch(model):
-    graph = FrameGraph(load_model(checkpoint_of(model)))
-    assert compare(graph, OnnxRuntime(model, threads=1), steps=5) <= FLIPS
+    network = load_model(checkpoint_of(model))
+    assert compare(network, OnnxRuntime(model, threads=1), steps=5) <= FLIPS
 
 
 @pytest.mark.slow
 def test_a_half_precision_export_agrees_with_torch_in_half_precision(exported):
     """Convolutions of the two round at other places, so more pixels are on an edge."""
     path = exported("street_lite0", "fp16")
-    graph = FrameGraph(with_half_maps(load_model(checkpoint_of(path))))
-    assert compare(graph, OnnxRuntime(path, threads=1), steps=5) <= 10 * FLIPS
+    network = with_half_maps(load_model(checkpoint_of(path)))
+    assert compare(network, OnnxRuntime(path, threads=1), steps=5) <= 10 * FLIPS
 
 
 @torch.no_grad()
 @pytest.mark.slow
-def test_the_raw_form_is_what_the_network_returns(exported):
+@pytest.mark.parametrize("name", ["street_lite0", "street_pspnet_lite0", "street_instances_lite0"])
+def test_the_raw_form_is_what_the_network_returns(name, exported):
     """On a second frame, to a thousandth of the largest number."""
-    path = exported("street_lite0", "fp32", "raw")
+    path = exported(name, "fp32", "raw")
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    network = load_model(checkpoint_of(path))
+    network = load_model(path.with_name(f"{name}.safetensors"))
     config = network.config
     images = [SyntheticStreet(1001, config.height, config.width).frame(t).image for t in (0, 1)]
     first, second = (torch.from_numpy(i).float().permute(2, 0, 1)[None] for i in images)
     _, state = network(first)
     prediction, after = network(second, state)
-    found = session.run(
-        list(outputs_of("raw", "panoptic")),
-        {
-            "image": images[1],
-            "previous_kernels": state.kernels[0].numpy(),
-            "has_previous": np.array([True]),
-        },
-    )
-    expected = (
-        prediction.class_logits,
-        prediction.mask_logits,
-        after.kernels,
-        prediction.embeddings,
-    )
-    for name, array, tensor in zip(outputs_of("raw", "panoptic"), found, expected, strict=True):
+    names = list(outputs_of("raw", config.task))
+    inputs = {
+        "image": images[1],
+        "previous_kernels": state.kernels[0].numpy(),
+        "has_previous": np.array([True]),
+    }
+    for name, array in zip(names, session.run(names, inputs), strict=True):
+        expected = getattr(after if name == "kernels" else prediction, name)[0]
         assert array.dtype == np.float32, name
-        error = np.abs(array - tensor[0].numpy()).max()
-        assert error <= 1e-3 * float(tensor.abs().max()), name
+        error = np.abs(array - expected.numpy()).max()
+        assert error <= 1e-3 * float(expected.abs().max()), name
 
 
 @pytest.mark.slow
@@ -149,8 +141,8 @@ def test_an_export_of_another_precision_or_form_is_an_error(choice, tmp_path):
 def test_the_shipped_model_agrees_with_its_checkpoint():
     """30 recurrent steps: label maps differ in at most 0.1 % of the pixels of any frame."""
     torch.set_num_threads(2)
-    graph = FrameGraph(load_model(MODELS / "street_lite0.safetensors"))
-    assert compare(graph, OnnxRuntime(MODELS / "street_lite0.onnx"), STEPS) <= FLIPS
+    network = load_model(MODELS / "street_lite0.safetensors")
+    assert compare(network, OnnxRuntime(MODELS / "street_lite0.onnx"), STEPS) <= FLIPS
 
 
 @pytest.mark.slow

@@ -7,12 +7,9 @@ from importlib.util import find_spec
 import numpy as np
 import onnx
 import pytest
-import torch
 from host_gpu import HostGpu
-from networks import small_version
 
 from synthetic_street import SyntheticStreet
-from video_knet_core.engine.export import RawGraph, example_inputs
 from video_knet_core.engine.model_file import INPUTS, ModelFile, outputs_of
 from video_knet_core.engine.onnx_runtime import OnnxRuntime
 from video_knet_core.engine.openvino_runtime import OpenVINORuntime
@@ -150,21 +147,3 @@ def test_the_file_has_the_tensors_of_its_task(model):
     assert outputs == list(outputs_of("deploy", file.config.task)) == list(file.outputs)
     operators = {node.op_type for node in graph.node}
     assert not operators & {"NonZero", "ScatterND", "ScatterElements", "Loop", "If"}, operators
-
-
-@torch.no_grad()
-@pytest.mark.parametrize("name", ["street_pspnet_lite0", "street_instances_lite0"])
-def test_the_raw_form_is_what_the_network_returns(name):
-    """A semantic one has no classes and embeddings of its kernels."""
-    network = small_version(name)
-    inputs = example_inputs(network)
-    found = dict(
-        zip(outputs_of("raw", network.config.task), RawGraph(network)(*inputs), strict=True)
-    )
-    prediction, state = network(inputs[0].permute(2, 0, 1)[None].float())
-    torch.testing.assert_close(found.pop("mask_logits"), prediction.mask_logits[0])
-    torch.testing.assert_close(found.pop("kernels"), state.kernels[0])
-    if network.config.task == "instance":
-        torch.testing.assert_close(found.pop("class_logits"), prediction.class_logits[0])
-        torch.testing.assert_close(found.pop("embeddings"), prediction.embeddings[0])
-    assert not found

@@ -12,7 +12,7 @@ import pytest
 from video_knet_core.config import ModelConfig
 from video_knet_core.config_io import load_yaml
 from video_knet_core.engine.model_file import INPUTS, ModelFile
-from video_knet_core.engine.tensorrt.build import build_plan, load_library
+from video_knet_core.engine.tensorrt.build import TensorRTLibrary
 
 CONFIGS = Path(__file__).parents[3] / "config" / "models"
 TARGETS = ("sm86", "sm89", "sm120")
@@ -53,7 +53,7 @@ def trt():
 def test_a_graph_builds_for_every_target_with_no_unsupported_operator(graph, exported):
     """And keeps its tensors, also inputs that are not read: the run path gives each an address."""
     file = ModelFile.read(exported(*graph))
-    plan = build_plan(load_library("tensorrt-rtx"), file.name, file.path.read_bytes(), TARGETS)
+    plan = TensorRTLibrary("tensorrt-rtx").build_plan(file.name, file.path.read_bytes(), TARGETS)
     assert len(plan) > 100_000
     assert all(name.encode() in plan for name in (*INPUTS, *file.outputs))
 

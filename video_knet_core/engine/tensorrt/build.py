@@ -16,7 +16,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -36,46 +35,47 @@ _LOG_PERIOD_S = 5.0
 _log = logging.getLogger(__name__)
 
 
-class UnsupportedModelError(ModelError, BackendError):
+class _UnsupportedModelError(ModelError, BackendError):
     """TensorRT cannot build this model. Both a model's fault and a backend's: others may run it."""
 
 
-@dataclass(frozen=True)
 class TensorRTLibrary:
-    """One TensorRT, loaded."""
+    """One TensorRT, loaded: "tensorrt" or "tensorrt-rtx".
 
-    flavour: str
-    trt: Any
-    """The module."""
-    logger: Any
-    """Every object of TensorRT is made with it; it holds the last errors."""
+    Raises:
+        BackendError: it is not installed, cannot be loaded or is too old.
+        ValueError: there is no such flavour.
+    """
 
-    @property
-    def version(self) -> str:
-        return str(self.trt.__version__)
-
-    @property
-    def title(self) -> str:
+    def __init__(self, flavour: str) -> None:
+        if flavour not in _MODULES:
+            raise ValueError(f"flavour: expected one of {list(_MODULES)}, got {flavour!r}")
+        self.flavour = flavour
+        self.trt = _import(flavour)
+        self.version = str(self.trt.__version__)
+        self.title = f"TensorRT{'-RTX' if flavour == 'tensorrt-rtx' else ''} {self.version}"
         """Name and version for a person."""
-        name = "TensorRT" if self.flavour == "tensorrt" else "TensorRT-RTX"
-        return f"{name} {self.version}"
-
-    @property
-    def known_targets(self) -> list[str]:
-        """Compute capabilities that it builds for ahead of time, as "sm86"."""
+        if flavour == "tensorrt" and int(self.version.split(".")[0]) < _OLDEST:
+            raise BackendError(
+                f"expected TensorRT {_OLDEST} or newer, got {self.version}, which would not keep "
+                "the precision of the model"
+            )
+        self.logger = _logger(self.trt)
+        """Every object of TensorRT is made with it."""
         names = getattr(getattr(self.trt, "ComputeCapability", None), "__members__", {})
-        return [name.lower() for name in names if re.fullmatch(r"SM\d+", name)]
+        self.known_targets = [name.lower() for name in names if re.fullmatch(r"SM\d+", name)]
+        """Compute capabilities that it builds for ahead of time, as "sm86"."""
 
     def check_gpu(self, gpu: Gpu) -> None:
         """BackendError if its plans do not run on the GPU; it would report that after the build.
 
         TensorRT-RTX runs on the GPUs that it can build for ahead of time, and on newer ones.
         """
-        if self.flavour != "tensorrt-rtx":
-            return
         known = self.known_targets
         newest = max((int(target[2:]) for target in known), default=0)
-        if gpu.target not in known and int(gpu.target[2:]) < newest:
+        if self.flavour == "tensorrt-rtx" and not (
+            gpu.target in known or int(gpu.target[2:]) >= newest
+        ):
             raise BackendError(
                 f"{self.title} runs on {', '.join(known)} and newer GPUs, "
                 f"got {gpu.name} ({gpu.target})"
@@ -87,23 +87,72 @@ class TensorRTLibrary:
         self.logger.errors.clear()
         return "; ".join(errors) or "no reason was reported"
 
+    def build_plan(
+        self,
+        name: str,
+        onnx: bytes,
+        targets: Sequence[str] = (),
+        progress: ProgressCallback | None = None,
+        workspace_mib: int | None = None,
+    ) -> bytes:
+        """Build a plan, which takes seconds to minutes.
 
-def load_library(flavour: str) -> TensorRTLibrary:
-    """Import a TensorRT.
+        Args:
+            name: of the model, for messages.
+            onnx: content of the model file.
+            targets: compute capabilities, as ("sm86", "sm89"), that TensorRT-RTX builds for, with
+                no need of a GPU. With none: for the GPU of this machine.
+            progress: called from any thread; an exception from it stops the build and is raised
+                here.
+            workspace_mib: maximum scratch memory of a layer in MiB; default: TensorRT's own.
 
-    Raises:
-        BackendError: it is not installed, cannot be loaded or is too old.
-        ValueError: there is no such flavour.
-    """
-    if flavour not in _MODULES:
-        raise ValueError(f"flavour: expected one of {list(_MODULES)}, got {flavour!r}")
-    trt = _import(flavour)
-    if flavour == "tensorrt" and int(trt.__version__.split(".")[0]) < _OLDEST:
-        raise BackendError(
-            f"expected TensorRT {_OLDEST} or newer, got {trt.__version__}, which would not keep "
-            "the precision of the model"
-        )
-    return TensorRTLibrary(flavour, trt, _logger(trt))
+        Raises:
+            BackendError: the GPU is missing, a target is unknown, or the build failed.
+            ModelError: TensorRT lacks an operator of the model; a BackendError too.
+        """
+        capabilities = [self._capability(target) for target in targets]
+        self.last_errors()
+        try:
+            builder = self.trt.Builder(self.logger)
+        except (TypeError, RuntimeError):  # pybind's word for a null pointer
+            raise BackendError(f"{self.title} does not start: {self.last_errors()}") from None
+        strong = getattr(self.trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
+        network = builder.create_network(0 if strong is None else 1 << int(strong))
+        parser = self.trt.OnnxParser(network, self.logger)
+        if not parser.parse(onnx):
+            errors = [parser.get_error(i) for i in range(parser.num_errors)]
+            reasons = "; ".join(dict.fromkeys(_reason(error) for error in errors))
+            raise _UnsupportedModelError(
+                f"{self.title} cannot read the model {name}: {reasons or self.last_errors()}"
+            )
+        config = builder.create_builder_config()
+        config.clear_flag(self.trt.BuilderFlag.TF32)
+        if workspace_mib is not None:
+            config.set_memory_pool_limit(self.trt.MemoryPoolType.WORKSPACE, workspace_mib << 20)
+        if capabilities:
+            config.num_compute_capabilities = len(capabilities)
+            for index, capability in enumerate(capabilities):
+                config.set_compute_capability(capability, index)
+        monitor = _progress_monitor(self.trt, f"building {name} with {self.title}", progress)
+        config.progress_monitor = monitor
+        plan = builder.build_serialized_network(network, config)
+        del parser  # it owns weights that the network points to
+        if monitor.failure is not None:
+            raise monitor.failure
+        if plan is None:
+            raise BackendError(f"{self.title} cannot build {name}: {self.last_errors()}")
+        return bytes(plan)
+
+    def _capability(self, target: str) -> Any:
+        known = self.known_targets
+        if not known:
+            raise BackendError(
+                f"{self.title} builds only for the GPU of this machine, got target {target!r}; "
+                "tensorrt-rtx builds ahead of time"
+            )
+        if target not in known:
+            raise BackendError(f"{self.title} builds for {', '.join(known)}, got {target!r}")
+        return getattr(self.trt.ComputeCapability, target.upper())
 
 
 def _import(flavour: str) -> Any:
@@ -139,86 +188,6 @@ def _logger(trt: Any) -> Any:
             _log.log(level, "%s: %s", trt.__name__, message)
 
     return Logger()
-
-
-def build_plan(
-    library: TensorRTLibrary,
-    name: str,
-    onnx: bytes,
-    targets: Sequence[str] = (),
-    progress: ProgressCallback | None = None,
-    workspace_mib: int | None = None,
-) -> bytes:
-    """Build a plan, which takes seconds to minutes.
-
-    Args:
-        library: TensorRT, which needs the GPU that the plan is for, or TensorRT-RTX.
-        name: of the model, for messages.
-        onnx: content of the model file.
-        targets: compute capabilities, as ("sm86", "sm89"), that TensorRT-RTX builds for, with no
-            need of a GPU. With none: for the GPU of this machine.
-        progress: called from any thread; an exception from it stops the build and is raised here.
-        workspace_mib: maximum scratch memory of a layer in MiB; default: TensorRT's own.
-
-    Raises:
-        BackendError: the GPU is missing, a target is unknown, or the build failed.
-        UnsupportedModelError: TensorRT lacks an operator of the model.
-    """
-    capabilities = [_capability(library, target) for target in targets]
-    library.last_errors()
-    try:
-        builder = library.trt.Builder(library.logger)
-    except (TypeError, RuntimeError):  # pybind's word for a null pointer
-        raise BackendError(f"{library.title} does not start: {library.last_errors()}") from None
-    network = builder.create_network(_network_flags(library.trt))
-    parser = _parse(library, network, name, onnx)
-    config = builder.create_builder_config()
-    config.clear_flag(library.trt.BuilderFlag.TF32)
-    if workspace_mib is not None:
-        config.set_memory_pool_limit(library.trt.MemoryPoolType.WORKSPACE, workspace_mib << 20)
-    if capabilities:
-        config.num_compute_capabilities = len(capabilities)
-        for index, capability in enumerate(capabilities):
-            config.set_compute_capability(capability, index)
-    monitor = _progress_monitor(library.trt, f"building {name} with {library.title}", progress)
-    config.progress_monitor = monitor
-    plan = builder.build_serialized_network(network, config)
-    del parser  # it owns weights that the network points to
-    if monitor.failure is not None:
-        raise monitor.failure
-    if plan is None:
-        raise BackendError(f"{library.title} cannot build {name}: {library.last_errors()}")
-    return bytes(plan)
-
-
-def _capability(library: TensorRTLibrary, target: str) -> Any:
-    known = library.known_targets
-    if not known:
-        raise BackendError(
-            f"{library.title} builds only for the GPU of this machine, got target {target!r}; "
-            "tensorrt-rtx builds ahead of time"
-        )
-    if target not in known:
-        raise BackendError(f"{library.title} builds for {', '.join(known)}, got {target!r}")
-    return getattr(library.trt.ComputeCapability, target.upper())
-
-
-def _network_flags(trt: Any) -> int:
-    strong = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
-    return 0 if strong is None else 1 << int(strong)
-
-
-def _parse(library: TensorRTLibrary, network: Any, name: str, onnx: bytes) -> Any:
-    """Read the ONNX into the network; the parser, which must live as long as the network."""
-    parser = library.trt.OnnxParser(network, library.logger)
-    if parser.parse(onnx):
-        return parser
-    errors = [parser.get_error(i) for i in range(parser.num_errors)]
-    reasons = dict.fromkeys(_reason(error) for error in errors)
-    raise UnsupportedModelError(
-        f"{library.title} cannot read the model {name}: "
-        + ("; ".join(reasons) or library.last_errors())
-    )
 
 
 def _reason(error: Any) -> str:

@@ -37,7 +37,7 @@ class GpuEngine:
     """A plan that is ready to run. It belongs to the thread of its device.
 
     Args:
-        plan: what `build_plan` returned for the model.
+        plan: what `TensorRTLibrary.build_plan` returned for the model.
         path: its file; None if it is not cached.
 
     Raises:

@@ -20,7 +20,7 @@ from ..base import BackendError, ProgressCallback
 from ..executor import EngineExecutor
 from ..model_file import ExportedModelRuntime, ModelFile
 from . import cuda
-from .build import TensorRTLibrary, build_plan, load_library
+from .build import TensorRTLibrary
 from .gpu_engine import GpuEngine
 from .plan_cache import PlanCache, PlanError, PlanKey
 
@@ -115,7 +115,7 @@ class _Opening:
     def __init__(
         self, path: str | Path, flavour: str, progress: ProgressCallback | None = None
     ) -> None:
-        self._library = load_library(flavour)
+        self._library = TensorRTLibrary(flavour)
         gpu = cuda.find_gpu()
         self._library.check_gpu(gpu)
         self.model = ModelFile.read(path, form="deploy")
@@ -141,7 +141,7 @@ class _Opening:
 
     def _build(self) -> bytes:
         targets = [target for target in self.key.targets if target in self._library.known_targets]
-        return build_plan(self._library, self.model.name, self._onnx, targets, self._report)
+        return self._library.build_plan(self.model.name, self._onnx, targets, self._report)
 
     def _report(self, phase: str, fraction: float) -> None:
         """Pass progress on, unless the build was cancelled."""
