@@ -6,6 +6,8 @@ import cv2
 import numpy as np
 import pytest
 
+from video_knet_core.cli import main
+
 
 @pytest.fixture
 def images(tmp_path_factory):
@@ -17,3 +19,14 @@ def images(tmp_path_factory):
         image[30:, 10 + t : 40 + t, 2] = 255
         cv2.imwrite(str(path / f"{t}.png"), image)
     return path
+
+
+@pytest.fixture
+def track(images, model, tmp_path):
+    """`video-knet track` of the images, or of another video, into `tmp_path / out`."""
+
+    def run(*options, video=images, out="out"):
+        command = ["track", video, "--model", model, "--out", tmp_path / out, *options]
+        return main([str(word) for word in command])
+
+    return run

@@ -21,6 +21,7 @@ import video_knet_core
 from video_knet_core.cli import main
 
 PROGRAM = [sys.executable, "-m", "video_knet_core.cli"]
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def run(*arguments: object, **options) -> subprocess.CompletedProcess:
@@ -66,57 +67,45 @@ def test_subcommands_and_the_names_of_backends_are_completed():
 # --- what is written where -----------------------------------------------------------------------
 
 
-def track(images, model, tmp_path, *options):
-    return main(
-        ["track", str(images), "--model", str(model), "--out", str(tmp_path / "out"), *options]
-    )
+def test_results_are_on_stdout_and_notes_on_stderr(track, model, capsys):
+    for options in ([], ["-q"], ["--verbose"]):
+        assert track(*options) == 0
+        output = capsys.readouterr()
+        assert "5 frames" in output.out
+        lines = output.err.splitlines()
+        assert ("not tensorrt: " in output.err) is (options == ["--verbose"])
+        if options == ["-q"]:
+            assert not lines
+        else:  # one about the engine, without --verbose no other
+            (line,) = [line for line in lines if line.startswith(f"{model} runs on ")]
+            assert options or (lines == [line] and "; not" not in line)
 
 
-def test_results_are_on_stdout_and_one_short_line_about_the_engine_on_stderr(
-    images, model, tmp_path, capsys
-):
-    assert track(images, model, tmp_path) == 0
-    output = capsys.readouterr()
-    assert "5 frames" in output.out
-    (line,) = output.err.splitlines()
-    assert line.startswith(f"{model} runs on ") and "; not" not in line
-
-
-def test_quiet_writes_results_only(images, model, tmp_path, capsys):
-    assert track(images, model, tmp_path, "-q") == 0
-    output = capsys.readouterr()
-    assert "5 frames" in output.out and output.err == ""
-
-
-def test_verbose_logs_why_other_engines_were_not_taken(images, model, tmp_path, capsys):
-    assert track(images, model, tmp_path, "--verbose") == 0
-    assert "not tensorrt: " in capsys.readouterr().err
-
-
-def test_bench_prints_it_unless_it_is_quiet(model, capsys):
+def test_bench_prints_why_engines_were_not_taken_unless_it_is_quiet(model, capsys):
     for options, expected in (([], True), (["-q"], False)):
         assert main(["bench", str(model), "--frames", "1", *options]) == 0
         assert ("not tensorrt: " in capsys.readouterr().err) is expected
 
 
-def test_the_log_is_as_before_after_a_command(images, model, tmp_path):
+def test_log_and_signal_handlers_are_as_before_after_a_command(track):
     logger = logging.getLogger("video_knet_core")
-    before = logger.level, list(logger.handlers)
-    track(images, model, tmp_path, "-q")
-    assert (logger.level, logger.handlers) == before
 
+    def handlers():
+        signals = [signal.getsignal(number) for number in SIGNALS]
+        return logger.level, list(logger.handlers), signals
 
-def test_a_backend_can_be_chosen(images, model, tmp_path, capsys):
-    assert track(images, model, tmp_path, "--backend", "onnxruntime-cpu", "--json") == 0
-    assert json.loads(capsys.readouterr().out)["backend"] == "onnxruntime-cpu"
+    before = handlers()
+    track("-q")
+    assert handlers() == before
 
 
 # --- JSON ----------------------------------------------------------------------------------------
 
 
-def test_track_prints_one_json_document(images, model, tmp_path, capsys):
-    assert track(images, model, tmp_path, "--json") == 0
+def test_track_prints_one_json_document(track, tmp_path, capsys):
+    assert track("--json", "--backend", "onnxruntime-cpu") == 0
     found = json.loads(capsys.readouterr().out)
+    assert found["backend"] == "onnxruntime-cpu"
     assert found["frames"] == 5 and found["out"] == str(tmp_path / "out")
     assert found["fps"] == pytest.approx(5 / found["seconds"]) and found["step_ms_median"] > 0
     assert isinstance(found["tracks"], dict)
@@ -152,20 +141,16 @@ def test_validate_data_prints_the_faults_as_one_json_document(tmp_path, capsys):
 # --- nothing to do -------------------------------------------------------------------------------
 
 
-def test_a_start_behind_the_end_of_the_bag_is_an_error(model, tmp_path, capsys):
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [(["--start", "99"], "99"), (["--start", "0.11", "--duration", "0.01"], "/camera/image_raw")],
+)
+def test_a_time_without_images_is_an_error(options, word, model, tmp_path, capsys):
     bag = bag_of(tmp_path, 3)
     command = ["replay", str(bag), "--out", str(tmp_path / "out"), "--model", str(model), "-q"]
-    assert main([*command, "--start", "99"]) == 1
+    assert main([*command, *options]) == 1
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("video-knet replay: ") and str(bag) in line and "99" in line
-
-
-def test_a_time_without_images_is_an_error(model, tmp_path, capsys):
-    bag = bag_of(tmp_path, 3)
-    command = ["replay", str(bag), "--out", str(tmp_path / "out"), "--model", str(model), "-q"]
-    assert main([*command, "--start", "0.11", "--duration", "0.01"]) == 1
-    (line,) = capsys.readouterr().err.splitlines()
-    assert str(bag) in line and "/camera/image_raw" in line
+    assert line.startswith("video-knet replay: ") and str(bag) in line and word in line
 
 
 def test_a_data_set_without_clips_is_an_error(tmp_path, capsys):
@@ -181,14 +166,14 @@ def test_a_data_set_without_clips_is_an_error(tmp_path, capsys):
 # --- pipes ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("arguments", "code"), [(["info"], 141), (["--help"], 141)])
-def test_a_reader_that_goes_away_ends_the_command_silently(arguments, code):
+@pytest.mark.parametrize("word", ["info", "--help"])
+def test_a_reader_that_goes_away_ends_the_command_silently(word):
     process = subprocess.Popen(
-        [*PROGRAM, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [*PROGRAM, word], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     process.stdout.close()  # as head does when it has read enough
     assert process.stderr.read() == ""
-    assert process.wait() == code
+    assert process.wait() == 141
 
 
 @pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
@@ -226,43 +211,21 @@ def test_names_that_are_no_text_can_be_in_errors(tmp_path, capsysbinary):
 # --- signals -------------------------------------------------------------------------------------
 
 
-def interrupted(process, ready, number) -> str:
-    """Send a signal once `ready` holds; returns what the process then wrote on stderr."""
-    while not ready():
+@pytest.mark.parametrize("number", SIGNALS)
+def test_an_interrupted_replay_reports_in_one_line_what_is_kept(number, model, tmp_path):
+    bag, out = bag_of(tmp_path, 3000), tmp_path / "out"
+    command = ["replay", bag, "--out", out, "--model", model, "--split-frames", "5", "-q"]
+    process = subprocess.Popen(
+        [*PROGRAM, *command],
+        stderr=subprocess.PIPE,
+        text=True,
+        # a test run in the background ignores SIGINT, and its children would inherit that
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    while not (out / "unfinished/bag").is_dir():
         assert process.poll() is None, process.stderr.read()
         time.sleep(0.02)
     process.send_signal(number)
-    return process.communicate(timeout=60)[1]
-
-
-def default_interrupt() -> None:
-    """A test run in the background ignores SIGINT, and its children would inherit that."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-def start(*arguments: object) -> subprocess.Popen:
-    return subprocess.Popen(
-        [*PROGRAM, *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=default_interrupt,
-    )
-
-
-SIGNALS = [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
-
-
-@pytest.mark.parametrize(("number", "code"), SIGNALS)
-def test_an_interrupted_replay_reports_in_one_line_what_is_kept(number, code, model, tmp_path):
-    bag, out = bag_of(tmp_path, 3000), tmp_path / "out"
-    process = start("replay", bag, "--out", out, "--model", model, "--split-frames", 5, "-q")
-    (line,) = interrupted(process, lambda: (out / "unfinished/bag").is_dir(), number).splitlines()
-    assert process.returncode == code
+    (line,) = process.communicate(timeout=60)[1].splitlines()
+    assert process.returncode == 128 + number
     assert str(out) in line and "--resume" in line
-
-
-def test_handlers_are_as_before_after_a_command(images, model, tmp_path):
-    before = [signal.getsignal(number) for number, _ in SIGNALS]
-    track(images, model, tmp_path)
-    assert [signal.getsignal(number) for number, _ in SIGNALS] == before
