@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-
 import pytest
 from harness import RELIABLE, PaintedRuntime, image_message, street
 from lifecycle_msgs.msg import Transition
@@ -13,7 +11,7 @@ from rclpy.qos import ReliabilityPolicy
 from sensor_msgs.msg import Image
 from video_knet_ros.msg import TrackedInstanceArray
 
-from video_knet_ros import cameras, engines, lifecycle, node
+from video_knet_ros import cameras, lifecycle, node
 from video_knet_ros.engines import EnginePool
 
 
@@ -135,29 +133,6 @@ def make(world, name: str, *labels: str) -> None:
         assert future.result().success, label
 
 
-def test_cameras_continue_while_the_engine_of_one_opens(world, rig, monkeypatch):
-    opening = threading.Event()
-
-    def open_slowly(path, **options):
-        assert opening.wait(60)
-        return world.open_painted(path)
-
-    make(world, "rear", "deactivate", "cleanup")
-    rig.nodes["rear"].set_parameters([node.Parameter("model", value="slow.onnx")])
-    rig.open = open_slowly
-    configured = transition(world, "rear", "configure")
-    world.report(lambda v: v["state"] == "configuring", name="/rear")
-    for i in range(3):
-        rig.send("front", street(i), 1 + 0.1 * i)
-    world.report(lambda v: v["state"] == "active", name="/front")
-    assert not configured.done()
-    opening.set()
-    world.wait(configured.done, "the answer")
-    assert configured.result().success
-    make(world, "rear", "activate")
-    rig.send("front", street(3), 1.3)
-
-
 def test_an_engine_that_hangs_harms_only_its_own_cameras_and_a_new_one_can_be_had(
     world, rig, monkeypatch
 ):
@@ -177,28 +152,6 @@ def test_an_engine_that_hangs_harms_only_its_own_cameras_and_a_new_one_can_be_ha
     rig.send("front", street(2), 1.1)
     hung.gate.set()
     world.wait(lambda: hung.closed, "the hung engine to be closed")
-
-
-def test_a_camera_that_cannot_be_configured_gives_up_its_share_of_the_engine(
-    world, rig, monkeypatch
-):
-    (engine,) = world.runtimes
-    make(world, "rear", "deactivate", "cleanup")
-
-    def fail(*arguments):
-        raise RuntimeError("no more of these")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(engines, "VideoPredictor", fail)
-        configured = transition(world, "rear", "configure")
-        world.wait(configured.done, "the answer")
-    assert not configured.result().success and not engine.closed
-    rig.send("front", street(1), 1.0)
-    make(world, "rear", "configure", "activate")
-    assert world.runtimes == [engine]
-    make(world, "rear", "deactivate", "cleanup")
-    make(world, "front", "deactivate", "cleanup")
-    assert engine.closed
 
 
 def test_a_name_that_cannot_be_one_is_rejected_and_leaves_no_camera(world, monkeypatch):

@@ -101,3 +101,18 @@ def test_a_close_that_raises_is_reported_and_closing_twice_closes_once(engines):
     with pytest.raises(RuntimeError, match="closed"):
         worker.call(lambda _: None)
     assert worker.offer(lambda _: pytest.fail("its engine is closed")) is False
+
+
+def test_a_camera_whose_tracker_cannot_be_made_gives_up_its_share(engines, monkeypatch):
+    first = worker_of(engines)
+    first.opened.result(TIMEOUT_S)
+
+    def fail(*arguments):
+        raise RuntimeError("no more of these")
+
+    monkeypatch.setattr("video_knet_ros.engines.VideoPredictor", fail)
+    second = worker_of(engines)
+    assert "no more of these" in str(second.opened.exception(TIMEOUT_S))
+    (engine,) = engines.made
+    assert second.end(TIMEOUT_S) == "" and not engine.closed
+    assert first.end(TIMEOUT_S) == "" and engine.closed

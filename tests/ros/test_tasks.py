@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
 from pathlib import Path
 
 import cv2
@@ -13,7 +12,7 @@ import pytest
 pytest.importorskip("onnx", reason="the models of these tests are made with onnx")
 
 from bag_fixtures import block
-from harness import TIMEOUT_S, image_message, stamps
+from harness import image_message, stamps
 from rclpy.parameter import Parameter
 from sensor_msgs.msg import Image
 from std_srvs.srv import Trigger
@@ -21,8 +20,6 @@ from tiny_onnx import TASKS, write_tiny_model
 from video_knet_ros.msg import ClassMap, TrackedInstance
 
 from video_knet_core import tasks
-from video_knet_core.engine.hot_swap import HotSwapRuntime
-from video_knet_core.engine.onnx_runtime import OnnxRuntime
 from video_knet_core.engine.selector import open_runtime
 from video_knet_core.messages.result_messages import CLASS_MAP, LABEL_INFO, OUTPUTS, mask_from_rle
 from video_knet_ros import cameras
@@ -162,39 +159,6 @@ def test_a_snapshot_has_the_labels_and_the_rows_of_its_task(world, models, task,
     hidden = sum(row["area"] for row in rows) - (labels > 0).sum()
     assert (hidden > 50) == (task == "instance")
     assert {row["track_id"] for row in rows} == {"semantic": {0}, "instance": {1, 2}}[task]
-
-
-@pytest.mark.parametrize("task", ["semantic", "instance"])
-def test_a_better_engine_takes_over_without_a_gap(world, models, task):
-    ask = threading.Event()
-
-    def open_better(progress):
-        assert ask.wait(TIMEOUT_S)
-        runtime = OnnxRuntime(path, threads=1)
-        runtime.name = "better"
-        return runtime
-
-    def open_swapping(path, **options):
-        return HotSwapRuntime(open_on_cpu(path), open_better, options["progress"])
-
-    path = models[task]
-    world.camera_node(open_runtime=open_swapping, model=str(path), rle=True)
-    got, publisher = collect(world, task), world.publisher()
-    drive(world, publisher, got, range(3))
-    ask.set()
-    numbers = iter(range(3, 90))
-    served = ""
-    while served != "better":
-        drive(world, publisher, got, [next(numbers)])
-        served = world.report(lambda v: True)[2]["engine"]
-    last = next(numbers)
-    drive(world, publisher, got, [last])
-    if task == "instance":
-        ids = [[row.track_id for row in table.instances] for table in got["instances"]]
-        assert ids == [[1, 2]] * len(ids)
-        assert [table.sequence for table in got["instances"]] == list(range(last + 1))
-    else:
-        assert all(set(np.unique(pixels(m))) == {0, 1, 2} for m in got["semantic/image"])
 
 
 def test_cameras_of_one_process_may_have_models_of_different_tasks(world, models):
