@@ -28,10 +28,8 @@ def exclusive(folder: Path) -> Iterator[None]:
     """Make a folder if there is none, and keep all other processes from writing a result into it.
 
     The lock is on the folder itself and ends with the process, however that ends: it leaves no
-    file. Where the file system has no locks, a warning is logged and there is none.
-
-    Raises:
-        OutputError: another process writes into it, or `folder` is a file.
+    file. Where the file system has no locks, a warning is logged and there is none. OutputError if
+    another process writes into it, or `folder` is a file.
     """
     make_folder(folder)
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -71,11 +69,8 @@ def replacing(path: Path) -> Iterator[Path]:
     """A hidden temporary file beside `path`, which takes its place when the block ends.
 
     If the block raises, the temporary file is removed and an older `path` stays as it was. A
-    `path` that is a link is replaced itself; what it points to is not written to.
-
-    Raises:
-        OutputError: another process is writing the same file.
-        OSError: the folder is missing or cannot be written.
+    `path` that is a link is replaced itself; what it points to is not written to. OutputError if
+    another process is writing the same file.
     """
     partial = path.with_name(f".{path.name}.partial")
     descriptor = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
@@ -100,9 +95,8 @@ def write_text(path: Path, text: str) -> None:
 def check_output_file(path: Path, inputs: Iterable[Path], suffix: str = "") -> None:
     """Make the folder of a result that is written later, after a long work.
 
-    Raises:
-        OutputError: `path` does not end in `suffix`, is a folder or one of the inputs, or the
-            folder it is in cannot be written.
+    OutputError if `path` does not end in `suffix`, is a folder or one of the inputs, or cannot be
+    written.
     """
     if not path.name.lower().endswith(suffix):
         raise OutputError(f"expected a name that ends in {suffix} for the result, got {path}")

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import logging
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
-from types import TracebackType
-from typing import NoReturn
 
 import av
 import numpy as np
@@ -64,20 +63,14 @@ class OverlayVideo:
     def __enter__(self) -> OverlayVideo:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.close()
 
     def write(self, rgb: NDArray[np.uint8], stamp: int) -> None:
         """Append a frame, uint8 [H, W, 3] RGB, shown at `stamp` [ns] after the first one's.
 
-        Raises:
-            OSError: the file cannot be written.
-            ValueError: the frame has another size than the first one.
+        OSError if the file cannot be written, ValueError if the frame has another size than the
+        first one.
         """
         size = (rgb.shape[1], rgb.shape[0])
         if self._size is None:
@@ -97,25 +90,19 @@ class OverlayVideo:
             return
         self._encode(None)
         container, self._container = self._container, None
-        with self._stack:
-            try:
-                container.close()
-            except av.FFmpegError as error:
-                raise self._failure(error) from None
+        with self._stack, self._named_errors():
+            container.close()
 
     def _open(self, size: tuple[int, int]) -> None:
         name = next(name for name in ENCODERS if name in av.codecs_available)
         if name == NOT_IN_BROWSERS:
             _log.warning("%s: this PyAV has no H.264 encoder; browsers will not play it", self.path)
         with ExitStack() as stack:
-            partial = stack.enter_context(replacing(self.path))
-            try:
-                self._container = av.open(
-                    _file_url(partial), "w", format="mp4", options={"movflags": "+faststart"}
-                )
+            url = _file_url(stack.enter_context(replacing(self.path)))
+            options = {"movflags": "+faststart"}
+            with self._named_errors():
+                self._container = av.open(url, "w", format="mp4", options=options)
                 self._stream = self._add_stream(self._container, name, size)
-            except av.FFmpegError as error:
-                raise self._failure(error) from None
             self._stack = stack.pop_all()
 
     def _add_stream(
@@ -135,22 +122,24 @@ class OverlayVideo:
         """Encode a frame, or with None those that the encoder has kept."""
         assert self._container is not None and self._stream is not None
         try:
-            for packet in self._stream.encode(frame):
-                self._container.mux(packet)
+            with self._named_errors():
+                for packet in self._stream.encode(frame):
+                    self._container.mux(packet)
+        except OSError:  # the file is removed: PyAV crashes when it writes on after an error
+            container, self._container = self._container, None
+            with self._stack:
+                with suppress(av.FFmpegError):  # the same error again
+                    container.close()
+                raise
+
+    @contextmanager
+    def _named_errors(self) -> Iterator[None]:
+        """Turn errors of PyAV into an OSError that names the file."""
+        try:
+            yield
         except av.FFmpegError as error:
-            self._abandon(self._failure(error))
-
-    def _abandon(self, failure: OSError) -> NoReturn:
-        """Remove the file: PyAV crashes when it writes on after an error."""
-        container, self._container = self._container, None
-        assert container is not None
-        with self._stack:
-            with suppress(av.FFmpegError):  # the same error again; `failure` has it
-                container.close()
-            raise failure
-
-    def _failure(self, error: av.FFmpegError) -> OSError:
-        return OSError(f"cannot write video {self.path}: {error.strerror or error}")
+            reason = error.strerror or error
+            raise OSError(f"cannot write video {self.path}: {reason}") from None
 
 
 def _file_url(path: Path) -> str:

@@ -17,13 +17,9 @@ def progress_bar(
     disable: bool | None = None,
     **options: Any,
 ) -> tqdm:
-    """A bar on stderr over `items`, or without them one to `update`.
+    """A bar of tqdm on stderr over `items`, or without them one to `update`.
 
-    Args:
-        items: what is iterated.
-        description: text before the bar.
-        disable: None = without a terminal.
-        options: others of tqdm.
+    `disable` None: without a terminal.
     """
     return tqdm(items, description, disable=_quiet or disable, **options)
 

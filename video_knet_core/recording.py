@@ -82,17 +82,9 @@ class Recording:
 
     A label image holds the labels of its own frame, as the node publishes them: 16 bit, 0 = no
     segment; of overlapping masks the frontmost. The line of tracks.jsonl with the same number has
-    the class and track of each.
-
-    Args:
-        out: the folder; other files in it are left as they are.
-        fps: nominal rate of the video.
-        classes: of the model.
-        inputs: files or folders that are read during the recording.
-
-    Raises:
-        OutputError: a result would replace an input or a file that is no earlier result, or
-            another process writes into the folder.
+    the class and track of each. Other files in the folder are left as they are. OutputError if a
+    result would replace one of the `inputs`, which are read during the recording, or a file that is
+    no earlier result, or if another process writes into the folder.
     """
 
     def __init__(
@@ -119,9 +111,8 @@ class Recording:
     def write(self, image: NDArray[np.uint8], frame: PanopticFrame) -> None:
         """Keep one frame, shown in the video at its stamp.
 
-        Raises:
-            FrameError: the image has another size than the first one.
-            OSError: a file cannot be written.
+        FrameError if the image has another size than the first one, OSError if a file cannot be
+        written.
         """
         size = image.shape[:2]
         self._size = self._size or size

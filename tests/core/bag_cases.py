@@ -327,36 +327,27 @@ FOLDERS = {
 # --- ROS 1 ---------------------------------------------------------------------------------------
 
 
-def bag1(compression: str = "none", kind: str = IMAGE, name: str = "a.bag"):
+def bag1(compression: str = "none", kind: str = IMAGE, chunk_size: int | None = None):
     """A bag of ten images."""
 
     def write(folder: Path) -> Path:
-        source = [m for m in open_bag(made("ros1", "none")(folder)).messages({TOPIC})]
-        writer = rosbag1.Writer(folder / name)
+        source = list(open_bag(made("ros1", "none")(folder)).messages({TOPIC}))
+        writer = rosbag1.Writer(folder / "a.bag")
         if compression != "none":
             writer.set_compression(rosbag1.Writer.CompressionFormat[compression.upper()])
+        writer.chunk_threshold = chunk_size or writer.chunk_threshold
         with writer:
             text, md5 = ros1_types().generate_msgdef(IMAGE)
             connection = writer.add_connection(TOPIC, kind, msgdef=text, md5sum=md5)
             for message in source:
                 writer.write(connection, message.time, message.data)
-        return folder / name
+        return folder / "a.bag"
 
     return write
 
 
-def ros1_chunks(folder: Path) -> Path:
-    """A bag of ROS 1 with a chunk for each message, the times of `TEN`."""
-    source = list(open_bag(made("ros1", "none")(folder)).messages({TOPIC}))
-    writer = rosbag1.Writer(folder / "a.bag")
-    writer.set_compression(rosbag1.Writer.CompressionFormat.LZ4)
-    writer.chunk_threshold = 1
-    with writer:
-        text, md5 = ros1_types().generate_msgdef(IMAGE)
-        connection = writer.add_connection(TOPIC, IMAGE, msgdef=text, md5sum=md5)
-        for number, message in enumerate(source):
-            writer.write(connection, FIRST + number * PERIOD, message.data)
-    return folder / "a.bag"
+ros1_chunks = bag1("lz4", chunk_size=1)
+"""With a chunk for each message."""
 
 
 def index_of(data: bytes) -> int:
@@ -379,7 +370,7 @@ ROS1 = {
     "lz4": Case(bag1("lz4")),
     "bz2": Case(bag1("bz2")),
     "type with its middle part": Case(bag1(kind="sensor_msgs/msg/Image")),
-    "under way": Case(changed(bag1(name="a.bag"), unindexed), range(10), "a.bag"),
+    "under way": Case(changed(bag1(), unindexed), range(10), "a.bag"),
     "wrong index": Case(changed(bag1(), wrong_index)),
     "chunk cut off": Case(changed(bag1(), lambda data: data[:60_000]), range(5), "a.bag"),
     "chunk without its size": Case(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,32 +56,17 @@ def storage_file(path: Path) -> Path:
     return path if path.is_file() else next(p for p in path.iterdir() if p.suffix != ".yaml")
 
 
-def rewritten(path: Path, change) -> Path:
-    """The bag again, with `change(list of (topic, type, time, bytes))` for its messages; MCAP."""
-    from rosbags.rosbag2 import StoragePlugin, Writer
-
-    from video_knet_core.bags.definitions import ros2_types
-
-    rows = [(m.topic.name, m.topic.type, m.time, bytes(m.data)) for m in read_all(path)]
-    target = path.with_name("changed")
-    with Writer(target, version=8, storage_plugin=StoragePlugin.MCAP) as writer:
-        connections: dict = {}
-        for name, kind, time, data in change(rows):
-            if name not in connections:
-                connections[name] = writer.add_connection(name, kind, typestore=ros2_types())
-            writer.write(connections[name], time, data)
-    return target
-
-
 # --- files as other programs write them ----------------------------------------------------------
 
 
-def image_row(number: int, time: int | None = None, topic: str = TOPIC) -> Row:
+def image_row(
+    number: int, time: int | None = None, topic: str = TOPIC, stamp: int | None = None
+) -> Row:
     """Image `number`, received `number` periods after `FIRST`, or at `time`, which is its stamp."""
     time = FIRST + number * PERIOD if time is None else time
     convert, types = conversions(), ros2_types().types
     header = types["std_msgs/msg/Header"](
-        stamp=convert.time_message(max(time, 0)), frame_id="camera"
+        stamp=convert.time_message(max(time, 0) if stamp is None else stamp), frame_id="camera"
     )
     message = convert.image_message(header, "rgb8", block(number))
     return topic, IMAGE, time, bytes(ros2_types().serialize_cdr(message, IMAGE))
@@ -91,13 +76,18 @@ def image_rows(frames: int, start: int = 0) -> list[Row]:
     return [image_row(number) for number in range(start, start + frames)]
 
 
+def changed_bag(folder: Path, frames: int, change: Callable[[list[Row]], Iterable[Row]]) -> Path:
+    """A bag of images with `change(rows)` for its messages."""
+    return write_mcap(folder / "changed.mcap", change(image_rows(frames)))
+
+
 def definition_of(kind: str) -> str:
     return ros2_types().generate_msgdef(kind, ros_version=2)[0]
 
 
 def write_mcap(
     path: Path,
-    rows: Sequence[Row],
+    rows: Iterable[Row],
     *,
     encodings: tuple[str, str] = ("cdr", "ros2msg"),
     definitions: dict[str, str] | None = None,

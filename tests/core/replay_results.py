@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import av
-import numpy as np
 import pytest
 from bag_fixtures import read_all
 
@@ -105,23 +104,6 @@ def interrupted(path, runtime, out, settings):
 
     with pytest.raises(KeyboardInterrupt):
         replay(path, Interrupted(), out, settings)
-
-
-def default_imu():
-    types = ros2_types().types
-    vector, zeros = types["geometry_msgs/msg/Vector3"](x=1.0, y=2.0, z=3.0), np.zeros(9)
-    header = types["std_msgs/msg/Header"](
-        stamp=types["builtin_interfaces/msg/Time"](sec=1, nanosec=2), frame_id="imu"
-    )
-    return types["sensor_msgs/msg/Imu"](
-        header=header,
-        orientation=types["geometry_msgs/msg/Quaternion"](x=0.0, y=0.0, z=0.0, w=1.0),
-        orientation_covariance=zeros,
-        angular_velocity=vector,
-        angular_velocity_covariance=zeros,
-        linear_acceleration=vector,
-        linear_acceleration_covariance=zeros,
-    )
 
 
 def string(text: str):

@@ -30,16 +30,10 @@ class CompressionError(ValueError):
 
 
 def decompress(kind: str, data: bytes, size: int | None = None, cut: bool = False) -> bytes:
-    """Decompressed data.
+    """Decompress one frame of a `kind` of `DECOMPRESSORS`, or "" or "none".
 
-    Args:
-        kind: one of `DECOMPRESSORS`, or "" or "none".
-        data: one frame.
-        size: bytes that it must have when it is decompressed; None = any.
-        cut: the end of the frame is missing: what there is of the data is returned.
-
-    Raises:
-        CompressionError: the data is damaged, of another size, or of an unknown kind.
+    CompressionError if it is damaged, has not `size` bytes afterwards, or is of an unknown kind. Of
+    one that is `cut` off, what there is of the data is returned.
     """
     if kind in ("", "none"):
         unpacked, complete = data, True

@@ -121,9 +121,8 @@ def read_cdr(data: bytes | memoryview, kind: str) -> Any:
 class Embedded:
     """A topic of a bag as ROS 2 has it, by the definition that is embedded in the bag.
 
-    Raises:
-        BagError: the encoding is unknown, there is no definition, or messages of ROS 1 have one
-            that cannot be understood.
+    BagError if the encoding is unknown, there is no definition, or messages of ROS 1 have one that
+    cannot be understood.
     """
 
     def __init__(self, topic: RecordedTopic) -> None:

@@ -22,7 +22,12 @@ FIRST_STAMP = 1_700_000_000_000_000_000
 """Of the first frame [ns]: a bag that is made again is the same."""
 DELAY = 2_000_000
 """From the stamp of an image to when it was received [ns]."""
-FORMATS = ("mcap", "sqlite3", "ros1")
+_BY_FORMAT = {
+    "mcap": COMPRESSIONS,
+    "sqlite3": ("none", "message", "file"),
+    "ros1": ("none", "chunk"),
+}
+FORMATS = tuple(_BY_FORMAT)
 
 
 @dataclass(frozen=True)
@@ -37,11 +42,7 @@ class BagFormat:
     """Quality of JPEG images, 1..100; None = raw images."""
 
     def __post_init__(self) -> None:
-        expected: tuple[str, ...] = COMPRESSIONS
-        if self.format == "ros1":
-            expected = ("none", "chunk")
-        elif self.format == "sqlite3":
-            expected = ("none", "message", "file")
+        expected = _BY_FORMAT[self.format]
         if self.compression not in expected:
             raise BagError(
                 f"{self.format} can be compressed by {', '.join(expected)}, got {self.compression}"
@@ -56,16 +57,14 @@ def make_bag(
 ) -> int:
     """Write the frames of cameras, one after the other in turn; returns how many images.
 
+    BagError if `out` is there already, FrameError if a frame cannot be read.
+
     Args:
         cameras: topic -> RGB images with stamps from 0 on [ns]. The shortest ends the bag. With
             JPEG, `/compressed` is added to the topic.
-        out: a .bag file for ROS 1, else a folder; it must not be there.
+        out: a new .bag file for ROS 1, else a new folder.
         form: how it is written.
         max_frames: of each camera, at most.
-
-    Raises:
-        BagError: `out` is there already.
-        FrameError: a frame cannot be read.
     """
     kind = IMAGE if form.jpeg is None else COMPRESSED_IMAGE
     suffix = "" if form.jpeg is None else "/compressed"

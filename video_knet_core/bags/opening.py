@@ -35,9 +35,7 @@ _log = logging.getLogger(__name__)
 def open_bag(path: str | Path) -> Bag:
     """Open a .bag, .mcap or .db3 file, also a compressed one, or the folder of a recording.
 
-    Raises:
-        BagError: it is none of these.
-        OSError: it cannot be read.
+    BagError if it is none of these, OSError if it cannot be read.
     """
     path = Path(path).expanduser()
     if path.is_dir():
@@ -50,14 +48,8 @@ def open_bag(path: str | Path) -> Bag:
 class Bag:
     """A bag on disk: files that were recorded one after the other.
 
-    A file that cannot be read, or is damaged, costs what is in it; the others are read.
-
-    Args:
-        files: in their order.
-        missing: messages about files that should be there.
-
-    Raises:
-        BagError: none of the files is a bag.
+    A file that cannot be read, or is damaged, costs what is in it; the others are read. BagError if
+    none of the `files` is a bag. `missing` are messages about files that should be there.
     """
 
     def __init__(self, files: Sequence[Path], missing: Sequence[str] = ()) -> None:

@@ -109,16 +109,14 @@ class NewTopic(NamedTuple):
 class BagWriter:
     """One bag that is written by rosbags. Messages are given as bytes.
 
-    All methods raise OSError if a file cannot be written.
+    All methods raise OSError if a file cannot be written, and the constructor a BagError if the
+    path is there already, or the form has no such compression.
 
     Args:
         path: a new folder for one file and its metadata.yaml; of ROS 1, a new .bag file.
         topics: of all messages.
         form: mcap, sqlite3 or ros1.
         compression: one of `COMPRESSIONS`; of ROS 1, by chunk with lz4, as `rosbag record --lz4`.
-
-    Raises:
-        BagError: the path is there already, or the form has no such compression.
     """
 
     def __init__(

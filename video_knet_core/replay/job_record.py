@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -88,7 +89,7 @@ def _move_results(out: Path) -> None:
 def _raise_finished(out: Path, task: dict[str, Any]) -> None:
     record = _read(out / NAME)
     message = f"{out} holds a finished replay of {record.frames} frames"
-    if differences := _differences(record, task):
+    if differences := "; ".join(_differences(record.task, task)):
         raise ReplayError(f"{message}, but {differences}; name another folder")
     raise FinishedError(f"{message}; name another folder", record)
 
@@ -105,17 +106,11 @@ def _read(path: Path) -> JobRecord:
     return record
 
 
-def _differences(record: JobRecord, task: dict[str, Any]) -> str:
-    """In what a task is not that of a record; empty if it is the same."""
-    before, now = _flat(record.task), _flat(task)
-    return "; ".join(
-        f"{key} was {before.get(key)!r} and is {now[key]!r}"
-        for key in now
-        if before.get(key) != now[key]
-    )
-
-
-def _flat(task: dict[str, Any]) -> dict[str, Any]:
-    """With each setting beside the other entries, to be compared by itself."""
-    settings = task.get("settings")
-    return {**task, **settings, "settings": None} if isinstance(settings, dict) else task
+def _differences(before: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
+    """In what a task is not that of a record; each setting is compared by itself."""
+    for key, value in now.items():
+        old = before.get(key)
+        if key == "settings" and isinstance(old, dict):
+            yield from _differences(old, value)
+        elif old != value:
+            yield f"{key} was {old!r} and is {value!r}"

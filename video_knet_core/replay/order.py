@@ -23,23 +23,34 @@ RESTART = 1_000_000_000
 def in_stamp_order(messages: Iterator[Message], cameras: Collection[str]) -> Iterator[Message]:
     """All messages; the images of each camera by stamp, equal stamps as they were received.
 
-    Raises:
-        BagDamage: by the bag, after the messages that can be read.
+    BagDamage by the bag comes after the messages that can be read.
     """
-    windows = {name: _Window() for name in cameras}
+    windows: dict[str, list[tuple[int, int, Message]]] = {name: [] for name in cameras}
     damage = None
     try:
-        for message in messages:
-            if message.topic.name in windows:
-                yield from windows[message.topic.name].take(message)
-            else:
+        for number, message in enumerate(messages):
+            window = windows.get(message.topic.name)
+            if window is None:
                 yield message
+                continue
+            stamp = _stamp_of(message)
+            if window and stamp < window[-1][0] - RESTART:
+                yield from _emptied(window)
+            bisect.insort(window, (stamp, number, message))
+            if len(window) > WINDOW:
+                yield window.pop(0)[2]
     except BagDamage as error:
         damage = error
     for window in windows.values():
-        yield from window.empty()
+        yield from _emptied(window)
     if damage is not None:
         raise damage
+
+
+def _emptied(window: list[tuple[int, int, Message]]) -> list[Message]:
+    held = [message for _, _, message in window]
+    window.clear()
+    return held
 
 
 def _stamp_of(message: Message) -> int:
@@ -53,30 +64,3 @@ def _stamp_of(message: Message) -> int:
     except (struct.error, IndexError):
         return message.time
     return sec * 10**9 + nanosec or message.time
-
-
-class _Window:
-    """The newest images of a topic, by stamp."""
-
-    def __init__(self) -> None:
-        self._held: list[tuple[int, int, Message]] = []
-        self._count = 0
-        self._newest: int | None = None
-
-    def take(self, message: Message) -> list[Message]:
-        """Keep an image; returns those whose turn has come."""
-        stamp, out = _stamp_of(message), []
-        if self._newest is not None and stamp < self._newest - RESTART:
-            out = self.empty()
-        held = self._newest if self._held else None
-        self._newest = stamp if held is None else max(held, stamp)
-        self._count += 1
-        bisect.insort(self._held, (stamp, self._count, message))
-        if len(self._held) > WINDOW:
-            out.append(self._held.pop(0)[2])
-        return out
-
-    def empty(self) -> list[Message]:
-        """Give all."""
-        held, self._held = self._held, []
-        return [message for _, _, message in held]

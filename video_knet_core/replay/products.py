@@ -29,16 +29,12 @@ _log = logging.getLogger(__name__)
 
 
 class Products:
-    """All products of a replay.
+    """All products of a replay, in the folder `work`; `held` closes their files.
 
     Args:
-        held: closes their files.
-        work: folder for them.
-        settings: which there are.
-        facts: about the replay.
         cameras: by topic.
         copied: topics of the bag that are copied.
-        rates: frames per second of the videos, by topic.
+        rates: frames per second of the videos, by topic of the camera.
         rerun: recording for the viewer, if there is one.
     """
 
@@ -67,10 +63,10 @@ class Products:
             held.callback(self._report.close)
         if rerun is not None:
             held.callback(rerun.close)
-        self._files: dict[str, CameraFiles] = {}
+        self._files: dict[str, _CameraFiles] = {}
         for topic, camera in cameras.items():
             name = camera.node.strip("/")
-            self._files[topic] = CameraFiles(work, name, settings, facts.classes, rates[topic])
+            self._files[topic] = _CameraFiles(work, name, settings, facts.classes, rates[topic])
             held.callback(self._files[topic].close)
 
     def write(self, message: Message, result: Processed) -> None:
@@ -112,18 +108,11 @@ class Products:
             write_page(self._report, damage, self._cameras)
 
 
-class CameraFiles:
+class _CameraFiles:
     """Files of one camera.
 
     labels/CAMERA/NNNNNN.png (R = class, G * 256 + B = track id), tracks/CAMERA.jsonl and
-    overlay/CAMERA/NNNN.mp4, a video for each part of the bag.
-
-    Args:
-        out: folder for them.
-        camera: name, perhaps with slashes in it.
-        settings: which of the files are written.
-        classes: of the model.
-        fps: of the videos.
+    overlay/CAMERA/NNNN.mp4, a video for each part of the bag. CAMERA may have slashes in it.
     """
 
     def __init__(

@@ -56,8 +56,7 @@ def replay_on_ray(
         out: folder of the fleet, on a disk that all machines see.
         folder: that of the bags, on such a disk too.
         address: "local" starts Ray on this machine and ends it afterwards; or that of a cluster.
-        workers: how many at most; None = as many as there is room for. A cluster may grow to have
-            room for them, this machine does not.
+        workers: at most; None = as many as there is room for. A cluster may grow for them.
 
     Raises:
         FleetError: there is no cluster at the address, or no worker can begin.

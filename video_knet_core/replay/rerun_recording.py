@@ -26,14 +26,8 @@ class RerunRecording:
     """rerun/NNNN.rrd, a file for each part of the bag.
 
     All have one recording id, so the viewer shows them as one. Each camera has an image, its
-    segmentation by class, and a box for each instance with its track id.
-
-    Args:
-        out: folder of the replay; the files are written into OUT/unfinished.
-        classes: of the model.
-
-    Raises:
-        ReplayError: rerun-sdk is not installed.
+    segmentation by class, and a box for each instance with its track id. The files are written
+    into OUT/unfinished. ReplayError if rerun-sdk is not installed.
     """
 
     def __init__(self, out: Path, classes: ClassTable) -> None:
@@ -54,11 +48,18 @@ class RerunRecording:
         stamp = np.datetime64(result.frame.stamp, "ns")
         stream.set_time(BY_STAMP, timestamp=stamp)
         stream.set_time(BY_FRAME, sequence=result.number)
-        stream.log(f"{node}/image", self._image(result))
+        bgr = cv2.cvtColor(result.image, cv2.COLOR_RGB2BGR)
+        _, jpeg = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
+        image = self._rerun.EncodedImage(contents=jpeg.tobytes(), media_type="image/jpeg")
+        stream.log(f"{node}/image", image)
         semantic = result.frame.semantic_map()
         stream.log(f"{node}/segmentation", self._rerun.SegmentationImage(semantic, opacity=0.5))
         things = [track for track in result.frame.tracks if track.is_thing and track.label]
-        facts = self._facts(things, result.frame.epoch)
+        facts = self._rerun.AnyValues(
+            tracker_epoch=np.full(len(things), result.frame.epoch, np.int64),
+            track_id=np.array([track.track_id for track in things], np.int64),
+            score=np.array([track.score for track in things], np.float32),
+        )
         stream.log(f"{node}/instances", self._boxes(things), facts)
 
     def close(self) -> None:
@@ -80,11 +81,6 @@ class RerunRecording:
             self._stream.log("/", self._rerun.AnnotationContext([*classes, none]), static=True)
         return self._stream
 
-    def _image(self, result: Processed) -> Any:
-        bgr = cv2.cvtColor(result.image, cv2.COLOR_RGB2BGR)
-        _, data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
-        return self._rerun.EncodedImage(contents=data.tobytes(), media_type="image/jpeg")
-
     def _boxes(self, things: list[Track]) -> Any:
         rerun = self._rerun
         names = [self._classes[track.class_id].name for track in things]
@@ -94,11 +90,4 @@ class RerunRecording:
             colors=[track_color(track.track_id) for track in things],
             labels=[f"{name} {track.track_id}" for name, track in zip(names, things, strict=True)],
             class_ids=[track.class_id for track in things],
-        )
-
-    def _facts(self, things: list[Track], epoch: int) -> Any:
-        return self._rerun.AnyValues(
-            tracker_epoch=np.full(len(things), epoch, np.int64),
-            track_id=np.array([track.track_id for track in things], np.int64),
-            score=np.array([track.score for track in things], np.float32),
         )

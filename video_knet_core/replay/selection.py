@@ -39,9 +39,8 @@ def time_range(contents: Contents, settings: ReplaySettings) -> TimeRange:
 def choose_topics(contents: Contents, chosen: Sequence[str]) -> tuple[str, ...]:
     """The chosen topics, or the only one of images.
 
-    Raises:
-        ReplayError: one is not there or has no images, or there is not exactly one to choose; the
-            message lists what is there.
+    ReplayError, which lists what is there, if one is missing or has no images, or if none is
+    chosen and there is not exactly one.
     """
     images = {topic.name: topic for topic in contents.topics if has_images(topic)}
     topics = {topic.name: topic for topic in contents.topics} | images
@@ -65,8 +64,7 @@ def choose_topics(contents: Contents, chosen: Sequence[str]) -> tuple[str, ...]:
 def choose_outputs(info: ModelInfo, chosen: Sequence[str]) -> tuple[str, ...]:
     """The chosen outputs, or the usual ones of the model's task.
 
-    Raises:
-        ReplayError: the task has not one of them; the message lists those that it has.
+    ReplayError, which lists those of the task, if one is none of them.
     """
     task = TASKS[info.task]
     for name in chosen:
@@ -97,9 +95,7 @@ def node_names(topics: Sequence[str]) -> dict[str, str]:
 def topics_to_copy(contents: Contents, nodes: Mapping[str, str]) -> dict[str, Embedded]:
     """All topics that one recording can hold beside the results; what cannot be copied is logged.
 
-    Args:
-        contents: of the bag.
-        nodes: see `node_names`.
+    `nodes` are those of `node_names`.
     """
     ours = tuple(f"{node}/" for node in nodes.values())
     made = (*LATCHED, *(output.topic for output in OUTPUTS.values()))

@@ -16,12 +16,8 @@ FIRST_WIDTH = 1 / 16
 class TimeBins:
     """Rows of numbers, summed in bins of time.
 
-    All bins are of one width, which doubles whenever a time lies behind the last bin.
-
-    Args:
-        columns: numbers in a row.
-        dtype: of the sums.
-        combine: np.add; or np.maximum for bins that hold the largest number, from -inf on.
+    All bins are of one width, which doubles whenever a time lies behind the last bin. With
+    `combine` np.maximum they hold the largest number, from -inf on.
     """
 
     def __init__(self, columns: int, dtype: type = np.float64, combine: np.ufunc = np.add) -> None:

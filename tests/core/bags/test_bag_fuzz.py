@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from dataclasses import fields
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -150,16 +151,31 @@ Id = st.integers(0, 3)
 Time = st.sampled_from((0, 1, FIRST, FIRST + PERIOD, (1 << 64) - 1))
 Text = st.sampled_from(("", "cdr", TOPIC, "sensor_msgs/Image", "sensor_msgs/msg/Image", "ros2idl"))
 Size = st.sampled_from((0, 1, 30, 1 << 20, 1 << 40, (1 << 64) - 1))
-Bytes = st.sampled_from((b"", b"\0\1\0\0", b"uint8 a", b"\xff\xfe", FEW[0][3]))
-Pairs = st.dictionaries(Text, Text, max_size=2)
-Counts = st.dictionaries(Id, Id, max_size=3)
-Inner = st.one_of(
-    st.builds(Schema, id=Id, data=Bytes, encoding=Text, name=Text),
-    st.builds(Channel, id=Id, topic=Text, message_encoding=Text, metadata=Pairs, schema_id=Id),
-    st.builds(
-        McapMessage, channel_id=Id, log_time=Time, data=Bytes, publish_time=Time, sequence=Id
-    ),
-)
+TEXTS = ("encoding", "name", "topic", "message_encoding", "compression")
+NAMED = {
+    "data": st.sampled_from((b"", b"\0\1\0\0", b"uint8 a", b"\xff\xfe", FEW[0][3])),
+    "metadata": st.dictionaries(Text, Text, max_size=2),
+    "channel_message_counts": st.dictionaries(Id, Id, max_size=3),
+    "message_index_offsets": st.dictionaries(Id, Size),
+    "records": st.lists(st.tuples(Time, Time), max_size=2),
+    **dict.fromkeys(TEXTS, Text),
+}
+
+
+def values_of(field: str) -> st.SearchStrategy:
+    """Values of a field of a record."""
+    if field in NAMED:
+        return NAMED[field]
+    if field.endswith("_time"):
+        return Time
+    return Size if field.endswith(("_size", "_length", "_offset")) else Id
+
+
+def any_of(*kinds: type[McapRecord]) -> st.SearchStrategy:
+    """Records of some kinds."""
+    return st.one_of(
+        *(st.builds(kind, **{f.name: values_of(f.name) for f in fields(kind)}) for kind in kinds)
+    )
 
 
 def written(records: list[McapRecord]) -> bytes:
@@ -181,45 +197,16 @@ def chunk_of(records: list[McapRecord], size: int | None, kind: str, crc: int) -
     )
 
 
-Outer = st.one_of(
-    Inner,
-    st.builds(
-        chunk_of,
-        st.lists(Inner, max_size=4),
-        st.one_of(st.none(), Size),
-        st.sampled_from(("", "", "zstd", "lz4", "none", "x")),
-        st.sampled_from((0, 0, 1)),
-    ),
-    st.builds(Metadata, name=Text, metadata=Pairs),
-    st.builds(MessageIndex, channel_id=Id, records=st.lists(st.tuples(Time, Time), max_size=2)),
+Inner = any_of(Schema, Channel, McapMessage)
+Chunks = st.builds(
+    chunk_of,
+    st.lists(Inner, max_size=4),
+    st.one_of(st.none(), Size),
+    st.sampled_from(("", "", "zstd", "lz4", "none", "x")),
+    st.sampled_from((0, 0, 1)),
 )
-Summary = st.one_of(
-    Inner,
-    st.builds(
-        Statistics,
-        attachment_count=Id,
-        channel_count=Id,
-        channel_message_counts=Counts,
-        chunk_count=Id,
-        message_count=Id,
-        message_end_time=Time,
-        message_start_time=Time,
-        metadata_count=Id,
-        schema_count=Id,
-    ),
-    st.builds(
-        ChunkIndex,
-        chunk_length=Size,
-        chunk_start_offset=Size,
-        compression=Text,
-        compressed_size=Size,
-        message_end_time=Time,
-        message_index_length=Size,
-        message_index_offsets=st.dictionaries(Id, Size),
-        message_start_time=Time,
-        uncompressed_size=Size,
-    ),
-)
+Outer = st.one_of(Inner, Chunks, any_of(Metadata, MessageIndex))
+Summary = st.one_of(Inner, any_of(Statistics, ChunkIndex))
 
 
 @pytest.mark.slow

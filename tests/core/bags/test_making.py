@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from bag_fixtures import TOPIC, bag_of, block, read_all, storage_file
+from bag_fixtures import TOPIC, bag_of, block, drive, read_all, storage_file
 from replay_results import failure
 from rosbags.highlevel import AnyReader
 
-from video_knet_core.bags.bag import BagError
-from video_knet_core.bags.definitions import decode
-from video_knet_core.bags.making import DELAY, FIRST_STAMP, BagFormat
+from video_knet_core.bags.bag import BagError, RecordedTopic
+from video_knet_core.bags.definitions import Embedded, decode, ros2_types
+from video_knet_core.bags.making import DELAY, FIRST_STAMP, BagFormat, make_bag
 from video_knet_core.bags.opening import open_bag
 from video_knet_core.cli import main
 from video_knet_core.data.frames import open_frames
@@ -110,3 +110,17 @@ def test_make_bag_that_cannot_end_or_has_another_name_is_rejected(tmp_path, caps
     assert "never ends: give --max-frames" in failure(command, capsys)
     command += ["--max-frames", "1", "--format", "ros1"]
     assert "expected NAME.bag for ros1, got bag" in failure(command, capsys)
+
+
+def test_ros_1_messages_become_those_of_ros_2(tmp_path):
+    make_bag({TOPIC: drive(1)}, tmp_path / "in.bag", BagFormat("ros1"))
+    make_bag({TOPIC: drive(1)}, tmp_path / "in", BagFormat())
+    (old,), (new,) = read_all(tmp_path / "in.bag"), read_all(tmp_path / "in")
+    embedded = Embedded(old.topic)
+    assert bytes(embedded.to_cdr(old.data)) == bytes(new.data)
+    assert embedded.hash == ros2_types().hash_rihs01("sensor_msgs/msg/Image")
+
+
+def test_a_type_without_any_definition_is_named():
+    with pytest.raises(BagError, match="/gains: .*other/msg/Gains"):
+        Embedded(RecordedTopic("/gains", "other/msg/Gains"))

@@ -11,10 +11,22 @@ from pathlib import Path
 
 import pytest
 from bag_cases import CASES, NO_SUMMARY, NONE, TEN, db3, half, mcap, ros1_chunks, split, zstd_file
-from bag_fixtures import FIRST, PERIOD, TOPIC, image_row, image_rows, images_in, write_mcap
+from bag_fixtures import (
+    FIRST,
+    PERIOD,
+    TOPIC,
+    bag_of,
+    image_row,
+    image_rows,
+    images_in,
+    read_all,
+    storage_file,
+    write_mcap,
+)
 
-from video_knet_core.bags.bag import BagError
+from video_knet_core.bags.bag import BagDamage, BagError
 from video_knet_core.bags.compression import decompress
+from video_knet_core.bags.making import BagFormat
 from video_knet_core.bags.opening import open_bag
 
 
@@ -51,6 +63,26 @@ def test_a_compressed_file_that_is_cut_off_is_read_up_to_there(tmp_path):
     assert damage.startswith(str(path)) and images_in(path) == (numbers, damage)
     contents = open_bag(path).contents()
     assert contents.counts == {TOPIC: len(numbers)} and str(path) in contents.damage
+
+
+@pytest.mark.parametrize("form", ["mcap", "sqlite3", "ros1"])
+@pytest.mark.parametrize("fraction", [0.97, 0.6, 0.3])
+def test_a_truncated_file_is_read_up_to_its_end(form, fraction, tmp_path):
+    path = bag_of(tmp_path, 400, BagFormat(form))
+    whole = [(m.time, bytes(m.data)) for m in read_all(path)]
+    file = storage_file(path)
+    with file.open("r+b") as stream:
+        stream.truncate(int(file.stat().st_size * fraction))
+    bag, found = open_bag(path), []
+    with pytest.raises(BagDamage) as error:
+        for message in bag.messages({TOPIC}):
+            found.append((message.time, bytes(message.data)))
+    damage = str(error.value)
+    assert found == whole[: len(found)] and len(found) < 400
+    assert len(found) >= int(400 * fraction) - 110  # a chunk of 1 MiB holds 99
+    assert str(file) in damage
+    contents = open_bag(path).contents()
+    assert contents.counts == {TOPIC: len(found)} and contents.damage == damage
 
 
 def test_a_full_disk_is_no_damage(tmp_path, monkeypatch):

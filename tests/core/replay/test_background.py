@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 
 import pytest
-from bag_fixtures import bag_of, rewritten
+from bag_fixtures import changed_bag
 from replay_results import result_of, string
 
 from video_knet_core.bags.definitions import (
@@ -66,7 +66,7 @@ def test_other_messages_between_the_images_do_not_pile_up(runtime, tmp_path, mon
 
     monkeypatch.setattr(bag_replay, "read_ahead", watched)
     text = bytes(ros2_types().serialize_cdr(string("x" * 100_000), "std_msgs/msg/String"))
-    path = rewritten(bag_of(tmp_path, 10), add_scans)
+    path = changed_bag(tmp_path, 10, add_scans)
     assert (
         replay(path, runtime, tmp_path / "out", ReplaySettings(include_input_topics=True)).frames
         == 10

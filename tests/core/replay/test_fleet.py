@@ -9,8 +9,10 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 from bag_fixtures import bag_of, storage_file
 from replay_results import digests, failure, wait_for_frames
@@ -18,22 +20,14 @@ from replay_results import digests, failure, wait_for_frames
 from video_knet_core import __version__
 from video_knet_core.bags.making import BagFormat
 from video_knet_core.cli import main
-from video_knet_core.engine.selector import BACKENDS, GPU_BACKENDS
 from video_knet_core.replay import fleet
 from video_knet_core.replay.fleet import FleetPlan, JobState, find_jobs, replay_serially
 from video_knet_core.replay.replay_settings import ReplayError, ReplaySettings
 from video_knet_core.tracking import tracker_settings
 
 FRAMES = 60
-SETTINGS = [
-    "--split-frames",
-    "7",
-    "--include-input-topics",
-    "--labels",
-    "--tracks",
-    "--threads",
-    "1",
-]
+OPTIONS = "--split-frames 7 --include-input-topics --labels --tracks --threads 1"
+SETTINGS = OPTIONS.split()
 
 
 @pytest.fixture(scope="module")
@@ -81,10 +75,15 @@ def rows(report: str) -> dict[str, tuple[int, int, str]]:
 # --- which bags ----------------------------------------------------------------------------------
 
 
+def touch(folder: Path, *names: str) -> None:
+    """Make empty files."""
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+
+
 def test_each_bag_has_a_folder_called_after_it_from_the_first_wildcard_on(tmp_path):
-    for name in ("monday/a.mcap", "tuesday/a.mcap", "tuesday/b.bag", "tuesday/c.x/c.db3"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).touch()
+    touch(tmp_path, "monday/a.mcap", "tuesday/a.mcap", "tuesday/b.bag", "tuesday/c.x/c.db3")
     out = tmp_path / "out"
     jobs = find_jobs(f"{tmp_path}/*day/*", out)
     assert [job.name for job in jobs] == ["monday/a", "tuesday/a", "tuesday/b", "tuesday/c.x"]
@@ -93,18 +92,17 @@ def test_each_bag_has_a_folder_called_after_it_from_the_first_wildcard_on(tmp_pa
     assert job.name == "b"
 
 
-def test_a_pattern_may_be_relative_and_begin_anywhere(tmp_path, monkeypatch):
-    (tmp_path / "[x]").mkdir()
-    (tmp_path / "[x]/a.mcap").touch()
+def test_a_pattern_may_be_relative_or_begin_with_a_tilde(tmp_path, monkeypatch):
+    touch(tmp_path, "[x]/a.mcap", "home/a.mcap")
     monkeypatch.chdir(tmp_path / "[x]")
-    (job,) = find_jobs("./*.mcap", Path("out"))
-    assert (job.bag, job.out) == (tmp_path / "[x]/a.mcap", tmp_path / "[x]/out/a")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    for pattern, folder in (("./*.mcap", "[x]"), ("~/*.mcap", "home")):
+        (job,) = find_jobs(pattern, Path("out"))
+        assert (job.bag, job.out) == (tmp_path / folder / "a.mcap", tmp_path / "[x]/out/a")
 
 
 def test_bags_whose_results_would_be_in_one_folder_are_rejected(tmp_path):
-    (tmp_path / "x").mkdir()
-    for name in ("a.mcap", "a.bag", "x/x.mcap"):
-        (tmp_path / name).touch()
+    touch(tmp_path, "a.mcap", "a.bag", "x/x.mcap")
     out = tmp_path / "out"
     with pytest.raises(ReplayError, match=r"a\.mcap would be in .*out/a, those of .*a\.bag in"):
         find_jobs(f"{tmp_path}/a.*", out)
@@ -112,36 +110,19 @@ def test_bags_whose_results_would_be_in_one_folder_are_rejected(tmp_path):
         find_jobs(f"{tmp_path}/x*/**", out)
 
 
-def test_results_are_not_taken_for_bags(tmp_path):
-    for name in ("a.mcap", "out/a/bag/bag_0000.mcap"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).touch()
-    jobs = find_jobs(f"{tmp_path}/**/*.mcap", tmp_path / "out", resume=True)
-    assert [job.name for job in jobs] == ["a"]
+def test_results_are_not_taken_for_bags_also_in_a_linked_folder(tmp_path):
+    touch(tmp_path, "bags/a.mcap", "bags/out/a/bag/bag_0000.mcap")
+    (tmp_path / "link").symlink_to(tmp_path / "bags")
+    for folder in ("bags", "link"):
+        jobs = find_jobs(f"{tmp_path}/bags/**/*.mcap", tmp_path / folder / "out", resume=True)
+        assert [job.name for job in jobs] == ["a"]
 
 
 def test_bags_are_in_natural_order_and_hidden_files_are_none(tmp_path):
-    for name in ("drive10.mcap", "drive2.mcap", "drive1.mcap", "._drive1.mcap", "Thumbs.db"):
-        (tmp_path / name).touch()
+    touch(tmp_path, "drive10.mcap", "drive2.mcap", "drive1.mcap", "._drive1.mcap", "Thumbs.db")
     for pattern in ("*", "[.dT]*"):
         jobs = find_jobs(f"{tmp_path}/{pattern}", tmp_path / "out")
         assert [job.name for job in jobs] == ["drive1", "drive2", "drive10"]
-
-
-def test_results_in_a_linked_folder_are_not_taken_for_bags(tmp_path):
-    for name in ("bags/a.mcap", "bags/out/a/bag/bag_0000.mcap"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).touch()
-    (tmp_path / "link").symlink_to(tmp_path / "bags")
-    jobs = find_jobs(f"{tmp_path}/bags/**/*.mcap", tmp_path / "link/out", resume=True)
-    assert [job.name for job in jobs] == ["a"]
-
-
-def test_patterns_may_begin_with_a_tilde(tmp_path, monkeypatch):
-    monkeypatch.setenv("HOME", str(tmp_path))
-    (tmp_path / "a.mcap").touch()
-    (job,) = find_jobs("~/*.mcap", tmp_path / "out")
-    assert (job.bag, job.name) == (tmp_path / "a.mcap", "a")
 
 
 def test_a_fleet_of_no_bags_or_over_other_results_is_rejected_before_it_begins(
@@ -179,10 +160,6 @@ def test_the_missing_extra_is_named(bags, model, tmp_path):
     assert result.returncode == 2
     assert result.stderr.endswith("needs ray: pip install 'video_knet_ros[fleet]'\n")
     assert not (tmp_path / "out").exists()
-
-
-def test_the_backends_of_gpus_are_backends():
-    assert set(GPU_BACKENDS) < set(BACKENDS)
 
 
 # --- one after the other -------------------------------------------------------------------------
@@ -364,7 +341,6 @@ def test_a_model_that_no_worker_can_open_ends_the_fleet_with_its_reason(cluster,
 
 def test_an_address_without_a_server_is_reported_at_once(bags, model, tmp_path, capsys):
     pytest.importorskip("ray", reason="needs the extra `fleet`")
-    pytest.importorskip("ray")
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{unused.getsockname()[1]}"
@@ -404,25 +380,9 @@ def busy_worker() -> int:
     """Process id of a worker with a bag, of a cluster that this process started."""
     end = time.monotonic() + 60
     while time.monotonic() < end:
-        for entry in Path("/proc").iterdir():
-            if entry.name.isdigit() and is_busy(entry):
-                return int(entry.name)
+        for process in psutil.Process().children(recursive=True):
+            with suppress(psutil.Error):  # it has ended
+                if "ray::_RayWorker.replay" in "".join(process.cmdline()):
+                    return process.pid
         time.sleep(0.01)
     pytest.fail("no worker is busy")
-
-
-def is_busy(process: Path) -> bool:
-    try:
-        name = process.joinpath("cmdline").read_bytes()
-        return name.startswith(b"ray::_RayWorker.replay") and os.getpid() in ancestors(process)
-    except OSError:  # it has ended
-        return False
-
-
-def ancestors(process: Path) -> set[int]:
-    found, number = set(), int(process.name)
-    while number > 1:
-        stat = Path(f"/proc/{number}/stat").read_text()
-        number = int(stat.rpartition(")")[2].split()[1])
-        found.add(number)
-    return found

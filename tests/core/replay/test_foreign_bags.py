@@ -62,12 +62,6 @@ def test_a_start_and_a_duration_hold_for_each_camera(interleaved, write, runtime
         assert numbers(tmp_path / "out", camera) == expected
 
 
-def test_the_end_of_two_cameras_is_replayed(runtime, tmp_path):
-    path = write_mcap(tmp_path / "a.mcap", two_cameras(20, True))
-    settings = ReplaySettings(topics=CAMERAS, start=1)
-    assert replay(path, runtime, tmp_path / "out", settings).frames == 20
-
-
 def test_a_camera_without_images_in_the_chosen_time_is_named(runtime, tmp_path, caplog):
     rows = [image_row(n, topic=CAMERAS[0]) for n in range(20)]
     rows += [image_row(n, topic=CAMERAS[1]) for n in range(5)]
@@ -237,10 +231,3 @@ def test_messages_of_another_type_on_the_topic_of_a_camera_are_no_images(runtime
     copies = [m for m in read_all(tmp_path / "out/bag") if m.topic.name == TOPIC]
     assert [int(decode(m).data[1]) for m in copies] == [0, 1, 2, 3]
     assert TEXT[1] in caplog.text
-
-
-def test_old_type_names_are_those_of_images(runtime, tmp_path):
-    rows = [(t, "sensor_msgs/Image", time, data) for t, _, time, data in image_rows(4)]
-    path = write_db3(tmp_path / "a.db3", rows)
-    assert replay(path, runtime, tmp_path / "out", MERGE).frames == 4
-    assert len(copied(tmp_path / "out", TOPIC)) == 4

@@ -130,30 +130,6 @@ def test_a_full_disk_ends_a_replay_which_can_be_resumed(runtime, tmp_path, monke
     assert digests(out) == digests(tmp_path / "whole")
 
 
-def test_files_that_were_opened_are_closed_when_a_later_one_cannot_be(
-    runtime, tmp_path, monkeypatch
-):
-    topics = ("/front/image_raw", "/rear/image_raw")
-    path = bag_of(tmp_path, 2, topics=topics)
-    made, closed = [], []
-
-    class Failing(products.CameraFiles):
-        def __init__(self, *arguments):
-            if made:
-                raise OSError("too many open files")
-            made.append(self)
-            super().__init__(*arguments)
-
-        def close(self):
-            closed.append(self)
-            super().close()
-
-    monkeypatch.setattr(products, "CameraFiles", Failing)
-    with pytest.raises(OSError, match="too many open files"):
-        replay(path, runtime, tmp_path / "out", ReplaySettings(topics=topics, tracks=True))
-    assert made == closed and made[0]._lines.closed
-
-
 def test_an_existing_output_is_never_overwritten(runtime, tmp_path):
     path, out = bag_of(tmp_path, 10), tmp_path / "out"
     replay(path, runtime, out)

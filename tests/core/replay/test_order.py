@@ -5,33 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from bag_fixtures import PERIOD, TOPIC, bag_of, block, read_all, rewritten
+from bag_fixtures import PERIOD, TOPIC, changed_bag, image_row, read_all, write_mcap
 from replay_results import result_of
 
-from video_knet_core.bags.definitions import (
-    IMAGE,
-    conversions,
-    decode,
-    ros2_types,
-)
+from video_knet_core.bags.definitions import decode
 from video_knet_core.messages.result_messages import nanoseconds
 from video_knet_core.replay.bag_replay import replay
 from video_knet_core.replay.replay_settings import ReplaySettings
 from video_knet_core.tracking import tracker_settings
 
 
-def image_row(number: int, stamp: int, received: int):
-    """Topic, type, time and bytes of an image."""
-    convert, types = conversions(), ros2_types().types
-    header = types["std_msgs/msg/Header"](stamp=convert.time_message(stamp), frame_id="camera")
-    message = convert.image_message(header, "rgb8", block(number))
-    return TOPIC, IMAGE, received, bytes(ros2_types().serialize_cdr(message, IMAGE))
-
-
 def stamped(tmp_path, stamps: list[float]) -> Path:
     """A bag of images with these stamps in seconds, received one after the other."""
-    rows = [image_row(n, round(s * 1e9), (n + 1) * PERIOD) for n, s in enumerate(stamps)]
-    return rewritten(bag_of(tmp_path, 1), lambda _: rows)
+    rows = [image_row(n, (n + 1) * PERIOD, stamp=round(s * 1e9)) for n, s in enumerate(stamps)]
+    return write_mcap(tmp_path / "a.mcap", rows)
 
 
 def seen(tmp_path, stamps: list[float], runtime) -> tuple[list[float], list[int]]:
@@ -106,7 +93,7 @@ def test_recordings_with_equal_beginnings_have_different_epochs(runtime, tmp_pat
     epochs = []
     for name, change in (("a", list), ("b", turned), ("c", list)):
         (tmp_path / name).mkdir()
-        path = rewritten(bag_of(tmp_path / name, 4), change)
+        path = changed_bag(tmp_path / name, 4, change)
         epochs.append(first_epoch(tmp_path / name / "out", runtime, path))
     assert epochs[0] == epochs[2] != epochs[1]
 

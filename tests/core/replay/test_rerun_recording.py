@@ -28,7 +28,6 @@ FRAMES, PART = 8, 10
 def out(tmp_path_factory) -> Path:
     """A replay of two cameras in two parts."""
     pytest.importorskip("rerun", reason="needs the extra `rerun`")
-    pytest.importorskip("rerun")
     folder = tmp_path_factory.mktemp("rerun")
     runtime = open_runtime(write_tiny_model(folder / "tiny.onnx"))
     settings = ReplaySettings(topics=TOPICS, rerun=True, split_frames=PART)

@@ -6,13 +6,11 @@ import subprocess
 import sys
 
 import pytest
-from bag_fixtures import PERIOD, bag_of, rewritten
-from replay_results import TABLES, default_imu, failure, result_of
+from bag_cases import TEXT
+from bag_fixtures import PERIOD, bag_of, write_mcap
+from replay_results import TABLES, failure, result_of
 from tiny_onnx import write_tiny_model
 
-from video_knet_core.bags.definitions import (
-    ros2_types,
-)
 from video_knet_core.bags.making import FIRST_STAMP
 from video_knet_core.engine.selector import open_runtime
 from video_knet_core.messages.result_messages import nanoseconds
@@ -71,11 +69,10 @@ def test_what_cannot_be_chosen_is_named_with_what_is_there(model, tmp_path, caps
 
 
 def test_a_bag_without_images_lists_what_it_has(model, tmp_path, capsys):
-    imu = bytes(ros2_types().serialize_cdr(default_imu(), "sensor_msgs/msg/Imu"))
-    path = rewritten(bag_of(tmp_path, 1), lambda _: [("/imu", "sensor_msgs/msg/Imu", 1, imu)])
+    path = write_mcap(tmp_path / "a.mcap", [TEXT])
     command = ["replay", str(path), "--out", str(tmp_path / "out"), "--model", str(model)]
     line = failure(command, capsys)
-    assert "there are no images in it, only /imu (sensor_msgs/msg/Imu, 1 messages)" in line
+    assert "there are no images in it, only /status (std_msgs/msg/String, 1 messages)" in line
 
 
 @pytest.mark.parametrize(

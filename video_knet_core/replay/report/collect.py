@@ -160,12 +160,10 @@ class Picture:
     """Epoch and track id of those that are to be seen."""
 
 
-class Pictures:
-    """Every n-th frame is kept; whenever there are too many, every second goes, and n doubles.
+class _Pictures:
+    """Every n-th frame is kept; whenever there are more than `most`, every second goes, n doubles.
 
-    Args:
-        most: pictures; at least half as many are there, if there are frames.
-        classes: of the model.
+    At least half as many are there, if there are frames.
     """
 
     def __init__(self, most: int, classes: ClassTable) -> None:
@@ -184,7 +182,7 @@ class Pictures:
             self._every *= 2
 
     def showing(self, track: TrackSpans) -> Picture | None:
-        """The first one with a track; None if there is none."""
+        """The first one with a track."""
         name = track.epoch, track.track_id
         return next((picture for picture in self.kept if name in picture.tracks), None)
 
@@ -208,12 +206,9 @@ class Pictures:
 
 
 class CameraNotes:
-    """Tracks, class shares, times and pictures of one camera.
+    """Tracks, class shares, times and at most so many pictures of one camera.
 
-    Args:
-        classes: of the model.
-        pictures: at most.
-        on_end: called with each confirmed track that has ended.
+    `on_end` is called with each confirmed track that has ended.
     """
 
     def __init__(
@@ -222,7 +217,7 @@ class CameraNotes:
         self.tracks = TrackTimeline(len(classes), on_end)
         self.stamps = StampNotes()
         self.latency = Latency()
-        self.pictures = Pictures(pictures, classes)
+        self.pictures = _Pictures(pictures, classes)
         self.first = self.last = 0.0
         """Times of the first and the last frame [s]."""
         self.frames = 0
@@ -297,12 +292,7 @@ def changed_options(settings: ReplaySettings, tracking: TrackerSettings) -> dict
 
 
 class ReplayReport:
-    """What is gathered of all cameras.
-
-    Args:
-        facts: about the replay.
-        out: folder for the page and the table of tracks.
-    """
+    """What is gathered of all cameras; the page and the table of tracks are written into `out`."""
 
     def __init__(self, facts: ReportFacts, out: Path) -> None:
         self.facts, self.out = facts, out

@@ -25,14 +25,11 @@ MINIMUM_BAR = 0.3
 
 
 def write_page(report: ReplayReport, damage: str, cameras: Mapping[str, CameraReplay]) -> None:
-    """Write report.html.
+    """Write report.html; OSError if it cannot be written.
 
     Args:
-        report: of the frames.
         damage: where and why the bag could be read no further; empty if all of it could.
-        cameras: topic -> camera, for its images that were left out.
-
-    OSError if it cannot be written.
+        cameras: by topic, for their images that were left out.
     """
     text = page(report, damage, cameras)  # names of files may be any bytes
     write_text(report.out / NAME, text.encode(errors="replace").decode())

@@ -78,16 +78,9 @@ class TrackSpans:
 
 
 class TrackTimeline:
-    """The tracks of one camera.
+    """The tracks of one camera; `on_end` is called with each confirmed one that has ended."""
 
-    Args:
-        classes: number of them.
-        on_end: called with each confirmed track that has ended.
-    """
-
-    def __init__(
-        self, classes: int, on_end: Callable[[TrackSpans], None] = lambda track: None
-    ) -> None:
+    def __init__(self, classes: int, on_end: Callable[[TrackSpans], None]) -> None:
         self._on_end = on_end
         self._epochs: list[int] = []  # the last two: after one wrong stamp the first is resumed
         self._living: dict[tuple[int, int], TrackSpans] = {}  # by epoch and track id
