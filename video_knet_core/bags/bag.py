@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 CDR = "cdr"
 ROS1 = "ros1"
@@ -61,23 +61,6 @@ class Contents:
     def seconds(self) -> float:
         """From the earliest message to the latest."""
         return 0.0 if self.start is None or self.end is None else (self.end - self.start) * 1e-9
-
-
-class StorageFile(Protocol):
-    """One file of a bag; messages of its errors begin with its name."""
-
-    def contents(self) -> Contents:
-        """What is in it, from its index or from all messages."""
-        ...
-
-    def messages(
-        self, names: Collection[str], since: int | None = None, until: int | None = None
-    ) -> Iterator[Message]:
-        """Messages of the topics `names`, received in since <= time < until [ns], as recorded.
-
-        BagDamage after the last message if some of the file cannot be read.
-        """
-        ...
 
 
 def survey(messages: Iterator[Message]) -> Contents:

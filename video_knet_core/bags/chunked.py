@@ -110,7 +110,7 @@ class ChunkedFile(ABC):
     def messages(
         self, names: Collection[str], since: int | None = None, until: int | None = None
     ) -> Iterator[Message]:
-        """See `StorageFile.messages`."""
+        """See `Bag.messages`."""
         for message in self._messages(since, until):
             if (
                 message.topic.name in names

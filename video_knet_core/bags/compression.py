@@ -25,33 +25,29 @@ DECOMPRESSORS: dict[str, Callable[[], Any]] = {
 }
 
 
-class CompressionError(ValueError):
-    """Data that cannot be decompressed."""
-
-
 def decompress(kind: str, data: bytes, size: int | None = None, cut: bool = False) -> bytes:
     """Decompress one frame of a `kind` of `DECOMPRESSORS`, or "" or "none".
 
-    CompressionError if it is damaged, has not `size` bytes afterwards, or is of an unknown kind. Of
+    ValueError if it is damaged, has not `size` bytes afterwards, or is of an unknown kind. Of
     one that is `cut` off, what there is of the data is returned.
     """
     if kind in ("", "none"):
         unpacked, complete = data, True
     elif kind not in DECOMPRESSORS:
-        raise CompressionError(f"expected a compression of {[*DECOMPRESSORS]}, got {kind!r}")
+        raise ValueError(f"expected a compression of {[*DECOMPRESSORS]}, got {kind!r}")
     else:
         decompressor = DECOMPRESSORS[kind]()
         try:
             unpacked = decompressor.decompress(data, -1 if size is None else size + 1)
         # The errors of zstd, lz4 and bz2 in this order; all is in memory, no file is read here.
         except (ZstdError, RuntimeError, OSError, EOFError, ValueError, OverflowError) as error:
-            raise CompressionError(f"{kind}: {error}") from None
+            raise ValueError(f"{kind}: {error}") from None
         except MemoryError:  # the damaged size of a frame
-            raise CompressionError(f"{kind}: it needs more memory than there is") from None
+            raise ValueError(f"{kind}: it needs more memory than there is") from None
         complete = decompressor.eof
     if not cut:
         if size is not None and len(unpacked) != size:
-            raise CompressionError(f"expected {size} bytes, got {len(unpacked)}")
+            raise ValueError(f"expected {size} bytes, got {len(unpacked)}")
         if not complete:
-            raise CompressionError(f"{kind}: the end is missing")
+            raise ValueError(f"{kind}: the end is missing")
     return unpacked

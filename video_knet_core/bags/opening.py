@@ -14,9 +14,11 @@ import yaml
 
 from ..natural_order import is_hidden, natural_key
 from . import mcap, rosbag1, sqlite
-from .bag import ROS1, BagDamage, BagError, Contents, Message, StorageFile, joined
-from .compression import ZSTD_MAGIC, CompressionError, ZstdError, decompress, open_zstd
+from .bag import ROS1, BagDamage, BagError, Contents, Message, joined
+from .compression import ZSTD_MAGIC, ZstdError, decompress, open_zstd
 
+StorageFile = mcap.McapFile | sqlite.SqliteFile | rosbag1.Rosbag1File
+"""One file of a bag. It has the methods of `Bag`; messages of its errors begin with its name."""
 FORMATS: dict[bytes, Callable[[Path, str], StorageFile]] = {
     mcap.MAGIC: mcap.McapFile,
     sqlite.MAGIC: sqlite.SqliteFile,
@@ -77,7 +79,10 @@ class Bag:
     def messages(
         self, names: Collection[str], since: int | None = None, until: int | None = None
     ) -> Iterator[Message]:
-        """See `StorageFile.messages`."""
+        """Messages of the topics `names`, received in since <= time < until [ns], as recorded.
+
+        BagDamage after the last message if some of the bag cannot be read.
+        """
         damages = list(self._missing)
         for path in self.files:
             try:
@@ -153,7 +158,7 @@ def _decompressed(message: Message, name: str) -> Message:
         return message
     try:
         return message._replace(data=decompress("zstd", message.data))
-    except CompressionError as error:
+    except ValueError as error:
         raise BagDamage(
             f"{name}: the message of {message.topic.name} at {message.time} ns is damaged: {error}"
         ) from None

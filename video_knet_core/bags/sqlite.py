@@ -51,7 +51,7 @@ class SqliteFile:
     def messages(
         self, names: Collection[str], since: int | None = None, until: int | None = None
     ) -> Iterator[Message]:
-        """See `StorageFile.messages`. Without the index by time, which may be what is damaged."""
+        """See `Bag.messages`. Without the index by time, which may be what is damaged."""
         numbers = [number for number, topic in self._topics.items() if topic.name in names]
         marks = ", ".join("?" * len(numbers))
         query = f"SELECT id, topic_id, timestamp, data FROM messages WHERE topic_id IN ({marks})"

@@ -11,6 +11,7 @@ from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from ..bags.bag import BagDamage, Contents, Message, RecordedTopic
 from ..bags.definitions import Embedded
@@ -102,48 +103,33 @@ def replay(
         FinishedError: `out` holds the results of this replay.
         ReplayError: `out` holds something else.
         OutputError: another process writes into `out`, or it is a file.
-        OSError: a file cannot be written.
     """
-    begun = time.perf_counter()
     settings, tracking = settings or ReplaySettings(), tracking or tracker_settings()
     path = expanded(path)
     bag = open_bag(path)
     contents = bag.contents()
-    try:
-        topics = choose_topics(contents, settings.topics)
-        limits = time_range(contents, settings)
-        empty = _topics_without_images(bag, contents, topics, limits)
-    except ReplayError as error:
-        damage = f" ({contents.damage})" if contents.damage else ""
-        raise type(error)(f"{path}: {error}{damage}") from None
+    topics, limits, empty = _choose(path, bag, contents, settings)
     runtime = runtime() if callable(runtime) else runtime
     info, nodes = runtime.info, node_names(topics)
     settings = replace(settings, outputs=choose_outputs(info, settings.outputs))
     rerun = RerunRecording(out, info.classes) if settings.rerun else None
     if settings.report:
         importlib.import_module(".report.page", __package__)  # a missing package ends it here
-    task = {
-        "bag": path.name,
-        "bytes": sum(file.stat().st_size for file in bag.files),
-        "model": info.name,
-        "checkpoint": info.checkpoint_sha256,
-        "backend": runtime.name,
-        "settings": asdict(settings),
-        "tracking": {"tracker": tracking.tracker, **asdict(tracking)},
-    }
-    recording = contents.start, contents.end, path.name, sample_of(bag.files)
-    cameras = {
-        topic: CameraReplay(node, runtime, settings, tracking, recording)
-        for topic, node in nodes.items()
-    }
-    copied = topics_to_copy(contents, nodes) if settings.include_input_topics else {}
-    start, options = contents.start or 0, changed_options(settings, tracking)
-    facts = ReportFacts(path.name, info.name, runtime.name, info.classes, nodes, start, options)
+    task = _task(path, bag, runtime, settings, tracking)
     with exclusive(out), ExitStack() as held:
         work = begin(out, task, resume)
+        recording = contents.start, contents.end, path.name, sample_of(bag.files)
+        cameras = {
+            topic: CameraReplay(node, runtime, settings, tracking, recording)
+            for topic, node in nodes.items()
+        }
+        copied = topics_to_copy(contents, nodes) if settings.include_input_topics else {}
         rates = {topic: _fps(contents, topic, settings.every) for topic in topics}
+        start, options = contents.start or 0, changed_options(settings, tracking)
+        facts = ReportFacts(path.name, info.name, runtime.name, info.classes, nodes, start, options)
         products = Products(held, work, settings, facts, cameras, copied, rates, rerun)
         loop = _Loop(bag, limits, cameras, copied, products, settings.split_frames)
+        begun = time.perf_counter()
         loop.run(_expected(contents, topics, settings))
         products.complete(loop.damage)
         failed = sum(camera.failed for camera in cameras.values())
@@ -151,6 +137,34 @@ def replay(
     late = sum(camera.late for camera in cameras.values())
     seconds = time.perf_counter() - begun
     return ReplaySummary(out, runtime.name, loop.frames, failed, late, loop.damage, seconds, empty)
+
+
+def _choose(
+    path: Path, bag: Bag, contents: Contents, settings: ReplaySettings
+) -> tuple[tuple[str, ...], TimeRange, tuple[str, ...]]:
+    """Topics, their time, and those of them that have no image in it; errors name the bag."""
+    try:
+        topics = choose_topics(contents, settings.topics)
+        limits = time_range(contents, settings)
+        return topics, limits, _topics_without_images(bag, contents, topics, limits)
+    except ReplayError as error:
+        damage = f" ({contents.damage})" if contents.damage else ""
+        raise type(error)(f"{path}: {error}{damage}") from None
+
+
+def _task(
+    path: Path, bag: Bag, runtime: Runtime, settings: ReplaySettings, tracking: TrackerSettings
+) -> dict[str, Any]:
+    """What is replayed, and how: see `JobRecord`."""
+    return {
+        "bag": path.name,
+        "bytes": sum(file.stat().st_size for file in bag.files),
+        "model": runtime.info.name,
+        "checkpoint": runtime.info.checkpoint_sha256,
+        "backend": runtime.name,
+        "settings": asdict(settings),
+        "tracking": {"tracker": tracking.tracker, **asdict(tracking)},
+    }
 
 
 class _Loop:

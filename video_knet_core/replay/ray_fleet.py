@@ -114,10 +114,9 @@ class _WorkerPool:
         self._idle: list[Any] = []
 
     def start(self, most: int, wait: bool) -> None:
-        """Start the workers: as many as there is room for, or all, of which some may have to wait.
+        """Start as many workers as there is room for, or all, of which some may have to wait.
 
-        Raises:
-            FleetError: there is room for none.
+        FleetError if there is room for none.
         """
         if self._engine_uses_gpu():
             self._resources = _GPU
