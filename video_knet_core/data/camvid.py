@@ -21,7 +21,7 @@ from .label_png import look_up, read_values
 from .street_frame import STREET_CLASSES, STREET_THINGS
 from .video import DatasetError, Labels, Video, VideoDataset, class_kinds
 
-STREET_IDS = np.array([7, 2, 4, 0, 1, 6, 5, 3, 10, 8, 9, NO_CLASS])
+_STREET_IDS = np.array([7, 2, 4, 0, 1, 6, 5, 3, 10, 8, 9, NO_CLASS])
 """Class id of the street model for each label value: sky, building, pole, road, sidewalk,
 vegetation, sign, fence, car, pedestrian, cyclist, unlabelled."""
 
@@ -29,7 +29,7 @@ vegetation, sign, fence, car, pedestrian, cyclist, unlabelled."""
 def _open(root: Path, split: str) -> VideoDataset:
     """The frames of SPLIT/images and SPLIT/labels as one video; there are no instances."""
     kinds = class_kinds(STREET_CLASSES, ())
-    return VideoDataset("camvid", kinds, [_clip(root / split, STREET_IDS)])
+    return VideoDataset("camvid", kinds, [_clip(root / split, _STREET_IDS)])
 
 
 def camvid_clip(folder: Path, ids: NDArray[np.uint8] | None = None) -> Video:
@@ -37,7 +37,7 @@ def camvid_clip(folder: Path, ids: NDArray[np.uint8] | None = None) -> Video:
 
     DatasetError if a folder, an image or a label image is missing.
     """
-    clip = _clip(folder, STREET_IDS if ids is None else ids[STREET_IDS])
+    clip = _clip(folder, _STREET_IDS if ids is None else ids[_STREET_IDS])
     for frame in clip.frames:
         if frame.image is None or frame.labels is None:
             kind = "image" if frame.image is None else "label image"

@@ -32,7 +32,7 @@ NAMES = (
 KINDS = class_kinds(NAMES, range(11, 19))
 CITYSCAPES_RULES = PanopticRules(authors_things=tuple(range(11, 19)))
 """The authors of Video K-Net track all things of Cityscapes in STQ, on KITTI-STEP too."""
-LABELLED_EVERY = 5
+_LABELLED_EVERY = 5
 """Frames; of 30 in a video, the 5th, 10th .. 30th are labelled, and only those are submitted."""
 
 
@@ -83,7 +83,7 @@ CITYSCAPES_VPS = DatasetFormat(
     _open,
     ("{}/img", "{}/img_all"),
     predictions=PanopticFiles(
-        np.arange(len(NAMES)), ("_newImg8bit", "_leftImg8bit"), every=LABELLED_EVERY
+        np.arange(len(NAMES)), ("_newImg8bit", "_leftImg8bit"), every=_LABELLED_EVERY
     ).form(),
     rules=CITYSCAPES_RULES,
 )

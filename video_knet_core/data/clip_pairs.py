@@ -13,7 +13,7 @@ from .video import DatasetError, InstanceMasks, LabelledFrame, VideoDataset
 
 TWO_SIDED = (-2, -1, 1, 2)
 """Where the authors' code takes the reference frame, relative to the key frame."""
-MAX_TRIES = 20
+_MAX_TRIES = 20
 
 
 class ClipPairs:
@@ -27,7 +27,7 @@ class ClipPairs:
         dataset: where the frames are from; every frame is equally likely to be the key frame.
         offsets: positions of the reference frame relative to the key frame, not 0.
         crop: how crops are drawn.
-        tracked: draw again, `MAX_TRIES` times at most, until an object is in both crops.
+        tracked: draw again, `_MAX_TRIES` times at most, until an object is in both crops.
 
     Raises:
         ValueError: no offset, or one of 0.
@@ -55,7 +55,7 @@ class ClipPairs:
 
     def sample(self, rng: Rng, height: int, width: int) -> FramePair:
         """A random pair of `height` x `width` pixels; DatasetError if a frame is faulty."""
-        for _ in range(MAX_TRIES if self.tracked else 1):
+        for _ in range(_MAX_TRIES if self.tracked else 1):
             pair = self._draw(rng, height, width)
             if np.intersect1d(*pair.instance).any():  # 0 is no object
                 break

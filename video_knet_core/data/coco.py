@@ -22,8 +22,18 @@ from pydantic.dataclasses import dataclass
 
 from .dataset_format import DatasetFormat
 from .folders import first_folder
-from .instance_labels import ObjectTrack, class_of, keep_masks, read_objects
-from .json_index import ROW, Category, Flag, ImageSize, Integer, Text, categories_by_id, load_index
+from .instance_labels import ObjectTrack, keep_masks, read_objects
+from .json_index import (
+    ROW,
+    Category,
+    Flag,
+    ImageSize,
+    Integer,
+    Text,
+    categories_by_id,
+    class_of,
+    load_index,
+)
 from .panoptic_json import annotated_frames, load_panoptic_index
 from .video import DatasetError, FrameFiles, Video, VideoDataset
 

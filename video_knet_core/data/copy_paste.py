@@ -19,24 +19,15 @@ from .pairs import CropRange, FramePair, Rng, pseudo_motion, warp
 from .sprites import Sprite, blend, placement, repainted
 from .video import Video
 
-MIN_INSTANCE_PIXELS = 60
-MAX_ASPECT = 1.5
-"""Width over height of a region that may be one object, a car seen from behind."""
-MIN_FILL = 0.65
-"""Fraction of its box that one object fills ..."""
-MIN_FILL_UPRIGHT = 0.35
-"""... and one that stands upright on legs or wheels."""
-UPRIGHT_ASPECT = 0.7
-MIN_CUTOUT_PIXELS = 300
-"""Most of a smaller object is edge: it is not cut out."""
-CUTOUT_METRES = 1.6
-"""Height of any object that is cut out of an image."""
-BESIDE = 0.6
-"""Fraction of a crowd's objects that are put next to the one before, ..."""
-BESIDE_WIDTHS = 0.12
-"""... this far off (standard deviation), in widths of the image."""
-CUTOUT_STEP = 0.06
-"""How far an object cut out of an image moves between the frames, in its own sizes, and grows."""
+_MIN_INSTANCE_PIXELS = 60
+_MAX_ASPECT = 1.5  # width over height of a region that may be one object: a car from behind
+_MIN_FILL = 0.65  # fraction of its box that one object fills, ...
+_MIN_FILL_UPRIGHT, _UPRIGHT_ASPECT = 0.35, 0.7  # ... and one that stands on legs or wheels
+_MIN_CUTOUT_PIXELS = 300  # most of a smaller object is edge: it is not cut out
+_CUTOUT_METRES = 1.6  # height of any object that is cut out of an image
+_BESIDE = 0.6  # fraction of a crowd's objects that are put next to the one before, ...
+_BESIDE_WIDTHS = 0.12  # ... this far off (standard deviation), in widths of the image
+_CUTOUT_STEP = 0.06  # how far a cut-out moves between the frames, in its own sizes, and grows
 
 
 class CopyPaste:
@@ -65,14 +56,14 @@ class CopyPaste:
         self.causal, self.crowd = causal, crowd
         self.images = images
         self.sprites = sprites
-        self.singles = cut_out(images, things) if crowd else []
+        self.singles = _cut_out(images, things) if crowd else []
         self.things = tuple(things)
         self.max_sprites = max_sprites
         self.crop = crop or CropRange()
 
     def sample(self, rng: Rng, height: int, width: int) -> FramePair:
         frame = self.images[int(rng.integers(len(self.images)))]
-        frame = replace(frame, instance=instances_of_regions(frame.semantic, self.things))
+        frame = replace(frame, instance=_instances_of_regions(frame.semantic, self.things))
         to_crop = self.crop.draw(rng, frame.image.shape, height, width)
         motion, moved = pseudo_motion(rng, to_crop, height, width)
         frames = [warp(frame, matrix, height, width) for matrix in (to_crop, moved)]
@@ -88,8 +79,8 @@ class CopyPaste:
         count = int(rng.integers(self.max_sprites + 1))
         x = 0.0
         for number, y in enumerate(np.sort(rng.uniform(0.5, 1.1, count)) * height):
-            if self.crowd and number and rng.random() < BESIDE:
-                x += rng.normal(0, BESIDE_WIDTHS) * width
+            if self.crowd and number and rng.random() < _BESIDE:
+                x += rng.normal(0, _BESIDE_WIDTHS) * width
             else:
                 x = rng.uniform(-0.05, 1.05) * width
             yield np.array([x, y])
@@ -118,8 +109,8 @@ class CopyPaste:
                 place = motion[:2, :2] @ place + motion[:2, 2]
                 size = scale * float(np.hypot(*motion[:2, 0]))
                 if len(sprite.cutouts) == 1:
-                    place = place + rng.normal(0, CUTOUT_STEP, 2) * cutout.shape[1::-1] * scale
-                    size *= float(np.exp(rng.normal(0, CUTOUT_STEP)))
+                    place = place + rng.normal(0, _CUTOUT_STEP, 2) * cutout.shape[1::-1] * scale
+                    size *= float(np.exp(rng.normal(0, _CUTOUT_STEP)))
             matrix = placement(cutout.shape, size, place, mirror)
             painted = repainted(cutout, hue, saturation) if self.crowd else cutout
             blend(frame, painted, mask, matrix, brightness, sprite.class_id, track)
@@ -131,17 +122,17 @@ class CopyPaste:
         return sprites[int(rng.integers(len(sprites)))]
 
 
-def cut_out(images: Video, things: Sequence[int]) -> list[Sprite]:
+def _cut_out(images: Video, things: Sequence[int]) -> list[Sprite]:
     """The single objects of the images that are seen whole, as sprites of one cut-out each."""
     sprites = []
     for frame in images:
         image, semantic = frame.image, frame.semantic
-        instance = instances_of_regions(semantic, things)
+        instance = _instances_of_regions(semantic, things)
         for number in range(1, int(instance.max()) + 1):
             mask = instance == number
             x, y, width, height = cv2.boundingRect(mask.astype(np.uint8))
             whole = x > 0 and y > 0 and x + width < mask.shape[1] and y + height < mask.shape[0]
-            if whole and mask.sum() >= MIN_CUTOUT_PIXELS:
+            if whole and mask.sum() >= _MIN_CUTOUT_PIXELS:
                 box = slice(y, y + height), slice(x, x + width)
                 sprites.append(
                     Sprite(
@@ -150,13 +141,13 @@ def cut_out(images: Video, things: Sequence[int]) -> list[Sprite]:
                         centres=np.array([[width / 2, height / 2]]),
                         scales=np.ones(1),
                         whole=np.ones(1, bool),
-                        metres=CUTOUT_METRES,
+                        metres=_CUTOUT_METRES,
                     )
                 )
     return sprites
 
 
-def instances_of_regions(semantic: NDArray, things: Sequence[int]) -> NDArray[np.int64]:
+def _instances_of_regions(semantic: NDArray, things: Sequence[int]) -> NDArray[np.int64]:
     """Connected regions of each thing class as instances 1, 2, ...
 
     Semantic labels do not part objects that touch. A region that is small, wide or ragged is more
@@ -169,14 +160,10 @@ def instances_of_regions(semantic: NDArray, things: Sequence[int]) -> NDArray[np
         _, regions, stats, _ = cv2.connectedComponentsWithStats(
             (semantic == class_id).astype(np.uint8), connectivity=4
         )
-        for region, (_, _, width, height, area) in enumerate(stats):
-            if region and _looks_single(width, height, area):
+        for region, (_, _, width, height, area) in enumerate(stats[1:], start=1):
+            fill = _MIN_FILL_UPRIGHT if width <= _UPRIGHT_ASPECT * height else _MIN_FILL
+            large, full = area >= _MIN_INSTANCE_PIXELS, area >= fill * width * height
+            if large and full and width <= _MAX_ASPECT * height:
                 count += 1
                 instance[regions == region] = count
     return instance
-
-
-def _looks_single(width: int, height: int, area: int) -> bool:
-    fill = MIN_FILL_UPRIGHT if width <= UPRIGHT_ASPECT * height else MIN_FILL
-    large = area >= MIN_INSTANCE_PIXELS
-    return large and width <= MAX_ASPECT * height and area >= fill * width * height

@@ -12,11 +12,11 @@ from ..types import NO_CLASS
 from .datasets import open_dataset
 from .video import DatasetError, LabelledFrame, Video, VideoDataset
 
-Fault = tuple[str, str]
+_Fault = tuple[str, str]
 """Where (split, video or video/frame), and what is wrong."""
 
 
-def validate(name: str, root: Path, split: str) -> Iterator[Fault]:
+def validate(name: str, root: Path, split: str) -> Iterator[_Fault]:
     """The faults of one split as they are found; every frame is read.
 
     An unusable index; missing frames, images or labels; unreadable files; sizes that differ within
@@ -32,7 +32,7 @@ def validate(name: str, root: Path, split: str) -> Iterator[Fault]:
         yield from _faults_of_video(video, dataset)
 
 
-def _faults_of_video(video: Video, dataset: VideoDataset) -> Iterator[Fault]:
+def _faults_of_video(video: Video, dataset: VideoDataset) -> Iterator[_Fault]:
     if not len(video):
         yield video.name, "has no frames"
     if dataset.consecutive:
@@ -53,7 +53,7 @@ def _faults_of_video(video: Video, dataset: VideoDataset) -> Iterator[Fault]:
             yield from _faults_of_labels(where, frame, dataset.things)
 
 
-def _gaps(video: Video) -> Iterator[Fault]:
+def _gaps(video: Video) -> Iterator[_Fault]:
     """Numbers that are missing between the first and the last frame."""
     numbers = {int(f.name): len(f.name) for f in video.frames if f.name.isdecimal()}
     for number in range(min(numbers, default=0), max(numbers, default=0)):
@@ -62,7 +62,7 @@ def _gaps(video: Video) -> Iterator[Fault]:
             yield f"{video.name}/{number:0{digits}d}", "the frame is missing"
 
 
-def _faults_of_labels(where: str, frame: LabelledFrame, things: frozenset[int]) -> Iterator[Fault]:
+def _faults_of_labels(where: str, frame: LabelledFrame, things: frozenset[int]) -> Iterator[_Fault]:
     for segment in frame.empty:
         yield where, f"the mask of {segment} is empty"
     if frame.masks is None and (frame.semantic == NO_CLASS).all():

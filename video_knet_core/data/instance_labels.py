@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,6 @@ import numpy as np
 
 from ..run_lengths import RunLengths
 from ..types import NO_CLASS
-from .label_png import value_ranges
 from .video import DatasetError, InstanceMasks, Labels
 
 
@@ -42,16 +41,6 @@ class ObjectTrack:
         if runs.size != size:
             raise DatasetError(f"{where}: expected a mask of {size} as its frame, got {runs.size}")
         return runs
-
-
-def class_of(category: int, classes: Mapping[int, int], where: str) -> int:
-    """The class id of a category; DatasetError if it is none of `classes`."""
-    if category not in classes:
-        raise DatasetError(
-            f"{where}.category_id: expected {value_ranges(np.array(sorted(classes)))}, "
-            f"got {category}"
-        )
-    return classes[category]
 
 
 def read_objects(

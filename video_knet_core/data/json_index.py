@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
+import numpy as np
 from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from ..run_lengths import MAX_PIXELS
+from .label_png import value_ranges
 from .video import DatasetError
 
 T = TypeVar("T")
@@ -79,6 +81,16 @@ def categories_by_id(categories: Sequence[Category], index: Path) -> dict[int, C
         ids = sorted(category.id for category in categories)
         raise DatasetError(f"{index}: categories: expected ids that differ, got {ids[:20]}")
     return dict(sorted(found.items()))
+
+
+def class_of(category: int, classes: Mapping[int, int], where: str) -> int:
+    """The class id of a category; DatasetError if it is none of `classes`."""
+    if category not in classes:
+        raise DatasetError(
+            f"{where}.category_id: expected {value_ranges(np.array(sorted(classes)))}, "
+            f"got {category}"
+        )
+    return classes[category]
 
 
 def _first_fault(error: ValidationError) -> str:

@@ -19,8 +19,8 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from ..types import NO_CLASS, ClassKind
-from .json_index import ROW, Category, Flag, Integer, Text, load_index
-from .label_png import check_maps, read_rgb, segment_colors, segment_ids, value_ranges, write_png
+from .json_index import ROW, Category, Flag, Integer, Text, class_of, load_index
+from .label_png import check_maps, read_rgb, segment_colors, segment_ids, write_png
 from .predictions import (
     PanopticMaps,
     PredictionFormat,
@@ -126,13 +126,14 @@ def _segments_of(
     annotation: PanopticAnnotation, classes: Mapping[int, int], where: str
 ) -> Segments:
     """The segments of one annotation; DatasetError if a category is beyond the table."""
-    for number, segment in enumerate(annotation.segments_info):
-        if segment.category_id not in classes:
-            raise DatasetError(
-                f"{where}.segments_info.{number}.category_id: expected "
-                f"{value_ranges(np.array(sorted(classes)))}, got {segment.category_id}"
-            )
-    rows = [(s.id, classes[s.category_id], s.iscrowd) for s in annotation.segments_info]
+    rows = [
+        (
+            segment.id,
+            class_of(segment.category_id, classes, f"{where}.segments_info.{number}"),
+            segment.iscrowd,
+        )
+        for number, segment in enumerate(annotation.segments_info)
+    ]
     return np.array(rows, np.int64).reshape(-1, 3)
 
 

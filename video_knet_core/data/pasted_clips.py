@@ -28,11 +28,11 @@ CAMERA_METRES = 1.4
 NEAREST, FARTHEST = 0.5, 0.08
 """Rows from the horizon to the feet over image height: a car fills the width, a person has 35 of
 360 rows."""
-STREET_METRES = 4.5
+_STREET_METRES = 4.5
 """Objects start at most this far to either side of the image's centre line."""
-SMOOTHING = 15
+_SMOOTHING = 15
 """Cut-outs over which the size of an object is averaged: less would take a pose for a distance."""
-MIN_CUTOUTS = 10
+_MIN_CUTOUTS = 10
 """A sprite with a shorter run of whole cut-outs is not pasted."""
 
 
@@ -63,10 +63,10 @@ class PastedClip:
             raise ValueError(f"expected a seed >= 0, got {seed}")
         if not fps > 0:
             raise ValueError(f"expected fps > 0, got {fps}")
-        usable = [s for s in sprites if _longest_run(s.whole)[1] >= MIN_CUTOUTS]
+        usable = [s for s in sprites if _longest_run(s.whole)[1] >= _MIN_CUTOUTS]
         if not usable:
             raise FrameError(
-                f"none of {len(sprites)} sprites shows its object whole in {MIN_CUTOUTS} "
+                f"none of {len(sprites)} sprites shows its object whole in {_MIN_CUTOUTS} "
                 "consecutive cut-outs"
             )
         self.clip, self.things, self.seed, self.fps = clip, tuple(things), seed, fps
@@ -210,7 +210,7 @@ def _uncover(
 def _random_object(sprite: Sprite, aspect: float, rng: np.random.Generator) -> _Object:
     """`aspect`: width over height of the image. At the start, the feet are within its width."""
     nearness = np.exp(rng.uniform(*np.log((0.1, 0.4))))
-    reach = min(0.45 * aspect * CAMERA_METRES / nearness, STREET_METRES)
+    reach = min(0.45 * aspect * CAMERA_METRES / nearness, _STREET_METRES)
     return _Object(
         sprite=sprite,
         first=int(rng.integers(2 * len(sprite.cutouts))),
@@ -235,10 +235,10 @@ def _longest_run(flags: NDArray[np.bool_]) -> tuple[int, int]:
 
 
 def _smooth_heights(sprite: Sprite) -> NDArray[np.float64]:
-    """[T] height in pixels of the source frame, averaged over `SMOOTHING` cut-outs."""
+    """[T] height in pixels of the source frame, averaged over `_SMOOTHING` cut-outs."""
     heights = np.array([mask.shape[0] for _, mask in sprite.cutouts]) / sprite.scales
-    padded = np.pad(heights, SMOOTHING // 2, mode="edge")
-    return np.convolve(padded, np.full(SMOOTHING, 1 / SMOOTHING), mode="valid")
+    padded = np.pad(heights, _SMOOTHING // 2, mode="edge")
+    return np.convolve(padded, np.full(_SMOOTHING, 1 / _SMOOTHING), mode="valid")
 
 
 def _shrunk(cutout: NDArray, mask: NDArray, scale: float) -> tuple[NDArray, NDArray, float]:

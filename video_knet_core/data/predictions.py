@@ -46,7 +46,7 @@ Instances = Sequence[Instance]
 PredictionReader = Callable[[Video], Callable[[LabelledFrame], P]]
 """Starts a video; what it returns is called with its frames in order. No image is read before:
 what is wrong with one is a DatasetError when its frame comes."""
-CLASSES_FILE = "video_knet_classes.json"
+_CLASSES_FILE = "video_knet_classes.json"
 """Beside predictions: the classes they are of. No server or program of a data set reads it."""
 
 
@@ -112,7 +112,7 @@ class _Class:
 def write_classes(folder: Path, dataset: VideoDataset) -> None:
     """Write the classes of predictions into their folder, which is made."""
     rows = [{"name": name, "is_thing": is_thing} for name, is_thing in dataset.kinds]
-    write_json(folder / CLASSES_FILE, rows, indent=1)
+    write_json(folder / _CLASSES_FILE, rows, indent=1)
 
 
 def check_classes(path: Path, dataset: VideoDataset) -> None:
@@ -123,7 +123,7 @@ def check_classes(path: Path, dataset: VideoDataset) -> None:
     Args:
         path: the folder of predictions, or the one file of a form that has one.
     """
-    file = (path if path.is_dir() else path.parent) / CLASSES_FILE
+    file = (path if path.is_dir() else path.parent) / _CLASSES_FILE
     if not file.is_file():
         return
     rows: list[_Class] = load_index(file, list[_Class])

@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from ..image_files import FrameError, read_pixels
 from ..types import ClassTable
 
-STREET_CLASS_OF_SPRITE = {
+_STREET_CLASS_OF_SPRITE = {
     "car": "vehicle",
     "bus": "vehicle",
     "rider": "cyclist",
     "person": "person",
 }
-SPRITE_METRES = {"car": 1.45, "bus": 3.0, "rider": 1.7, "person": 1.7}
+_SPRITE_METRES = {"car": 1.45, "bus": 3.0, "rider": 1.7, "person": 1.7}
 """Height of such objects."""
 HELD_OUT_SPRITES = ("car-turn", "drift-straight", "lucia", "rollerblade", "scooter-black")
 """Sequences for evaluation, kept out of training: two vehicles, two persons and a cyclist."""
@@ -68,7 +68,7 @@ def load_sprites(
     return [
         _read_sprite(root / name, entry, classes)
         for name, entry in index.items()
-        if STREET_CLASS_OF_SPRITE.get(entry["class"]) in names
+        if _STREET_CLASS_OF_SPRITE.get(entry["class"]) in names
         and split in ("all", "held_out" if name in held_out else "train")
     ]
 
@@ -79,12 +79,12 @@ def _read_sprite(folder: Path, entry: dict[str, Any], classes: ClassTable) -> Sp
     boxes = np.array([frame["bbox"] for frame in frames], np.float64)
     scales = np.array([frame["scale"] for frame in frames], np.float64)
     return Sprite(
-        class_id=classes.id_of(STREET_CLASS_OF_SPRITE[kind]),
+        class_id=classes.id_of(_STREET_CLASS_OF_SPRITE[kind]),
         cutouts=tuple(_read_cutout(folder, frame["frame"]) for frame in frames),
         centres=(boxes[:, :2] + boxes[:, 2:]) / 2 * scales[:, None],
         scales=scales,
         whole=np.array([_is_whole(frame) for frame in frames]),
-        metres=SPRITE_METRES[kind],
+        metres=_SPRITE_METRES[kind],
     )
 
 

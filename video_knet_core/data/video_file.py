@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 from ..image_files import FrameError
 from .frame_source import DEFAULT_FPS, Frame
 
-TEXT_AS_PICTURE = "tty"
+_TEXT_AS_PICTURE = "tty"
 """FFmpeg's demuxer that draws text files; a text file is no video here."""
-DAMAGE = (av.error.InvalidDataError, av.error.PatchWelcomeError, av.error.EOFError)
+_DAMAGE = (av.error.InvalidDataError, av.error.PatchWelcomeError, av.error.EOFError)
 """What FFmpeg raises for a file whose structure is broken."""
 _log = logging.getLogger(__name__)
 
@@ -127,7 +127,7 @@ class _Decoder:
         while True:
             try:
                 packet = next(packets, None)
-            except DAMAGE as error:
+            except _DAMAGE as error:
                 self._damage.append(str(error.strerror))
                 return
             except av.FFmpegError as error:  # as of a disk that fails
@@ -164,7 +164,7 @@ def _stream_of(container: InputContainer, path: Path) -> VideoStream:
     """The video stream; the cover picture of a song is none."""
     cover = av.stream.Disposition.attached_pic
     pictures = [stream for stream in container.streams.video if not stream.disposition & cover]
-    if not pictures or container.format.name == TEXT_AS_PICTURE:
+    if not pictures or container.format.name == _TEXT_AS_PICTURE:
         kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
         raise FrameError(f"{path}: expected a video stream, got {kinds} ({container.format.name})")
     return pictures[0]

@@ -22,8 +22,18 @@ from pydantic.dataclasses import dataclass
 
 from .dataset_format import DatasetFormat
 from .folders import first_folder
-from .instance_labels import ObjectTrack, class_of, keep_masks, read_objects
-from .json_index import ROW, Category, Flag, ImageSize, Integer, Text, categories_by_id, load_index
+from .instance_labels import ObjectTrack, keep_masks, read_objects
+from .json_index import (
+    ROW,
+    Category,
+    Flag,
+    ImageSize,
+    Integer,
+    Text,
+    categories_by_id,
+    class_of,
+    load_index,
+)
 from .predictions import (
     Instance,
     Instances,
@@ -152,12 +162,12 @@ def _class_names(content: _Index, index: Path) -> list[str]:
     return [category.name for category in categories.values()]
 
 
-RESULTS = "results.json"
+_RESULTS = "results.json"
 
 
 def _read_results(path: Path, dataset: VideoDataset) -> PredictionReader[Instances]:
     """Read an official results.json, or the one in a folder; masks are read frame by frame."""
-    file = path / RESULTS if path.is_dir() else path
+    file = path / _RESULTS if path.is_dir() else path
     if not file.is_file():
         raise DatasetError(f"there are no predictions {file}")
     rows: list[_Result] = load_index(file, list[_Result], keep_masks)
@@ -213,7 +223,7 @@ class _ResultsWriter(PredictionWriter[Instances]):
         self._collector = TrackCollector()
 
     def close(self) -> Path:
-        return write_json(self.out / RESULTS, self._tracks)
+        return write_json(self.out / _RESULTS, self._tracks)
 
 
 YOUTUBE_VIS = DatasetFormat(

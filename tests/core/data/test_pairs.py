@@ -10,7 +10,7 @@ import pytest
 from street_fixtures import SPRITES, street_table, write_camvid, write_sprites
 
 from video_knet_core.data.camvid import camvid_clip
-from video_knet_core.data.copy_paste import CopyPaste, cut_out, instances_of_regions
+from video_knet_core.data.copy_paste import CopyPaste
 from video_knet_core.data.pairs import CropRange, photometric, warp
 from video_knet_core.data.sprites import load_sprites, repainted
 from video_knet_core.data.street_frame import StreetFrame
@@ -70,7 +70,7 @@ def test_pasted_objects_have_their_pixels_and_one_id_in_both_frames(images, spri
 
 
 def test_single_objects_of_the_images_are_cut_out(images, classes):
-    (car,) = cut_out(images, classes.things)
+    (car,) = CopyPaste(images, [], classes.things, crowd=True).singles
     ((image, mask),) = car.cutouts
     assert car.class_id == VEHICLE
     assert image.shape == (20, 28, 3)
@@ -81,7 +81,7 @@ def test_single_objects_of_the_images_are_cut_out(images, classes):
 def test_what_the_border_of_an_image_cuts_off_stays_in_it(images, classes):
     labels = cv2.imread(images.frames[0].labels, cv2.IMREAD_GRAYSCALE)
     cv2.imwrite(images.frames[0].labels, np.roll(labels, 64, axis=1))
-    assert cut_out(images, classes.things) == []
+    assert CopyPaste(images, [], classes.things, crowd=True).singles == []
 
 
 def test_a_crowd_is_made_of_sprites_and_of_what_stands_in_the_images(images, sprites, classes):
@@ -128,13 +128,15 @@ def test_the_same_generator_gives_the_same_pair(images, sprites, classes, crowd)
     assert (a.instance == b.instance).all()
 
 
-def test_regions_of_a_thing_class_become_instances():
-    semantic = np.zeros((40, 40), np.uint8)
-    semantic[2:14, 2:14] = semantic[20:32, 20:32] = VEHICLE
-    semantic[38, 38] = VEHICLE
-    instance = instances_of_regions(semantic, (VEHICLE,))
-    assert sorted(np.unique(instance)) == [0, 1, 2]
-    assert instance[38, 38] == 0
+def test_regions_of_a_thing_class_become_instances_if_they_look_single(images, classes):
+    labels = cv2.imread(images.frames[0].labels, cv2.IMREAD_GRAYSCALE)
+    labels[2:30, 2:26] = labels[90:93, 90:93] = labels[38, 38]
+    labels[64:70, 4:100] = labels[38, 38]
+    cv2.imwrite(images.frames[0].labels, labels)
+    pair = CopyPaste(images, [], classes.things, crop=CropRange((1, 1), (1, 1)))
+    instances = pair.sample(np.random.default_rng(0), 96, 128).instance[0]
+    assert sorted(np.unique(instances)) == [0, 1, 2]
+    assert (instances > 0).sum() == 28 * 24 + 20 * 28, "neither the small one nor the wide one"
 
 
 def test_crops_cover_the_image_and_void_lies_only_outside():
