@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,18 +15,18 @@ DEFAULT_FPS = 10.0
 """Of sources that have no rate of their own: image folders and the synthetic street."""
 
 
-class FrameSource(Protocol):
+class FrameSource(ABC):
     """Frames in order, with stamps."""
 
     fps: float
     """Nominal or mean rate [Hz]; the stamps need not follow it."""
-    count: int | None
+    count: int | None = None
     """Number of frames as the source declares it, which may be wrong; None = unknown."""
-    endless: bool
+    endless = False
     """Whether it has no end of its own."""
-    path: Path | None
+    path: Path | None = None
     """The file or folder that is read; None = there is none."""
 
+    @abstractmethod
     def __iter__(self) -> Iterator[Frame]:
         """Play from the start; FrameError when a frame cannot be read."""
-        ...

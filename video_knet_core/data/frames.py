@@ -56,41 +56,32 @@ def open_frames(source: str | Path, fps: float = DEFAULT_FPS) -> FrameSource:
     )
 
 
-class ImageFolder:
+class ImageFolder(FrameSource):
     """The images of a folder by name, in natural order: 1, 2, 10."""
 
-    endless = False
-
     def __init__(self, folder: Path, fps: float = DEFAULT_FPS) -> None:
-        self.path: Path | None = folder
-        self.fps = fps
+        self.path, self.fps = folder, fps
         self.paths = natural_order(path for path in folder.iterdir() if is_image(path.name))
         if not self.paths:
             raise FrameError(f"{folder} holds no images ({', '.join(IMAGE_SUFFIXES)})")
-        self.count: int | None = len(self.paths)
+        self.count = len(self.paths)
 
     def __iter__(self) -> Iterator[Frame]:
         for index, path in enumerate(self.paths):
             yield read_image(path), _stamp(index, self.fps)
 
 
-class _Endless:
-    """A source that is no file and never ends."""
+class _Webcam(FrameSource):
+    """A camera of this machine."""
 
     endless = True
-    path: Path | None = None
-    count: int | None = None
-
-
-class _Webcam(_Endless):
-    """A camera of this machine."""
 
     def __init__(self, index: int) -> None:
         self._index = index
         capture = self._open()
         fps = capture.get(cv2.CAP_PROP_FPS)
         capture.release()
-        self.fps: float = fps if 0 < fps < 1000 else 30.0
+        self.fps = fps if 0 < fps < 1000 else 30.0
 
     def _open(self) -> cv2.VideoCapture:
         capture = cv2.VideoCapture(self._index)
@@ -110,8 +101,10 @@ class _Webcam(_Endless):
             capture.release()
 
 
-class _SyntheticStreetFrames(_Endless):
+class _SyntheticStreetFrames(FrameSource):
     """The synthetic street of one seed."""
+
+    endless = True
 
     def __init__(self, seed: int, fps: float) -> None:
         self.seed, self.fps = seed, fps

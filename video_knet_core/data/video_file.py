@@ -19,7 +19,7 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from ..image_files import FrameError
-from .frame_source import DEFAULT_FPS, Frame
+from .frame_source import DEFAULT_FPS, Frame, FrameSource
 
 _TEXT_AS_PICTURE = "tty"
 """FFmpeg's demuxer that draws text files; a text file is no video here."""
@@ -61,19 +61,17 @@ class IncreasingTimes:
         return self._last
 
 
-class VideoFile:
+class VideoFile(FrameSource):
     """A file, or a pipe, that FFmpeg can decode. Rotation in its metadata is applied.
 
     Stamps are the times in the file, from 0 at the first frame; frames without a time (raw streams)
     follow at the nominal rate. Frames that cannot be decoded are left out, counted and logged.
     """
 
-    endless = False
-
     def __init__(self, path: Path) -> None:
         """FrameError if it is missing or has no video that can be decoded."""
-        self.path: Path | None = path
-        self._path, self._is_pipe = path, not path.is_file()
+        self.path = self._path = path
+        self._is_pipe = not path.is_file()
         self._unread: _Decoder | None = _Decoder(path)
         self.fps, self.count = self._unread.fps, self._unread.count
         if not self._is_pipe:  # a pipe can be read once only
