@@ -42,11 +42,8 @@ def settings_class(cls: type | None = None, /, *, described: bool = False) -> An
 
     Ranges of numbers are `Annotated[..., Field(ge=..., le=...)]`, rules between fields stand in
     `__post_init__` as `expect`. A value that does not fit is a ConfigError, also when replaced.
-
-    Args:
-        cls: the class; without it, a decorator is returned.
-        described: make the docstrings of the fields their descriptions, for the command line. It
-            parses the source, which takes some milliseconds.
+    `described` makes the docstrings of the fields their descriptions, for the command line; that
+    parses the source, which takes some milliseconds.
     """
     if cls is None:
         return functools.partial(settings_class, described=described)

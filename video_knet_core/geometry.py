@@ -103,9 +103,7 @@ class NearestUpsampling:
     def measure_masks(self, masks: NDArray[np.uint8], present: NDArray[np.bool_]) -> Regions:
         """Geometry in the image of masks [R, h, w] of 0 and 1, which may overlap.
 
-        Args:
-            masks: the masks.
-            present: [R] the masks to look at; the others are taken to be empty.
+        Those that are not `present` [R] are taken to be empty, whatever they hold.
         """
         chosen = masks[present]
         in_row, in_column = (np.zeros((len(masks), size)) for size in self.source)

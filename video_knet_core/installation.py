@@ -13,15 +13,10 @@ SHARE = Path("share/video_knet_ros")
 
 
 def shared_file(name: str) -> Path:
-    """A file beside the sources, else in the share folder of the prefix of this installation.
+    """The file `name`, such as "models/street_lite0.onnx", beside the sources or as installed.
 
-    The prefixes of the environment, in which another version may be, come after that.
-
-    Args:
-        name: its path from the root of the sources, for example "models/street_lite0.onnx".
-
-    Raises:
-        FileNotFoundError: it is in none of them; the message lists the places.
+    The prefixes of the environment, in which another version may be, come after that of this
+    installation. A FileNotFoundError lists the places.
     """
     folders = list(dict.fromkeys(_folders()))
     for folder in folders:
@@ -34,12 +29,8 @@ def shared_file(name: str) -> Path:
 def config_file(path: Path, kind: str) -> Path:
     """The file `path` if there is one, else the shipped configuration of that name.
 
-    Args:
-        path: a file; or "street_lite0" or "config/train/street_lite0.yaml" for the shipped one.
-        kind: "train" or "models", the folder of the shipped ones.
-
-    Raises:
-        FileNotFoundError: it is neither; the message lists the shipped names.
+    That is "street_lite0" or "config/train/street_lite0.yaml" for `kind` "train", else "models". A
+    FileNotFoundError lists the shipped names.
     """
     if path.exists():
         return path

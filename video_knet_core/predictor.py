@@ -101,20 +101,16 @@ class VideoPredictor:
     def reset(self, epoch: int | None = None) -> None:
         """Forget the stream: the next frame is a first one, with new track ids.
 
-        Args:
-            epoch: number of the new epoch; None = `next_epoch`.
+        The new epoch has the number `epoch`, or else `next_epoch`.
         """
         self._suspended = None
         self._begin("requested", epoch)
 
     def is_late(self, stamp: int) -> bool:
-        """Whether an image came after one with a later stamp, and is better dropped than processed.
+        """Whether an image came after one with a later stamp [ns], and is better dropped.
 
         Ask once for each image, before `step`. After `LATE_IMAGES` in a row the answer is no: the
         clock was set back by a little, and nothing would be processed until it has caught up.
-
-        Args:
-            stamp: nanoseconds.
         """
         late = self._stream.clock.is_late(int(stamp))
         self._late_images = self._late_images + 1 if late else 0

@@ -104,12 +104,9 @@ class ClassTable:
 
     @classmethod
     def from_rows(cls, rows: Sequence[dict]) -> ClassTable:
-        """Build from rows of `name`, `is_thing`, `color`; the position of a row is its id.
+        """From rows of `name`, `is_thing`, `color`; ValueError names the class that is unusable.
 
         Names are composed (Unicode NFC), so that equal names are equal however they were typed.
-
-        Raises:
-            ValueError: a row or the table is unusable; names the class, what was expected and got.
         """
         return cls(tuple(_class_info(number, row) for number, row in enumerate(rows)))
 
@@ -225,8 +222,7 @@ class Detections:
     def from_outputs(cls, outputs: Mapping[str, NDArray], model: str) -> Detections:
         """From the outputs of the deploy form, which have the names of the fields.
 
-        Raises:
-            FloatingPointError: `model` returned NaN or infinite kernels or embeddings.
+        NaN or infinite kernels or embeddings are a FloatingPointError that names the `model`.
         """
         kernels = outputs["kernels"]
         embeddings = outputs.get("embeddings", np.zeros((len(kernels), 0), np.float32))
@@ -365,14 +361,10 @@ class TrackTable(Sequence[Track]):
 def rows_without_track(
     class_ids: NDArray[np.int64], scores: NDArray, regions: Regions, stamp: int, is_thing: bool
 ) -> NDArray[np.void]:
-    """[N] rows of segments that were seen in this frame alone: stuff, or things without a track.
+    """[N] rows of segments that were seen in this frame alone, at `stamp` [ns].
 
-    Args:
-        class_ids: [N]
-        scores: [N] class scores 0..1.
-        regions: geometry of the N segments.
-        stamp: nanoseconds.
-        is_thing: whether they are things, which are tentative, or stuff, which is confirmed.
+    They are things without a track, which are tentative, or stuff, which is confirmed; `class_ids`
+    and `scores` 0..1 are [N].
     """
     rows = np.zeros(len(class_ids), TRACK_DTYPE)
     rows["class_id"], rows["is_thing"] = class_ids, is_thing

@@ -35,20 +35,11 @@ def track_color(track_id: int) -> Color:
 def overlay(
     image: NDArray[np.uint8], frame: PanopticFrame, classes: ClassTable, opacity: float = OPACITY
 ) -> Image:
-    """Draw a result over its image.
+    """Draw the result for an image over it: both are uint8 [H, W, 3] RGB.
 
     Stuff is tinted in its class colour, things in their track's colour, with contours and names.
     Coasted tracks have no pixels and are not drawn. Masks that overlap lie over each other, the
-    smallest on top, so that none is hidden.
-
-    Args:
-        image: uint8 [H, W, 3] RGB; left as it is.
-        frame: the result for this image.
-        classes: the class table of the model.
-        opacity: of the colours, 0..1.
-
-    Returns:
-        uint8 [H, W, 3] RGB.
+    smallest on top, so that none is hidden. `opacity` of the colours is 0..1.
 
     Raises:
         ValueError: the image is not of the size of the label map.

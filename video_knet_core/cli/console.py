@@ -43,10 +43,8 @@ class NothingError(Exception):
 def exit_code_of(run: Callable[[], int | None], command: str, kept: Callable[[], str]) -> int:
     """Run a command; an error that the user can correct becomes one line on stderr.
 
-    Args:
-        run: the command; returns its exit code, None is 0.
-        command: how errors name it.
-        kept: returns what an interruption leaves, empty if nothing is to be reported.
+    Errors call it `command`. `kept` returns what an interruption leaves, empty if nothing is to be
+    reported.
     """
     with _interrupts() as received:
         try:
@@ -98,13 +96,7 @@ def drop_stdout() -> None:
 
 @contextmanager
 def notes(quiet: bool, verbose: bool, reasons: bool) -> Iterator[None]:
-    """Show the log of this package on stderr.
-
-    Args:
-        quiet: warnings and errors only, and no progress bars.
-        verbose: more notes.
-        reasons: also why an engine was not taken.
-    """
+    """Show the log of this package on stderr, with `reasons` also why an engine was not taken."""
     logger, handler = logging.getLogger(PACKAGE), logging.StreamHandler()
     if not verbose and (quiet or not reasons):
         handler.addFilter(lambda note: note.name != REASONS_LOG or note.levelno >= logging.WARNING)

@@ -176,10 +176,8 @@ def command(
 
     A parameter whose type is a dataclass becomes an option for each of its fields. `--quiet` and
     `--verbose` are added, `~` in paths is replaced, and errors become a line and an exit code.
-
-    Args:
-        kept: called with the command's values after an interruption; returns what is kept.
-        reasons: also show why an engine was not taken.
+    After an interruption, `kept` is called with the command's values and returns what is kept.
+    With `reasons`, the log has why an engine was not taken.
     """
 
     def decorate(function: Callable[..., int | None]) -> Callable[..., int]:
