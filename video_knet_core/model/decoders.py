@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
+from ..config import NeckConfig
+
 DROPOUT = 0.1
 """Of the features of a pixel classifier, in training."""
 POOLS = (1, 2, 3, 6)
@@ -32,8 +34,9 @@ class PyramidPooling(nn.Module):
     [B,Ci,H/s,W/s] for s in 4, 8, 8, 8 -> [B,C,H/8,W/8]. Training needs batches of two or more.
     """
 
-    def __init__(self, inputs: Sequence[int], channels: int) -> None:
+    def __init__(self, inputs: Sequence[int], config: NeckConfig) -> None:
         super().__init__()
+        channels = config.channels
         self.pools = nn.ModuleList(_conv_bn_relu(inputs[-1], channels) for _ in POOLS)
         self.bottleneck = _conv_bn_relu(inputs[-1] + len(POOLS) * channels, channels, kernel=3)
 
@@ -54,8 +57,9 @@ class AtrousPyramid(nn.Module):
     [B,Ci,H/s,W/s] for s in 4, 8, 8, 8 -> [B,C,H/4,W/4]. Training needs batches of two or more.
     """
 
-    def __init__(self, inputs: Sequence[int], channels: int) -> None:
+    def __init__(self, inputs: Sequence[int], config: NeckConfig) -> None:
         super().__init__()
+        channels = config.channels
         self.image = _conv_bn_relu(inputs[-1], channels)
         self.branches = nn.ModuleList([_conv_bn_relu(inputs[-1], channels)])
         self.branches.extend(_separable(inputs[-1], channels, rate) for rate in _RATES)

@@ -55,9 +55,10 @@ class LeanNeck(nn.Module):
     [B,Ci,H/s,W/s] for s in 4, 8, 16, 32 -> [B,C,H/stride,W/stride].
     """
 
-    def __init__(self, inputs: Sequence[int], channels: int, stride: int) -> None:
+    def __init__(self, inputs: Sequence[int], config: NeckConfig) -> None:
         super().__init__()
-        self.finest = 0 if stride == 4 else 1
+        channels = config.channels
+        self.finest = 0 if config.stride == 4 else 1
         inputs = inputs[self.finest :]
         self.laterals = nn.ModuleList(_conv_bn(c, channels) for c in inputs)
         self.context = nn.Linear(inputs[-1], channels)
@@ -107,8 +108,9 @@ class SemanticFPN(nn.Module):
     `SemanticFPNWrapper` has two 1x1 convolutions more, the first layers of the kernel head here.
     """
 
-    def __init__(self, inputs: Sequence[int], channels: int) -> None:
+    def __init__(self, inputs: Sequence[int], config: NeckConfig) -> None:
         super().__init__()
+        channels = config.channels
         self.pyramid = _FeaturePyramid(inputs, channels)
         self.towers = nn.ModuleList(
             (
@@ -135,18 +137,17 @@ class SemanticFPN(nn.Module):
 
 
 Neck = LeanNeck | SemanticFPN | PyramidPooling | AtrousPyramid
+_NECKS: dict[str, type[Neck]] = {
+    "lean": LeanNeck,
+    "semantic_fpn": SemanticFPN,
+    "pyramid_pooling": PyramidPooling,
+    "atrous_pyramid": AtrousPyramid,
+}
 
 
 def build_neck(config: NeckConfig, inputs: Sequence[int]) -> Neck:
     """The neck of `config` on a pyramid with `inputs` channels."""
-    if config.name == "lean":
-        return LeanNeck(inputs, config.channels, config.stride)
-    kinds: dict[str, type[PyramidPooling | AtrousPyramid]] = {
-        "pyramid_pooling": PyramidPooling,
-        "atrous_pyramid": AtrousPyramid,
-    }
-    neck = kinds.get(config.name, SemanticFPN)
-    return neck(inputs, config.channels)
+    return _NECKS[config.name](inputs, config)
 
 
 def build_head_branch(config: NeckConfig) -> nn.Module:

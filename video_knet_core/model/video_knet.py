@@ -23,17 +23,12 @@ from .neck import build_neck
 
 
 class Encoded(NamedTuple):
-    """A frame before temporal context enters."""
+    """A frame before temporal context enters; see `Prediction`."""
 
     head: HeadOutput
     stages: tuple[StageOutput, ...]
     """All but the last."""
-    kernels: Tensor
-    """[B,N,C] and"""
-    mask_logits: Tensor
-    """[B,N,h,w]: what the last stage refines."""
     auxiliary: Tensor | None
-    """See `Prediction.auxiliary`."""
 
 
 @dataclass(frozen=True)
@@ -126,19 +121,20 @@ class VideoKNet(nn.Module):
             auxiliary = self.auxiliary(pyramid[AUXILIARY_LEVEL])
         head = self.head(self.neck(pyramid))
         kernels, masks = head.kernels, head.mask_logits
-        stages = []
+        stages: tuple[StageOutput, ...] = ()
         for stage in self.stages[:-1]:
             # only the losses want the classes of these stages
-            stages.append(stage(head.features, kernels, masks, classify=self.training))
+            stages = (*stages, stage(head.features, kernels, masks, classify=self.training))
             kernels, masks = stages[-1].kernels, stages[-1].mask_logits
-        return Encoded(head, tuple(stages), kernels, masks, auxiliary)
+        return Encoded(head, stages, auxiliary)
 
     def decode(self, encoded: Encoded, previous: PreviousKernels | None) -> Prediction:
         """The last stage and the embedding: the parts with temporal context."""
-        head, stages, kernels, masks, auxiliary = encoded
-        linked = kernels
+        head, stages, auxiliary = encoded
+        before = stages[-1] if stages else head
+        linked = before.kernels
         for stage in self.stages[-1:]:  # a plain decoder has none
-            stages = (*stages, stage(head.features, kernels, masks, previous))
+            stages = (*stages, stage(head.features, before.kernels, before.mask_logits, previous))
             linked = stages[-1].linked
         embeddings = self.embedding(linked[:, : self.thing_kernels])
         return Prediction(head, stages, embeddings, auxiliary)
