@@ -59,16 +59,16 @@ def test_a_network_of_instances_has_thing_kernels_alone(image, name, classes):
 
 
 def built(kind: str) -> VideoKNet:
-    """A small street model, with seeds or without or of instances, or of the authors' layers."""
-    if kind == "instances":
-        return small_version("street_instances_lite0")
+    """A small street model, with seeds or without, of another task, or of the authors' layers."""
+    if kind in ("instances", "pspnet", "deeplabv3plus"):
+        return small_version(f"street_{kind}_lite0")
     if kind != "reference":
         return small_network(seeds=kind == "street")
     torch.manual_seed(0)
     return VideoKNet(reference_config(fusion="link_atten")).eval()
 
 
-@pytest.fixture(params=["street", "unseeded", "reference", "instances"])
+@pytest.fixture(params=["street", "unseeded", "reference", "instances", "pspnet", "deeplabv3plus"])
 def network(request) -> VideoKNet:
     """Of each kind, with random weights."""
     return built(request.param)
@@ -81,7 +81,7 @@ def test_a_batch_of_two_videos_equals_two_single_ones(image, network):
     for i in range(2):
         _, alone = network(image[i : i + 1])
         single, _ = network(image[i : i + 1].flip(3), alone)
-        for name in ("class_logits", "mask_logits", "embeddings"):
+        for name in ("kernels", "mask_logits", "embeddings"):
             close(getattr(both, name)[i], getattr(single, name)[0])
 
 
@@ -157,7 +157,7 @@ def test_the_folded_feature_transform_equals_the_plain_one(pooling):
 @torch.no_grad()
 def test_masks_of_an_image_that_32_does_not_divide_are_of_the_padded_size(network):
     image = torch.rand(1, 3, 50, 90) * 255
-    stride = 8 if network.config.neck.name == "semantic_fpn" else 4
+    stride = network.config.neck.map_stride
     assert network(image)[0].mask_logits.shape[-2:] == (64 // stride, 96 // stride)
 
 

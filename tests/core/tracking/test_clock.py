@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 
 from video_knet_core.engine.base import ModelInfo
 from video_knet_core.predictor import VideoPredictor
-from video_knet_core.tracking import build_tracker, tracker_settings
 from video_knet_core.tracking.clock import FROZEN, StreamClock
 from video_knet_core.types import ClassInfo, ClassTable, Detections
 
@@ -201,16 +200,6 @@ def test_a_frame_that_fails_leaves_the_suspended_stream(monkeypatch):
         stream.step(picture(0), START + 2 * IMAGE)
     monkeypatch.undo()
     assert stream.step(picture(20), START + 2 * IMAGE).epoch == 0
-
-
-def test_a_suspended_stream_is_left_alone_by_the_next(monkeypatch):
-    """All trackers let go of their memory at a reset and do not change it."""
-    for association in ("embedding", "kernels", "iou", "sort", "mask_propagation", "quasi_dense"):
-        tracker = build_tracker(tracker_settings(association))
-        state = tracker.state()
-        tracker.reset()
-        after = tracker.state()
-        assert state["tracks"] is not after["tracks"]
 
 
 def test_the_rate_of_a_camera_may_change():

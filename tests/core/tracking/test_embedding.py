@@ -132,15 +132,6 @@ def test_a_weak_segment_continues_a_track_but_starts_none():
     assert weak.born == ()
 
 
-def test_track_score_is_the_mean_and_score_the_newest():
-    tracker, (a,) = EmbeddingTracker(), looks(1)
-    for t, score in enumerate((0.9, 0.5, 0.7)):
-        last = tracker.update(seen(Thing(a, score=score)), t * FRAME)
-    assert rows(last)[0].score == pytest.approx(0.7)
-    assert rows(last)[0].track_score == pytest.approx(0.7)
-    assert rows(last)[0].age == 3
-
-
 def test_velocity_is_in_pixels_per_second_and_unknown_at_first():
     tracker, (a,) = EmbeddingTracker(), looks(1)
     track = [
@@ -245,13 +236,6 @@ def test_pairs_are_taken_by_rank_and_each_is_used_once(rank, possible, scores, e
     assert ids(tracker.update(seen(*(Thing(0, score) for score in scores)), FRAME)) == expected
 
 
-def test_reset_removes_tracks_and_ids_continue():
-    tracker, (a,) = EmbeddingTracker(), looks(1)
-    tracker.update(seen(Thing(a)), 0)
-    tracker.reset()
-    assert ids(tracker.update(seen(Thing(a)), FRAME)) == [2]
-
-
 def test_a_crowd_with_noise_keeps_its_ids():
     """30 objects, 10 % noise, each missing now and then: no id is lost or switched."""
     rng, tracker, crowd = np.random.default_rng(3), EmbeddingTracker(), looks(30, seed=3)
@@ -265,25 +249,3 @@ def test_a_crowd_with_noise_keeps_its_ids():
         for k, track_id in zip(visible, ids(tracked), strict=True):
             names[k].add(track_id)
     assert sorted(n for given in names.values() for n in given) == list(range(1, 31))
-
-
-def test_born_and_ended_name_each_id_once():
-    rng, tracker, crowd = np.random.default_rng(4), EmbeddingTracker(), looks(12, seed=4)
-    born: list[int] = []
-    ended: list[int] = []
-    for t in range(200):
-        things = [Thing(crowd[k]) for k in range(12) if t % 60 < 20 or rng.random() < 0.1]
-        tracked = tracker.update(seen(*things), t * FRAME)
-        born += tracked.born
-        ended += tracked.ended
-    tracked = tracker.update(seen(), 400 * FRAME)
-    ended += tracked.ended
-    assert born == sorted(set(born)) and sorted(ended) == born and len(born) > 12
-
-
-@pytest.mark.parametrize(
-    ("field", "value"), [("match_threshold", 1.5), ("confirm_frames", 0), ("max_coast_s", -1.0)]
-)
-def test_impossible_settings_are_rejected(field, value):
-    with pytest.raises(ValueError, match=f"{field}.*{value}"):
-        EmbeddingSettings(**{field: value})

@@ -133,12 +133,6 @@ def test_a_track_is_confirmed_at_once_and_a_thing_without_one_is_tentative():
     assert tracked.born == (1,)
 
 
-def test_ids_follow_the_embeddings():
-    tracker = QuasiDenseTracker()
-    assert ids(tracker.update(seen(LEFT, RIGHT), 0)) == [1, 2]
-    assert ids(tracker.update(seen(RIGHT, LEFT), FRAME)) == [2, 1]
-
-
 def test_a_backdrop_keeps_its_like_from_continuing_a_track():
     tracker, weak = QuasiDenseTracker(), Thing(1, 0.33, at=(100, 0))
     tracker.update(seen(LEFT, weak), 0)
@@ -175,14 +169,6 @@ def test_frames_without_things_age_the_memory_but_end_no_track():
     assert {frame.ended for frame in empty} == {()}
     back = tracker.update(seen(LEFT), 20 * FRAME)
     assert ids(back) == [1] and back.ended == (2,)
-
-
-def test_ids_are_not_reused_after_a_reset():
-    tracker = QuasiDenseTracker()
-    tracker.update(seen(LEFT, RIGHT), 0)
-    tracker.reset()
-    again = tracker.update(seen(LEFT), FRAME)
-    assert ids(again) == [3] and len(again.coasted) == 0 and again.ended == ()
 
 
 DOUBLED = (Thing(0, 0.9), Thing(1, 0.8), Thing(2, 0.7, at=(100, 0)))

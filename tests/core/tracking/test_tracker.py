@@ -20,19 +20,15 @@ from video_knet_core.tracking.sort import SortTracker
 
 
 def test_settings_choose_the_tracker():
-    settings = SortTracker.Settings(birth_score=0.4)
+    settings = tracker_settings(**{"tracker": "sort", "birth_score": 0.4})
     tracker = build_tracker(settings)
     assert type(tracker) is SortTracker and tracker.settings is settings
+    assert settings == SortTracker.Settings(birth_score=0.4)
 
 
 def test_embeddings_are_the_default():
     assert type(build_tracker()) is EmbeddingTracker
     assert tracker_settings() == EmbeddingSettings()
-
-
-def test_settings_are_made_from_plain_data():
-    data = {"tracker": "sort", "birth_score": 0.4}
-    assert tracker_settings(**data) == SortTracker.Settings(birth_score=0.4)
 
 
 @pytest.mark.parametrize(
@@ -42,6 +38,9 @@ def test_settings_are_made_from_plain_data():
         ({"tracker": "iou", "match_threshold": 0.5}, "match_threshold"),
         ({"birth_scor": 0.5}, "birth_score"),
         ({"confirm_frames": 1.5}, "confirm_frames"),
+        ({"confirm_frames": 0}, "confirm_frames"),
+        ({"match_threshold": 1.5}, "match_threshold"),
+        ({"max_coast_s": -1.0}, "max_coast_s"),
     ],
 )
 def test_what_there_is_not_is_a_config_error(data, part):
