@@ -27,7 +27,7 @@ from ..progress import progress_bar
 from ..types import PanopticFrame
 from .machine import EnergyMeter, machine_facts, open_meter, peak_resident_bytes, resident_bytes
 
-FORMAT = 1
+_FORMAT = 1
 """Version of the JSON."""
 _WARM_UP = 5
 """Frames of each run that are not counted."""
@@ -96,7 +96,7 @@ def bench(
         growth = _measure(runs, frames, meter)
         rows = [run.row() for run in runs]
     return {
-        "format": FORMAT,
+        "format": _FORMAT,
         "machine": machine_facts(),
         "threads": threads,
         "energy_meter": meter.name if meter else None,

@@ -43,7 +43,7 @@ def instances(frame: PanopticFrame) -> list[Instance]:
     ]
 
 
-def predicted_tracks(collector: TrackCollector) -> list[PredictedTrack]:
+def _predicted_tracks(collector: TrackCollector) -> list[PredictedTrack]:
     """The tracks of the frames so far."""
     tracks = collector.tracks.values()
     return [PredictedTrack(track.class_id, track.masks, track.score) for track in tracks]
@@ -66,13 +66,14 @@ class TrueFrame(Protocol):
     def masks(self) -> InstanceMasks | None: ...
 
 
-def true_instances(
+def _true_instances(
     truth: TrueFrame, things: Sequence[int], ignored: Void = None
 ) -> Iterator[Instance]:
     """The objects of the classes `things`: whole masks where there are some, else what is in front.
 
-    A track id is that of the object and its class together, see `true_tracks`. Things without an id
-    are a crowd, and so are `ignored` pixels [H, W]: what is found there is neither right nor wrong.
+    A track id is that of the object and its class together; see `_true_tracks`. Things without an
+    id are a crowd, and so are `ignored` pixels [H, W]: what is found there is neither right nor
+    wrong.
     """
     whole = truth.masks
     if whole is not None:
@@ -95,8 +96,8 @@ def _true_instance(track: int, class_id: int, mask: NDArray[np.bool_]) -> Instan
     return Instance(track * _CLASSES + class_id, class_id, 1.0, RunLengths.from_mask(mask))
 
 
-def true_tracks(collector: TrackCollector) -> list[TrueTrack]:
-    """The tracks of the `true_instances` so far."""
+def _true_tracks(collector: TrackCollector) -> list[TrueTrack]:
+    """The tracks of the `_true_instances` so far."""
     return [
         TrueTrack(track.class_id, track.masks, crowd=number // _CLASSES == _CROWD)
         for number, track in collector.tracks.items()
@@ -116,7 +117,7 @@ class InstanceClips:
     def update(self, truth: TrueFrame, frame: PanopticFrame, clip: int, void: Void = None) -> None:
         """See `ClipEvaluator`."""
         true, found = self._clips.setdefault(clip, (TrackCollector(), TrackCollector()))
-        true.add(list(true_instances(truth, self._things, void)))
+        true.add(list(_true_instances(truth, self._things, void)))
         found.add(instances(frame))
 
     def merge(self, other: InstanceClips) -> None:
@@ -128,7 +129,7 @@ class InstanceClips:
         and the recall of the 10 best tracks of a clip."""
         metric = VideoInstanceAP()
         for _, (true, found) in sorted(self._clips.items()):
-            metric.update(true_tracks(true), predicted_tracks(found))
+            metric.update(_true_tracks(true), _predicted_tracks(found))
         quality = metric.compute()
         return {name: getattr(quality, name) for name in ("ap", "ap50", "ap75", "ar10")}
 
@@ -156,7 +157,7 @@ class InstanceEvaluator(Evaluator[Instances]):
             TrueTrack(row.class_id, [row.run_lengths(t, size) for t in positions], row.crowd)
             for row in labelled.tracks
         ]
-        predicted = predicted_tracks(self._collector)
+        predicted = _predicted_tracks(self._collector)
         self._collector = TrackCollector()
         alone = VideoInstanceAP()
         for metric in (self._quality, alone):

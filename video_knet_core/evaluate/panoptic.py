@@ -22,7 +22,7 @@ from .scores import Evaluator, Scores
 
 
 @dataclass(frozen=True)
-class Convention:
+class _Convention:
     """What is left open in STQ and VPQ; see `metrics/stq.py` and `metrics/vpq.py`."""
 
     stq_things: tuple[int, ...]
@@ -34,20 +34,20 @@ class Convention:
     crowd: Crowd = "ignore"
 
 
-def benchmark(dataset: VideoDataset) -> Convention:
+def _benchmark(dataset: VideoDataset) -> _Convention:
     """As the data set itself is scored; custom data as KITTI-STEP."""
     rules = DATASETS[dataset.name].rules
-    return Convention(tuple(sorted(dataset.things)), rules.windows, crowd=rules.crowd)
+    return _Convention(tuple(sorted(dataset.things)), rules.windows, crowd=rules.crowd)
 
 
-def authors(dataset: VideoDataset) -> Convention:
+def _authors(dataset: VideoDataset) -> _Convention:
     """As the scripts of Video K-Net's authors do (`tools/eval_d*.py`).
 
     They drop void ground truth in STQ and track all things of Cityscapes there; in VPQ a class that
     never occurs counts 0 and a crowd is a segment; on VIPSeg their windows are other ones.
     """
     rules = DATASETS[dataset.name].rules
-    return Convention(
+    return _Convention(
         stq_things=rules.authors_things or tuple(sorted(dataset.things)),
         windows=rules.authors_windows,
         void="drop",
@@ -105,7 +105,7 @@ class PanopticEvaluator(Evaluator[PanopticMaps]):
 
     def __init__(self, dataset: VideoDataset) -> None:
         number, vpq_things = dataset.class_count, sorted(dataset.things)
-        self._rules = benchmark(dataset), authors(dataset)
+        self._rules = _benchmark(dataset), _authors(dataset)
         things = {*vpq_things, *(c for rule in self._rules for c in rule.stq_things)}
         self._classes = Classes(number, tuple(sorted(things)))
         self._stq = [
@@ -142,7 +142,7 @@ class PanopticEvaluator(Evaluator[PanopticMaps]):
         )
 
 
-def _figures(rule: Convention, stq: TrackingQuality, vpq: PanopticQuality) -> dict[str, Any]:
+def _figures(rule: _Convention, stq: TrackingQuality, vpq: PanopticQuality) -> dict[str, Any]:
     """Everything, the table's four in the same order in each row."""
     return {
         "total": _row(stq, vpq.vpq),

@@ -33,7 +33,7 @@ from ..types import NO_CLASS
 from .overlaps import Classes, OverlapMetric, Overlaps
 from .vss import class_iou
 
-Tube = tuple[int, int]
+_Tube = tuple[int, int]
 """Class and id."""
 
 
@@ -74,9 +74,9 @@ class _Tubes:
     """One sequence: pixels of its classes and tubes."""
 
     confusion: NDArray[np.int64]
-    truth: Counter[Tube] = field(default_factory=Counter)
-    predicted: Counter[Tube] = field(default_factory=Counter)
-    overlap: Counter[tuple[Tube, Tube]] = field(default_factory=Counter)
+    truth: Counter[_Tube] = field(default_factory=Counter)
+    predicted: Counter[_Tube] = field(default_factory=Counter)
+    overlap: Counter[tuple[_Tube, _Tube]] = field(default_factory=Counter)
 
     def add(self, overlaps: Overlaps, classes: Classes) -> None:
         """Add the pixels of a frame."""

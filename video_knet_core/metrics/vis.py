@@ -61,7 +61,7 @@ class PredictedTrack:
 
 
 @dataclass(frozen=True)
-class ClassPrecision:
+class _ClassPrecision:
     """Curves of one class, all areas and up to 100 tracks."""
 
     ap: float
@@ -91,7 +91,7 @@ class VideoInstanceQuality:
     ar_small: float
     ar_medium: float
     ar_large: float
-    per_class: dict[int, ClassPrecision]
+    per_class: dict[int, _ClassPrecision]
     """Of the classes that have ground truth other than crowd, by category."""
 
 
@@ -145,7 +145,7 @@ class VideoInstanceAP:
         ap, ap_small, ap_medium, ap_large = (mean(precision[..., a, -1]) for a in areas)
         ar100, ar_small, ar_medium, ar_large = (mean(recall[..., a, -1]) for a in areas)
         curves = {
-            category: ClassPrecision(float(curve.mean()), curve, recall[:, k, 0, -1])
+            category: _ClassPrecision(float(curve.mean()), curve, recall[:, k, 0, -1])
             for k, category in enumerate(categories)
             if (curve := precision[:, :, k, 0, -1])[0, 0] > -1
         }

@@ -24,7 +24,6 @@ from video_knet_core.evaluate.dataset_evaluation import (
     evaluate_predictions,
     predict_dataset,
 )
-from video_knet_core.evaluate.panoptic import authors, benchmark
 from video_knet_core.run_lengths import RunLengths
 
 PANOPTIC = ("kitti_step", "kitti_step_flat", "cityscapes_vps", "vipseg", "custom")
@@ -183,21 +182,20 @@ def test_the_table_has_both_conventions_side_by_side(written, tmp_path):
     assert first.startswith("0000") and len(first) == len(names)
 
 
-def test_each_data_set_has_its_conventions(written):
-    rules = {
-        layout: (benchmark(dataset), authors(dataset))
-        for layout in PANOPTIC
-        for dataset in [opened(layout, written[layout])]
-    }
-    things = {layout: [rule.stq_things for rule in pair] for layout, pair in rules.items()}
+def test_each_data_set_has_its_conventions(written, tmp_path):
+    rules = {}
+    for layout in PANOPTIC:
+        figures = saved(layout, written[layout], tmp_path / layout, truth).figures
+        rules[layout] = [figures["convention"], figures["authors"]["convention"]]
+    things = {layout: [rule["stq_things"] for rule in pair] for layout, pair in rules.items()}
     assert things["kitti_step"] == [(11, 13), tuple(range(11, 19))]
     assert things["cityscapes_vps"] == [tuple(range(11, 19))] * 2
     assert things["custom"] == [(8, 9, 10)] * 2
-    windows = {layout: [rule.windows for rule in pair] for layout, pair in rules.items()}
+    windows = {layout: [rule["windows"] for rule in pair] for layout, pair in rules.items()}
     assert windows.pop("vipseg") == [(1, 2, 4, 6, 8), (1, 2, 4, 6)]
     assert all(pair == [(1, 2, 3, 4)] * 2 for pair in windows.values())
     for _, rule in rules.values():
-        assert (rule.void, rule.absent, rule.crowd) == ("drop", "zero", "segment")
+        assert [rule[name] for name in ("void", "absent", "crowd")] == ["drop", "zero", "segment"]
 
 
 def test_vipseg_is_saved_in_the_categories_of_the_data_set(written, tmp_path):

@@ -94,16 +94,6 @@ def golden_videos(name: str) -> dict[int, Video]:
     return found
 
 
-def golden_masks(name: str, kind: str) -> list[np.ndarray]:
-    """[T, H, W] of each track, "gt" or "dt", in the order of the files."""
-    case = golden(name)
-    length = dict(zip(case["video_ids"].tolist(), case["video_len"].tolist(), strict=True))
-    frames = [length[video] for video in case[f"{kind}_video"].tolist()]
-    pixels = np.unpackbits(case[f"{kind}_masks_packed"]).astype(bool)
-    masks = pixels[: sum(frames) * case["hw"].prod()].reshape(-1, *case["hw"])
-    return np.split(masks, np.cumsum(frames)[:-1])
-
-
 def measured(videos: dict[int, Video], **options) -> VideoInstanceQuality:
     """The metric of the videos."""
     metric = VideoInstanceAP(**options)
@@ -307,17 +297,3 @@ def test_tracks_of_a_video_have_one_length_and_size(masks, message):
     with pytest.raises(ValueError, match=message):
         metric.update([true(1, box(0, 4))], [guess(1, masks, 0.5)])
     assert np.isnan(metric.compute().ap)
-
-
-@pytest.mark.parametrize("kind", ["gt", "dt"])
-@pytest.mark.parametrize("name", ["vis_basic", "vis_idswitch_return"])
-def test_compressed_run_lengths_are_those_of_pycocotools(name, kind):
-    tracks = entries(f"{name}_{kind}")
-    tracks = tracks["annotations"] if kind == "gt" else tracks
-    for track, masks in zip(tracks, golden_masks(name, kind), strict=True):
-        for entry, mask in zip(track["segmentations"], masks, strict=True):
-            if entry is None:
-                assert not mask.any()
-                continue
-            np.testing.assert_array_equal(RunLengths.from_coco(entry).mask(), mask)
-            assert RunLengths.from_mask(mask).to_coco() == entry
