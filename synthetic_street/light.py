@@ -33,6 +33,10 @@ class Light:
         """From the sky (`up` = z of the normal) and the sun (`lit` = cosine of its angle)."""
         return 0.62 + 0.2 * up + 0.75 * self.direct * lit + 0.2 * (1 - self.direct)
 
+    def cast_by_sun(self, base: Points, height: float) -> Points | None:
+        """As `cast`, for what has no shadow when it is overcast."""
+        return self.cast(base, height) if self.direct >= 0.2 else None
+
     def cast(self, base: Points, height: float) -> Points:
         """Ground points [2n, 3]: the foot of an object and where its top's shadow falls."""
         slope = np.array([self.sun[0], self.sun[1], 0.0]) / max(self.sun[2], 0.2)

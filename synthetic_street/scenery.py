@@ -56,9 +56,7 @@ class Building:
 
     def shadow(self, light: Light) -> Points | None:
         """Only the sun casts a long shadow."""
-        if light.direct < 0.2:
-            return None
-        return light.cast(self.front.corners()[[0, 3]], self.front.top)
+        return light.cast_by_sun(self.front.corners()[[0, 3]], self.front.top)
 
     def _roof(self, canvas: Canvas, light: Light) -> None:
         (x0, s0), (x1, s1) = self.front.start, self.front.end
@@ -95,9 +93,7 @@ class Barrier:
 
     def shadow(self, light: Light) -> Points | None:
         """A strip on the ground."""
-        if light.direct < 0.2:
-            return None
-        return light.cast(self.panel.corners()[[0, 3]], self.panel.top * 0.6)
+        return light.cast_by_sun(self.panel.corners()[[0, 3]], self.panel.top * 0.6)
 
 
 @dataclass(frozen=True)
@@ -199,11 +195,9 @@ class Post:
 
     def shadow(self, light: Light) -> Points | None:
         """A thin line, in the sun only."""
-        if light.direct < 0.2:
-            return None
         r = self.radius
         base = np.array([[self.x - r, self.s, 0.0], [self.x + r, self.s, 0.0]])
-        return light.cast(base, self.height)
+        return light.cast_by_sun(base, self.height)
 
 
 _CIRCLE = [(cos(i * pi / 6), sin(i * pi / 6)) for i in range(12)]

@@ -18,6 +18,20 @@ Rectangle = tuple[float, float, float, float]
 """Level rectangle: half width, rear, front, height."""
 Frustum = tuple[Rectangle, Rectangle]
 """Block between a lower and an upper rectangle."""
+Quad = list[Corner]
+"""Bottom left, bottom right, top right, top left."""
+
+
+def _sides(block: Frustum) -> tuple[Quad, Quad, dict[int, Quad]]:
+    """Rear and front of a block, and its left (-1) and right (1) side."""
+    (xa, ya, yb, za), (xb, yc, yd, zb) = block
+    rear = [(-xa, ya, za), (xa, ya, za), (xb, yc, zb), (-xb, yc, zb)]
+    front = [(-xa, yb, za), (xa, yb, za), (xb, yd, zb), (-xb, yd, zb)]
+    flanks = {
+        side: [(side * xa, ya, za), (side * xa, yb, za), (side * xb, yd, zb), (side * xb, yc, zb)]
+        for side in (-1, 1)
+    }
+    return rear, front, flanks
 
 
 @dataclass(frozen=True)
@@ -78,21 +92,20 @@ class _Shape:
         self.points.extend(corners)
         self.faces.append(Face(slice(start, len(self.points)), color, glow, outline, fine))
 
-    def block(self, lower: Rectangle, upper: Rectangle, color: Color) -> None:
+    def block(self, block: Frustum, color: Color) -> None:
         """Six-sided block between two rectangles."""
-        (xa, ya, yb, za), (xb, yc, yd, zb) = lower, upper
+        xb, yc, yd, zb = block[1]
+        rear, front, flanks = _sides(block)
         self.face([(-xb, yc, zb), (xb, yc, zb), (xb, yd, zb), (-xb, yd, zb)], color, (0, 0, 1))
-        self.face([(-xa, ya, za), (xa, ya, za), (xb, yc, zb), (-xb, yc, zb)], color, (0, -1, 0))
-        self.face([(-xa, yb, za), (xa, yb, za), (xb, yd, zb), (-xb, yd, zb)], color, (0, 1, 0))
-        for side in (-1, 1):
-            corners = [(side * xa, ya, za), (side * xa, yb, za),
-                       (side * xb, yd, zb), (side * xb, yc, zb)]  # fmt: skip
-            self.face(corners, color, (side, 0, 0))
+        self.face(rear, color, (0, -1, 0))
+        self.face(front, color, (0, 1, 0))
+        for side, quad in flanks.items():
+            self.face(quad, color, (side, 0, 0))
 
-    def inset(self, quad: list[Corner], u: tuple[float, float], v: tuple[float, float],
+    def inset(self, quad: Quad, u: tuple[float, float], v: tuple[float, float],
               color: Color, outward: Corner, glow: bool = False,
               fine: bool = False) -> None:  # fmt: skip
-        """Part of a quad (bottom left, bottom right, top right, top left) in fractions."""
+        """Part of a quad in fractions."""
         a, b, c, d = (np.array(p) for p in quad)
         corners = []
         for s, t in ((u[0], v[0]), (u[1], v[0]), (u[1], v[1]), (u[0], v[1])):
@@ -141,7 +154,7 @@ def _build_car(shape: _Shape, m: VehicleModel, rng: np.random.Generator) -> None
     belt = m.height * (rng.uniform(0.5, 0.6) if van else rng.uniform(0.56, 0.63))
     _wheels(shape, m, 0.3 if not van else 0.34)
     lower = (half, rear, front, 0.24)
-    shape.block(lower, (half * 0.97, rear + 0.06, front - 0.12, belt), m.paint)
+    shape.block((lower, (half * 0.97, rear + 0.06, front - 0.12, belt)), m.paint)
     _bumpers(shape, m, belt, rng)
     estate = van or rng.random() < 0.5
     bottom_rear = rear + (0.06 if estate else m.length * rng.uniform(0.1, 0.2))
@@ -151,18 +164,16 @@ def _build_car(shape: _Shape, m: VehicleModel, rng: np.random.Generator) -> None
     taper = 0.92 if van else rng.uniform(0.76, 0.84)
     cabin = ((half * 0.96, bottom_rear, bottom_front, belt),
              (half * taper, top_rear, top_front, m.height))  # fmt: skip
-    shape.block(*cabin, m.paint)
+    shape.block(cabin, m.paint)
     _cabin_windows(shape, cabin, van and rng.random() < 0.6, rng)
 
 
 def _cabin_windows(
-    shape: _Shape, cabin: tuple[Rectangle, Rectangle], panel_van: bool, rng: np.random.Generator
+    shape: _Shape, cabin: Frustum, panel_van: bool, rng: np.random.Generator
 ) -> None:
-    (xa, ya, yb, za), (xb, yc, yd, zb) = cabin
     glass: Color = (38, 46, 54) if rng.random() < 0.7 else (70, 84, 96)
     sheen: Color = (120, 136, 150)
-    rear = [(-xa, ya, za), (xa, ya, za), (xb, yc, zb), (-xb, yc, zb)]
-    front = [(-xa, yb, za), (xa, yb, za), (xb, yd, zb), (-xb, yd, zb)]
+    rear, front, flanks = _sides(cabin)
     if panel_van:
         shape.inset(rear, (0.49, 0.51), (0, 1), _TRIM, (0, -1, 0))
     else:
@@ -171,8 +182,7 @@ def _cabin_windows(
     shape.inset(front, (0.05, 0.95), (0.06, 0.9), glass, (0, 1, 0))
     shape.inset(front, (0.1, 0.5), (0.6, 0.84), sheen, (0, 1, 0), fine=True)
     panes = ((0.62, 0.94),) if panel_van else ((0.07, 0.3), (0.33, 0.6), (0.63, 0.93))
-    for side in (-1, 1):
-        quad = [(side * xa, ya, za), (side * xa, yb, za), (side * xb, yd, zb), (side * xb, yc, zb)]
+    for side, quad in flanks.items():
         for pane in panes:
             shape.inset(quad, pane, (0.1, 0.85), glass, (side, 0, 0))
 
@@ -240,21 +250,21 @@ def _build_boxy(shape: _Shape, m: VehicleModel, rng: np.random.Generator) -> Non
     """Truck (cab and cargo box) or bus (one box with a band of windows)."""
     half, end = m.width / 2, m.length / 2
     _wheels(shape, m, 0.5)
-    shape.block((half * 0.96, -end, end, 0.4), (half * 0.96, -end, end, 0.95), _TRIM)
+    shape.block(((half * 0.96, -end, end, 0.4), (half * 0.96, -end, end, 0.95)), _TRIM)
     for side in (-1, 1):
         _wheel_discs(shape, m, side, 0.5)
     if m.kind == "bus":
         body = ((half, -end, end, 0.38), (half * 0.98, -end + 0.05, end - 0.1, m.height))
-        shape.block(*body, m.paint)
+        shape.block(body, m.paint)
         _bus_details(shape, body, rng)
         return
     split = end - 1.9
     cargo: Color = (215, 216, 214) if rng.random() < 0.5 else random_paint(rng)
     cab = ((half * 0.95, split, end, 0.5), (half * 0.9, split, end - 0.25, m.height * 0.8))
     box = ((half, -end, split - 0.15, 0.9), (half, -end, split - 0.15, m.height))
-    shape.block(*cab, m.paint)
+    shape.block(cab, m.paint)
     _bus_details(shape, cab, rng)
-    shape.block(*box, cargo)
+    shape.block(box, cargo)
     rear = [(-half, -end, 0.9), (half, -end, 0.9), (half, -end, m.height), (-half, -end, m.height)]
     shape.inset(rear, (0.485, 0.515), (0, 1), _TRIM, (0, -1, 0))
     stripe = random_paint(rng)
@@ -265,26 +275,22 @@ def _build_boxy(shape: _Shape, m: VehicleModel, rng: np.random.Generator) -> Non
     _rear_lamps(shape, half, -end - 0.01)
 
 
-def _bus_details(
-    shape: _Shape, body: tuple[Rectangle, Rectangle], rng: np.random.Generator
-) -> None:
-    (xa, ya, yb, za), (xb, yc, yd, zb) = body
+def _bus_details(shape: _Shape, body: Frustum, rng: np.random.Generator) -> None:
+    half, back, ahead, _ = body[0]
+    rear, front, flanks = _sides(body)
     glass: Color = (36, 42, 50)
-    front = [(-xa, yb, za), (xa, yb, za), (xb, yd, zb), (-xb, yd, zb)]
-    rear = [(-xa, ya, za), (xa, ya, za), (xb, yc, zb), (-xb, yc, zb)]
     shape.inset(front, (0.05, 0.95), (0.38, 0.86), glass, (0, 1, 0))
     shape.inset(rear, (0.1, 0.9), (0.5, 0.85), glass, (0, -1, 0))
     for u in ((0.04, 0.2), (0.8, 0.96)):
         shape.inset(front, u, (0.1, 0.18), (225, 225, 215), (0, 1, 0), glow=True)
     band = random_paint(rng)
-    long = yb - ya > 4
-    for side in (-1, 1):
-        quad = [(side * xa, ya, za), (side * xa, yb, za), (side * xb, yd, zb), (side * xb, yc, zb)]
+    long = ahead - back > 4
+    for side, quad in flanks.items():
         shape.inset(quad, (0.02, 0.98), (0.1, 0.3), band, (side, 0, 0))
         panes = np.linspace(0.03, 0.97, 7 if long else 2)
         for u0, u1 in zip(panes[:-1], panes[1:], strict=True):
             shape.inset(quad, (u0, u1 - 0.015), (0.5, 0.85), glass, (side, 0, 0))
-    _rear_lamps(shape, xa, ya - 0.01)
+    _rear_lamps(shape, half, back - 0.01)
 
 
 def _rear_lamps(shape: _Shape, half: float, y: float) -> None:
