@@ -45,11 +45,8 @@ class RunLengths:
 
     @classmethod
     def from_coco(cls, entry: Mapping[str, Any]) -> RunLengths:
-        """Read {"size": [height, width], "counts": list or text}.
-
-        Raises:
-            ValueError: it is malformed, or the runs do not add up to the pixels of the mask.
-        """
+        """Read {"size": [height, width], "counts": list or text}; ValueError if it is malformed, or
+        the runs do not add up to the pixels of the mask."""
         missing = {"size", "counts"} - entry.keys()
         if missing:
             raise ValueError(f"expected run lengths with size and counts, got {sorted(entry)}")
@@ -136,12 +133,12 @@ def _has_sum(counts: bytes, pixels: int) -> bool:
         return not pixels
     if not _COMPRESSED.fullmatch(counts):
         return False
-    return _fits(counts, pixels) and not (pixels and _fits(counts, pixels - 1))
 
+    def fits(pixels: int) -> bool:
+        try:
+            coco_mask.decode({"size": [1, pixels], "counts": counts})
+        except ValueError:
+            return False
+        return True
 
-def _fits(counts: bytes, pixels: int) -> bool:
-    try:
-        coco_mask.decode({"size": [1, pixels], "counts": counts})
-    except ValueError:
-        return False
-    return True
+    return fits(pixels) and not (pixels and fits(pixels - 1))

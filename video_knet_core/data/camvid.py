@@ -61,9 +61,8 @@ def _read_frame(class_of_value: NDArray, path: str, _: int) -> Labels:
 def street_ids(classes: ClassTable, asked_by: str) -> NDArray[np.uint8]:
     """[256] class id in `classes` of each street class of the same name, `NO_CLASS` of others.
 
-    Raises:
-        ConfigError: the street has not all of `classes`, or one is a thing here and stuff there
-            (where all are stuff, as in task semantic, kinds do not count); names `asked_by`.
+    ConfigError names `asked_by` if the street has not all of `classes`, or one is a thing here and
+    stuff there (where all are stuff, as in task semantic, kinds do not count).
     """
     unknown = [info.name for info in classes if plain_name(info.name) not in STREET_CLASSES]
     if unknown:

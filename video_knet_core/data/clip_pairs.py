@@ -29,9 +29,7 @@ class ClipPairs:
         crop: how crops are drawn.
         tracked: draw again, `_MAX_TRIES` times at most, until an object is in both crops.
 
-    Raises:
-        ValueError: no offset, or one of 0.
-        DatasetError: a video without frames, or no video that is long enough for an offset.
+    DatasetError for a video without frames, or if none is long enough for an offset.
     """
 
     def __init__(

@@ -56,11 +56,7 @@ class DatasetFormat:
         )
 
     def open(self, root: Path, split: str) -> VideoDataset:
-        """Open one split; no image is read.
-
-        Raises:
-            DatasetError: the root or the split is missing, or an index is faulty.
-        """
+        """Open one split; DatasetError if it is missing, or an index is faulty."""
         if split not in self.available_splits(root):
             markers = " or ".join(marker.format(split) for marker in self.markers)
             raise DatasetError(

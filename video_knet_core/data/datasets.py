@@ -32,14 +32,9 @@ def dataset_format(name: str) -> DatasetFormat:
 
 
 def open_dataset(name: str, root: str | Path, split: str) -> VideoDataset:
-    """Open one split of a data set; no image is read.
+    """Open one split of a data set of `DATASETS`; no image is read.
 
-    Args:
-        name: one of `DATASETS`.
-        root: the folder that holds the splits.
-        split: "train", "val" ("valid" of YouTube-VIS) or "test"; of COCO "train2017", "val2017".
-
-    Raises:
-        DatasetError: an unknown name, a missing root or split, or a faulty index.
+    `root` holds the splits "train", "val" ("valid" of YouTube-VIS) and "test"; of COCO "train2017"
+    and "val2017". DatasetError if name, root or split are unknown, or an index is faulty.
     """
     return dataset_format(name).open(Path(root), split)

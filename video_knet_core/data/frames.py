@@ -24,15 +24,10 @@ from .frame_source import DEFAULT_FPS, Frame, FrameSource
 
 
 def open_frames(source: str | Path, fps: float = DEFAULT_FPS) -> FrameSource:
-    """Open the source that `source` names.
+    """Open a video file, a folder of images, a webcam by its index ("0"), or "synthetic"
+    ("synthetic:7" for the street of seed 7); FrameError if it cannot be read.
 
-    Args:
-        source: a video file, a folder of images, the index of a webcam ("0"), or "synthetic"
-            ("synthetic:7" for the street of seed 7).
-        fps: frame rate of image folders and of the synthetic street.
-
-    Raises:
-        FrameError: there is no such source, or it cannot be read.
+    `fps` is the frame rate of image folders and of the synthetic street.
     """
     if not 0 < fps < math.inf:
         raise FrameError(f"expected a frame rate above 0, got {fps}")

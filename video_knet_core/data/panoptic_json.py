@@ -224,7 +224,7 @@ class PanopticFiles:
             for number, annotation in enumerate(rows if frames else ()):
                 segments = _segments_of(annotation, classes, f"{index}: {place}.{number}")
                 if annotation.image_id is not None:
-                    found[frames[0].with_name(f"{annotation.image_id}.png")] = segments
+                    found[frames[0].parent / f"{annotation.image_id}.png"] = segments
                 elif number < len(frames):
                     found[frames[number]] = segments
         return found

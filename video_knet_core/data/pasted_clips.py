@@ -46,9 +46,7 @@ class PastedClip:
         seed: which objects, where and how they move; >= 0.
         fps: frames per second of the clip.
 
-    Raises:
-        ValueError: a seed or rate that cannot be.
-        FrameError: no sprite has enough whole cut-outs.
+    ValueError for a seed or rate that cannot be, FrameError if no sprite is whole for long enough.
     """
 
     def __init__(

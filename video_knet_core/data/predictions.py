@@ -118,10 +118,8 @@ def write_classes(folder: Path, dataset: VideoDataset) -> None:
 def check_classes(path: Path, dataset: VideoDataset) -> None:
     """DatasetError if predictions were saved with other classes than those of the data set.
 
-    Predictions of other programs come without the file, and are taken as they are.
-
-    Args:
-        path: the folder of predictions, or the one file of a form that has one.
+    `path` is their folder, or the one file of a form that has one. Predictions of other programs
+    come without classes, and are taken as they are.
     """
     file = (path if path.is_dir() else path.parent) / _CLASSES_FILE
     if not file.is_file():

@@ -14,14 +14,13 @@ from numpy.typing import NDArray
 from ..image_files import FrameError, read_pixels
 from ..types import ClassTable
 
-_STREET_CLASS_OF_SPRITE = {
-    "car": "vehicle",
-    "bus": "vehicle",
-    "rider": "cyclist",
-    "person": "person",
+_KINDS = {
+    "car": ("vehicle", 1.45),
+    "bus": ("vehicle", 3.0),
+    "rider": ("cyclist", 1.7),
+    "person": ("person", 1.7),
 }
-_SPRITE_METRES = {"car": 1.45, "bus": 3.0, "rider": 1.7, "person": 1.7}
-"""Height of such objects."""
+"""Class of the street and height in metres of each kind of sprite."""
 HELD_OUT_SPRITES = ("car-turn", "drift-straight", "lucia", "rollerblade", "scooter-black")
 """Sequences for evaluation, kept out of training: two vehicles, two persons and a cyclist."""
 SpriteSplit = Literal["train", "held_out", "all"]
@@ -46,16 +45,10 @@ class Sprite:
 def load_sprites(
     root: str | Path, classes: ClassTable, split: SpriteSplit = "train"
 ) -> list[Sprite]:
-    """Read `index.json` and the cut-outs beside it; sequences of other classes are left out.
+    """Read `index.json` and the cut-outs beside it; those of none of `classes` are left out.
 
-    Args:
-        classes: those of the model; of the street, by name.
-        split: "held_out" are the sequences named in `HELD_OUT_SPRITES`, "train" the others.
-
-    Raises:
-        ValueError: there is no such split.
-        FrameError: the split is "held_out" and the folder has none of those.
-        FileNotFoundError: a cut-out is missing or unreadable.
+    Of the split "held_out" are the sequences named in `HELD_OUT_SPRITES`, and FrameError if there
+    are none; of "train" the others. FileNotFoundError if a cut-out is missing or unreadable.
     """
     if split not in get_args(SpriteSplit):
         raise ValueError(f"expected a split of {get_args(SpriteSplit)}, got {split!r}")
@@ -68,23 +61,24 @@ def load_sprites(
     return [
         _read_sprite(root / name, entry, classes)
         for name, entry in index.items()
-        if _STREET_CLASS_OF_SPRITE.get(entry["class"]) in names
+        if entry["class"] in _KINDS
+        and _KINDS[entry["class"]][0] in names
         and split in ("all", "held_out" if name in held_out else "train")
     ]
 
 
 def _read_sprite(folder: Path, entry: dict[str, Any], classes: ClassTable) -> Sprite:
     """The sequence of one entry of `index.json`."""
-    frames, kind = entry["frames"], entry["class"]
+    frames, (name, metres) = entry["frames"], _KINDS[entry["class"]]
     boxes = np.array([frame["bbox"] for frame in frames], np.float64)
     scales = np.array([frame["scale"] for frame in frames], np.float64)
     return Sprite(
-        class_id=classes.id_of(_STREET_CLASS_OF_SPRITE[kind]),
+        class_id=classes.id_of(name),
         cutouts=tuple(_read_cutout(folder, frame["frame"]) for frame in frames),
         centres=(boxes[:, :2] + boxes[:, 2:]) / 2 * scales[:, None],
         scales=scales,
         whole=np.array([_is_whole(frame) for frame in frames]),
-        metres=_SPRITE_METRES[kind],
+        metres=metres,
     )
 
 

@@ -79,8 +79,8 @@ def test_time_counts_from_the_first_frame_of_a_file_that_starts_later(tmp_path):
     assert stamps(open_frames(path)) == [time * MS for time in PAUSE]
 
 
-@pytest.mark.parametrize("rate", [1000, 2000, 15_000])
-def test_high_rates_are_kept(tmp_path, rate):
+def test_high_rates_are_kept(tmp_path):
+    rate = 15_000
     source = open_frames(make_video(tmp_path / "fast.mp4", range(20), unit=rate))
     np.testing.assert_allclose(stamps(source), np.arange(20) * 1e9 / rate, atol=1000)
     assert source.fps == pytest.approx(rate)
@@ -118,19 +118,9 @@ def test_times_always_increase_from_zero(times, period):
 
 def test_equal_times_stay_before_the_next_one_and_missing_ones_follow_at_the_rate():
     clock = IncreasingTimes(100, 1000)
-    assert [clock.add(t) for t in (5, 105, 105, 104, 205, None, 405)] == [
-        0,
-        100,
-        125,
-        150,
-        200,
-        300,
-        400,
-    ]
-
-
-def test_a_clock_that_is_set_back_makes_no_step_back():
-    clock = IncreasingTimes(100, 1000)
+    times = [clock.add(t) for t in (5, 105, 105, 104, 205, None, 405)]
+    assert times == [0, 100, 125, 150, 200, 300, 400]
+    clock = IncreasingTimes(100, 1000)  # and of one that is set back
     assert [clock.add(t) for t in (50_000, 50_100, 0, 100, 250)] == [0, 100, 200, 300, 450]
 
 
