@@ -83,7 +83,7 @@ class _InvertedResidual(nn.Module):
         return x + y if self.shortcut else y
 
 
-class EfficientNetLite0(nn.Module):
+class _EfficientNetLite0(nn.Module):
     """[B,3,H,W] of (rgb - 127) / 128 -> four maps with 24, 40, 112, 320 channels.
 
     The Lite variant of Tan & Le, 2019 (no squeeze-excite, ReLU6), with the parameter names of the
@@ -151,7 +151,7 @@ def imagenet_features(level: int) -> Callable[[NDArray[np.uint8]], NDArray[np.fl
 
     It is loaded once; ModuleNotFoundError if the package with the weights is not installed.
     """
-    network = EfficientNetLite0()
+    network = _EfficientNetLite0()
     network.load_imagenet()
     network.eval()
     mean, std = (torch.tensor(values)[:, None, None] for values in (network.mean, network.std))
@@ -187,7 +187,7 @@ class _Bottleneck(nn.Module):
         return relu(y + (x if self.downsample is None else self.downsample(x)))
 
 
-class ResNet(nn.Module):
+class _ResNet(nn.Module):
     """ResNet-50 or -101 (He et al., 2016) with torchvision's parameter names; BN is always in eval.
 
     Args:
@@ -239,7 +239,7 @@ class ResNet(nn.Module):
     def stages(self) -> list[nn.Module]:
         return [self.get_submodule(f"layer{i}") for i in (1, 2, 3, 4)]
 
-    def train(self, mode: bool = True) -> ResNet:
+    def train(self, mode: bool = True) -> _ResNet:
         """As every module, but batch norms keep their running statistics (batches are small)."""
         super().train(mode)
         for module in self.modules():
@@ -274,7 +274,7 @@ def _deep_stem(width: int) -> nn.Sequential:
 class Swin(nn.Module):
     """Swin-B (Liu et al., 2021) of the package `transformers` (extra `swin`)."""
 
-    mean, std = ResNet.mean, ResNet.std
+    mean, std = _ResNet.mean, _ResNet.std
     channels = (128, 256, 512, 1024)
     depths = (2, 2, 18, 2)
     heads = (4, 8, 16, 32)
@@ -314,14 +314,14 @@ class Swin(nn.Module):
         raise ConfigError("swin_b has no weights to start from by itself: set `init`")
 
 
-Backbone = EfficientNetLite0 | ResNet | Swin
+Backbone = _EfficientNetLite0 | _ResNet | Swin
 
 
 def build_backbone(config: BackboneConfig) -> Backbone:
     """The backbone of `config`; ConfigError if a package that it needs is missing."""
     if config.name == "efficientnet_lite0":
-        return EfficientNetLite0(config.output_stride)
+        return _EfficientNetLite0(config.output_stride)
     if config.name == "swin_b":
         return Swin()
     blocks = {"resnet50": (3, 4, 6, 3), "resnet101": (3, 4, 23, 3)}[config.name]
-    return ResNet(blocks, config.width, config.output_stride, config.deep_stem)
+    return _ResNet(blocks, config.width, config.output_stride, config.deep_stem)

@@ -11,7 +11,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ..config import ModelConfig
 from .kernels import PreviousKernels
-from .neck import SemanticFPN
 from .video_knet import VideoKNet
 
 
@@ -78,7 +77,7 @@ def step_without_weights(config: ModelConfig, height: int, width: int) -> VideoK
 
 def _parts(network: VideoKNet) -> dict[str, str]:
     """Name of each part that gets a row -> path of its module."""
-    if not isinstance(network.neck, SemanticFPN):
+    if network.config.neck.name != "semantic_fpn":
         necks, stages = {"neck": "neck"}, {"stages": "stages"}
     else:
         necks = {"neck (feature pyramid)": "neck.pyramid", "neck (towers)": "neck.towers"}

@@ -14,9 +14,8 @@ from torch import Tensor, nn
 from torch.nn.functional import conv2d
 
 from ..config import ModelConfig
-from .decoders import DROPOUT
 from .kernels import apply_kernels, assemble_group_features
-from .neck import build_head_branch
+from .neck import DROPOUT, build_head_branch
 from .position import CODE_SIZE, position_map, scattered_places
 from .seeds import InstanceSeeds, Seeds, convolve_parts
 

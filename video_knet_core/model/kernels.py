@@ -84,7 +84,7 @@ def assemble_group_features(
     return average, (area > 0).to(area.dtype) if pooling == "mean" else area / divisor
 
 
-class KernelUpdate(nn.Module):
+class _KernelUpdate(nn.Module):
     """Adaptive kernel update: gates decide how much of the group feature enters each kernel."""
 
     def __init__(self, channels: int) -> None:
@@ -111,7 +111,7 @@ class KernelUpdate(nn.Module):
         return relu(self.out_norm(self.out(mixed)))
 
 
-class Attention(nn.Module):
+class _Attention(nn.Module):
     """Multi-head attention, written out so that it exports to plain matrix products."""
 
     def __init__(self, channels: int, heads: int) -> None:
@@ -132,12 +132,12 @@ class Attention(nn.Module):
         return self.out((weights @ v).transpose(1, 2).flatten(2))
 
 
-class KernelInteraction(nn.Module):
+class _KernelInteraction(nn.Module):
     """Kernels attend to kernels, then a feed-forward layer; residuals with post-norm."""
 
     def __init__(self, channels: int, heads: int, feedforward: int) -> None:
         super().__init__()
-        self.attention = Attention(channels, heads)
+        self.attention = _Attention(channels, heads)
         self.attention_norm = nn.LayerNorm(channels)
         self.feedforward = nn.Sequential(
             nn.Linear(channels, feedforward), nn.ReLU(), nn.Linear(feedforward, channels)
@@ -150,7 +150,7 @@ class KernelInteraction(nn.Module):
         return self.feedforward_norm(kernels + self.feedforward(kernels))
 
 
-class PreviousInteraction(nn.Module):
+class _PreviousInteraction(nn.Module):
     """This frame's kernels attend to the previous frame's: the core of kernel fusion (before the
     last stage; masks see the result) and of kernel linking (after it; only embeddings do, in task
     semantic masks).
@@ -160,8 +160,8 @@ class PreviousInteraction(nn.Module):
 
     def __init__(self, channels: int, heads: int, feedforward: int, update: bool) -> None:
         super().__init__()
-        self.update = KernelUpdate(channels) if update else None
-        self.interaction = KernelInteraction(channels, heads, feedforward)
+        self.update = _KernelUpdate(channels) if update else None
+        self.interaction = _KernelInteraction(channels, heads, feedforward)
 
     def forward(self, kernels: Tensor, previous: PreviousKernels, features: Tensor) -> Tensor:
         """Kernels [B,M,C], features [B,N,C] of all kernels -> [B,M,C]; first frames keep theirs."""
@@ -213,13 +213,13 @@ class UpdateStage(nn.Module):
         self.pooling, self.things = kernels.pooling, kernels.things
         self.links_kernels = linking == "update_obj"
         self.feature_transform = nn.Linear(channels + CODE_SIZE * kernels.position, channels)
-        self.update = KernelUpdate(channels)
-        self.interaction = KernelInteraction(*attention)
+        self.update = _KernelUpdate(channels)
+        self.interaction = _KernelInteraction(*attention)
         self.fusion = self.linking = None
         if fusion != "none":
-            self.fusion = PreviousInteraction(*attention, update=fusion == "update_dynamic_cov")
+            self.fusion = _PreviousInteraction(*attention, update=fusion == "update_dynamic_cov")
         if linking != "none":
-            self.linking = PreviousInteraction(*attention, update=linking != "ffn")
+            self.linking = _PreviousInteraction(*attention, update=linking != "ffn")
         self.class_head = None
         if classes:
             classifier = nn.Linear(channels, classes)

@@ -33,14 +33,14 @@ _UPDATE = {
     "fc_layer": "out",
     "fc_norm": "out_norm",
 }
-"""KernelUpdator -> `KernelUpdate`; their gate norms have crossed names."""
+"""KernelUpdator -> `_KernelUpdate`; their gate norms have crossed names."""
 
 _INTERACTIONS = {
     "interaction": ("attention", "ffn", ""),
     "linking.interaction": ("attention_previous", "link_ffn", "(?:_track)?"),
     "fusion.interaction": ("attention_previous", "link_ffn", "_link"),
 }
-"""`KernelInteraction` at our place <- attention and feed-forward at theirs, and what ends both."""
+"""`_KernelInteraction` at our place <- attention and feed-forward at theirs, and what ends both."""
 
 _UPDATES = {
     "update": "kernel_update_conv",

@@ -16,13 +16,12 @@ from torch.nn.functional import pad
 from ..config import SEMANTIC_NECKS, STRIDE, ModelConfig
 from ..tasks import TASKS
 from .backbone import build_backbone
-from .decoders import AUXILIARY_LEVEL, AuxiliaryHead
 from .heads import ClassHead, HeadOutput, KernelHead
 from .kernels import AssociationEmbedding, PreviousKernels, StageOutput, UpdateStage
-from .neck import build_neck
+from .neck import AUXILIARY_LEVEL, AuxiliaryHead, build_neck
 
 
-class Encoded(NamedTuple):
+class _Encoded(NamedTuple):
     """A frame before temporal context enters; see `Prediction`."""
 
     head: HeadOutput
@@ -110,7 +109,7 @@ class VideoKNet(nn.Module):
         """What the backbone and all other maps are computed in; see `precision`."""
         return next(self.backbone.parameters()).dtype
 
-    def encode(self, image: Tensor) -> Encoded:
+    def encode(self, image: Tensor) -> _Encoded:
         """The part without temporal context: image [B,3,H,W] -> all stages but the last."""
         normalized = (image - self.mean[:, None, None]) / self.std[:, None, None]
         below, right = (-size % STRIDE for size in image.shape[-2:])
@@ -126,9 +125,9 @@ class VideoKNet(nn.Module):
             # only the losses want the classes of these stages
             stages = (*stages, stage(head.features, kernels, masks, classify=self.training))
             kernels, masks = stages[-1].kernels, stages[-1].mask_logits
-        return Encoded(head, stages, auxiliary)
+        return _Encoded(head, stages, auxiliary)
 
-    def decode(self, encoded: Encoded, previous: PreviousKernels | None) -> Prediction:
+    def decode(self, encoded: _Encoded, previous: PreviousKernels | None) -> Prediction:
         """The last stage and the embedding: the parts with temporal context."""
         head, stages, auxiliary = encoded
         before = stages[-1] if stages else head
