@@ -72,7 +72,7 @@ class HotSwapRuntime:
                 replaced, self._present = self._present, better
                 self._announce(f"{better.name} serves")
             self._better = None
-            self._executor.submit(lambda: _close(replaced))  # not here: it may hang
+            self._executor.submit(lambda: close_safely(replaced))  # not here: it may hang
             self._executor.close(timeout_s=0)
             return result
 
@@ -94,7 +94,7 @@ class HotSwapRuntime:
 
     def _close_better(self) -> None:
         if self._better is not None:
-            _close(self._better)
+            close_safely(self._better)
 
     def _report(self, phase: str, fraction: float) -> None:
         if self._cancelled:
@@ -117,8 +117,9 @@ class HotSwapRuntime:
             _log.exception("a progress callback failed")
 
 
-def _close(runtime: Runtime) -> None:
+def close_safely(runtime: Runtime) -> None:
+    """Close an engine that may be at fault, as when its device is lost; log what it raises."""
     try:
         runtime.close()
-    except Exception as error:  # of a device that is lost
+    except Exception as error:
         _log.warning("closing %s failed: %s", runtime.name, error)

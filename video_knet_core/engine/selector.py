@@ -12,7 +12,7 @@ from typing import Any
 
 from ..installation import shared_file
 from .base import BackendError, ModelError, ProgressCallback, Runtime
-from .hot_swap import HotSwapRuntime
+from .hot_swap import HotSwapRuntime, close_safely
 
 DEFAULT_MODEL = "street_lite0.onnx"
 
@@ -85,13 +85,10 @@ def open_runtime(
     """
     if backend != "auto" and backend not in BACKENDS:
         raise ValueError(f"expected backend 'auto' or one of {list(BACKENDS)}, got {backend!r}")
-    selector = BackendSelector(Path(path), threads)
+    chain = _FallbackChain(Path(path), threads)
     if backend != "auto":
-        return selector.open_first([backend], progress)
-    names = backends_for(path)
-    if not background:
-        return selector.open_first(names, progress)
-    return selector.open_available(names, progress)
+        return chain.open([backend], progress)
+    return chain.open(backends_for(path), progress, background)
 
 
 def backends_for(path: str | Path) -> list[str]:
@@ -100,47 +97,38 @@ def backends_for(path: str | Path) -> list[str]:
     return [name for name in BACKENDS if (name == "torch") == is_checkpoint]
 
 
-class BackendSelector:
-    """The fallback chain: tries one backend after the other, and keeps the reason of each failure.
-
-    Args:
-        path: a model file.
-        threads: CPU threads of one step.
-    """
+class _FallbackChain:
+    """Tries one backend after the other to open a model, and keeps the reason of each failure."""
 
     def __init__(self, path: Path, threads: int) -> None:
         self._path = path
         self._threads = threads
         self._failures: list[str] = []
 
-    def open_first(self, names: Sequence[str], progress: ProgressCallback | None) -> Runtime:
-        """By the first of `names` that works, which may take minutes; BackendError if none does."""
-        for name in names:
-            if runtime := self._open(name, progress):
-                self._log_choice(name)
-                return runtime
-        raise BackendError(f"cannot run {self._path}: " + "; ".join(self._failures))
+    def open(
+        self, names: Sequence[str], progress: ProgressCallback | None, background: bool = False
+    ) -> Runtime:
+        """By the first of `names` that works, which may take minutes; BackendError if none does.
 
-    def open_available(self, names: Sequence[str], progress: ProgressCallback | None) -> Runtime:
-        """By the first that needs no build; those before it follow in a thread of their own."""
+        With `background`: by the first that needs no build, if any works; those before it follow in
+        a thread of their own.
+        """
         slow = []
         for name in names:
-            if self._needs_build(name):
+            if background and self._needs_build(name):
                 slow.append(name)
             elif runtime := self._open(name, progress):
                 self._log_choice(name, slow)
                 return self._hot_swap(runtime, slow, progress) if slow else runtime
-        return self.open_first(slow, progress)
+        if slow:
+            return self.open(slow, progress)
+        raise BackendError(f"cannot run {self._path}: " + "; ".join(self._failures))
 
     def _hot_swap(
         self, present: Runtime, slow: Sequence[str], progress: ProgressCallback | None
     ) -> Runtime:
-        better = BackendSelector(self._path, self._threads)
-        try:
-            return HotSwapRuntime(present, partial(better.open_first, slow), progress)
-        except BaseException:  # no thread can be started
-            present.close()
-            raise
+        better = _FallbackChain(self._path, self._threads)
+        return HotSwapRuntime(present, partial(better.open, slow), progress)
 
     def _needs_build(self, name: str) -> bool:
         backend = BACKENDS[name]
@@ -168,13 +156,10 @@ class BackendSelector:
         try:
             check_agreement(runtime, self._path, self._threads)
         except BaseException:
-            try:
-                runtime.close()
-            except Exception as error:  # of a device that is lost: the self-test has the reason
-                _log.warning("closing %s failed: %s", runtime.name, error)
+            close_safely(runtime)
             raise
 
-    def _log_choice(self, name: str, slow: Sequence[str] = ()) -> None:
+    def _log_choice(self, name: str, slow: Sequence[str]) -> None:
         pending = f", while {' or '.join(slow)} is prepared" if slow else ""
         _log.info("%s runs on %s%s", self._path, name, pending)
         for failure in self._failures:

@@ -9,7 +9,6 @@ import os
 import struct
 import subprocess
 import sys
-import tempfile
 import time
 from dataclasses import fields, replace
 from pathlib import Path
@@ -156,30 +155,6 @@ def test_a_stale_plan_is_reported_in_one_line(cache, caplog):
     assert "expected onnx_sha256 111" in lines[0]
 
 
-def cut(data):
-    return data[:-1]
-
-
-def grown(data):
-    return data + b"x"
-
-
-def flipped(data):
-    return data[:-100] + bytes([data[-100] ^ 1]) + data[-99:]
-
-
-def other_magic(data):
-    return b"x" + data[1:]
-
-
-def other_header(data):
-    return data[: len(MAGIC) + 4] + b"}" + data[len(MAGIC) + 5 :]
-
-
-def huge_header(data):
-    return MAGIC + struct.pack("<I", 1 << 31) + data[len(MAGIC) + 4 :]
-
-
 def with_header(change):
     """Write the header anew with a change; the plan stays."""
 
@@ -197,13 +172,13 @@ def with_header(change):
 @pytest.mark.parametrize(
     ("damage", "reason"),
     [
-        (cut, "its plan has 5999 bytes of 6000"),
-        (grown, "its plan has 6001 bytes of 6000"),
-        (flipped, "its plan is not the one that was written"),
-        (other_magic, "it does not start as a plan"),
+        (lambda data: data[:-1], "its plan has 5999 bytes of 6000"),
+        (lambda data: data + b"x", "its plan has 6001 bytes of 6000"),
+        (lambda data: data[:-1] + b"x", "its plan is not the one that was written"),
+        (lambda data: b"x" + data[1:], "it does not start as a plan"),
         (lambda data: b"", "it does not start as a plan"),
-        (other_header, "its header cannot be read"),
-        (huge_header, "its header is 2147483648 bytes long"),
+        (lambda data: data[:12] + b"}" + data[13:], "its header cannot be read"),
+        (lambda data: MAGIC + b"\0\0\0\x80" + data[12:], "its header is 2147483648 bytes long"),
         (with_header(lambda h: h.pop("sha256")), "its header cannot be read"),
         (with_header(lambda h: h["key"].pop("gpu")), "its header cannot be read"),
         (with_header(lambda h: h.update(format=2)), "expected 1, got 2"),
@@ -233,14 +208,6 @@ def test_a_plan_that_cannot_be_opened_is_built_again(cache, caplog):
     with caplog.at_level(logging.INFO):
         assert cache.get_or_build(KEY, lambda: b"new", open_plan) == b"new"
     assert caplog.text.count("is not accepted") == 1
-
-
-def test_a_new_plan_that_cannot_be_opened_is_an_error(cache):
-    def refuse(plan, path):
-        raise PlanError("is not accepted")
-
-    with pytest.raises(PlanError, match="is not accepted"):
-        cache.get_or_build(KEY, lambda: PLAN, refuse)
 
 
 def test_what_others_could_have_written_is_not_read(cache, caplog):
@@ -311,39 +278,6 @@ def test_a_full_disk_costs_the_file_and_is_reported_once(cache, caplog, monkeypa
     assert len(warnings) == 1 and "No space left on device" in warnings[0]
 
 
-LIMITED = """
-import logging, resource, sys
-from pathlib import Path
-from test_plan_cache import KEY, opened
-from video_knet_core.engine.tensorrt.plan_cache import PlanCache
-logging.basicConfig(level=logging.INFO, format="%(message)s")
-resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
-plan = bytes(100_000)
-assert PlanCache(Path(sys.argv[1])).get_or_build(KEY, lambda: plan, opened) == (plan, None)
-"""
-
-
-def run(code, *arguments, **options):
-    """Start Python with this folder in its path."""
-    paths = [str(Path(__file__).parent), str(Path(__file__).parents[3])]
-    return subprocess.Popen(
-        [sys.executable, "-c", code, *map(str, arguments)],
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
-        stderr=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        **options,
-    )
-
-
-def test_a_write_that_the_system_cuts_short_leaves_no_file(cache):
-    process = run(LIMITED, cache.folder)
-    _, errors = process.communicate(timeout=TIMEOUT_S)
-    assert process.returncode == 0, errors
-    assert errors.count("File too large") == 1
-    assert files(cache) == []
-
-
 def test_a_folder_that_cannot_be_made(tmp_path, caplog):
     blocked = tmp_path / "a_file"
     blocked.touch()
@@ -353,27 +287,6 @@ def test_a_folder_that_cannot_be_made(tmp_path, caplog):
         assert get_or_build(cache, KEY, lambda: PLAN) == (PLAN, None)
     warnings = [r.message for r in caplog.records if r.levelno == logging.WARNING]
     assert len(warnings) == 2 and "Not a directory" in warnings[0]  # one for each cache
-
-
-ANOTHER_USER = """
-import logging, os, sys
-from pathlib import Path
-from test_plan_cache import KEY, PLAN, opened
-from video_knet_core.engine.tensorrt.plan_cache import PlanCache
-logging.basicConfig(level=logging.INFO, format="%(message)s")
-if os.geteuid() == 0:
-    os.seteuid(65534)  # root may write anywhere
-assert PlanCache(Path(sys.argv[1])).get_or_build(KEY, lambda: PLAN, opened) == (PLAN, None)
-"""
-
-
-def test_a_folder_that_cannot_be_written():
-    with tempfile.TemporaryDirectory() as folder:
-        Path(folder).chmod(0o555)
-        process = run(ANOTHER_USER, folder)
-        _, errors = process.communicate(timeout=TIMEOUT_S)
-        assert process.returncode == 0, errors
-        assert errors.count("Permission denied") == 1 and not os.listdir(folder)
 
 
 def test_what_a_dead_process_left_is_evicted(cache):
@@ -425,22 +338,28 @@ assert PlanCache(folder).get_or_build(KEY, build, opened, waiting.touch)[0] == P
 """
 
 
-def wait_for(condition, seconds=TIMEOUT_S):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited too long"
-        time.sleep(0.02)
-
-
 class Builders:
     """Processes that all want the same plan, and whose build ends when it is let."""
 
     def __init__(self, cache, folder):
         self.go, self.started, self.waiting = (folder / name for name in ("go", "started", "wait"))
-        self._cache = cache
+        self._folder = cache.folder
 
     def start(self):
-        return run(BUILDER, self._cache.folder, self.go, self.started, self.waiting)
+        paths = [str(Path(__file__).parent), str(Path(__file__).parents[3])]
+        return subprocess.Popen(
+            [sys.executable, "-c", BUILDER, self._folder, self.go, self.started, self.waiting],
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+
+def wait_for(path):
+    end = time.monotonic() + TIMEOUT_S
+    while not path.exists():
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.02)
 
 
 @pytest.fixture
@@ -450,8 +369,8 @@ def builders(cache, tmp_path):
 
 def test_two_processes_build_once(cache, builders):
     processes = [builders.start() for _ in range(2)]
-    wait_for(builders.started.exists)
-    wait_for(builders.waiting.exists)
+    wait_for(builders.started)
+    wait_for(builders.waiting)
     builders.go.touch()
     logs = [process.communicate(timeout=TIMEOUT_S)[1] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], logs
@@ -462,7 +381,7 @@ def test_two_processes_build_once(cache, builders):
 
 def test_the_builder_dies_and_the_one_who_waits_builds(cache, builders):
     process = builders.start()
-    wait_for(builders.started.exists)
+    wait_for(builders.started)
 
     def kill():
         process.kill()
@@ -474,7 +393,7 @@ def test_the_builder_dies_and_the_one_who_waits_builds(cache, builders):
 
 def test_who_waits_may_give_up(cache, builders):
     process = builders.start()
-    wait_for(builders.started.exists)
+    wait_for(builders.started)
 
     def give_up():
         raise KeyboardInterrupt

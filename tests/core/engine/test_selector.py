@@ -182,19 +182,6 @@ def test_an_engine_that_must_be_built_is_left_to_the_background(model, tensorrt,
     runtime._executor.close()  # or it would open the engine of the next test
 
 
-def test_the_present_engine_is_closed_when_no_build_can_begin(model, tensorrt, monkeypatch):
-    closed = []
-    monkeypatch.setattr(OnnxRuntime, "close", lambda runtime: closed.append(runtime.name))
-
-    def fail(*arguments):
-        raise RuntimeError("can't start new thread")
-
-    monkeypatch.setattr(selector, "HotSwapRuntime", fail)
-    with pytest.raises(RuntimeError, match="thread"):
-        open_runtime(model, background=True)
-    assert closed == ["onnxruntime-cpu"]
-
-
 def test_no_worse_engine_is_built_than_the_one_that_serves(model, tensorrt):
     tensorrt.cached.add("tensorrt")
     open_runtime(model, background=True)
