@@ -19,7 +19,7 @@ from video_knet_core.engine.tensorrt import cuda
 HERE = Path(__file__).parents[1]
 
 PREPARE = """
-import ctypes, sys
+import contextlib, ctypes, sys
 import numpy as np
 driver = ctypes.CDLL(sys.argv[1], mode=ctypes.RTLD_GLOBAL)  # found by its soname from now on
 from video_knet_core.engine.tensorrt import cuda
@@ -57,21 +57,10 @@ def run(driver, code):
     return done
 
 
-def test_the_gpu_has_a_name_and_capability(driver):
-    run(
-        driver,
-        """
+BYTES_GO_TO_THE_DEVICE_AND_BACK = """
 gpu = cuda.find_gpu()
 assert (gpu.name, gpu.capability, gpu.target) == ("Host GPU", (8, 9), "sm89"), gpu
 assert driver.host_cuda_live() == 0
-""",
-    )
-
-
-def test_bytes_go_to_the_device_and_back(driver):
-    run(
-        driver,
-        """
 device = cuda.open_device()
 assert device.library == "cuda-bindings" and device.can_capture
 memory, pinned = device.allocate(1000), device.pinned(1000)
@@ -84,14 +73,9 @@ device.download(pinned[300:500], memory + 300)
 device.synchronize()
 assert (pinned[300:500] == sent[300:500]).all()
 assert not pinned[:300].any() and not pinned[500:].any()
-""",
-    )
+"""
 
-
-def test_a_graph_does_what_was_captured(driver):
-    run(
-        driver,
-        """
+A_GRAPH_DOES_WHAT_WAS_CAPTURED = """
 device = cuda.open_device()
 memory, pinned = device.allocate(8), device.pinned(16)
 
@@ -107,14 +91,9 @@ for number in (2, 3):
     device.launch(graph)
     device.synchronize()
     assert (pinned[8:] == number).all()
-""",
-    )
+"""
 
-
-def test_a_capture_that_fails_ends(driver):
-    run(
-        driver,
-        """
+A_CAPTURE_THAT_FAILS_ENDS = """
 device = cuda.open_device()
 live = driver.host_cuda_live()
 
@@ -131,14 +110,9 @@ fail("cuGraphInstantiateWithFlags")
 message = raised(device.capture, lambda: None)
 assert message == "cuGraphInstantiate: CUDA_ERROR_OUT_OF_MEMORY", message
 assert driver.host_cuda_live() == live
-""",
-    )
+"""
 
-
-def test_close_frees_all_that_is_left(driver):
-    run(
-        driver,
-        """
+CLOSE_FREES_ALL_THAT_IS_LEFT = """
 device = cuda.open_device()
 memory, pinned = device.allocate(8), device.pinned(8)
 graph = device.capture(lambda: device.upload(memory, pinned))
@@ -148,8 +122,21 @@ assert driver.host_cuda_live() == 4
 device.close()
 device.close()
 assert driver.host_cuda_live() == 0
-""",
-    )
+"""
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        BYTES_GO_TO_THE_DEVICE_AND_BACK,
+        A_GRAPH_DOES_WHAT_WAS_CAPTURED,
+        A_CAPTURE_THAT_FAILS_ENDS,
+        CLOSE_FREES_ALL_THAT_IS_LEFT,
+    ],
+    ids=["copies", "graph", "capture fails", "close"],
+)
+def test_the_calls_of_the_driver(driver, code):
+    run(driver, code)
 
 
 @pytest.mark.parametrize(
@@ -160,33 +147,21 @@ assert driver.host_cuda_live() == 0
         ("cuDevicePrimaryCtxRetain", "cuDevicePrimaryCtxRetain"),
         ("cuCtxPushCurrent_v2", "cuCtxPushCurrent"),
         ("cuStreamCreate", "cuStreamCreate"),
+        ("cuMemAlloc_v2", "cuMemAlloc"),
+        ("cuMemHostAlloc", "cuMemHostAlloc"),
     ],
 )
-def test_an_opening_that_fails_gives_the_context_back(driver, failing, reported):
+def test_an_error_has_the_name_of_the_call_and_nothing_stays(driver, failing, reported):
     run(
         driver,
         f"""
+def use():
+    with contextlib.closing(cuda.open_device()) as device:
+        device.pinned(8), device.allocate(8)
+
 fail({failing!r})
-message = raised(cuda.open_device)
+message = raised(use)
 assert message == "{reported}: CUDA_ERROR_OUT_OF_MEMORY", message
-assert driver.host_cuda_live() == 0
-""",
-    )
-
-
-@pytest.mark.parametrize(
-    ("failing", "method"),
-    [("cuMemAlloc_v2", "allocate(8)"), ("cuMemHostAlloc", "pinned(8)")],
-)
-def test_an_error_has_the_name_of_the_call_and_of_cuda(driver, failing, method):
-    run(
-        driver,
-        f"""
-device = cuda.open_device()
-fail({failing!r})
-message = raised(lambda: device.{method})
-assert message == "{failing.removesuffix("_v2")}: CUDA_ERROR_OUT_OF_MEMORY", message
-device.close()
 assert driver.host_cuda_live() == 0
 """,
     )

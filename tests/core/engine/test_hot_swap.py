@@ -37,7 +37,7 @@ class Engine(OnnxRuntime):
         super().__init__(path, threads=1)
         self.name = name
         self.steps = 0
-        self.failure: Exception | None = None
+        self.failure = self.close_failure = None
         self.closed = False
         self.stepping, self.gate = threading.Event(), threading.Event()
         self.gate.set()
@@ -54,6 +54,8 @@ class Engine(OnnxRuntime):
     def close(self):
         assert not self.closed
         self.closed = True
+        if self.close_failure:
+            raise self.close_failure
         super().close()
 
 
@@ -62,7 +64,7 @@ class Build:
 
     def __init__(self, path):
         self.path = path
-        self.failure: Exception | None = None
+        self.failure = self.close_failure = None
         self.built: Engine | None = None
         self.ask = threading.Event()
         self.progress = None
@@ -75,6 +77,7 @@ class Build:
             raise self.failure
         progress("building", 0.75)
         self.built = Engine(self.path, "tensorrt")
+        self.built.close_failure = self.close_failure
         return self.built
 
 
@@ -233,16 +236,26 @@ def test_progress_and_the_swap_are_reported(swap, caplog):
 # --- what goes wrong
 
 
-def test_a_build_that_fails_is_reported_once_and_the_present_engine_stays(swap, caplog):
-    swap.build.failure = BackendError("tensorrt: out of memory")
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (BackendError("tensorrt: out of memory"), "tensorrt: out of memory"),
+        (SystemExit("no licence"), "no licence"),
+        (KeyboardInterrupt(), ""),
+    ],
+)
+def test_a_build_that_fails_is_reported_once_and_the_present_engine_stays(
+    swap, caplog, error, reason
+):
+    swap.build.failure = error
     swap.finish_build()
     state = None
     for _ in range(3):
         _, state = swap.runtime.step(picture(), state)
     assert (swap.runtime.name, count(state)) == ("onnxruntime-cpu", 3)
     (line,) = [r.getMessage() for r in caplog.records]
-    assert line == "onnxruntime-cpu stays: no better engine: tensorrt: out of memory"
-    assert swap.reported[-1] == ("no better engine: tensorrt: out of memory", 1.0)
+    assert line == f"onnxruntime-cpu stays: no better engine: {reason}"
+    assert swap.reported[-1] == (f"no better engine: {reason}", 1.0)
     join(swap.runtime)
 
 
@@ -285,44 +298,26 @@ def test_an_error_of_the_new_engine_after_its_first_step_is_the_callers(swap):
     assert count(swap.runtime.step(picture(), state)[1]) == 2
 
 
-def test_closing_during_a_build_does_not_wait_and_leaves_nothing_open(swap):
+def test_closing_during_a_build_cancels_it_without_a_wait(swap):
     swap.runtime.close()
     assert swap.present.closed and swap.build.built is None
+    with pytest.raises(BuildCancelled):
+        swap.build.progress("building", 0.5)
     swap.build.ask.set()
     join(swap.runtime)
     assert swap.reported == [("building", 0.25)]
 
 
-def test_a_build_can_stop_early_when_it_is_cancelled(swap):
-    swap.runtime.close()
-    with pytest.raises(BuildCancelled):
-        swap.build.progress("building", 0.5)
-
-
-def test_an_engine_that_comes_after_the_close_is_closed(model):
-    started, ask, built = threading.Event(), threading.Event(), []
-
-    def deaf(progress):
-        started.set()
-        assert ask.wait(TIMEOUT_S)
-        built.append(Engine(model, "tensorrt"))
-        return built[0]
-
-    runtime = HotSwapRuntime(Engine(model), deaf)
-    assert started.wait(TIMEOUT_S)
+@pytest.mark.parametrize("failure", [None, RuntimeError("the GPU is gone")])
+def test_an_engine_that_comes_after_the_close_is_closed(model, caplog, failure):
+    build = Build(model)
+    build.close_failure = failure
+    runtime = HotSwapRuntime(Engine(model), lambda progress: build(lambda *what: None))
+    wait(lambda: build.progress, "the build to begin")
     runtime.close()
-    ask.set()
+    build.ask.set()
     join(runtime)
-    assert built[0].closed
-
-
-@pytest.mark.parametrize("error", [SystemExit("no licence"), KeyboardInterrupt()])
-def test_a_build_that_exits_is_a_build_that_fails(swap, caplog, error):
-    swap.build.failure = error
-    swap.finish_build()
-    assert swap.runtime.step(picture(), None) and swap.runtime.name == "onnxruntime-cpu"
-    join(swap.runtime)
-    assert "onnxruntime-cpu stays" in caplog.text
+    assert build.built.closed and ("the GPU is gone" in caplog.text) == bool(failure)
 
 
 @pytest.mark.parametrize("failure", [None, RuntimeError("the first step broke")])
@@ -355,21 +350,6 @@ def test_an_engine_that_hangs_in_its_close_costs_no_frame(swap):
     wait(lambda: swap.present.closed, "the close")
 
 
-def test_a_late_engine_that_cannot_be_closed_does_not_keep_the_thread(model, caplog):
-    build = Build(model)
-    runtime = HotSwapRuntime(Engine(model), lambda progress: build(lambda *what: None))
-
-    def fail(self):
-        raise RuntimeError("the GPU is gone")
-
-    runtime.close()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Engine, "close", fail)
-        build.ask.set()
-        join(runtime)
-    assert "the GPU is gone" in caplog.text
-
-
 @pytest.mark.parametrize("steps", [0, 1, 2])
 def test_close_ends_both_engines_and_the_thread(swap, steps):
     swap.finish_build()
@@ -386,12 +366,6 @@ def test_close_ends_both_engines_and_the_thread(swap, steps):
 def handles():
     """Threads, those of libraries included, and file descriptors of this process."""
     return {(kind, name) for kind in ("task", "fd") for name in os.listdir(f"/proc/self/{kind}")}
-
-
-def plain(path):
-    runtime = OnnxRuntime(path, threads=2)
-    runtime.step(picture(), None)
-    runtime.close()
 
 
 def swapping(path):
@@ -413,7 +387,7 @@ def closed_during_the_build(path):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="needs Linux's /proc")
-@pytest.mark.parametrize("use", [plain, swapping, closed_during_the_build])
+@pytest.mark.parametrize("use", [swapping, closed_during_the_build])
 def test_200_runtimes_leave_no_threads_and_no_files_open(model, use):
     for _ in range(3):
         use(model)
