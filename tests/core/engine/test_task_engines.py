@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
-
 import numpy as np
 import onnx
 import pytest
-from host_gpu import HostGpu
 
 from synthetic_street import SyntheticStreet
 from video_knet_core.engine.model_file import INPUTS, ModelFile, outputs_of
 from video_knet_core.engine.onnx_runtime import OnnxRuntime
-from video_knet_core.engine.openvino_runtime import OpenVINORuntime
-from video_knet_core.engine.tensorrt.runtime import TensorRTRuntime
 from video_knet_core.engine.torch_runtime import TorchRuntime
 
 pytestmark = pytest.mark.slow
@@ -36,26 +31,6 @@ def model(request, exported):
 
 def checkpoint_of(path):
     return path.with_name(path.name.removesuffix("_fp32_deploy.onnx") + ".safetensors")
-
-
-def open_openvino(path, monkeypatch, folder):
-    if find_spec("openvino") is None:
-        pytest.skip("needs the extra `openvino`")
-    return OpenVINORuntime(path, threads=1)
-
-
-def open_tensorrt(path, monkeypatch, folder):
-    """Its run path, on a device and a TensorRT that compute on the host."""
-    monkeypatch.setenv("VIDEO_KNET_CACHE", str(folder))
-    HostGpu(monkeypatch)
-    return TensorRTRuntime(path)
-
-
-ENGINES = {
-    "onnxruntime": lambda path, monkeypatch, folder: OnnxRuntime(path, threads=1),
-    "openvino": open_openvino,
-    "tensorrt": open_tensorrt,
-}
 
 
 def frames(info, count):
@@ -82,12 +57,9 @@ def assert_close(found, expected):
     assert error.max(initial=0) <= 2e-2
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-def test_an_engine_computes_what_torch_computes_frame_after_frame(
-    engine, model, monkeypatch, tmp_path
-):
+def test_an_engine_computes_what_torch_computes_frame_after_frame(open_engine, model):
     """Each with the state that it made itself."""
-    runtime = ENGINES[engine](model, monkeypatch, tmp_path)
+    runtime = open_engine(model)
     reference = TorchRuntime.open(checkpoint_of(model), threads=1)
     assert runtime.info.task == reference.info.task != "panoptic"
     state = reference_state = None

@@ -12,11 +12,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from host_gpu import PLAN, BuilderFlag, HostEngine, HostGpu, MemoryPoolType
-from recurrent_onnx import WHITE, write_recurrent_model
-from tiny_onnx import CHANNELS, HEIGHT, SLOTS, WIDTH, write_model
+from recurrent_onnx import write_recurrent_model
+from tiny_onnx import HEIGHT, WIDTH, write_model
 
 from video_knet_core.cli import main
-from video_knet_core.engine.base import BackendError, ModelError
+from video_knet_core.engine.base import BackendError
 from video_knet_core.engine.onnx_runtime import OnnxRuntime
 from video_knet_core.engine.tensorrt import cuda
 from video_knet_core.engine.tensorrt.gpu_engine import GpuEngine
@@ -26,12 +26,6 @@ from video_knet_core.engine.tensorrt.runtime import TensorRTRuntime, engine_is_c
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     return write_recurrent_model(tmp_path_factory.mktemp("model") / "recurrent.onnx")
-
-
-@pytest.fixture
-def gpu(monkeypatch, tmp_path):
-    monkeypatch.setenv("VIDEO_KNET_CACHE", str(tmp_path / "cache"))
-    return HostGpu(monkeypatch)
 
 
 @pytest.fixture
@@ -83,47 +77,12 @@ def test_cameras_share_an_engine_and_their_states_can_be_used_in_any_order(runti
         states.append((after, reference_after))
 
 
-def test_the_results_are_the_callers_own(runtime):
-    first, state = runtime.step(frames(1)[0], None)
-    before = first.segment_map.copy(), first.kernels.copy()
-    runtime.step(frames(1, seed=9)[0], state)
-    np.testing.assert_array_equal(first.segment_map, before[0])
-    np.testing.assert_array_equal(first.kernels, before[1])
-
-
-def test_an_image_that_is_not_contiguous(runtime, reference):
-    mirrored = frames(1)[0][:, ::-1]
-    assert_same(runtime.step(mirrored, None)[0], reference.step(mirrored, None)[0])
-
-
 def test_many_threads_may_step(runtime, reference):
     images = frames(8)
     with ThreadPoolExecutor(len(images)) as threads:
         found = list(threads.map(lambda image: runtime.step(image, None)[0], images))
     for segments, image in zip(found, images, strict=True):
         assert_same(segments, reference.step(image, None)[0])
-
-
-def test_a_state_continues_in_another_backend_and_back(runtime, reference):
-    images = frames(3)
-    _, state = reference.step(images[0], None)
-    _, expected_state = reference.step(images[1], state)
-    _, state = runtime.step(images[1], state)
-    expected, _ = reference.step(images[2], expected_state)
-    assert_same(reference.step(images[2], state)[0], expected)
-
-
-@pytest.mark.parametrize(
-    ("state", "found"),
-    [
-        (np.zeros((SLOTS, CHANNELS)), "float64"),
-        (np.zeros((SLOTS, 1), np.float32), r"\(3, 1\)"),
-        ("kernels", "str"),
-    ],
-)
-def test_what_is_no_state_is_rejected(runtime, state, found):
-    with pytest.raises(ValueError, match=rf"float32 \({SLOTS}, {CHANNELS}\), got .*{found}"):
-        runtime.step(frames(1)[0], state)
 
 
 # --- failures -----------------------------------------------------------------------------------
@@ -143,20 +102,6 @@ def test_a_step_that_fails_leaves_the_state(gpu, runtime, reference, before, fai
         runtime.step(images[before], state)
     gpu.failing.clear()
     assert_same_stream(runtime, reference, images[before + 1 :], state, reference_state)
-
-
-def test_kernels_that_are_not_finite_leave_the_state(gpu, tmp_path):
-    path = write_recurrent_model(tmp_path / "nan.onnx", nan_at_white=True)
-    runtime, reference = TensorRTRuntime(path), OnnxRuntime(path, threads=1)
-    images = frames(3)
-    state = reference_state = None
-    for image in images:
-        with pytest.raises(FloatingPointError, match="recurrent returned kernels"):
-            runtime.step(WHITE, state)
-        segments, state = runtime.step(image, state)
-        expected, reference_state = reference.step(image, reference_state)
-        assert_same(segments, expected)
-    runtime.close()
 
 
 @pytest.mark.parametrize("failing", ["allocate", "pinned", "context"])
@@ -211,8 +156,6 @@ def test_close_frees_all_and_may_be_repeated(gpu, model):
     runtime.close()
     assert gpu.device.left and gpu.device.live == 0
     assert set(threading.enumerate()) <= before
-    with pytest.raises(RuntimeError, match="tensorrt recurrent is closed"):
-        runtime.step(frames(1)[0], state)
 
 
 def test_a_close_that_raises_ends_the_thread(gpu, model, monkeypatch):
@@ -241,10 +184,6 @@ def test_a_runtime_that_is_dropped_frees_all(gpu, model):
 
 
 # --- opening ------------------------------------------------------------------------------------
-
-
-def test_the_name_is_the_flavour(runtime):
-    assert (runtime.name, runtime.info.name, runtime.info.height) == ("tensorrt", "recurrent", 64)
 
 
 def test_the_second_opening_takes_the_plan_from_the_cache(gpu, model):
@@ -352,17 +291,6 @@ def test_no_gpu_is_reported_before_the_model_is_read(gpu, model, monkeypatch):
 def test_an_unknown_flavour(model):
     with pytest.raises(ValueError, match="'tensorrt-rtx'.*got 'openvino'"):
         TensorRTRuntime(model, "openvino")
-
-
-def test_a_missing_file(gpu, tmp_path):
-    with pytest.raises(ModelError, match=r"no model file .*none\.onnx"):
-        TensorRTRuntime(tmp_path / "none.onnx")
-
-
-def test_a_file_of_the_raw_form_is_rejected(gpu, tmp_path):
-    path = write_recurrent_model(tmp_path / "raw.onnx", form="raw")
-    with pytest.raises(ModelError, match=r"raw\.onnx: expected the outputs .*class_logits"):
-        TensorRTRuntime(path)
 
 
 # --- the kernels that TensorRT-RTX compiles -----------------------------------------------------

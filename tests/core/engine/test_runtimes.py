@@ -1,0 +1,129 @@
+"""What holds for every engine of exported models."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from recurrent_onnx import WHITE, write_recurrent_model
+from tiny_onnx import CHANNELS, HEIGHT, SLOTS, WIDTH, metadata, write_model
+
+from video_knet_core.engine.base import ModelError
+from video_knet_core.engine.onnx_runtime import OnnxRuntime
+
+OUTPUTS = ("segment_map", "class_ids", "scores", "areas", "embeddings", "kernels")
+
+
+@pytest.fixture
+def engine(open_engine, model):
+    engine = open_engine(model)
+    yield engine
+    engine.close()
+
+
+def image(red=0):
+    picture = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+    picture[..., 0] = red
+    return picture
+
+
+def test_the_model_has_its_name_size_and_classes(engine):
+    assert (engine.info.name, engine.info.height, engine.info.width) == ("tiny", HEIGHT, WIDTH)
+    assert [c.name for c in engine.info.classes] == ["road", "vehicle"]
+
+
+def test_a_step_gives_the_segments_of_the_file(engine, model):
+    segments, state = engine.step(image(red=255), None)
+    half = HEIGHT // 4
+    assert (segments.segment_map[:half] == 1).all() and (segments.segment_map[half:] == 2).all()
+    assert segments.areas.tolist() == [half * WIDTH // 2, half * WIDTH // 2, 0]
+    assert segments.class_ids.tolist() == [0, 1, 1]
+    np.testing.assert_array_equal(segments.kernels, state)
+    expected, _ = OnnxRuntime(model).step(image(red=255), None)
+    for name in OUTPUTS:
+        ours, theirs = getattr(segments, name), getattr(expected, name)
+        assert ours.dtype == theirs.dtype, name
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_an_image_that_is_not_contiguous(engine):
+    picture = image()
+    picture[:, : WIDTH // 2, 0] = 255
+    mirrored, expected = picture[:, ::-1], picture[:, ::-1].copy()
+    np.testing.assert_array_equal(
+        engine.step(mirrored, None)[0].segment_map, engine.step(expected, None)[0].segment_map
+    )
+
+
+def test_the_state_goes_out_and_comes_back_in(engine):
+    state, counts = None, []
+    for _ in range(3):
+        _, state = engine.step(image(), state)
+        counts.append(float(state[0, 0]))
+    _, fresh = engine.step(image(), None)
+    assert counts == [1, 2, 3] and fresh[0, 0] == 1
+
+
+def test_another_engine_continues_from_its_state(engine, model):
+    other = OnnxRuntime(model)
+    _, state = other.step(image(), engine.step(image(), None)[1])
+    assert engine.step(image(), state)[1][0, 0] == 3
+
+
+def test_a_result_is_not_overwritten_by_the_next_step(engine):
+    first, state = engine.step(image(red=255), None)
+    kept = first.segment_map.copy()
+    engine.step(image(red=0), state)
+    np.testing.assert_array_equal(first.segment_map, kept)
+    assert state[0, 0] == 1
+
+
+@pytest.mark.parametrize(
+    "bad", [np.zeros((HEIGHT, WIDTH), np.uint8), np.zeros((HEIGHT, WIDTH, 3), np.float32)]
+)
+def test_another_image_is_rejected(engine, bad):
+    with pytest.raises(ValueError, match=rf"uint8 \({HEIGHT}, {WIDTH}, 3\), got {bad.dtype}"):
+        engine.step(bad, None)
+
+
+@pytest.mark.parametrize(
+    ("state", "found"),
+    [
+        (np.zeros((SLOTS, CHANNELS)), "float64"),
+        (np.zeros((SLOTS, 1), np.float32), r"\(3, 1\)"),
+        ("kernels", "str"),
+    ],
+)
+def test_what_is_no_state_is_rejected(engine, state, found):
+    with pytest.raises(ValueError, match=rf"float32 \({SLOTS}, {CHANNELS}\), got .*{found}"):
+        engine.step(image(), state)
+
+
+def test_kernels_that_are_not_finite_leave_the_state(open_engine, tmp_path):
+    path = write_recurrent_model(tmp_path / "nan.onnx", nan_at_white=True)
+    engine, reference = open_engine(path), open_engine(path)
+    state = expected = None
+    for red in (50, 100, 150):
+        with pytest.raises(FloatingPointError, match="recurrent returned kernels"):
+            engine.step(WHITE, state)
+        _, state = engine.step(image(red), state)
+        _, expected = reference.step(image(red), expected)
+        np.testing.assert_array_equal(state, expected)
+    engine.close()
+    reference.close()
+
+
+def test_a_missing_or_foreign_file(open_engine, tmp_path):
+    with pytest.raises(ModelError, match=r"no model file .*none\.onnx"):
+        open_engine(tmp_path / "none.onnx")
+    path = write_model(tmp_path / "raw.onnx", json.dumps(metadata(form="raw")))
+    with pytest.raises(ModelError, match=r"raw\.onnx: expected the outputs .*class_logits"):
+        open_engine(path)
+
+
+def test_closing_twice_is_harmless_and_a_step_after_it_raises(engine):
+    engine.close()
+    engine.close()
+    with pytest.raises(RuntimeError, match="closed"):
+        engine.step(image(), None)
