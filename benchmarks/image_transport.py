@@ -29,9 +29,9 @@ from sensor_msgs.msg import Image
 
 from video_knet_core.engine.base import ModelInfo
 from video_knet_core.types import ClassInfo, ClassTable, Detections
-from video_knet_ros.conversions import CONVERSIONS
 from video_knet_ros.engines import EnginePool
 from video_knet_ros.node import CameraNode
+from video_knet_ros.outputs import CONVERSIONS
 
 PROFILE = Path(__file__).parents[1] / "config" / "fastdds_large_images.xml"
 VARIABLE = "FASTRTPS_DEFAULT_PROFILES_FILE"

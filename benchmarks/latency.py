@@ -39,7 +39,7 @@ from video_knet_core.model.checkpoint import checkpoint_config
 from video_knet_core.model.cost import step_without_weights
 from video_knet_core.predictor import VideoPredictor
 from video_knet_core.types import PanopticFrame
-from video_knet_ros.conversions import CONVERSIONS
+from video_knet_ros.outputs import CONVERSIONS
 
 ELEMENT_BYTES = {"fp32": 4, "fp16": 2}
 TYPES = {"fp32": torch.float32, "fp16": torch.float16}

@@ -28,9 +28,9 @@ from sensor_msgs.msg import Image
 from video_knet_ros.msg import TrackedInstanceArray
 
 from synthetic_street import SyntheticStreet
-from video_knet_ros.conversions import CONVERSIONS
 from video_knet_ros.input_images import FrameCounts
 from video_knet_ros.node import CameraNode
+from video_knet_ros.outputs import CONVERSIONS
 
 ALL = ("instances", "panoptic", "semantic")
 SETS = {

@@ -43,7 +43,7 @@ from sensor_msgs.msg import Image
 from video_knet_ros.msg import TrackedInstanceArray
 
 from video_knet_core.data.frames import open_frames
-from video_knet_ros.conversions import CONVERSIONS
+from video_knet_ros.outputs import CONVERSIONS
 
 RATE = 30.0
 FRAMES = 90

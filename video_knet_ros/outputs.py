@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from array import array
 from contextlib import ExitStack
+from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -28,13 +30,12 @@ from video_knet_core.messages.result_messages import (
     CLASS_MAP,
     LABEL_INFO,
     OUTPUTS,
+    Conversions,
     FrameToPublish,
     ImageOutput,
     MessageOutput,
 )
 from video_knet_core.tasks import TASKS
-
-from .conversions import CONVERSIONS, has_type
 
 RELIABLE = QoSProfile(depth=2, reliability=ReliabilityPolicy.RELIABLE)
 """For each frame: reliable matches every subscriber; shallow, for old results are worthless."""
@@ -44,6 +45,28 @@ LATCHED = QoSProfile(
     durability=DurabilityPolicy.TRANSIENT_LOCAL,
 )
 """A subscriber that comes late still gets the last message."""
+
+
+def has_type(name: str) -> bool:
+    """Whether the package of a message type is installed; vision_msgs is optional."""
+    return find_spec(name.partition("/")[0]) is not None
+
+
+def _find_type(name: str) -> type:
+    package, _, kind = name.split("/")
+    found: type = getattr(import_module(f"{package}.msg"), kind)
+    return found
+
+
+def _sequence(code: str, data: memoryview) -> array:
+    """rclpy takes an array as it is; an ndarray it would check value by value."""
+    values = array(code)
+    values.frombytes(data)
+    return values
+
+
+CONVERSIONS = Conversions(_find_type, _sequence)
+"""To messages of rclpy."""
 
 
 class Topic:
@@ -116,8 +139,7 @@ class ImageTopic(Topic):
 
     def _resize(self, pixels: NDArray) -> None:
         height, width = pixels.shape[:2]
-        # rclpy takes an array as it is; an ndarray it would check byte by byte
-        self._message.data = array("B", bytes(pixels.nbytes))
+        self._message.data = _sequence("B", memoryview(bytes(pixels.nbytes)))
         self._message.height, self._message.width = height, width
         self._message.step = pixels.nbytes // height
         stored = pixels.dtype.newbyteorder("<")

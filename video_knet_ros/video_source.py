@@ -21,7 +21,7 @@ from video_knet_core.data.frames import open_frames
 from video_knet_core.image_files import FrameError
 
 from . import process
-from .conversions import CONVERSIONS
+from .outputs import CONVERSIONS
 
 MIN_RATE = 1e-6
 """Images per second: of slower ones no timer can have the period."""

@@ -23,8 +23,8 @@ from video_knet_core.engine.base import ModelInfo
 from video_knet_core.messages.result_messages import nanoseconds
 from video_knet_core.types import ClassInfo, ClassTable, Detections
 from video_knet_ros import node
-from video_knet_ros.conversions import CONVERSIONS
 from video_knet_ros.engines import EnginePool
+from video_knet_ros.outputs import CONVERSIONS
 
 CLASSES = ClassTable(
     (

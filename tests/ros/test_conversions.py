@@ -9,7 +9,7 @@ import pytest
 from sensor_msgs.msg import Image
 
 from video_knet_core.messages.result_messages import latency_ms, nanoseconds
-from video_knet_ros.conversions import CONVERSIONS
+from video_knet_ros.outputs import CONVERSIONS
 
 
 def test_labels_travel_little_endian():

@@ -23,10 +23,10 @@ from std_srvs.srv import Trigger
 from video_knet_ros.msg import TrackedInstanceArray
 
 from video_knet_ros import node
-from video_knet_ros.conversions import CONVERSIONS
 from video_knet_ros.diagnostics import Diagnosis, Level, Limits, NodeStatus, Reason
 from video_knet_ros.engines import EnginePool
 from video_knet_ros.input_images import FrameCounts, SingleCameraFilter
+from video_knet_ros.outputs import CONVERSIONS
 from video_knet_ros.process import Throttle
 
 ROOT = Path(__file__).parents[2]

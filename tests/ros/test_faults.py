@@ -12,7 +12,7 @@ from builtin_interfaces.msg import Time
 from harness import RELIABLE, image_message, stamps, street
 from rosgraph_msgs.msg import Clock
 
-from video_knet_ros.conversions import CONVERSIONS
+from video_knet_ros.outputs import CONVERSIONS
 
 
 def things(table) -> set[int]:

@@ -26,7 +26,7 @@ from video_knet_ros.msg import TrackedInstance, TrackedInstanceArray
 
 from video_knet_core.messages.result_messages import OUTPUTS, mask_from_rle
 from video_knet_core.tasks import TASKS
-from video_knet_ros.conversions import CONVERSIONS, has_type
+from video_knet_ros.outputs import CONVERSIONS, has_type
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from sensor_msgs.msg import Image, RegionOfInterest
 from std_msgs.msg import Header
 from video_knet_ros.msg import ClassMap, TrackedInstance, TrackedInstanceArray
 
-from video_knet_ros.conversions import CONVERSIONS
+from video_knet_ros.outputs import CONVERSIONS
 
 FILE = Path(__file__).parents[2] / "examples" / "planner.py"
 SPEC = importlib.util.spec_from_file_location("planner", FILE)

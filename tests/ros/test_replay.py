@@ -22,8 +22,7 @@ from video_knet_core.messages.result_messages import CLASS_MAP, INSTANCES, OUTPU
 from video_knet_core.replay.bag_replay import replay
 from video_knet_core.replay.replay_settings import ReplaySettings
 from video_knet_core.tasks import TASKS
-from video_knet_ros.conversions import CONVERSIONS, has_type
-from video_knet_ros.outputs import LATCHED
+from video_knet_ros.outputs import CONVERSIONS, LATCHED, has_type
 
 pytest.importorskip("rosbags", reason="replays need it: pip install 'video_knet_ros[replay]'")
 

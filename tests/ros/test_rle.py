@@ -17,7 +17,7 @@ from video_knet_ros.msg import TrackedInstance
 from video_knet_core.geometry import LabelMap
 from video_knet_core.messages.result_messages import FrameToPublish, mask_from_rle, run_lengths
 from video_knet_core.types import PanopticFrame, StageTimes, Track, TrackState, TrackTable
-from video_knet_ros.conversions import CONVERSIONS
+from video_knet_ros.outputs import CONVERSIONS
 
 LABEL = 3
 

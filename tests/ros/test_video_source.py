@@ -18,7 +18,7 @@ from sensor_msgs.msg import Image
 from video_knet_core.image_files import FrameError
 from video_knet_core.messages.image_messages import to_rgb
 from video_knet_core.overlay_video import OverlayVideo
-from video_knet_ros.conversions import CONVERSIONS
+from video_knet_ros.outputs import CONVERSIONS
 from video_knet_ros.video_source import Stamps, VideoSource
 
 

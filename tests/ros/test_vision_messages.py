@@ -15,8 +15,7 @@ from vision_msgs.msg import Detection2DArray, LabelInfo
 from video_knet_core.messages.result_messages import FrameToPublish
 from video_knet_core.predictor import VideoPredictor
 from video_knet_core.types import PanopticFrame
-from video_knet_ros.conversions import CONVERSIONS
-from video_knet_ros.outputs import LATCHED
+from video_knet_ros.outputs import CONVERSIONS, LATCHED
 
 HEADER = Header(frame_id="front", stamp=CONVERSIONS.time_message(5_000_000_007))
 THINGS = {"2": "person", "3": "vehicle"}
