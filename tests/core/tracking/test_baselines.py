@@ -116,12 +116,9 @@ ACCELERATING = [
 that its masks in two frames overlap by a quarter."""
 
 
-@pytest.mark.parametrize("name", ["sort", "mask_propagation"])
-def test_a_fast_object_is_kept_by_its_motion(name):
-    assert ids_over(tracker_of(name), ACCELERATING) == [[1]] * len(ACCELERATING)
-
-
-def test_a_fast_object_is_lost_by_overlap_alone():
+def test_a_fast_object_is_kept_by_its_motion_and_lost_by_overlap_alone():
+    for name in ("sort", "mask_propagation"):
+        assert ids_over(tracker_of(name), ACCELERATING) == [[1]] * len(ACCELERATING)
     given = ids_over(tracker_of("iou"), ACCELERATING)
     assert given[:5] == [[1]] * 5 and given[-1] != [1]
 
@@ -372,12 +369,11 @@ def test_the_shipped_model_is_tracked_by_every_name(name, replay):
     assert max(set.union(*kept)) < sum(map(len, kept)) / 2
 
 
-@pytest.mark.parametrize("name", [name for name in TRACKERS if name != "appearance"])
-def test_the_command_line_takes_every_name(name, tmp_path):
+def test_the_command_line_takes_a_name(tmp_path):
     model = write_tiny_model(tmp_path / "tiny.onnx")
     (tmp_path / "frames").mkdir()
     for t in range(3):
         cv2.imwrite(str(tmp_path / f"frames/{t}.png"), np.full((64, 96, 3), 200, np.uint8))
     arguments = [str(tmp_path / "frames"), "--model", str(model), "--out", str(tmp_path / "out")]
-    assert main(["track", *arguments, "--tracker", name]) == 0
+    assert main(["track", *arguments, "--tracker", "sort"]) == 0
     assert len((tmp_path / "out/tracks.jsonl").read_text().splitlines()) == 3

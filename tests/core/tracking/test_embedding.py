@@ -142,14 +142,6 @@ def test_velocity_is_in_pixels_per_second_and_unknown_at_first():
     assert track[1].velocity == track[3].velocity == pytest.approx((30.0, -10.0))
 
 
-def test_two_frames_with_one_stamp_keep_the_velocity_finite():
-    tracker, (a,) = EmbeddingTracker(), looks(1)
-    tracker.update(seen(Thing(a)), 0)
-    tracker.update(seen(Thing(a, at=(103, 100))), FRAME)
-    again = tracker.update(seen(Thing(a, at=(120, 100))), FRAME)
-    assert rows(again)[0].velocity == pytest.approx((30.0, 0.0))
-
-
 def test_two_halves_of_one_object_keep_their_ids():
     """Their embeddings differ by noise alone; the order of the segments is random."""
     rng, tracker, (a,) = np.random.default_rng(1), EmbeddingTracker(), looks(1)
