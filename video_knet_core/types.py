@@ -39,57 +39,47 @@ class ClassInfo:
     color: tuple[int, int, int]
 
 
-@dataclass(frozen=True)
-class ClassTable:
+class ClassTable(tuple[ClassInfo, ...]):
     """The classes of a model, ids 0..K-1 in order.
 
     The network's logits put things before stuff (as the authors' code does); `logit_class_ids`
     is the only bridge between the two orders.
     """
 
-    classes: tuple[ClassInfo, ...]
-
-    def __post_init__(self) -> None:
-        ids = [c.id for c in self.classes]
+    def __new__(cls, classes: Iterable[ClassInfo]) -> ClassTable:
+        table = super().__new__(cls, classes)
+        ids = [c.id for c in table]
         if ids != list(range(len(ids))):
             raise ValueError(f"class ids: expected 0..{len(ids) - 1} in order, got {ids}")
         if len(ids) > NO_CLASS:
             raise ValueError(
                 f"expected at most {NO_CLASS} classes (ids are 8 bits, {NO_CLASS} is no class), "
-                f"got {len(ids)}: {self.classes[NO_CLASS].name!r} would be class {NO_CLASS}"
+                f"got {len(ids)}: {table[NO_CLASS].name!r} would be class {NO_CLASS}"
             )
-        _check_names(self.classes)
-
-    def __len__(self) -> int:
-        return len(self.classes)
-
-    def __iter__(self) -> Iterator[ClassInfo]:
-        return iter(self.classes)
-
-    def __getitem__(self, class_id: int) -> ClassInfo:
-        return self.classes[class_id]
+        _check_names(table)
+        return table
 
     def id_of(self, name: str) -> int:
         """Id of the class called `name` by `plain_name`; KeyError names the classes there are."""
-        for info in self.classes:
+        for info in self:
             if plain_name(info.name) == plain_name(name):
                 return info.id
-        raise KeyError(f"no class {name!r}; there are {[c.name for c in self.classes]}")
+        raise KeyError(f"no class {name!r}; there are {[c.name for c in self]}")
 
     @property
     def things(self) -> tuple[int, ...]:
         """Ids of the thing classes, ascending."""
-        return tuple(c.id for c in self.classes if c.is_thing)
+        return tuple(c.id for c in self if c.is_thing)
 
     @property
     def stuff(self) -> tuple[int, ...]:
         """Ids of the stuff classes, ascending."""
-        return tuple(c.id for c in self.classes if not c.is_thing)
+        return tuple(c.id for c in self if not c.is_thing)
 
     @property
     def kinds(self) -> tuple[ClassKind, ...]:
         """Name of each class, and whether it is a thing: what makes two tables the same."""
-        return tuple((c.name, c.is_thing) for c in self.classes)
+        return tuple((c.name, c.is_thing) for c in self)
 
     @property
     def logit_class_ids(self) -> tuple[int, ...]:
@@ -98,9 +88,7 @@ class ClassTable:
 
     def to_rows(self) -> list[dict[str, object]]:
         """Plain rows for YAML and JSON; `from_rows` is the inverse."""
-        return [
-            {"name": c.name, "is_thing": c.is_thing, "color": list(c.color)} for c in self.classes
-        ]
+        return [{"name": c.name, "is_thing": c.is_thing, "color": list(c.color)} for c in self]
 
     @classmethod
     def from_rows(cls, rows: Sequence[dict]) -> ClassTable:
@@ -108,7 +96,7 @@ class ClassTable:
 
         Names are composed (Unicode NFC), so that equal names are equal however they were typed.
         """
-        return cls(tuple(_class_info(number, row) for number, row in enumerate(rows)))
+        return cls(_class_info(number, row) for number, row in enumerate(rows))
 
 
 def plain_name(name: str) -> str:

@@ -125,7 +125,7 @@ class Conversions:
                 label=label,
                 track_id=track_id,
                 class_id=class_id,
-                class_name=classes.classes[class_id].name,
+                class_name=classes[class_id].name,
                 is_thing=is_thing,
                 state=int(state),
                 score=score,
