@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+
+from video_knet_core.metrics.overlaps import OverlapMetric
 
 GOLDEN = Path(__file__).parents[1] / "fixtures" / "metrics"
 KITTI = sorted(GOLDEN.glob("kitti_*.npz"))
@@ -19,14 +20,6 @@ CLASSES, THINGS, VOID = 4, (2, 3), 255
 
 Video = tuple[np.ndarray, ...]
 """Ground truth classes and ids, predicted classes and ids; each [T, H, W]."""
-
-
-class Metric(Protocol):
-    """What the tube metrics have in common."""
-
-    def update(self, *maps: np.ndarray, sequence: int) -> None: ...
-
-    def compute(self) -> Any: ...
 
 
 def golden(path: Path) -> dict[str, np.ndarray]:
@@ -40,7 +33,7 @@ def golden_videos(case: dict[str, np.ndarray]) -> list[Video]:
     return [tuple(case[f"{name}_{i}"] for name in MAPS) for i in range(int(case["num_seqs"]))]
 
 
-def measured(metric: Metric, videos: list[Video], by_frame: bool = False) -> Any:
+def measured(metric: OverlapMetric, videos: list[Video], by_frame: bool = False) -> Any:
     """Scores of the videos, given whole or frame after frame."""
     for i, video in enumerate(videos):
         for maps in zip(*video, strict=True) if by_frame else [video]:
@@ -78,8 +71,3 @@ def renamed(video: Video, names: list[int]) -> Video:
 
 NAMES = st.lists(st.integers(1, 1 << 40), min_size=3, max_size=3, unique=True)
 """Other names for the three things of a drawn video."""
-
-
-def each_frame(video: Video) -> Iterator[Video]:
-    """The frames [H, W] of the video."""
-    return zip(*video, strict=True)

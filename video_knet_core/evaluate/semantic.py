@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..data.predictions import ClassMap
 from ..data.video import LabelledFrame, Video, VideoDataset
-from ..metrics.vss import Consistency, MeanIoU, VideoSemanticConsistency, vspw_labels
+from ..metrics.vss import MeanIoU, SemanticQuality, VideoSemanticConsistency, vspw_labels
 from ..types import ClassTable, PanopticFrame
 from .instances import TrueFrame, Void
 from .scores import Evaluator, Scores
@@ -42,52 +42,41 @@ class SemanticEvaluator(Evaluator[ClassMap]):
 
     def __init__(self, dataset: VideoDataset) -> None:
         self._quality = VideoSemanticConsistency(dataset.class_count)
-        self._classes = dataset.class_count
-        self._video_iou = MeanIoU(dataset.class_count)
-        self._miou: dict[str, float] = {}
         self._frames = 0
 
     def update(self, video: Video, frame: LabelledFrame, prediction: ClassMap) -> None:
         """Add a frame; ValueError if sizes differ, a class is unknown or there is no raw mask."""
-        raw = frame.raw
-        if raw is None:
+        if frame.raw is None:
             raise ValueError("mVC: expected mask values as stored, got class ids only")
-        self._quality.update(vspw_labels(raw), prediction, video.name)
-        self._video_iou.update(frame.semantic, prediction)
+        self._quality.update(vspw_labels(frame.raw), prediction, video.name)
         self._frames += 1
 
     def end_video(self, video: Video) -> None:
         """Free what windows need."""
         self._quality.close(video.name)
-        self._miou[video.name] = self._video_iou.compute()
-        self._video_iou = MeanIoU(self._classes)
 
     def compute(self) -> Scores:
         """Rows of each video and of all; mVC is the mean over the windows of all videos."""
         quality = self._quality.compute()
-        per_sequence = {
-            str(name): _row(self._miou[str(name)], row)
-            for name, row in quality.per_sequence.items()
-        }
-        total = _row(quality.miou, quality)
+        per_sequence = {str(name): _row(row) for name, row in quality.per_sequence.items()}
         windows = [f"mVC{window}" for window in quality.mvc]
-        rows = {**per_sequence, f"all ({self._frames} frames)": total}
+        rows = {**per_sequence, f"all ({self._frames} frames)": _row(quality)}
         return Scores(
             columns={"as released": ["mIoU", *windows], "right pixels": windows},
             rows={name: list(row.values()) for name, row in rows.items()},
             figures={
                 "frames": self._frames,
-                "total": total,
+                "total": _row(quality),
                 "per_sequence": per_sequence,
                 "class_iou": quality.per_class.tolist(),
             },
         )
 
 
-def _row(miou: float, quality: Consistency) -> dict[str, float]:
+def _row(quality: SemanticQuality) -> dict[str, float]:
     """miou, mvc8, mvc16, correct_mvc8, correct_mvc16."""
     return {
-        "miou": miou,
+        "miou": quality.miou,
         **{f"mvc{window}": value for window, value in quality.mvc.items()},
         **{f"correct_mvc{window}": value for window, value in quality.correct_mvc.items()},
     }

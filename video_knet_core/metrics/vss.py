@@ -98,23 +98,23 @@ class MeanIoU:
 
 
 @dataclass(frozen=True)
-class Consistency:
-    """Consistency by window length; fractions 0..1, NaN without a window."""
+class SemanticQuality:
+    """Quality of one video; fractions 0..1, NaN where nothing was measured."""
 
+    miou: float
     mvc: dict[int, float]
-    """Of the pixels of constant ground truth, those of constant prediction."""
+    """By window length: of the pixels of constant ground truth, those of constant prediction."""
     correct_mvc: dict[int, float]
     """The stricter one: of the non-void pixels of constant ground truth, those always right."""
 
 
 @dataclass(frozen=True)
-class VideoSemanticQuality(Consistency):
-    """Quality of all videos together; fractions 0..1, NaN where nothing was measured."""
+class VideoSemanticQuality(SemanticQuality):
+    """Quality of all videos together."""
 
-    miou: float
     per_class: NDArray[np.float64]
     """[K] IoU; NaN for classes that do not occur in the ground truth."""
-    per_sequence: dict[Hashable, Consistency]
+    per_sequence: dict[Hashable, SemanticQuality]
 
 
 class VideoSemanticConsistency:
@@ -134,8 +134,7 @@ class VideoSemanticConsistency:
         windows: Sequence[int] = (8, 16),
         void: Sequence[int] = (OTHERS, VOID),
     ):
-        self.windows = tuple(windows)
-        self._regions = MeanIoU(num_classes, void)
+        self.num_classes, self.windows, self.void = num_classes, tuple(windows), tuple(void)
         self._sequences: dict[Hashable, _Sequence] = {}
 
     def update(
@@ -150,16 +149,18 @@ class VideoSemanticConsistency:
         Raises:
             ValueError: wrong shape, no integers, or an unknown label.
         """
-        video = self._sequences.get(sequence) or _Sequence(self.windows)
+        video = self._sequences.get(sequence)
+        if video is None:
+            video = _Sequence(self.windows, MeanIoU(self.num_classes, self.void))
         size = gt.shape[-2:]
         if video.newest is not None and video.newest[0].shape != size:
             expected = video.newest[0].shape
             raise ValueError(f"frames of sequence {sequence!r}: expected {expected}, got {size}")
-        self._regions.update(gt, pred)
+        video.regions.update(gt, pred)
         self._sequences[sequence] = video
         frames = zip(gt.reshape(-1, *size), pred.reshape(-1, *size), strict=True)
         for truth, predicted in frames:
-            video.add(truth, predicted, self._regions.num_classes)
+            video.add(truth, predicted, self.num_classes)
 
     def close(self, sequence: Hashable) -> None:
         """Free the maps of a video that has ended: no window goes beyond this."""
@@ -168,20 +169,27 @@ class VideoSemanticConsistency:
 
     def compute(self) -> VideoSemanticQuality:
         """Quality of everything seen so far."""
-        videos = self._sequences.items()
-        per_sequence = {name: self._consistency(video.sums, video.counts) for name, video in videos}
-        nothing = np.zeros((2, len(self.windows)))
-        sums = sum((video.sums for _, video in videos), nothing)
-        counts = sum((video.counts for _, video in videos), nothing)
-        total = self._consistency(sums, counts)
-        regions = mean_iou(self._regions.confusion)
-        return VideoSemanticQuality(total.mvc, total.correct_mvc, *regions, per_sequence)
+        sums, counts = np.zeros((2, 2, len(self.windows)))
+        regions = MeanIoU(self.num_classes)
+        per_sequence = {}
+        for name, video in self._sequences.items():
+            per_sequence[name] = self._quality(video.regions, video.sums, video.counts)
+            sums += video.sums
+            counts += video.counts
+            regions.confusion += video.regions.confusion
+        total = self._quality(regions, sums, counts)
+        per_class = mean_iou(regions.confusion)[1]
+        return VideoSemanticQuality(
+            total.miou, total.mvc, total.correct_mvc, per_class, per_sequence
+        )
 
-    def _consistency(self, sums: NDArray[np.float64], counts: NDArray[np.float64]) -> Consistency:
-        """Mean over windows; from [2, number of window lengths]."""
+    def _quality(
+        self, regions: MeanIoU, sums: NDArray[np.float64], counts: NDArray[np.float64]
+    ) -> SemanticQuality:
+        """From sums and numbers [2, number of window lengths] of windows."""
         means = np.divide(sums, counts, out=np.full(sums.shape, np.nan), where=counts > 0)
         loose, strict = (dict(zip(self.windows, m, strict=True)) for m in means.tolist())
-        return Consistency(loose, strict)
+        return SemanticQuality(regions.compute(), loose, strict)
 
 
 class _Sequence:
@@ -190,8 +198,8 @@ class _Sequence:
     `sums` and `counts` are [2, number of window lengths]: mvc, correct_mvc.
     """
 
-    def __init__(self, windows: Sequence[int]):
-        self.windows = windows
+    def __init__(self, windows: Sequence[int], regions: MeanIoU):
+        self.windows, self.regions = windows, regions
         self.sums = np.zeros((2, len(windows)))
         self.counts = np.zeros((2, len(windows)))
         self.newest: tuple[NDArray[np.integer], ...] | None = None

@@ -7,7 +7,7 @@ from collections import Counter
 import numpy as np
 import pytest
 from hypothesis import given, settings
-from label_videos import CLASSES, THINGS, Video, each_frame, videos
+from label_videos import CLASSES, THINGS, Video, videos
 
 from video_knet_core.metrics.overlaps import Classes, count_overlaps, sum_overlaps
 
@@ -31,7 +31,7 @@ def counted(video: Video) -> dict[tuple[int, ...], int]:
 @given(videos())
 def test_pairs_are_counted_as_pixel_by_pixel(video: Video):
     frames = count_overlaps(*video, LABELS)
-    for frame, maps in zip(frames, each_frame(video), strict=True):
+    for frame, maps in zip(frames, zip(*video, strict=True), strict=True):
         assert {tuple(pair): pixels for *pair, pixels in rows(frame)} == counted(maps)
     volume = rows(sum_overlaps(frames))
     assert {tuple(pair): pixels for *pair, pixels in volume} == counted(video)

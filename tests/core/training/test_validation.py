@@ -176,18 +176,6 @@ def test_data_without_tracks_or_labels_is_validated_by_what_it_has(void, tmp_pat
     assert best["step"] == 2 or not void
 
 
-def test_a_data_set_may_be_the_validation(tmp_path):
-    FIXTURES["custom"].write(tmp_path / "data" / "mine")
-    validation = {"every": 1, "dataset": "custom", "path": "mine", "clips": 1, "frames": 2}
-    path = write_run(tmp_path, small_network(), validation=validation, steps=1)
-    train_from_config(path, tmp_path / "out", tmp_path / "data", device="cpu")
-    metrics = read_metadata(tmp_path / "out" / "best.safetensors")["metrics"]
-    assert metrics["step"] == 1
-    assert 0 <= metrics["stq"] < 1
-    with pytest.raises(ConfigError, match="validation: custom: .*--data"):
-        train_from_config(path, tmp_path / "other", device="cpu")
-
-
 def test_a_run_without_validation_needs_no_street():
     classes = golden.small_config().classes
     assert classes != small_config().classes
@@ -200,6 +188,8 @@ def test_a_validation_that_cannot_be_is_an_error_at_once(settings, tmp_path):
     config = ValidationConfig(**{"every": 1, "dataset": "custom", "path": "mine"} | settings)
     with pytest.raises(DatasetError, match="nowhere|split 'train'"):
         Validation(config, small_config(), tmp_path)
+    with pytest.raises(ConfigError, match="validation: custom: .*--data"):
+        Validation(config, small_config(), None)
 
 
 def test_a_run_of_images_keeps_the_model_with_the_best_miou(tmp_path):
