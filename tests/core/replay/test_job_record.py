@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from bag_fixtures import bag_of
 from replay_results import ALL, digests, interrupted
-from tiny_onnx import TASKS, metadata, write_model, write_tiny_model
+from tiny_onnx import TASKS, metadata, write_model
 
 from video_knet_core.cli import main
 from video_knet_core.engine.selector import open_runtime
@@ -91,16 +91,6 @@ def test_results_whose_move_was_interrupted_are_moved_and_not_made_again(
         replay(path, runtime, out, ALL, resume=True)
     assert finished.value.record.frames == 20
     assert digests(out) == digests(tmp_path / "whole")
-
-
-@pytest.fixture(scope="module")
-def runtimes(tmp_path_factory):
-    """Task -> an engine with a small model of it."""
-    folder = tmp_path_factory.mktemp("tasks")
-    return {
-        task: open_runtime(write_tiny_model(folder / f"{task}.onnx", task), "onnxruntime-cpu")
-        for task in TASKS
-    }
 
 
 @pytest.mark.parametrize("task", TASKS)

@@ -9,12 +9,11 @@ import numpy as np
 import pytest
 from bag_fixtures import PERIOD, bag_of, drive, read_all
 from replay_results import ALL, result_of
-from tiny_onnx import TASKS, write_tiny_model
+from tiny_onnx import TASKS
 
 from video_knet_core.bags.definitions import read_cdr, ros2_types
 from video_knet_core.bags.making import DELAY, FIRST_STAMP
 from video_knet_core.data.frames import open_frames
-from video_knet_core.engine.selector import open_runtime
 from video_knet_core.messages.result_messages import DETECTIONS, LABEL_INFO, nanoseconds
 from video_knet_core.replay.bag_replay import replay
 from video_knet_core.replay.replay_settings import ReplaySettings
@@ -24,16 +23,6 @@ USUAL = {
     "semantic": {"class_map": 1, "semantic/image": 3},
     "instance": {"class_map": 1, "instances": 3, "panoptic/image": 3},
 }
-
-
-@pytest.fixture(scope="module")
-def runtimes(tmp_path_factory):
-    """Task -> an engine with a small model of it."""
-    folder = tmp_path_factory.mktemp("tasks")
-    return {
-        task: open_runtime(write_tiny_model(folder / f"{task}.onnx", task), "onnxruntime-cpu")
-        for task in TASKS
-    }
 
 
 @pytest.mark.parametrize("task", TASKS)
