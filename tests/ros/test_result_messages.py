@@ -1,4 +1,4 @@
-"""Masks as run lengths, by hand and through random masks."""
+"""Results to messages, and masks as run lengths, by hand and through random masks."""
 
 from __future__ import annotations
 
@@ -15,11 +15,35 @@ from sensor_msgs.msg import Image, RegionOfInterest
 from video_knet_ros.msg import TrackedInstance
 
 from video_knet_core.geometry import LabelMap
-from video_knet_core.messages.result_messages import FrameToPublish, mask_from_rle, run_lengths
+from video_knet_core.messages.result_messages import (
+    FrameToPublish,
+    latency_ms,
+    mask_from_rle,
+    nanoseconds,
+    run_lengths,
+)
 from video_knet_core.types import PanopticFrame, StageTimes, Track, TrackState, TrackTable
 from video_knet_ros.outputs import CONVERSIONS
 
 LABEL = 3
+
+
+def test_labels_travel_little_endian():
+    labels = np.array([[0, 1, 2], [255, 256, 65535]], np.uint16)
+    message = CONVERSIONS.image_message(Image().header, "16UC1", labels)
+    assert (message.encoding, message.step, message.is_bigendian) == ("16UC1", 6, 0)
+    assert bytes(message.data) == bytes([0, 0, 1, 0, 2, 0, 255, 0, 0, 1, 255, 255])
+
+
+@pytest.mark.parametrize("stamp", [0, 1, 999_999_999, 1_700_000_000_123_456_789])
+def test_stamps_survive_the_round_trip(stamp):
+    assert nanoseconds(CONVERSIONS.time_message(stamp)) == stamp
+
+
+def test_latency_is_unknown_without_a_stamp_or_a_clock():
+    assert latency_ms(1_000_000_000, 1_025_000_000) == 25.0
+    assert math.isnan(latency_ms(0, 5))
+    assert math.isnan(latency_ms(5, 0))
 
 
 def track(box: tuple[int, int, int, int], label: int = LABEL) -> Track:
