@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from importlib.util import find_spec
 
@@ -15,7 +16,9 @@ from video_knet_core.engine.tensorrt.runtime import TensorRTRuntime
 
 @pytest.fixture
 def gpu(monkeypatch, tmp_path) -> HostGpu:
-    """A GPU and a TensorRT that compute on the host."""
+    """A GPU and a TensorRT that compute on the host; without TensorRT-RTX."""
+    for name in ("tensorrt_rtx", "tensorrt_rtx_bindings"):
+        monkeypatch.setitem(sys.modules, name, None)
     monkeypatch.setenv("VIDEO_KNET_CACHE", str(tmp_path / "cache"))
     return HostGpu(monkeypatch)
 

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
 from recurrent_onnx import WHITE, write_recurrent_model
 from tiny_onnx import CHANNELS, HEIGHT, SLOTS, WIDTH, metadata, write_model
 
-from video_knet_core.engine.base import ModelError
+from synthetic_street import SyntheticStreet
+from video_knet_core.engine.base import BackendError, ModelError
 from video_knet_core.engine.onnx_runtime import OnnxRuntime
+from video_knet_core.engine.openvino_runtime import OpenVINORuntime
+from video_knet_core.engine.selector import default_model_path
 
 OUTPUTS = ("segment_map", "class_ids", "scores", "areas", "embeddings", "kernels")
+needs_openvino = pytest.mark.skipif(not find_spec("openvino"), reason="needs the extra `openvino`")
 
 
 @pytest.fixture
@@ -127,3 +135,60 @@ def test_closing_twice_is_harmless_and_a_step_after_it_raises(engine):
     engine.close()
     with pytest.raises(RuntimeError, match="closed"):
         engine.step(image(), None)
+
+
+def test_the_shipped_model_runs_on_the_oldest_runtime_that_is_allowed():
+    """In `make test-lowest`; here on the one that is installed."""
+    runtime = OnnxRuntime(default_model_path(), threads=1)
+    image = np.full((runtime.info.height, runtime.info.width, 3), 90, np.uint8)
+    segments, _ = runtime.step(image, None)
+    assert segments.segment_map.shape[0] >= runtime.info.height // 2 and len(segments.class_ids)
+    runtime.close()
+
+
+@needs_openvino
+@pytest.mark.slow
+def test_openvino_agrees_with_onnx_runtime_frame_after_frame():
+    """20 recurrent steps of the shipped model, each engine with the state that it made itself."""
+    ours, reference = OpenVINORuntime(default_model_path()), OnnxRuntime(default_model_path())
+    street = SyntheticStreet(1001, ours.info.height, ours.info.width)
+    state = expected_state = None
+    for t in range(20):
+        picture = street.frame(t).image
+        segments, state = ours.step(picture, state)
+        expected, expected_state = reference.step(picture, expected_state)
+        # the hard mask threshold flips single pixels
+        assert (segments.segment_map != expected.segment_map).mean() <= 1e-3
+        seen = expected.areas > 0
+        assert (segments.class_ids[seen] == expected.class_ids[seen]).all()
+        # a slot without a segment may start at another of two seeds that are equally warm
+        np.testing.assert_allclose(segments.scores[seen], expected.scores[seen], atol=1e-3)
+        np.testing.assert_allclose(state[seen], expected_state[seen], atol=1e-2)
+
+
+def test_without_openvino_the_error_names_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(BackendError, match=r"video_knet_ros\[openvino\]"):
+        OpenVINORuntime(tmp_path / "any.onnx")
+
+
+@pytest.mark.parametrize(
+    "backend", ["onnxruntime-cpu", pytest.param("openvino", marks=needs_openvino)]
+)
+def test_opening_a_model_uses_no_network_and_leaves_nothing_in_the_home_folder(
+    model, tmp_path, backend
+):
+    """Both libraries by themselves write an identifier there and send usage events."""
+    code = (
+        "import socket, sys\n"
+        "def refuse(*args, **kwargs): sys.exit('the network was used')\n"
+        "socket.socket.connect = socket.getaddrinfo = refuse\n"
+        "from video_knet_core.engine.selector import open_runtime\n"
+        f"open_runtime({str(model)!r}, {backend!r})\n"
+        "loaded = [n for n, m in sys.modules.items() if n.startswith('openvino_telemetry') and m]\n"
+        "assert not loaded, loaded\n"
+    )
+    environment = os.environ | {"HOME": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}
+    environment.pop("ORT_DISABLE_TELEMETRY", None)
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True)
+    assert not list(tmp_path.iterdir())

@@ -8,6 +8,7 @@ import sys
 from types import ModuleType
 
 import pytest
+from host_gpu import HostGpu
 
 from video_knet_core.engine import selector
 from video_knet_core.engine.base import BackendError, ModelError
@@ -21,6 +22,8 @@ from video_knet_core.engine.selector import (
     default_model_path,
     open_runtime,
 )
+from video_knet_core.engine.tensorrt import cuda
+from video_knet_core.engine.tensorrt.runtime import TensorRTRuntime
 
 
 @pytest.fixture
@@ -129,63 +132,37 @@ def test_without_onnxruntime_openvino_serves_and_without_both_the_reasons_are_na
 # --- engines that have to be built
 
 
-@pytest.fixture
-def tensorrt(monkeypatch):
-    """A module in place of `engine.tensorrt.runtime`, whose engine is ONNX Runtime's; `cached` is a
-    set of the flavours that need not be built, `calls` is what was opened."""
-    fake = ModuleType("video_knet_core.engine.tensorrt.runtime")
-    fake.cached, fake.calls = set(), []
-
-    class TensorRTRuntime(OnnxRuntime):
-        def __init__(self, path, flavour="tensorrt", progress=None):
-            fake.calls.append(flavour)
-            if progress:
-                progress("building", 0.5)
-            super().__init__(path)
-            self.name = flavour
-
-    fake.TensorRTRuntime = TensorRTRuntime
-    fake.open_model = lambda backend, path, threads, progress: fake.TensorRTRuntime(
-        path, backend, progress
-    )
-    fake.engine_is_cached = lambda path, backend: backend in fake.cached
-    monkeypatch.setitem(sys.modules, fake.__name__, fake)
-    return fake
-
-
-def test_tensorrt_is_the_first_choice_and_in_the_foreground_it_is_waited_for(model, tensorrt):
+def test_tensorrt_is_the_first_choice_and_in_the_foreground_it_is_waited_for(model, gpu):
     reported = []
     runtime = open_runtime(model, progress=lambda *what: reported.append(what))
-    assert isinstance(runtime, tensorrt.TensorRTRuntime)
-    assert (runtime.name, reported) == ("tensorrt", [("tensorrt: building", 0.5)])
+    assert isinstance(runtime, TensorRTRuntime) and runtime.name == "tensorrt"
+    assert ("tensorrt: building", 0.5) in reported
+    runtime.close()
 
 
 @pytest.mark.parametrize("flavour", ["tensorrt", "tensorrt-rtx"])
-def test_each_flavour_can_be_named_and_is_waited_for(model, tensorrt, flavour):
-    assert open_runtime(model, flavour, background=True).name == flavour
-    assert tensorrt.calls == [flavour]
+def test_each_flavour_can_be_named_and_is_waited_for(model, gpu, monkeypatch, flavour):
+    HostGpu(monkeypatch, flavour)
+    runtime = open_runtime(model, flavour, background=True)
+    assert isinstance(runtime, TensorRTRuntime) and runtime.name == flavour
+    runtime.close()
 
 
-def test_a_cached_engine_is_opened_at_once(model, tensorrt):
-    tensorrt.cached.add("tensorrt")
+def test_a_cached_engine_is_opened_at_once_and_no_worse_one_is_built(model, gpu):
+    open_runtime(model, "tensorrt").close()
     runtime = open_runtime(model, background=True)
-    assert isinstance(runtime, tensorrt.TensorRTRuntime)
+    assert isinstance(runtime, TensorRTRuntime) and gpu.builds == 1
+    runtime.close()
 
 
-def test_an_engine_that_must_be_built_is_left_to_the_background(model, tensorrt, caplog):
+def test_an_engine_that_must_be_built_is_left_to_the_background(model, gpu, caplog):
     with caplog.at_level(logging.INFO):
         runtime = open_runtime(model, background=True)
     assert isinstance(runtime, HotSwapRuntime)
     assert runtime.name in ("openvino", "onnxruntime-cpu", "onnxruntime-cuda")
-    assert "while tensorrt or tensorrt-rtx is prepared" in caplog.text
+    assert "while tensorrt is prepared" in caplog.text
     runtime.close()
     runtime._executor.close()  # or it would open the engine of the next test
-
-
-def test_no_worse_engine_is_built_than_the_one_that_serves(model, tensorrt):
-    tensorrt.cached.add("tensorrt")
-    open_runtime(model, background=True)
-    assert tensorrt.calls == ["tensorrt"]
 
 
 def test_a_backend_that_must_be_built_is_waited_for_if_nothing_else_works(model, backends):
@@ -193,19 +170,15 @@ def test_a_backend_that_must_be_built_is_waited_for_if_nothing_else_works(model,
     assert isinstance(open_runtime(model, background=True), OnnxRuntime)
 
 
-def test_whether_an_engine_is_cached_may_be_unknowable(model, tensorrt, caplog):
-    def unknowable(path, flavour):
-        raise BackendError("no GPU")
-
-    def no_gpu(path, flavour, progress):
+def test_whether_an_engine_is_cached_may_be_unknowable(model, gpu, monkeypatch, caplog):
+    def no_gpu():
         raise BackendError("no GPU here")
 
-    tensorrt.engine_is_cached, tensorrt.TensorRTRuntime = unknowable, no_gpu
+    monkeypatch.setattr(cuda, "find_gpu", no_gpu)
     with caplog.at_level(logging.INFO):
         runtime = open_runtime(model, background=True)
     assert not isinstance(runtime, HotSwapRuntime)
     assert "not tensorrt: no GPU here\n" in caplog.text
-    assert "not tensorrt-rtx: no GPU here\n" in caplog.text
 
 
 def test_the_shipped_model_is_found_in_a_ros_overlay(tmp_path, monkeypatch):
