@@ -216,11 +216,11 @@ class Canvas:
             semantic[row], instance[row] = class_id, track_id
         return semantic[self.codes], instance[self.codes]
 
-    def polygon(self, points: Points, color: Color, code: int) -> None:
-        """Fill a flat polygon given by world points [n, 3]."""
+    def polygon(self, points: Points, color: Color, code: int, hazy: bool = True) -> None:
+        """Fill a flat polygon given by world points [n, 3]; `Ground.finish` adds haze by row."""
         view = clip_near(self.camera.view(points))
         if len(view) >= 3:
-            color = self.haze.mix(color, float(view[:, 2].mean()))
+            color = self.haze.mix(color, float(view[:, 2].mean())) if hazy else color
             self.fill(self.camera.pixels(view), color, code)
 
     def fill(self, pixels: Points, color: Color, code: int) -> None:

@@ -100,7 +100,7 @@ class Ground:
     def _ribbon(
         self, canvas: Canvas, inner: float, outer: float, z: float, color: Color, code: int
     ) -> None:
-        _fill(canvas, self._strip(canvas, (inner, z), (outer, z)), color, code)
+        canvas.polygon(self._strip(canvas, (inner, z), (outer, z)), color, code, hazy=False)
 
     def _strip(
         self, canvas: Canvas, inner: tuple[float, float], outer: tuple[float, float]
@@ -120,7 +120,8 @@ class Ground:
             self._joints(canvas, sign, kerb, front)
         self._ribbon(canvas, sign * kerb, sign * (kerb + 0.15), _KERB, self.kerb_color, SIDEWALK)
         face = self._strip(canvas, (sign * kerb, 0.0), (sign * kerb, _KERB))
-        _fill(canvas, face, _mix(self.kerb_color, (0.0, 0.0, 0.0), 0.25), SIDEWALK)
+        dark = _mix(self.kerb_color, (0.0, 0.0, 0.0), 0.25)
+        canvas.polygon(face, dark, SIDEWALK, hazy=False)
 
     def _joints(self, canvas: Canvas, sign: int, kerb: float, front: float) -> None:
         """Joints between paving slabs, near the camera."""
@@ -137,7 +138,7 @@ class Ground:
         left, right = self.style.sides
         for u0, u1 in ((-90.0, -left.kerb), (right.kerb, 90.0)):
             outline = _bar(x + u0, x + u1, s0, s1, _KERB)
-            _fill(canvas, outline, self.style.asphalt, ROAD)
+            canvas.polygon(outline, self.style.asphalt, ROAD, hazy=False)
 
     def _zebra(self, canvas: Canvas, chunk: int) -> None:
         s = chunk * CHUNK + 3.0
@@ -204,13 +205,6 @@ class Ground:
         if view[:, 2].min() < NEAR:
             parts = [cut for cut in map(clip_near, parts) if len(cut) >= 3]
         canvas.paint([canvas.camera.pixels(part) for part in parts], color)
-
-
-def _fill(canvas: Canvas, outline: Points, color: Color, code: int) -> None:
-    """Fill on the ground, without haze: `Ground.finish` adds it by row."""
-    view = clip_near(canvas.camera.view(outline))
-    if len(view) >= 3:
-        canvas.fill(canvas.camera.pixels(view), color, code)
 
 
 def _bar(x0: float, x1: float, s0: float, s1: float, z: float = 0.0) -> Points:

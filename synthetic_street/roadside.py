@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +12,8 @@ from .canvas import Color, Panel, Texture
 from .layout import CHUNK, FENCE, VEGETATION, Side, Style
 from .scenery import Barrier, Building, Drawable, GuardRail, Plant, Post, scaled
 
+Place = tuple[float, float]
+"""World (x, s)."""
 _SEGMENT = 6.0
 """Metres of barrier painted as one panel; short, so that the painter's order holds."""
 
@@ -48,9 +51,16 @@ class RoadsideBuilder:
         self.side: Side = style.sides[0 if side < 0 else 1]
         self.items: list[Drawable] = []
 
-    def place(self, offset: float, s: float) -> tuple[float, float]:
+    def place(self, offset: float, s: float) -> Place:
         """World (x, s) of an outward offset from the ego lane."""
         return self.style.centre(s) + self.sign * offset, s
+
+    def _segments(
+        self, offset: float, s0: float
+    ) -> Iterator[tuple[tuple[float, float], tuple[float, float]]]:
+        """Starts and ends of the panels along a chunk."""
+        for s in np.arange(s0, s0 + CHUNK, _SEGMENT).tolist():
+            yield self.place(offset, s), self.place(offset, s + _SEGMENT)
 
     def build(self, s0: float, crossing: bool) -> list[Drawable]:
         """All scenery from s0 to s0 + CHUNK; side roads keep their mouth free."""
@@ -104,9 +114,7 @@ class RoadsideBuilder:
         pool = self.textures.hedges if leafy else self.textures.fences
         texture = pool[self.rng.integers(len(pool))]
         height = self.rng.uniform(0.8, 2.2)
-        for s in np.arange(s0, s0 + CHUNK, _SEGMENT):
-            start = self.place(self.side.front + 0.3, float(s))
-            end = self.place(self.side.front + 0.3, float(s) + _SEGMENT)
+        for start, end in self._segments(self.side.front + 0.3, s0):
             panel = Panel(start, end, 0.0, height)
             code = VEGETATION if leafy else FENCE
             self.items.append(Barrier(end[1], panel, texture, code, self.sign))
@@ -180,7 +188,5 @@ class RoadsideBuilder:
 
     def _rail(self, s0: float) -> None:
         low, shade = (0.45, 165.0) if self.side.steel else (0.0, 130.0)
-        for s in np.arange(s0, s0 + CHUNK, _SEGMENT):
-            start = self.place(self.side.kerb + 0.4, float(s))
-            end = self.place(self.side.kerb + 0.4, float(s) + _SEGMENT)
+        for start, end in self._segments(self.side.kerb + 0.4, s0):
             self.items.append(GuardRail(end[1], start, end, low, (shade, shade, shade)))

@@ -204,12 +204,15 @@ _CIRCLE = [(cos(i * pi / 6), sin(i * pi / 6)) for i in range(12)]
 Area = Callable[[list[tuple[float, float]], Color, int], None]
 
 
+def _box(left: float, bottom: float, right: float, top: float) -> list[tuple[float, float]]:
+    return [(left, bottom), (right, bottom), (right, top), (left, top)]
+
+
 def _disc(area: Area, centre: float, size: float, color: Color) -> None:
     for r, c in ((size / 2, color), (size * 0.36, (235.0, 235.0, 230.0))):
         area([(r * x, centre + r * y) for x, y in _CIRCLE], c, SIGN)
-    area([(-size * 0.2, centre - size * 0.05), (size * 0.2, centre - size * 0.05),
-          (size * 0.2, centre + size * 0.05), (-size * 0.2, centre + size * 0.05)],
-         (30.0, 30.0, 34.0), SIGN)  # fmt: skip
+    bar = _box(-size * 0.2, centre - size * 0.05, size * 0.2, centre + size * 0.05)
+    area(bar, (30.0, 30.0, 34.0), SIGN)
 
 
 def _triangle(area: Area, centre: float, size: float, color: Color) -> None:
@@ -219,18 +222,16 @@ def _triangle(area: Area, centre: float, size: float, color: Color) -> None:
 
 def _board(area: Area, centre: float, size: float, color: Color) -> None:
     w, h = size * 0.8, size * 0.5
-    area([(-w, centre - h), (w, centre - h), (w, centre + h), (-w, centre + h)], color, SIGN)
+    area(_box(-w, centre - h, w, centre + h), color, SIGN)
     ink = (240.0, 240.0, 240.0) if sum(color) < 380 else (20.0, 20.0, 24.0)
     for row in (-0.3, 0.25):
         y = centre + row * 2 * h * 0.8
-        area([(-w * 0.8, y - h * 0.15), (w * 0.6, y - h * 0.15), (w * 0.6, y + h * 0.15),
-              (-w * 0.8, y + h * 0.15)], ink, SIGN)  # fmt: skip
+        area(_box(-w * 0.8, y - h * 0.15, w * 0.6, y + h * 0.15), ink, SIGN)
 
 
 def _lights(area: Area, centre: float, size: float, color: Color) -> None:
     w, h = 0.19, 0.5
-    area([(-w, centre - h), (w, centre - h), (w, centre + h), (-w, centre + h)],
-         (22.0, 24.0, 24.0), SIGN)  # fmt: skip
+    area(_box(-w, centre - h, w, centre + h), (22.0, 24.0, 24.0), SIGN)
     lit = {0: (255.0, 50.0, 40.0), 1: (255.0, 190.0, 50.0), 2: (70.0, 255.0, 140.0)}
     on = int(color[0]) % 3
     for i in range(3):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import count
 
 import cv2
 import numpy as np
@@ -80,10 +81,7 @@ class SyntheticStreet:
 
     def __iter__(self) -> Iterator[StreetFrame]:
         """Frames 0, 1, 2, ... without end."""
-        t = 0
-        while True:
-            yield self.frame(t)
-            t += 1
+        return map(self.frame, count())
 
     def frame(self, t: int) -> StreetFrame:
         """Frame number t >= 0; the same arguments give the same pixels."""
