@@ -12,7 +12,7 @@ from .canvas import Color, Panel, Texture
 from .layout import CHUNK, FENCE, VEGETATION, Side, Style
 from .scenery import Barrier, Building, Drawable, GuardRail, Plant, Post, scaled
 
-Place = tuple[float, float]
+_Place = tuple[float, float]
 """World (x, s)."""
 _SEGMENT = 6.0
 """Metres of barrier painted as one panel; short, so that the painter's order holds."""
@@ -51,7 +51,7 @@ class RoadsideBuilder:
         self.side: Side = style.sides[0 if side < 0 else 1]
         self.items: list[Drawable] = []
 
-    def place(self, offset: float, s: float) -> Place:
+    def place(self, offset: float, s: float) -> _Place:
         """World (x, s) of an outward offset from the ego lane."""
         return self.style.centre(s) + self.sign * offset, s
 
