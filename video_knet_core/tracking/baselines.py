@@ -40,7 +40,7 @@ def image_of(detections: Detections, tracker: str) -> NDArray[np.uint8]:
 
 
 @register
-class KernelTracker(LifecycleTracker):
+class _KernelTracker(LifecycleTracker):
     """Raw kernels instead of embeddings: the toy experiment of the paper, "K-Net alone tracks".
 
     Similarity is the bi-softmax of dot products, nothing else, as in the authors' code
@@ -76,7 +76,7 @@ class KernelTracker(LifecycleTracker):
 
 
 @register
-class IouTracker(LifecycleTracker):
+class _IouTracker(LifecycleTracker):
     """Intersection over union with the last mask of a track, on the engine's map. No motion."""
 
     @settings_class
@@ -94,7 +94,7 @@ class IouTracker(LifecycleTracker):
 
 
 @register
-class MaskPropagationTracker(IouTracker):
+class _MaskPropagationTracker(_IouTracker):
     """Masks are carried into the next frame by dense optical flow, and then compared.
 
     A track without pixels keeps what was carried. That lies underneath what hides it and goes with

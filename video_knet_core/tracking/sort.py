@@ -35,7 +35,7 @@ first three per frame, in pixels; covariance [7, 7]."""
 
 
 @register
-class SortTracker(LifecycleTracker):
+class _SortTracker(LifecycleTracker):
     """Overlap with the expected box.
 
     Pairs are made greedily, the most overlapping first, where the published program looks for the

@@ -16,14 +16,13 @@ from video_knet_core.tracking import (
     tracker_settings,
 )
 from video_knet_core.tracking.embedding import EmbeddingSettings, EmbeddingTracker
-from video_knet_core.tracking.sort import SortTracker
 
 
 def test_settings_choose_the_tracker():
     settings = tracker_settings(**{"tracker": "sort", "birth_score": 0.4})
     tracker = build_tracker(settings)
-    assert type(tracker) is SortTracker and tracker.settings is settings
-    assert settings == SortTracker.Settings(birth_score=0.4)
+    assert type(tracker) is TRACKERS["sort"] and tracker.settings is settings
+    assert settings == TRACKERS["sort"].Settings(birth_score=0.4)
 
 
 def test_embeddings_are_the_default():
