@@ -91,13 +91,7 @@ class EngineWorker:
     """Runs the jobs of one camera, functions of its predictor, in the thread of its engine.
 
     No method waits for the engine, which may hang; `end` does. If opening failed the only job is
-    `close`.
-
-    Args:
-        engine: other cameras may use it too.
-        tracking: settings of the tracker.
-        epoch: of the first frame.
-        progress: called while a better engine is built.
+    `close`. `epoch` is that of the first frame; `progress` see `SharedEngine.open`.
     """
 
     def __init__(
@@ -142,8 +136,7 @@ class EngineWorker:
     def close(self) -> Future[None]:
         """Close the engine in its thread after the jobs so far, if no other camera uses it.
 
-        Returns:
-            Done when that is done, with what closing raised; the same each time.
+        The future has what closing raised; it is the same each time.
         """
         if self._closed is None:
             self.withdraw()
@@ -154,11 +147,8 @@ class EngineWorker:
     def end(self, limit_s: float | None) -> str:
         """Close the engine and wait for that, unless it was given up.
 
-        Args:
-            limit_s: the longest wait, and for the job that runs from its begin; None = no wait.
-
-        Returns:
-            Why the engine is not closed, "" if it is or was not waited for.
+        The wait is `limit_s` at most, from the begin of the job that runs; None = no wait. Returns
+        why the engine is not closed, "" if it is or was not waited for.
         """
         closed = self.close()
         if limit_s is None:

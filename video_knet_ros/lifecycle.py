@@ -8,6 +8,7 @@ timers, parameters and other services between.
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Awaitable, Callable, Generator
 from concurrent.futures import Future
@@ -82,21 +83,17 @@ class EngineNode(LifecycleNode):
     async def _prepare(self, transition: str) -> None:
         """Let the engine open before configure, and close before cleanup and shutdown.
 
-        Raises:
-            RequestError: a shutdown came while the engine was opened.
+        RequestError if a shutdown came while it opened.
         """
         if transition == "configure":
             worker = self._open()
-            worker.opened.add_done_callback(self.wake)
-            await self.wait(lambda: worker.opened.done() or self.worker is not worker)
+            await self.wait(worker.opened, unless=lambda: self.worker is not worker)
             if self.worker is not worker:
                 raise RequestError("the node was shut down while the engine opened")
         elif transition in ("cleanup", "shutdown") and self.worker is not None:
             self._enter("inactive")  # no image may arrive for a closed engine
             worker = self.worker
-            closed = worker.close()
-            closed.add_done_callback(self.wake)
-            if not await self.wait(closed.done, CLOSE_WAIT_S):
+            if not await self.wait(worker.close(), CLOSE_WAIT_S):
                 worker.give_up()
 
     def _open(self) -> EngineWorker:
@@ -152,9 +149,7 @@ class EngineNode(LifecycleNode):
     def _release(self, wait: bool = True) -> None:
         """Go back to unconfigured, from any state.
 
-        Args:
-            wait: for the engine to close, at most `CLOSE_WAIT_S`. One that is not waited for closes
-                in its own time.
+        If `wait` the engine has `CLOSE_WAIT_S` to close; else it closes in its own time.
         """
         self._enter("unconfigured")
         worker, self.worker = self.worker, None
@@ -221,11 +216,8 @@ class EngineNode(LifecycleNode):
     def add_service(self, kind: type, name: str, answer: Callable[[Any], Awaitable[str]]) -> None:
         """Offer a service whose response has `success` and `message`.
 
-        Args:
-            kind: of the service.
-            name: of the service.
-            answer: takes the request and gives the message. `RequestError` is no success; any other
-                exception is that too, and logged.
+        `answer` takes the request and gives the message; if it raises, the response is no success,
+        and unless that was a `RequestError` it is logged.
         """
 
         async def callback(request: Any, response: Any) -> Any:
@@ -240,17 +232,24 @@ class EngineNode(LifecycleNode):
 
         self.create_service(kind, name, callback, callback_group=self._waiting)
 
-    async def wait(self, done: Callable[[], bool], limit_s: float | None = None) -> bool:
-        """Let the executor serve others until `done`; False if that takes longer than `limit_s`."""
-        end = None if limit_s is None else time.monotonic() + limit_s
-        while not done():
-            if end is not None and time.monotonic() >= end:
+    async def wait(
+        self,
+        future: Future[Any],
+        limit_s: float = math.inf,
+        unless: Callable[[], bool] = lambda: False,
+    ) -> bool:
+        """Let the executor serve others until `future` is done; False after `limit_s`, or `unless`
+        something else has happened."""
+        end = time.monotonic() + limit_s
+        future.add_done_callback(self._wake)
+        while not future.done():
+            if time.monotonic() >= end or unless():
                 return False
             await _NextWake()
         return True
 
-    def wake(self, done: Future[Any]) -> None:
-        """Have the executor look at what waits, for any thread and `Future.add_done_callback`."""
+    def _wake(self, done: Future[Any]) -> None:
+        """Have the executor look at what waits, from any thread."""
         executor = self.executor
         if executor is not None:
             with suppress(InvalidHandle):  # it has been shut down

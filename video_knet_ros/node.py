@@ -54,11 +54,8 @@ class CameraNode(EngineNode):
     Args:
         engines: of the process, which other cameras may use too; None = of this camera alone.
         name: of the node.
-        kwargs: go to the rclpy node.
-
-    Raises:
-        InvalidParameterTypeException, InvalidParameterValueException: by rclpy, for parameter
-            overrides that cannot be used.
+        kwargs: of the rclpy node, which raises InvalidParameterTypeException or
+            InvalidParameterValueException for parameter overrides that cannot be used.
     """
 
     def __init__(
@@ -263,8 +260,7 @@ class CameraNode(EngineNode):
             return predictor.epoch
 
         epoch = worker.call(reset)
-        epoch.add_done_callback(self.wake)
-        if not await self.wait(epoch.done, ANSWER_WAIT_S):
+        if not await self.wait(epoch, ANSWER_WAIT_S):
             epoch.cancel()
             raise RequestError(f"the engine has been busy for {worker.busy_s or 0.0:.1f} s")
         return f"tracker epoch {epoch.result()}"
@@ -279,8 +275,7 @@ class CameraNode(EngineNode):
             raise RequestError(f"snapshot_folder: expected an existing user, got {folder}")
         save = partial(save_snapshot, self._last, folder)
         self._saving = saving = run_in_thread(save, "snapshot")  # a disk may hang too
-        saving.add_done_callback(self.wake)
-        if not await self.wait(saving.done, SAVE_WAIT_S):
+        if not await self.wait(saving, SAVE_WAIT_S):
             raise RequestError(f"{folder} could not be written within {SAVE_WAIT_S:g} s")
         try:
             return str(saving.result())
