@@ -7,7 +7,6 @@ able to build every graph: see the comments on types here and in `model.merge`.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -91,8 +90,9 @@ def export_onnx(
     Raises:
         ValueError: there is no such precision or form.
     """
-    _check_choice("precision", precision, PRECISIONS)
-    _check_choice("form", form, FORMS)
+    for key, value, known in (("precision", precision, PRECISIONS), ("form", form, FORMS)):
+        if value not in known:
+            raise ValueError(f"{key}: expected one of {list(known)}, got {value!r}")
     graph = _GRAPHS[form](with_half_maps(model) if precision == "fp16" else model).eval()
     config = model.config
     inputs = (
@@ -135,11 +135,6 @@ def export_checkpoint(
     """Export a checkpoint of ours; its hash goes into the metadata."""
     digest = sha256(checkpoint)
     export_onnx(load_model(checkpoint), out, out.stem, precision, form, checkpoint_sha256=digest)
-
-
-def _check_choice(name: str, value: str, known: Iterable[str]) -> None:
-    if value not in known:
-        raise ValueError(f"{name}: expected one of {list(known)}, got {value!r}")
 
 
 def _remove_sources(graph: onnx.GraphProto) -> None:

@@ -86,9 +86,9 @@ class ModelFile:
         if not path.is_file():
             raise ModelError(f"no model file {path}")
         try:
-            header = _OnnxHeader.read(path)
-            model = cls(path, **_read_metadata(header.metadata.get(METADATA_KEY)))
-            model._check_tensors(header)
+            metadata, inputs, outputs = _read_interface(path)
+            model = cls(path, **_read_metadata(metadata.get(METADATA_KEY)))
+            model._check_tensors(inputs, outputs)
             if form not in (None, model.form):
                 raise ValueError(_wrong_form(model.form))
         except ValueError as error:
@@ -112,18 +112,18 @@ class ModelFile:
         """Number of kernels and their channels, [N,C]: what goes from frame to frame."""
         return self.config.slots, self.config.neck.channels
 
-    def _check_tensors(self, header: _OnnxHeader) -> None:
+    def _check_tensors(self, inputs: _Tensors, outputs: _Tensors) -> None:
         """Names, types and dimensions of every input and output are those of the form."""
         for kind, expected, tensors in (
-            ("inputs", INPUTS, header.inputs),
-            ("outputs", self.outputs, header.outputs),
+            ("inputs", INPUTS, inputs),
+            ("outputs", self.outputs, outputs),
         ):
             got = {name: (dtype, len(shape)) for name, (dtype, shape) in tensors.items()}
             if got != expected:
                 raise ValueError(f"expected the {kind} {expected}, got {got}")
         image = (self.config.height, self.config.width, 3)
         for name, expected_shape in (("image", image), ("previous_kernels", self.state_shape)):
-            _, shape = header.inputs[name]
+            _, shape = inputs[name]
             if shape != expected_shape:
                 raise ValueError(f"{name}: expected {expected_shape}, got {shape}")
 
@@ -206,34 +206,25 @@ _Tensors = dict[str, tuple[str, tuple[int, ...]]]
 """Name -> NumPy's name of the type, "type N" for others, and the shape: -1 where it is open."""
 
 
-@dataclass(frozen=True)
-class _OnnxHeader:
-    """The parts of a model that name its interface."""
-
-    metadata: dict[str, str]
-    inputs: _Tensors
-    outputs: _Tensors
-
-    @classmethod
-    def read(cls, path: Path) -> _OnnxHeader:
-        """Read a file; ValueError if it is not an ONNX model, or cut short."""
-        header, graphs = cls({}, {}, {}), 0
-        try:
-            for number, value in _fields(memoryview(path.read_bytes())):
-                if number == 7:  # graph
-                    graphs += 1
-                    for part, tensor in _fields(value):
-                        if part in (11, 12):
-                            tensors = header.inputs if part == 11 else header.outputs
-                            tensors.update([_value_info(tensor)])
-                elif number == 14:  # metadata_props
-                    entry = {part: bytes(text).decode() for part, text in _fields(value)}
-                    header.metadata[entry[1]] = entry.get(2, "")
-            if not graphs:
-                raise IndexError("it has no graph")
-        except (IndexError, KeyError, TypeError, UnicodeDecodeError) as error:
-            raise ValueError(f"not an ONNX model, or cut short ({error})") from None
-        return header
+def _read_interface(path: Path) -> tuple[dict[str, str], _Tensors, _Tensors]:
+    """Metadata, inputs and outputs; ValueError if it is not an ONNX model, or cut short."""
+    metadata: dict[str, str] = {}
+    graph: dict[int, _Tensors] = {}
+    try:
+        for number, value in _fields(memoryview(path.read_bytes())):
+            if number == 7:  # graph
+                graph = {11: {}, 12: {}}  # input, output
+                for part, tensor in _fields(value):
+                    if part in graph:
+                        graph[part].update([_value_info(tensor)])
+            elif number == 14:  # metadata_props
+                entry = {part: bytes(text).decode() for part, text in _fields(value)}
+                metadata[entry[1]] = entry.get(2, "")
+        if not graph:
+            raise IndexError("it has no graph")
+    except (IndexError, KeyError, TypeError, UnicodeDecodeError) as error:
+        raise ValueError(f"not an ONNX model, or cut short ({error})") from None
+    return metadata, graph[11], graph[12]
 
 
 def _value_info(message: memoryview) -> tuple[str, tuple[str, tuple[int, ...]]]:
