@@ -19,7 +19,7 @@ NEAR = 0.6
 """Depth in metres at which polygons are cut off."""
 SHIFT = 3
 """Fractional bits of polygon corners."""
-FIRST_THING_CODE = 64
+_FIRST_THING_CODE = 64
 """Codes below are stuff class ids; above, rows of the frame's table of things."""
 
 Color = tuple[float, float, float]
@@ -127,7 +127,7 @@ class Haze:
 
 
 @dataclass(frozen=True)
-class TextureLevel:
+class _TextureLevel:
     """One copy of a texture."""
 
     rgb: Image
@@ -145,12 +145,12 @@ class Texture:
     def __init__(
         self, rgb: Image, scale: float, mask: Image | None = None, extent: Image | None = None
     ):
-        self.levels = [TextureLevel(rgb, mask, extent, scale)]
+        self.levels = [_TextureLevel(rgb, mask, extent, scale)]
         self.mean = rgb.reshape(-1, 3).mean(0)
         while min(self.levels[-1].rgb.shape[:2]) >= 16 and len(self.levels) < 5:
             last = self.levels[-1]
             mask, extent = (None if m is None else cv2.pyrDown(m) for m in (last.mask, last.extent))
-            self.levels.append(TextureLevel(cv2.pyrDown(last.rgb), mask, extent, last.scale / 2))
+            self.levels.append(_TextureLevel(cv2.pyrDown(last.rgb), mask, extent, last.scale / 2))
 
     @property
     def size(self) -> tuple[float, float]:
@@ -158,7 +158,7 @@ class Texture:
         first = self.levels[0]
         return first.rgb.shape[1] / first.scale, first.rgb.shape[0] / first.scale
 
-    def level(self, scale: float) -> TextureLevel:
+    def level(self, scale: float) -> _TextureLevel:
         """The copy that fits a picture with `scale` pixels per metre."""
         step = np.log2(self.levels[0].scale / max(scale, 1e-3)) + 0.2
         return self.levels[int(min(max(step, 0), len(self.levels) - 1))]
@@ -206,13 +206,13 @@ class Canvas:
     def thing(self, class_id: int, track_id: int) -> int:
         """Code of a thing; use it for all parts of that thing."""
         self._things.append((class_id, track_id))
-        return FIRST_THING_CODE + len(self._things) - 1
+        return _FIRST_THING_CODE + len(self._things) - 1
 
     def labels(self) -> tuple[NDArray[np.uint8], NDArray[np.uint16]]:
         """Semantic and instance map [H, W] of what has been painted."""
-        semantic = np.arange(FIRST_THING_CODE + len(self._things)).astype(np.uint8)
+        semantic = np.arange(_FIRST_THING_CODE + len(self._things)).astype(np.uint8)
         instance = np.zeros(len(semantic), np.uint16)
-        for row, (class_id, track_id) in enumerate(self._things, FIRST_THING_CODE):
+        for row, (class_id, track_id) in enumerate(self._things, _FIRST_THING_CODE):
             semantic[row], instance[row] = class_id, track_id
         return semantic[self.codes], instance[self.codes]
 

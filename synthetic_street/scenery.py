@@ -201,26 +201,26 @@ class Post:
 
 
 _CIRCLE = [(cos(i * pi / 6), sin(i * pi / 6)) for i in range(12)]
-Area = Callable[[list[tuple[float, float]], Color, int], None]
+_Area = Callable[[list[tuple[float, float]], Color, int], None]
 
 
 def _box(left: float, bottom: float, right: float, top: float) -> list[tuple[float, float]]:
     return [(left, bottom), (right, bottom), (right, top), (left, top)]
 
 
-def _disc(area: Area, centre: float, size: float, color: Color) -> None:
+def _disc(area: _Area, centre: float, size: float, color: Color) -> None:
     for r, c in ((size / 2, color), (size * 0.36, (235.0, 235.0, 230.0))):
         area([(r * x, centre + r * y) for x, y in _CIRCLE], c, SIGN)
     bar = _box(-size * 0.2, centre - size * 0.05, size * 0.2, centre + size * 0.05)
     area(bar, (30.0, 30.0, 34.0), SIGN)
 
 
-def _triangle(area: Area, centre: float, size: float, color: Color) -> None:
+def _triangle(area: _Area, centre: float, size: float, color: Color) -> None:
     for r, c in ((size * 0.6, color), (size * 0.36, (235.0, 235.0, 230.0))):
         area([(-r, centre - r * 0.6), (r, centre - r * 0.6), (0.0, centre + r)], c, SIGN)
 
 
-def _board(area: Area, centre: float, size: float, color: Color) -> None:
+def _board(area: _Area, centre: float, size: float, color: Color) -> None:
     w, h = size * 0.8, size * 0.5
     area(_box(-w, centre - h, w, centre + h), color, SIGN)
     ink = (240.0, 240.0, 240.0) if sum(color) < 380 else (20.0, 20.0, 24.0)
@@ -229,7 +229,7 @@ def _board(area: Area, centre: float, size: float, color: Color) -> None:
         area(_box(-w * 0.8, y - h * 0.15, w * 0.6, y + h * 0.15), ink, SIGN)
 
 
-def _lights(area: Area, centre: float, size: float, color: Color) -> None:
+def _lights(area: _Area, centre: float, size: float, color: Color) -> None:
     w, h = 0.19, 0.5
     area(_box(-w, centre - h, w, centre + h), (22.0, 24.0, 24.0), SIGN)
     lit = {0: (255.0, 50.0, 40.0), 1: (255.0, 190.0, 50.0), 2: (70.0, 255.0, 140.0)}

@@ -14,7 +14,7 @@ from video_knet_core.data.street_frame import StreetFrame
 
 from .street import SyntheticStreet
 
-MOMENTS = (20, 60, 110, 170)
+_MOMENTS = (20, 60, 110, 170)
 """Frame numbers at which the short clips of a street start."""
 OFFSETS = (0, 1, 3)
 """Frames of a short clip, counted from its start."""
@@ -40,7 +40,7 @@ class StreetPairs:
         self.crop = crop or CropRange(scale=(1.0, 1.7), aspect=(0.8, 1.2))
 
     def sample(self, rng: Rng, height: int, width: int) -> FramePair:
-        clip = self._clip(int(rng.integers(self.seeds)), int(rng.choice(MOMENTS)))
+        clip = self._clip(int(rng.integers(self.seeds)), int(rng.choice(_MOMENTS)))
         first, second = rng.choice(len(OFFSETS), 2, replace=False)
         if self.causal:
             first, second = max(first, second), min(first, second)

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from .canvas import Color, Image, Texture
 
-FACADE_SCALE = 24.0
+_FACADE_SCALE = 24.0
 """Pixels per metre of facades."""
 
 
@@ -57,7 +57,7 @@ def facade(rng: np.random.Generator) -> Texture:
     bay = rng.uniform(1.6, 4.2)
     floor = rng.uniform(2.7, 3.8)
     bays, floors = int(rng.integers(2, 7)), int(rng.integers(1, 6))
-    width, height = round(bays * bay * FACADE_SCALE), round(floors * floor * FACADE_SCALE)
+    width, height = round(bays * bay * _FACADE_SCALE), round(floors * floor * _FACADE_SCALE)
     color = wall_color(rng)
     rgb = tinted(noise(rng, height, width, 60), color, rng.uniform(0.05, 0.22))
     if rng.random() < 0.5:
@@ -67,12 +67,12 @@ def facade(rng: np.random.Generator) -> Texture:
         for column in range(bays):
             window.draw(rgb, column * bay, row * floor, bay, floor)
         if rng.random() < 0.3:
-            edge = round((row * floor + floor - 0.1) * FACADE_SCALE)
+            edge = round((row * floor + floor - 0.1) * _FACADE_SCALE)
             rgb[edge : edge + 4] = np.clip(np.array(color) * 1.2, 0, 255)
     if rng.random() < 0.55:
         _shop_floor(rng, rgb, floor)
     _cornice(rng, rgb)
-    return Texture(rgb, FACADE_SCALE)
+    return Texture(rgb, _FACADE_SCALE)
 
 
 def _courses(rng: np.random.Generator, rgb: Image) -> None:
@@ -101,7 +101,7 @@ class _Window:
 
     def draw(self, rgb: Image, left: float, top: float, bay: float, floor: float) -> None:
         """Draw at (left, top) metres in a cell of bay x floor metres."""
-        scale = FACADE_SCALE
+        scale = _FACADE_SCALE
         x0 = round((left + bay * (1 - self.width) / 2) * scale)
         x1 = round((left + bay * (1 + self.width) / 2) * scale)
         y0 = round((top + floor * (0.9 - self.height)) * scale)
@@ -121,8 +121,8 @@ class _Window:
 def _shop_floor(rng: np.random.Generator, rgb: Image, floor: float) -> None:
     """Shop windows under a coloured fascia, with a door."""
     height, width = rgb.shape[:2]
-    top = height - round(floor * 0.95 * FACADE_SCALE)
-    fascia = top + round(0.6 * FACADE_SCALE)
+    top = height - round(floor * 0.95 * _FACADE_SCALE)
+    fascia = top + round(0.6 * _FACADE_SCALE)
     color = rng.uniform(15, 230, 3) * rng.uniform(0.4, 1.0)
     rgb[top:] = color * 0.6
     rgb[top:fascia] = color
@@ -142,7 +142,7 @@ def _shop_floor(rng: np.random.Generator, rgb: Image, floor: float) -> None:
 
 
 def _cornice(rng: np.random.Generator, rgb: Image) -> None:
-    band = round(rng.uniform(0.1, 0.6) * FACADE_SCALE)
+    band = round(rng.uniform(0.1, 0.6) * _FACADE_SCALE)
     rgb[:band] = np.clip(rgb[:band] * rng.uniform(0.6, 1.4), 0, 255).astype(np.uint8)
     rgb[band : band + 2] = rgb[band : band + 2] // 2
 

@@ -65,7 +65,7 @@ class _Slot:
 
 
 @dataclass(frozen=True)
-class RoadUser:
+class _RoadUser:
     """One thing at one time; `s`, `x`, `heading` in the world, `phase` of gait or pedals."""
 
     s: float
@@ -127,7 +127,7 @@ class Traffic:
         self.streams = [*_lanes(style, rng), *_parked(style), *_pavements(style, rng)]
         self._slots: dict[tuple[int, int], _Slot] = {}
 
-    def users(self, seconds: float, crossings: list[int]) -> Iterator[RoadUser]:
+    def users(self, seconds: float, crossings: list[int]) -> Iterator[_RoadUser]:
         """Road users near the camera; `crossings` are the chunks with a side road ahead."""
         for number, stream in enumerate(self.streams):
             yield from self._stream_users(number, stream, seconds, crossings)
@@ -136,7 +136,7 @@ class Traffic:
 
     def _stream_users(
         self, number: int, stream: Stream, seconds: float, crossings: list[int]
-    ) -> Iterator[RoadUser]:
+    ) -> Iterator[_RoadUser]:
         ego = self.style.travelled(seconds)
         base = (ego if stream.with_ego else 0.0) + stream.speed * seconds
         margin = stream.sway + 0.4 * stream.spacing
@@ -155,11 +155,11 @@ class Traffic:
 
     def _user(
         self, number: int, stream: Stream, j: int, slot: _Slot, s: float, seconds: float
-    ) -> RoadUser:
+    ) -> _RoadUser:
         x = self.style.centre(s) + stream.offset + slot.lateral
         heading = self.style.heading(s) + stream.direction + slot.turned
         pace = 5.5 if stream.speed or stream.with_ego else 0.0
-        return RoadUser(
+        return _RoadUser(
             s=s, x=x, heading=heading, phase=slot.phase + pace * seconds,
             track_id=self._track_id(number, j), figure=slot.figure,
             bike=slot.bike if stream.kind == "cyclist" else None, model=slot.model,
@@ -195,7 +195,7 @@ class Traffic:
             model=_fitting(random_model(rng, self.style.heavy), still) if vehicle else None,
         )
 
-    def _crossing_users(self, chunk: int, seconds: float) -> Iterator[RoadUser]:
+    def _crossing_users(self, chunk: int, seconds: float) -> Iterator[_RoadUser]:
         """Who crosses the road, in time before the ego vehicle comes: on foot and by car."""
         rng = np.random.default_rng([self.seed, 4, chunk + (1 << 30)])
         left, right = (side.front for side in self.style.sides)
@@ -221,11 +221,11 @@ class Traffic:
     def _crosser(
         self, chunk: int, row: int, along: float, offset: float, goes_right: bool, phase: float,
         figure: Figure | None, model: VehicleModel | None = None,
-    ) -> RoadUser:  # fmt: skip
+    ) -> _RoadUser:  # fmt: skip
         s = chunk * CHUNK + along
         heading = np.pi / 2 if goes_right else -np.pi / 2
         x = self.style.centre(s) + offset
-        return RoadUser(s, x, heading, phase, self._track_id(row, chunk), figure, None, model)
+        return _RoadUser(s, x, heading, phase, self._track_id(row, chunk), figure, None, model)
 
 
 def _fitting(model: VehicleModel, short: bool) -> VehicleModel:

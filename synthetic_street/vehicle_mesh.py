@@ -13,16 +13,16 @@ from numpy.typing import NDArray
 
 from .canvas import Color, Points
 
-Corner = tuple[float, float, float]
-Rectangle = tuple[float, float, float, float]
+_Corner = tuple[float, float, float]
+_Rectangle = tuple[float, float, float, float]
 """Level rectangle: half width, rear, front, height."""
-Frustum = tuple[Rectangle, Rectangle]
+_Frustum = tuple[_Rectangle, _Rectangle]
 """Block between a lower and an upper rectangle."""
-Quad = list[Corner]
+_Quad = list[_Corner]
 """Bottom left, bottom right, top right, top left."""
 
 
-def _sides(block: Frustum) -> tuple[Quad, Quad, dict[int, Quad]]:
+def _sides(block: _Frustum) -> tuple[_Quad, _Quad, dict[int, _Quad]]:
     """Rear and front of a block, and its left (-1) and right (1) side."""
     (xa, ya, yb, za), (xb, yc, yd, zb) = block
     rear = [(-xa, ya, za), (xa, ya, za), (xb, yc, zb), (-xb, yc, zb)]
@@ -61,7 +61,7 @@ def random_paint(rng: np.random.Generator) -> Color:
 
 
 @dataclass(frozen=True)
-class Face:
+class _Face:
     corners: slice
     color: Color
     glow: bool
@@ -75,12 +75,12 @@ class _Shape:
     """Faces in painter's order for a viewer above the belt line."""
 
     def __init__(self) -> None:
-        self.points: list[Corner] = []
-        self.faces: list[Face] = []
+        self.points: list[_Corner] = []
+        self.faces: list[_Face] = []
         self.normals: list[Points] = []
 
     def face(
-        self, corners: list[Corner], color: Color, outward: Corner,
+        self, corners: list[_Corner], color: Color, outward: _Corner,
         glow: bool = False, outline: bool = True, fine: bool = False,
     ) -> None:  # fmt: skip
         """Add a flat face; `outward` is roughly where its front faces."""
@@ -90,9 +90,9 @@ class _Shape:
         self.normals.append(normal if normal @ np.array(outward) >= 0 else -normal)
         start = len(self.points)
         self.points.extend(corners)
-        self.faces.append(Face(slice(start, len(self.points)), color, glow, outline, fine))
+        self.faces.append(_Face(slice(start, len(self.points)), color, glow, outline, fine))
 
-    def block(self, block: Frustum, color: Color) -> None:
+    def block(self, block: _Frustum, color: Color) -> None:
         """Six-sided block between two rectangles."""
         xb, yc, yd, zb = block[1]
         rear, front, flanks = _sides(block)
@@ -102,8 +102,8 @@ class _Shape:
         for side, quad in flanks.items():
             self.face(quad, color, (side, 0, 0))
 
-    def inset(self, quad: Quad, u: tuple[float, float], v: tuple[float, float],
-              color: Color, outward: Corner, glow: bool = False,
+    def inset(self, quad: _Quad, u: tuple[float, float], v: tuple[float, float],
+              color: Color, outward: _Corner, glow: bool = False,
               fine: bool = False) -> None:  # fmt: skip
         """Part of a quad in fractions."""
         a, b, c, d = (np.array(p) for p in quad)
@@ -115,9 +115,9 @@ class _Shape:
 
 
 @dataclass(frozen=True)
-class Mesh:
+class _Mesh:
     points: Points
-    faces: tuple[Face, ...]
+    faces: tuple[_Face, ...]
     colors: Points
     normals: Points
     anchors: Points
@@ -125,7 +125,7 @@ class Mesh:
 
 
 @lru_cache(maxsize=1024)
-def mesh(model: VehicleModel) -> Mesh:
+def mesh(model: VehicleModel) -> _Mesh:
     shape = _Shape()
     rng = np.random.default_rng(model.seed)
     if model.kind in ("truck", "bus"):
@@ -133,7 +133,7 @@ def mesh(model: VehicleModel) -> Mesh:
     else:
         _build_car(shape, model, rng)
     points = np.array(shape.points)
-    return Mesh(
+    return _Mesh(
         points,
         tuple(shape.faces),
         np.array([f.color for f in shape.faces]),
@@ -169,7 +169,7 @@ def _build_car(shape: _Shape, m: VehicleModel, rng: np.random.Generator) -> None
 
 
 def _cabin_windows(
-    shape: _Shape, cabin: Frustum, panel_van: bool, rng: np.random.Generator
+    shape: _Shape, cabin: _Frustum, panel_van: bool, rng: np.random.Generator
 ) -> None:
     glass: Color = (38, 46, 54) if rng.random() < 0.7 else (70, 84, 96)
     sheen: Color = (120, 136, 150)
@@ -275,7 +275,7 @@ def _build_boxy(shape: _Shape, m: VehicleModel, rng: np.random.Generator) -> Non
     _rear_lamps(shape, half, -end - 0.01)
 
 
-def _bus_details(shape: _Shape, body: Frustum, rng: np.random.Generator) -> None:
+def _bus_details(shape: _Shape, body: _Frustum, rng: np.random.Generator) -> None:
     half, back, ahead, _ = body[0]
     rear, front, flanks = _sides(body)
     glass: Color = (36, 42, 50)

@@ -44,7 +44,7 @@ class _Segment:
 
 
 @dataclass(frozen=True, slots=True, config=ROW)
-class PanopticAnnotation:
+class _Annotation:
     """A row of `annotations`: one image."""
 
     segments_info: list[_Segment]
@@ -63,19 +63,19 @@ class PanopticIndex:
     """The index of a split."""
 
     images: list[_Image]
-    annotations: list[PanopticAnnotation]
+    annotations: list[_Annotation]
     categories: list[Category] | None = None
 
 
 @dataclass(frozen=True, slots=True, config=ROW)
 class _Predictions:
-    annotations: list[PanopticAnnotation]
+    annotations: list[_Annotation]
 
 
 @dataclass(frozen=True, slots=True, config=ROW)
 class _VideoAnnotation:
     video_id: Text
-    annotations: list[PanopticAnnotation]
+    annotations: list[_Annotation]
 
 
 @dataclass(frozen=True, slots=True, config=ROW)
@@ -122,9 +122,7 @@ def annotated_frames(
     return frames, lambda png, _: _read_segments(png, segments[png], things)
 
 
-def _segments_of(
-    annotation: PanopticAnnotation, classes: Mapping[int, int], where: str
-) -> Segments:
+def _segments_of(annotation: _Annotation, classes: Mapping[int, int], where: str) -> Segments:
     """The segments of one annotation; DatasetError if a category is beyond the table."""
     rows = [
         (
