@@ -14,30 +14,22 @@ class ReportPage(HTMLParser):
         super().__init__()
         self.elements: list[tuple[str, dict[str, str | None]]] = []
         self.words: list[str] = []
-        self.lasting: list[str] = []
-        """Tags and words that are the same in every run."""
-        self._open: list[tuple[str, bool]] = []
+        self._open: list[str] = []
         self.feed(text)
         self.close()
         assert not self._open, self._open
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.elements.append((tag, dict(attrs)))
-        timing = "timing" in (dict(attrs).get("class") or "").split()
-        timing = timing or bool(self._open and self._open[-1][1])
-        if not timing:
-            self.lasting.append(f"{tag} {attrs}")
         if tag not in VOID:
-            self._open.append((tag, timing))
+            self._open.append(tag)
 
     def handle_endtag(self, tag: str) -> None:
-        assert self._open and self._open.pop()[0] == tag, (tag, self.getpos())
+        assert self._open and self._open.pop() == tag, (tag, self.getpos())
 
     def handle_data(self, data: str) -> None:
         if data.strip():
             self.words.append(data.strip())
-            if not self._open[-1][1]:
-                self.lasting.append(data)
 
     def of_class(self, name: str) -> list[dict[str, str | None]]:
         """Attributes of the elements of a class."""
