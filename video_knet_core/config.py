@@ -90,6 +90,9 @@ class KernelConfig:
     """Start the thing kernels on the image's own instances, at cells that are probably the centre
     of one, instead of learning them. Slot i then is another object in each frame, so fusion must be
     "link_atten" and linking "ffn" (or "none"): the others pair kernels by slot."""
+    detail: Annotated[int, Field(ge=0, le=256)] = 0
+    """Channels of a map of stride 4 that the last stage refines its masks with, at the boundaries;
+    0: its masks are as coarse as the others'. For neck.stride 8."""
     embedding: bool = True
     """Association embedding; off = raw kernels are the embeddings (the paper's toy experiment)."""
 
@@ -148,6 +151,9 @@ class ModelConfig:
         if neck.name == "semantic_fpn":
             expected = "a multiple of 32 for semantic_fpn"
             expect(neck.channels % 32 == 0, "neck.channels", expected, neck.channels)
+        coarse = self.neck.map_stride == 8 and self.backbone.output_stride == 32
+        expected = "0 unless the neck has stride 8 and the backbone 32"
+        expect(coarse or not self.kernels.detail, "kernels.detail", expected, self.kernels.detail)
         expected = "at most 254 with one for each stuff class, for an 8-bit segment map"
         expect(self.slots <= 254, "kernels.things", expected, self.slots)
 

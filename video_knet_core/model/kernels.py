@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import relu
+from torch.nn.functional import interpolate, relu
 
 from ..config import ModelConfig
 from ..tasks import TASKS
@@ -40,7 +40,7 @@ class StageOutput(NamedTuple):
     class_logits: Tensor | None
     """[B,N,K]; None if not requested, and in task semantic."""
     mask_logits: Tensor
-    """[B,N,h,w]"""
+    """[B,N,h,w], twice as fine in the last stage if it gets `detail`."""
 
 
 def apply_kernels(kernels: Tensor, features: Tensor) -> Tensor:
@@ -228,6 +228,11 @@ class UpdateStage(nn.Module):
         for parameter in self.parameters():
             if parameter.dim() > 1:
                 nn.init.xavier_uniform_(parameter)
+        self.detail_head = None
+        if last and kernels.detail:
+            self.detail_head = nn.Linear(channels, kernels.detail)
+            nn.init.zeros_(self.detail_head.weight)
+            nn.init.zeros_(self.detail_head.bias)
         if classes:
             nn.init.constant_(classifier.bias, -math.log(99))  # focal prior of 1 %
 
@@ -238,8 +243,12 @@ class UpdateStage(nn.Module):
         mask_logits: Tensor,
         previous: PreviousKernels | None = None,
         classify: bool = True,
+        detail: Tensor | None = None,
     ) -> StageOutput:
-        """Features (`heads.HeadOutput`), kernels [B,N,C], their masks [B,N,h,w] -> all refined."""
+        """Features (`heads.HeadOutput`), kernels [B,N,C], their masks [B,N,h,w] -> all refined.
+
+        Masks are enlarged to the map `detail` [B,D,2h,2w], which is added, if there is one.
+        """
         weight, bias = self.feature_transform.weight, self.feature_transform.bias
         group, count = assemble_group_features(mask_logits, features, self.pooling)
         group = (group @ weight.T.to(group.dtype) + count * bias).to(kernels.dtype)
@@ -253,6 +262,10 @@ class UpdateStage(nn.Module):
         mask_kernels = self.mask_head(linked if self.class_head is None else kernels)
         masks = apply_kernels(mask_kernels @ weight, features)
         masks = masks + (mask_kernels @ bias).to(masks.dtype)[..., None, None]
+        if self.detail_head is not None and detail is not None:
+            size = detail.shape[-2:]
+            masks = interpolate(masks, size=size, mode="bilinear", align_corners=False)
+            masks = masks + apply_kernels(self.detail_head(mask_kernels), detail)
         class_logits = None
         if self.class_head is not None and classify:
             class_logits = self.class_head(kernels)

@@ -97,6 +97,17 @@ class _LeanNeck(nn.Module):
         return self.merge(finest + sum(_resize_like(s, finest) for s in smoothed[:-1]))
 
 
+class DetailBranch(nn.Sequential):
+    """The finest map of a pyramid, for the boundaries of masks: [B,Ci,H/4,W/4] -> [B,C,H/4,W/4]."""
+
+    def __init__(self, inputs: int, channels: int) -> None:
+        super().__init__(
+            *_conv_bn(inputs, channels),
+            nn.ReLU(),
+            nn.Conv2d(channels, channels, 3, padding=1, groups=channels),
+        )
+
+
 class _FeaturePyramid(nn.Module):
     """Feature Pyramid Network (Lin et al., 2017) without norms or activations.
 

@@ -18,7 +18,7 @@ from ..tasks import TASKS
 from .backbone import build_backbone
 from .heads import ClassHead, HeadOutput, KernelHead
 from .kernels import AssociationEmbedding, PreviousKernels, StageOutput, UpdateStage
-from .neck import AUXILIARY_LEVEL, AuxiliaryHead, build_neck
+from .neck import AUXILIARY_LEVEL, AuxiliaryHead, DetailBranch, build_neck
 
 
 class _Encoded(NamedTuple):
@@ -27,6 +27,8 @@ class _Encoded(NamedTuple):
     head: HeadOutput
     stages: tuple[StageOutput, ...]
     """All but the last."""
+    detail: Tensor | None
+    """[B,D,2h,2w] what the last stage refines masks with, if `KernelConfig.detail` is set."""
     auxiliary: Tensor | None
 
 
@@ -83,6 +85,9 @@ class VideoKNet(nn.Module):
         if config.neck.name in SEMANTIC_NECKS:  # as published, it is half as wide as the decoder
             inputs = self.backbone.channels[AUXILIARY_LEVEL]
             self.auxiliary = AuxiliaryHead(inputs, channels // 2, len(config.classes))
+        self.detail: DetailBranch | None = None
+        if kernels.detail:
+            self.detail = DetailBranch(self.backbone.channels[0], kernels.detail)
         self.head = (KernelHead if TASKS[config.task].has_things else ClassHead)(config)
         last = kernels.stages - 1
         self.stages = nn.ModuleList(UpdateStage(config, i == last) for i in range(last + 1))
@@ -125,15 +130,17 @@ class VideoKNet(nn.Module):
             # only the losses want the classes of these stages
             stages = (*stages, stage(head.features, kernels, masks, classify=self.training))
             kernels, masks = stages[-1].kernels, stages[-1].mask_logits
-        return _Encoded(head, stages, auxiliary)
+        detail = self.detail(pyramid[0]) if self.detail is not None else None
+        return _Encoded(head, stages, detail, auxiliary)
 
     def decode(self, encoded: _Encoded, previous: PreviousKernels | None) -> Prediction:
         """The last stage and the embedding: the parts with temporal context."""
-        head, stages, auxiliary = encoded
+        head, stages, detail, auxiliary = encoded
         before = stages[-1] if stages else head
         linked = before.kernels
         for stage in self.stages[-1:]:  # a plain decoder has none
-            stages = (*stages, stage(head.features, before.kernels, before.mask_logits, previous))
+            masks = before.mask_logits
+            stages = (*stages, stage(head.features, before.kernels, masks, previous, detail=detail))
             linked = stages[-1].linked
         embeddings = self.embedding(linked[:, : self.thing_kernels])
         return Prediction(head, stages, embeddings, auxiliary)
