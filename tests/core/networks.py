@@ -64,6 +64,8 @@ def tell_pixels_apart(network: VideoKNet) -> VideoKNet:
     """Give a random network of task semantic or instance maps of more than one class, by the
     statistics of two images, and scores on both sides of the threshold."""
     if network.config.task == "panoptic":
+        if network.config.kernels.detail:  # its first values are zeros
+            torch.nn.init.normal_(network.stages[-1].detail_head.weight)
         return network
     height, width = network.config.height, network.config.width
     streets = [SyntheticStreet(seed, height, width).frame(0).image for seed in (1, 2)]

@@ -70,6 +70,19 @@ def test_maps_are_resized_along_their_last_two_axes(model, shipped):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", ["street_lite0", "street_instances_lite0", "street_pspnet_lite0"])
+def test_no_place_of_a_maximum_is_searched_in_every_pixel(name, exported):
+    """OpenVINO takes ten times as long for it as for the maximum."""
+    path = exported(name)
+    graph = onnx.shape_inference.infer_shapes(onnx.load(path)).graph
+    config = ModelFile.read(path).config
+    for value in graph.value_info:
+        if any(value.name in node.output for node in graph.node if node.op_type == "ArgMax"):
+            size = np.prod([axis.dim_value for axis in value.type.tensor_type.shape.dim])
+            assert size <= config.slots, value.name
+
+
+@pytest.mark.slow
 def test_a_fresh_export_agrees_with_torch(model):
     network = load_model(checkpoint_of(model))
     assert compare(network, OnnxRuntime(model, threads=1), steps=5) <= FLIPS
@@ -85,7 +98,15 @@ def test_a_half_precision_export_agrees_with_torch_in_half_precision(exported):
 
 @torch.no_grad()
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["street_lite0", "street_pspnet_lite0", "street_instances_lite0"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "street_lite0",
+        "street_lite0_stride8",
+        "street_pspnet_lite0",
+        "street_instances_lite0",
+    ],
+)
 def test_the_raw_form_is_what_the_network_returns(name, exported):
     """On a second frame, to a thousandth of the largest number."""
     path = exported(name, "fp32", "raw")

@@ -36,6 +36,13 @@ def test_each_pixel_goes_to_the_best_slot():
     assert result.logit_classes.tolist()[2:] == [2, 3]
 
 
+def test_of_two_equal_slots_the_first_gets_the_pixels():
+    classes, masks = scene()
+    classes[1], masks[1] = classes[0], masks[0]
+    result = merge_panoptic(classes, masks, thing_classes=2, config=CONFIG, image_size=SIZE)
+    assert result.areas.tolist() == [8, 0, 16, 8]
+
+
 def test_a_thing_below_the_score_threshold_leaves_its_pixels_to_others():
     classes, masks = scene()
     classes[0] = UNSURE

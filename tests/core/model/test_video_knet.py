@@ -8,8 +8,9 @@ import torch
 from golden import small_config as reference_config
 from networks import small_config, small_network, small_version
 from torch import Tensor
+from torch.nn.functional import interpolate
 
-from video_knet_core.config import BackboneConfig
+from video_knet_core.config import BackboneConfig, NeckConfig
 from video_knet_core.config_io import ConfigError
 from video_knet_core.model.backbone import build_backbone
 from video_knet_core.model.kernels import (
@@ -38,6 +39,33 @@ def test_outputs_have_the_shapes_of_the_contract(image):
     assert len(prediction.stages) == 3
     assert torch.equal(state.kernels, prediction.kernels)
     assert state.valid.all()
+
+
+@torch.no_grad()
+def test_detail_refines_the_last_masks_at_stride_4(image):
+    """Before training it adds nothing: the masks are those of stride 8, enlarged."""
+    config = small_config()
+    kernels, neck = replace(config.kernels, detail=8), NeckConfig("lean", 32, stride=8)
+    network = VideoKNet(replace(config, kernels=kernels, neck=neck)).eval()
+    _, state = network(image)
+    before, _ = network(image.flip(3), state)
+    assert before.stages[-2].mask_logits.shape == (2, THINGS + STUFF, 8, 12)
+    assert before.mask_logits.shape == (2, THINGS + STUFF, 16, 24)
+    last = network.stages[-1]
+    head, last.detail_head = last.detail_head, None
+    coarse, _ = network(image.flip(3), state)
+    enlarged = interpolate(coarse.mask_logits, size=(16, 24), mode="bilinear")
+    torch.testing.assert_close(before.mask_logits, enlarged)
+    last.detail_head = head
+    torch.nn.init.ones_(head.weight)
+    after, _ = network(image.flip(3), state)
+    assert not torch.equal(after.mask_logits, before.mask_logits)
+    assert torch.equal(after.kernels, before.kernels)
+
+
+def test_detail_is_for_a_neck_of_stride_8():
+    with pytest.raises(ConfigError, match=r"kernels\.detail"):
+        small_config(detail=8)
 
 
 @pytest.mark.parametrize(
