@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from dataset_fixtures import put, run_lengths, stored
+from dataset_fixtures import change, put, run_lengths, stored
 
 from video_knet_core.cli import main
 from video_knet_core.data.clip_pairs import ImagePairs
@@ -130,7 +130,7 @@ def test_it_is_not_scored_by_itself(instances):
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("wrong", "message"),
     [
         ({"category_id": 15}, "annotations.0.category_id: .*15"),
         ({"image_id": 4}, "annotations.0.image_id: .*4"),
@@ -138,11 +138,9 @@ def test_it_is_not_scored_by_itself(instances):
         ({"segmentation": {"size": [9, 9], "counts": [81]}}, r"\(36, 48\).*\(9, 9\)"),
     ],
 )
-def test_what_is_wrong_in_the_index_is_named(instances, change, message):
+def test_what_is_wrong_in_the_index_is_named(instances, wrong, message):
     path = instances / "annotations/instances_val2017.json"
-    index = json.loads(path.read_text())
-    index["annotations"][0] |= change
-    path.write_text(json.dumps(index))
+    change(path, lambda index: index["annotations"][0].update(wrong))
     with pytest.raises(DatasetError, match=message):
         open_dataset("coco_instances", instances, "val2017")[0][0]
 

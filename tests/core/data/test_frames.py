@@ -74,20 +74,20 @@ def test_the_synthetic_street_depends_on_its_seed():
     assert (image != other).any()
 
 
-def test_a_missing_video():
-    with pytest.raises(FrameError, match=r"no video 'no/such\.mp4'"):
-        open_frames("no/such.mp4")
-
-
-@pytest.mark.parametrize("name", ["synthetic:", "synthetic:x", "synthetic7"])
-def test_a_misspelt_street(name):
-    with pytest.raises(FrameError, match="synthetic"):
-        open_frames(name)
-
-
-def test_an_empty_folder(tmp_path):
-    with pytest.raises(FrameError, match="holds no images"):
-        open_frames(tmp_path)
+@pytest.mark.parametrize(
+    ("source", "options", "message"),
+    [
+        ("no/such.mp4", {}, r"no video 'no/such\.mp4'"),
+        *((name, {}, "synthetic") for name in ("synthetic:", "synthetic:x", "synthetic7")),
+        ("97", {}, "no webcam 97"),
+        (".", {}, "holds no images"),
+        (".", {"fps": 0}, "above 0, got 0"),
+    ],
+)
+def test_sources_that_cannot_be(source, options, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FrameError, match=message):
+        open_frames(source, **options)
 
 
 def test_a_broken_image_in_a_folder(folder):
@@ -96,16 +96,6 @@ def test_a_broken_image_in_a_folder(folder):
     next(source)
     with pytest.raises(FrameError, match=r"b\.png is not an image"):
         next(source)
-
-
-def test_a_missing_webcam():
-    with pytest.raises(FrameError, match="no webcam 97"):
-        open_frames("97")
-
-
-def test_a_rate_of_zero(folder):
-    with pytest.raises(FrameError, match="above 0, got 0"):
-        open_frames(folder, fps=0)
 
 
 def numbered(folder, names):

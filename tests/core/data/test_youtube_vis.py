@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pytest
 from dataset_fixtures import change, opened
@@ -27,10 +25,7 @@ def test_overlapping_instances_have_masks_of_their_own(written, expected_frames)
 def test_a_crowd_is_no_instance(copy):
     root = copy("youtube_vis_2019")
     path = root / "annotations/valid.json"
-    index = json.loads(path.read_text())
-    for annotation in index["annotations"]:
-        annotation["iscrowd"] = 1
-    path.write_text(json.dumps(index))
+    change(path, lambda index: [row.update(iscrowd=1) for row in index["annotations"]])
     frame = opened("youtube_vis_2019", root)[0][0]
     assert not frame.instance.any() and not len(frame.masks.ids)
     assert (frame.semantic != 255).any()
