@@ -318,6 +318,7 @@ def assert_picture_or_error(message: SimpleNamespace) -> None:
         assert (rgb.ndim, rgb.shape[2], rgb.dtype) == (3, 3, np.uint8)
 
 
+@pytest.mark.slow
 @given(changed_files(), DECLARATIONS)
 @settings(max_examples=FUZZ_MESSAGES, deadline=None)
 def test_damaged_files_are_decoded_or_rejected(data, declaration):
