@@ -119,7 +119,14 @@ def annotated_frames(
         png = f"{masks}/{annotation.file_name}"
         frames.append(FrameFiles(*images[image_id], png))
         segments[png] = _segments_of(annotation, classes, where)
-    return frames, lambda png, _: _read_segments(png, segments[png], things)
+    return frames, partial(_read_frame, segments, things)
+
+
+def _read_frame(
+    segments: Mapping[str, Segments], things: frozenset[int], png: str, _: int
+) -> Labels:
+    """A function of its own, for data workers that are spawned get it by pickle."""
+    return _read_segments(png, segments[png], things)
 
 
 def _segments_of(annotation: _Annotation, classes: Mapping[int, int], where: str) -> Segments:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import shutil
 import tracemalloc
 from pathlib import Path
@@ -30,6 +31,14 @@ def test_a_reader_gives_back_every_pixel(layout, written, expected_frames):
         np.testing.assert_array_equal(frame.instance, truth.instance)
         assert (frame.image.dtype, frame.semantic.dtype) == (np.uint8, np.uint8)
         assert frame.instance.dtype == np.int64 and not frame.empty
+
+
+@pytest.mark.parametrize("layout", FIXTURES)
+def test_data_workers_that_are_spawned_read_the_same(layout, written):
+    """They get a data set by pickle."""
+    videos = opened(layout, written[layout])
+    for video, other in zip(videos, pickle.loads(pickle.dumps(videos)), strict=True):
+        np.testing.assert_array_equal(other[0].semantic, video[0].semantic)
 
 
 def test_a_test_split_without_labels_is_all_void(copy):
