@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from importlib import import_module
 from pkgutil import iter_modules
@@ -54,11 +54,16 @@ def all_settings() -> dict[str, TrackerSetting]:
     found: dict[str, TrackerSetting] = {}
     for name, tracker in TRACKERS.items():
         for key, field in vars(tracker.Settings)["__pydantic_fields__"].items():
-            limits: Any = tuple(getattr(m, "ge", getattr(m, "le", None)) for m in field.metadata)
+            low = next((m.ge for m in field.metadata if hasattr(m, "ge")), None)
+            high = next((m.le for m in field.metadata if hasattr(m, "le")), None)
+            limits = None if low is None or high is None else (low, high)
             others = found[key].trackers if key in found else ()
-            found[key] = TrackerSetting(
-                field.default, field.description, limits or None, (*others, name)
+            setting = TrackerSetting(
+                field.default, field.description or "", limits, (*others, name)
             )
+            if others and replace(setting, trackers=others) != found[key]:
+                raise TypeError(f"setting {key} of tracker {name} differs from that of {others}")
+            found[key] = setting
     return found
 
 

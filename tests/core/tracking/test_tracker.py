@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 import subprocess
 import sys
+from typing import Annotated, ClassVar
 
 import pytest
+from pydantic import Field
 
-from video_knet_core.config_io import ConfigError
+from video_knet_core.config_io import ConfigError, settings_class
 from video_knet_core.tracking import (
     TRACKERS,
     all_settings,
@@ -16,6 +18,7 @@ from video_knet_core.tracking import (
     tracker_settings,
 )
 from video_knet_core.tracking.embedding import EmbeddingSettings, EmbeddingTracker
+from video_knet_core.tracking.tracker import Tracker, TrackerSettings, number
 
 
 def test_settings_choose_the_tracker():
@@ -53,6 +56,31 @@ def test_each_setting_of_each_tracker_is_described():
         for field in dataclasses.fields(tracker.Settings):
             assert name in found[field.name].trackers and found[field.name].description
             assert found[field.name].range or isinstance(found[field.name].default, bool)
+
+
+def test_a_setting_that_means_something_else_to_an_own_tracker_is_an_error(monkeypatch):
+    """The node has one parameter for it, with one default and one range."""
+
+    class Own(Tracker):
+        @settings_class
+        class Settings(TrackerSettings):
+            tracker: ClassVar[str] = "own"
+            momentum: float = number(3.0, 1, 5, "Kilograms.")
+
+    monkeypatch.setitem(TRACKERS, "own", Own)
+    with pytest.raises(TypeError, match="momentum of tracker own differs .*quasi_dense"):
+        all_settings()
+
+
+def test_a_range_without_an_end_is_none(monkeypatch):
+    class Own(Tracker):
+        @settings_class
+        class Settings(TrackerSettings):
+            tracker: ClassVar[str] = "own"
+            mass: Annotated[float, Field(gt=0)] = 1.0
+
+    monkeypatch.setitem(TRACKERS, "own", Own)
+    assert all_settings()["mass"].range is None and all_settings()["mass"].description == ""
 
 
 def test_a_module_that_cannot_be_imported_is_named_in_the_log_and_ends_nothing(tmp_path):
