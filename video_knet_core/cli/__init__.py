@@ -60,13 +60,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code, see `EPILOG`."""
     if hasattr(sys.stdout, "reconfigure"):  # file systems allow names that are no text
         sys.stdout.reconfigure(errors="backslashreplace")
-    words = None if argv is None else list(argv)
+    words, code = None if argv is None else list(argv), 0
     try:
         try:
             program = typer.main.get_command(app)
-            return program.main(words, "video-knet", standalone_mode=False) or 0
+            code = program.main(words, "video-knet", standalone_mode=False) or 0
         finally:
             print(end="", flush=True)  # while an error can still be handled
+        return code
     except _UsageError as error:
         path = error.ctx.command_path if error.ctx else "video-knet"
         print_error(path, f"{error.format_message().rstrip('.')}; see {path} --help")
@@ -81,5 +82,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_PIPE
     except OSError as error:  # a full disk
         drop_stdout()
-        print_error("video-knet", f"stdout: {error}")
+        if code != EXIT_BAD_INPUT:  # else the command has reported it: stdout is not buffered
+            print_error("video-knet", f"stdout: {error}")
         return EXIT_BAD_INPUT
