@@ -93,7 +93,7 @@ class CameraNode(EngineNode):
 
     def open_engine(self) -> EngineWorker:
         settings = {name: self._value(name) for name in ("model", "backend", "threads")}
-        engine, tracking = self._engines.engine(settings), parameters.tracking(self)
+        tracking, engine = parameters.tracking(self), self._engines.engine(settings)
         return EngineWorker(engine, tracking, self._next_epoch, self._on_build)
 
     def _on_build(self, what: str, fraction: float) -> None:

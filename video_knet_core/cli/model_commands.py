@@ -241,14 +241,13 @@ def build_engine(
 
             return library.build_plan(file.name, onnx, targets, report, workspace)
 
-    path = out
-    if path:
-        write_plan(path, key, build())
+    if path := out:
+        plan = build()
+        write_plan(path, key, plan)  # not read again: some file systems have no permissions
+    elif path := PlanCache().get_or_build(key, build, lambda plan, file: file):
+        key, plan = read_plan(path)
     else:
-        path = PlanCache().get_or_build(key, build, lambda plan, file: file)
-    if path is None:
         raise UsageError(f"the engine could not be cached in {PlanCache().folder}")
-    key, plan = read_plan(path)
     where = ", ".join(key.targets) + (f" ({key.gpu})" if key.gpu else "")
     print(
         f"{path}\n{key.model} {key.precision} {key.shape[0]} x {key.shape[1]}, {key.flavour} "

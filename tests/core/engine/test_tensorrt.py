@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import os
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -234,6 +235,13 @@ def test_the_build_keeps_the_precision_of_the_model(gpu, model):
     assert gpu.network_flags == strongly_typed
     assert BuilderFlag.FP16 not in gpu.config.flags and BuilderFlag.TF32 not in gpu.config.flags
     assert gpu.config.limits == {MemoryPoolType.WORKSPACE: 512 << 20}
+
+
+def test_an_engine_is_written_where_files_have_no_permissions(gpu, model, tmp_path, monkeypatch):
+    """As on a memory stick: the cache would not trust it there, but the user chose the place."""
+    replace = os.replace
+    monkeypatch.setattr(os, "replace", lambda a, b: (replace(a, b), os.chmod(b, 0o777)))
+    assert main(["build-engine", str(model), "--out", str(tmp_path / "stick.plan")]) == 0
 
 
 def test_a_version_without_the_flag_for_strong_typing(gpu, model):
