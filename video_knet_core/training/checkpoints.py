@@ -94,9 +94,8 @@ class RunFiles:
             CheckpointError: there is none, or it is of another run.
         """
         tensors, metadata = load_tensors(self.state)
-        saved = metadata.get("run", "{}")
-        if saved != run:
-            reason = _first_difference(json.loads(saved), json.loads(run))
+        if metadata.get("run") != run:
+            reason = _first_difference(_settings(metadata.get("run")), json.loads(run))
             raise CheckpointError(f"{self.state} is of another run: {reason}")
         try:
             for name, module in modules.items():
@@ -115,6 +114,14 @@ def identity(config: TrainConfig, model: VideoKNet) -> str:
     facts["data"] = {k: v for k, v in facts["data"].items() if k != "street_cache"}
     pairs = config.batch * processes.count()
     return json.dumps({**facts, "pairs": pairs, "model": to_dict(model.config)})
+
+
+def _settings(run: str | None) -> Any:
+    """What `identity` wrote; an empty mapping if it was another program."""
+    try:
+        return json.loads(run or "{}")
+    except json.JSONDecodeError:
+        return {}
 
 
 def _first_difference(saved: Any, configured: Any, key: str = "") -> str:

@@ -11,7 +11,7 @@ import float64_training
 import pytest
 import torch
 from networks import CONFIGS, small_network, small_version
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 from training_runs import (
     assert_same_weights,
@@ -153,6 +153,25 @@ def test_another_run_is_not_resumed_and_its_first_difference_is_named(
         other.resume()
     state = tmp_path / "out" / "last.state.safetensors"
     assert str(error.value) == f"{state} is of another run: {difference}"
+
+
+def test_a_new_run_does_not_replace_another(run, tmp_path):
+    trainer = Trainer(run, tmp_path / "out", device="cpu")
+    trainer.train_step(next(batches(trainer.dataset, 0)))
+    trainer.save()
+    before = trainer.files.state.read_bytes()
+    with pytest.raises(ConfigError, match="holds a run already"):
+        train_from_config(run, tmp_path / "out", device="cpu")
+    assert trainer.files.state.read_bytes() == before
+
+
+@pytest.mark.parametrize("text", ["", "of another program", "[1]", "7"])
+def test_a_state_of_another_program_is_another_run(text, run, tmp_path):
+    (tmp_path / "out").mkdir()
+    trainer = Trainer(run, tmp_path / "out", device="cpu")
+    save_file({"weight": torch.zeros(1)}, trainer.files.state, {"run": text})
+    with pytest.raises(checkpoint.CheckpointError, match="is of another run"):
+        trainer.resume()
 
 
 @pytest.mark.parametrize("progress", ["", "{", "[1]", '{"other": 1}'])
