@@ -83,7 +83,8 @@ def _parts(network: VideoKNet) -> dict[str, str]:
         necks = {"neck (feature pyramid)": "neck.pyramid", "neck (towers)": "neck.towers"}
         stages = {f"stage {i}": f"stages.{i}" for i in range(len(network.stages))}
     head = {"kernel head": "head"}
-    return {"backbone": "backbone", **necks, **head, **stages, "embedding": "embedding"}
+    detail = {} if network.detail is None else {"detail": "detail"}
+    return {"backbone": "backbone", **necks, **head, **detail, **stages, "embedding": "embedding"}
 
 
 def _cost(part: str, module: nn.Module, path: str, operations: Mapping[str, int]) -> PartCost:

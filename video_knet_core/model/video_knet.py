@@ -127,7 +127,7 @@ class VideoKNet(nn.Module):
         kernels, masks = head.kernels, head.mask_logits
         stages: tuple[StageOutput, ...] = ()
         for stage in self.stages[:-1]:
-            # only the losses want the classes of these stages
+            # only the losses use the classes of these stages
             stages = (*stages, stage(head.features, kernels, masks, classify=self.training))
             kernels, masks = stages[-1].kernels, stages[-1].mask_logits
         detail = self.detail(pyramid[0]) if self.detail is not None else None

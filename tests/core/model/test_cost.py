@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -34,6 +35,15 @@ def test_the_rows_are_the_parts_in_order_and_their_sum(official):
     *parts, total = official.values()
     assert total.parameters == sum(row.parameters for row in parts)
     assert total.gflops == pytest.approx(sum(row.gflops for row in parts))
+
+
+def test_the_map_that_refines_masks_is_a_part():
+    config = small_config()
+    kernels = replace(config.kernels, detail=8)
+    config = replace(config, kernels=kernels, neck=NeckConfig("lean", 32, stride=8))
+    *parts, total = model_cost(config, 64, 96)
+    assert "detail" in [row.part for row in parts]
+    assert total.parameters == sum(row.parameters for row in parts)
 
 
 def test_parameters_are_the_authors_without_what_they_never_use(official):
