@@ -343,7 +343,7 @@ def test_a_split_without_published_labels_cannot_be_scored(written, tmp_path, ca
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["coco", "."], "custom, got 'coco'"),
+        (["coco", "."], "got 'coco'"),
         (["vspw", "no/such"], "'val' (val.txt) in no/such, got no such folder"),
         (["youtube_vis_2019", "no/such"], "'valid' (annotations/valid.json)"),
         (
