@@ -22,7 +22,7 @@ demo: setup  ## Run camera and node on the synthetic street, or on VIDEO=path, f
 
 test:  ## Run the tests (installs torch); ARGS="-k tracker" goes to pytest
 	@$(PYTHON) scripts/setup_env.py test
-	@$(ENTER) && OMP_NUM_THREADS=1 python -m pytest -n 2 --dist loadgroup $(ARGS)
+	@$(ENTER) && OMP_NUM_THREADS=1 python -m pytest -n 2 $(ARGS)
 
 test-fast:  ## Run the tests that are not marked slow
 	@$(MAKE) test ARGS='-m "not slow" $(ARGS)'
@@ -32,7 +32,7 @@ test-fast:  ## Run the tests that are not marked slow
 test-lowest:  ## Run the tests without torch and ROS on the oldest allowed dependencies
 	@$$(python3.10 --version >/dev/null 2>&1 && echo python3.10 || echo $(PYTHON)) \
 	  scripts/setup_env.py lowest
-	@OMP_NUM_THREADS=1 .venv-lowest/bin/python -m pytest -n 2 --dist loadgroup $(ARGS)
+	@OMP_NUM_THREADS=1 .venv-lowest/bin/python -m pytest -n 2 $(ARGS)
 
 check:  ## Run ruff, mypy and codespell
 	@$(PYTHON) scripts/setup_env.py check

@@ -1,4 +1,4 @@
-"""Order and isolation of the tests, alone or in several processes (`-n 2 --dist loadgroup`).
+"""Order and isolation of the tests, alone or in several processes (`-n 2`).
 
 Tests run in random order (pytest-randomly): no test may depend on another one, on how busy the
 machine is, or on a test run beside it.
@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-from pathlib import Path
+from pathlib import PurePosixPath
 
 import hypothesis
 import pytest
 
-HERE = Path(__file__).parent
 EXPORTS = (
     "test_export",
     "test_precision",
@@ -52,18 +51,26 @@ def pytest_pycollect_makemodule(module_path, parent):
     return _MayNeedTorch.from_parent(parent, path=module_path)
 
 
-def pytest_itemcollected(item: pytest.Item) -> None:
+@pytest.hookimpl(optionalhook=True)  # only where pytest-xdist is in use
+def pytest_xdist_make_scheduler(config: pytest.Config, log):
     """One process runs a whole file, or all files that use the same resource.
 
-    The ROS tests stay together: they have one domain.
+    The marks of `--dist loadgroup` would do as well, but from pytest 9.2 on pytest-xdist 3.8 does
+    not see them.
     """
-    item.add_marker(pytest.mark.xdist_group(_group(item)))
+    from xdist.scheduler import LoadScopeScheduling
 
+    class Groups(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return _group(nodeid)
 
-@pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What takes longest goes first; the order within a group stays that of pytest-randomly."""
-    items.sort(key=lambda item: _group(item) != "ros")
+        def _assign_work_unit(self, node) -> None:
+            for group in ("exports", "ros"):  # what takes longest goes first
+                if group in self.workqueue:
+                    self.workqueue.move_to_end(group, last=False)
+            super()._assign_work_unit(node)
+
+    return Groups(config, log)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -84,8 +91,12 @@ def _seed_torch() -> None:
         torch.manual_seed(0)
 
 
-def _group(item: pytest.Item) -> str:
-    path = item.path.relative_to(HERE)
-    if path.parts[0] == "ros":
+def _group(nodeid: str) -> str:
+    """The file of a test, or the resource that it shares with others.
+
+    The ROS tests stay together: they have one domain.
+    """
+    file = PurePosixPath(nodeid.partition("::")[0])
+    if file.match("tests/ros/*"):
         return "ros"
-    return "exports" if path.stem in EXPORTS else str(path)
+    return "exports" if file.stem in EXPORTS else str(file)
