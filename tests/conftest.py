@@ -76,19 +76,24 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log):
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup() -> None:
     """Random numbers of a fixture do not depend on the tests before it."""
-    _seed_torch()
+    _reset_torch()
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_call() -> None:
     """Nor those of a test on whether its fixtures were made for it or for an earlier test."""
-    _seed_torch()
+    _reset_torch()
 
 
-def _seed_torch() -> None:
-    """As pytest-randomly does it for `random` and NumPy; where torch is in use at all."""
+def _reset_torch() -> None:
+    """Seed as pytest-randomly does it for `random` and NumPy; where torch is in use at all.
+
+    A test that trains or opens an engine sets the number of threads of the whole process, and two
+    of each process on two cores make every later test several times as slow.
+    """
     if torch := sys.modules.get("torch"):
         torch.manual_seed(0)
+        torch.set_num_threads(1)
 
 
 def _group(nodeid: str) -> str:

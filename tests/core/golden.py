@@ -58,6 +58,11 @@ def small_config(**kernels: object) -> ModelConfig:
 
 def small_weights() -> dict[str, Tensor]:
     """The recorded weights by the authors' names."""
+    return dict(_small_weights())
+
+
+@functools.cache
+def _small_weights() -> dict[str, Tensor]:
     files = golden("small")
     return {k[2:]: torch.from_numpy(_wide(v)) for k, v in files.items() if k.startswith("w/")}
 

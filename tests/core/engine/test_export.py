@@ -161,7 +161,6 @@ def test_an_export_of_another_precision_or_form_is_an_error(choice, tmp_path):
 @pytest.mark.slow
 def test_the_shipped_model_agrees_with_its_checkpoint():
     """30 recurrent steps: label maps differ in at most 0.1 % of the pixels of any frame."""
-    torch.set_num_threads(2)
     network = load_model(MODELS / "street_lite0.safetensors")
     assert compare(network, OnnxRuntime(MODELS / "street_lite0.onnx"), STEPS) <= FLIPS
 

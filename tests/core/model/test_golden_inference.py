@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from dataclasses import replace
 
@@ -33,6 +34,23 @@ from video_knet_core.types import Detections
 
 SWITCHES = {"small": {}, "small_update": {"linking": "update", "fusion": "update_dynamic_cov"}}
 PERSON, CAR = 11, 13
+
+
+@functools.cache
+def network(name: str) -> VideoKNet:
+    """The small model with the switches of a recording; to be left as it is."""
+    return small_model(**SWITCHES[name])
+
+
+@functools.cache
+def small_frames() -> list[Detections]:
+    """What the small model finds in its three frames."""
+    runtime, state = TorchRuntime(network("small")), None
+    found = []
+    for frame in range(3):
+        segments, state = runtime.step_pixels(image("small", frame), state)
+        found.append(segments)
+    return found
 
 
 def record(model: VideoKNet, pixels: Tensor, state: PreviousKernels | None) -> dict[str, Tensor]:
@@ -103,7 +121,7 @@ HEAD = {"rpn/x_feats", "rpn/init_mask_preds", "rpn/proposal_feats", "rpn/seg_pre
 
 
 def test_every_intermediate_of_a_first_frame_is_the_authors():
-    seen = record(small_model(), image("small", 0), None)
+    seen = record(network("small"), image("small", 0), None)
     compare(seen, "small", 0, PYRAMIDS | EVERY_STAGE | HEAD | {"loc_fpn/0", "loc_fpn/1"})
 
 
@@ -113,7 +131,7 @@ def test_every_intermediate_of_a_later_frame_is_the_authors(name, frame):
     """`small_update` has kernel fusion and the other kernel linking."""
     kernels = tensor(name, f"f{frame}/stage2/in_previous_obj_feats").reshape(1, 37, 64)
     state = PreviousKernels(kernels, torch.tensor([True]))
-    seen = record(small_model(**SWITCHES[name]), image("small", frame), state)
+    seen = record(network(name), image("small", frame), state)
     compare(seen, name, frame, {"stage2/object_feats", "pan/cls_scores_sigmoid"})
 
 
@@ -121,7 +139,7 @@ def test_every_intermediate_of_a_later_frame_is_the_authors(name, frame):
 @pytest.mark.parametrize("name", ["small", "small_update"])
 @torch.no_grad()
 def test_linked_kernels_are_the_authors(name, frame):
-    model = small_model(**SWITCHES[name])
+    model = network(name)
     kernels = tensor(name, f"f{frame}/stage2/in_previous_obj_feats").reshape(1, 37, 64)
     state = PreviousKernels(kernels, torch.tensor([True]))
     prediction, _ = model(image("small", frame)[None], state)
@@ -145,7 +163,7 @@ class Recorded:
 
 @pytest.mark.parametrize(("name", "frames"), [("small", (0, 1, 2)), ("small_update", (1, 2))])
 def test_semantic_and_track_maps_equal_the_authors_in_every_pixel(name, frames):
-    runtime = Recorded(small_model(**SWITCHES[name]))
+    runtime = Recorded(network(name))
     tracking = tracker_settings("quasi_dense", positional_ids=True)
     predictor = VideoPredictor(runtime, tracking)
     nothing = np.zeros((124, 250, 3), np.uint8)
@@ -160,10 +178,7 @@ def test_semantic_and_track_maps_equal_the_authors_in_every_pixel(name, frames):
 @pytest.mark.parametrize("frame", [0, 1, 2])
 def test_segments_of_the_reference_merge_are_the_authors(frame):
     """Same pixels, classes, scores and embeddings; theirs are numbered by descending score."""
-    model = small_model()
-    runtime, state = TorchRuntime(model), None
-    for t in range(frame + 1):
-        segments, state = runtime.step_pixels(image("small", t), state)
+    segments = small_frames()[frame]
     theirs = golden("small")[f"f{frame}/pan/panoptic_seg"]
     rows = json.loads(str(golden("small")[f"f{frame}/pan/segments_info_json"].reshape(-1)[0]))
     embeddings = iter(golden("small")[f"f{frame}/track/track_feats"])
@@ -179,9 +194,7 @@ def test_segments_of_the_reference_merge_are_the_authors(frame):
 
 @pytest.mark.parametrize("frame", [0, 1, 2])
 def test_the_tracker_gets_the_boxes_of_the_authors(frame):
-    runtime, state = TorchRuntime(small_model()), None
-    for t in range(frame + 1):
-        segments, state = runtime.step_pixels(image("small", t), state)
+    segments = small_frames()[frame]
     things = np.flatnonzero((segments.areas > 0) & np.isin(segments.class_ids, (PERSON, CAR)))
     order = things[np.argsort(-segments.scores[things])]
     theirs = golden("small")[f"f{frame}/tracker/in_bboxes"]
@@ -193,7 +206,7 @@ def test_the_tracker_gets_the_boxes_of_the_authors(frame):
 @torch.no_grad()
 def test_the_fast_merge_finds_the_segments_of_the_reference_merge(frame):
     """At a quarter of the resolution: the same slots, and few pixels that differ."""
-    model = small_model()
+    model = network("small")
     prediction, _ = model(image("small", frame)[None])
     logits = prediction.class_logits[0], prediction.mask_logits[0]
     reference = model.config.panoptic
@@ -231,6 +244,7 @@ def for_one_rounding(monkeypatch, check) -> None:
     pytest.fail("; ".join(differences))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("frame", [0, 1])
 def test_the_official_widths_with_seeded_weights_are_the_authors(official, frame, monkeypatch):
     expected = PYRAMIDS | EVERY_STAGE | HEAD | {"loc_fpn/0", "loc_fpn/1", "stage2/cls_score"}
@@ -246,6 +260,7 @@ def test_the_official_widths_with_seeded_weights_are_the_authors(official, frame
     for_one_rounding(monkeypatch, check)
 
 
+@pytest.mark.slow
 def test_the_maps_of_the_official_widths_are_the_authors_in_every_pixel(official, monkeypatch):
     def check() -> None:
         runtime, state = TorchRuntime(official), None

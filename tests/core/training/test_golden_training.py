@@ -24,6 +24,7 @@ HEAD = {"mask": "mask", "dice": "dice", "rank": "rank", "semantic": "seg"}
 STAGE = {"mask": "loss_mask", "dice": "loss_dice", "class": "loss_cls"}
 
 
+@functools.cache
 def targets(frame: int) -> FrameTargets:
     truth = golden("small_train")
     instance = np.zeros(truth[f"gt/{frame}/sem"].shape, np.int32)
