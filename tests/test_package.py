@@ -89,7 +89,7 @@ def prefix(tmp_path_factory: pytest.TempPathFactory) -> Path:
     subprocess.run([sys.executable, "-c", code], cwd=copy, check=True, stdout=subprocess.DEVNULL)
     options = ["--no-deps", "--no-build-isolation", "--no-index"]
     pip("wheel", *options, "--wheel-dir", folder, next(folder.glob("*.tar.gz")))
-    options = ["--no-deps", "--no-index", "--ignore-installed"]
+    options = ["--no-deps", "--no-index", "--ignore-installed", "--no-compile"]
     pip("install", *options, "--prefix", folder / "prefix", *folder.glob("*.whl"))
     return folder / "prefix"
 
@@ -105,23 +105,19 @@ def run_installed(prefix: Path, *command: str, **variables: str) -> str:
 
 FIND = (
     "import sys; from pathlib import Path; from video_knet_core import installation as i;"
-    "print(i.config_file(Path(sys.argv[2]), sys.argv[1]))"
+    "print(*(i.config_file(Path(name), sys.argv[1]) for name in sys.argv[2:]), sep='\\n')"
 )
 
 
 @pytest.mark.parametrize("kind", ["train", "models"])
-@pytest.mark.parametrize(
-    "form", ["street_lite0", "street_lite0.yaml", "config/{}/street_lite0.yaml"]
-)
 def test_pip_installs_the_configurations_and_they_are_found_by_name(
-    prefix: Path, kind: str, form: str
+    prefix: Path, kind: str
 ) -> None:
-    share = prefix.resolve() / "share/video_knet_ros/config"
-    found = Path(run_installed(prefix, "-c", FIND, kind, form.format(kind)).strip())
-    assert found.resolve() == share / kind / "street_lite0.yaml"
-    assert {p.name for p in found.parent.iterdir()} == {
-        p.name for p in (REPO / "config" / kind).iterdir()
-    }
+    names = ["street_lite0", "street_lite0.yaml", f"config/{kind}/street_lite0.yaml"]
+    share = prefix.resolve() / "share/video_knet_ros/config" / kind
+    found = run_installed(prefix, "-c", FIND, kind, *names).splitlines()
+    assert [Path(path).resolve() for path in found] == [share / "street_lite0.yaml"] * 3
+    assert {p.name for p in share.iterdir()} == {p.name for p in (REPO / "config" / kind).iterdir()}
 
 
 def test_what_an_installed_configuration_refers_to_is_installed_too(prefix: Path) -> None:

@@ -166,7 +166,7 @@ def configurations(draw: st.DrawFn) -> tuple[type, dict]:
     return kind, data
 
 
-@settings(max_examples=1000)
+@settings(max_examples=300)
 @given(configurations())
 def test_any_change_gives_a_configuration_or_a_config_error(changed_one):
     kind, data = changed_one

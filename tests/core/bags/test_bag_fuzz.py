@@ -47,6 +47,8 @@ BAGS = {
     "bag-bz2": bag1("bz2"),
     "bag-lz4": ros1_chunks,
 }
+IN_EVERY_RUN = ("mcap-zstd", "db3", "bag-lz4")
+"""The other forms are slow tests."""
 MANY = settings(
     max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
@@ -131,7 +133,10 @@ def read_message(message) -> None:
         assert message.topic.type in str(error)
 
 
-@pytest.mark.parametrize("name", BAGS)
+@pytest.mark.parametrize(
+    "name",
+    [n if n in IN_EVERY_RUN else pytest.param(n, marks=pytest.mark.slow) for n in BAGS],
+)
 def test_changed_bytes_end_in_a_bag_error_or_in_none(name, tmp_path):
     good = bytes_of(name)
     targets, path = places(good), tmp_path / "bag"

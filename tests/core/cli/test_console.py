@@ -215,7 +215,7 @@ def test_names_that_are_no_text_can_be_in_errors(tmp_path, capsysbinary):
 
 @pytest.mark.parametrize("number", SIGNALS)
 def test_an_interrupted_replay_reports_in_one_line_what_is_kept(number, model, tmp_path):
-    bag, out = bag_of(tmp_path, 3000), tmp_path / "out"
+    bag, out = bag_of(tmp_path, 1000), tmp_path / "out"
     command = ["replay", bag, "--out", out, "--model", model, "--split-frames", "5", "-q"]
     process = subprocess.Popen(
         [*PROGRAM, *command],

@@ -168,7 +168,7 @@ def test_a_topic_is_copied_whatever_its_definition_looks_like(text, encoding, ru
     assert again.definition == embedded.definition
 
 
-@pytest.mark.parametrize("text", ["a: 2020-13-45", "[" * 3000, "a: !!int x", 'a: !!timestamp "x"'])
+@pytest.mark.parametrize("text", ["a: 2020-13-45", "[" * 1000, "a: !!int x", 'a: !!timestamp "x"'])
 def test_no_text_in_place_of_yaml_stops_a_replay(text, runtime, tmp_path):
     path = tmp_path / "in"
     path.mkdir()

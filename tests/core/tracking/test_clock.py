@@ -258,7 +258,7 @@ def test_any_stamps_give_finite_bounded_tables(steps, random):
             assert np.isfinite(track.box).all()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(st.lists(st.integers(-25 * MS, 25 * MS), min_size=40, max_size=40))
 def test_noise_of_the_stamps_cannot_multiply_the_velocity(noise):
     """At most the displacement in a quarter of a mean interval, whatever the noise."""

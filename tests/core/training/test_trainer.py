@@ -36,6 +36,16 @@ def run(tmp_path):
     return write_run(tmp_path, small_network())
 
 
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """A folder with `run.yaml`, and in `out` its state after one step; to be read only."""
+    folder = tmp_path_factory.mktemp("saved")
+    trainer = Trainer(write_run(folder, small_network()), folder / "out", device="cpu")
+    trainer.train_step(next(batches(trainer.dataset, 0)))
+    trainer.save()
+    return folder
+
+
 @pytest.fixture
 def longer_run(tmp_path):
     settings = {"steps": 4, "batch": 2, "warmup_steps": 2, "checkpoint_every": 2}
@@ -142,27 +152,22 @@ def test_what_two_processes_began_one_may_end(of_two_processes, tmp_path):
     ],
 )
 def test_another_run_is_not_resumed_and_its_first_difference_is_named(
-    run, tmp_path, change, difference
+    saved, tmp_path, change, difference
 ):
-    trainer = Trainer(run, tmp_path / "out", device="cpu")
-    trainer.train_step(next(batches(trainer.dataset, 0)))
-    trainer.save()
     network = small_network(**change.pop("network", {}))
-    other = Trainer(write_run(tmp_path, network, **change), tmp_path / "out", device="cpu")
+    other = Trainer(write_run(tmp_path, network, **change), saved / "out", device="cpu")
     with pytest.raises(checkpoint.CheckpointError) as error:
         other.resume()
-    state = tmp_path / "out" / "last.state.safetensors"
+    state = saved / "out" / "last.state.safetensors"
     assert str(error.value) == f"{state} is of another run: {difference}"
 
 
-def test_a_new_run_does_not_replace_another(run, tmp_path):
-    trainer = Trainer(run, tmp_path / "out", device="cpu")
-    trainer.train_step(next(batches(trainer.dataset, 0)))
-    trainer.save()
-    before = trainer.files.state.read_bytes()
+def test_a_new_run_does_not_replace_another(saved):
+    state = saved / "out" / "last.state.safetensors"
+    before = state.read_bytes()
     with pytest.raises(ConfigError, match="holds a run already"):
-        train_from_config(run, tmp_path / "out", device="cpu")
-    assert trainer.files.state.read_bytes() == before
+        train_from_config(saved / "run.yaml", saved / "out", device="cpu")
+    assert state.read_bytes() == before
 
 
 @pytest.mark.parametrize("text", ["", "of another program", "[1]", "7"])
@@ -175,12 +180,10 @@ def test_a_state_of_another_program_is_another_run(text, run, tmp_path):
 
 
 @pytest.mark.parametrize("progress", ["", "{", "[1]", '{"other": 1}'])
-def test_a_state_whose_progress_is_damaged_is_named(progress, run, tmp_path):
-    trainer = Trainer(run, tmp_path / "out", device="cpu")
-    trainer.train_step(next(batches(trainer.dataset, 0)))
-    trainer.save()
-    state = tmp_path / "out" / "last.state.safetensors"
-    tensors, facts = checkpoint.load_tensors(state)
+def test_a_state_whose_progress_is_damaged_is_named(progress, saved, tmp_path):
+    tensors, facts = checkpoint.load_tensors(saved / "out" / "last.state.safetensors")
+    trainer = Trainer(saved / "run.yaml", tmp_path, device="cpu")
+    state = tmp_path / "last.state.safetensors"
     checkpoint.save_tensors(tensors, state, {**facts, "progress": progress})
     with pytest.raises(checkpoint.CheckpointError, match="is not the state of this run"):
         trainer.resume()
