@@ -249,7 +249,7 @@ class EngineNode(LifecycleNode):
         return True
 
     def _wake(self, done: Future[Any]) -> None:
-        """Have the executor look at what waits, from any thread."""
+        """Make the executor check what it waits for, from any thread."""
         executor = self.executor
         if executor is not None:
             with suppress(InvalidHandle):  # it has been shut down

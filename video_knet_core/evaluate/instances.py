@@ -50,7 +50,7 @@ def _predicted_tracks(collector: TrackCollector) -> list[PredictedTrack]:
 
 
 Void = NDArray[np.bool_] | None
-"""[H, W] pixels whose content is unknown; None = they are not told apart from the background."""
+"""[H, W] pixels whose content is unknown; None = they count as background."""
 
 
 class TrueFrame(Protocol):

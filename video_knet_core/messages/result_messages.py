@@ -32,7 +32,7 @@ _NOTHING = memoryview(b"")
 
 @dataclass(frozen=True)
 class FrameToPublish:
-    """A frame and all that its messages tell."""
+    """A frame and all that its messages contain."""
 
     header: Any
     """Of the image, copied onto every message."""

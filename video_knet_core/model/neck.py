@@ -187,7 +187,8 @@ class _PyramidPooling(nn.Module):
 class _AtrousPyramid(nn.Module):
     """The decoder of DeepLabv3+ (Chen et al., ECCV 2018), after its encoder's atrous pyramid.
 
-    The last map is seen from several distances at once, then laid over the first, finer one.
+    Convolutions of several dilations on the last map are joined, then enlarged and joined with the
+    first, finer map.
     [B,Ci,H/s,W/s] for s in 4, 8, 8, 8 -> [B,C,H/4,W/4]. Training needs batches of two or more.
     """
 

@@ -77,7 +77,7 @@ class GpuEngine:
         self._has_run = False
         gpu = device.gpu
         _log.info(
-            "%s on %s with %s (%s), %s through %s, scratch memory %.1f MiB",
+            "%s (%s) on %s with %s, %s through %s, scratch memory %.1f MiB",
             *(model.name, model.precision, library.title, path or "plan not cached"),
             *(f"{gpu.name} ({gpu.target})", device.library),
             getattr(self._engine, "device_memory_size_v2", 0) / 2**20,  # since TensorRT 10.1

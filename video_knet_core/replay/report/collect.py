@@ -248,12 +248,12 @@ class CameraNotes:
             return edges, sums[:, 1:] / sums[:, :1]
 
     def share_sums(self) -> Floats:
-        """[1 + classes] shares, summed over all frames; the first of no class."""
+        """[1 + classes] fractions, summed over all frames; the first of no class."""
         return self._shares.sums[:, 1:].sum(axis=0)
 
 
 def _class_shares(frame: PanopticFrame, classes: int) -> Floats:
-    """[1 + classes] shares of the label map; the first of no class.
+    """[1 + classes] fractions of the label map; the first of no class.
 
     They are of the map and not of the masks of instances, which may overlap: so they sum to 1.
     """
