@@ -14,7 +14,7 @@ from video_knet_ros.msg import TrackedInstanceArray
 
 TABLE, LABELS = "/video_knet/instances", "/video_knet/panoptic/image"
 CLASSES = "/video_knet/class_map"  # every model has it
-CORRIDOR = np.array([[0.45, 0.5], [0.55, 0.5], [0.8, 1.0], [0.2, 1.0]])  # x, y; fractions of the image
+CORRIDOR = np.array([[0.45, 0.5], [0.55, 0.5], [0.8, 1.0], [0.2, 1.0]])  # x, y in 0..1
 PENDING = 10  # messages that wait for their partner; older ones have lost it on the way
 
 
