@@ -50,7 +50,10 @@ class TrackerSetting:
 
 
 def all_settings() -> dict[str, TrackerSetting]:
-    """The settings of all trackers by name: a name means the same for each that has it."""
+    """The settings of all trackers by name: a name means the same for each that has it.
+
+    TypeError if it does not.
+    """
     found: dict[str, TrackerSetting] = {}
     for name, tracker in TRACKERS.items():
         for key, field in vars(tracker.Settings)["__pydantic_fields__"].items():
@@ -61,10 +64,17 @@ def all_settings() -> dict[str, TrackerSetting]:
             setting = TrackerSetting(
                 field.default, field.description or "", limits, (*others, name)
             )
-            if others and replace(setting, trackers=others) != found[key]:
-                raise TypeError(f"setting {key} of tracker {name} differs from that of {others}")
+            if others and replace(setting, trackers=others) != (expected := found[key]):
+                raise TypeError(
+                    f"setting {key} of tracker {name}: expected default, range and description of "
+                    f"that of {others[0]}, {_facts(expected)}, got {_facts(setting)}; or rename it"
+                )
             found[key] = setting
     return found
+
+
+def _facts(setting: TrackerSetting) -> tuple[Any, ...]:
+    return setting.default, setting.range, setting.description
 
 
 def build_tracker(settings: TrackerSettings | None = None) -> Tracker:

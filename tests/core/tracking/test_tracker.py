@@ -68,7 +68,7 @@ def test_a_setting_that_means_something_else_to_an_own_tracker_is_an_error(monke
             momentum: float = number(3.0, 1, 5, "Kilograms.")
 
     monkeypatch.setitem(TRACKERS, "own", Own)
-    with pytest.raises(TypeError, match="momentum of tracker own differs .*quasi_dense"):
+    with pytest.raises(TypeError, match="momentum of tracker own: .*quasi_dense"):
         all_settings()
 
 
