@@ -204,7 +204,7 @@ def test_the_file_names_no_folder_of_the_machine_that_wrote_it(model):
 
 
 @pytest.mark.slow
-def test_a_network_without_video_exports_with_the_same_face(tmp_path):
+def test_a_network_without_video_exports_with_the_same_interface(tmp_path):
     network = small_network(fusion="none", linking="none", embedding=False)
     export_onnx(network, tmp_path / "image.onnx", "image")
     runtime = OnnxRuntime(tmp_path / "image.onnx", threads=1)
