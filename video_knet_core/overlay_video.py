@@ -23,12 +23,16 @@ TICKS = 60_000
 LONGEST_GAP = 3600 * TICKS
 """Between two frames. MP4 has 32 bits for it, and a longer one is a clock that was set."""
 ENCODERS = {
-    "libx264": {"preset": "veryfast", "crf": "21"},
+    "libx264": {"preset": "veryfast", "crf": "23", "mbtree": "0"},
     "libopenh264": {},
     "libvpx-vp9": {"deadline": "realtime", "cpu-used": "8", "crf": "32", "b": "0"},
     "mpeg4": {"qscale": "4"},
 }
-"""Encoders with their options; the first that PyAV was built with is used."""
+"""Encoders with their options; the first that PyAV was built with is used.
+
+The macroblock tree of libx264 reads memory that it has not set: equal frames gave other bytes in up
+to 1 of 7 files. Without it, a file of the same size has 0.1 dB less.
+"""
 NOT_IN_BROWSERS = "mpeg4"
 SMPTE170M = 6
 """Matrix of BT.601, by its number in H.273: how RGB is converted, which the file declares."""

@@ -6,6 +6,7 @@ import struct
 from pathlib import Path
 
 import av
+import cv2
 import numpy as np
 import pytest
 from browser import Browser, find_browser
@@ -52,6 +53,24 @@ def test_a_video_can_be_read_back_with_its_colours(tmp_path):
     assert [image.shape for image in images] == [(64, 96, 3)] * 3
     means = np.array([image.mean(axis=(0, 1)) for image in images])
     np.testing.assert_allclose(means, [(level, 60, 90) for level in (40, 120, 200)], atol=5)
+
+
+def test_equal_frames_give_equal_bytes_whatever_was_in_the_memory(tmp_path):
+    """That of an encoder comes from what the process has freed; a run of equal bytes hides it."""
+    rng = np.random.default_rng(0)
+    picture = cv2.resize(rng.integers(0, 255, (12, 16, 3), np.uint8), (96, 64))
+    noise = [rng.integers(0, 255, size, np.uint8) for size in rng.integers(1000, 300_000, 60)]
+    files = set()
+    for number in range(50):
+        copies = [values.copy() for values in noise]
+        kept = copies[number % 7 :: 7]
+        del copies
+        with OverlayVideo(tmp_path / "out.mp4", 10) as video:
+            for t in range(45):
+                video.write(np.roll(picture, 3 * t, axis=1), 100 * MS * t)
+        files.add((tmp_path / "out.mp4").read_bytes())
+        del kept
+    assert len(files) == 1
 
 
 def test_the_video_is_what_browsers_play(tmp_path):
