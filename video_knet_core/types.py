@@ -409,7 +409,7 @@ class PanopticFrame:
         return self.label_map.enlarge()
 
     def mask(self, track: Track, in_box: bool = False) -> NDArray[np.bool_]:
-        """[H, W] the pixels of a row, or for less only what is in its box, [height, width].
+        """[H, W] the pixels of a row; with `in_box`, faster, those in its box [height, width].
 
         That is `labels == track.label`, but for task instance: there it is the whole mask, also
         where another instance is in front. A coasted track has none.

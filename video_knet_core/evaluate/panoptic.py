@@ -143,7 +143,7 @@ class PanopticEvaluator(Evaluator[PanopticMaps]):
 
 
 def _figures(rule: _Convention, stq: TrackingQuality, vpq: PanopticQuality) -> dict[str, Any]:
-    """Everything, the table's four in the same order in each row."""
+    """All scores; the rows of sequences and of the total are those of the table."""
     return {
         "total": _row(stq, vpq.vpq),
         "per_sequence": {

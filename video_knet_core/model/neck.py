@@ -24,7 +24,7 @@ POOLS = (1, 2, 3, 6)
 _RATES = (12, 24, 36)
 """Dilations of the atrous pyramid, for output stride 8."""
 _DETAIL_CHANNELS = 48
-"""What DeepLabv3+ keeps of the map of stride 4."""
+"""Channels to which DeepLabv3+ reduces the map of stride 4."""
 AUXILIARY_LEVEL = 2
 """The map of the pyramid that the auxiliary head learns on."""
 
@@ -260,7 +260,7 @@ def adaptive_average(x: Tensor, cells: int) -> Tensor:
 
 
 def _averaging_matrix(cells: int, size: int, like: Tensor) -> Tensor:
-    """[cells,size]: row i has equal shares from floor(i size / cells) to below
+    """[cells,size]: row i has equal weights from floor(i size / cells) to below
     ceil((i + 1) size / cells); where cells do not divide the size they overlap."""
     shares = [[0.0] * size for _ in range(cells)]
     for i, row in enumerate(shares):

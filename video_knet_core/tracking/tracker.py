@@ -133,7 +133,7 @@ class Tracker(ABC, Generic[S]):
         """Drop what is stored of tracks that have ended."""
 
     def state(self) -> dict[str, Any]:
-        """All that the next frames depend on beside the settings. A reset lets go of it."""
+        """All that the next frames depend on beside the settings. A reset does not change it."""
         return {name: value for name, value in vars(self).items() if name != "settings"}
 
     def restore(self, state: dict[str, Any]) -> None:

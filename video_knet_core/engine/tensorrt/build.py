@@ -61,7 +61,7 @@ class TensorRTLibrary:
                 "the precision of the model"
             )
         self.logger = _logger(self.trt)
-        """Every object of TensorRT is made with it."""
+        """Every object of TensorRT is created with it."""
         names = getattr(getattr(self.trt, "ComputeCapability", None), "__members__", {})
         self.known_targets = [name.lower() for name in names if re.fullmatch(r"SM\d+", name)]
         """Compute capabilities that it builds for ahead of time, as "sm86"."""
@@ -114,7 +114,7 @@ class TensorRTLibrary:
         self.last_errors()
         try:
             builder = self.trt.Builder(self.logger)
-        except (TypeError, RuntimeError):  # pybind's word for a null pointer
+        except (TypeError, RuntimeError):  # how pybind reports a null pointer
             raise BackendError(f"{self.title} does not start: {self.last_errors()}") from None
         strong = getattr(self.trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
         network = builder.create_network(0 if strong is None else 1 << int(strong))

@@ -131,7 +131,7 @@ class GpuEngine:
             if capturable is not None and not capturable(self._device.stream):
                 raise BackendError(f"{self._library.title} cannot capture this model")
             self._graph = self._device.capture(self._enqueue)
-        except BackendError as error:  # its text alone: a log that keeps it would keep us
+        except BackendError as error:  # its text alone: a log that keeps it would keep this engine
             _log.warning("no CUDA graphs, kernels are launched one by one: %s", str(error))
 
     def close(self) -> None:
