@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 import threading
 from pathlib import Path
@@ -40,7 +41,7 @@ class OpenVINORuntime(ExportedModelRuntime):
             "ENABLE_CPU_PINNING": False,
         }
         try:
-            compiled = openvino.Core().compile_model(str(model.path), "CPU", settings)
+            compiled = _core(openvino).compile_model(str(model.path), "CPU", settings)
             self._request: Any = compiled.create_infer_request()
         except RuntimeError as error:
             raise BackendError(f"OpenVINO cannot run {model.path}: {error}") from None
@@ -64,6 +65,17 @@ def open_model(
 ) -> OpenVINORuntime:
     """See `selector.Backend`."""
     return OpenVINORuntime(path, threads)
+
+
+@functools.cache
+def _core(openvino: ModuleType) -> Any:
+    """One for the whole process.
+
+    Each changes the stack on which its thread handles signals, and takes it back when it ends.
+    After two that end in the order they were made, that stack is one that is no longer there, and
+    the next signal ends the process with a segmentation fault.
+    """
+    return openvino.Core()
 
 
 def _import_openvino() -> ModuleType:

@@ -166,6 +166,21 @@ def test_openvino_agrees_with_onnx_runtime_frame_after_frame():
         np.testing.assert_allclose(state[seen], expected_state[seen], atol=1e-2)
 
 
+@needs_openvino
+def test_a_signal_is_handled_after_two_openvino_engines_were_closed_in_the_order_of_opening(model):
+    """OpenVINO changes the stack on which a thread handles signals."""
+    code = (
+        "import signal, sys\n"
+        "from video_knet_core.engine.openvino_runtime import OpenVINORuntime\n"
+        "signal.signal(signal.SIGUSR1, lambda *_: print('handled'))\n"
+        "first, second = OpenVINORuntime(sys.argv[1]), OpenVINORuntime(sys.argv[1])\n"
+        "first.close(), second.close()\n"
+        "signal.raise_signal(signal.SIGUSR1)\n"
+    )
+    command = [sys.executable, "-c", code, str(model)]
+    assert subprocess.run(command, check=True, capture_output=True).stdout == b"handled\n"
+
+
 def test_without_openvino_the_error_names_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "openvino", None)
     with pytest.raises(BackendError, match=r"video_knet_ros\[openvino\]"):
