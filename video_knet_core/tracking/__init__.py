@@ -19,7 +19,7 @@ DEFAULT_TRACKER = EmbeddingSettings.tracker
 for _module in iter_modules(__path__):
     try:
         import_module(f"{__name__}.{_module.name}")
-    except Exception as _error:  # an own tracker, or a file left by an earlier version
+    except Exception as _error:  # a custom tracker, or a file left by an earlier version
         _log.warning("no trackers of %s: %s: %s", _module.name, type(_error).__name__, _error)
 
 
