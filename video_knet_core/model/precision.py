@@ -23,6 +23,7 @@ from .video_knet import VideoKNet
 _MAP_MODULES = (
     "backbone",
     "neck",
+    "detail",
     "head.localization",
     "head.semantic",
     "head.branch",

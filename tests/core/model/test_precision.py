@@ -49,10 +49,12 @@ def build(kind: str) -> VideoKNet:
     torch.manual_seed(0)
     if kind == "reference":
         return VideoKNet(reference_config(fusion="link_atten")).eval()
-    return small_version("kitti_step_swin_b") if kind == "swin" else small_network()
+    if kind == "street":
+        return small_network()
+    return small_version(kind)
 
 
-@pytest.fixture(params=["street", "reference", "swin"])
+@pytest.fixture(params=["street", "reference", "kitti_step_swin_b", "street_lite0_stride8"])
 def network(request, monkeypatch) -> VideoKNet:
     shrink_swin(monkeypatch)
     return build(request.param)
