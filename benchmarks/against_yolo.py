@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 
 from video_knet_core.engine.model_file import ModelFile
 from video_knet_core.engine.selector import default_model_path, open_runtime
-from video_knet_core.evaluate.machine import machine_facts
+from video_knet_core.machine import machine_facts
 from video_knet_core.predictor import VideoPredictor
 
 Work = Callable[[], object]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from collections.abc import Iterator
 from pathlib import PurePosixPath
 
 import hypothesis
@@ -30,6 +31,14 @@ hypothesis.settings.register_profile(
     suppress_health_check=[hypothesis.HealthCheck.too_slow],
 )
 hypothesis.settings.load_profile("busy machine")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Tests share no cache of engines with the user or another run."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VIDEO_KNET_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 class _MayNeedTorch(pytest.Module):

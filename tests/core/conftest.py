@@ -43,7 +43,7 @@ def runtime(model):
     """An engine with that model; to be left open."""
     from video_knet_core.engine.selector import open_runtime
 
-    return open_runtime(model)
+    return open_runtime(model, "onnxruntime-cpu")
 
 
 @pytest.fixture(scope="session")

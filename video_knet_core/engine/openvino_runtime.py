@@ -18,30 +18,35 @@ from .model_file import ExportedModelRuntime, ModelFile
 class OpenVINORuntime(ExportedModelRuntime):
     """A `Runtime` of OpenVINO.
 
-    It computes in float32, also on a CPU on which OpenVINO by itself would take bfloat16.
-
     Args:
         path: the exported model.
         threads: CPU threads of one step. They are not pinned to cores: a robot has other work.
+        bfloat16: compute in it what OpenVINO can; else all in float32, also on a CPU on which
+            OpenVINO by itself would take bfloat16.
 
     Raises:
         ModelError: the file is missing, corrupt or not a model of this project.
-        BackendError: OpenVINO is not installed, or cannot run the model here.
+        BackendError: OpenVINO is not installed, or cannot run the model here; or `bfloat16` on a
+            CPU without instructions for it.
     """
 
-    def __init__(self, path: str | Path, threads: int = 2) -> None:
+    def __init__(self, path: str | Path, threads: int = 2, bfloat16: bool = False) -> None:
         openvino = _import_openvino()
         model = ModelFile.read(path, form="deploy")
-        super().__init__("openvino", model)
+        super().__init__("openvino-bf16" if bfloat16 else "openvino", model)
+        core = _core(openvino)
+        abilities = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        if bfloat16 and "BF16" not in abilities:
+            raise BackendError(f"expected a CPU that computes in BF16, got one of {abilities}")
         settings = {
             "PERFORMANCE_HINT": "LATENCY",
             "NUM_STREAMS": 1,
             "INFERENCE_NUM_THREADS": threads,
-            "INFERENCE_PRECISION_HINT": "f32",
+            "INFERENCE_PRECISION_HINT": "bf16" if bfloat16 else "f32",
             "ENABLE_CPU_PINNING": False,
         }
         try:
-            compiled = _core(openvino).compile_model(str(model.path), "CPU", settings)
+            compiled = core.compile_model(str(model.path), "CPU", settings)
             self._request: Any = compiled.create_infer_request()
         except RuntimeError as error:
             raise BackendError(f"OpenVINO cannot run {model.path}: {error}") from None
@@ -64,7 +69,7 @@ def open_model(
     backend: str, path: Path, threads: int, progress: ProgressCallback | None
 ) -> OpenVINORuntime:
     """See `selector.Backend`."""
-    return OpenVINORuntime(path, threads)
+    return OpenVINORuntime(path, threads, bfloat16=backend == "openvino-bf16")
 
 
 @functools.cache

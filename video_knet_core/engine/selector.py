@@ -5,14 +5,20 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ..installation import shared_file
+from . import speed
 from .base import BackendError, ModelError, ProgressCallback, Runtime
 from .hot_swap import HotSwapRuntime, close_safely
+from .model_file import ModelFile
+from .self_test import MAX_DIFFERENCE, SAME_SEGMENTS, check_agreement, expected_classes
 
 DEFAULT_MODEL = "street_lite0.onnx"
 
@@ -35,7 +41,10 @@ class Backend:
     requires: str
     """How to install what the module imports."""
     on_gpu: bool = False
-    """Its results are compared with the CPU's before it is used (`self_test.check_agreement`)."""
+    """Its results are always compared with the CPU's (`self_test.check_agreement`); those of the
+    others only by "auto"."""
+    bfloat16: bool = False
+    """It computes in bfloat16: "auto" takes it only if it finds the same segments."""
     builds: bool = False
     """A model has to be built first, which takes minutes, unless the module's function
     `engine_is_cached(path, backend)` returns True. It may raise BackendError too."""
@@ -54,9 +63,15 @@ BACKENDS: dict[str, Backend] = {
     "onnxruntime-cuda": Backend(".onnx_runtime", "pip install onnxruntime-gpu", on_gpu=True),
     "onnxruntime-cpu": Backend(".onnx_runtime", "pip install onnxruntime"),
     "openvino": Backend(".openvino_runtime", "pip install 'video_knet_ros[openvino]'"),
+    "openvino-bf16": Backend(
+        ".openvino_runtime", "pip install 'video_knet_ros[openvino]'", bfloat16=True
+    ),
     "torch": Backend(".torch_runtime", "pip install 'video_knet_ros[export]'"),
 }
-"""Best first. Torch runs checkpoints, the others exported models."""
+"""In the order in which "auto" prefers those that are as fast as others. Torch runs checkpoints, the
+others exported models."""
+_REFERENCE = "onnxruntime-cpu"
+"""The results of the others are compared with its own."""
 GPU_BACKENDS = tuple(name for name, backend in BACKENDS.items() if backend.on_gpu)
 
 
@@ -67,13 +82,15 @@ def open_runtime(
     background: bool = False,
     progress: ProgressCallback | None = None,
 ) -> Runtime:
-    """Open a model with the named backend, or with the best that works here.
+    """Open a model with the named backend, or with the fastest that works here.
+
+    With "auto", those that work and pass the self-test are measured, once: see `speed`.
 
     Args:
         path: an exported model, or a checkpoint (.safetensors), which only "torch" can run.
         backend: "auto" or one of `BACKENDS`.
         threads: CPU threads of one step.
-        background: with "auto", do not wait for an engine that must be built first: the best
+        background: with "auto", do not wait for an engine that must be built first: the fastest
             backend that is available serves until then; see `HotSwapRuntime`.
         progress: called with the progress of such a build, in the thread that builds.
 
@@ -85,50 +102,88 @@ def open_runtime(
     """
     if backend != "auto" and backend not in BACKENDS:
         raise ValueError(f"expected backend 'auto' or one of {list(BACKENDS)}, got {backend!r}")
-    chain = _FallbackChain(Path(path), threads)
-    if backend != "auto":
-        return chain.open([backend], progress)
-    return chain.open(backends_for(path), progress, background)
+    selector = _BackendSelector(Path(path), threads, progress)
+    names = backends_for(path) if backend == "auto" else [backend]
+    if len(names) == 1:
+        return selector.open_first(names)
+    return selector.open_fastest(names, background)
 
 
 def backends_for(path: str | Path) -> list[str]:
-    """The backends that "auto" tries for a file, best first."""
+    """The backends that "auto" tries for a file, in the order of `BACKENDS`."""
     is_checkpoint = Path(path).suffix == ".safetensors"
     return [name for name in BACKENDS if (name == "torch") == is_checkpoint]
 
 
-class _FallbackChain:
-    """Tries one backend after the other to open a model, and keeps the reason of each failure."""
+class _BackendSelector:
+    """Opens a model by one of several backends, and keeps the reason why each other failed."""
 
-    def __init__(self, path: Path, threads: int) -> None:
+    def __init__(self, path: Path, threads: int, progress: ProgressCallback | None) -> None:
         self._path = path
         self._threads = threads
-        self._failures: list[str] = []
+        self._progress = progress
+        self._failures: dict[str, str] = {}
 
-    def open(
-        self, names: Sequence[str], progress: ProgressCallback | None, background: bool = False
-    ) -> Runtime:
-        """By the first of `names` that works, which may take minutes; BackendError if none does.
-
-        With `background`: by the first that needs no build, if any works; those before it follow in
-        a thread of their own.
-        """
-        slow = []
+    def open_first(self, names: Sequence[str]) -> Runtime:
+        """By the first of `names` that works, which may take minutes; BackendError if none does."""
         for name in names:
-            if background and self._needs_build(name):
-                slow.append(name)
-            elif runtime := self._open(name, progress):
-                self._log_choice(name, slow)
-                return self._hot_swap(runtime, slow, progress) if slow else runtime
-        if slow:
-            return self.open(slow, progress)
-        raise BackendError(f"cannot run {self._path}: " + "; ".join(self._failures))
+            if runtime := self._open(name, compare=BACKENDS[name].on_gpu):
+                self._log_choice(name)
+                return runtime
+        failures = "; ".join(f"{name}: {reason}" for name, reason in self._failures.items())
+        raise BackendError(f"cannot run {self._path}: {failures}")
 
-    def _hot_swap(
-        self, present: Runtime, slow: Sequence[str], progress: ProgressCallback | None
-    ) -> Runtime:
-        better = _FallbackChain(self._path, self._threads)
-        return HotSwapRuntime(present, partial(better.open, slow), progress)
+    def open_fastest(self, names: Sequence[str], background: bool) -> Runtime:
+        """By the fastest of `names`; BackendError if none works.
+
+        With `background`: by the fastest that needs no build, if any works; those that precede it
+        in `names` and need one follow in a thread of their own, and are not measured.
+        """
+        ModelFile.read(self._path, form="deploy")  # a file that is at fault ends it here
+        slow = [name for name in names if background and self._needs_build(name)]
+        taken = self._take_fastest([name for name in names if name not in slow])
+        if taken is None:
+            return self.open_first(slow)
+        name, runtime, note = taken
+        better = slow and [other for other in slow if names.index(other) < names.index(name)]
+        self._log_choice(name, note, better)
+        if not better:
+            return runtime
+        return HotSwapRuntime(runtime, partial(self._open_better, better), self._progress)
+
+    def _open_better(self, names: Sequence[str], progress: ProgressCallback) -> Runtime:
+        return _BackendSelector(self._path, self._threads, progress).open_first(names)
+
+    def _take_fastest(self, names: Sequence[str]) -> tuple[str, Runtime, str] | None:
+        """Name, engine and a note for the log; None if none of `names` works.
+
+        A backend on a GPU that did not work when times were cached is tried again: its memory may
+        have been full then.
+        """
+        file = speed.MeasuredTimes(self._path, self._threads, names)
+        engines: dict[str, Runtime] = {}
+        try:
+            if times := file.read():
+                self._open_all([n for n in names if BACKENDS[n].on_gpu and n not in times], engines)
+                name = speed.fastest(times, names)
+                if not engines and (runtime := self._open(name)):
+                    return name, runtime, f"cached choice: {speed.text(times)}"
+            self._open_all([n for n in names if n not in (*engines, *self._failures)], engines)
+            if not engines:
+                return None
+            times = speed.measure(engines) if len(engines) > 1 else {}
+            times = file.write(times) if times else {}
+            name = speed.fastest(times, [name for name in names if name in engines])
+            return name, engines.pop(name), speed.text(times)
+        finally:
+            for runtime in engines.values():
+                close_safely(runtime)
+
+    def _open_all(self, names: Sequence[str], engines: dict[str, Runtime]) -> None:
+        """Add those of `names` that work."""
+        for name in names:
+            if runtime := self._open(name):
+                engines[name] = runtime
 
     def _needs_build(self, name: str) -> bool:
         backend = BACKENDS[name]
@@ -137,33 +192,47 @@ class _FallbackChain:
         except BackendError:
             return False  # opening it reports the reason, and soon
 
-    def _open(self, name: str, progress: ProgressCallback | None) -> Runtime | None:
-        backend = BACKENDS[name]
+    def _open(self, name: str, compare: bool = True) -> Runtime | None:
+        """The engine, if it works and, with `compare`, passes the self-test."""
+        progress = self._progress
         named = progress and (lambda what, done: progress(f"{name}: {what}", done))
         try:
-            runtime = backend.load().open_model(name, self._path, self._threads, named)
-            if backend.on_gpu:
-                self._test(runtime)
+            runtime = BACKENDS[name].load().open_model(name, self._path, self._threads, named)
+            if compare and name != _REFERENCE:
+                self._test(BACKENDS[name], runtime)
             return runtime
         except BackendError as error:
-            self._failures.append(f"{name}: {error}")
+            self._failures[name] = str(error)
             return None
 
-    def _test(self, runtime: Runtime) -> None:
-        """Close it, with a BackendError, unless it computes what the CPU does."""
-        from .self_test import check_agreement
+    def _test(self, backend: Backend, runtime: Runtime) -> None:
+        """Close it, with a BackendError, unless it computes what the CPU does.
 
+        Without ONNX Runtime, float32 on the CPU is not tested.
+        """
+        limit = SAME_SEGMENTS if backend.bfloat16 else MAX_DIFFERENCE
         try:
-            check_agreement(runtime, self._path, self._threads)
+            try:
+                expected = self._expected
+            except BackendError:
+                if backend.on_gpu or backend.bfloat16:
+                    raise
+            else:
+                check_agreement(runtime, expected, limit)
         except BaseException:
             close_safely(runtime)
             raise
 
-    def _log_choice(self, name: str, slow: Sequence[str]) -> None:
+    @cached_property
+    def _expected(self) -> NDArray[np.int64]:
+        return expected_classes(self._path, self._threads)
+
+    def _log_choice(self, name: str, note: str = "", slow: Sequence[str] = ()) -> None:
+        note = note and f" ({note})"
         pending = f", while {' or '.join(slow)} is prepared" if slow else ""
-        _log.info("%s runs on %s%s", self._path, name, pending)
-        for failure in self._failures:
-            _log_reason("not %s", failure)
+        _log.info("%s runs on %s%s%s", self._path, name, note, pending)
+        for failed, reason in self._failures.items():
+            _log_reason("not %s: %s", failed, reason)
 
 
 def default_model_path() -> Path:

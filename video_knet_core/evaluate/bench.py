@@ -25,7 +25,7 @@ from ..engine.selector import backends_for, open_runtime
 from ..predictor import VideoPredictor
 from ..progress import progress_bar
 from ..types import PanopticFrame
-from .machine import EnergyMeter, machine_facts, open_meter, peak_resident_bytes, resident_bytes
+from ..machine import EnergyMeter, machine_facts, open_meter, peak_resident_bytes, resident_bytes
 
 _FORMAT = 1
 """Version of the JSON."""

@@ -16,7 +16,7 @@ from video_knet_core.cli import main
 from video_knet_core.engine.base import BackendError
 from video_knet_core.engine.selector import BACKENDS
 from video_knet_core.evaluate.bench import bench
-from video_knet_core.evaluate.machine import machine_facts, open_meter, peak_resident_bytes
+from video_knet_core.machine import machine_facts, open_meter, peak_resident_bytes
 
 STAGES = ["preprocess", "step", "merge", "track", "total"]
 
@@ -53,10 +53,11 @@ def test_all_backends_are_those_that_work_and_the_others_are_named_with_the_reas
     report = bench([model], ["all"], frames=2)
     names = [row["backend"] for row in report["runs"]]
     assert "onnxruntime-cpu" in names and len(set(names)) == len(names)
-    assert len(names) + len(report["skipped"]) == 5
+    assert len(names) + len(report["skipped"]) == 6
     for reason in report["skipped"]:
         assert any(f"cannot run {model}: {name}: " in reason for name in BACKENDS)
-    assert all(row["different_class"] == 0 for row in report["runs"])
+    exact = [row for row in report["runs"] if row["backend"] != "openvino-bf16"]
+    assert all(row["different_class"] == 0 for row in exact)
 
 
 def test_a_named_backend_that_does_not_work_is_an_error(model, capsys):
@@ -131,7 +132,7 @@ def write(path, text):
 def test_memory_is_that_of_this_process():
     """In a process of its own: threads of other tests free memory meanwhile."""
     script = (
-        "import numpy as np; from video_knet_core.evaluate.machine import resident_bytes;"
+        "import numpy as np; from video_knet_core.machine import resident_bytes;"
         "before = resident_bytes(); block = np.ones(50_000_000, np.uint8);"
         "print(resident_bytes() - before)"
     )

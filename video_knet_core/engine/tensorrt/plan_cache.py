@@ -16,14 +16,20 @@ import json
 import logging
 import os
 import re
-import secrets
-import stat
 import struct
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import IO, Any, TypeVar
+
+from ..cache_files import (
+    UntrustedError,
+    cache_folder,
+    make_cache_folder,
+    open_trusted,
+    replacing_private,
+)
 
 T = TypeVar("T")
 
@@ -81,13 +87,10 @@ class PlanKey:
 
 
 class PlanCache:
-    """The plans in one folder.
-
-    By default it is $VIDEO_KNET_CACHE, else video_knet in $XDG_CACHE_HOME, else in ~/.cache.
-    """
+    """The plans in one folder, by default `cache_folder()`."""
 
     def __init__(self, folder: Path | None = None) -> None:
-        self.folder = folder or _default_folder()
+        self.folder = folder or cache_folder()
         self._warned = False
 
     def contains(self, key: PlanKey) -> bool:
@@ -96,7 +99,7 @@ class PlanCache:
         if path is None:
             return False
         try:
-            with _open_trusted(path) as file:
+            with open_trusted(path) as file:
                 found, length, _ = _read_header(file)
                 return found.serves(key) and file.tell() + length == path.stat().st_size
         except (PlanError, OSError):
@@ -165,7 +168,7 @@ class PlanCache:
         """Our files of that pattern, the last used first."""
         dated = []
         for path in self.folder.glob(pattern):
-            with contextlib.suppress(OSError, PlanError), _open_trusted(path) as file:
+            with contextlib.suppress(OSError, PlanError), open_trusted(path) as file:
                 dated.append((os.fstat(file.fileno()).st_mtime, path, _read_header(file)[0]))
         for _, path, key in sorted(dated, key=lambda entry: entry[0], reverse=True):
             yield path, key
@@ -174,7 +177,7 @@ class PlanCache:
         """Write the plan and evict old ones; None, with one warning, if it cannot be written."""
         path = self.folder / key.file_name
         try:
-            self._make_folder()
+            make_cache_folder(self.folder)
             for partial in self.folder.glob(f".{key.family}-*.partial"):
                 partial.unlink(missing_ok=True)  # of a process that died: the lock is ours
             write_plan(path, key, plan)
@@ -195,7 +198,7 @@ class PlanCache:
         """Only one process builds for this model; without a lock where there is none."""
         with contextlib.ExitStack() as held:
             try:
-                self._make_folder()
+                make_cache_folder(self.folder)
                 path = self.folder / f"{key.family}.lock"
                 descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
                 held.callback(os.close, descriptor)
@@ -208,9 +211,6 @@ class PlanCache:
                 self._warn(f"the engine cache {self.folder} cannot be locked: {error}")
             yield
 
-    def _make_folder(self) -> None:
-        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-
     def _warn(self, message: str) -> None:
         if not self._warned:
             _log.warning("%s; it is rebuilt the next time", message)
@@ -221,27 +221,19 @@ def write_plan(path: Path, key: PlanKey, payload: bytes) -> None:
     """Write a file atomically, readable by the user alone; OSError if it cannot be."""
     facts = {"length": len(payload), "sha256": hashlib.sha256(payload).hexdigest()}
     header = json.dumps({"format": _FORMAT, "key": asdict(key), **facts}).encode()
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
-    try:
-        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(_MAGIC + struct.pack("<I", len(header)) + header)
-            file.write(payload)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
-        raise
+    with replacing_private(path) as file:
+        file.write(_MAGIC + struct.pack("<I", len(header)) + header)
+        file.write(payload)
 
 
 def read_plan(path: Path) -> tuple[PlanKey, bytes]:
     """Key and content of a file; PlanError with what is wrong with it."""
     try:
-        with _open_trusted(path) as file:
+        with open_trusted(path) as file:
             key, length, sha256 = _read_header(file)
             payload = file.read()
+    except UntrustedError as error:
+        raise PlanError(str(error)) from None
     except OSError as error:
         raise PlanError(f"cannot be read: {error.strerror}") from None
     if len(payload) != length:
@@ -249,19 +241,6 @@ def read_plan(path: Path) -> tuple[PlanKey, bytes]:
     if hashlib.sha256(payload).hexdigest() != sha256:
         raise PlanError("is damaged: its plan is not the one that was written")
     return key, payload
-
-
-@contextlib.contextmanager
-def _open_trusted(path: Path) -> Iterator[IO[bytes]]:
-    """Open a file that only this user or root can have written; PlanError if others could."""
-    with path.open("rb") as file:
-        status = os.fstat(file.fileno())
-        if status.st_uid not in (os.geteuid(), 0) or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-            raise PlanError(
-                "is not trusted: expected your file or root's without write permission for others, "
-                f"got owner {status.st_uid} and mode {stat.S_IMODE(status.st_mode):o}"
-            )
-        yield file
 
 
 def _read_header(file: IO[bytes]) -> tuple[PlanKey, int, str]:
@@ -291,12 +270,6 @@ def _differences(got: PlanKey, expected: PlanKey) -> str:
 
 def _digest(key: PlanKey) -> str:
     return hashlib.sha256(json.dumps(asdict(key), sort_keys=True).encode()).hexdigest()
-
-
-def _default_folder() -> Path:
-    if folder := os.environ.get("VIDEO_KNET_CACHE"):
-        return Path(os.path.expanduser(folder))
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "video_knet"
 
 
 def _try_lock(descriptor: int) -> bool:
