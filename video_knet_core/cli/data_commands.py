@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from ..data.street_frame import StreetClip
     from ..evaluate.scores import Scores
 
-BENCH_BACKENDS = f"Of {', '.join(BACKENDS)}; auto is the best, all are those that work here."
+BENCH_BACKENDS = f"Of {', '.join(BACKENDS)}; auto is the fastest, all are those that work here."
 LABELLED = "kitti_step, cityscapes_vps, vipseg, vspw, youtube_vis_2019 or custom."
 VALIDATED = (
     "kitti_step, cityscapes_vps, vipseg, vspw, youtube_vis_2019, coco_panoptic, coco_instances, "

@@ -102,7 +102,7 @@ def parse_sizes(text: str) -> Values:
     return Values(map(parse_size, text.split(",")))
 
 
-BACKEND = f"One of {', '.join(BACKENDS)}; auto is the best that works here."
+BACKEND = f"One of {', '.join(BACKENDS)}; auto is the fastest that works here."
 TRACKER = f"What recognises an object in the next frame: one of {', '.join(TRACKERS)}."
 TRACKING = "A setting of the tracker, one of " + ", ".join(
     f"{key} ({setting.default})" for key, setting in all_settings().items()

@@ -68,8 +68,8 @@ BACKENDS: dict[str, Backend] = {
     ),
     "torch": Backend(".torch_runtime", "pip install 'video_knet_ros[export]'"),
 }
-"""In the order in which "auto" prefers those that are as fast as others. Torch runs checkpoints, the
-others exported models."""
+"""Of two that are equally fast "auto" takes the first. Torch runs checkpoints, the others exported
+models."""
 _REFERENCE = "onnxruntime-cpu"
 """The results of the others are compared with its own."""
 GPU_BACKENDS = tuple(name for name, backend in BACKENDS.items() if backend.on_gpu)

@@ -22,10 +22,10 @@ from synthetic_street import SyntheticStreet
 from ..data.pasted_clips import ping_pong_index
 from ..engine.base import BackendError, Runtime
 from ..engine.selector import backends_for, open_runtime
+from ..machine import EnergyMeter, machine_facts, open_meter, peak_resident_bytes, resident_bytes
 from ..predictor import VideoPredictor
 from ..progress import progress_bar
 from ..types import PanopticFrame
-from ..machine import EnergyMeter, machine_facts, open_meter, peak_resident_bytes, resident_bytes
 
 _FORMAT = 1
 """Version of the JSON."""
@@ -66,7 +66,7 @@ def bench(
 
     Args:
         models: exported models or checkpoints.
-        backends: names, or "all" for each that works here ("auto" takes the best).
+        backends: names, or "all" for each that works here ("auto" takes the fastest).
         frames: that count, of each run.
         sizes: height and width of the images; none is each model's own size.
         threads: CPU threads of the engines and of OpenCV.

@@ -17,7 +17,7 @@ from synthetic_street import SyntheticStreet
 from video_knet_core.engine.base import BackendError, ModelError
 from video_knet_core.engine.onnx_runtime import OnnxRuntime
 from video_knet_core.engine.openvino_runtime import OpenVINORuntime
-from video_knet_core.engine.selector import default_model_path
+from video_knet_core.engine.selector import default_model_path, open_runtime
 
 OUTPUTS = ("segment_map", "class_ids", "scores", "areas", "embeddings", "kernels")
 needs_openvino = pytest.mark.skipif(not find_spec("openvino"), reason="needs the extra `openvino`")
@@ -179,6 +179,27 @@ def test_a_signal_is_handled_after_two_openvino_engines_were_closed_in_the_order
     )
     command = [sys.executable, "-c", code, str(model)]
     assert subprocess.run(command, check=True, capture_output=True).stdout == b"handled\n"
+
+
+@needs_openvino
+def test_bfloat16_runs_on_a_cpu_that_has_it(model, monkeypatch):
+    import openvino
+
+    # on one that has not, OpenVINO computes in float32
+    monkeypatch.setattr(openvino.Core, "get_property", lambda *_: ["FP32", "BF16"])
+    runtime = open_runtime(model, "openvino-bf16", threads=1)
+    assert runtime.name == "openvino-bf16"
+    segments, _ = runtime.step(np.zeros((HEIGHT, WIDTH, 3), np.uint8), None)
+    assert len(segments.class_ids) == SLOTS
+
+
+@needs_openvino
+def test_bfloat16_is_rejected_by_a_cpu_without_it(model, monkeypatch):
+    import openvino
+
+    monkeypatch.setattr(openvino.Core, "get_property", lambda *_: ["FP32", "INT8"])
+    with pytest.raises(BackendError, match="openvino-bf16: .* BF16, got .*FP32"):
+        open_runtime(model, "openvino-bf16", threads=1)
 
 
 def test_without_openvino_the_error_names_what_to_install(tmp_path, monkeypatch):

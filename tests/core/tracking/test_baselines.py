@@ -335,7 +335,8 @@ class Replay:
     name = "replay"
 
     def __init__(self):
-        runtime, street = open_runtime(default_model_path()), SyntheticStreet(3_000_000)
+        runtime = open_runtime(default_model_path(), "onnxruntime-cpu")
+        street = SyntheticStreet(3_000_000)
         state = None
         self.info, self.images, self.results = runtime.info, [], []
         for t in range(4):
