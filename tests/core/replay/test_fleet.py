@@ -20,6 +20,7 @@ from replay_results import digests, failure, wait_for_frames
 from video_knet_core import __version__
 from video_knet_core.bags.making import BagFormat
 from video_knet_core.cli import main
+from video_knet_core.engine.onnx_runtime import OnnxRuntime
 from video_knet_core.replay import fleet
 from video_knet_core.replay.fleet import FleetPlan, JobState, find_jobs, replay_serially
 from video_knet_core.replay.replay_settings import ReplayError, ReplaySettings
@@ -55,7 +56,7 @@ def serial(bags, model, tmp_path_factory):
 
 def fleet_command(pattern: Path, out: Path, model: Path, *more: str) -> list[str]:
     command = ["replay", "--glob", str(pattern), "--out", str(out), "--model", str(model)]
-    return [*command, *SETTINGS, *more]
+    return [*command, "--backend", "onnxruntime-cpu", *SETTINGS, *more]
 
 
 def program(*command: str) -> list[str]:
@@ -262,8 +263,8 @@ def test_an_engine_that_cannot_be_closed_does_not_end_the_fleet(bags, model, tmp
         raise RuntimeError("the engine is hurt")
 
     monkeypatch.setattr(fleet, "replay", replay)
-    monkeypatch.setattr(type(fleet.open_runtime(model)), "close", fail)
-    plan = FleetPlan(model, 1, ReplaySettings(), tracker_settings())
+    monkeypatch.setattr(OnnxRuntime, "close", fail)
+    plan = FleetPlan(model, 1, ReplaySettings(), tracker_settings(), "onnxruntime-cpu")
     results = list(replay_serially(find_jobs(f"{bags}/drive[12]", tmp_path / "out"), plan))
     assert [result.state for result in results] == [JobState.FAILED] * 2
 

@@ -60,6 +60,7 @@ def test_a_replay_that_is_killed_gives_what_an_undisturbed_one_does(model, runti
     command = ["replay", str(path), "--out", str(out), "--model", str(model)]
     command += ["--split-frames", "7", "--include-input-topics", "--overlay", "--labels"]
     command += ["--tracks", "--resume", "--outputs", ",".join(ALL.outputs)]
+    command += ["--backend", runtime.name]
     for frames in (12, 40):
         moment = frames, rng.randrange(5000)
         killed = subprocess.run([sys.executable, "-c", KILLED, *map(str, moment), *command])
