@@ -82,11 +82,17 @@ class NearestUpsampling:
         self._wide = self._columns.weight[self._column_of]
         self._tall = self._rows.weight[self._row_of]
 
-    def enlarge(self, small: NDArray, box: Box | None = None) -> NDArray:
-        """The [h, w] map at [H, W], or only what is inside a box there: [height, width]."""
+    def enlarge(
+        self, small: NDArray, box: Box | None = None, out: NDArray | None = None
+    ) -> NDArray:
+        """The [h, w] map at [H, W], or only what is inside a box there: [height, width].
+
+        It is written into `out`, if that is given: an array of this shape and the type of the map.
+        """
         x, y, width, height = box or (0, 0, self.target[1], self.target[0])
         wide = np.take(small, self._columns.index[x : x + width], axis=1)
-        return np.take(wide, self._rows.index[y : y + height], axis=0)
+        rows = self._rows.index[y : y + height]
+        return np.take(wide, rows, axis=0, out=out, mode="clip")  # "raise" would buffer `out`
 
     def measure(self, small: NDArray, count: int) -> Regions:
         """Geometry in the image of the regions 1..count of a [h, w] map (0 = no region)."""
@@ -145,13 +151,16 @@ class LabelMap:
         """Height and width of the image."""
         return self.upsampling.target
 
-    def enlarge(self) -> NDArray[np.uint16]:
-        """[H, W] labels."""
-        return self.upsampling.enlarge(self.small)
+    def enlarge(self, out: NDArray | None = None) -> NDArray[np.uint16]:
+        """[H, W] labels, written into `out` if that is given."""
+        return self.upsampling.enlarge(self.small, out=out)
 
-    def look_up(self, table: NDArray) -> NDArray:
-        """[H, W, ...] what `table` [labels, ...] has for each pixel, for the price of the small."""
-        return self.upsampling.enlarge(table[self.small])
+    def look_up(self, table: NDArray, out: NDArray | None = None) -> NDArray:
+        """[H, W, ...] what `table` [labels, ...] has for each pixel, for the price of the small.
+
+        It is written into `out`, if that is given.
+        """
+        return self.upsampling.enlarge(table[self.small], out=out)
 
 
 @dataclass(frozen=True)

@@ -273,6 +273,9 @@ def resize(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint
     In one step, thin objects between the sampled pixels would be lost; half the size is the mean of
     two pixels. That is several times faster than OpenCV's INTER_AREA.
     """
+    if image.strides[2] < 0:  # a view of BGR, of which OpenCV would make a copy first
+        bgr = resize(image[..., ::-1], height, width)
+        return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
     while image.shape[:2] != (height, width):
         step = [
             max(length // 2, target) if length > target else target

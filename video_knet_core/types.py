@@ -415,19 +415,22 @@ class PanopticFrame:
         where another instance is in front. A coasted track has none.
         """
         rows, columns = self.label_map.size
-        x, y, width, height = box = track.box if in_box else (0, 0, columns, rows)
+        box = track.box if in_box else (0, 0, columns, rows)
         if not track.label:
-            return np.zeros((height, width), np.bool_)
+            return np.zeros((box[3], box[2]), np.bool_)
         if self.masks is not None:
             return self.masks.enlarge(track.label, box)
-        return self.labels[y : y + height, x : x + width] == track.label
+        return self.label_map.upsampling.enlarge(self.label_map.small == track.label, box)
 
-    def semantic_map(self, unassigned: int = NO_CLASS) -> NDArray[np.uint8]:
+    def semantic_map(
+        self, unassigned: int = NO_CLASS, out: NDArray | None = None
+    ) -> NDArray[np.uint8]:
         """[H, W] class id of each pixel, `unassigned` where there is no segment.
 
-        The authors' code has 0, so that unassigned pixels become road.
+        The authors' code has 0, so that unassigned pixels become road. It is written into `out`, if
+        that is given.
         """
-        return self.label_map.look_up(self._by_label("class_id", unassigned, np.uint8))
+        return self.label_map.look_up(self._by_label("class_id", unassigned, np.uint8), out)
 
     def json_rows(self, classes: ClassTable) -> list[dict[str, Any]]:
         """The rows of the table for JSON, which has no NaN: an unknown velocity is None."""

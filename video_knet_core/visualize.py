@@ -47,6 +47,8 @@ def overlay(
     expected = (*frame.label_map.size, 3)
     if image.shape != expected or image.dtype != np.uint8:
         raise ValueError(f"image: expected uint8 {expected}, got {image.dtype} {image.shape}")
+    if image.strides[2] < 0:  # a view of BGR, of which OpenCV would make a copy each time
+        image = np.asarray(cv2.cvtColor(image[..., ::-1], cv2.COLOR_BGR2RGB), np.uint8)
     visible = [track for track in frame.tracks if track.label]
     label_map = frame.label_map
     if frame.masks is not None:

@@ -9,7 +9,6 @@ from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from rclpy.event_handler import (
     PublisherEventCallbacks,
     QoSOfferedIncompatibleQoSInfo,
@@ -124,26 +123,27 @@ class Topic:
 class ImageTopic(Topic):
     """A topic of images: one message is reused for all frames of the same size."""
 
-    def __init__(self, node: LifecycleNode, name: str, encoding: str) -> None:
+    def __init__(self, node: LifecycleNode, name: str, output: ImageOutput) -> None:
         super().__init__(node, Image, name)
-        self._message = Image(encoding=encoding)
-        self._pixels: NDArray = np.zeros(0, np.uint8)
+        self._output = output
+        self._message = Image(encoding=output.encoding)
+        self._pixels = output.blank((0, 0))
 
-    def publish_pixels(self, header: Header, pixels: NDArray) -> None:
-        """Send `pixels` [H, W] or [H, W, C]; 16-bit values go little-endian."""
-        if self._pixels.shape != pixels.shape:
-            self._resize(pixels)
-        self._message.header = header
-        np.copyto(self._pixels, pixels)
+    def draw(self, result: FrameToPublish) -> None:
+        """Send the output of a frame, which is drawn into the memory of the message."""
+        size = result.frame.label_map.size
+        if self._pixels.shape[:2] != size:
+            self._resize(size)
+        self._message.header = result.header
+        self._output.draw(result, self._pixels)
         self.publish(self._message)
 
-    def _resize(self, pixels: NDArray) -> None:
-        height, width = pixels.shape[:2]
-        self._message.data = _sequence("B", memoryview(bytes(pixels.nbytes)))
-        self._message.height, self._message.width = height, width
-        self._message.step = pixels.nbytes // height
-        stored = pixels.dtype.newbyteorder("<")
-        self._pixels = np.frombuffer(self._message.data, stored).reshape(pixels.shape)
+    def _resize(self, size: tuple[int, int]) -> None:
+        blank = self._output.blank(size)
+        self._message.data = _sequence("B", blank.view(np.uint8).data)
+        self._message.height, self._message.width = size
+        self._message.step = blank.nbytes // size[0]
+        self._pixels = np.frombuffer(self._message.data, blank.dtype).reshape(blank.shape)
 
 
 class Outputs:
@@ -167,7 +167,7 @@ class Outputs:
     def _create(self, output: ImageOutput | MessageOutput) -> Topic:
         topic = f"~/{output.topic}"
         if isinstance(output, ImageOutput):
-            return ImageTopic(self._node, topic, output.encoding)
+            return ImageTopic(self._node, topic, output)
         return Topic(self._node, CONVERSIONS.find(output.type), topic)
 
     @property
@@ -201,11 +201,10 @@ class Outputs:
         """Publish what has subscribers, in the order of `OUTPUTS`."""
         for name, topic in self._frame_topics.items():
             if topic.has_subscribers:
-                output = OUTPUTS[name]
-                if isinstance(topic, ImageTopic) and isinstance(output, ImageOutput):
-                    topic.publish_pixels(result.header, output.pixels(result))
+                if isinstance(topic, ImageTopic):
+                    topic.draw(result)
                 else:
-                    topic.publish(output.make(CONVERSIONS, result))
+                    topic.publish(OUTPUTS[name].make(CONVERSIONS, result))
 
     def destroy(self) -> None:
         """Take the topics off the graph; one that fails does not keep the others there."""

@@ -83,6 +83,17 @@ def test_a_look_up_is_that_of_the_large_map(source, target):
     np.testing.assert_array_equal(label_map.look_up(colors), colors[label_map.enlarge()])
 
 
+@pytest.mark.parametrize(("source", "target"), SIZES)
+def test_a_map_is_enlarged_into_memory_of_the_caller(source, target):
+    small = np.random.default_rng(0).integers(0, 7, source).astype(np.uint16)
+    label_map = LabelMap(small, NearestUpsampling(source, target))
+    labels, colors = np.zeros(target, np.uint16), np.zeros((*target, 3), np.uint8)
+    table = np.random.default_rng(1).integers(0, 256, (7, 3), np.uint8)
+    assert label_map.enlarge(labels) is labels and label_map.look_up(table, colors) is colors
+    np.testing.assert_array_equal(labels, label_map.enlarge())
+    np.testing.assert_array_equal(colors, label_map.look_up(table))
+
+
 def test_a_label_map_of_an_image_is_that_image():
     labels = np.random.default_rng(0).integers(0, 7, (5, 9)).astype(np.uint16)
     np.testing.assert_array_equal(LabelMap.of(labels).enlarge(), labels)

@@ -81,6 +81,10 @@ def test_the_table_agrees_with_the_pixels(size, seed):
         x, y, width, height = track.box
         assert track.area == len(xs)
         assert (x, y, width, height) == (xs.min(), ys.min(), np.ptp(xs) + 1, np.ptp(ys) + 1)
+        mask = frame.mask(track)
+        np.testing.assert_array_equal(mask, frame.labels == track.label)
+        in_box = frame.mask(track, in_box=True)
+        np.testing.assert_array_equal(in_box, mask[y : y + height, x : x + width])
         assert track.centroid == pytest.approx((xs.mean(), ys.mean()))
         assert track.truncated == (
             x == 0 or y == 0 or x + width == size[1] or y + height == size[0]
@@ -295,6 +299,16 @@ def test_thin_lines_are_averaged_not_lost_when_an_image_shrinks(size):
     assert resized.mean() == pytest.approx(lines.mean(), rel=0.02)
     if width >= 4 * 480:  # all lines are thinner than the small image can resolve
         assert resized.std() < 0.2 * lines.std()
+
+
+@pytest.mark.parametrize("size", [(2048, 1024), (1242, 375), (480, 288), (320, 200)])
+def test_a_view_of_bgr_becomes_the_same_small_image(size):
+    width, height = size
+    rgb = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+    bgr = np.ascontiguousarray(rgb[..., ::-1])
+    resized = predictor_module.resize(bgr[..., ::-1], 288, 480)
+    np.testing.assert_array_equal(resized, predictor_module.resize(rgb, 288, 480))
+    assert resized.flags.c_contiguous
 
 
 def test_half_the_size_is_the_mean_of_four_pixels():

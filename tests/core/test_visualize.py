@@ -78,6 +78,15 @@ def test_segments_are_tinted_and_the_rest_is_left_alone():
     np.testing.assert_allclose(drawn[95, 45], (np.array(track_color(5)) + 100) / 2, atol=1)
 
 
+def test_a_view_of_bgr_is_drawn_on_as_rgb_is():
+    rgb = np.random.default_rng(0).integers(0, 256, GREY.shape, np.uint8)
+    bgr = np.ascontiguousarray(rgb[..., ::-1])
+    frame = scene((5, (40, 50, 60, 50)))
+    np.testing.assert_array_equal(
+        overlay(bgr[..., ::-1], frame, CLASSES), overlay(rgb, frame, CLASSES)
+    )
+
+
 def test_things_have_light_contours_and_stuff_has_dark_ones():
     drawn = overlay(GREY, scene((5, (40, 50, 60, 50))), CLASSES)
     np.testing.assert_array_equal(drawn[80, 40], (255, 255, 255))

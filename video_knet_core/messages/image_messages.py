@@ -82,7 +82,8 @@ ENCODINGS = _encodings()
 def to_rgb(message: Any) -> NDArray[np.uint8]:
     """Pixels of an Image or CompressedImage as RGB uint8 [H, W, 3]; ImageError if it is unusable.
 
-    An rgb8 image without row padding is not copied: the result shares the message's memory.
+    An rgb8 or bgr8 image is not copied: the result is a view of the message's memory, without the
+    padding of its rows, and of bgr8 with the channels in reverse.
     16-bit values are scaled so that 65535 becomes 255, and rounded, as cv_bridge does it.
     """
     try:  # a CompressedImage has a format instead of an encoding
@@ -101,9 +102,11 @@ def _raw_to_rgb(message: Any) -> NDArray[np.uint8]:
         return _nv24_to_rgb(message)
     if not encoding.bayer:  # scaling first is faster, and the same where no values are mixed
         pixels = _to_8_bit(pixels)
+    if encoding.code == cv2.COLOR_BGR2RGB:
+        return np.asarray(pixels[..., ::-1], np.uint8)
     if encoding.code != _RGB:
         pixels = cv2.cvtColor(pixels, encoding.code)
-    return np.ascontiguousarray(_to_8_bit(pixels), np.uint8)
+    return np.asarray(_to_8_bit(pixels), np.uint8)
 
 
 def _to_8_bit(pixels: NDArray) -> NDArray:

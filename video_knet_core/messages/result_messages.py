@@ -287,26 +287,36 @@ class ImageOutput:
 
     topic: str
     encoding: str
-    pixels: Callable[[FrameToPublish], NDArray]
-    """Pixels [H, W] or [H, W, 3]; called only while the topic has subscribers."""
+    draw: Callable[[FrameToPublish, NDArray], object]
+    """Fills the pixels of an image; called only while the topic has subscribers."""
     type: str = IMAGE
+
+    def blank(self, size: tuple[int, int]) -> NDArray:
+        """Pixels for `draw`, [H, W] or [H, W, 3] by the encoding, of this size (H, W)."""
+        dtype = np.dtype("<u2") if self.encoding == "16UC1" else np.dtype(np.uint8)
+        return np.zeros((*size, 3) if self.encoding == "rgb8" else size, dtype)
 
     def make(self, convert: Conversions, result: FrameToPublish) -> Any:
         """Make the message."""
-        return convert.image_message(result.header, self.encoding, self.pixels(result))
+        pixels = self.blank(result.frame.label_map.size)
+        self.draw(result, pixels)
+        return convert.image_message(result.header, self.encoding, pixels)
+
+
+def _draw_overlay(result: FrameToPublish, pixels: NDArray) -> None:
+    drawn = visualize.overlay(result.image, result.frame, result.classes, result.opacity)
+    np.copyto(pixels, drawn)
 
 
 OUTPUTS: dict[str, MessageOutput | ImageOutput] = {
     "instances": MessageOutput("instances", INSTANCES, Conversions.instance_array),
     "detections": MessageOutput("detections", DETECTIONS, Conversions.detections),
-    "panoptic": ImageOutput("panoptic/image", "16UC1", lambda result: result.frame.labels),
-    "semantic": ImageOutput("semantic/image", "mono8", lambda result: result.frame.semantic_map()),
-    "overlay": ImageOutput(
-        "overlay/image",
-        "rgb8",
-        lambda result: visualize.overlay(
-            result.image, result.frame, result.classes, result.opacity
-        ),
+    "panoptic": ImageOutput(
+        "panoptic/image", "16UC1", lambda result, pixels: result.frame.label_map.enlarge(pixels)
     ),
+    "semantic": ImageOutput(
+        "semantic/image", "mono8", lambda result, pixels: result.frame.semantic_map(out=pixels)
+    ),
+    "overlay": ImageOutput("overlay/image", "rgb8", _draw_overlay),
 }
 """By name, in the order of publishing; the one that takes longest comes last."""
