@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..installation import shared_file
-from . import speed
 from .base import BackendError, ModelError, ProgressCallback, Runtime
 from .hot_swap import HotSwapRuntime, close_safely
 from .model_file import ModelFile
@@ -160,6 +159,8 @@ class _BackendSelector:
         A backend on a GPU that did not work when times were cached is tried again: its memory may
         have been full then.
         """
+        from . import speed  # psutil takes long to import
+
         file = speed.MeasuredTimes(self._path, self._threads, names)
         engines: dict[str, Runtime] = {}
         try:
