@@ -242,12 +242,16 @@ class World:
         words: str = "",
         name: str = "/video_knet",
     ) -> tuple[bytes, str, dict]:
-        """Level, words and values of the next diagnostics of a node that fit what is given."""
+        """Level, words and values of the next diagnostics of a node that fit what is given.
+
+        Those that name a node before DDS has discovered its name do not.
+        """
         del self.diagnostics[:]
 
         def fits(found: tuple[bytes, str, dict, str]) -> bool:
             right = level in (None, found[0]) and words in found[1] and name == found[3]
-            return right and condition(found[2])
+            known = "_NODE_NAME_UNKNOWN_" not in f"{found[1]} {found[2]}"
+            return right and known and condition(found[2])
 
         self.wait(lambda: any(map(fits, self.diagnostics)), f"diagnostics {level} {words}")
         return next(filter(fits, self.diagnostics))[:3]

@@ -7,7 +7,6 @@ test_diagnostics.py, test_lifecycle.py (engines, models) and test_snapshot.py (a
 from __future__ import annotations
 
 from array import array
-from dataclasses import replace
 
 import cv2
 import pytest
@@ -19,7 +18,8 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CompressedImage, Image
 
-from video_knet_core.messages.result_messages import OUTPUTS, nanoseconds
+from video_knet_core import visualize
+from video_knet_core.messages.result_messages import nanoseconds
 from video_knet_ros.input_images import RateLimit
 from video_knet_ros.outputs import CONVERSIONS
 
@@ -132,8 +132,7 @@ def test_a_frame_that_cannot_be_published_has_failed_and_is_not_processed(world,
     tables, overlays = world.tables(), world.collect(Image, "overlay/image")
     camera_topic = world.publisher()
     with monkeypatch.context() as patched:
-        failing = replace(OUTPUTS["overlay"], pixels=lambda *_: 1 / 0)
-        patched.setitem(OUTPUTS, "overlay", failing)
+        patched.setattr(visualize, "overlay", lambda *_: 1 / 0)
         _, first = world.send(camera_topic, tables, street(1))
         world.wait(lambda: camera.counts.failed == 1, "the failure")
     _, second = world.send(camera_topic, tables, street(2))
