@@ -133,6 +133,8 @@ def test_a_robot_imports_no_torch() -> None:
 
 def test_the_core_of_a_robot_loads_without_torch() -> None:
     names = [name for name in ROBOT_MODULES if name.startswith("video_knet_core")]
+    if importlib.util.find_spec("ray") is None:  # of the extra `fleet`
+        names.remove("video_knet_core.replay.ray_fleet")
     code = (
         "import importlib, sys\n"
         f"for name in {sorted(TORCH_LIBRARIES)}: sys.modules[name] = None\n"

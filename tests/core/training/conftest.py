@@ -7,7 +7,6 @@ import functools
 import pytest
 
 from synthetic_street import SyntheticStreet, street_pairs
-from video_knet_core.training import clip_validation
 
 _street = functools.cache(SyntheticStreet)
 
@@ -21,6 +20,8 @@ def _clip(seed: int, moment: int):
 @pytest.fixture(autouse=True)
 def streets_are_drawn_once(monkeypatch):
     """Each test trains in a folder of its own, where no street was drawn before."""
+    from video_knet_core.training import clip_validation  # needs torch
+
     monkeypatch.setattr(
         street_pairs.StreetPairs, "_clip", lambda self, seed, moment: _clip(seed, moment)
     )
