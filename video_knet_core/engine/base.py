@@ -75,10 +75,3 @@ class Runtime(Protocol):
     def close(self) -> None:
         """Free the engine; it cannot be used after. A second time does nothing."""
         ...
-
-
-def check_state(state: State, shape: tuple[int, ...]) -> None:
-    """ValueError unless a state is float32 of this shape."""
-    got = getattr(state, "dtype", type(state).__name__)
-    if (got, np.shape(state)) != (np.float32, shape):
-        raise ValueError(f"state: expected float32 {shape}, got {got} {np.shape(state)}")

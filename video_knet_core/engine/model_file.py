@@ -21,7 +21,7 @@ from ..config import ModelConfig
 from ..config_io import ConfigError, from_dict
 from ..tasks import TASKS
 from ..types import Detections, check_image
-from .base import ModelError, ModelInfo, State, check_state
+from .base import ModelError, ModelInfo, State
 
 FORMAT = 1
 """The version of the file format."""
@@ -177,7 +177,9 @@ class ExportedModelRuntime(ABC):
         """Segment one frame; see `Runtime.step`."""
         check_image(image, (self.info.height, self.info.width))
         kernels = self._no_kernels if state is None else state
-        check_state(kernels, self._no_kernels.shape)
+        shape, got = self._no_kernels.shape, getattr(kernels, "dtype", type(kernels).__name__)
+        if (got, np.shape(kernels)) != (np.float32, shape):
+            raise ValueError(f"state: expected float32 {shape}, got {got} {np.shape(kernels)}")
         has_previous = np.array([state is not None])
         results = self._infer(
             {"image": image, "previous_kernels": kernels, "has_previous": has_previous}

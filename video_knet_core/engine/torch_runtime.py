@@ -20,7 +20,7 @@ from ..model.merge import MERGES, authors_boxes
 from ..model.video_knet import Prediction, VideoKNet
 from ..tasks import TASKS
 from ..types import Detections, check_image
-from .base import BackendError, ModelError, ModelInfo, ProgressCallback, State, check_state
+from .base import BackendError, ModelError, ModelInfo, ProgressCallback, State
 
 
 def segment_frame(
@@ -93,8 +93,6 @@ class TorchRuntime:
         check_image(image, (self.info.height, self.info.width))
         if not hasattr(self, "model"):
             raise RuntimeError("the runtime is closed")
-        if state is not None:
-            check_state(state, (self.model.config.slots, self.model.config.neck.channels))
         return self.step_pixels(torch.from_numpy(image).permute(2, 0, 1).float(), state)
 
     @torch.no_grad()

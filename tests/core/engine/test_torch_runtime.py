@@ -75,12 +75,3 @@ def test_closing_twice_is_harmless_and_a_step_after_it_raises(checkpoint):
     runtime.close()
     with pytest.raises(RuntimeError, match="closed"):
         runtime.step(np.zeros((runtime.info.height, runtime.info.width, 3), np.uint8), None)
-
-
-def test_a_state_of_another_shape_or_type_is_an_error(checkpoint):
-    runtime = open_runtime(checkpoint)
-    (image,) = images(1)
-    _, state = runtime.step(image, None)
-    for wrong in (state[:-1], state.astype(np.float64), "kernels"):
-        with pytest.raises(ValueError, match="state: expected float32"):
-            runtime.step(image, wrong)
