@@ -14,6 +14,7 @@ turns in each runtime that is installed.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import statistics
 import subprocess
@@ -21,13 +22,14 @@ import sys
 import time
 import venv
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
-from numpy.typing import NDArray
 
+from video_knet_core.engine import onnx_runtime, openvino_runtime
+from video_knet_core.engine.base import BackendError
 from video_knet_core.engine.model_file import ModelFile
 from video_knet_core.engine.selector import default_model_path, open_runtime
 from video_knet_core.machine import machine_facts
@@ -60,45 +62,23 @@ def export_yolo(name: str, size: tuple[int, int], folder: Path) -> Path:
     return out
 
 
-def inputs_of(path: Path) -> dict[str, NDArray]:
-    """Random inputs of the shapes and types that a model has."""
+def works_of(path: Path, threads: int) -> dict[str, Work]:
+    """A step by each engine that works here, opened as a robot does, on random inputs."""
     random = np.random.default_rng(0)
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    return {
+    session = onnx_runtime.open_session(path, threads, cuda=False)
+    inputs = {
         i.name: random.integers(0, 255 if "uint8" in i.type else 2, i.shape).astype(TYPES[i.type])
         for i in session.get_inputs()
     }
-
-
-def onnxruntime_work(path: Path, threads: int) -> dict[str, Work]:
-    """A step by each device that ONNX Runtime has here."""
-    inputs, found = inputs_of(path), {}
-    for device in ("CUDA", "CPU"):
-        if f"{device}ExecutionProvider" in onnxruntime.get_available_providers():
-            options = onnxruntime.SessionOptions()
-            options.intra_op_num_threads = threads
-            # as in `engine.onnx_runtime`
-            options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-            provider = [f"{device}ExecutionProvider"]
-            session = onnxruntime.InferenceSession(str(path), options, providers=provider)
-            found[f"onnxruntime-{device.lower()}"] = lambda s=session: s.run(None, inputs)
-    return found
-
-
-def openvino_work(path: Path, threads: int) -> dict[str, Work]:
-    """A step in each precision that OpenVINO has here; nothing if it is not installed."""
-    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
-    try:
-        import openvino
-    except ImportError:
-        return {}
-    core, inputs, found = openvino.Core(), inputs_of(path), {}
-    fast = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    for precision in ("f32", "bf16") if fast else ("f32",):
-        settings = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": precision}
-        request = core.compile_model(str(path), "CPU", settings).create_infer_request()
-        found[f"openvino-{precision}"] = lambda r=request: r.infer(inputs)
-    return found
+    works: dict[str, Work] = {"onnxruntime-cpu": lambda: session.run(None, inputs)}
+    with contextlib.suppress(BackendError):
+        on_gpu = onnx_runtime.open_session(path, threads, cuda=True)
+        works["onnxruntime-cuda"] = lambda: on_gpu.run(None, inputs)
+    for name, bfloat16 in (("openvino", False), ("openvino-bf16", True)):
+        with contextlib.suppress(BackendError):
+            request = openvino_runtime.open_request(path, threads, bfloat16)
+            works[name] = partial(request.infer, inputs)
+    return works
 
 
 def predictor_work(path: Path, threads: int, size: tuple[int, int]) -> Work:
@@ -127,9 +107,8 @@ def compare(args: argparse.Namespace) -> dict[str, Any]:
     yolos = [export_yolo(name, size, args.folder) for name in args.yolo]
     works: dict[tuple[str, str], Work] = {}
     for path in (*yolos, *args.models):
-        for make in (onnxruntime_work, openvino_work):
-            found = make(path, args.threads)
-            works |= {(path.stem, runtime): work for runtime, work in found.items()}
+        found = works_of(path, args.threads)
+        works |= {(path.stem, runtime): work for runtime, work in found.items()}
     for path in args.models:
         works[path.stem, "predictor"] = predictor_work(path, args.threads, size)
     median = race(works, args.frames)

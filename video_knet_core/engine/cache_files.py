@@ -1,4 +1,4 @@
-"""The files that engines keep for the next time: in one folder, whole, and by nobody else."""
+"""The files that engines keep for the next time: in one folder, whole, and private."""
 
 from __future__ import annotations
 

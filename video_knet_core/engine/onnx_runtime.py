@@ -27,7 +27,7 @@ class OnnxRuntime(ExportedModelRuntime):
     def __init__(self, path: str | Path, threads: int = 2, cuda: bool = False) -> None:
         model = ModelFile.read(path, form="deploy")
         super().__init__("onnxruntime-cuda" if cuda else "onnxruntime-cpu", model)
-        session = _open_session(model.path, threads, cuda)
+        session = open_session(model.path, threads, cuda)
         self._session: onnxruntime.InferenceSession | None = session
         self._outputs = list(model.outputs)
 
@@ -48,7 +48,8 @@ def open_model(
     return OnnxRuntime(path, threads, cuda=backend == "onnxruntime-cuda")
 
 
-def _open_session(path: Path, threads: int, cuda: bool) -> onnxruntime.InferenceSession:
+def open_session(path: Path, threads: int, cuda: bool) -> onnxruntime.InferenceSession:
+    """Any ONNX file, with the settings of a robot; errors as of `OnnxRuntime`."""
     provider = "CUDAExecutionProvider" if cuda else "CPUExecutionProvider"
     # as with the other engines, float32 is float32
     settings = {"use_tf32": "0"} if cuda else {}

@@ -31,25 +31,9 @@ class OpenVINORuntime(ExportedModelRuntime):
     """
 
     def __init__(self, path: str | Path, threads: int = 2, bfloat16: bool = False) -> None:
-        openvino = _import_openvino()
         model = ModelFile.read(path, form="deploy")
         super().__init__("openvino-bf16" if bfloat16 else "openvino", model)
-        core = _core(openvino)
-        abilities = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-        if bfloat16 and "BF16" not in abilities:
-            raise BackendError(f"expected a CPU that computes in BF16, got one of {abilities}")
-        settings = {
-            "PERFORMANCE_HINT": "LATENCY",
-            "NUM_STREAMS": 1,
-            "INFERENCE_NUM_THREADS": threads,
-            "INFERENCE_PRECISION_HINT": "bf16" if bfloat16 else "f32",
-            "ENABLE_CPU_PINNING": False,
-        }
-        try:
-            compiled = core.compile_model(str(model.path), "CPU", settings)
-            self._request: Any = compiled.create_infer_request()
-        except RuntimeError as error:
-            raise BackendError(f"OpenVINO cannot run {model.path}: {error}") from None
+        self._request: Any = open_request(model.path, threads, bfloat16)
         self._busy = threading.Lock()  # a request serves one thread at a time
         self._outputs = list(model.outputs)
 
@@ -63,6 +47,25 @@ class OpenVINORuntime(ExportedModelRuntime):
     def close(self) -> None:
         """Free the model; the runtime cannot be used after. A second time does nothing."""
         self._request = None
+
+
+def open_request(path: Path, threads: int, bfloat16: bool) -> Any:
+    """An inference request of any ONNX file; BackendError as of `OpenVINORuntime`."""
+    core = _core(_import_openvino())
+    abilities = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    if bfloat16 and "BF16" not in abilities:
+        raise BackendError(f"expected a CPU that computes in BF16, got one of {abilities}")
+    settings = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "NUM_STREAMS": 1,
+        "INFERENCE_NUM_THREADS": threads,
+        "INFERENCE_PRECISION_HINT": "bf16" if bfloat16 else "f32",
+        "ENABLE_CPU_PINNING": False,
+    }
+    try:
+        return core.compile_model(str(path), "CPU", settings).create_infer_request()
+    except RuntimeError as error:
+        raise BackendError(f"OpenVINO cannot run {path}: {error}") from None
 
 
 def open_model(

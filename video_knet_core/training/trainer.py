@@ -40,7 +40,8 @@ class Trainer:
         self.out, self.files, self.progress = out, RunFiles(out), Progress()
         torch.manual_seed(config.seed)
         torch.set_num_threads(config.threads)
-        _keep_freed_memory()
+        if self.device.type == "cpu":
+            _keep_freed_memory()
         self.model = build_model(config, config_path).to(self.device)
         model = self.model.config
         _check_batch(config, model)

@@ -202,10 +202,10 @@ def test_bfloat16_is_rejected_by_a_cpu_without_it(model, monkeypatch):
         open_runtime(model, "openvino-bf16", threads=1)
 
 
-def test_without_openvino_the_error_names_what_to_install(tmp_path, monkeypatch):
+def test_without_openvino_the_error_names_what_to_install(model, monkeypatch):
     monkeypatch.setitem(sys.modules, "openvino", None)
     with pytest.raises(BackendError, match=r"video_knet_ros\[openvino\]"):
-        OpenVINORuntime(tmp_path / "any.onnx")
+        OpenVINORuntime(model)
 
 
 @pytest.mark.parametrize(

@@ -205,7 +205,7 @@ def test_it_is_measured_again_when_something_changes(model, machine, tmp_path, c
         threads = 1
     elif changed == "model":
         other = tmp_path / "other.onnx"
-        other.write_bytes(model.read_bytes() + b"\x2a\x00")  # a field that nobody reads
+        other.write_bytes(model.read_bytes() + b"\x2a\x00")  # a field that is not read
         model = other
     else:
         ms["third"] = 20
