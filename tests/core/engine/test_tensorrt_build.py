@@ -22,7 +22,7 @@ GRAPHS = [
     ("kitti_step_r50", "fp16", "deploy"),
     ("kitti_step_fusion_r50", "fp16", "deploy"),
     ("kitti_step_swin_b", "fp16", "deploy"),
-    ("street_lite0_stride8", "fp16", "deploy"),
+    ("street", "fp16", "deploy"),
     ("street_pspnet_lite0", "fp32", "deploy"),
     ("vspw_deeplabv3plus_r101", "fp16", "deploy"),
     ("street_instances_lite0", "fp32", "deploy"),

@@ -59,3 +59,26 @@ def test_weights_of_a_resnet_with_a_deep_stem_have_their_places():
     ours, unused = translate(state)
     assert ours.keys() == {f"backbone.{key}" for key in backbone.state_dict()}
     assert unused == ["fc.weight"]
+
+
+@torch.no_grad()
+def test_lite0_with_fewer_blocks_takes_the_weights_of_those_that_it_has():
+    whole, cut = (
+        build("efficientnet_lite0"),
+        build("efficientnet_lite0", blocks=(1, 1, 2, 3, 3, 4, 0)),
+    )
+    for network in (whole, cut):
+        network.load_imagenet()
+    assert cut.channels == (24, 40, 112, 192)
+    inner = whole._blocks
+    expected = torch.nn.Sequential(*(inner[i] for i in (0, 1, 3, 4)))
+    stem = torch.nn.functional.relu6(
+        whole._bn0(whole._conv_stem(image := torch.randn(1, 3, 64, 96)))
+    )
+    torch.testing.assert_close(cut(image)[1], expected(stem))
+    cut.freeze(2)
+    frozen = [i for i, block in enumerate(cut._blocks) if not block._bn1.training]
+    assert len(cut._blocks) == 14 and not cut.training and frozen == list(range(14))
+    cut.train()
+    cut.freeze(2)
+    assert [i for i, block in enumerate(cut._blocks) if not block._bn1.training] == [0, 1]

@@ -49,12 +49,12 @@ def build(kind: str) -> VideoKNet:
     torch.manual_seed(0)
     if kind == "reference":
         return VideoKNet(reference_config(fusion="link_atten")).eval()
-    if kind == "street":
+    if kind == "small":
         return small_network()
     return small_version(kind)
 
 
-@pytest.fixture(params=["street", "reference", "kitti_step_swin_b", "street_lite0_stride8"])
+@pytest.fixture(params=["small", "reference", "kitti_step_swin_b", "street"])
 def network(request, monkeypatch) -> VideoKNet:
     shrink_swin(monkeypatch)
     return build(request.param)
