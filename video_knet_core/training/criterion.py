@@ -112,7 +112,10 @@ class Criterion:
         return _by_part("mask", mask) | _by_part("dice", dice)
 
     def _class_losses(self, batch: _Batch, counts: Tensor) -> dict[str, Tensor]:
-        """Of stages: thing rows learn thing columns, stuff row j only its own."""
+        """Of stages: thing rows learn thing columns, stuff row j only its own.
+
+        A kernel learns that it is nothing only where that is known; see `_Batch.known`.
+        """
         logits = torch.stack(
             [_class_logits(stage) for stage in batch.prediction.stages]
         )  # [stages,F,N,K]
@@ -122,10 +125,11 @@ class Criterion:
         weights = torch.zeros_like(logits[0, 0])
         weights[:things, :columns] = 1
         weights[things:, columns:] = torch.eye(targets.stuff, device=logits.device)
+        weights = weights * batch.known(first=1)[..., None]
         goals = torch.zeros_like(logits)
         for goal, part in zip(goals, batch.segments[1:], strict=True):
             goal[part.frames, part.kernels, columns_of[part.frames, part.rows]] = 1
-        values = losses.focal_loss(logits.flatten(0, 1), goals.flatten(0, 1), weights)
+        values = losses.focal_loss(*(x.flatten(0, 1) for x in (logits, goals, weights)))
         values = values.view(len(logits) * batch.sides, -1).sum(1).view_as(counts)
         return _by_part("class", self.weights.classification * values / counts, first=1)
 
@@ -160,7 +164,8 @@ class Criterion:
             found["head_center"] = weights.center * values.view(batch.sides, -1).mean(1)
         if head.seeds is not None:
             heat = head.seeds.heat[:, 0].float()
-            values = losses.heat_loss(heat, targets.heat(*heat.shape[1:]))
+            known = _shrink(targets.valid[:, None], heat.shape[1:])[:, 0]
+            values = losses.heat_loss(heat, targets.heat(*heat.shape[1:]), known)
             found["head_heat"] = weights.heat * values.view(batch.sides, -1).mean(1)
         return found
 
@@ -257,6 +262,17 @@ class _Batch:
         """[M] values of `learned` -> [parts,sides] sums."""
         zeros = values.new_zeros(len(self.masks) * self.sides)
         return zeros.index_add(0, self._groups, values).view(-1, self.sides)
+
+    def known(self, first: int) -> Tensor:
+        """[parts,F,N] bool from part `first` on: the kernel has a segment to learn, or most of its
+        mask lies on labelled cells; of one elsewhere nobody knows what it is."""
+        size = self.masks[first].shape[-2:]
+        valid = _shrink(self.targets.valid[:, None], size).flatten(1)
+        inside = (torch.stack(self.masks[first:]).detach() > 0).flatten(3).float()
+        known = torch.einsum("pfnc,fc->pfn", inside, valid - 0.5) >= 0
+        for row, part in zip(known, self.segments[first:], strict=True):
+            row[part.frames, part.kernels] = True
+        return known
 
     def _slots(self) -> Tensor:
         owners = self.targets.owners

@@ -102,16 +102,17 @@ def center_loss(codes: Tensor, goals: Tensor, instances: Tensor, balance: float 
     return zero.index_add(0, frames, errors * weights) / total.clamp(min=1e-12)
 
 
-def heat_loss(logits: Tensor, goals: Tensor) -> Tensor:
+def heat_loss(logits: Tensor, goals: Tensor, known: Tensor) -> Tensor:
     """Focal loss of maps of centres [F,h,w], per centre.
 
     `goals` [F,h,w] is 1 at centres and falls off around them, where a miss is forgiven by the
-    fourth power. Source: Law and Deng, "CornerNet", 2018, equation 1 (alpha 2, beta 4).
+    fourth power; `known` [F,h,w], 0..1, is how much of a cell is labelled. Source: Law and Deng,
+    "CornerNet", 2018, equation 1 (alpha 2, beta 4).
     """
     p = logits.sigmoid()
     centers = goals == 1
     hit = -(1 - p).square() * logsigmoid(logits)
-    miss = -((1 - goals) ** 4) * p.square() * logsigmoid(-logits)
+    miss = -known * ((1 - goals) ** 4) * p.square() * logsigmoid(-logits)
     errors = torch.where(centers, hit, miss).flatten(1).sum(1)
     return errors / centers.flatten(1).sum(1).clamp(min=1)
 

@@ -284,3 +284,30 @@ def test_background_teaches_the_head_that_there_is_nothing():
     assert vehicle[0, 0] > 0, "less of it where nothing is"
     assert vehicle[3, 3] < 0, "more of it where one is"
     assert vehicle[7, 0] < 0, "also in a crowd"
+
+
+def test_what_lies_on_unlabelled_cells_is_neither_a_thing_nor_nothing():
+    """Of a frame where one half is labelled: seeds and kernels of the other half learn nothing."""
+    model = VideoKNet(small_model("panoptic")).train()
+    labels = np.full((64, 96), VOID, np.uint8)
+    labels[:, :48] = ROAD
+    frame = frame_targets(labels, np.zeros((64, 96), np.int32), model.config.classes, 4)
+    targets = stack_targets([frame])
+    prediction, _ = model(torch.rand(1, 3, 64, 96) * 255)
+    slots = prediction.mask_logits.detach().clone().fill_(-9.0)
+    slots[:, 0, :, slots.shape[3] // 2 :] = 9.0  # on unlabelled cells
+    slots[:, 1, :, : slots.shape[3] // 2] = 9.0  # on the road
+    logits = prediction.class_logits.detach().clone().requires_grad_()
+    heat = prediction.head.seeds.heat.detach().clone().requires_grad_()
+    head = prediction.head._replace(seeds=prediction.head.seeds._replace(heat=heat))
+    stages = tuple(s._replace(mask_logits=slots, class_logits=logits) for s in prediction.stages)
+    losses = Criterion(LossWeights(), len(model.config.classes.things))(
+        replace(prediction, head=head, stages=stages), targets, 1
+    )
+    summed(losses).backward()
+    taught = logits.grad[0].abs().sum(1) > 0
+    assert not taught[0]
+    assert taught[1:].all()
+    half = heat.shape[3] // 2
+    assert not heat.grad[..., half:].any()
+    assert heat.grad[..., :half].all()

@@ -123,10 +123,16 @@ def test_the_heat_loss_is_per_centre_and_forgives_the_cells_next_to_one():
     near, far = perfect.clone(), perfect.clone()
     near[0, 1] = far[0, 3] = 2.0
     logits = torch.stack((perfect, near, far))
-    right, beside, wrong = losses.heat_loss(logits, goal.expand_as(logits)).tolist()
+    known = torch.ones(1, 1, 4)
+    goals = goal.expand_as(logits)
+    right, beside, wrong = losses.heat_loss(logits, goals, known.expand_as(logits)).tolist()
     assert right == pytest.approx(0, abs=1e-6)
     assert beside == pytest.approx(wrong / 16, rel=1e-4)
     nothing = torch.zeros(1, 1, 4)
-    assert losses.heat_loss(nothing, nothing).item() == pytest.approx(4 * math.log(2) / 4)
+    assert losses.heat_loss(nothing, nothing, known).item() == pytest.approx(4 * math.log(2) / 4)
     twice = torch.cat((far, far))[None], torch.cat((goal, goal))[None]
-    assert losses.heat_loss(*twice).item() == pytest.approx(wrong, rel=1e-4)
+    assert losses.heat_loss(*twice, known.expand_as(twice[0])).item() == pytest.approx(
+        wrong, rel=1e-4
+    )
+    unlabelled = losses.heat_loss(far[None], goal[None], torch.tensor([[[1.0, 1.0, 1.0, 0.0]]]))
+    assert unlabelled.item() == pytest.approx(0, abs=1e-6)
