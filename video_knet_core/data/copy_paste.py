@@ -38,9 +38,10 @@ class CopyPaste:
         sprites: what is pasted; may be empty.
         things: class ids whose connected regions in the images become instances.
         max_sprites: most objects pasted into one pair.
-        crowd: half of what is pasted is cut out of the images themselves, most of it stands beside
-            or in front of what was pasted before, and all is recoloured. Sequences of cut-outs are
-            few, and a network that gets each of them a thousand times overfits to them.
+        crowd: half of what is pasted is a single cut-out, of `sprites` or of the images themselves;
+            most of it stands beside or in front of what was pasted before, and all is recoloured.
+            Sequences of cut-outs are few, and a network that gets each of them a thousand times
+            overfits to them.
     """
 
     def __init__(
@@ -56,7 +57,11 @@ class CopyPaste:
         self.causal, self.crowd = causal, crowd
         self.images = images
         self.sprites = sprites
-        self.singles = _cut_out(images, things) if crowd else []
+        self.singles: list[Sprite] = []
+        if crowd:
+            self.sprites = [sprite for sprite in sprites if len(sprite.cutouts) > 1]
+            self.singles = [sprite for sprite in sprites if len(sprite.cutouts) == 1]
+            self.singles += _cut_out(images, things)
         self.things = tuple(things)
         self.max_sprites = max_sprites
         self.crop = crop or CropRange()

@@ -23,6 +23,8 @@ _KINDS = {
 """Class of the street and height in metres of each kind of sprite."""
 HELD_OUT_SPRITES = ("car-turn", "drift-straight", "lucia", "rollerblade", "scooter-black")
 """Sequences for evaluation, kept out of training: two vehicles, two persons and a cyclist."""
+NOT_OF_DAVIS = ("drift-chicane", "drift-straight", "parkour")
+"""Sequences that DAVIS took from others: weights trained on them could not be given away."""
 SpriteSplit = Literal["train", "held_out", "all"]
 
 
@@ -48,20 +50,24 @@ def load_sprites(
     """Read `index.json` and the cut-outs beside it; those of none of `classes` are left out.
 
     Of the split "held_out" are the sequences named in `HELD_OUT_SPRITES`, and FrameError if there
-    are none; of "train" the others. FileNotFoundError if a cut-out is missing or unreadable.
+    are none; of "train" the others but those of `NOT_OF_DAVIS`. FileNotFoundError if a cut-out is
+    missing or unreadable.
     """
     root = Path(root)
     index = json.loads((root / "index.json").read_text())
     held_out, names = index.keys() & set(HELD_OUT_SPRITES), {info.name for info in classes}
+    wanted = {
+        "all": set(index),
+        "held_out": held_out,
+        "train": index.keys() - held_out - set(NOT_OF_DAVIS),
+    }[split]
     if split == "held_out" and not held_out:
         expected = ", ".join(HELD_OUT_SPRITES)
         raise FrameError(f"{root} has none of the held-out sprites ({expected}), got {list(index)}")
     return [
         _read_sprite(root / name, entry, classes)
         for name, entry in index.items()
-        if entry["class"] in _KINDS
-        and _KINDS[entry["class"]][0] in names
-        and split in ("all", "held_out" if name in held_out else "train")
+        if name in wanted and entry["class"] in _KINDS and _KINDS[entry["class"]][0] in names
     ]
 
 

@@ -39,13 +39,15 @@ class PairDataset(Dataset):
         config: TrainConfig,
     ) -> None:
         self.sources, self.classes, self.config = sources, model.classes, config
+        self._sizes = ((config.height, config.width), *config.more_sizes)
+        self._block = config.batch * processes.count()
         self._targets = TRAINING_TASKS[model.task].targets
 
     def __getitem__(self, index: int) -> Sample:
         rng = np.random.default_rng((self.config.seed, index))
         weights = [weight for weight, _ in self.sources]
         _, source = self.sources[int(rng.choice(len(weights), p=weights))]
-        pair = source.sample(rng, self.config.height, self.config.width)
+        pair = source.sample(rng, *self._sizes[index // self._block % len(self._sizes)])
         pixels = photometric(pair.images, rng) if self.config.photometric else pair.images
         images = torch.from_numpy(pixels).permute(0, 3, 1, 2)
         targets = [

@@ -58,7 +58,11 @@ def open_sources(
 
 def _copy_paste(config: DataConfig, model: ModelConfig, root: Path) -> PairSource:
     ids = street_ids(model.classes, f"data.copy_paste_weight {config.copy_paste_weight}")
-    sprites = load_sprites(root / expanded(config.sprites), model.classes)
+    sprites = [
+        sprite
+        for folder in config.sprites
+        for sprite in load_sprites(root / expanded(folder), model.classes)
+    ]
     images = camvid_clip(root / expanded(config.images), ids)
     return CopyPaste(
         *(images, sprites, model.classes.things, config.max_sprites),

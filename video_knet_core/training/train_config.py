@@ -63,7 +63,8 @@ class DataConfig:
     copy_paste_weight: Fraction = 0.65
     """Fraction of the rest from real images; what remains comes from the synthetic street."""
     images: Text = "camvid/train"
-    sprites: Text = "sprites"
+    sprites: Annotated[tuple[Text, ...], Field(min_length=1)] = ("sprites",)
+    """Folders of cut-outs."""
     max_sprites: Annotated[int, Field(ge=0, le=10_000)] = 4
     """Maximum number of objects pasted into one image ..."""
     crowd: bool = False
@@ -143,6 +144,8 @@ class TrainConfig:
     start from for all tasks at half the cost; temporal modules keep their first values."""
     height: Side = 256
     width: Side = 352
+    more_sizes: tuple[tuple[Side, Side], ...] = ()
+    """Further (height, width): each batch has the next size in turn."""
     mask_stride: _Positive = 4
     """Resolution of the mask losses ..."""
     rank_stride: _Positive = 4
@@ -182,10 +185,11 @@ class TrainConfig:
     validation: ValidationConfig = field(default_factory=ValidationConfig)
 
     def __post_init__(self) -> None:
-        for name in ("height", "width"):
-            value = getattr(self, name)
-            whole = not (value % 32 or value % self.mask_stride or value % self.rank_stride)
-            expect(whole, name, "a multiple of 32, mask_stride and rank_stride", value)
+        sides = {"height": (self.height,), "width": (self.width,)}
+        for name, values in (sides | {"more_sizes": sum(self.more_sizes, ())}).items():
+            for value in values:
+                whole = not (value % 32 or value % self.mask_stride or value % self.rank_stride)
+                expect(whole, name, "a multiple of 32, mask_stride and rank_stride", value)
 
     def load_model_config(self, config_path: Path) -> ModelConfig:
         """Read the model configuration this run names."""
