@@ -17,14 +17,15 @@ from .street import SyntheticStreet
 _MOMENTS = (20, 60, 110, 170)
 """Frame numbers at which the short clips of a street start."""
 OFFSETS = (0, 1, 3)
-"""Frames of a short clip, counted from its start."""
+"""Frames of a short clip, counted from its start; longer ones continue with 4, 6, 7, 9, ..."""
 
 
 class StreetPairs:
     """A `PairSource` of short clips on streets with seeds 0 .. `seeds` - 1.
 
     Drawing a new street costs more than a training step can wait for, so a clip is drawn once and
-    kept in `cache` (about 2 MB each). `ids` are class ids to use instead, see `street_ids`.
+    kept in `cache` (about 0.8 MB a frame). `ids` are class ids to use instead, see `street_ids`. A
+    sample has so many `frames`, in one direction of time; a clip has one more than that.
     """
 
     def __init__(
@@ -34,24 +35,25 @@ class StreetPairs:
         crop: CropRange | None = None,
         causal: bool = False,
         ids: NDArray[np.uint8] | None = None,
+        frames: int = 2,
     ) -> None:
-        self.seeds, self.causal, self.ids = seeds, causal, ids
+        self.seeds, self.causal, self.ids, self.frames = seeds, causal, ids, frames
         self.cache = cache
         self.crop = crop or CropRange(scale=(1.0, 1.7), aspect=(0.8, 1.2))
 
     def sample(self, rng: Rng, height: int, width: int) -> FramePair:
         clip = self._clip(int(rng.integers(self.seeds)), int(rng.choice(_MOMENTS)))
-        first, second = rng.choice(len(OFFSETS), 2, replace=False)
-        if self.causal:
-            first, second = max(first, second), min(first, second)
-        frames = [clip[first], clip[second]]
+        drawn = rng.choice(len(clip), self.frames, replace=False)
+        backward = self.causal or bool(drawn[0] > drawn[1])
+        frames = [clip[t] for t in sorted(drawn, reverse=backward)]
         if self.ids is not None:
             frames = [frame.relabelled(self.ids) for frame in frames]
         to_crop = self.crop.draw(rng, frames[0].semantic.shape, height, width)
-        return warped_pair(frames, [to_crop, to_crop], height, width)
+        return warped_pair(frames, [to_crop] * len(frames), height, width)
 
     def _clip(self, seed: int, moment: int) -> list[StreetFrame]:
-        path = self.cache / f"street_{seed:06d}_{moment:04d}.npz"
+        length = f"_{self.frames + 1}" if self.frames > 2 else ""
+        path = self.cache / f"street_{seed:06d}_{moment:04d}{length}.npz"
         if not path.is_file():
             self._draw(seed, moment, path)
         with np.load(path, allow_pickle=False) as clip:
@@ -60,7 +62,8 @@ class StreetPairs:
 
     def _draw(self, seed: int, moment: int, path: Path) -> None:
         street = SyntheticStreet(seed)
-        frames = [street.frame(moment + offset) for offset in OFFSETS]
+        offsets = [OFFSETS[t % 2] + t // 2 * OFFSETS[2] for t in range(self.frames + 1)]
+        frames = [street.frame(moment + offset) for offset in offsets]
         self.cache.mkdir(parents=True, exist_ok=True)
         images, semantic, instance = (
             np.stack([getattr(frame, part) for frame in frames])

@@ -83,11 +83,11 @@ def inputs(model: ModelConfig, pair: FramePair, batch: int = 1) -> Batch:
 
 
 def criterion_of(
-    model: ModelConfig, total: Total = torch.clone, **weights: float
+    model: ModelConfig, total: Total = torch.clone, first: int = 0, **weights: float
 ) -> BatchCriterion:
     """The losses of the task of a model."""
     weights = LossWeights(**weights)
-    return TRAINING_TASKS[model.task].criterion(weights, model.classes, total)
+    return TRAINING_TASKS[model.task].criterion(weights, model.classes, total, first)
 
 
 def pair_losses(network: VideoKNet, batch: Batch, **weights: float) -> dict[str, Tensor]:

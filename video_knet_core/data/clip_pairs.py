@@ -1,4 +1,5 @@
-"""Training pairs from any labelled data set: two frames of a video, or one image moved a little."""
+"""Training pairs and longer clips from any labelled data set: of frames of a video, or of one image
+moved a little."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from .pairs import CropRange, FramePair, Rng, pseudo_motion, warped_pair
+from .pairs import CropRange, FramePair, Rng, continued, pseudo_motion, warped_pair
 from .video import DatasetError, InstanceMasks, LabelledFrame, VideoDataset
 
 TWO_SIDED = (-2, -1, 1, 2)
@@ -27,7 +28,10 @@ class ClipPairs:
         dataset: where the frames are from; every frame is equally likely to be the key frame.
         offsets: positions of the reference frame relative to the key frame, not 0.
         crop: how crops are drawn.
-        tracked: draw again, `_MAX_TRIES` times at most, until an object is in both crops.
+        tracked: draw again, `_MAX_TRIES` times at most, until an object is in the crops of the key
+            frame and of another.
+        frames: of a clip. Each further one is another draw of the `offsets` away, in the direction
+            of the first: gaps in time differ within a clip.
 
     DatasetError for a video without frames, or if none is long enough for an offset.
     """
@@ -38,6 +42,7 @@ class ClipPairs:
         offsets: Sequence[int] = TWO_SIDED,
         crop: CropRange | None = None,
         tracked: bool = False,
+        frames: int = 2,
     ) -> None:
         if not offsets or 0 in offsets:
             raise ValueError(f"expected offsets other than 0, got {list(offsets)}")
@@ -45,31 +50,42 @@ class ClipPairs:
         if empty:
             raise DatasetError(f"{dataset.name}: the video {empty[0]!r} has no frames")
         self.dataset, self.crop = dataset, crop or CropRange()
-        self.offsets, self.tracked = tuple(offsets), tracked
+        self.offsets, self.tracked, self.frames = tuple(offsets), tracked, frames
         keys = _key_frames(dataset)
-        self._keys = [key for key in keys if self._inside(*key)]
+        self._keys = [key for key in keys if self._inside(*key, self.offsets, frames - 1)]
         if not self._keys:
-            raise DatasetError(f"{dataset.name}: no video has two frames {list(offsets)} apart")
+            raise DatasetError(
+                f"{dataset.name}: no video has {frames} frames {list(offsets)} apart"
+            )
 
     def sample(self, rng: Rng, height: int, width: int) -> FramePair:
         """A random pair of `height` x `width` pixels; DatasetError if a frame is faulty."""
         for _ in range(_MAX_TRIES if self.tracked else 1):
             pair = self._draw(rng, height, width)
-            if np.intersect1d(*pair.instance).any():  # 0 is no object
+            if np.intersect1d(pair.instance[0], pair.instance[1:]).any():  # 0 is no object
                 break
         return pair
 
     def _draw(self, rng: Rng, height: int, width: int) -> FramePair:
         number, key = self._keys[int(rng.integers(len(self._keys)))]
-        video, reference = self.dataset[number], key + int(rng.choice(self._inside(number, key)))
-        frames = [video[key], video[reference]]
+        video, at, offsets = self.dataset[number], [key], self.offsets
+        for missing in range(self.frames - 1, 0, -1):
+            step = int(rng.choice(self._inside(number, at[-1], offsets, missing)))
+            at.append(at[-1] + step)
+            offsets = tuple(_of_direction(offsets, step))
+        frames = [video[t] for t in at]
         to_crop = self.crop.draw(rng, frames[0].image.shape, height, width)
-        return warped_pair(_renumbered(frames), [to_crop, to_crop], height, width)
+        return warped_pair(_renumbered(frames), [to_crop] * len(frames), height, width)
 
-    def _inside(self, number: int, key: int) -> list[int]:
-        """The offsets from the frame `key` that stay in its video."""
-        length = len(self.dataset[number])
-        return [offset for offset in self.offsets if 0 <= key + offset < length]
+    def _inside(self, number: int, at: int, offsets: Sequence[int], missing: int) -> list[int]:
+        """The `offsets` from frame `at` after which the rest of so many missing frames fits into
+        the video too."""
+        length, found = len(self.dataset[number]), []
+        for offset in offsets:
+            nearest = min(_of_direction(offsets, offset), key=abs)
+            if 0 <= at + offset + (missing - 1) * nearest < length:
+                found.append(offset)
+        return found
 
 
 class ImagePairs:
@@ -77,11 +93,14 @@ class ImagePairs:
 
     For data sets of images, such as Cityscapes in the form of KITTI-STEP, whose neighbouring frames
     show different places. An image network's tracking starts from them, as the authors' does. Every
-    frame is equally likely; DatasetError if there is none.
+    frame is equally likely; DatasetError if there is none. In clips of more `frames` the motion
+    continues.
     """
 
-    def __init__(self, dataset: VideoDataset, crop: CropRange | None = None) -> None:
-        self.dataset, self.crop = dataset, crop or CropRange()
+    def __init__(
+        self, dataset: VideoDataset, crop: CropRange | None = None, frames: int = 2
+    ) -> None:
+        self.dataset, self.crop, self.frames = dataset, crop or CropRange(), frames
         self._keys = _key_frames(dataset)
         if not self._keys:
             raise DatasetError(f"{dataset.name}: there is no frame")
@@ -91,8 +110,14 @@ class ImagePairs:
         number, key = self._keys[int(rng.integers(len(self._keys)))]
         (frame,) = _renumbered([self.dataset[number][key]])
         to_crop = self.crop.draw(rng, frame.image.shape, height, width)
-        _, moved = pseudo_motion(rng, to_crop, height, width)
-        return warped_pair([frame, frame], [to_crop, moved], height, width)
+        motion, _ = pseudo_motion(rng, to_crop, height, width)
+        maps = continued(motion, to_crop, self.frames)
+        return warped_pair([frame] * self.frames, maps, height, width)
+
+
+def _of_direction(offsets: Sequence[int], offset: int) -> list[int]:
+    """Those into the same direction of time as `offset`."""
+    return [other for other in offsets if (other > 0) == (offset > 0)]
 
 
 def _key_frames(dataset: VideoDataset) -> list[tuple[int, int]]:

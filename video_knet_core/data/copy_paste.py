@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from .pairs import CropRange, FramePair, Rng, pseudo_motion, warp
+from .pairs import CropRange, FramePair, Rng, continued, pseudo_motion, warp
 from .sprites import Sprite, blend, placement, repainted
 from .video import Video
 
@@ -42,6 +42,7 @@ class CopyPaste:
             most of it stands beside or in front of what was pasted before, and all is recoloured.
             Sequences of cut-outs are few, and a network that gets each of them a thousand times
             overfits to them.
+        frames: of a clip; camera and objects go on as from the first to the second.
     """
 
     def __init__(
@@ -53,8 +54,9 @@ class CopyPaste:
         crop: CropRange | None = None,
         causal: bool = False,
         crowd: bool = False,
+        frames: int = 2,
     ) -> None:
-        self.causal, self.crowd = causal, crowd
+        self.causal, self.crowd, self.frames = causal, crowd, frames
         self.images = images
         self.sprites = sprites
         self.singles: list[Sprite] = []
@@ -70,8 +72,9 @@ class CopyPaste:
         frame = self.images[int(rng.integers(len(self.images)))]
         frame = replace(frame, instance=_instances_of_regions(frame.semantic, self.things))
         to_crop = self.crop.draw(rng, frame.image.shape, height, width)
-        motion, moved = pseudo_motion(rng, to_crop, height, width)
-        frames = [warp(frame, matrix, height, width) for matrix in (to_crop, moved)]
+        motion, _ = pseudo_motion(rng, to_crop, height, width)
+        maps = continued(motion, to_crop, self.frames)
+        frames = [warp(frame, matrix, height, width) for matrix in maps]
         if self.sprites or self.singles:
             first = int(frame.instance.max()) + 1
             for track, foot in enumerate(self._feet(rng, height, width), first):
@@ -91,12 +94,11 @@ class CopyPaste:
             yield np.array([x, y])
 
     def _paste(self, frames: list, track: int, foot: NDArray, motion: NDArray, rng: Rng) -> None:
-        """Put one sprite into both frames, in place; it stands on the ground, nearer = larger."""
+        """Put one sprite into all frames, in place; it stands on the ground, nearer = larger."""
         sprite = self._choose(rng)
         first = int(rng.integers(len(sprite.cutouts)))
         later = rng.integers(-3, 4)
         later = -abs(later) if self.causal else later
-        second = int(np.clip(first + later, 0, len(sprite.cutouts) - 1))
         height = len(frames[0][1])
         tall = np.clip(foot[1] / height - 0.35, 0.1, None) * height * rng.uniform(0.5, 1.2)
         scale = min(tall / sprite.cutouts[first][0].shape[0], 1.5)
@@ -105,17 +107,19 @@ class CopyPaste:
         hue, saturation = 0, 1.0
         if self.crowd:
             hue, saturation = int(rng.integers(-20, 21)), float(rng.uniform(0.3, 1.7))
-        for frame, index in zip(frames, (first, second), strict=True):
+        drift, growth = np.zeros(2), 0.0
+        if len(sprite.cutouts) == 1:
+            shape = sprite.cutouts[0][0].shape
+            drift = rng.normal(0, _CUTOUT_STEP, 2) * shape[1::-1] * scale
+            growth = float(rng.normal(0, _CUTOUT_STEP))
+        for t, frame in enumerate(frames):
+            index = int(np.clip(first + t * later, 0, len(sprite.cutouts) - 1))
             cutout, mask = sprite.cutouts[index]
             step = (sprite.centres[index] - sprite.centres[first]) * scale
-            place = foot + step * (-1 if mirror else 1, 1)
-            size = scale
-            if frame is frames[1]:
-                place = motion[:2, :2] @ place + motion[:2, 2]
-                size = scale * float(np.hypot(*motion[:2, 0]))
-                if len(sprite.cutouts) == 1:
-                    place = place + rng.normal(0, _CUTOUT_STEP, 2) * cutout.shape[1::-1] * scale
-                    size *= float(np.exp(rng.normal(0, _CUTOUT_STEP)))
+            moved = np.linalg.matrix_power(motion, t)
+            place = moved[:2, :2] @ (foot + step * (-1 if mirror else 1, 1)) + moved[:2, 2]
+            place = place + t * drift
+            size = scale * float(np.hypot(*moved[:2, 0])) * float(np.exp(t * growth))
             matrix = placement(cutout.shape, size, place, mirror)
             painted = repainted(cutout, hue, saturation) if self.crowd else cutout
             blend(frame, painted, mask, matrix, brightness, sprite.class_id, track)

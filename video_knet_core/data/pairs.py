@@ -1,12 +1,12 @@
 """Training pairs: two frames of one (real or pseudo) video, with labels that agree over time.
 
-Where images are trained alone, a pair has its key frame only.
+Longer clips have more reference frames; where images are trained alone, there are none.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import cv2
@@ -14,10 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..types import NO_CLASS
+from .spoiling import spoil
 from .street_frame import StreetFrame
 from .video import InstanceMasks, LabelledFrame
 
 Rng = np.random.Generator
+_COVERED = 0.25  # of the frames that lose something: an object, and otherwise the whole image
+_COVER_SIZE = (0.8, 1.5)  # of what covers an object, over the size of its box
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,8 @@ class FramePair:
     """A key frame and a reference frame shortly before or after it, in that order.
 
     Instance ids name the same object in both frames; 0 is stuff or unknown. T = 2 frames, or 1 if
-    images are trained alone.
+    images are trained alone. A longer clip goes on from the reference frame in the same direction
+    of time; kernels are carried from its last frame to the key frame.
     """
 
     images: NDArray[np.uint8]
@@ -141,6 +145,13 @@ def warped_pair(
     return FramePair(images, semantics, instances, whole)
 
 
+def continued(motion: NDArray, to_crop: NDArray, frames: int) -> list[NDArray]:
+    """Maps [2,3] of the source to the crop in each of so many frames, which `motion` [3,3] moves on
+    from one to the next."""
+    first = np.vstack((to_crop, [0, 0, 1]))
+    return [to_crop, *(np.linalg.matrix_power(motion, t)[:2] @ first for t in range(1, frames))]
+
+
 def pseudo_motion(rng: Rng, to_crop: NDArray, height: int, width: int) -> tuple[NDArray, NDArray]:
     """A small random similarity [3, 3] of a crop, as between two frames of a moving camera (zoom,
     roll, shift), and the map [2, 3] of the source to the moved crop."""
@@ -174,3 +185,34 @@ def photometric(images: NDArray[np.uint8], rng: Rng) -> NDArray[np.uint8]:
     if rng.random() < 0.5:
         x += rng.normal(0, rng.uniform(1, 7), x.shape[:3] + (1,)).astype(np.float32)
     return np.clip(x, 0, 255).astype(np.uint8)
+
+
+def spoilt_pair(pair: FramePair, rng: Rng, fraction: float) -> FramePair:
+    """The same with a `fraction` of its frames spoilt, except the last one, which is the first in
+    time where kernels are carried.
+
+    Most are spoilt as a whole (`spoiling.spoil`); in the others one object is covered. Labels stay,
+    so what a frame does not show can be known from those before it only.
+    """
+    images = pair.images.copy()
+    for image, instance in zip(images[:-1], pair.instance, strict=False):
+        if rng.random() < fraction:
+            if rng.random() < _COVERED and instance.any():
+                _cover(image, instance == rng.choice(np.unique(instance[instance > 0])), rng)
+            else:
+                image[:] = spoil(image, rng)
+    return replace(pair, images=images)
+
+
+def _cover(image: NDArray[np.uint8], mask: NDArray[np.bool_], rng: Rng) -> None:
+    """Copy another part of the image over the box of a mask, in place."""
+    x, y, width, height = cv2.boundingRect(mask.astype(np.uint8))
+    size = rng.uniform(*_COVER_SIZE, 2) * (width, height)
+    limits = mask.shape[::-1]
+    columns, rows = size.astype(int).clip(1, limits)
+    free = np.array(limits) - (columns, rows)
+    middle = np.array([x + width / 2, y + height / 2])
+    left, top = (middle - (columns / 2, rows / 2)).astype(int).clip(0, free)
+    from_x, from_y = rng.integers(free + 1)
+    part = image[from_y : from_y + rows, from_x : from_x + columns].copy()
+    image[top : top + rows, left : left + columns] = part

@@ -1,4 +1,4 @@
-"""Batches of training pairs. Sample n of a run depends on (seed, n) alone.
+"""Batches of training pairs or clips. Sample n of a run depends on (seed, n) alone.
 
 So a resumed run has the batches of an unbroken one, and several processes have together the
 batches of one process with larger ones.
@@ -7,6 +7,7 @@ batches of one process with larger ones.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -15,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ..config import ModelConfig
-from ..data.pairs import PairSource, photometric
+from ..data.pairs import PairSource, photometric, spoilt_pair
 from . import processes
 from .targets import ClassTargets, FrameTargets, stack_targets
 from .train_config import TrainConfig
@@ -24,9 +25,11 @@ from .training_tasks import TRAINING_TASKS
 AnyTargets = FrameTargets | ClassTargets
 
 Sample = tuple[Tensor, list[AnyTargets]]
-"""Images u8 [2,3,H,W] (key, reference) and their targets; [1,3,H,W] of images alone."""
+"""Images u8 [2,3,H,W] (key, reference) and their targets; [1,3,H,W] of images alone, [T,3,H,W] of
+longer clips, the frame with the most temporal context first."""
 Batch = tuple[Tensor, AnyTargets]
-"""Images u8 [B,2,3,H,W]; targets of the B key frames, then of the B reference frames."""
+"""Images u8 [B,2,3,H,W]; targets of the B key frames, then of the B reference frames. T for 2 in
+longer clips."""
 
 
 class PairDataset(Dataset):
@@ -48,8 +51,11 @@ class PairDataset(Dataset):
         weights = [weight for weight, _ in self.sources]
         _, source = self.sources[int(rng.choice(len(weights), p=weights))]
         pair = source.sample(rng, *self._sizes[index // self._block % len(self._sizes)])
-        pixels = photometric(pair.images, rng) if self.config.photometric else pair.images
-        images = torch.from_numpy(pixels).permute(0, 3, 1, 2)
+        if self.config.photometric:
+            pair = replace(pair, images=photometric(pair.images, rng))
+        if self.config.spoilt:
+            pair = spoilt_pair(pair, rng, self.config.spoilt)
+        images = torch.from_numpy(pair.images).permute(0, 3, 1, 2)
         targets = [
             self._targets(pair, side, self.classes, self.config) for side in range(len(pair.images))
         ]

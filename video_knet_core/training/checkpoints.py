@@ -21,6 +21,8 @@ from .train_config import TrainConfig
 
 _MAY_CHANGE = ("init", "batch", "workers", "threads", "checkpoint_every", "validation")
 """Settings of a run that do not change its weights, or are stored otherwise."""
+_ADDED = ("frames", "train", "memory_drop", "spoilt")
+"""Settings that runs of older versions do not name."""
 _OPTIMIZER_STATE = ("step", "exp_avg", "exp_avg_sq")
 
 
@@ -94,8 +96,9 @@ class RunFiles:
             CheckpointError: there is none, or it is of another run.
         """
         tensors, metadata = load_tensors(self.state)
-        if metadata.get("run") != run:
-            reason = _first_difference(_settings(metadata.get("run")), json.loads(run))
+        saved, configured = _settings(metadata.get("run")), json.loads(run)
+        if saved != configured:
+            reason = _first_difference(saved, configured)
             raise CheckpointError(f"{self.state} is of another run: {reason}")
         try:
             for name, module in modules.items():
@@ -117,11 +120,17 @@ def identity(config: TrainConfig, model: VideoKNet) -> str:
 
 
 def _settings(run: str | None) -> Any:
-    """What `identity` wrote; an empty mapping if it was another program."""
+    """What `identity` wrote; an empty mapping if it was another program.
+
+    An older version had fewer settings: its runs are as the default values of those are.
+    """
     try:
-        return json.loads(run or "{}")
+        saved = json.loads(run or "{}")
     except json.JSONDecodeError:
         return {}
+    if not isinstance(saved, dict) or "model" not in saved:
+        return saved
+    return {name: getattr(TrainConfig, name) for name in _ADDED} | saved
 
 
 def _first_difference(saved: Any, configured: Any, key: str = "") -> str:

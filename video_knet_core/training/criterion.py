@@ -1,8 +1,9 @@
 """From predictions and targets of a batch to the weighted losses of a training step.
 
 A batch holds the frames of each side in turn: B key frames, then B reference frames if there are
-pairs. A part of the network is its kernel head or a stage. Nothing here goes frame by frame: the
-masks that all parts learn in all frames are one batch [M,h,w].
+pairs; longer clips have more sides of B frames, from newer to older. A part of the network is its
+kernel head (0) or a stage (1, 2, ...). Nothing here goes frame by frame: the masks that all parts
+learn in all frames are one batch [M,h,w].
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ class Criterion:
         background: cells may be of no class (task instance). Then the head's classes are learned
             one by one, by focal loss, as the authors have it there; otherwise one must win.
         total: see `Total`; called once in a step.
+        first: the first part that learns; those before it have no losses.
     """
 
     def __init__(
@@ -48,35 +50,45 @@ class Criterion:
         thing_classes: int,
         background: bool = False,
         total: Total = torch.clone,
+        first: int = 0,
     ) -> None:
         self.weights, self.thing_classes = weights, thing_classes
-        self.background, self.total = background, total
+        self.background, self.total, self.first = background, total, first
 
     def __call__(
         self, prediction: Prediction, targets: FrameTargets, sides: int
     ) -> dict[str, Tensor]:
         """Weighted losses of sides * B frames, by names such as "key_stage0_dice"."""
-        masks = part_masks(prediction, targets)
-        matches = self.match(prediction, masks, targets)
-        batch = _Batch(prediction, targets, sides, masks, (matches[0], *matches[:-1]))
+        judged = max(self.first - 1, 0)
+        masks = part_masks(prediction, targets, judged)
+        matches = self.match(prediction, masks, targets, judged)
+        assigned = matches[:-1] if self.first else [matches[0], *matches[:-1]]
+        masks = masks[-len(assigned) :]
+        batch = _Batch(prediction, targets, sides, masks, assigned, self.first)
         counts = _summed(self._counts(batch), self.total)
         found = self._mask_losses(batch, _normalizer(counts, "masks"))
-        found |= self._class_losses(batch, _normalizer(counts, "masks")[1:])
+        found |= self._class_losses(batch, _normalizer(counts, "masks")[batch.heads :])
         found |= self._rank_losses(batch, counts)
-        found |= self._head_losses(batch, counts)
+        if batch.heads:
+            found |= self._head_losses(batch, counts)
         named = _by_side(found)
-        if sides == 2:
-            named |= self._association_losses(prediction.embeddings, matches[-1], targets)
+        if sides > 1:
+            named |= self._association_losses(prediction.embeddings, matches[-1], targets, sides)
         return named
 
     def match(
-        self, prediction: Prediction, masks: Sequence[Tensor], targets: FrameTargets
+        self,
+        prediction: Prediction,
+        masks: Sequence[Tensor],
+        targets: FrameTargets,
+        first: int = 0,
     ) -> list[Match]:
-        """The assignment of each part, by its `masks` (see `part_masks`) and classes."""
-        seeds, things = prediction.head.seeds, masks[0].shape[1]
+        """The assignment of each part from `first` on, by its `masks` (see `part_masks`) and
+        classes."""
+        seeds, things = prediction.head.seeds, prediction.embeddings.shape[1]
         # a hot seed goes first, as a sure class does in the stages
         sure = None if seeds is None else seeds.logits[..., None].expand(-1, -1, self.thing_classes)
-        classes = [sure, *(stage.class_logits for stage in prediction.stages)]
+        classes = [sure, *(stage.class_logits for stage in prediction.stages)][first:]
         parts = [
             (mask[:, :things], None if c is None else c[:, :things, : self.thing_classes])
             for mask, c in zip(masks, classes, strict=True)
@@ -89,11 +101,12 @@ class Criterion:
         """What losses are means over: masks by part and side, and cells by their goal."""
         targets, sides = batch.targets, batch.sides
         counts = {"masks": batch.sums(torch.ones_like(batch.learned.frames, dtype=torch.float32))}
-        if self.background:
+        if self.background and batch.heads:
             counts["positives"] = (targets.semantic != IGNORE).view(sides, -1).sum(1)
         if self.weights.balance:
-            classes = batch.prediction.head.semantic_logits.shape[1]
-            counts["semantic"] = _cell_counts(targets.semantic, classes, sides)
+            if batch.heads:
+                classes = batch.prediction.head.semantic_logits.shape[1]
+                counts["semantic"] = _cell_counts(targets.semantic, classes, sides)
             for part, mask in enumerate(batch.masks):
                 counts[f"rank{part}"] = _cell_counts(batch.slots[part], mask.shape[1], sides)
         return counts
@@ -109,39 +122,39 @@ class Criterion:
         goals, valid = targets.segments[learned.frames, learned.rows], targets.valid[learned.frames]
         mask = self.weights.mask * batch.sums(losses.mask_loss(predicted, goals, valid)) / counts
         dice = self.weights.dice * batch.sums(losses.dice_loss(predicted, goals, valid)) / counts
-        return _by_part("mask", mask) | _by_part("dice", dice)
+        return _by_part("mask", mask, self.first) | _by_part("dice", dice, self.first)
 
     def _class_losses(self, batch: _Batch, counts: Tensor) -> dict[str, Tensor]:
         """Of stages: thing rows learn thing columns, stuff row j only its own.
 
         A kernel learns that it is nothing only where that is known; see `_Batch.known`.
         """
-        logits = torch.stack(
-            [_class_logits(stage) for stage in batch.prediction.stages]
-        )  # [stages,F,N,K]
-        things, columns, targets = batch.masks[0].shape[1], self.thing_classes, batch.targets
+        learning = batch.prediction.stages[max(self.first - 1, 0) :]
+        logits = torch.stack([_class_logits(stage) for stage in learning])  # [stages,F,N,K]
+        things, columns, targets = batch.things, self.thing_classes, batch.targets
         stuff = torch.arange(targets.stuff, device=logits.device) + columns
         columns_of = torch.cat((stuff.expand(len(targets.ids), -1), targets.classes), 1)
         weights = torch.zeros_like(logits[0, 0])
         weights[:things, :columns] = 1
         weights[things:, columns:] = torch.eye(targets.stuff, device=logits.device)
-        weights = weights * batch.known(first=1)[..., None]
+        weights = weights * batch.known()[..., None]
         goals = torch.zeros_like(logits)
-        for goal, part in zip(goals, batch.segments[1:], strict=True):
+        for goal, part in zip(goals, batch.segments[batch.heads :], strict=True):
             goal[part.frames, part.kernels, columns_of[part.frames, part.rows]] = 1
         values = losses.focal_loss(*(x.flatten(0, 1) for x in (logits, goals, weights)))
         values = values.view(len(logits) * batch.sides, -1).sum(1).view_as(counts)
-        return _by_part("class", self.weights.classification * values / counts, first=1)
+        first = max(self.first, 1)
+        return _by_part("class", self.weights.classification * values / counts, first)
 
     def _rank_losses(self, batch: _Batch, counts: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Kernels compete for cells."""
         found = {}
         for part, (logits, slots) in enumerate(zip(batch.masks, batch.slots, strict=True)):
-            weight = self.weights.stage_rank if part else self.weights.rank
+            weight = self.weights.rank if part < batch.heads else self.weights.stage_rank
             if weight:
                 cells = counts.get(f"rank{part}")
                 values = _cell_loss(logits, slots, cells, self.weights.balance, batch.sides)
-                found[f"{_part(part)}_rank"] = weight * values
+                found[f"{_part(self.first + part)}_rank"] = weight * values
         return found
 
     def _head_losses(self, batch: _Batch, counts: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -170,16 +183,23 @@ class Criterion:
         return found
 
     def _association_losses(
-        self, embeddings: Tensor, match: Match, targets: FrameTargets
+        self, embeddings: Tensor, match: Match, targets: FrameTargets, sides: int
     ) -> dict[str, Tensor]:
-        """Instances of the key frames against those of the reference frames."""
+        """Instances of the key frames against those of the reference frames; of longer clips those
+        of each frame against those of all older ones, so that what was gone for a while counts."""
         kernels, matched = torch.zeros_like(targets.ids), torch.zeros_like(targets.present)
         kernels[match.frames, match.instances] = match.kernels
         matched[match.frames, match.instances] = True
         columns = kernels[..., None].expand(-1, -1, embeddings.shape[2])
-        key, reference = embeddings.float().gather(1, columns).chunk(2)  # [B,G,E] each
-        key_ids, reference_ids = targets.ids.chunk(2)
-        key_matched, reference_matched = matched.chunk(2)
+        newer, older = torch.triu_indices(sides, sides, 1, device=embeddings.device)
+
+        def paired(frames: Tensor) -> tuple[Tensor, Tensor]:
+            by_side = frames.unflatten(0, (sides, -1))
+            return by_side[newer].flatten(0, 1), by_side[older].flatten(0, 1)
+
+        key, reference = paired(embeddings.float().gather(1, columns))  # [pairs*B,G,E] each
+        key_ids, reference_ids = paired(targets.ids)
+        key_matched, reference_matched = paired(matched)
         present = key_matched[:, :, None] & reference_matched[:, None]
         same = (key_ids[:, :, None] == reference_ids[:, None]) & present
         pairs = key, reference, same, present
@@ -197,8 +217,8 @@ class SemanticCriterion:
     stage 1.0, auxiliary head 0.4).
     """
 
-    def __init__(self, weights: LossWeights, total: Total = torch.clone) -> None:
-        self.weights, self.total = weights, total
+    def __init__(self, weights: LossWeights, total: Total = torch.clone, first: int = 0) -> None:
+        self.weights, self.total, self.first = weights, total, first
 
     def __call__(
         self, prediction: Prediction, targets: ClassTargets, sides: int
@@ -207,11 +227,13 @@ class SemanticCriterion:
         goals = targets.semantic
         maps = {"head": prediction.head.semantic_logits}
         maps |= {_part(i): s.mask_logits for i, s in enumerate(prediction.stages, start=1)}
-        if prediction.auxiliary is not None:
+        maps = dict(list(maps.items())[self.first :])
+        if not self.first and prediction.auxiliary is not None:
             maps["auxiliary"] = prediction.auxiliary
         cells = None
         if self.weights.balance:
-            cells = self.total(_cell_counts(goals, maps["head"].shape[1], sides))
+            classes = prediction.head.semantic_logits.shape[1]
+            cells = self.total(_cell_counts(goals, classes, sides))
         found = {}
         for part, logits in maps.items():
             weight = self.weights.auxiliary if part == "auxiliary" else self.weights.semantic
@@ -241,13 +263,17 @@ class _Batch:
         sides: int,
         masks: Sequence[Tensor],
         matches: Sequence[Match],
+        first: int,
     ) -> None:
         self.prediction, self.targets, self.sides, self.masks = prediction, targets, sides, masks
-        things = masks[0].shape[1]
+        self.heads = int(first == 0)
+        """How many of the parts are the kernel head; the others are stages."""
+        self.things = things = prediction.embeddings.shape[1]
         stuff_frames, stuff = targets.stuff_present.nonzero(as_tuple=True)
         matched = [_Segments(m.frames, m.kernels, targets.stuff + m.instances) for m in matches]
         present = _Segments(stuff_frames, things + stuff, stuff)
-        self.segments = [matched[0], *(_concatenated((part, present)) for part in matched[1:])]
+        stages = [_concatenated((part, present)) for part in matched[self.heads :]]
+        self.segments = [*matched[: self.heads], *stages]
         """Of each part: matched things, and in stages the stuff that is present."""
         self.learned = _concatenated(self.segments)
         """Of all parts."""
@@ -263,9 +289,10 @@ class _Batch:
         zeros = values.new_zeros(len(self.masks) * self.sides)
         return zeros.index_add(0, self._groups, values).view(-1, self.sides)
 
-    def known(self, first: int) -> Tensor:
-        """[parts,F,N] bool from part `first` on: the kernel has a segment to learn, or most of its
-        mask lies on labelled cells; of one elsewhere nobody knows what it is."""
+    def known(self) -> Tensor:
+        """[stages,F,N] bool: the kernel has a segment to learn, or most of its mask lies on
+        labelled cells; of one elsewhere nobody knows what it is."""
+        first = self.heads
         size = self.masks[first].shape[-2:]
         valid = _shrink(self.targets.valid[:, None], size).flatten(1)
         inside = (torch.stack(self.masks[first:]).detach() > 0).flatten(3).float()
@@ -289,12 +316,13 @@ def _concatenated(parts: Sequence[_Segments]) -> _Segments:
     return _Segments(*(torch.cat(column) for column in zip(*parts, strict=True)))
 
 
-def part_masks(prediction: Prediction, targets: FrameTargets) -> list[Tensor]:
-    """Mask logits of the head's things [F,P,i,j] and of all stages [F,N,i,j], as owners."""
+def part_masks(prediction: Prediction, targets: FrameTargets, first: int = 0) -> list[Tensor]:
+    """Mask logits of the head's things [F,P,i,j] and of all stages [F,N,i,j], as owners; of the
+    parts from `first` on."""
     size, things = targets.owners.shape[-2:], prediction.embeddings.shape[1]
     parts = [prediction.head.mask_logits[:, :things]]
     parts += [stage.mask_logits for stage in prediction.stages]
-    return [_resize_logits(logits, size) for logits in parts]
+    return [_resize_logits(logits, size) for logits in parts[first:]]
 
 
 def _resize_logits(logits: Tensor, size: torch.Size) -> Tensor:
@@ -369,9 +397,14 @@ def _by_part(name: str, values: Tensor, first: int = 0) -> dict[str, Tensor]:
 
 
 def _by_side(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """[sides] each, by the names of the sides."""
-    return {
-        f"{side}_{name}": value
-        for name, both in values.items()
-        for side, value in zip(("key", "reference"), both.unbind(), strict=False)
-    }
+    """[sides] each, as those of "key" frames and of the "reference" frames together.
+
+    In clips of T frames each counts 2/T, so that rates and weights are those of pairs.
+    """
+    named = {}
+    for name, sides in values.items():
+        scaled = sides * (2 / len(sides)) if len(sides) > 2 else sides
+        named[f"key_{name}"] = scaled[0]
+        if len(sides) > 1:
+            named[f"reference_{name}"] = scaled[1:].sum()
+    return named

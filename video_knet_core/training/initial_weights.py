@@ -15,7 +15,7 @@ from ..model.official import official_difference, read_official, translate
 from ..model.video_knet import VideoKNet
 from ..output_files import expanded
 from ..types import ClassTable, plain_name
-from .optimization import freeze_temporal_modules
+from .optimization import freeze
 from .train_config import TrainConfig
 
 _log = logging.getLogger(__name__)
@@ -24,7 +24,7 @@ _CLASSIFIER = re.compile(r"\b(head\.classifier|auxiliary\.classifier|class_head\
 
 
 def build_model(config: TrainConfig, config_path: Path) -> VideoKNet:
-    """The network with the weights that it starts from, its lower backbone frozen."""
+    """The network with the weights that it starts from, frozen where the run keeps them."""
     model_config = config.load_model_config(config_path)
     model = VideoKNet(model_config)
     if config.init is None:
@@ -37,9 +37,7 @@ def build_model(config: TrainConfig, config_path: Path) -> VideoKNet:
             start = load_model(init)
             state = with_classes_of(model, start)
         start_from(model, state)
-    model.backbone.freeze(config.frozen_groups)
-    if not config.video:
-        freeze_temporal_modules(model)
+    freeze(model, config)
     for parameter in model.parameters():
         if parameter.dim() == 4:  # convolutions are faster so, on CPUs too
             parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)

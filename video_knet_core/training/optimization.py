@@ -29,6 +29,20 @@ def build_optimizer(model: VideoKNet, config: TrainConfig) -> torch.optim.AdamW:
     )
 
 
+def freeze(model: VideoKNet, config: TrainConfig) -> None:
+    """Put all that `config` trains into training mode; the rest keeps its weights, and its batch
+    norms their statistics."""
+    model.train()
+    model.backbone.freeze(config.frozen_groups)
+    if not config.video:
+        freeze_temporal_modules(model)
+    if config.train == "temporal":
+        trained_parts = (model.embedding, model.detail, model.stages)
+        for part in (*model.children(), *model.stages[:-1]):
+            if part not in trained_parts:
+                part.eval().requires_grad_(False)
+
+
 def freeze_temporal_modules(model: VideoKNet) -> None:
     """Fusion, linking and the association embedding learn from pairs only."""
     parts: list[nn.Module | None] = [model.embedding]

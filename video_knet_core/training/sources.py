@@ -26,14 +26,14 @@ def open_sources(
     model: ModelConfig,
     data_root: Path | None,
     out: Path,
-    video: bool = True,
+    sides: int = 2,
 ) -> list[tuple[float, PairSource]]:
     """The pair sources with their sampling weights.
 
     Rendered streets are cached in `street_cache`, or in `out`.
 
     Args:
-        video: as that of `TrainConfig`; without, pairs have their key frame only.
+        sides: frames of a pair, or of a longer clip; 1: pairs have their key frame only.
 
     Raises:
         ConfigError: real data is configured and no data root is given, or a data set has other
@@ -43,20 +43,22 @@ def open_sources(
     sources: list[tuple[float, PairSource]] = []
     for clip in config.clips:
         root = data_path(data_root, f"data.clips: {clip.dataset}")
-        sources.append((clip.sampling_weight, _clip_pairs(clip, model, root, video)))
+        sources.append((clip.sampling_weight, _clip_pairs(clip, model, root, sides)))
     pasted = config.rest * config.copy_paste_weight
     if pasted > 0:
         root = data_path(data_root, f"data.copy_paste_weight {config.copy_paste_weight}")
-        sources.append((pasted, _copy_paste(config, model, root)))
+        sources.append((pasted, _copy_paste(config, model, root, sides)))
     if config.rest > pasted:
         cache = expanded(config.street_cache) if config.street_cache else out / "streets"
         ids = street_ids(model.classes, "the synthetic street")
-        streets = StreetPairs(config.synthetic_seeds, cache, causal=config.causal, ids=ids)
+        streets = StreetPairs(
+            config.synthetic_seeds, cache, causal=config.causal, ids=ids, frames=max(sides, 2)
+        )
         sources.append((config.rest - pasted, streets))
-    return sources if video else [(weight, KeyFrames(source)) for weight, source in sources]
+    return sources if sides > 1 else [(weight, KeyFrames(source)) for weight, source in sources]
 
 
-def _copy_paste(config: DataConfig, model: ModelConfig, root: Path) -> PairSource:
+def _copy_paste(config: DataConfig, model: ModelConfig, root: Path, sides: int) -> PairSource:
     ids = street_ids(model.classes, f"data.copy_paste_weight {config.copy_paste_weight}")
     sprites = [
         sprite
@@ -68,17 +70,18 @@ def _copy_paste(config: DataConfig, model: ModelConfig, root: Path) -> PairSourc
         *(images, sprites, model.classes.things, config.max_sprites),
         causal=config.causal,
         crowd=config.crowd,
+        frames=max(sides, 2),
     )
 
 
-def _clip_pairs(config: ClipConfig, model: ModelConfig, root: Path, video: bool) -> PairSource:
+def _clip_pairs(config: ClipConfig, model: ModelConfig, root: Path, sides: int) -> PairSource:
     dataset = open_labelled(
         config.dataset, root / expanded(config.path), config.split, model, "data.clips"
     )
     crop = CropRange(config.scale, config.aspect)
-    if config.pseudo_video or not video:
-        return ImagePairs(dataset, crop)
-    return ClipPairs(dataset, config.offsets, crop, config.tracked)
+    if config.pseudo_video or sides == 1:
+        return ImagePairs(dataset, crop, max(sides, 2))
+    return ClipPairs(dataset, config.offsets, crop, config.tracked, sides)
 
 
 def open_labelled(

@@ -136,12 +136,23 @@ class TrainConfig:
     """Model config, relative to this file."""
     steps: _Positive = 5000
     batch: _Positive = 4
-    """Pairs (twice as many images) that a process takes at once ..."""
+    """Pairs (twice as many images) or clips that a process takes at once ..."""
     accumulate: _Positive = 1
     """... and how often before the optimiser steps; its gradients are their mean."""
     video: bool = True
     """Off: single images in place of pairs, without temporal context. That is an image K-Net, to
     start from for all tasks at half the cost; temporal modules keep their first values."""
+    frames: Annotated[int, Field(ge=2, le=64)] = 2
+    """Frames of a training clip. With more than a pair, kernels are carried from frame to frame as
+    on a camera, and gradients flow back through the whole clip."""
+    train: Literal["all", "temporal"] = "all"
+    """Of "temporal" the last stage with fusion and linking, the detail branch and the association
+    embedding learn; the rest, which sees single images, keeps its weights and has no losses."""
+    memory_drop: Fraction = 0.0
+    """Probability that a frame has no temporal context though there is a frame before it."""
+    spoilt: Fraction = 0.0
+    """Probability that a frame, except the one without temporal context, is spoilt or has an object
+    covered (`spoilt_pair`). Its labels stay: what it does not show must come from those before."""
     height: Side = 256
     width: Side = 352
     more_sizes: tuple[tuple[Side, Side], ...] = ()
@@ -184,7 +195,15 @@ class TrainConfig:
     data: DataConfig = field(default_factory=DataConfig)
     validation: ValidationConfig = field(default_factory=ValidationConfig)
 
+    @property
+    def sides(self) -> int:
+        """Frames of a sample."""
+        return self.frames if self.video else 1
+
     def __post_init__(self) -> None:
+        for name in ("frames", "train", "memory_drop", "spoilt"):
+            value, default = getattr(self, name), getattr(TrainConfig, name)
+            expect(self.video or value == default, name, f"{default!r} without video", value)
         sides = {"height": (self.height,), "width": (self.width,)}
         for name, values in (sides | {"more_sizes": sum(self.more_sizes, ())}).items():
             for value in values:

@@ -22,7 +22,7 @@ from .checkpoints import Progress, RunFiles, identity
 from .clip_validation import Validation
 from .initial_weights import build_model
 from .monitor import Monitor
-from .optimization import build_optimizer, set_rate
+from .optimization import build_optimizer, freeze, set_rate
 from .pair_step import PairLosses
 from .sources import open_sources
 from .train_config import TrainConfig
@@ -44,8 +44,8 @@ class Trainer:
             _keep_freed_memory()
         self.model = build_model(config, config_path).to(self.device)
         model = self.model.config
-        _check_batch(config, model)
-        sources = open_sources(config.data, model, data_root, out, config.video)
+        _check_model(config, model)
+        sources = open_sources(config.data, model, data_root, out, config.sides)
         self.dataset = PairDataset(sources, model, config)
         self.validation = Validation(config.validation, model, data_root)
         self.average = _average(self.model, config.ema_decay) if config.ema_decay else None
@@ -53,8 +53,10 @@ class Trainer:
         bfloat16 = config.precision == "bfloat16"
         bfloat16 |= config.precision == "auto" and self.device.type == "cuda"
         task = TRAINING_TASKS[model.task]
-        criterion = task.criterion(config.losses, model.classes, processes.total)
-        self.losses = _distributed(PairLosses(self.model, criterion, bfloat16))
+        first = model.kernels.stages if config.train == "temporal" else 0
+        criterion = task.criterion(config.losses, model.classes, processes.total, first)
+        losses = PairLosses(self.model, criterion, bfloat16, config.memory_drop)
+        self.losses = _distributed(losses)
 
     @property
     def result(self) -> VideoKNet:
@@ -79,8 +81,7 @@ class Trainer:
         """One optimiser step; returns the mean losses of this process."""
         step = self.progress.step
         torch.manual_seed((self.config.seed << 32) + step)  # of layers that draw, if there are some
-        self.model.train()
-        self.model.backbone.freeze(self.config.frozen_groups)
+        freeze(self.model, self.config)
         set_rate(self.optimizer, self.config, step)
         self.optimizer.zero_grad()
         found = []
@@ -164,9 +165,12 @@ def _keep_freed_memory() -> None:
         mallopt(trim_threshold, -1)
 
 
-def _check_batch(config: TrainConfig, model: ModelConfig) -> None:
-    """ConfigError if a batch has one value for a batch norm, which then has no variance."""
-    images, stride = config.batch * (1 + config.video), model.backbone.output_stride
+def _check_model(config: TrainConfig, model: ModelConfig) -> None:
+    """ConfigError if a batch has one value for a batch norm, which then has no variance, or if
+    nothing of the model sees time where that alone is trained."""
+    if config.train == "temporal" and not model.kernels.stages:
+        raise ConfigError("train: expected 'all' for a model without update stages, got 'temporal'")
+    images, stride = config.batch * config.sides, model.backbone.output_stride
     cells = 1 if model.neck.name in SEMANTIC_NECKS else config.height * config.width // stride**2
     if images * cells < 2:
         raise ConfigError(

@@ -20,7 +20,8 @@ class TrainingTask:
     targets: Callable[[FramePair, int, ClassTable, TrainConfig], FrameTargets | ClassTargets]
     """Makes them of one frame of a pair. Data workers that are spawned get it by pickle, so it is
     no function within another."""
-    criterion: Callable[[LossWeights, ClassTable, Total], BatchCriterion]
+    criterion: Callable[[LossWeights, ClassTable, Total, int], BatchCriterion]
+    """The number is that of the first part of the network that learns; see `Criterion`."""
 
 
 def _mask_targets(
@@ -45,13 +46,19 @@ def _class_targets(
 
 
 def _mask_criterion(
-    weights: LossWeights, classes: ClassTable, total: Total, background: bool = False
+    weights: LossWeights,
+    classes: ClassTable,
+    total: Total,
+    first: int = 0,
+    background: bool = False,
 ) -> BatchCriterion:
-    return Criterion(weights, len(classes.things), background, total)
+    return Criterion(weights, len(classes.things), background, total, first)
 
 
-def _semantic_criterion(weights: LossWeights, classes: ClassTable, total: Total) -> BatchCriterion:
-    return SemanticCriterion(weights, total)
+def _semantic_criterion(
+    weights: LossWeights, classes: ClassTable, total: Total, first: int = 0
+) -> BatchCriterion:
+    return SemanticCriterion(weights, total, first)
 
 
 TRAINING_TASKS = {

@@ -49,6 +49,21 @@ def test_offsets_are_drawn_for_every_pair_within_the_video(
     assert found == drawn
 
 
+def test_a_clip_goes_one_way_through_its_video(written, expected_frames):
+    root, expected = written["kitti_step"], expected_frames["kitti_step"]
+    clips = ClipPairs(opened("kitti_step", root), (-1, 1, -2), WHOLE, frames=3)
+    images = [truth.image.tobytes() for truth in expected]
+    images += [np.ascontiguousarray(truth.image[:, ::-1]).tobytes() for truth in expected]
+    rng, found = np.random.default_rng(0), set()
+    for _ in range(20):
+        at = [images.index(image.tobytes()) for image in clips.sample(rng, 48, 64).images]
+        assert len({t // 3 for t in at}) == 1
+        found.add(tuple(np.diff(at).tolist()))
+    assert found == {(-1, -1), (1, 1)}, "no video has room for a gap of 2 and another frame"
+    with pytest.raises(DatasetError, match="no video has 4 frames"):
+        ClipPairs(opened("kitti_step", root), (-1, 1), frames=4)
+
+
 def test_the_same_generator_gives_the_same_pair(written):
     pairs = ClipPairs(opened("vipseg", written["vipseg"]))
     first, second = (pairs.sample(np.random.default_rng(4), 32, 64) for _ in range(2))
@@ -77,7 +92,7 @@ def test_offsets_that_cannot_be(offsets, written):
 
 
 def test_videos_that_are_too_short(written):
-    with pytest.raises(DatasetError, match=r"no video has two frames \[5\] apart"):
+    with pytest.raises(DatasetError, match=r"no video has 2 frames \[5\] apart"):
         ClipPairs(opened("custom", written["custom"]), (5,))
 
 

@@ -11,7 +11,7 @@ from street_fixtures import SPRITES, street_table, write_camvid, write_sprites
 
 from video_knet_core.data.camvid import camvid_clip
 from video_knet_core.data.copy_paste import CopyPaste
-from video_knet_core.data.pairs import CropRange, photometric, warp
+from video_knet_core.data.pairs import CropRange, FramePair, photometric, spoilt_pair, warp
 from video_knet_core.data.sprites import load_sprites, repainted
 from video_knet_core.data.street_frame import StreetFrame
 from video_knet_core.data.video import Video
@@ -126,6 +126,60 @@ def test_the_same_generator_gives_the_same_pair(images, sprites, classes, crowd)
     a, b = (source.sample(np.random.default_rng(9), 48, 64) for _ in range(2))
     assert (a.images == b.images).all()
     assert (a.instance == b.instance).all()
+
+
+def test_a_clip_continues_the_motion_of_its_first_two_frames(images, sprites, classes):
+    for seed in range(4):
+        pair, clip = (
+            CopyPaste(images, sprites, classes.things, 3, crowd=True, frames=frames).sample(
+                np.random.default_rng(seed), 96, 128
+            )
+            for frames in (2, 5)
+        )
+        for name in ("images", "semantic", "instance"):
+            assert np.array_equal(getattr(pair, name), getattr(clip, name)[:2])
+        for name in np.unique(clip.instance)[1:]:
+            assert len(np.unique(clip.semantic[clip.instance == name])) == 1
+        changes = np.abs(np.diff(clip.images.astype(int), axis=0)).mean((1, 2, 3))
+        assert (changes > 0).all()
+
+
+def test_objects_of_a_clip_keep_their_direction(images, sprites, classes):
+    """The sprite walks to the right, two pixels of its own a cut-out, and its clip is that walk."""
+    source = CopyPaste(images, sprites, classes.things, 1, CropRange((1, 1), (1, 1)), frames=4)
+    seen = 0
+    for seed in range(40):
+        people = source.sample(np.random.default_rng(seed), 96, 128).semantic == PERSON
+        inside = people.any(1)[:, 8:-8].any(1).all() and not people[:, :, [0, -1]].any()
+        if not inside or people.any((1, 2)).sum() < 4:
+            continue
+        steps = np.diff([np.nonzero(mask)[1].mean() for mask in people])
+        seen += 1
+        # sequences are short: at its end the walker stands
+        assert (steps > -2).all() or (steps < 2).all()
+    assert seen >= 5
+
+
+def test_spoilt_frames_keep_their_labels_and_the_last_frame_its_pixels():
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 255, (4, 48, 64, 3), np.uint8)
+    instance = np.zeros((4, 48, 64), np.int32)
+    instance[:, 20:30, 20:30] = 3
+    semantic = np.where(instance, np.uint8(VEHICLE), np.uint8(ROAD))
+    before = images.copy()
+    pair = FramePair(images, semantic, instance)
+    covered = 0
+    for seed in range(20):
+        spoilt = spoilt_pair(pair, np.random.default_rng(seed), 1.0)
+        assert spoilt.semantic is semantic and spoilt.instance is instance
+        changed = (spoilt.images != images).any(3)
+        assert changed[:-1].any((1, 2)).all() and not changed[-1].any()
+        covered += sum(mask[21:29, 21:29].all() and mask.mean() < 0.1 for mask in changed[:-1])
+        again = spoilt_pair(pair, np.random.default_rng(seed), 1.0)
+        assert np.array_equal(again.images, spoilt.images)
+    assert 5 < covered < 30, "of 60 frames"
+    assert np.array_equal(images, before)
+    assert np.array_equal(spoilt_pair(pair, rng, 0.0).images, images)
 
 
 def test_regions_of_a_thing_class_become_instances_if_they_look_single(images, classes):

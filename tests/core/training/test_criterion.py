@@ -29,12 +29,14 @@ from training_runs import (
     street_labels,
 )
 
+from video_knet_core.data.pairs import FramePair
 from video_knet_core.model.heads import HeadOutput
 from video_knet_core.model.kernels import StageOutput
 from video_knet_core.model.video_knet import Prediction, VideoKNet
 from video_knet_core.training.criterion import Criterion, Total
+from video_knet_core.training.matching import Match
 from video_knet_core.training.optimization import trained
-from video_knet_core.training.pair_step import PairLosses
+from video_knet_core.training.pair_step import PairLosses, predict_pairs
 from video_knet_core.training.targets import IGNORE, class_targets, frame_targets, stack_targets
 from video_knet_core.training.train_config import (
     LossWeights,
@@ -169,6 +171,66 @@ def test_class_kernels_learn_from_temporal_context():
     last = network.stages[-1]
     for part in (last.fusion, last.linking):
         assert all(p.grad is not None and p.grad.any() for p in part.parameters() if p.dim() > 1)
+
+
+@pytest.mark.parametrize("task", list(MODELS))
+def test_the_losses_of_the_last_stage_alone_are_those_it_has_among_all(task):
+    model = lean_semantic() if task == "semantic" else small_model(task)
+    torch.manual_seed(0)
+    network = VideoKNet(model).train()
+    images, targets = inputs(model, clip(model), batch=2)
+    with torch.no_grad():
+        prediction = predict_pairs(network, images)
+    weights = {"stage_rank": 0.5, "balance": 0.5}
+    every = criterion_of(model, **weights)(prediction, targets, 2)
+    last = criterion_of(model, first=model.kernels.stages, **weights)(prediction, targets, 2)
+    expected = {name for name in every if "_stage2_" in name or name.startswith("track")}
+    assert set(last) == expected and len(expected) >= 2
+    for name, loss in last.items():
+        assert loss.item() == pytest.approx(every[name].item(), rel=1e-6, abs=1e-9), name
+
+
+def test_a_clip_counts_as_much_as_a_pair_and_each_of_its_frames_equally():
+    """A clip that shows each frame of a pair twice, both times with the same prediction."""
+    model = small_model("panoptic")
+    torch.manual_seed(0)
+    network, pair = VideoKNet(model).eval(), clip(model)
+    for module in (network, *network.stages):
+        module.training = True
+    twice = [np.repeat(part, 2, 0) for part in (pair.images, pair.semantic, pair.instance)]
+    found = []
+    for frames in (pair, FramePair(*twice)):
+        images, targets = inputs(model, frames)
+        with torch.no_grad():
+            prediction = network(images[0].float())[0]
+        found.append(criterion_of(model)(prediction, targets, len(images[0])))
+    for name, loss in found[0].items():
+        if name.startswith("key_"):
+            other = name.replace("key_", "reference_")
+            both = [values[name] + values[other] for values in found]
+            assert both[0].item() == pytest.approx(both[1].item(), rel=1e-4, abs=1e-6), name
+            assert found[1][name].item() == pytest.approx(loss.item() / 2, rel=1e-4, abs=1e-6)
+
+
+def test_objects_that_were_gone_are_associated_over_the_gap():
+    """Of three frames the object is in the first and the last: with opposite embeddings that
+    costs, with equal ones hardly; what the frame between has there does not matter."""
+    semantic, instance = street_labels()
+    gone = np.where(instance, np.uint8(ROAD), semantic), np.zeros_like(instance)
+    classes = small_config().classes
+    frames = [frame_targets(*labels, classes, 4) for labels in ((semantic, instance), gone)]
+    targets = stack_targets([frames[0], frames[1], frames[0]])
+    criterion = Criterion(LossWeights(), thing_classes=3)
+    kernel = torch.tensor([1.0, 2.0])
+
+    def losses(last: Tensor, between: Tensor) -> dict[str, Tensor]:
+        embeddings = torch.stack((kernel, between, last))[:, None]  # [3,1,2]
+        match = Match(*torch.tensor([[0, 2], [0, 0], [0, 0]]))
+        return criterion._association_losses(embeddings, match, targets, 3)
+
+    near, far = (losses(sign * kernel, kernel)["track_aux"].item() for sign in (1, -1))
+    assert near < 1e-6 < far
+    assert losses(-kernel, -9 * kernel)["track_aux"].item() == far
 
 
 def semantic_reference() -> VideoKNet:

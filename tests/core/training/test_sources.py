@@ -150,9 +150,9 @@ def street_root(tmp_path):
     return tmp_path / "data"
 
 
-def sources(task: str, root, tmp_path, clips=(), video: bool = True, **settings: object):
+def sources(task: str, root, tmp_path, clips=(), sides: int = 2, **settings: object):
     data = from_dict(DataConfig, {"clips": list(clips), **settings})
-    return open_sources(data, small_model(task), root, tmp_path / "out", video)
+    return open_sources(data, small_model(task), root, tmp_path / "out", sides)
 
 
 def test_images_with_sprites_have_the_classes_of_an_instance_model(street_root, tmp_path):
@@ -176,7 +176,7 @@ def test_the_images_of_camvid_are_a_data_set_of_a_semantic_model(street_root, tm
 @pytest.mark.parametrize("clips", [(), [{"dataset": "camvid", "path": "camvid"}]])
 def test_images_alone_come_from_any_source(street_root, tmp_path, clips):
     settings = {} if clips else {"copy_paste_weight": 1.0}
-    ((_, source),) = sources("semantic", street_root, tmp_path, clips, video=False, **settings)
+    ((_, source),) = sources("semantic", street_root, tmp_path, clips, sides=1, **settings)
     pair = source.sample(np.random.default_rng(0), 64, 96)
     assert len(pair.images) == len(pair.semantic) == len(pair.instance) == 1
 
@@ -223,6 +223,37 @@ def test_whole_masks_of_a_video_reach_the_targets(written):
     assert len(pair.masks) == 2
     for masks, instance in zip(pair.masks, pair.instance, strict=True):
         assert set(np.unique(instance)) - {0} <= set(masks.ids.tolist())
+
+
+def test_every_source_gives_longer_clips(street_root, root, tmp_path):
+    for clips, settings in (
+        ([{**CUSTOM, "path": root / "mine"}], {}),
+        ([{**CUSTOM, "path": root / "mine", "pseudo_video": True}], {}),
+        ([], {"copy_paste_weight": 1.0}),
+        ([], {"copy_paste_weight": 0.0, "synthetic_seeds": 1}),
+    ):
+        clips = [{**clip, "path": str(clip["path"])} for clip in clips]
+        ((_, source),) = sources("panoptic", street_root, tmp_path, clips, sides=3, **settings)
+        pair = source.sample(np.random.default_rng(0), 64, 96)
+        assert pair.images.shape == (3, 64, 96, 3), clips
+        assert not np.array_equal(pair.images[1], pair.images[2])
+
+
+def test_a_clip_of_the_street_goes_one_way_in_time(tmp_path):
+    for causal, directions in ((True, {-1}), (False, {-1, 1})):
+        source, found = StreetPairs(1, tmp_path, causal=causal, frames=3), set()
+        clip = [
+            StreetFrame(np.full((32, 48, 3), 9 * t, np.uint8), *np.zeros((2, 32, 48), np.uint8))
+            for t in range(4)
+        ]
+        source._clip = lambda seed, moment, clip=clip: clip
+        for seed in range(10):
+            images = source.sample(np.random.default_rng(seed), 32, 48).images
+            times = [int(image.max()) for image in images]
+            assert len(set(times)) == 3
+            found |= set(np.sign(np.diff(times)).tolist())
+            assert len(set(np.sign(np.diff(times)).tolist())) == 1
+        assert found == directions
 
 
 START_METHODS = sorted({*multiprocessing.get_all_start_methods()} - {"fork"})

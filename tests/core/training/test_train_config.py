@@ -64,6 +64,15 @@ def test_a_run_that_cannot_be(key, value):
         TrainConfig("model.yaml", **{key: value})
 
 
+@pytest.mark.parametrize(
+    ("key", "value"), [("frames", 3), ("train", "temporal"), ("memory_drop", 0.1), ("spoilt", 0.5)]
+)
+def test_single_images_have_no_settings_of_clips(key, value):
+    with pytest.raises(ConfigError, match=f"^{key}: expected .* without video, got {value!r}"):
+        TrainConfig("model.yaml", video=False, **{key: value})
+    assert getattr(TrainConfig("model.yaml", **{key: value}), key) == value
+
+
 @pytest.mark.parametrize("name", sorted(p.stem for p in (CONFIGS / "train").glob("*.yaml")))
 def test_the_shipped_runs_can_draw_their_crops(name):
     path = CONFIGS / "train" / f"{name}.yaml"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -81,6 +82,62 @@ def test_a_training_step_reaches_every_unfrozen_parameter(longer_run, tmp_path):
             assert parameter.grad.isfinite().all(), name
             assert parameter.grad.any(), name
     assert not trainer.model.backbone._conv_stem.weight.requires_grad
+
+
+TEMPORAL = {"frames": 3, "train": "temporal", "memory_drop": 0.2, "spoilt": 0.5}
+
+
+def test_what_sees_single_images_is_not_changed_by_a_temporal_step(tmp_path):
+    """Neither weights nor statistics of batch norms; all that sees time learns."""
+    trainer = Trainer(
+        write_run(tmp_path, small_version("street", stages=3, detail=8), **TEMPORAL),
+        tmp_path / "out",
+    )
+    before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
+    values = take_steps(trainer, 1)
+    of_parts = {name for name in values if name.startswith(("key_", "reference_"))}
+    assert {name.split("_")[1] for name in of_parts} == {"stage2"}
+    assert set(values) - of_parts == {"total", "track", "track_aux"}
+    last = ("stages.2.", "embedding.", "detail.")
+    changed = {
+        name
+        for name, value in trainer.model.state_dict().items()
+        if not torch.equal(value, before[name])
+    }
+    assert all(name.startswith(last) for name in changed)
+    for name, parameter in trainer.model.named_parameters():
+        assert parameter.requires_grad == name.startswith(last), name
+    for part in ("fusion.interaction.attention.query", "linking.interaction.attention.query"):
+        assert f"stages.2.{part}.weight" in changed
+    assert {"stages.2.detail_head.weight", "embedding.layers.0.weight"} <= changed
+
+
+@pytest.mark.slow
+def test_a_resumed_temporal_run_gives_the_weights_of_an_unbroken_one(tmp_path):
+    path = write_run(tmp_path, small_network(), **TEMPORAL, ema_decay=0.5)
+    train_from_config(path, tmp_path / "whole", device="cpu")
+    trainer = Trainer(path, tmp_path / "broken", device="cpu")
+    take_steps(trainer, 1)
+    trainer.save()
+    train_from_config(path, tmp_path / "broken", resume=True, device="cpu")
+    whole = load_file(tmp_path / "whole" / "last.safetensors")
+    key = "stages.2.fusion.interaction.attention.query.weight"
+    assert not torch.equal(whole[key], load_file(tmp_path / "start.safetensors")[key])
+    assert_same_weights(*(tmp_path / name / "last.safetensors" for name in ("whole", "broken")))
+
+
+def test_a_run_of_an_older_version_has_the_defaults_of_what_that_did_not_set(saved, tmp_path):
+    tensors, facts = checkpoint.load_tensors(saved / "out" / "last.state.safetensors")
+    older = {k: v for k, v in json.loads(facts["run"]).items() if k not in TEMPORAL}
+    trainer = Trainer(saved / "run.yaml", tmp_path, device="cpu")
+    checkpoint.save_tensors(tensors, trainer.files.state, {**facts, "run": json.dumps(older)})
+    trainer.resume()
+    assert trainer.progress.step == 0, "as saved"
+    (tmp_path / "longer").mkdir()
+    path = write_run(tmp_path / "longer", small_network(), frames=3)
+    longer = Trainer(path, tmp_path, device="cpu")
+    with pytest.raises(checkpoint.CheckpointError, match='"frames": 3 as configured, got 2'):
+        longer.resume()
 
 
 def test_training_learns_one_clip(longer_run, tmp_path):
