@@ -14,7 +14,7 @@ import typer
 
 from .. import __version__
 from .console import EXIT_BAD_INPUT, EXIT_PIPE, EXIT_SIGNAL, drop_stdout, print_error
-from .data_commands import bench, camvid, dataset, pasted, synthetic, validate_data
+from .data_commands import bench, camvid, dataset, judges, pasted, synthetic, validate_data
 from .model_commands import build_engine, export, import_checkpoint, info, train
 from .video_commands import make_bag, replay, track
 
@@ -34,7 +34,7 @@ for run in (
     app.command()(run)
 evaluations = typer.Typer(name="eval", help="Measure a model on labelled data.", **PLAIN)
 app.add_typer(evaluations)
-for run in (synthetic, pasted, camvid, dataset):
+for run in (synthetic, pasted, camvid, dataset, judges):
     evaluations.command()(run)
 
 

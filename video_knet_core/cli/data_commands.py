@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 from ..engine.selector import BACKENDS, default_model_path
 from ..output_files import check_output_file, write_text
 from ..tasks import TASKS
-from ..tracking import TRACKERS, tracker_settings
+from ..tracking import TRACKERS
 from .console import EXIT_FAULTS, NothingError, UsageError
 from .options import (
     SHIPPED,
@@ -26,13 +26,16 @@ from .options import (
     choice,
     choices,
     command,
+    completion,
     count,
     option,
     parse_sizes,
+    parse_trackers,
 )
 
 if TYPE_CHECKING:
     from ..data.street_frame import StreetClip
+    from ..evaluate.conditions import Condition
     from ..evaluate.scores import Scores
 
 BENCH_BACKENDS = f"Of {', '.join(BACKENDS)}; auto is the fastest, all are those that work here."
@@ -42,21 +45,50 @@ VALIDATED = (
     "camvid or custom."
 )
 COMPARED = (
-    f"In place of --tracker: compare several on the same segments; known are {', '.join(TRACKERS)}."
+    "In place of --tracker: compare several on the same segments, each NAME or NAME:KEY=VALUE with "
+    f"a setting of its own; known are {', '.join(TRACKERS)}."
 )
+SPOILT = "Spoil 35 % of the frames: blur, darkness, an occluder, glare, lost blocks."
+NO_MEMORY = "Give the network each frame as a first one; the tracker goes on."
 SPRITES = "Objects to paste: train, held_out (never used in training) or all."
+JUDGE_SETS = "synthetic,pasted,kitti_0002,davis_objects"
+JUDGED = (
+    "Sets to measure: synthetic, pasted, or a folder of DATA that has the split val of custom data."
+)
+JUDGES_ROOT = "Data root of training; holds the folders of the sets, and what eval pasted needs."
+DEFAULT_COMPARED = (
+    "embedding,embedding:overlap_weight=0,quasi_dense,kernels,iou,sort,mask_propagation"
+)
 DatasetRoot = Annotated[Path, argument("Folder of the data set.", "PATH")]
 
 
+_compared = option(
+    COMPARED, "NAME,NAME|all", parser=parse_trackers, autocompletion=completion((*TRACKERS, "all"))
+)
+
+
 @dataclass(frozen=True)
-class _ClipOptions:
+class _ConditionOptions:
+    """How clips are shown to a model."""
+
+    spoilt: Annotated[bool, option(SPOILT, None, "--spoilt")] = False
+    no_memory: Annotated[bool, option(NO_MEMORY, None, "--no-memory")] = False
+
+    @property
+    def condition(self) -> Condition:
+        """The same for an evaluation."""
+        from ..evaluate.conditions import Condition
+
+        return Condition(self.spoilt, not self.no_memory)
+
+
+@dataclass(frozen=True)
+class _ClipOptions(_ConditionOptions):
     """What is measured of clips with exact tracks."""
 
     clips: Annotated[int, count("Clips to measure.")] = 10
     frames: Annotated[int, count("Frames of each.")] = 60
-    trackers: Annotated[
-        Values | None, choices(COMPARED, *TRACKERS, "all", metavar="NAME,NAME|all")
-    ] = None
+    trackers: Annotated[Values | None, _compared] = None
 
 
 @command()
@@ -173,14 +205,11 @@ def _eval_clips(
     """Print the scores of a model on clips with exact tracks, by the numbers of its task."""
     from ..evaluate.clips import clip_table, evaluate_clips
 
-    trackers, frames = options.trackers, options.frames
-    names = tuple(TRACKERS) if trackers and "all" in trackers else trackers or ()
-    configs = {name: tracker_settings(name) for name in names}
-    configs = configs or {tracking.tracker: tracking.config}
+    configs = dict(options.trackers or ()) or {tracking.tracker: tracking.config}
     with closing(engine.open()) as runtime:
         if not TASKS[runtime.info.task].has_things:
             raise UsageError(f"{runtime.info.name} has no tracks to measure: see eval camvid")
-        scores = evaluate_clips(runtime, clips, frames, configs)
+        scores = evaluate_clips(runtime, clips, options.frames, configs, options.condition)
     print("\n".join([title, *clip_table(scores).table()]))
 
 
@@ -212,24 +241,27 @@ def dataset(
     predictions: Annotated[Path | None, option("Score these files, run no model.", "PATH")] = None,
     save: Annotated[Path | None, option("Also write the predictions.", "DIR")] = None,
     path: JsonFile = None,
+    shown: _ConditionOptions,
     engine: EngineOptions,
     tracking: TrackingOptions,
 ) -> None:
     """A benchmark or custom data (docs/data.md), by the numbers it is known for.
 
-    STQ and VPQ of kitti_step, cityscapes_vps, vipseg and custom; mIoU and mVC of vspw; AP of
-    youtube_vis_2019. Of a model, or with --predictions of files in the form in which --save writes
-    them, that of the data set's evaluation server or program.
+    STQ, VPQ and the tracking of boxes (MOTA, IDF1, HOTA) of kitti_step, cityscapes_vps, vipseg and
+    custom; mIoU and mVC of vspw; AP of youtube_vis_2019. Of a model, or with --predictions of files
+    in the form in which --save writes them, that of the data set's evaluation server or program.
     """
     from ..data.datasets import dataset_format
     from ..evaluate.dataset_evaluation import evaluate_model, evaluate_predictions
 
     if predictions and save:
         raise UsageError("--save writes what a model predicts, so it cannot be with --predictions")
-    if path:
-        read = [folder for folder in (root, predictions) if folder]
-        inside = any(folder.resolve() in path.resolve().parents for folder in read)
-        check_output_file(path, [path, *read] if inside else read, ".json")
+    if predictions and (shown.spoilt or shown.no_memory):
+        raise UsageError(
+            "--spoilt and --no-memory change what a model sees, so they cannot be "
+            "with --predictions"
+        )
+    _check_scores_file(path, [folder for folder in (root, predictions) if folder])
     known = dataset_format(name)
     split = split or known.validation
     data = known.open(root, split)
@@ -240,10 +272,43 @@ def dataset(
         scores = evaluate_predictions(data, predictions)
     else:
         with closing(engine.open()) as runtime:
-            scores = evaluate_model(data, runtime, tracking.config, save)
+            scores = evaluate_model(data, runtime, tracking.config, save, shown.condition)
     if scores is None:
         print(f"{split} has no labels to score with; the predictions are in {save}")
         return
+    print("\n".join(scores.table()))
+    if path:
+        write_text(path, scores.to_json())
+
+
+def _check_scores_file(path: Path | None, read: list[Path]) -> None:
+    """No file is written over one of the folders that are read."""
+    if path:
+        inside = any(folder.resolve() in path.resolve().parents for folder in read)
+        check_output_file(path, [path, *read] if inside else read, ".json")
+
+
+@command()
+def judges(
+    *,
+    root: Annotated[Path, option(JUDGES_ROOT, "DATA")],
+    sets: Annotated[Any, choices(JUDGED, metavar="NAME,NAME")] = JUDGE_SETS,
+    clips: Annotated[int, count("Clips of each set; videos are taken in order.")] = 4,
+    frames: Annotated[int, count("Frames of each.")] = 100,
+    trackers: Annotated[Any, _compared] = DEFAULT_COMPARED,
+    path: JsonFile = None,
+    engine: EngineOptions,
+) -> None:
+    """All sets of clips, clean and spoilt, with and without memory, with each tracker: one table.
+
+    The network runs once for each frame, set and condition, so all trackers get the same segments.
+    """
+    from ..evaluate.judges import judge, open_sets
+
+    _check_scores_file(path, [root])
+    opened = open_sets(root, sets, clips)
+    with closing(engine.open()) as runtime:
+        scores = judge(runtime, opened, clips, frames, dict(trackers))
     print("\n".join(scores.table()))
     if path:
         write_text(path, scores.to_json())

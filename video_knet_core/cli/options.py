@@ -63,7 +63,7 @@ def choice(description: str, *names: str) -> Any:
             raise typer.BadParameter(f"expected one of {', '.join(names)}, got {text!r}")
         return text
 
-    return option(description, "NAME", parser=parse, autocompletion=_completion(names))
+    return option(description, "NAME", parser=parse, autocompletion=completion(names))
 
 
 def choices(description: str, *names: str, metavar: str = "NAME,NAME") -> Any:
@@ -77,10 +77,12 @@ def choices(description: str, *names: str, metavar: str = "NAME,NAME") -> Any:
                 raise typer.BadParameter(f"expected {known}, got {word!r}")
         return Values(dict.fromkeys(words))
 
-    return option(description, metavar, parser=parse, autocompletion=_completion(names))
+    return option(description, metavar, parser=parse, autocompletion=completion(names))
 
 
-def _completion(names: tuple[str, ...]) -> Callable[[str], list[str]]:
+def completion(names: tuple[str, ...]) -> Callable[[str], list[str]]:
+    """Completes the last of several `names` divided by commas."""
+
     def complete(incomplete: str) -> list[str]:
         first, comma, last = incomplete.rpartition(",")
         return [f"{first}{comma}{name}" for name in names if name.startswith(last)]
@@ -100,6 +102,31 @@ def parse_size(text: str) -> Values:
 def parse_sizes(text: str) -> Values:
     """Several HxW, divided by commas."""
     return Values(map(parse_size, text.split(",")))
+
+
+def parse_trackers(text: str | Values) -> Values:
+    """Pairs of a name and settings of NAME,NAME:KEY=VALUE, or of all trackers."""
+    if not isinstance(text, str):
+        return text
+    words = [word for part in text.split(",") for word in (TRACKERS if part == "all" else (part,))]
+    try:
+        return Values({word: _settings_of(*word.split(":")) for word in words}.items())
+    except ConfigError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
+def _settings_of(tracker: str, *settings: str) -> TrackerSettings:
+    """Settings of a tracker from KEY=VALUE; ConfigError names one that it does not have."""
+    values = {}
+    for text in settings:
+        key, _, value = text.partition("=")
+        if key not in (known := list(all_settings())):
+            raise ConfigError(f"--tracking: expected one of {known}, got {key!r}")
+        try:
+            values[key] = parse_yaml(value.encode())
+        except ValueError:
+            values[key] = value
+    return tracker_settings(tracker, **values)
 
 
 BACKEND = f"One of {', '.join(BACKENDS)}; auto is the fastest that works here."
@@ -152,16 +179,7 @@ class TrackingOptions:
     @property
     def config(self) -> TrackerSettings:
         """The same for a predictor; ConfigError names a setting that the tracker does not have."""
-        values = {}
-        for text in self.tracker_options or ():
-            key, _, value = text.partition("=")
-            if key not in (known := list(all_settings())):
-                raise ConfigError(f"--tracking: expected one of {known}, got {key!r}")
-            try:
-                values[key] = parse_yaml(value.encode())
-            except ValueError:
-                values[key] = value
-        return tracker_settings(self.tracker, **values)
+        return _settings_of(self.tracker, *self.tracker_options or ())
 
 
 # --- commands ------------------------------------------------------------------------------------

@@ -1,31 +1,48 @@
 """Custom data: folders of images, 16-bit label images, and a table of classes.
 
-    classes.yaml, SPLIT/images/VIDEO/NAME.jpg (or .png, ...), SPLIT/panoptic/VIDEO/NAME.png
+    classes.yaml, SPLIT/images/VIDEO/NAME.jpg (or .png, ...), SPLIT/panoptic/VIDEO/NAME.png,
+    tracks.json (if boxes are labelled too)
 
 A single video may lie in SPLIT/images and SPLIT/panoptic themselves. A label is class id *
 label_divisor + instance id, with instance 0 for stuff and crowds, and 65535 for "not labelled".
 Predictions have the code of KITTI-STEP.
+
+tracks.json has {"frames": {"VIDEO/NAME": [{"id": 3, "class": "person", "box": [x0, y0, x1, y1]}]}},
+and a single video may have NAME alone. A class is one of classes.yaml or of KITTI's tracking data;
+what has another one, as KITTI's DontCare, is neither expected nor wrong.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, FiniteFloat
+from pydantic.dataclasses import dataclass
 
 from ..config_io import Classes, ConfigError, expect, load_yaml, settings_class
 from ..natural_order import is_hidden, natural_order
 from ..types import NO_CLASS
 from .dataset_format import DatasetFormat
 from .folders import first_folder, folder_video, list_folders, list_images
+from .json_index import ROW, Integer, Text, load_index
 from .kitti_step import STEP_PREDICTIONS
 from .label_png import read_values
-from .video import DatasetError, Labels, VideoDataset
+from .video import BoxLabels, DatasetError, Labels, Video, VideoDataset
 
 VOID = 65535
 """Label of pixels to ignore."""
+KITTI_THINGS = {
+    **dict.fromkeys(("Car", "Van", "Truck"), "vehicle"),
+    **dict.fromkeys(("Pedestrian", "Person", "Person_sitting"), "person"),
+    "Cyclist": "cyclist",
+}
+"""Class of the street model by that of KITTI's tracking data."""
 
 
 @settings_class
@@ -42,6 +59,25 @@ class _Classes:
         expect(1 <= self.label_divisor <= largest, "label_divisor", expected, self.label_divisor)
 
 
+@dataclass(frozen=True, slots=True, config=ROW)
+class _BoxRow:
+    id: Integer
+    name: Annotated[Text, Field(alias="class")]
+    box: tuple[FiniteFloat, FiniteFloat, FiniteFloat, FiniteFloat]
+    """x0, y0, x1, y1"""
+
+    def __post_init__(self) -> None:
+        if self.box[0] > self.box[2] or self.box[1] > self.box[3]:
+            raise ValueError(f"expected box x0 <= x1 and y0 <= y1, got {list(self.box)}")
+
+
+@dataclass(frozen=True, slots=True, config=ROW)
+class _BoxIndex:
+    """The content of tracks.json."""
+
+    frames: dict[str, list[_BoxRow]]
+
+
 def _open(root: Path, split: str) -> VideoDataset:
     try:
         classes = load_yaml(_Classes, root / "classes.yaml")
@@ -54,17 +90,61 @@ def _open(root: Path, split: str) -> VideoDataset:
     names = _videos(images)
     if labelled and names != ["."]:  # a video without images is named when it is read
         names = natural_order({*names, *_filled_folders(panoptic)})
-    read = partial(_read, classes)
+    boxes = _read_boxes(root / "tracks.json", classes) if labelled else {}
     videos = [
         folder_video(
             split if name == "." else name,
             images / name,
             panoptic / name if labelled else None,
-            read,
+            partial(_read, classes, _boxes_of(boxes, name, len(names) == 1)),
         )
         for name in names
     ]
+    _check_boxes(root / "tracks.json", boxes, videos)
     return VideoDataset("custom", classes.classes.kinds, videos)
+
+
+def _read_boxes(path: Path, classes: _Classes) -> dict[str, BoxLabels]:
+    """The boxes by the key of their frame; none without the file."""
+    if not path.exists():
+        return {}
+    ids = {info.name: info.id for info in classes.classes}
+    ids = {kitti: ids[name] for kitti, name in KITTI_THINGS.items() if name in ids} | ids
+    boxes = {}
+    for key, rows in load_index(path, _BoxIndex).frames.items():
+        known = [row for row in rows if row.name in ids]
+        objects = [(row.id, ids[row.name]) for row in known]
+        if len(set(objects)) != len(objects):
+            raise DatasetError(f"{path}: frames.{key}: expected ids that differ, got {objects}")
+        numbers = np.array(objects, np.int64).reshape(-1, 2)
+        others = [row for row in rows if row.name not in ids]
+        boxes[key] = BoxLabels(numbers[:, 0], numbers[:, 1], _corners(known), _corners(others))
+    return boxes
+
+
+def _corners(rows: Sequence[_BoxRow]) -> NDArray[np.float64]:
+    """[N, 4] x, y, width, height"""
+    x0, y0, x1, y1 = np.array([row.box for row in rows], np.float64).reshape(-1, 4).T
+    return np.stack([x0, y0, x1 - x0, y1 - y0], axis=1)
+
+
+def _boxes_of(boxes: Mapping[str, BoxLabels], video: str, single: bool) -> dict[str, BoxLabels]:
+    """Those of one video by the name of the frame."""
+    prefix = f"{video}/"
+    own = {key.removeprefix(prefix): rows for key, rows in boxes.items() if key.startswith(prefix)}
+    return own or (dict(boxes) if single else {})
+
+
+def _check_boxes(path: Path, boxes: Mapping[str, BoxLabels], videos: Sequence[Video]) -> None:
+    """DatasetError if some frames of a video have boxes and others have none."""
+    for video in videos:
+        own = _boxes_of(boxes, video.name, len(videos) == 1)
+        missing = [frame.name for frame in video.frames if frame.name not in own]
+        if missing and len(missing) < len(video):
+            raise DatasetError(
+                f"{path}: expected boxes of all frames of {video.name}, or of none, "
+                f"got none of {missing[0]}"
+            )
 
 
 def _videos(images: Path) -> list[str]:
@@ -87,7 +167,7 @@ def _filled_folders(folder: Path) -> list[str]:
     return [name for name in names if list_images(folder / name)]
 
 
-def _read(classes: _Classes, path: str, _: int) -> Labels:
+def _read(classes: _Classes, boxes: Mapping[str, BoxLabels], path: str, _: int) -> Labels:
     values = read_values(path)
     if values.dtype != np.uint16:
         raise DatasetError(f"{path}: expected an image of 16 bit, got 8 bit")
@@ -100,7 +180,11 @@ def _read(classes: _Classes, path: str, _: int) -> Labels:
             f"{values[beyond][0]} of class {semantic[beyond][0]}"
         )
     instance = np.where(void, 0, values % classes.label_divisor).astype(np.int64)
-    return Labels(np.where(void, NO_CLASS, semantic).astype(np.uint8), instance)
+    return Labels(
+        np.where(void, NO_CLASS, semantic).astype(np.uint8),
+        instance,
+        boxes=boxes.get(Path(path).stem),
+    )
 
 
 CUSTOM = DatasetFormat("custom", "panoptic", _open, ("{}/images",), predictions=STEP_PREDICTIONS)

@@ -35,6 +35,8 @@ class StreetFrame:
     also while it is out of sight."""
     masks: None = None
     """Masks do not overlap: what is hidden belongs to no object."""
+    boxes: None = None
+    """Boxes are those of the masks."""
 
     def relabelled(self, ids: NDArray[np.uint8]) -> StreetFrame:
         """With the class ids `ids` [256] instead."""

@@ -40,6 +40,20 @@ class InstanceMasks:
 
 
 @dataclass(frozen=True)
+class BoxLabels:
+    """Boxes that were labelled apart from the masks, also around what is hidden; N in one frame."""
+
+    ids: NDArray[np.int64]
+    """[N] An object is an id and a class together."""
+    class_ids: NDArray[np.int64]
+    """[N]"""
+    boxes: NDArray[np.float64]
+    """[N, 4] x, y, width, height in pixels."""
+    ignored: NDArray[np.float64]
+    """[K, 4] where things are neither expected nor wrong."""
+
+
+@dataclass(frozen=True)
 class Labels:
     """The annotation of one frame.
 
@@ -57,6 +71,8 @@ class Labels:
     """Ids that the index lists for this frame and that have no pixel in it."""
     raw: NDArray[np.uint8] | None = None
     """[H, W] the values as stored, where they have more: VSPW has two kinds of `NO_CLASS`."""
+    boxes: BoxLabels | None = None
+    """Only where boxes have labels of their own."""
 
 
 @dataclass(frozen=True, kw_only=True)

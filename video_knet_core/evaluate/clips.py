@@ -5,7 +5,9 @@ The network runs once for each frame, so all trackers see the same segments.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -26,6 +28,7 @@ from ..progress import progress_bar
 from ..tasks import INSTANCE, PANOPTIC, SEMANTIC, TASKS
 from ..tracking import TrackerSettings
 from ..types import NO_CLASS, ClassInfo, ClassTable, Detections, PanopticFrame, first_difference
+from .conditions import CLEAN, Condition
 from .instances import InstanceClips, TrueFrame, Void
 from .panoptic import PanopticClips
 from .scores import Scores
@@ -45,8 +48,14 @@ STREET_TABLE = ClassTable(
 """The classes that clips are labelled with; their colours play no part."""
 
 
-_TITLES = {"miou": "mIoU", "id_consistency": "one id", "segments": "segments"}
+TITLES = {
+    **{"miou": "mIoU", "id_consistency": "one id", "segments": "segments", "idsw": "IDSW"},
+    **{"box_found": "found", "box_missed": "missed", "box_false": "false", "box_ids": "ids"},
+    **{"box_switches": "switches", "box_mota": "MOTA", "box_idf1": "IDF1", "box_hota": "HOTA"},
+}
 """Titles of columns that are not the name of the score in capitals."""
+_UNSEEN = ("box_boxes", "box_deta", "box_assa")
+"""Scores that are not in the table."""
 
 
 class ClipEvaluator(Protocol):
@@ -77,10 +86,10 @@ CLIP_EVALUATORS: dict[str, Callable[[ClassTable], ClipEvaluator]] = {
 
 def clip_table(scores: Mapping[str, Mapping[str, float]]) -> Scores:
     """Rows by tracker; all have the same scores."""
-    names = next(iter(scores.values()))
+    names = [name for name in next(iter(scores.values())) if name not in _UNSEEN]
     return Scores(
-        columns={"": [_TITLES.get(name, name.upper()) for name in names]},
-        rows={tracker: list(row.values()) for tracker, row in scores.items()},
+        columns={"": [TITLES.get(name, name.upper()) for name in names]},
+        rows={tracker: [row[name] for name in names] for tracker, row in scores.items()},
         row_title="tracker",
     )
 
@@ -111,11 +120,13 @@ def evaluate_clips(
     clips: Iterable[StreetClip],
     frames: int,
     trackings: Mapping[str, TrackerSettings],
+    condition: Condition = CLEAN,
 ) -> dict[str, dict[str, float]]:
     """Segmentation and tracking on the first `frames` frames of each clip.
 
     Args:
         trackings: the trackers to compare, by a name of yours.
+        condition: how the clips are shown.
 
     Returns:
         By the same names, the scores of the `ClipEvaluator` of the model's task.
@@ -123,18 +134,68 @@ def evaluate_clips(
     Raises:
         ModelError: a class of the model is none of the street's.
     """
-    ids, shared = _class_ids(runtime), _SharedRuntime(runtime)
+    shown = street_clips(runtime, clips, frames)
+    return compare(runtime, shown, trackings, [condition])[condition]
+
+
+@dataclass(frozen=True)
+class TrueClip:
+    """The first frames of a labelled clip, with the class ids of the model."""
+
+    frame: Callable[[int], tuple[TrueFrame, Void]]
+    """Gives a frame by its number, and where its content is unknown."""
+    count: int
+    fps: float
+
+
+def street_clips(runtime: Runtime, clips: Iterable[StreetClip], frames: int) -> Iterator[TrueClip]:
+    """`frames` frames of each clip; ModelError if a class of the model is none of the street's."""
+    ids = _class_ids(runtime)
+
+    def labelled(clip: StreetClip, t: int) -> tuple[TrueFrame, Void]:
+        truth = clip.frame(t)
+        return truth.relabelled(ids), truth.semantic == NO_CLASS
+
+    return (TrueClip(partial(labelled, clip), frames, clip.fps) for clip in clips)
+
+
+def compare(
+    runtime: Runtime,
+    clips: Iterable[TrueClip],
+    trackings: Mapping[str, TrackerSettings],
+    conditions: Sequence[Condition],
+) -> dict[Condition, dict[str, dict[str, float]]]:
+    """Scores of all trackers under all conditions, from one pass over the clips.
+
+    Under each condition the network runs once for a frame, without memory once for both where a
+    frame is not spoilt.
+    """
     new_evaluator = CLIP_EVALUATORS[runtime.info.task]
-    evaluators = {name: new_evaluator(runtime.info.classes) for name in trackings}
+    evaluators = {
+        condition: {name: new_evaluator(runtime.info.classes) for name in trackings}
+        for condition in conditions
+    }
+    runtimes = {
+        memory: _SharedRuntime(Condition(memory=memory).runtime(runtime))
+        for memory in (True, False)
+    }
     for number, clip in enumerate(clips, 1):
-        predictors = {name: VideoPredictor(shared, config) for name, config in trackings.items()}
-        for t in progress_bar(range(frames), f"clip {number}", leave=False):
-            truth = clip.frame(t)
-            labels, void = truth.relabelled(ids), truth.semantic == NO_CLASS
-            for name, predictor in predictors.items():
-                frame = predictor.step(truth.image, round(t * 1e9 / clip.fps))
-                evaluators[name].update(labels, frame, number, void)
-    return {name: evaluator.scores() for name, evaluator in evaluators.items()}
+        shows = {condition: condition.images(number) for condition in conditions}
+        predictors = {
+            (condition, name): VideoPredictor(runtimes[condition.memory], config)
+            for condition in conditions
+            for name, config in trackings.items()
+        }
+        for t in progress_bar(range(clip.count), f"clip {number}", leave=False):
+            truth, void = clip.frame(t)
+            images = {condition: show(truth.image, t) for condition, show in shows.items()}
+            for (condition, name), predictor in predictors.items():
+                frame = predictor.step(images[condition], round(t * 1e9 / clip.fps))
+                evaluators[condition][name].update(truth, frame, number, void)
+    return {
+        condition: {name: evaluator.scores() for name, evaluator in own.items()}
+        for condition, own in evaluators.items()
+    }
 
 
 def evaluate_camvid(runtime: Runtime, root: Path, fps: float = 15.0) -> VideoSemanticQuality:

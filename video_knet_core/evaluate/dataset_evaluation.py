@@ -24,6 +24,7 @@ from ..progress import progress_bar
 from ..tasks import INSTANCE, PANOPTIC, SEMANTIC, TASKS
 from ..tracking import TrackerSettings
 from ..types import PanopticFrame, first_difference
+from .conditions import CLEAN, Condition
 from .instances import InstanceEvaluator, instances
 from .panoptic import PanopticEvaluator, panoptic_maps
 from .scores import Evaluator, Scores
@@ -64,8 +65,12 @@ def evaluate_model(
     runtime: Runtime,
     tracking: TrackerSettings | None = None,
     save: Path | None = None,
+    condition: Condition = CLEAN,
 ) -> Scores | None:
     """Score a model; with `save` also write its predictions into that folder.
+
+    Args:
+        condition: how its frames are shown to the model.
 
     Returns:
         None for a split whose labels are not published: it is only saved.
@@ -81,14 +86,17 @@ def evaluate_model(
     evaluator = new_evaluator(dataset) if dataset.is_labelled else None
     if evaluator is None and save is None:
         raise DatasetError(f"{_unlabelled(dataset)}; with --save its predictions are written")
-    _check_model(runtime, dataset)
+    check_model(runtime, dataset)
+    numbers, shown = count(1), condition.runtime(runtime)
 
     def start(_: Video) -> Callable[[LabelledFrame], Any]:
-        predictor, positions = VideoPredictor(runtime, tracking), count()
+        predictor, positions = VideoPredictor(shown, tracking), count()
+        show = condition.images(next(numbers))
 
         def predict(frame: LabelledFrame) -> Any:
-            stamp = round(next(positions) * 1e9 / FRAMES_PER_SECOND)
-            return convert(predictor.step(frame.image, stamp))
+            t = next(positions)
+            stamp = round(t * 1e9 / FRAMES_PER_SECOND)
+            return convert(predictor.step(show(frame.image, t), stamp))
 
         return predict
 
@@ -143,7 +151,7 @@ def _named(where: str) -> Iterator[None]:
         raise DatasetError(f"{where}: {error}") from None
 
 
-def _check_model(runtime: Runtime, dataset: VideoDataset) -> None:
+def check_model(runtime: Runtime, dataset: VideoDataset) -> None:
     """ModelError unless the model has the classes of the data set, by name and kind.
 
     A semantic data set does not separate things from stuff, but a model may: a semantic one has no

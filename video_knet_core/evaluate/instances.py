@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..data.predictions import Instance, Instances, TrackCollector
-from ..data.video import InstanceMasks, LabelledFrame, Video, VideoDataset
+from ..data.video import BoxLabels, InstanceMasks, LabelledFrame, Video, VideoDataset
 from ..data.youtube_vis import youtube_vis
 from ..metrics.vis import PredictedTrack, TrueTrack, VideoInstanceAP, VideoInstanceQuality
 from ..run_lengths import RunLengths
@@ -54,7 +54,8 @@ Void = NDArray[np.bool_] | None
 
 
 class TrueFrame(Protocol):
-    """A labelled frame: image and maps [H, W], and whole masks where objects may overlap."""
+    """A labelled frame: image and maps [H, W], whole masks where objects may overlap, and boxes
+    where they are labelled apart from the masks."""
 
     @property
     def image(self) -> NDArray[np.uint8]: ...
@@ -64,6 +65,8 @@ class TrueFrame(Protocol):
     def instance(self) -> NDArray[np.integer]: ...
     @property
     def masks(self) -> InstanceMasks | None: ...
+    @property
+    def boxes(self) -> BoxLabels | None: ...
 
 
 def _true_instances(

@@ -1,22 +1,26 @@
 """STQ and VPQ of panoptic maps: of data sets as the benchmarks count them and as the authors'
-scripts do, and of clips."""
+scripts do, and of clips; and how well the boxes of things are tracked."""
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from ..data.datasets import DATASETS
 from ..data.predictions import PanopticMaps
 from ..data.video import LabelledFrame, Video, VideoDataset
+from ..metrics.box_tracking import BoxScores, BoxTracking, TrackedBoxes
 from ..metrics.id_switches import IdSwitches
 from ..metrics.overlaps import Classes, count_overlaps
 from ..metrics.stq import SegmentationTrackingQuality, SequenceQuality, TrackingQuality
 from ..metrics.vpq import Absent, Crowd, PanopticQuality, VideoPanopticQuality
 from ..metrics.vss import mean_iou
-from ..types import ClassTable, PanopticFrame
+from ..types import NO_CLASS, ClassTable, PanopticFrame
 from .instances import TrueFrame, Void
 from .scores import Evaluator, Scores
 
@@ -61,8 +65,52 @@ def panoptic_maps(frame: PanopticFrame) -> PanopticMaps:
     return frame.semantic_map(), frame.track_id_map()
 
 
+_BOX_COLUMNS = {
+    **{"found": "found", "missed": "missed", "false": "false", "switches": "IDSW"},
+    **{"mota": "MOTA", "idf1": "IDF1", "hota": "HOTA", "ids": "ids"},
+}
+"""Field of `BoxScores` -> name in the table."""
+
+
+def tracked_boxes(frame: PanopticFrame) -> TrackedBoxes:
+    """The boxes of the masks of all tracks that are seen in one frame of the predictor."""
+    rows = frame.tracks.array
+    rows = rows[(rows["label"] > 0) & (rows["track_id"] > 0)]
+    return TrackedBoxes(rows["track_id"], rows["class_id"], rows["box"])
+
+
+def _add_boxes(
+    metric: BoxTracking,
+    truth: TrueFrame,
+    found: TrackedBoxes,
+    things: Sequence[int],
+    sequence: Hashable = 0,
+) -> None:
+    """Compare the boxes of one frame with the labelled ones, or else with those of the masks.
+
+    A box of which more than half has no label, or that of a thing without an id, is unlabelled.
+    """
+    unlabelled = truth.semantic == NO_CLASS
+    unlabelled |= np.isin(truth.semantic, things) & (truth.instance == 0)
+    if truth.boxes is None:
+        true = TrackedBoxes.of_maps(truth.semantic, truth.instance, things)
+    else:
+        true = TrackedBoxes(truth.boxes.ids, truth.boxes.class_ids, truth.boxes.boxes)
+        for x, y, width, height in np.round(truth.boxes.ignored).astype(int).clip(0).tolist():
+            unlabelled[y : y + height, x : x + width] = True
+    metric.update(true, found, _fractions(unlabelled, found.boxes) > 0.5, sequence)
+
+
+def _fractions(mask: NDArray[np.bool_], boxes: NDArray[np.integer]) -> NDArray[np.float64]:
+    """[M] fraction of each box [M, 4] (x, y, width, height) that is in a mask [H, W]."""
+    sums = cv2.integral(mask.astype(np.uint8))
+    x, y, width, height = np.asarray(boxes, np.int64).reshape(-1, 4).T
+    inside = sums[y + height, x + width] - sums[y, x + width] - sums[y + height, x] + sums[y, x]
+    return inside / (width * height)
+
+
 class PanopticClips:
-    """STQ, VPQ, mIoU and id switches on clips; a `ClipEvaluator`."""
+    """STQ, VPQ, mIoU, id switches and tracking of boxes on clips; a `ClipEvaluator`."""
 
     def __init__(self, classes: ClassTable) -> None:
         arguments = len(classes), classes.things
@@ -70,6 +118,7 @@ class PanopticClips:
         self._stq = SegmentationTrackingQuality(*arguments)
         self._vpq = VideoPanopticQuality(*arguments)
         self._switches = IdSwitches(*arguments)
+        self._boxes = BoxTracking()
 
     def update(self, truth: TrueFrame, frame: PanopticFrame, clip: int, void: Void = None) -> None:
         """See `ClipEvaluator`."""
@@ -77,17 +126,20 @@ class PanopticClips:
         for overlaps in count_overlaps(*maps, self._classes):
             for metric in (self._stq, self._vpq, self._switches):
                 metric.add(overlaps, clip)
+        _add_boxes(self._boxes, truth, tracked_boxes(frame), self._classes.things, clip)
 
     def merge(self, other: PanopticClips) -> None:
         """See `ClipEvaluator`."""
         self._stq.merge(other._stq)
         self._vpq.merge(other._vpq)
         self._switches.merge(other._switches)
+        self._boxes.merge(other._boxes)
 
     def scores(self) -> dict[str, float]:
         """STQ, AQ, SQ; VPQ as Cityscapes-VPS reports it, NaN if clips are shorter than 4 frames;
-        mIoU; and of the visibility segments of objects (see `IdSwitches`) their number, the
-        fraction with one id from start to end, NaN without any, and the changes of id."""
+        mIoU; of the visibility segments of objects (see `IdSwitches`) their number, the
+        fraction with one id from start to end, NaN without any, and the changes of id; and of
+        boxes what `BoxScores` has."""
         quality = self._stq.compute()
         segments, consistent, switches = self._switches.compute()
         return {
@@ -97,11 +149,12 @@ class PanopticClips:
             "segments": segments,
             "id_consistency": consistent / segments if segments else float("nan"),
             "idsw": switches,
+            **{f"box_{name}": value for name, value in asdict(self._boxes.compute()).items()},
         }
 
 
 class PanopticEvaluator(Evaluator[PanopticMaps]):
-    """Both conventions from one count of the pixels."""
+    """Both conventions from one count of the pixels, and the tracking of boxes."""
 
     def __init__(self, dataset: VideoDataset) -> None:
         number, vpq_things = dataset.class_count, sorted(dataset.things)
@@ -115,6 +168,8 @@ class PanopticEvaluator(Evaluator[PanopticMaps]):
             VideoPanopticQuality(number, vpq_things, rule.windows, rule.absent, rule.crowd)
             for rule in self._rules
         ]
+        self._things = vpq_things
+        self._boxes: dict[str, BoxTracking] = {}
         self._frames = 0
 
     def update(self, video: Video, frame: LabelledFrame, prediction: PanopticMaps) -> None:
@@ -123,23 +178,47 @@ class PanopticEvaluator(Evaluator[PanopticMaps]):
         for overlaps in count_overlaps(*maps, self._classes):
             for metric in (*self._stq, *self._vpq):
                 metric.add(overlaps, video.name)
+        boxes = self._boxes.setdefault(video.name, BoxTracking())
+        found = TrackedBoxes.of_maps(*prediction, self._things)
+        _add_boxes(boxes, frame, found, self._things, video.name)
         self._frames += 1
 
     def compute(self) -> Scores:
-        """STQ, AQ, SQ and VPQ of each sequence and of all."""
+        """STQ, AQ, SQ, VPQ and the scores of boxes of each sequence and of all."""
         computed = zip(self._rules, self._stq, self._vpq, strict=True)
         official, theirs = (_figures(r, stq.compute(), vpq.compute()) for r, stq, vpq in computed)
+        together = BoxTracking()
+        for metric in self._boxes.values():
+            together.merge(metric)
+        boxes = {name: metric.compute() for name, metric in self._boxes.items()}
+        all_boxes = together.compute()
         rows = {
-            name: [*row.values(), *theirs["per_sequence"][name].values()]
+            name: [*row.values(), *theirs["per_sequence"][name].values(), *_box_row(boxes[name])]
             for name, row in official["per_sequence"].items()
         }
-        total = [*official["total"].values(), *theirs["total"].values()]
+        total = [*official["total"].values(), *theirs["total"].values(), *_box_row(all_boxes)]
         columns = ("STQ", "AQ", "SQ", "VPQ")
         return Scores(
-            columns={"benchmark": columns, "authors' scripts": columns},
+            columns={
+                "benchmark": columns,
+                "authors' scripts": columns,
+                "boxes": list(_BOX_COLUMNS.values()),
+            },
             rows={**rows, f"all ({self._frames} frames)": total},
-            figures={"frames": self._frames, **official, "authors": theirs},
+            figures={
+                "frames": self._frames,
+                **official,
+                "authors": theirs,
+                "boxes": {
+                    "total": asdict(all_boxes),
+                    "per_sequence": {name: asdict(row) for name, row in boxes.items()},
+                },
+            },
         )
+
+
+def _box_row(scores: BoxScores) -> list[float]:
+    return [getattr(scores, name) for name in _BOX_COLUMNS]
 
 
 def _figures(rule: _Convention, stq: TrackingQuality, vpq: PanopticQuality) -> dict[str, Any]:

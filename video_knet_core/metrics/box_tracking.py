@@ -1,5 +1,5 @@
-"""Tracking of boxes: CLEAR MOT (Bernardin and Stiefelhagen, 2008), IDF1 (Ristani et al., 2016) and
-HOTA (Luiten et al., IJCV 2021), with the numbers of the program TrackEval.
+"""Tracking of boxes: CLEAR (Bernardin and Stiefelhagen, 2008), IDF1 (Ristani et al., 2016) and HOTA
+(Luiten et al., IJCV 2021), with the numbers of the program TrackEval.
 
 - Boxes are compared by intersection over union, and only with those of their class. Counts are
   summed over classes and sequences, as TrackEval's "det_averaged" of classes does.
@@ -11,6 +11,7 @@ HOTA (Luiten et al., IJCV 2021), with the numbers of the program TrackEval.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
@@ -222,7 +223,9 @@ def _hota(
         above = similarity[rows, columns] >= HOTA_THRESHOLDS[:, None] - _EPSILON
         matches[:, true[rows], tracks[columns]] += above
     association = matches * matches / np.maximum(both - matches, 1)
-    return matches.sum((1, 2)), association.sum((1, 2))
+    # exact sums, which do not depend on how tracks are numbered
+    sums = [math.fsum(scores[scores > 0].tolist()) for scores in association]
+    return matches.sum((1, 2)), np.array(sums)
 
 
 def best_pairs(scores: NDArray[np.floating]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

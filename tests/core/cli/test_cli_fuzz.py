@@ -57,7 +57,7 @@ COMMANDS = {
     **{name: known_options(command) for name, command in PROGRAM.items() if name != "eval"},
     **{
         f"eval {name}": known_options(PROGRAM["eval"].commands[name])
-        for name in ("camvid", "pasted", "dataset")
+        for name in ("camvid", "pasted", "dataset", "judges")
     },
 }
 LIKELY = {  # what the parser may take, to get behind it
@@ -65,7 +65,8 @@ LIKELY = {  # what the parser may take, to get behind it
     "--threads": ["1"],
     "--tracker": ["iou", "raw"],
     "--tracking": ["birth_score=0.5", "reset_gap_s=no", "=", "a"],
-    "--trackers": ["iou", "iou,raw"],
+    "--trackers": ["iou", "iou,raw", "embedding:overlap_weight=0", "iou:", "iou:a=b"],
+    "--sets": ["synthetic", "custom", "custom,images"],
     "--start": ["0", "0.2", "99", "1e9"],
     "--duration": ["0", "0.2", "1e9"],
     "--every": ["1", "3", "2147483647"],
@@ -91,6 +92,7 @@ GUARDS = {  # else a valid command line may run for hours
     "make-bag": ["--max-frames", "2"],
     "bench": ["--frames", "1"],
     "eval pasted": ["--clips", "1", "--frames", "1"],
+    "eval judges": ["--clips", "1", "--frames", "1"],
 }
 VALUES = st.sampled_from([*FILES, *NUMBERS, *WORDS]) | st.text(
     st.characters(exclude_characters="\0", exclude_categories=("Cs",)), max_size=8

@@ -46,6 +46,7 @@ def test_export_and_build_engine_keep_their_model(mine, capsys, tmp_path):
         (["import-checkpoint", "a.pth", "{out}", "--config", "street_lite0"], ".safetensors"),
         (["bench", "--json", "{out}"], ".json"),
         (["eval", "dataset", "custom", "root", "--json", "{out}"], ".json"),
+        (["eval", "judges", "--root", "root", "--json", "{out}"], ".json"),
         (["build-engine", str(default_model_path()), "--out", "{out}"], ".plan"),
     ],
 )

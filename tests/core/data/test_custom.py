@@ -90,3 +90,66 @@ def test_a_video_of_custom_data_without_images_is_not_left_out(copy):
     assert len(video)
     with pytest.raises(DatasetError, match="has no image"):
         video[0]
+
+
+def write_boxes(root, frames):
+    (root / "tracks.json").write_text(json.dumps({"frames": frames}))
+
+
+def row(number, name, *box):
+    return {"id": number, "class": name, "box": box}
+
+
+def listed(rows, videos=("drive_5", "drive_6")):
+    """The same boxes for all frames of the videos."""
+    return {f"{video}/{t}": rows for video in videos for t in range(3)}
+
+
+def test_boxes_may_be_labelled_beside_the_masks(copy):
+    root = copy("custom")
+    rows = [
+        row(3, "person", 1, 2, 5, 12.5),
+        row(4, "Van", 0, 0, 9, 9),
+        row(-1, "DontCare", 7, 7, 8, 9),
+    ]
+    write_boxes(root, listed(rows, ["drive_5"]))
+    first, second = opened("custom", root)
+    boxes = first[1].boxes
+    assert boxes.ids.tolist() == [3, 4] and boxes.class_ids.tolist() == [8, 10]
+    assert boxes.boxes.tolist() == [[1, 2, 4, 10.5], [0, 0, 9, 9]]
+    assert boxes.ignored.tolist() == [[7, 7, 1, 2]]
+    assert second[0].boxes is None
+
+
+def test_a_single_video_may_name_its_frames_alone(copy):
+    root = copy("custom")
+    for kind in ("images", "panoptic"):
+        shutil.rmtree(root / "val" / kind / "drive_6")
+    write_boxes(root, {str(t): [row(t, "person", 0, 0, 1, 1)] for t in range(3)})
+    (video,) = opened("custom", root)
+    assert [frame.boxes.ids.tolist() for frame in video] == [[0], [1], [2]]
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([row(1, "person", 5, 0, 4, 9)], "expected box x0 <= x1"),
+        ([row(1, "person", 0, 0, 4)], "box"),
+        ([row(1, "person", 0, 0, 4, float("nan"))], "finite"),
+        ([row("1", "person", 0, 0, 4, 4)], "id"),
+        (2 * [row(1, "person", 0, 0, 4, 4)], "expected ids that differ"),
+        ([{"id": 1, "box": [0, 0, 1, 1]}], "class"),
+    ],
+)
+def test_unusable_boxes_name_the_frame(rows, message, copy):
+    root = copy("custom")
+    write_boxes(root, listed(rows))
+    with pytest.raises(DatasetError, match=rf"tracks\.json: frames\.drive_5/0.*{message}"):
+        opened("custom", root)
+
+
+def test_a_video_whose_boxes_are_not_all_there_is_rejected(copy):
+    root = copy("custom")
+    write_boxes(root, {"drive_6/0": [], "drive_6/2": []})
+    with pytest.raises(DatasetError, match="all frames of drive_6, or of none, got none of 1"):
+        opened("custom", root)

@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from dataset_fixtures import write_custom
 from street_fixtures import HEIGHT, WIDTH, Oracle, street_table, write_camvid, write_sprites
 
 from synthetic_street import SyntheticStreet
 from video_knet_core.cli import main
 from video_knet_core.data.camvid import camvid_clip
+from video_knet_core.data.spoiling import SpoiltFrames
 from video_knet_core.engine.base import ModelError, ModelInfo
 from video_knet_core.evaluate.clips import (
     HELD_OUT_SEED,
     _SharedRuntime,
+    compare,
     evaluate_camvid,
     evaluate_clips,
     pasted_clips,
+    street_clips,
     synthetic_streets,
 )
+from video_knet_core.evaluate.conditions import CONDITIONS, Condition
+from video_knet_core.evaluate.panoptic import tracked_boxes
+from video_knet_core.metrics.box_tracking import TrackedBoxes
 from video_knet_core.metrics.vss import VideoSemanticConsistency
 from video_knet_core.predictor import VideoPredictor
 from video_knet_core.tracking import tracker_settings
@@ -56,6 +66,8 @@ def test_a_perfect_engine_scores_1(street):
     assert scores["sq"] == pytest.approx(1) and scores["miou"] == pytest.approx(1)
     assert scores["aq"] > 0.95 and scores["id_consistency"] == 1 and scores["idsw"] == 0
     assert scores["vpq"] > 0.95 and scores["segments"] > 0
+    assert scores["box_found"] == scores["box_mota"] == scores["box_ids"] == 1
+    assert scores["box_idf1"] == pytest.approx(1) and scores["box_hota"] == pytest.approx(1)
 
 
 def test_without_recognisable_embeddings_only_the_tracking_suffers(street):
@@ -105,6 +117,18 @@ def test_a_shared_engine_steps_again_for_another_image_or_state(pasted):
     assert shared.step(first, None)[0] is not segments and engine.steps == 3
 
 
+def test_the_boxes_of_tracks_are_those_of_their_pixels(street):
+    predictor = VideoPredictor(Oracle(street))
+    for t in range(3):
+        frame = predictor.step(street.frame(t).image, t)
+    maps = frame.semantic_map(), frame.track_id_map()
+    by_row, by_pixel = tracked_boxes(frame), TrackedBoxes.of_maps(*maps, street_table().things)
+    order = np.lexsort((by_row.class_ids, by_row.ids))
+    assert len(order) > 1
+    for row, pixel in zip(by_row, by_pixel, strict=True):
+        assert row[order].tolist() == pixel.tolist()
+
+
 class Blink:
     """An engine that returns road in the lower half, and above it sky in every other frame."""
 
@@ -118,6 +142,49 @@ class Blink:
         areas = np.bincount(slots.ravel(), minlength=3)[1:]
         classes = np.array([0, 7])
         return Detections(slots, classes, np.ones(2, np.float32), areas, np.ones((2, 4))), t + 1
+
+
+class Watcher(Blink):
+    """An engine that records the images and the states that it gets."""
+
+    def __init__(self):
+        self.images, self.states = [], []
+
+    def step(self, image, state):
+        self.images.append(image.copy())
+        self.states.append(state)
+        found, t = super().step(image, state and state[0])
+        return found, [t]
+
+
+def test_all_conditions_are_measured_in_one_pass(pasted):
+    engine, frames = Watcher(), 8
+    clips = street_clips(engine, [pasted], frames)
+    scores = compare(engine, clips, TRACKINGS, CONDITIONS)
+    assert list(scores) == list(CONDITIONS) and all(
+        list(s) == list(TRACKINGS) for s in scores.values()
+    )
+    spoilt = [SpoiltFrames(1).damage(t) is not None for t in range(frames)]
+    assert 0 < sum(spoilt) < frames
+    # clean, and spoilt where it differs: with memory from the first spoilt frame on
+    later = frames - spoilt.index(True)
+    assert len(engine.images) == 2 * frames + later + sum(spoilt)
+    with_memory = [state for state in engine.states if state is not None]
+    assert len(with_memory) == frames - 1 + later
+    for condition in CONDITIONS:
+        alone = evaluate_clips(engine, [pasted], frames, TRACKINGS, condition)
+        for name, row in alone.items():
+            assert row == pytest.approx(scores[condition][name], nan_ok=True)
+
+
+def test_a_condition_shows_spoilt_images_and_takes_the_memory_away(pasted):
+    engine, frames = Watcher(), 8
+    tracker = {"": tracker_settings()}
+    evaluate_clips(engine, [pasted], frames, tracker, Condition(spoilt=True, memory=False))
+    assert engine.states == frames * [None]
+    show = SpoiltFrames(1)
+    for t, image in enumerate(engine.images):
+        assert np.array_equal(image, show(pasted.frame(t).image, t))
 
 
 def test_camvid_is_measured_by_miou_and_by_mvc8_as_released(tmp_path):
@@ -169,11 +236,20 @@ def test_the_command_prints_one_tracker(run, pasted):
     ],
 )
 def test_the_command_compares_trackers_in_a_table(names, rows, run, monkeypatch):
-    monkeypatch.setattr("video_knet_core.cli.data_commands.TRACKERS", TRACKINGS)
+    monkeypatch.setattr("video_knet_core.cli.options.TRACKERS", TRACKINGS)
     code, output = run("--trackers", names)
     _, columns, *table = output.out.splitlines()
     assert code == 0 and columns.split()[:5] == ["tracker", "STQ", "AQ", "SQ", "VPQ"]
     assert [line.split()[0] for line in table] == rows
+
+
+def test_the_command_compares_settings_of_a_tracker(run):
+    code, output = run("--trackers", "embedding:overlap_weight=0,embedding")
+    assert code == 0
+    assert [line.split()[0] for line in output.out.splitlines()[2:]] == [
+        "embedding:overlap_weight=0",
+        "embedding",
+    ]
 
 
 @pytest.mark.parametrize("options", [(), ("--trackers", "iou")])
@@ -200,3 +276,51 @@ def test_sprites_of_the_users_own_are_never_held_out(run, tmp_path):
 def test_a_data_root_without_a_clip_is_one_line(run, tmp_path):
     code, output = run("--root", str(tmp_path))
     assert code == 2 and "camvid/val_clip/images" in output.err
+
+
+@pytest.fixture
+def judges(monkeypatch, data_root, capsys, tmp_path):
+    """Run `eval judges` on two sets, with an engine that finds a road and a sky."""
+    write_custom(tmp_path / "drives")
+    for part in ("camvid", "sprites"):
+        (tmp_path / part).symlink_to(data_root / part)
+    engine = Watcher()
+    engine.close = lambda: None
+    monkeypatch.setattr("video_knet_core.cli.options.EngineOptions.open", lambda options: engine)
+
+    def run(*options):
+        code = main(["eval", "judges", "--root", str(tmp_path), "--frames", "4", *options])
+        return code, capsys.readouterr(), engine
+
+    return run
+
+
+def test_judges_print_a_row_for_each_set_condition_and_tracker(judges, tmp_path):
+    file = tmp_path / "out.json"
+    options = ["--sets", "pasted,drives", "--clips", "1", "--trackers", "iou,embedding"]
+    code, output, engine = judges(*options, "--json", str(file))
+    assert code == 0
+    head, *rows = output.out.splitlines()
+    assert head.split()[:5] == ["set,", "frames,", "tracker", "STQ", "AQ"]
+    titles = [
+        f"{name}, {condition}, {tracker}"
+        for name in ("pasted", "drives")
+        for condition in ("clean", "spoilt", "clean, no memory", "spoilt, no memory")
+        for tracker in ("iou", "embedding")
+    ]
+    assert [row[: len(title)] for row, title in zip(rows, titles, strict=True)] == titles
+    figures = json.loads(file.read_text())
+    assert figures["drives"]["spoilt"]["iou"]["box_boxes"] > 0
+    assert 0 < figures["drives"]["clean"]["iou"]["sq"] < 1
+    # four frames of the pasted clip, three of the first video, under three and a part conditions
+    assert 3 * 7 <= len(engine.images) <= 4 * 7
+
+
+def test_judges_take_panoptic_models_of_the_classes_alone(judges, monkeypatch):
+    info = ModelInfo("other", street_table(["road", "person"]), HEIGHT, WIDTH)
+    monkeypatch.setattr(Watcher, "info", info)
+    code, output, _ = judges("--sets", "drives")
+    assert code == 2 and "its classes are not those of custom" in output.err
+    monkeypatch.setattr(Watcher, "info", replace(info, task="semantic"))
+    code, output, _ = judges("--sets", "drives")
+    assert code == 2 and "expected a model of task panoptic, got one of task semantic" in output.err

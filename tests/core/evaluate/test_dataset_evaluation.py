@@ -24,6 +24,7 @@ from video_knet_core.evaluate.dataset_evaluation import (
     evaluate_predictions,
     predict_dataset,
 )
+from video_knet_core.metrics.box_tracking import TrackedBoxes
 from video_knet_core.run_lengths import RunLengths
 
 PANOPTIC = ("kitti_step", "kitti_step_flat", "cityscapes_vps", "vipseg", "custom")
@@ -174,11 +175,12 @@ def test_saved_predictions_have_the_scores_they_had(layout, written, tmp_path):
     assert 0 < headline < 1
 
 
-def test_the_table_has_both_conventions_side_by_side(written, tmp_path):
+def test_the_table_has_both_conventions_and_boxes_side_by_side(written, tmp_path):
     scores = saved("kitti_step", written["kitti_step"], tmp_path, mistaken)
     titles, names, first, *_ = scores.table()
-    assert titles.split("  ")[-1].strip() == "authors' scripts" and "benchmark" in titles
-    assert names.split() == ["STQ", "AQ", "SQ", "VPQ"] * 2
+    assert titles.split() == ["benchmark", "authors'", "scripts", "boxes"]
+    boxes = ["found", "missed", "false", "IDSW", "MOTA", "IDF1", "HOTA", "ids"]
+    assert names.split() == [*["STQ", "AQ", "SQ", "VPQ"] * 2, *boxes]
     assert first.startswith("0000") and len(first) == len(names)
 
 
@@ -355,3 +357,30 @@ def test_a_split_without_published_labels_cannot_be_scored(written, tmp_path, ca
 def test_bad_usage(arguments, message, capsys):
     assert main(["eval", "dataset", *arguments]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_boxes_are_compared_with_those_of_the_masks_or_else_as_labelled(written, tmp_path):
+    root = tmp_path / "custom"
+    shutil.copytree(written["custom"], root)
+    dataset = opened("custom", root)
+    masks = saved("custom", root, tmp_path / "a", truth).figures["boxes"]
+    assert masks["total"]["boxes"] > 0 and masks["total"]["mota"] == masks["total"]["hota"] == 1
+    frames = {}
+    for video in dataset:
+        for frame in video:
+            true = TrackedBoxes.of_maps(frame.semantic, frame.instance, (8, 9, 10))
+            frames[f"{video.name}/{frame.name}"] = [
+                {"id": i, "class": dataset.kinds[c][0], "box": [x, y, x + width, y + height]}
+                for i, c, x, y, width, height in np.column_stack(true).tolist()
+            ]
+    boxes = sum(map(len, frames.values()))
+    first = frames["drive_5/0"][0]
+    first["box"] = [x + 1000 for x in first["box"]]  # nowhere in the image
+    (root / "tracks.json").write_text(json.dumps({"frames": frames}))
+    figures = saved("custom", root, tmp_path / "b", truth).figures["boxes"]["total"]
+    assert (figures["boxes"], figures["missed"], figures["false"]) == (boxes, 1, 1)
+    first["class"] = "DontCare"
+    first["box"] = [0, 0, 64, 48]
+    (root / "tracks.json").write_text(json.dumps({"frames": frames}))
+    figures = saved("custom", root, tmp_path / "c", truth).figures["boxes"]["total"]
+    assert (figures["boxes"], figures["missed"], figures["false"]) == (boxes - 1, 0, 0)
