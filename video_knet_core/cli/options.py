@@ -121,7 +121,7 @@ def _settings_of(tracker: str, *settings: str) -> TrackerSettings:
     for text in settings:
         key, _, value = text.partition("=")
         if key not in (known := list(all_settings())):
-            raise ConfigError(f"--tracking: expected one of {known}, got {key!r}")
+            raise ConfigError(f"tracking: expected one of {known}, got {key!r}")
         try:
             values[key] = parse_yaml(value.encode())
         except ValueError:

@@ -96,8 +96,12 @@ def _add_boxes(
         true = TrackedBoxes.of_maps(truth.semantic, truth.instance, things)
     else:
         true = TrackedBoxes(truth.boxes.ids, truth.boxes.class_ids, truth.boxes.boxes)
-        for x, y, width, height in np.round(truth.boxes.ignored).astype(int).clip(0).tolist():
-            unlabelled[y : y + height, x : x + width] = True
+        for x, y, width, height in truth.boxes.ignored.tolist():
+            rows, columns = (
+                slice(max(round(a), 0), max(round(b), 0))
+                for a, b in ((y, y + height), (x, x + width))
+            )
+            unlabelled[rows, columns] = True
     metric.update(true, found, _fractions(unlabelled, found.boxes) > 0.5, sequence)
 
 

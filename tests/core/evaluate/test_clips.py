@@ -312,8 +312,8 @@ def test_judges_print_a_row_for_each_set_condition_and_tracker(judges, tmp_path)
     figures = json.loads(file.read_text())
     assert figures["drives"]["spoilt"]["iou"]["box_boxes"] > 0
     assert 0 < figures["drives"]["clean"]["iou"]["sq"] < 1
-    # four frames of the pasted clip, three of the first video, under three and a part conditions
-    assert 3 * 7 <= len(engine.images) <= 4 * 7
+    # four frames of the pasted clip and three of the first video, and what else is spoilt of them
+    assert 2 * 7 <= len(engine.images) < 4 * 7
 
 
 def test_judges_take_panoptic_models_of_the_classes_alone(judges, monkeypatch):
