@@ -138,10 +138,18 @@ class ModelConfig:
     height: Side = 288
     """Native input size in pixels; other images are resized to it."""
     width: Side = 480
+    more_sizes: tuple[tuple[Side, Side], ...] = ()
+    """Further native sizes (height, width), of other aspects. One file holds the network for each,
+    with the same weights, and a camera gets the one whose aspect is nearest to its images'."""
     backbone: BackboneConfig = dataclasses.field(default_factory=BackboneConfig)
     neck: NeckConfig = dataclasses.field(default_factory=NeckConfig)
     kernels: KernelConfig = dataclasses.field(default_factory=KernelConfig)
     panoptic: PanopticConfig = dataclasses.field(default_factory=PanopticConfig)
+
+    @property
+    def sizes(self) -> tuple[tuple[int, int], ...]:
+        """All native sizes (height, width)."""
+        return ((self.height, self.width), *self.more_sizes)
 
     @property
     def slots(self) -> int:
@@ -170,6 +178,9 @@ class ModelConfig:
         expect(coarse or not self.kernels.detail, "kernels.detail", expected, self.kernels.detail)
         expected = "at most 254 with one for each stuff class, for an 8-bit segment map"
         expect(self.slots <= 254, "kernels.things", expected, self.slots)
+        aspects = {width / height for height, width in self.sizes}
+        expected = f"sizes of other aspects than {self.height} x {self.width} and each other"
+        expect(len(aspects) == len(self.sizes), "more_sizes", expected, self.more_sizes)
 
     def _check_classes(self) -> None:
         """The task can have classes of their kinds."""
@@ -201,9 +212,10 @@ class ModelConfig:
 
     def _check_seeds(self) -> None:
         stride, things = self.neck.map_stride, self.kernels.things
-        rows, columns = ((n + -n % STRIDE) // stride for n in (self.height, self.width))
-        expected = f"at most the {rows} x {columns} cells that seeds come from"
-        expect(things <= rows * columns, "kernels.things", expected, things)
+        for size in self.sizes:
+            rows, columns = ((n + -n % STRIDE) // stride for n in size)
+            expected = f"at most the {rows} x {columns} cells that seeds come from"
+            expect(things <= rows * columns, "kernels.things", expected, things)
         self._expect_one_of("kernels.position", (True,), " for kernels.seeds")
         self._expect_one_of("kernels.centers", (True,), " for kernels.seeds")
         self._expect_one_of("kernels.fusion", ("none", "link_atten"), " for kernels.seeds")

@@ -140,7 +140,7 @@ class VideoPredictor:
         resumed = self._resumed(image, stamp, reason)
         before = resumed or (_Stream(0) if reason else self._stream)
         marks = [time.perf_counter()]
-        resized = resize(image, self.runtime.info.height, self.runtime.info.width)
+        resized = resize(image, *self.runtime.info.size_for((image.shape[0], image.shape[1])))
         marks.append(time.perf_counter())
         detections, engine = self.runtime.step(resized, before.engine)
         marks.append(time.perf_counter())
@@ -203,16 +203,17 @@ class VideoPredictor:
         The regions of a frame are its stuff classes, then its slots, of which those of things are
         used. `image` is the engine's, `size` that of the camera's.
         """
-        if self._upsampling is None or self._upsampling.target != size:
-            height, width = detections.segment_map.shape
-            self._upsampling = NearestUpsampling((height, width), size)
+        height, width = detections.segment_map.shape
+        upsampling = self._upsampling
+        if upsampling is None or (upsampling.source, upsampling.target) != ((height, width), size):
+            self._upsampling = upsampling = NearestUpsampling((height, width), size)
         stuff = np.array(self.classes.stuff, np.int64)
         region_of, stuff_scores = _stuff_regions(detections, stuff)
         if detections.masks is None:
             region_map = _look_up(region_of, detections.segment_map)
-            regions = self._upsampling.measure(region_map, len(stuff) + len(detections))
+            regions = upsampling.measure(region_map, len(stuff) + len(detections))
         else:  # no stuff: regions are slots
-            regions = self._upsampling.measure_masks(detections.masks, detections.areas > 0)
+            regions = upsampling.measure_masks(detections.masks, detections.areas > 0)
         present = np.flatnonzero(regions.areas)
         of_stuff, of_things = np.split(present, [np.searchsorted(present, len(stuff))])
         things = replace(
@@ -242,13 +243,13 @@ class VideoPredictor:
         preprocess, step, merge, track, label = (1e3 * np.diff(marks)).tolist()
         return PanopticFrame(
             stamp,
-            LabelMap(label_map, self._upsampling),
+            LabelMap(label_map, upsampling),
             TrackTable(rows),
             update.born,
             update.ended,
             self.epoch,
             StageTimes(preprocess, step, merge + label, track),
-            None if masks is None else OverlappingMasks(masks, self._upsampling),
+            None if masks is None else OverlappingMasks(masks, upsampling),
         )
 
 

@@ -161,11 +161,12 @@ def _named(kind: ClassKind | None) -> str:
     return f"{kind[0]!r} ({'thing' if kind[1] else 'stuff'})" if kind else "none"
 
 
-def check_image(image: NDArray[np.uint8], size: tuple[int, int] | None = None) -> None:
-    """ValueError unless `image` is uint8 [H, W, 3] with pixels, and of this `size` (H, W)."""
+def check_image(image: NDArray[np.uint8], *sizes: tuple[int, int]) -> None:
+    """ValueError unless `image` is uint8 [H, W, 3] with pixels, and of one of `sizes` (H, W) if
+    there are any."""
     rgb = image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3 and image.size
-    if not rgb or size not in (None, image.shape[:2]):
-        expected = "[H, W, 3] with pixels" if size is None else (*size, 3)
+    if not rgb or (sizes and image.shape[:2] not in sizes):
+        expected = " or ".join(str((*size, 3)) for size in sizes) or "[H, W, 3] with pixels"
         raise ValueError(f"image: expected uint8 {expected}, got {image.dtype} {image.shape}")
 
 

@@ -103,7 +103,8 @@ class CameraNode(EngineNode):
     def engine_opened(self, engine: VideoPredictor) -> None:
         info, status = engine.runtime.info, self.status
         status.model, status.task, status.engine = info.name, info.task, engine.runtime.name
-        self.get_logger().info(f"{info.name}, {info.width} x {info.height}, on {status.engine}")
+        sizes = " or ".join(f"{width} x {height}" for height, width in info.sizes)
+        self.get_logger().info(f"{info.name}, {sizes}, on {status.engine}")
         self.outputs = Outputs(self, info)
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:

@@ -39,6 +39,14 @@ def model(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def two_sizes(tmp_path_factory) -> Path:
+    """The same model for two native sizes, the second of which is wide; to be read only."""
+    from tiny_onnx import write_two_sizes
+
+    return write_two_sizes(tmp_path_factory.mktemp("model") / "two.onnx")
+
+
+@pytest.fixture(scope="session")
 def runtime(model):
     """An engine with that model; to be left open."""
     from video_knet_core.engine.selector import open_runtime

@@ -49,6 +49,7 @@ def small_version(name: str, **kernels: object) -> VideoKNet:
         config,
         height=75,  # as 375 and 1242 of KITTI, not multiples of 32
         width=122,
+        more_sizes=(),
         neck=replace(config.neck, channels=32),
         backbone=replace(
             config.backbone, width=8, name=config.backbone.name.replace("resnet101", "resnet50")

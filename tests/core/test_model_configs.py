@@ -136,6 +136,7 @@ def test_of_the_published_networks_only_the_swin_model_has_kernel_fusion():
         ({"panoptic": {"overlap_threshold": 7.0}}, "panoptic.overlap_threshold", 7.0),
         ({"panoptic": {"score_threshold": math.nan}}, "panoptic.score_threshold", math.nan),
         ({"height": 31}, "height", 31),
+        ({"more_sizes": [[192, 640], [144, 240]]}, "more_sizes", ((192, 640), (144, 240))),
         ({"backbone": {"output_stride": 8}, "neck": FPN}, "backbone.output_stride", 8),
         ({"neck": {"name": "pyramid_pooling"}}, "backbone.output_stride", 32),
     ],
@@ -146,6 +147,12 @@ def test_a_configuration_that_cannot_be_built_is_named(change, key, got):
         from_dict(ModelConfig, {"classes": rows} | change)
     assert str(error.value).startswith(f"{key}: expected ")
     assert str(error.value).endswith(f", got {got!r}")
+
+
+def test_seeds_must_fit_into_every_native_size():
+    config = model("street")
+    with pytest.raises(ConfigError, match=r"kernels.things: expected at most the 4 x 12 cells"):
+        replace(config, more_sizes=((192, 640), (32, 80)))
 
 
 @pytest.mark.parametrize(("task", "is_thing"), [("semantic", False), ("instance", True)])

@@ -14,7 +14,11 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from video_knet_core.engine.model_file import METADATA_KEY, pack, size_key
+
 HEIGHT, WIDTH, SLOTS, CHANNELS = 64, 96, 3, 4
+WIDE = 32, 160
+"""The second native size of `write_two_sizes`."""
 CLASSES = [
     {"name": "road", "is_thing": False, "color": [128, 64, 128]},
     {"name": "vehicle", "is_thing": True, "color": [0, 0, 142]},
@@ -86,11 +90,15 @@ def metadata(task="panoptic", **changes):
     return {"format": 1, "name": "tiny", "config": config, "checkpoint_sha256": "0"} | changes
 
 
-def write_model(path: Path, meta=None, rename=(), step=1.0, task="panoptic") -> Path:
+def write_model(
+    path: Path, meta=None, rename=(), step=1.0, task="panoptic", size=(HEIGHT, WIDTH)
+) -> Path:
     """Write the model; `rename` = (old, new) name of an output, `step` = what a frame adds."""
-    facts = TASKS[task]
-    upper = np.zeros((HEIGHT // 2, WIDTH // 2), bool)
-    upper[: facts.upper] = True
+    facts, (height, width) = TASKS[task], size
+    upper = np.zeros((height // 2, width // 2), bool)
+    upper[: facts.upper * height // HEIGHT] = True
+    shapes = {"image": [height, width, 3], "segment_map": [height // 2, width // 2]}
+    shapes["masks"] = [SLOTS, *shapes["segment_map"]]
     constants = {
         "class_ids": np.array(facts.class_ids),
         "scores": np.array(facts.scores, np.float32),
@@ -105,7 +113,7 @@ def write_model(path: Path, meta=None, rename=(), step=1.0, task="panoptic") -> 
         "step": np.array(step, np.float32),
         "slots": np.arange(1, SLOTS + 1, dtype=np.int64).reshape(-1, 1, 1),
         "first": np.array([0, 0, 0]),
-        "end": np.array([HEIGHT, WIDTH, 1]),
+        "end": np.array([height, width, 1]),
         "stride": np.array([2, 2, 1]),
         "axes": np.array([0, 1, 2]),
         "last": np.array([2]),
@@ -133,8 +141,11 @@ def write_model(path: Path, meta=None, rename=(), step=1.0, task="panoptic") -> 
     graph = helper.make_graph(
         nodes,
         "tiny",
-        [helper.make_tensor_value_info(*spec) for spec in INPUTS],
-        [helper.make_tensor_value_info(new_name.get(n, n), t, s) for n, t, s in facts.outputs],
+        [helper.make_tensor_value_info(n, t, shapes.get(n, s)) for n, t, s in INPUTS],
+        [
+            helper.make_tensor_value_info(new_name.get(n, n), t, shapes.get(n, s))
+            for n, t, s in facts.outputs
+        ],
         [numpy_helper.from_array(constants[name], name) for name in constants if name in used],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
@@ -162,3 +173,19 @@ def _whole_masks() -> list[onnx.NodeProto]:
 
 def write_tiny_model(path: Path, task: str = "panoptic") -> Path:
     return write_model(path, json.dumps(metadata(task)), task=task)
+
+
+def write_two_sizes(path: Path) -> Path:
+    """The model for two native sizes, as the exporter writes it."""
+    data = metadata()
+    data["config"] = data["config"] | {"more_sizes": [WIDE]}
+    first = onnx.load(str(write_model(path, json.dumps(data))))
+    other = onnx.load(str(write_model(path, size=WIDE)))
+    own = {tensor.name: tensor for tensor in first.graph.initializer}
+    for tensor in other.graph.initializer:
+        if tensor == own[tensor.name]:
+            tensor.CopyFrom(TensorProto(name=tensor.name))
+    packed = pack(other.SerializeToString())
+    helper.set_model_props(first, {METADATA_KEY: json.dumps(data), size_key(WIDE): packed})
+    onnx.save(first, str(path))
+    return path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from harness import RELIABLE, PaintedRuntime, image_message, street
 from lifecycle_msgs.msg import Transition
@@ -11,6 +12,7 @@ from rclpy.qos import ReliabilityPolicy
 from sensor_msgs.msg import Image
 from video_knet_ros.msg import TrackedInstanceArray
 
+from video_knet_core.engine.selector import open_runtime
 from video_knet_ros import cameras, lifecycle, node
 from video_knet_ros.engines import EnginePool
 
@@ -81,6 +83,33 @@ def test_cameras_share_an_engine_and_have_tracks_of_their_own(world, rig):
     assert {r.age for r in rear.instances if r.is_thing} == {1}
     assert front.sequence == 2 and rear.sequence == 0
     assert len(world.runtimes[0].threads) == 1, "the engine lives in one thread"
+
+
+def test_each_camera_gets_the_native_size_that_is_nearest_to_its_images(world, tmp_path):
+    pytest.importorskip("onnx", reason="the model of this test is made with onnx")
+    from tiny_onnx import HEIGHT, WIDE, WIDTH, write_two_sizes
+
+    path = write_two_sizes(tmp_path / "two.onnx")
+
+    class TwoSizes(Rig):
+        def open(self, _, progress, background, **options):
+            return open_runtime(path, "onnxruntime-cpu", 1, background, progress)
+
+    rig = TwoSizes(world, "front", "rear")
+    try:
+        runtime = rig.nodes["rear"].worker.opened.result().runtime
+        images = {"front": (HEIGHT, WIDTH), "rear": (50, 250)}
+        ids: dict[str, set] = {name: set() for name in images}
+        for number in range(4):
+            for name, size in images.items():
+                table = rig.send(name, np.full((*size, 3), 255, np.uint8), 1 + 0.1 * number)
+                ids[name] |= {r.track_id for r in table.instances if r.is_thing}
+            world.wait(lambda: runtime._others[WIDE].done(), "the second engine")
+        assert runtime._serving.info.sizes == (WIDE,)
+        assert rig.nodes["front"].worker.opened.result().runtime is runtime
+        assert [len(found) for found in ids.values()] == [1, 1], "ids persist"
+    finally:
+        rig.close()
 
 
 def test_all_cameras_get_the_progress_of_the_build_of_their_engine(world, rig):

@@ -137,7 +137,9 @@ def bench(
     frames: Annotated[int, count("Frames to measure.")] = 100,
     size: Annotated[
         Values | None,
-        option("Sizes of the images; default: the model's own.", "HxW,HxW", parser=parse_sizes),
+        option(
+            "Sizes of the images; default: the model's native ones.", "HxW,HxW", parser=parse_sizes
+        ),
     ] = None,
     threads: Threads = 2,
     path: JsonFile = None,

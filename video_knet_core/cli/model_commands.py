@@ -42,6 +42,7 @@ RAW = (
 TARGET = "Compute capabilities to build for, as sm86,sm89,sm120; default: the GPU here."
 FLAVOUR = "Default: tensorrt-rtx with --target, else the first of the two that is installed."
 PLAN = "Write the engine there, to be copied into the cache folder of a robot."
+BUILD_SIZE = "One of the native sizes of the model; default: the first."
 WORKSPACE = "Maximum scratch memory of a layer; default: TensorRT's own limit."
 
 
@@ -95,7 +96,8 @@ def _description(config: ModelConfig) -> list[str]:
     merge = [f"merge      {config.panoptic.merge}"] if len(task.merges) > 1 else []
     return [
         f"task       {config.task}",
-        f"input      {config.height} x {config.width} (height x width), RGB",
+        f"input      {' or '.join('{} x {}'.format(*size) for size in config.sizes)} "
+        "(height x width), RGB",
         f"backbone   {config.backbone.name}, neck {config.neck.name}, "
         f"{config.neck.channels} channels",
         f"kernels    {slots}, {kernels.stages} stages, pooling {kernels.pooling}, "
@@ -207,6 +209,7 @@ def import_checkpoint(
 @command()
 def build_engine(
     model: Annotated[Path, argument("An exported model.", "MODEL.onnx")],
+    size: Annotated[Values | None, option(BUILD_SIZE, "HxW", parser=parse_size)] = None,
     target: Annotated[Values | None, choices(TARGET, metavar="SM,SM")] = None,
     flavour: Annotated[str | None, choice(FLAVOUR, *FLAVOURS)] = None,
     out: Annotated[Path | None, option(PLAN, "FILE")] = None,
@@ -222,13 +225,13 @@ def build_engine(
     from ..engine.tensorrt.plan_cache import PlanCache, read_plan, write_plan
     from ..engine.tensorrt.runtime import plan_key
 
-    file = ModelFile.read(model)
+    file = ModelFile.read(model, size=size and (size[0], size[1]))
     if out:
         check_output_file(out, [model], ".plan")
     targets = tuple(sorted({name.strip().lower() for name in target or ()}))
     library = _library(flavour, targets)
     gpu, gpu_targets = ("", targets) if targets else _gpu_of(library)
-    onnx = file.path.read_bytes()
+    onnx = file.content or file.path.read_bytes()
     key = plan_key(file, onnx, library, gpu, gpu_targets)
     started = time.monotonic()
 

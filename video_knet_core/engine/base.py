@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -13,6 +14,8 @@ from ..types import ClassTable, Detections
 
 ProgressCallback = Callable[[str, float], None]
 """Called with the progress of long work: its phase, and the fraction of it that is done, 0..1."""
+Size = tuple[int, int]
+"""Height and width in pixels."""
 State = NDArray[np.float32]
 """The temporal context of a camera: the kernels of its last frame, [N, C]."""
 
@@ -32,12 +35,31 @@ class ModelInfo:
     name: str
     classes: ClassTable
     height: int
-    """Input size in pixels; the caller resizes."""
+    """First native size, in pixels; the caller resizes."""
     width: int
     task: str = "panoptic"
     """One of `tasks.TASKS`."""
     checkpoint_sha256: str = ""
     """Hex digest of the checkpoint; empty if unknown."""
+    more_sizes: tuple[Size, ...] = ()
+    """The others."""
+
+    @property
+    def sizes(self) -> tuple[Size, ...]:
+        """All native sizes."""
+        return ((self.height, self.width), *self.more_sizes)
+
+    def size_for(self, image: Size) -> Size:
+        """The native size whose aspect is nearest to that of an image, as a ratio.
+
+        Of two that are equally near, the first.
+        """
+        height, width = image
+
+        def distance(size: Size) -> float:
+            return abs(math.log(size[1] * height / (size[0] * width)))
+
+        return min(self.sizes, key=distance)
 
 
 class Runtime(Protocol):
@@ -58,9 +80,9 @@ class Runtime(Protocol):
         """Segment one frame.
 
         Args:
-            image: uint8 [height, width, 3], RGB, exactly `info.height` x `info.width`.
+            image: uint8 [height, width, 3], RGB, exactly of one of `info.sizes`.
             state: what the last step of this camera returned, on this engine or any other of the
-                same model; None on its first frame.
+                same model, at any size; None on its first frame.
 
         Returns:
             The segments and the new state.

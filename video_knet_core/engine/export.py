@@ -1,4 +1,4 @@
-"""VideoKNet -> ONNX: one static graph, from a uint8 image to a segment map and a table.
+"""VideoKNet -> ONNX: a static graph, from a uint8 image to a segment map and a table.
 
 Or, in the raw form, to the predictions of the network before its masks are merged. TensorRT must be
 able to build every graph: see the comments on types here and in `model.merge`.
@@ -21,7 +21,17 @@ from ..model.precision import with_half_maps
 from ..model.video_knet import VideoKNet
 from ..output_files import make_folder, replacing
 from ..tasks import TASKS
-from .model_file import FORMAT, FORMS, INPUTS, METADATA_KEY, PRECISIONS, outputs_of
+from .base import Size
+from .model_file import (
+    FORMAT,
+    FORMS,
+    INPUTS,
+    METADATA_KEY,
+    PRECISIONS,
+    outputs_of,
+    pack,
+    size_key,
+)
 from .torch_runtime import segment_frame
 
 _OPSET = 18
@@ -80,6 +90,8 @@ def export_onnx(
 ) -> None:
     """Write `model` as ONNX (opset 18, static shapes) with its configuration in the metadata.
 
+    For each of several native sizes there is a graph, as `model_file` describes.
+
     Args:
         model: a float32 network.
         precision: "fp32", or "fp16" for maps in half precision (`model/precision.py`); inputs and
@@ -95,23 +107,8 @@ def export_onnx(
             raise ValueError(f"{key}: expected one of {list(known)}, got {value!r}")
     graph = _GRAPHS[form](with_half_maps(model) if precision == "fp16" else model).eval()
     config = model.config
-    inputs = (
-        torch.full((config.height, config.width, 3), 127, dtype=torch.uint8),
-        torch.zeros(config.slots, config.neck.channels),
-        torch.zeros(1, dtype=torch.bool),
-    )
-    program = torch.onnx.export(
-        graph,
-        inputs,
-        input_names=list(INPUTS),
-        output_names=list(outputs_of(form, config.task)),
-        opset_version=_OPSET,
-        dynamo=True,
-        verbose=False,
-    )
-    assert program is not None
-    proto = program.model_proto
-    _remove_sources(proto.graph)
+    names = list(outputs_of(form, config.task))
+    proto, *others = (_model_of(graph, size, names) for size in config.sizes)
     metadata = {
         "format": FORMAT,
         "name": name,
@@ -121,7 +118,11 @@ def export_onnx(
         "config": to_dict(config),
         **facts,
     }
-    onnx.helper.set_model_props(proto, {METADATA_KEY: json.dumps(metadata)})
+    further = {
+        size_key(size): pack(_without_shared_tensors(other, proto))
+        for size, other in zip(config.more_sizes, others, strict=True)
+    }
+    onnx.helper.set_model_props(proto, {METADATA_KEY: json.dumps(metadata), **further})
     onnx.checker.check_model(proto)
     out = Path(out)
     make_folder(out.parent)
@@ -135,6 +136,41 @@ def export_checkpoint(
     """Export a checkpoint of ours; its hash goes into the metadata."""
     digest = sha256(checkpoint)
     export_onnx(load_model(checkpoint), out, out.stem, precision, form, checkpoint_sha256=digest)
+
+
+def _model_of(graph: _DeployGraph, size: Size, outputs: list[str]) -> onnx.ModelProto:
+    """The ONNX model for images of one size, without metadata."""
+    config = graph.model.config
+    inputs = (
+        torch.full((*size, 3), 127, dtype=torch.uint8),
+        torch.zeros(config.slots, config.neck.channels),
+        torch.zeros(1, dtype=torch.bool),
+    )
+    program = torch.onnx.export(
+        graph,
+        inputs,
+        input_names=list(INPUTS),
+        output_names=outputs,
+        opset_version=_OPSET,
+        dynamo=True,
+        verbose=False,
+    )
+    assert program is not None
+    proto = program.model_proto
+    _remove_sources(proto.graph)
+    return proto
+
+
+def _without_shared_tensors(proto: onnx.ModelProto, first: onnx.ModelProto) -> bytes:
+    """`proto`, but of tensors that `first` has too, under the same name, the name alone."""
+    onnx.checker.check_model(proto)
+    own = {tensor.name: tensor.SerializeToString() for tensor in first.graph.initializer}
+    for tensor in proto.graph.initializer:
+        if own.get(tensor.name) == tensor.SerializeToString():
+            name = tensor.name
+            tensor.Clear()
+            tensor.name = name
+    return proto.SerializeToString()
 
 
 def _remove_sources(graph: onnx.GraphProto) -> None:

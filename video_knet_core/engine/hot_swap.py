@@ -1,17 +1,22 @@
-"""Frames are served at once by an engine that is available, while a better one is built."""
+"""Frames are served at once by an engine that is available, while another is opened: a better one,
+or one of another native size."""
 
 from __future__ import annotations
 
 import logging
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import replace
+from functools import partial
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ..types import Detections
-from .base import ProgressCallback, Runtime, State
-from .executor import EngineExecutor
+from ..types import Detections, check_image
+from .base import ModelInfo, ProgressCallback, Runtime, Size, State
+from .executor import EngineExecutor, run_in_thread
 
 _log = logging.getLogger(__name__)
 
@@ -115,6 +120,109 @@ class HotSwapRuntime:
                 self._progress(what, 1.0)
         except Exception:  # of the caller's own code
             _log.exception("a progress callback failed")
+
+
+class NativeSizesRuntime:
+    """A `Runtime` of a model with several native sizes: one engine for each that images come in.
+
+    It is opened by the first image of its size. In the background, images are resized for the
+    engine of the first size until then, and for good if it cannot be opened: the log has the
+    reason, and `info` lacks the size. Otherwise that step opens it, and raises if that fails.
+    Cameras keep their states, as kernels depend on no size.
+
+    Args:
+        first: the engine of the first size; it is closed by this object.
+        sizes: the others.
+        open_size: opens an engine, and may take minutes. It should pass on `BuildCancelled` from
+            the progress callback, which is how `close` ends a build.
+        background: do not wait for an engine to open.
+        progress: called with the progress of a build and the reason if it fails, from any thread.
+    """
+
+    def __init__(
+        self,
+        first: Runtime,
+        sizes: tuple[Size, ...],
+        open_size: Callable[[Size, ProgressCallback], Runtime],
+        background: bool = False,
+        progress: ProgressCallback | None = None,
+    ) -> None:
+        self.info: ModelInfo = replace(first.info, more_sizes=sizes)
+        self._sizes = self.info.sizes
+        self._first = self._serving = first
+        self._open_size = open_size
+        self._background = background
+        self._progress = progress
+        self._others: dict[Size, Future[Runtime]] = {}
+        self._lock = threading.Lock()
+        self._closed = False
+
+    @property
+    def name(self) -> str:
+        """The backend that served last."""
+        return self._serving.name
+
+    def step(self, image: NDArray[np.uint8], state: State | None) -> tuple[Detections, State]:
+        """Segment one frame; see `Runtime.step`."""
+        check_image(image, *self._sizes)
+        engine = self._serving = self._engine_of((image.shape[0], image.shape[1]))
+        height, width = engine.info.height, engine.info.width
+        if image.shape[:2] != (height, width):
+            image = np.asarray(cv2.resize(image, (width, height)), np.uint8)
+        return engine.step(image, state)
+
+    def close(self) -> None:
+        """Free the engines. One that is being opened is closed later, and is not waited for."""
+        with self._lock:
+            self._closed, others = True, list(self._others.values())
+        for other in others:
+            other.add_done_callback(_close_opened)
+        self._first.close()
+
+    def _engine_of(self, size: Size) -> Runtime:
+        """The engine that serves images of a size now."""
+        if size == self._sizes[0]:
+            return self._first
+        with self._lock:
+            if self._closed:
+                raise RuntimeError("the runtime is closed")
+            if size not in self._others:
+                job = partial(self._open, size)
+                self._others[size] = run_in_thread(job, f"engine-{size[0]}x{size[1]}")
+            opened = self._others[size]
+        if self._background and (not opened.done() or opened.exception()):
+            return self._first
+        return opened.result()
+
+    def _open(self, size: Size) -> Runtime:
+        """Open an engine, in a thread of its own."""
+        try:
+            return self._open_size(size, self._report)
+        except Exception as error:
+            if self._background and not self._closed:
+                self._give_up(size, error)
+            raise
+
+    def _give_up(self, size: Size, error: Exception) -> None:
+        """Report why images are resized for the first engine."""
+        reason = f"no engine of {size[0]} x {size[1]}: {error or type(error).__name__}"
+        _log.warning("%s", reason)
+        with self._lock:
+            left = tuple(other for other in self.info.more_sizes if other != size)
+            self.info = replace(self.info, more_sizes=left)
+        if self._progress:
+            self._progress(reason, 1.0)
+
+    def _report(self, phase: str, fraction: float) -> None:
+        if self._closed:
+            raise BuildCancelled
+        if self._progress:
+            self._progress(phase, fraction)
+
+
+def _close_opened(engine: Future[Runtime]) -> None:
+    if not engine.exception():
+        close_safely(engine.result())
 
 
 def close_safely(runtime: Runtime) -> None:

@@ -3,14 +3,20 @@
 The first two are read from the protobuf encoding of the ONNX file itself (onnx.proto3 of ONNX,
 protobuf.dev/programming-guides/encoding), so that a robot needs neither the package `onnx` nor a
 session.
+
+A file is the ONNX model of the first native size. That of each further one is in the metadata, as
+`size_key` and `pack` have it, without the tensors that are equal in both: `ModelFile.content` puts
+them back. So the weights are there once, and every engine gets a static graph.
 """
 
 from __future__ import annotations
 
+import base64
 import json
+import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +27,7 @@ from ..config import ModelConfig
 from ..config_io import ConfigError, from_dict
 from ..tasks import TASKS
 from ..types import Detections, check_image
-from .base import ModelError, ModelInfo, State
+from .base import ModelError, ModelInfo, Size, State
 
 FORMAT = 1
 """The version of the file format."""
@@ -71,23 +77,39 @@ class ModelFile:
     """One of `FORMS`."""
     checkpoint_sha256: str
     """Hex digest of the checkpoint that it was exported from; empty if it came from none."""
+    size: Size
+    """The one of the native sizes that is to be run."""
+    content: bytes | None = field(default=None, repr=False)
+    """The ONNX model of `size`; None if that is the file's own, of the first size."""
 
     @classmethod
-    def read(cls, path: str | Path, form: str | None = None) -> ModelFile:
+    def read(cls, path: str | Path, form: str | None = None, size: Size | None = None) -> ModelFile:
         """Read and check a file, without making it ready to run.
 
         Args:
             form: the one of `FORMS` that the caller needs; None takes any.
+            size: one of the model's native sizes; None is the first.
 
         Raises:
-            ModelError: the file is missing, corrupt, not of this project or of another form.
+            ModelError: the file is missing, corrupt, not of this project, of another form, or not
+                of this size.
         """
         path = Path(path)
         if not path.is_file():
             raise ModelError(f"no model file {path}")
         try:
-            metadata, inputs, outputs = _read_interface(path)
+            file = memoryview(path.read_bytes())
+            metadata, inputs, outputs = _read_interface(file)
             model = cls(path, **_read_metadata(metadata.get(METADATA_KEY)))
+            size = size or model.size
+            if size not in model.config.sizes:
+                raise ValueError(f"size: expected one of {list(model.config.sizes)}, got {size}")
+            if lacking := {size_key(other) for other in model.config.more_sizes} - metadata.keys():
+                raise ValueError(f"expected metadata {sorted(lacking)}, got none")
+            if size != model.size:
+                content = _unpacked(metadata[size_key(size)], file)
+                model = replace(model, size=size, content=content)
+                _, inputs, outputs = _read_interface(memoryview(content))
             model._check_tensors(inputs, outputs)
             if form not in (None, model.form):
                 raise ValueError(_wrong_form(model.form))
@@ -97,10 +119,9 @@ class ModelFile:
 
     @property
     def info(self) -> ModelInfo:
-        """See `ModelInfo`."""
-        config = self.config
-        size = config.height, config.width
-        return ModelInfo(self.name, config.classes, *size, config.task, self.checkpoint_sha256)
+        """See `ModelInfo`; of `size` alone."""
+        config, digest = self.config, self.checkpoint_sha256
+        return ModelInfo(self.name, config.classes, *self.size, config.task, digest)
 
     @property
     def outputs(self) -> dict[str, tuple[str, int]]:
@@ -121,7 +142,7 @@ class ModelFile:
             got = {name: (dtype, len(shape)) for name, (dtype, shape) in tensors.items()}
             if got != expected:
                 raise ValueError(f"expected the {kind} {expected}, got {got}")
-        image = (self.config.height, self.config.width, 3)
+        image = (*self.size, 3)
         for name, expected_shape in (("image", image), ("previous_kernels", self.state_shape)):
             _, shape = inputs[name]
             if shape != expected_shape:
@@ -154,6 +175,7 @@ def _read_metadata(text: str | None) -> dict[str, Any]:
         "precision": precision,
         "form": form,
         "checkpoint_sha256": data.get("checkpoint_sha256", ""),
+        "size": model_config.sizes[0],
     }
 
 
@@ -175,7 +197,7 @@ class ExportedModelRuntime(ABC):
 
     def step(self, image: NDArray[np.uint8], state: State | None) -> tuple[Detections, State]:
         """Segment one frame; see `Runtime.step`."""
-        check_image(image, (self.info.height, self.info.width))
+        check_image(image, *self.info.sizes)
         kernels = self._no_kernels if state is None else state
         shape, got = self._no_kernels.shape, getattr(kernels, "dtype", type(kernels).__name__)
         if (got, np.shape(kernels)) != (np.float32, shape):
@@ -201,18 +223,78 @@ _DTYPES = {1: "float32", 2: "uint8", 7: "int64", 9: "bool", 10: "float16"}
 """TensorProto.DataType -> NumPy's name."""
 _FIXED_SIZES = {1: 8, 5: 4}
 """Wire type -> bytes of a value without a length."""
+_GRAPH, _INITIALIZER, _DATA_TYPE, _NAME = 7, 5, 2, 8
+"""Numbers of fields: ModelProto.graph, GraphProto.initializer, TensorProto.data_type and name."""
 _EMPTY = memoryview(b"")
 _Tensors = dict[str, tuple[str, tuple[int, ...]]]
 """Name -> NumPy's name of the type, "type N" for others, and the shape: -1 where it is open."""
 
 
-def _read_interface(path: Path) -> tuple[dict[str, str], _Tensors, _Tensors]:
+def size_key(size: Size) -> str:
+    """The key of the metadata that has the model of a further size."""
+    return f"{METADATA_KEY}.{size[0]}x{size[1]}"
+
+
+def pack(part: bytes) -> str:
+    """The value there: of an ONNX model in which tensors that the file's own has too, under the
+    same name, are left with their name alone."""
+    return base64.b64encode(zlib.compress(part, 9)).decode()
+
+
+def _unpacked(packed: str, file: memoryview) -> bytes:
+    """The ONNX model of a further size, made of `pack`'s text and the file's tensors; ValueError
+    if one of them is damaged."""
+    try:
+        part = zlib.decompress(base64.b64decode(packed, validate=True))
+        own = {bytes(dict(_fields(value))[_NAME]): value for value in _tensors_in(file)}
+        return b"".join(
+            _encoded(number, _with_tensors(value, own) if number == _GRAPH else value)
+            for number, value in _fields(memoryview(part))
+        )
+    except (ValueError, zlib.error, IndexError, KeyError, TypeError) as error:
+        raise ValueError(f"its part of a further size is damaged ({error!r})") from None
+
+
+def _with_tensors(graph: memoryview, own: Mapping[bytes, memoryview]) -> bytes:
+    """A GraphProto whose initializers that are a name alone are replaced by those of `own`."""
+    parts = []
+    for number, value in _fields(graph):
+        if number == _INITIALIZER and _DATA_TYPE not in (tensor := dict(_fields(value))):
+            value = own[bytes(tensor[_NAME])]
+        parts.append(_encoded(number, value))
+    return b"".join(parts)
+
+
+def _tensors_in(file: memoryview) -> Iterator[memoryview]:
+    """The initializers of a model."""
+    for number, graph in _fields(file):
+        if number == _GRAPH:
+            yield from (value for part, value in _fields(graph) if part == _INITIALIZER)
+
+
+def _encoded(number: int, value: int | bytes | memoryview) -> bytes:
+    """A field: the inverse of `_fields` but for numbers of fixed size."""
+    if isinstance(value, int):
+        return _varint_of(number << 3) + _varint_of(value)
+    return _varint_of(number << 3 | 2) + _varint_of(len(value)) + value
+
+
+def _varint_of(value: int) -> bytes:
+    """The inverse of `_varint`."""
+    groups = []
+    while value > 0x7F:
+        groups.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes((*groups, value))
+
+
+def _read_interface(file: memoryview) -> tuple[dict[str, str], _Tensors, _Tensors]:
     """Metadata, inputs and outputs; ValueError if it is not an ONNX model, or cut short."""
     metadata: dict[str, str] = {}
     graph: dict[int, _Tensors] = {}
     try:
-        for number, value in _fields(memoryview(path.read_bytes())):
-            if number == 7:  # graph
+        for number, value in _fields(file):
+            if number == _GRAPH:
                 graph = {11: {}, 12: {}}  # input, output
                 for part, tensor in _fields(value):
                     if part in graph:

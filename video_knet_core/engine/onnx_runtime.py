@@ -7,7 +7,7 @@ from pathlib import Path
 import onnxruntime
 from numpy.typing import NDArray
 
-from .base import BackendError, ModelError, ProgressCallback
+from .base import BackendError, ModelError, ProgressCallback, Size
 from .model_file import ExportedModelRuntime, ModelFile
 
 
@@ -18,16 +18,19 @@ class OnnxRuntime(ExportedModelRuntime):
         path: the exported model.
         threads: CPU threads of one step.
         cuda: run on the GPU.
+        size: one of the model's native sizes; None is the first.
 
     Raises:
         ModelError: the file is missing, corrupt or not a model of this project.
         BackendError: `cuda` was requested and this ONNX Runtime has none that works.
     """
 
-    def __init__(self, path: str | Path, threads: int = 2, cuda: bool = False) -> None:
-        model = ModelFile.read(path, form="deploy")
+    def __init__(
+        self, path: str | Path, threads: int = 2, cuda: bool = False, size: Size | None = None
+    ) -> None:
+        model = ModelFile.read(path, form="deploy", size=size)
         super().__init__("onnxruntime-cuda" if cuda else "onnxruntime-cpu", model)
-        session = open_session(model.path, threads, cuda)
+        session = open_session(model.path, threads, cuda, model.content)
         self._session: onnxruntime.InferenceSession | None = session
         self._outputs = list(model.outputs)
 
@@ -42,14 +45,23 @@ class OnnxRuntime(ExportedModelRuntime):
 
 
 def open_model(
-    backend: str, path: Path, threads: int, progress: ProgressCallback | None
+    backend: str,
+    path: Path,
+    threads: int,
+    progress: ProgressCallback | None,
+    size: Size | None,
 ) -> OnnxRuntime:
     """See `selector.Backend`."""
-    return OnnxRuntime(path, threads, cuda=backend == "onnxruntime-cuda")
+    return OnnxRuntime(path, threads, backend == "onnxruntime-cuda", size)
 
 
-def open_session(path: Path, threads: int, cuda: bool) -> onnxruntime.InferenceSession:
-    """Any ONNX file, with the settings of a robot; errors as of `OnnxRuntime`."""
+def open_session(
+    path: Path, threads: int, cuda: bool, content: bytes | None = None
+) -> onnxruntime.InferenceSession:
+    """Any ONNX file, with the settings of a robot; errors as of `OnnxRuntime`.
+
+    `content` is opened in place of the file's own, if given.
+    """
     provider = "CUDAExecutionProvider" if cuda else "CPUExecutionProvider"
     # as with the other engines, float32 is float32
     settings = {"use_tf32": "0"} if cuda else {}
@@ -63,7 +75,9 @@ def open_session(path: Path, threads: int, cuda: bool) -> onnxruntime.InferenceS
     # a robot has other work for its cores than to spin between two frames
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
-        session = onnxruntime.InferenceSession(str(path), options, providers=[(provider, settings)])
+        session = onnxruntime.InferenceSession(
+            content or str(path), options, providers=[(provider, settings)]
+        )
     except Exception as error:  # the classes of ONNX Runtime's errors have no base but this
         if cuda:  # no driver, no memory; if the file is at fault the CPU reports it
             raise BackendError(f"{provider}: {error}") from None

@@ -11,7 +11,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from .base import BackendError, ProgressCallback
+from .base import BackendError, ProgressCallback, Size
 from .model_file import ExportedModelRuntime, ModelFile
 
 
@@ -23,6 +23,7 @@ class OpenVINORuntime(ExportedModelRuntime):
         threads: CPU threads of one step. They are not pinned to cores: a robot has other work.
         bfloat16: compute in it what OpenVINO can; else all in float32, also on a CPU on which
             OpenVINO by itself would take bfloat16.
+        size: one of the model's native sizes; None is the first.
 
     Raises:
         ModelError: the file is missing, corrupt or not a model of this project.
@@ -30,10 +31,12 @@ class OpenVINORuntime(ExportedModelRuntime):
             CPU without instructions for it.
     """
 
-    def __init__(self, path: str | Path, threads: int = 2, bfloat16: bool = False) -> None:
-        model = ModelFile.read(path, form="deploy")
+    def __init__(
+        self, path: str | Path, threads: int = 2, bfloat16: bool = False, size: Size | None = None
+    ) -> None:
+        model = ModelFile.read(path, form="deploy", size=size)
         super().__init__("openvino-bf16" if bfloat16 else "openvino", model)
-        self._request: Any = open_request(model.path, threads, bfloat16)
+        self._request: Any = open_request(model.path, threads, bfloat16, model.content)
         self._busy = threading.Lock()  # a request serves one thread at a time
         self._outputs = list(model.outputs)
 
@@ -49,8 +52,9 @@ class OpenVINORuntime(ExportedModelRuntime):
         self._request = None
 
 
-def open_request(path: Path, threads: int, bfloat16: bool) -> Any:
-    """An inference request of any ONNX file; BackendError as of `OpenVINORuntime`."""
+def open_request(path: Path, threads: int, bfloat16: bool, content: bytes | None = None) -> Any:
+    """An inference request of any ONNX file, or of `content` in place of the file's own;
+    BackendError as of `OpenVINORuntime`."""
     core = _core(_import_openvino())
     abilities = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     if bfloat16 and "BF16" not in abilities:
@@ -63,16 +67,21 @@ def open_request(path: Path, threads: int, bfloat16: bool) -> Any:
         "ENABLE_CPU_PINNING": False,
     }
     try:
-        return core.compile_model(str(path), "CPU", settings).create_infer_request()
+        model = str(path) if content is None else core.read_model(content)
+        return core.compile_model(model, "CPU", settings).create_infer_request()
     except RuntimeError as error:
         raise BackendError(f"OpenVINO cannot run {path}: {error}") from None
 
 
 def open_model(
-    backend: str, path: Path, threads: int, progress: ProgressCallback | None
+    backend: str,
+    path: Path,
+    threads: int,
+    progress: ProgressCallback | None,
+    size: Size | None,
 ) -> OpenVINORuntime:
     """See `selector.Backend`."""
-    return OpenVINORuntime(path, threads, bfloat16=backend == "openvino-bf16")
+    return OpenVINORuntime(path, threads, backend == "openvino-bf16", size)
 
 
 @functools.cache

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..installation import shared_file
-from .base import BackendError, ModelError, ProgressCallback, Runtime
-from .hot_swap import HotSwapRuntime, close_safely
+from .base import BackendError, ModelError, ProgressCallback, Runtime, Size
+from .hot_swap import HotSwapRuntime, NativeSizesRuntime, close_safely
 from .model_file import ModelFile
 from .self_test import MAX_DIFFERENCE, SAME_SEGMENTS, check_agreement, expected_classes
 
@@ -31,9 +31,10 @@ _log_reason = logging.getLogger(REASONS_LOG).info
 class Backend:
     """A module that runs models, imported when it is needed.
 
-    It has a function `open_model(backend, path, threads, progress)`, which takes the backend's
-    name, a model file, the CPU threads of one step and a callback for a long build, returns a
-    `Runtime`, and raises BackendError where the backend cannot run.
+    It has a function `open_model(backend, path, threads, progress, size)`, which takes the
+    backend's name, a model file, the CPU threads of one step, a callback for a long build and one
+    of the model's native sizes (None is the first), returns a `Runtime`, and raises BackendError
+    where the backend cannot run.
     """
 
     module: str
@@ -46,7 +47,7 @@ class Backend:
     """It computes in bfloat16: "auto" takes it only if it finds the same segments."""
     builds: bool = False
     """A model has to be built first, which takes minutes, unless the module's function
-    `engine_is_cached(path, backend)` returns True. It may raise BackendError too."""
+    `engine_is_cached(path, backend, size)` returns True. It may raise BackendError too."""
 
     def load(self) -> Any:
         """The module; BackendError if it cannot be imported."""
@@ -80,18 +81,22 @@ def open_runtime(
     threads: int = 2,
     background: bool = False,
     progress: ProgressCallback | None = None,
+    size: Size | None = None,
 ) -> Runtime:
     """Open a model with the named backend, or with the fastest that works here.
 
-    With "auto", those that work and pass the self-test are measured, once: see `speed`.
+    With "auto", those that work and pass the self-test are measured, once for each native size:
+    see `speed`.
 
     Args:
         path: an exported model, or a checkpoint (.safetensors), which only "torch" can run.
         backend: "auto" or one of `BACKENDS`.
         threads: CPU threads of one step.
         background: with "auto", do not wait for an engine that must be built first: the fastest
-            backend that is available serves until then; see `HotSwapRuntime`.
+            backend that is available serves until then; see `HotSwapRuntime`. With any, do not
+            wait for the engine of a further native size either; see `NativeSizesRuntime`.
         progress: called with the progress of such a build, in the thread that builds.
+        size: run only that one of the model's native sizes (height, width).
 
     Raises:
         ModelError: the file is missing or not a model of this project.
@@ -101,11 +106,16 @@ def open_runtime(
     """
     if backend != "auto" and backend not in BACKENDS:
         raise ValueError(f"expected backend 'auto' or one of {list(BACKENDS)}, got {backend!r}")
-    selector = _BackendSelector(Path(path), threads, progress)
     names = backends_for(path) if backend == "auto" else [backend]
-    if len(names) == 1:
-        return selector.open_first(names)
-    return selector.open_fastest(names, background)
+
+    def open_one(size: Size | None, progress: ProgressCallback | None) -> Runtime:
+        selector = _BackendSelector(Path(path), threads, progress, size)
+        return selector.open_fastest(names, background) if names[1:] else selector.open_first(names)
+
+    runtime = open_one(size, progress)
+    if size is None and "torch" not in names and (more := ModelFile.read(path).config.more_sizes):
+        return NativeSizesRuntime(runtime, more, open_one, background, progress)
+    return runtime
 
 
 def backends_for(path: str | Path) -> list[str]:
@@ -117,10 +127,13 @@ def backends_for(path: str | Path) -> list[str]:
 class _BackendSelector:
     """Opens a model by one of several backends, and keeps the reason why each other failed."""
 
-    def __init__(self, path: Path, threads: int, progress: ProgressCallback | None) -> None:
+    def __init__(
+        self, path: Path, threads: int, progress: ProgressCallback | None, size: Size | None
+    ) -> None:
         self._path = path
         self._threads = threads
         self._progress = progress
+        self._size = size
         self._failures: dict[str, str] = {}
 
     def open_first(self, names: Sequence[str]) -> Runtime:
@@ -138,7 +151,9 @@ class _BackendSelector:
         With `background`: by the fastest that needs no build, if any works; those that precede it
         in `names` and need one follow in a thread of their own, and are not measured.
         """
-        ModelFile.read(self._path, form="deploy")  # a file that is at fault ends it here
+        ModelFile.read(
+            self._path, form="deploy", size=self._size
+        )  # a file that is at fault ends it here
         slow = [name for name in names if background and self._needs_build(name)]
         taken = self._take_fastest([name for name in names if name not in slow])
         if taken is None:
@@ -151,7 +166,7 @@ class _BackendSelector:
         return HotSwapRuntime(runtime, partial(self._open_better, better), self._progress)
 
     def _open_better(self, names: Sequence[str], progress: ProgressCallback) -> Runtime:
-        return _BackendSelector(self._path, self._threads, progress).open_first(names)
+        return _BackendSelector(self._path, self._threads, progress, self._size).open_first(names)
 
     def _take_fastest(self, names: Sequence[str]) -> tuple[str, Runtime, str] | None:
         """Name, engine and a note for the log; None if none of `names` works.
@@ -161,7 +176,7 @@ class _BackendSelector:
         """
         from . import speed  # psutil takes long to import
 
-        file = speed.MeasuredTimes(self._path, self._threads, names)
+        file = speed.MeasuredTimes(self._path, self._threads, names, self._size)
         engines: dict[str, Runtime] = {}
         try:
             if times := file.read():
@@ -189,7 +204,10 @@ class _BackendSelector:
     def _needs_build(self, name: str) -> bool:
         backend = BACKENDS[name]
         try:
-            return backend.builds and not backend.load().engine_is_cached(self._path, name)
+            cached = backend.builds and backend.load().engine_is_cached(
+                self._path, name, self._size
+            )
+            return backend.builds and not cached
         except BackendError:
             return False  # opening it reports the reason, and soon
 
@@ -198,7 +216,8 @@ class _BackendSelector:
         progress = self._progress
         named = progress and (lambda what, done: progress(f"{name}: {what}", done))
         try:
-            runtime = BACKENDS[name].load().open_model(name, self._path, self._threads, named)
+            module = BACKENDS[name].load()
+            runtime = module.open_model(name, self._path, self._threads, named, self._size)
             if compare and name != _REFERENCE:
                 self._test(BACKENDS[name], runtime)
             return runtime
@@ -226,12 +245,13 @@ class _BackendSelector:
 
     @cached_property
     def _expected(self) -> NDArray[np.int64]:
-        return expected_classes(self._path, self._threads)
+        return expected_classes(self._path, self._threads, self._size)
 
     def _log_choice(self, name: str, note: str = "", slow: Sequence[str] = ()) -> None:
         note = note and f" ({note})"
         pending = f", while {' or '.join(slow)} is prepared" if slow else ""
-        _log.info("%s runs on %s%s%s", self._path, name, note, pending)
+        size = "" if self._size is None else " at {} x {}".format(*self._size)
+        _log.info("%s runs%s on %s%s%s", self._path, size, name, note, pending)
         for failed, reason in self._failures.items():
             _log_reason("not %s: %s", failed, reason)
 

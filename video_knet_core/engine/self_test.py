@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..types import NO_CLASS, Detections
-from .base import BackendError, Runtime
+from .base import BackendError, Runtime, Size
 
 FRAMES = 4
 """TensorRT runs the first directly and the others by a CUDA graph."""
@@ -33,12 +33,13 @@ the border of one small object mean nothing."""
 _log = logging.getLogger(__name__)
 
 
-def expected_classes(path: Path, threads: int) -> NDArray[np.int64]:
+def expected_classes(path: Path, threads: int, size: Size | None = None) -> NDArray[np.int64]:
     """What ONNX Runtime finds on the CPU on `synthetic_frames`: [F,h,w] class of each pixel.
 
     Args:
         path: an exported model.
         threads: of the CPU.
+        size: one of the model's native sizes; None is the first.
 
     Raises:
         BackendError: there is no ONNX Runtime.
@@ -47,7 +48,7 @@ def expected_classes(path: Path, threads: int) -> NDArray[np.int64]:
         from .onnx_runtime import OnnxRuntime
     except ImportError as error:
         raise BackendError(f"no ONNX Runtime to compare results with: {error}") from None
-    reference = OnnxRuntime(path, threads)
+    reference = OnnxRuntime(path, threads, size=size)
     info = reference.info
     try:
         return _classes(reference, synthetic_frames(info.height, info.width))

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ..machine import machine_facts
-from .base import Runtime
+from .base import Runtime, Size
 from .cache_files import cache_folder, make_cache_folder, open_trusted, replacing_private
 from .self_test import synthetic_frames
 
@@ -86,14 +86,18 @@ def text(times: Times) -> str:
 
 
 class MeasuredTimes:
-    """The file of the times of some backends with one model, in `cache_folder`."""
+    """The file of the times of some backends with one model at one of its native sizes, or the
+    first, in `cache_folder`."""
 
-    def __init__(self, model: Path, threads: int, names: Sequence[str]) -> None:
+    def __init__(
+        self, model: Path, threads: int, names: Sequence[str], size: Size | None = None
+    ) -> None:
         machine = machine_facts()
         del machine["date"]
         self._names = names
         self._key = {
             "model": hashlib.sha256(model.read_bytes()).hexdigest(),
+            "size": size,
             "threads": threads,
             "backends": list(names),
             **machine,

@@ -20,7 +20,7 @@ from ..model.merge import MERGES, authors_boxes
 from ..model.video_knet import Prediction, VideoKNet
 from ..tasks import TASKS
 from ..types import Detections, check_image
-from .base import BackendError, ModelError, ModelInfo, ProgressCallback, State
+from .base import BackendError, ModelError, ModelInfo, ProgressCallback, Size, State
 
 
 def segment_frame(
@@ -73,7 +73,10 @@ class TorchRuntime:
     def __init__(self, model: VideoKNet, name: str = "torch") -> None:
         config = model.config
         self.model = model.eval()
-        self.info = ModelInfo(name, config.classes, config.height, config.width, config.task)
+        size = config.height, config.width
+        self.info = ModelInfo(
+            name, config.classes, *size, config.task, more_sizes=config.more_sizes
+        )
 
     @classmethod
     def open(cls, path: str | Path, threads: int = 2) -> TorchRuntime:
@@ -90,7 +93,7 @@ class TorchRuntime:
 
     def step(self, image: NDArray[np.uint8], state: State | None) -> tuple[Detections, State]:
         """Segment one frame; see `Runtime.step`."""
-        check_image(image, (self.info.height, self.info.width))
+        check_image(image, *self.info.sizes)
         if not hasattr(self, "model"):
             raise RuntimeError("the runtime is closed")
         return self.step_pixels(torch.from_numpy(image).permute(2, 0, 1).float(), state)
@@ -114,7 +117,11 @@ class TorchRuntime:
 
 
 def open_model(
-    backend: str, path: Path, threads: int, progress: ProgressCallback | None
+    backend: str,
+    path: Path,
+    threads: int,
+    progress: ProgressCallback | None,
+    size: Size | None,
 ) -> TorchRuntime:
-    """See `selector.Backend`."""
+    """See `selector.Backend`; it runs all sizes."""
     return TorchRuntime.open(path, threads)

@@ -68,7 +68,7 @@ def bench(
         models: exported models or checkpoints.
         backends: names, or "all" for each that works here ("auto" takes the fastest).
         frames: that count, of each run.
-        sizes: height and width of the images; none is each model's own size.
+        sizes: height and width of the images; none is each model's own sizes.
         threads: CPU threads of the engines and of OpenCV.
         step_of: what is done with a frame, around the predictor.
 
@@ -88,8 +88,7 @@ def bench(
         runs: list[_Run] = []
         for opened in _open_engines(models, backends, threads, skipped):
             stack.callback(opened.runtime.close)
-            own = opened.runtime.info
-            for size in sizes or [(own.height, own.width)]:
+            for size in sizes or opened.runtime.info.sizes:
                 runs.append(_Run(opened, size, step_of(VideoPredictor(opened.runtime))))
         if not runs:
             raise BackendError("no backend works here: " + "; ".join(skipped))
@@ -125,6 +124,8 @@ class _Run:
     engine: _Engine
     size: tuple[int, int]
     step: Step
+    backend: str = ""
+    """That of the last frame: an engine may be replaced, and each native size has its own."""
     times: list[Stages] = field(default_factory=list)
     joules: float = 0.0
     different: list[tuple[float, float]] = field(default_factory=list)
@@ -144,7 +145,7 @@ class _Run:
         different_class, different_track = np.mean(self.different, axis=0).tolist()
         return {
             "model": self.engine.model.name,
-            "backend": self.engine.runtime.name,
+            "backend": self.backend,
             "image": list(self.size),
             "frames": len(self.times),
             "fps": 1e3 / stages["total"]["mean"],
@@ -199,6 +200,7 @@ def _measure(runs: Sequence[_Run], frames: int, meter: EnergyMeter | None) -> in
             image = np.asarray(cv2.resize(picture, run.size[::-1]), np.uint8)
             before = meter.joules() if meter else 0.0
             frame, stages = run.step(image, t * _FRAME_NS)
+            run.backend = run.engine.runtime.name
             joules = (meter.joules() if meter else 0.0) - before
             reference = first.setdefault(run.size, frame)
             if t >= _WARM_UP:

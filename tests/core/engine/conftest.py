@@ -25,11 +25,11 @@ def gpu(monkeypatch, tmp_path) -> HostGpu:
 
 @pytest.fixture(params=["onnxruntime-cpu", "openvino", "tensorrt"])
 def open_engine(request) -> Callable:
-    """Opens a model file by each engine."""
+    """Opens a model file by each engine, at a `size` if given."""
     if request.param == "openvino" and not find_spec("openvino"):
         pytest.skip("needs the extra `openvino`")
     if request.param == "tensorrt":
         request.getfixturevalue("gpu")
         return TensorRTRuntime
     engine = OpenVINORuntime if request.param == "openvino" else OnnxRuntime
-    return lambda path: engine(path, threads=1)
+    return lambda path, **size: engine(path, threads=1, **size)

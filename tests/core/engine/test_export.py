@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -193,6 +194,24 @@ def test_the_graph_is_static_and_of_opset_18(form, exported):
         assert all(d.dim_value > 0 for d in value.type.tensor_type.shape.dim), value.name
     operators = {node.op_type for node in model.graph.node}
     assert not operators & {"NonZero", "ScatterND", "Loop", "If"}, operators
+
+
+@pytest.mark.slow
+def test_a_file_of_two_native_sizes_has_the_graph_of_each_and_the_weights_once(tmp_path):
+    """The graphs are those of files of one size, tensor by tensor."""
+    network, sizes = small_network(), ((64, 96), (32, 128))
+    config = network.config
+    network.config = replace(config, more_sizes=sizes[1:])
+    export_onnx(network, tmp_path / "both.onnx", "both")
+    alone = []
+    for height, width in sizes:
+        network.config = replace(config, height=height, width=width)
+        alone.append(tmp_path / f"{height}.onnx")
+        export_onnx(network, alone[-1], "alone")
+    assert onnx.load(tmp_path / "both.onnx").graph == onnx.load(alone[0]).graph
+    further = ModelFile.read(tmp_path / "both.onnx", size=sizes[1])
+    assert onnx.load_from_string(further.content).graph == onnx.load(alone[1]).graph
+    assert (tmp_path / "both.onnx").stat().st_size < 1.1 * alone[0].stat().st_size
 
 
 @pytest.mark.slow

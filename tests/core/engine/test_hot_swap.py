@@ -13,12 +13,12 @@ from types import ModuleType
 
 import numpy as np
 import pytest
-from tiny_onnx import HEIGHT, WIDTH
+from tiny_onnx import HEIGHT, WIDE, WIDTH
 
 from synthetic_street import SyntheticStreet
 from video_knet_core.engine import selector
-from video_knet_core.engine.base import BackendError
-from video_knet_core.engine.hot_swap import BuildCancelled, HotSwapRuntime
+from video_knet_core.engine.base import BackendError, ModelInfo
+from video_knet_core.engine.hot_swap import BuildCancelled, HotSwapRuntime, NativeSizesRuntime
 from video_knet_core.engine.onnx_runtime import OnnxRuntime
 from video_knet_core.engine.selector import (
     Backend,
@@ -26,6 +26,7 @@ from video_knet_core.engine.selector import (
     open_runtime,
 )
 from video_knet_core.predictor import VideoPredictor
+from video_knet_core.types import ClassTable
 
 TIMEOUT_S = 30.0
 
@@ -136,8 +137,8 @@ def test_ids_and_label_maps_continue_over_the_swap(monkeypatch):
     images = [SyntheticStreet(5, 288, 480).frame(t).image for t in range(10)]
     build = Build(path)
     slow = ModuleType("slow")
-    slow.engine_is_cached = lambda path, backend: False
-    slow.open_model = lambda backend, path, threads, progress: build(progress)
+    slow.engine_is_cached = lambda path, backend, size: False
+    slow.open_model = lambda backend, path, threads, progress, size: build(progress)
     monkeypatch.setitem(sys.modules, "slow", slow)
     quick = selector.BACKENDS["onnxruntime-cpu"]
     backends = {"tensorrt": Backend("slow", "", builds=True), "onnxruntime-cpu": quick}
@@ -418,3 +419,142 @@ def test_10_000_steps_need_no_more_memory(model, swapped):
     before = steps(range(1000))
     assert steps(range(1000, 11_000)) - before < 1000  # of which one step makes many
     runtime.close()
+
+
+# --- an engine for each native size
+
+
+class Sizes:
+    """A runtime of two native sizes in the background; that of `WIDE` opens by `build`."""
+
+    def __init__(self, path):
+        self.path, self.reported, self.opened, self.builds = path, [], [], False
+        self.first, self.ask, self.failure = Engine(path), threading.Event(), None
+        self.runtime = NativeSizesRuntime(
+            self.first, (WIDE,), self._open, True, lambda *what: self.reported.append(what)
+        )
+
+    def _open(self, size, progress):
+        assert size == WIDE
+        assert self.ask.wait(TIMEOUT_S)
+        if self.failure:
+            raise self.failure
+        if self.builds:
+            progress("building", 0.5)
+        self.opened.append(OnnxRuntime(self.path, threads=1, size=size))
+        return self.opened[-1]
+
+
+@pytest.fixture
+def sizes(two_sizes):
+    sizes = Sizes(two_sizes)
+    yield sizes
+    sizes.ask.set()
+
+
+def wide_picture(red=255):
+    return np.full((*WIDE, 3), red, np.uint8)
+
+
+def test_an_image_of_another_size_is_served_at_once_and_by_its_own_engine_when_that_is_open(sizes):
+    shapes, state = [], None
+    for number in range(4):
+        if number == 2:
+            sizes.ask.set()
+            wait(lambda: sizes.runtime._others[WIDE].done(), "the second engine")
+        detections, state = sizes.runtime.step(wide_picture(), state)
+        shapes.append(detections.segment_map.shape)
+        assert detections.segment_map.max() == 2, "both see the vehicle"
+    assert shapes == [(HEIGHT // 2, WIDTH // 2)] * 2 + [(WIDE[0] // 2, WIDE[1] // 2)] * 2
+    assert count(state) == 4, "the stream continues"
+    sizes.runtime.step(picture(), None)
+    assert sizes.first.steps == 3, "another camera has the first engine again"
+
+
+def test_a_size_whose_engine_cannot_be_opened_is_served_by_the_first(sizes, caplog):
+    sizes.failure = BackendError("out of memory")
+    sizes.ask.set()
+    assert sizes.runtime.info.size_for((100, 500)) == WIDE
+    sizes.runtime.step(wide_picture(), None)
+    wait(lambda: sizes.runtime._others[WIDE].done(), "the failure")
+    sizes.runtime.step(wide_picture(), None)
+    assert sizes.first.steps == 2
+    assert sizes.runtime.info.size_for((100, 500)) == (HEIGHT, WIDTH)
+    assert sizes.reported[-1] == ("no engine of 32 x 160: out of memory", 1.0)
+    assert "no engine of 32 x 160: out of memory" in caplog.text
+
+
+@pytest.mark.parametrize("builds", [False, True])
+def test_an_engine_that_opens_after_the_end_is_closed_or_not_built(sizes, builds):
+    sizes.builds = builds
+    sizes.runtime.step(wide_picture(), None)
+    opening = sizes.runtime._others[WIDE]
+    sizes.runtime.close()
+    assert sizes.first.closed
+    with pytest.raises(RuntimeError, match="closed"):
+        sizes.runtime.step(wide_picture(), None)
+    sizes.ask.set()
+    if builds:
+        assert isinstance(opening.exception(TIMEOUT_S), BuildCancelled) and not sizes.opened
+    else:
+        engine = opening.result(TIMEOUT_S)
+        wait(lambda: engine._session is None, "the engine to be closed")
+
+
+def test_all_engines_are_closed(sizes):
+    sizes.ask.set()
+    sizes.runtime.step(wide_picture(), None)
+    wait(lambda: sizes.runtime._others[WIDE].done(), "the second engine")
+    sizes.runtime.close()
+    with pytest.raises(RuntimeError, match="closed"):
+        sizes.opened[0].step(wide_picture(), None)
+
+
+def test_an_image_of_no_native_size_is_an_error_that_names_all(sizes):
+    with pytest.raises(
+        ValueError, match=r"\(64, 96, 3\) or \(32, 160, 3\), got uint8 \(32, 96, 3\)"
+    ):
+        sizes.runtime.step(np.zeros((32, 96, 3), np.uint8), None)
+
+
+def test_a_program_that_waits_gets_the_engine_of_its_images_from_the_first_on(two_sizes):
+    runtime = open_runtime(two_sizes, "onnxruntime-cpu", threads=1)
+    predictor = VideoPredictor(runtime)
+    frames = [predictor.step(np.full((90, 460, 3), 255, np.uint8), t * 10**8) for t in range(2)]
+    assert frames[0].labels.shape == (90, 460)
+    assert runtime.step(wide_picture(), None)[0].segment_map.shape == (WIDE[0] // 2, WIDE[1] // 2)
+    only = open_runtime(two_sizes, "onnxruntime-cpu", threads=1, size=WIDE)
+    assert only.info.sizes == (WIDE,)
+    runtime.close()
+
+
+def test_ids_continue_when_the_engine_of_the_images_size_takes_over(sizes):
+    predictor = VideoPredictor(sizes.runtime)
+    image = np.full((90, 460, 3), 255, np.uint8)
+    frames = []
+    for number in range(6):
+        if number == 3:
+            sizes.ask.set()
+            wait(lambda: sizes.runtime._others[WIDE].done(), "the second engine")
+        frames.append(predictor.step(image, number * 10**8))
+    assert len(sizes.opened) == 1 and sizes.first.steps == 3
+    ids = {frame.tracks[-1].track_id for frame in frames}
+    assert len(ids) == 1 and ids != {0}
+    assert [frame.epoch for frame in frames] == [0] * 6
+
+
+@pytest.mark.parametrize(
+    ("image", "expected"),
+    [
+        ((480, 640), (288, 480)),
+        ((720, 1280), (288, 480)),
+        ((375, 1242), (192, 640)),
+        ((1280, 720), (288, 480)),
+        ((320, 750), (288, 480)),
+        ((320, 760), (192, 640)),
+    ],
+)
+def test_the_native_size_is_that_of_the_nearest_aspect(image, expected):
+    """Between 480:288 and 640:192 the middle is the ratio 2.357."""
+    info = ModelInfo("two", ClassTable(()), 288, 480, more_sizes=((192, 640),))
+    assert info.size_for(image) == expected

@@ -9,10 +9,10 @@ import random
 import onnx
 import pytest
 from onnx import TensorProto, helper
-from tiny_onnx import metadata, write_model
+from tiny_onnx import HEIGHT, WIDE, WIDTH, metadata, write_model, write_two_sizes
 
 from video_knet_core.engine.base import ModelError
-from video_knet_core.engine.model_file import INPUTS, ModelFile
+from video_knet_core.engine.model_file import INPUTS, ModelFile, size_key
 from video_knet_core.engine.selector import default_model_path
 
 
@@ -114,3 +114,39 @@ def test_foreign_tensors(model, tmp_path):
     onnx.save(proto, str(path))
     with pytest.raises(ModelError, match=r"inputs .* got .*'image': \('type 11', 2\)"):
         ModelFile.read(path)
+
+
+def test_the_model_of_a_further_size_is_the_one_that_was_packed(tmp_path):
+    path = write_two_sizes(tmp_path / "two.onnx")
+    expected = onnx.load(str(write_model(tmp_path / "wide.onnx", size=WIDE)))
+    first, wide = ModelFile.read(path), ModelFile.read(path, size=WIDE)
+    assert onnx.load_from_string(wide.content) == expected
+    assert first.content is None and first.info.sizes == ((HEIGHT, WIDTH),)
+    assert wide.info.sizes == (WIDE,) and wide.config == first.config
+
+
+def test_a_size_that_the_model_has_not_is_an_error(model):
+    with pytest.raises(ModelError, match=r"size: expected one of \[\(64, 96\)\], got \(32, 160\)"):
+        ModelFile.read(model, size=WIDE)
+
+
+@pytest.mark.parametrize("part", [None, "no base64", "AAAA", "eJwDAAAAAAE="])
+def test_a_further_size_that_is_missing_or_damaged_is_an_error(part, tmp_path):
+    path = write_two_sizes(tmp_path / "two.onnx")
+    proto = onnx.load(str(path))
+    texts = {entry.key: entry.value for entry in proto.metadata_props}
+    del texts[size_key(WIDE)]
+    helper.set_model_props(proto, texts if part is None else texts | {size_key(WIDE): part})
+    onnx.save(proto, str(path))
+    with pytest.raises(ModelError, match=r"two\.onnx: .*(32x160|damaged|not an ONNX model)"):
+        ModelFile.read(path, size=WIDE)
+
+
+def test_a_further_size_without_its_weights_is_an_error(tmp_path):
+    path = write_two_sizes(tmp_path / "two.onnx")
+    proto = onnx.load(str(path))
+    names = [tensor.name for tensor in proto.graph.initializer]
+    del proto.graph.initializer[names.index("scores")]
+    onnx.save(proto, str(path))
+    with pytest.raises(ModelError, match="further size is damaged .*scores"):
+        ModelFile.read(path, size=WIDE)

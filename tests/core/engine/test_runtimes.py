@@ -11,7 +11,7 @@ from importlib.util import find_spec
 import numpy as np
 import pytest
 from recurrent_onnx import WHITE, write_recurrent_model
-from tiny_onnx import CHANNELS, HEIGHT, SLOTS, WIDTH, metadata, write_model
+from tiny_onnx import CHANNELS, HEIGHT, SLOTS, WIDE, WIDTH, metadata, write_model
 
 from synthetic_street import SyntheticStreet
 from video_knet_core.engine.base import BackendError, ModelError
@@ -53,6 +53,17 @@ def test_a_step_gives_the_segments_of_the_file(engine, model):
         ours, theirs = getattr(segments, name), getattr(expected, name)
         assert ours.dtype == theirs.dtype, name
         np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("size", [(HEIGHT, WIDTH), WIDE])
+def test_each_native_size_of_a_file_is_run(open_engine, two_sizes, size):
+    engine = open_engine(two_sizes, size=size)
+    segments, state = engine.step(np.full((*size, 3), 255, np.uint8), None)
+    height, width = size
+    assert segments.segment_map.shape == (height // 2, width // 2)
+    assert segments.areas.tolist() == [height * width // 8, height * width // 8, 0]
+    assert engine.step(np.zeros((*size, 3), np.uint8), state)[1][0, 0] == 2
+    engine.close()
 
 
 def test_an_image_that_is_not_contiguous(engine):

@@ -31,13 +31,13 @@ def backends(monkeypatch):
     """Set the fallback chain, best first: name -> whether it works; `built` must be built first."""
 
     def set_backends(built=(), **works):
-        def open_model(backend, path, threads, progress):
+        def open_model(backend, path, threads, progress, size):
             if not works[backend]:
                 raise BackendError("no driver")
             return OnnxRuntime(path, threads)
 
         fake = ModuleType("fake_backends")
-        fake.open_model, fake.engine_is_cached = open_model, lambda path, backend: False
+        fake.open_model, fake.engine_is_cached = open_model, lambda path, backend, size: False
         monkeypatch.setitem(sys.modules, "fake_backends", fake)
         chain = {name: Backend("fake_backends", "", builds=name in built) for name in works}
         monkeypatch.setattr(selector, "BACKENDS", chain)

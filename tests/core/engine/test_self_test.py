@@ -10,6 +10,7 @@ from types import ModuleType
 import numpy as np
 import onnx
 import pytest
+from tiny_onnx import HEIGHT, WIDE, WIDTH
 
 from video_knet_core.engine import self_test
 from video_knet_core.engine.base import BackendError
@@ -25,8 +26,8 @@ class Engine(OnnxRuntime):
     opened: list[Engine] = []
     wrong: int | None = None
 
-    def __init__(self, path, flavour="tensorrt", progress=None):
-        super().__init__(path)
+    def __init__(self, path, flavour="tensorrt", progress=None, size=None):
+        super().__init__(path, size=size)
         self.name, self.steps, self.closed = flavour, 0, False
         self.opened.append(self)
 
@@ -50,8 +51,8 @@ def engine(monkeypatch):
     """The class that TensorRT opens."""
     fake = ModuleType("video_knet_core.engine.tensorrt.runtime")
     fake.TensorRTRuntime = type("Fresh", (Engine,), {"opened": []})
-    fake.open_model = lambda backend, path, threads, progress: fake.TensorRTRuntime(path, backend)
-    fake.engine_is_cached = lambda path, backend: True
+    fake.open_model = lambda backend, path, _, *more: fake.TensorRTRuntime(path, backend, *more)
+    fake.engine_is_cached = lambda path, backend, size: True
     monkeypatch.setitem(sys.modules, fake.__name__, fake)
     return fake.TensorRTRuntime
 
@@ -79,6 +80,15 @@ def test_a_wrong_engine_that_was_requested_is_rejected(model, engine):
     engine.spoil = lambda _, s: dataclasses.replace(s, class_ids=s.class_ids + 1)
     with pytest.raises(BackendError, match=r"tensorrt: .* \d+% of the pixels .* at most 20%"):
         open_runtime(model, "tensorrt")
+
+
+def test_each_native_size_is_tested(two_sizes, engine):
+    runtime = open_runtime(two_sizes, "tensorrt")
+    assert runtime.info.sizes == ((HEIGHT, WIDTH), WIDE)
+    engine.wrong = 0
+    with pytest.raises(BackendError, match="its results are not those of the CPU"):
+        runtime.step(np.zeros((*WIDE, 3), np.uint8), None)
+    assert [e.closed for e in engine.opened] == [False, True]
 
 
 def test_the_same_segments_in_other_slots_do_not_count(model, engine):

@@ -46,7 +46,7 @@ class Machine:
                 builds=name == "built",
             )
 
-    def open_model(self, name, path, threads, progress):
+    def open_model(self, name, path, threads, progress, size):
         if name in self.failing:
             raise self.failing[name]
         self.engines.append(Engine(self, name, path))
@@ -86,7 +86,7 @@ def machine(monkeypatch, tmp_path):
     machine = Machine()
     fake = ModuleType("fake_engines")
     fake.open_model = machine.open_model
-    fake.engine_is_cached = lambda path, backend: False
+    fake.engine_is_cached = lambda path, backend, size: False
     monkeypatch.setitem(sys.modules, "fake_engines", fake)
     monkeypatch.setattr(selector, "BACKENDS", {})
     monkeypatch.setattr(speed, "time", SimpleNamespace(perf_counter=lambda: machine.now))

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from host_gpu import PLAN, BuilderFlag, HostEngine, HostGpu, MemoryPoolType
 from recurrent_onnx import write_recurrent_model
-from tiny_onnx import HEIGHT, WIDTH, write_model
+from tiny_onnx import HEIGHT, WIDE, WIDTH, write_model
 
 from video_knet_core.cli import main
 from video_knet_core.engine.base import BackendError
@@ -193,6 +193,14 @@ def test_the_second_opening_takes_the_plan_from_the_cache(gpu, model):
     assert engine_is_cached(model)
     TensorRTRuntime(model).close()
     assert gpu.builds == 1
+
+
+def test_each_native_size_has_a_plan_of_its_own(gpu, two_sizes):
+    TensorRTRuntime(two_sizes).close()
+    assert engine_is_cached(two_sizes) and not engine_is_cached(two_sizes, size=WIDE)
+    TensorRTRuntime(two_sizes, size=WIDE).close()
+    assert engine_is_cached(two_sizes) and engine_is_cached(two_sizes, size=WIDE)
+    assert gpu.builds == 2
 
 
 def test_another_version_builds_again(gpu, model, caplog):

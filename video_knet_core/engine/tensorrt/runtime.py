@@ -16,7 +16,7 @@ from pathlib import Path
 
 from numpy.typing import NDArray
 
-from ..base import BackendError, ProgressCallback
+from ..base import BackendError, ProgressCallback, Size
 from ..executor import EngineExecutor
 from ..model_file import ExportedModelRuntime, ModelFile
 from . import cuda
@@ -38,6 +38,7 @@ class TensorRTRuntime(ExportedModelRuntime):
         path: the exported model.
         flavour: "tensorrt" or "tensorrt-rtx"; also the name of the backend.
         progress: called with the progress of a build, from another thread.
+        size: one of the model's native sizes; None is the first.
 
     Raises:
         BackendError: TensorRT, the driver or the GPU is missing (raised before any long work), or
@@ -46,9 +47,13 @@ class TensorRTRuntime(ExportedModelRuntime):
     """
 
     def __init__(
-        self, path: str | Path, flavour: str = "tensorrt", progress: ProgressCallback | None = None
+        self,
+        path: str | Path,
+        flavour: str = "tensorrt",
+        progress: ProgressCallback | None = None,
+        size: Size | None = None,
     ) -> None:
-        opening = _Opening(path, flavour, progress)
+        opening = _Opening(path, flavour, progress, size)
         super().__init__(flavour, opening.model)
         executor = EngineExecutor(f"{flavour} {opening.model.name}")
         try:
@@ -73,20 +78,27 @@ class TensorRTRuntime(ExportedModelRuntime):
 
 
 def open_model(
-    backend: str, path: Path, threads: int, progress: ProgressCallback | None
+    backend: str,
+    path: Path,
+    threads: int,
+    progress: ProgressCallback | None,
+    size: Size | None,
 ) -> TensorRTRuntime:
     """See `selector.Backend`."""
-    return TensorRTRuntime(path, backend, progress)
+    return TensorRTRuntime(path, backend, progress, size)
 
 
-def engine_is_cached(path: str | Path, flavour: str = "tensorrt") -> bool:
+def engine_is_cached(path: str | Path, flavour: str = "tensorrt", size: Size | None = None) -> bool:
     """Whether opening this model takes seconds, because its plan is in the cache, or a build.
+
+    Args:
+        size: one of the model's native sizes; None is the first.
 
     Raises:
         BackendError: TensorRT, the driver or the GPU is missing.
         ModelError: the file is missing, corrupt or foreign.
     """
-    return PlanCache().contains(_Opening(path, flavour).key)
+    return PlanCache().contains(_Opening(path, flavour, size=size).key)
 
 
 def plan_key(
@@ -113,13 +125,17 @@ class _Opening:
     """The way from a model file to its engine on this machine; `run` in the executor's thread."""
 
     def __init__(
-        self, path: str | Path, flavour: str, progress: ProgressCallback | None = None
+        self,
+        path: str | Path,
+        flavour: str,
+        progress: ProgressCallback | None = None,
+        size: Size | None = None,
     ) -> None:
         self._library = TensorRTLibrary(flavour)
         gpu = cuda.find_gpu()
         self._library.check_gpu(gpu)
-        self.model = ModelFile.read(path, form="deploy")
-        self._onnx = self.model.path.read_bytes()
+        self.model = ModelFile.read(path, form="deploy", size=size)
+        self._onnx = self.model.content or self.model.path.read_bytes()
         self.key = plan_key(self.model, self._onnx, self._library, gpu.name, (gpu.target,))
         self._progress = progress
         self.cancelled = threading.Event()
