@@ -7,7 +7,7 @@ so it agrees exactly with the pixels of the large map without ever visiting them
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +15,19 @@ from numpy.typing import NDArray
 
 Box = tuple[int, int, int, int]
 """x, y, width, height in pixels of the image."""
+
+
+def nearest_aspect(sizes: Sequence[tuple[int, int]], image: tuple[int, int]) -> tuple[int, int]:
+    """The one of `sizes` (height, width) whose aspect is nearest to an image's, as a ratio.
+
+    Of those that are equally near, the first.
+    """
+    height, width = image
+
+    def distance(size: tuple[int, int]) -> float:
+        return abs(math.log(size[1] * height / (size[0] * width)))
+
+    return min(sizes, key=distance)
 
 
 def box_overlap(a: NDArray, b: NDArray) -> NDArray[np.floating]:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .engine.base import Runtime
-from .geometry import LabelMap, NearestUpsampling, OverlappingMasks
+from .geometry import LabelMap, NearestUpsampling, OverlappingMasks, nearest_aspect
 from .tracking import build_tracker, tracker_settings
 from .tracking.clock import StreamClock, StreamTime
 from .tracking.tracker import NoTracker, Tracker, TrackerSettings
@@ -140,13 +140,13 @@ class VideoPredictor:
         resumed = self._resumed(image, stamp, reason)
         before = resumed or (_Stream(0) if reason else self._stream)
         marks = [time.perf_counter()]
-        resized = resize(image, *self.runtime.info.size_for((image.shape[0], image.shape[1])))
+        size = (image.shape[0], image.shape[1])
+        resized = resize(image, *nearest_aspect(self.runtime.info.sizes, size))
         marks.append(time.perf_counter())
         detections, engine = self.runtime.step(resized, before.engine)
         marks.append(time.perf_counter())
         self._change(reason, resumed)
         clock = before.clock.advanced(stamp)
-        size = (image.shape[0], image.shape[1])
         frame = self._track(detections, resized, size, stamp, clock.time, marks)
         self._stream = _Stream(self.epoch, engine, image.shape, clock)
         return frame

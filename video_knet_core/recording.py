@@ -217,6 +217,7 @@ def track_video(
             summary.interrupted = True
             bar.close()
     summary.seconds = time.perf_counter() - start
+    summary.backend = runtime.name  # that of the images' native size
     return summary
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from video_knet_core.geometry import LabelMap, NearestUpsampling, OverlappingMasks
+from video_knet_core.geometry import LabelMap, NearestUpsampling, OverlappingMasks, nearest_aspect
 
 SIZES = [
     ((1, 1), (1, 1)),
@@ -115,3 +115,24 @@ def test_masks_are_painted_over_each_other_in_the_order_requested():
     assert masks.painted([1, 2, 3]).small.tolist() == [[1, 2, 3, 3]]
     assert masks.painted([3, 2, 1]).small.tolist() == [[1, 1, 1, 3]]
     assert masks.painted([]).small.tolist() == [[0, 0, 0, 0]]
+
+
+@pytest.mark.parametrize(
+    ("image", "expected"),
+    [
+        ((480, 640), (288, 480)),
+        ((720, 1280), (288, 480)),
+        ((375, 1242), (192, 640)),
+        ((1280, 720), (288, 480)),
+        ((320, 750), (288, 480)),
+        ((320, 760), (192, 640)),
+    ],
+)
+def test_the_native_size_is_that_of_the_nearest_aspect(image, expected):
+    """Between 480:288 and 640:192 the middle is the ratio 2.357."""
+    assert nearest_aspect(((288, 480), (192, 640)), image) == expected
+
+
+def test_of_two_equally_near_aspects_the_first_counts():
+    for sizes in (((100, 200), (100, 50)), ((100, 50), (100, 200))):
+        assert nearest_aspect(sizes, (30, 30)) == sizes[0]

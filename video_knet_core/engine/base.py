@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -41,25 +40,12 @@ class ModelInfo:
     """One of `tasks.TASKS`."""
     checkpoint_sha256: str = ""
     """Hex digest of the checkpoint; empty if unknown."""
-    more_sizes: tuple[Size, ...] = ()
-    """The others."""
+    sizes: tuple[Size, ...] = ()
+    """All native sizes; by default the first alone."""
 
-    @property
-    def sizes(self) -> tuple[Size, ...]:
-        """All native sizes."""
-        return ((self.height, self.width), *self.more_sizes)
-
-    def size_for(self, image: Size) -> Size:
-        """The native size whose aspect is nearest to that of an image, as a ratio.
-
-        Of two that are equally near, the first.
-        """
-        height, width = image
-
-        def distance(size: Size) -> float:
-            return abs(math.log(size[1] * height / (size[0] * width)))
-
-        return min(self.sizes, key=distance)
+    def __post_init__(self) -> None:
+        if not self.sizes:
+            object.__setattr__(self, "sizes", ((self.height, self.width),))
 
 
 class Runtime(Protocol):

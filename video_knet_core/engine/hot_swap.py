@@ -132,7 +132,7 @@ class NativeSizesRuntime:
 
     Args:
         first: the engine of the first size; it is closed by this object.
-        sizes: the others.
+        sizes: all of them.
         open_size: opens an engine, and may take minutes. It should pass on `BuildCancelled` from
             the progress callback, which is how `close` ends a build.
         background: do not wait for an engine to open.
@@ -147,8 +147,8 @@ class NativeSizesRuntime:
         background: bool = False,
         progress: ProgressCallback | None = None,
     ) -> None:
-        self.info: ModelInfo = replace(first.info, more_sizes=sizes)
-        self._sizes = self.info.sizes
+        self.info: ModelInfo = replace(first.info, sizes=sizes)
+        self._sizes = sizes
         self._first = self._serving = first
         self._open_size = open_size
         self._background = background
@@ -208,8 +208,8 @@ class NativeSizesRuntime:
         reason = f"no engine of {size[0]} x {size[1]}: {error or type(error).__name__}"
         _log.warning("%s", reason)
         with self._lock:
-            left = tuple(other for other in self.info.more_sizes if other != size)
-            self.info = replace(self.info, more_sizes=left)
+            left = tuple(other for other in self.info.sizes if other != size)
+            self.info = replace(self.info, sizes=left)
         if self._progress:
             self._progress(reason, 1.0)
 

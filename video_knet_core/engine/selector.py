@@ -113,8 +113,10 @@ def open_runtime(
         return selector.open_fastest(names, background) if names[1:] else selector.open_first(names)
 
     runtime = open_one(size, progress)
-    if size is None and "torch" not in names and (more := ModelFile.read(path).config.more_sizes):
-        return NativeSizesRuntime(runtime, more, open_one, background, progress)
+    if size is None and "torch" not in names:
+        sizes = ModelFile.read(path).config.sizes
+        if len(sizes) > 1:
+            return NativeSizesRuntime(runtime, sizes, open_one, background, progress)
     return runtime
 
 
@@ -151,9 +153,8 @@ class _BackendSelector:
         With `background`: by the fastest that needs no build, if any works; those that precede it
         in `names` and need one follow in a thread of their own, and are not measured.
         """
-        ModelFile.read(
-            self._path, form="deploy", size=self._size
-        )  # a file that is at fault ends it here
+        # a file that is at fault ends it here
+        ModelFile.read(self._path, form="deploy", size=self._size)
         slow = [name for name in names if background and self._needs_build(name)]
         taken = self._take_fastest([name for name in names if name not in slow])
         if taken is None:

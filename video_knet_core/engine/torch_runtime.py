@@ -74,9 +74,7 @@ class TorchRuntime:
         config = model.config
         self.model = model.eval()
         size = config.height, config.width
-        self.info = ModelInfo(
-            name, config.classes, *size, config.task, more_sizes=config.more_sizes
-        )
+        self.info = ModelInfo(name, config.classes, *size, config.task, sizes=config.sizes)
 
     @classmethod
     def open(cls, path: str | Path, threads: int = 2) -> TorchRuntime:

@@ -17,7 +17,7 @@ from tiny_onnx import HEIGHT, WIDE, WIDTH
 
 from synthetic_street import SyntheticStreet
 from video_knet_core.engine import selector
-from video_knet_core.engine.base import BackendError, ModelInfo
+from video_knet_core.engine.base import BackendError
 from video_knet_core.engine.hot_swap import BuildCancelled, HotSwapRuntime, NativeSizesRuntime
 from video_knet_core.engine.onnx_runtime import OnnxRuntime
 from video_knet_core.engine.selector import (
@@ -26,7 +26,6 @@ from video_knet_core.engine.selector import (
     open_runtime,
 )
 from video_knet_core.predictor import VideoPredictor
-from video_knet_core.types import ClassTable
 
 TIMEOUT_S = 30.0
 
@@ -431,7 +430,11 @@ class Sizes:
         self.path, self.reported, self.opened, self.builds = path, [], [], False
         self.first, self.ask, self.failure = Engine(path), threading.Event(), None
         self.runtime = NativeSizesRuntime(
-            self.first, (WIDE,), self._open, True, lambda *what: self.reported.append(what)
+            self.first,
+            ((HEIGHT, WIDTH), WIDE),
+            self._open,
+            True,
+            lambda *what: self.reported.append(what),
         )
 
     def _open(self, size, progress):
@@ -474,12 +477,12 @@ def test_an_image_of_another_size_is_served_at_once_and_by_its_own_engine_when_t
 def test_a_size_whose_engine_cannot_be_opened_is_served_by_the_first(sizes, caplog):
     sizes.failure = BackendError("out of memory")
     sizes.ask.set()
-    assert sizes.runtime.info.size_for((100, 500)) == WIDE
+    assert WIDE in sizes.runtime.info.sizes
     sizes.runtime.step(wide_picture(), None)
     wait(lambda: sizes.runtime._others[WIDE].done(), "the failure")
     sizes.runtime.step(wide_picture(), None)
     assert sizes.first.steps == 2
-    assert sizes.runtime.info.size_for((100, 500)) == (HEIGHT, WIDTH)
+    assert sizes.runtime.info.sizes == ((HEIGHT, WIDTH),)
     assert sizes.reported[-1] == ("no engine of 32 x 160: out of memory", 1.0)
     assert "no engine of 32 x 160: out of memory" in caplog.text
 
@@ -541,20 +544,3 @@ def test_ids_continue_when_the_engine_of_the_images_size_takes_over(sizes):
     ids = {frame.tracks[-1].track_id for frame in frames}
     assert len(ids) == 1 and ids != {0}
     assert [frame.epoch for frame in frames] == [0] * 6
-
-
-@pytest.mark.parametrize(
-    ("image", "expected"),
-    [
-        ((480, 640), (288, 480)),
-        ((720, 1280), (288, 480)),
-        ((375, 1242), (192, 640)),
-        ((1280, 720), (288, 480)),
-        ((320, 750), (288, 480)),
-        ((320, 760), (192, 640)),
-    ],
-)
-def test_the_native_size_is_that_of_the_nearest_aspect(image, expected):
-    """Between 480:288 and 640:192 the middle is the ratio 2.357."""
-    info = ModelInfo("two", ClassTable(()), 288, 480, more_sizes=((192, 640),))
-    assert info.size_for(image) == expected
