@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import functools
 import json
+import struct
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,6 +101,19 @@ def put(path: Path, labels: np.ndarray) -> None:
     """Write a label image, RGB or one channel."""
     path.parent.mkdir(parents=True, exist_ok=True)
     assert cv2.imwrite(str(path), labels[..., ::-1] if labels.ndim == 3 else labels)
+
+
+def palette_png(width: int, height: int, colors: bytes, rows: bytes) -> bytes:
+    """A PNG of positions in a palette; each row starts with filter 0."""
+
+    def chunk(name: bytes, content: bytes) -> bytes:
+        checksum = zlib.crc32(name + content)
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", checksum)
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0)
+    data = zlib.compress(rows)
+    chunks = ((b"IHDR", header), (b"PLTE", colors), (b"IDAT", data), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in chunks)
 
 
 def write_kitti_step(root: Path, image: str, labels: str) -> list[Expected]:

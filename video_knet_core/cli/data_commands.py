@@ -42,7 +42,7 @@ BENCH_BACKENDS = f"Of {', '.join(BACKENDS)}; auto is the fastest, all are those 
 LABELLED = "kitti_step, cityscapes_vps, vipseg, vspw, youtube_vis_2019 or custom."
 VALIDATED = (
     "kitti_step, cityscapes_vps, vipseg, vspw, youtube_vis_2019, coco_panoptic, coco_instances, "
-    "camvid or custom."
+    "camvid, custom or custom_coco."
 )
 COMPARED = (
     "In place of --tracker: compare several on the same segments, each NAME or NAME:KEY=VALUE with "

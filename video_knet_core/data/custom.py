@@ -5,7 +5,8 @@
 
 A single video may lie in SPLIT/images and SPLIT/panoptic themselves. A label is class id *
 label_divisor + instance id, with instance 0 for stuff and crowds, and 65535 for "not labelled".
-Predictions have the code of KITTI-STEP.
+With a label_divisor of 1 a label is a class id, and images may have 8 bits, or a palette, with 255
+for "not labelled". Predictions have the code of KITTI-STEP.
 
 tracks.json has {"frames": {"VIDEO/NAME": [{"id": 3, "class": "person", "box": [x0, y0, x1, y1]}]}},
 and a single video may have NAME alone. A class is one of classes.yaml or of KITTI's tracking data;
@@ -27,7 +28,7 @@ from pydantic.dataclasses import dataclass
 
 from ..config_io import Classes, ConfigError, expect, load_yaml, settings_class
 from ..natural_order import is_hidden, natural_order
-from ..types import NO_CLASS
+from ..types import NO_CLASS, ClassTable
 from .dataset_format import DatasetFormat
 from .folders import first_folder, folder_video, list_folders, list_images
 from .json_index import ROW, Integer, Text, load_index
@@ -35,6 +36,7 @@ from .kitti_step import STEP_PREDICTIONS
 from .label_png import read_values
 from .video import BoxLabels, DatasetError, Labels, Video, VideoDataset
 
+CLASSES_FILE = "classes.yaml"
 VOID = 65535
 """Label of pixels to ignore."""
 KITTI_THINGS = {
@@ -78,11 +80,20 @@ class _BoxIndex:
     frames: dict[str, list[_BoxRow]]
 
 
-def _open(root: Path, split: str) -> VideoDataset:
+def custom_classes(root: Path) -> ClassTable:
+    """The class table of custom data; DatasetError if `classes.yaml` is missing or unusable."""
+    return _load_classes(root).classes
+
+
+def _load_classes(root: Path) -> _Classes:
     try:
-        classes = load_yaml(_Classes, root / "classes.yaml")
+        return load_yaml(_Classes, root / CLASSES_FILE)
     except ConfigError as error:
         raise DatasetError(str(error)) from None
+
+
+def _open(root: Path, split: str) -> VideoDataset:
+    classes = _load_classes(root)
     images, panoptic = first_folder(root / split / "images"), root / split / "panoptic"
     labelled = split != "test" or panoptic.is_dir()
     if labelled:
@@ -169,14 +180,18 @@ def _filled_folders(folder: Path) -> list[str]:
 
 def _read(classes: _Classes, boxes: Mapping[str, BoxLabels], path: str, _: int) -> Labels:
     values = read_values(path)
-    if values.dtype != np.uint16:
-        raise DatasetError(f"{path}: expected an image of 16 bit, got 8 bit")
-    void, count = values == VOID, len(classes.classes)
+    if values.dtype != np.uint16 and classes.label_divisor != 1:
+        raise DatasetError(
+            f"{path}: expected an image of 16 bit, got 8 bit; class ids in 8 bits need "
+            f"label_divisor: 1 in {CLASSES_FILE}"
+        )
+    unlabelled = VOID if values.dtype == np.uint16 else NO_CLASS
+    void, count = values == unlabelled, len(classes.classes)
     semantic = values // classes.label_divisor
     beyond = ~void & (semantic >= count)
     if beyond.any():
         raise DatasetError(
-            f"{path}: expected class ids 0..{count - 1} or the label {VOID}, got the label "
+            f"{path}: expected class ids 0..{count - 1} or the label {unlabelled}, got the label "
             f"{values[beyond][0]} of class {semantic[beyond][0]}"
         )
     instance = np.where(void, 0, values % classes.label_divisor).astype(np.int64)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -41,6 +41,8 @@ class DatasetFormat:
     predictions: PredictionFormat[Any] | None = None
     """None where the data set is for training and its validation only."""
     rules: PanopticRules = PanopticRules()
+    find_splits: Callable[[Path], Iterable[str]] | None = None
+    """The splits of a root, where their names are not those of `splits`."""
 
     @property
     def validation(self) -> str:
@@ -49,6 +51,8 @@ class DatasetFormat:
 
     def available_splits(self, root: Path) -> tuple[str, ...]:
         """The splits that `root` has, of those known."""
+        if self.find_splits is not None:
+            return tuple(self.find_splits(root))
         return tuple(
             split
             for split in self.splits

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -130,6 +130,11 @@ class Video:
     def __iter__(self) -> Iterator[LabelledFrame]:
         return (self[index] for index in range(len(self)))
 
+    def part(self, positions: Sequence[int]) -> Video:
+        """The frames at `positions` alone, with their labels."""
+        read = self.read and partial(_read_at, self.read, tuple(positions))
+        return Video(self.name, [self.frames[position] for position in positions], read)
+
     def image(self, index: int) -> NDArray[np.uint8]:
         """[H, W, 3] RGB of one frame, without its labels."""
         frame = self.frames[index]
@@ -146,6 +151,10 @@ class Video:
         if frame.labels is None:
             raise DatasetError(f"the image {frame.image} has no label image")
         return self.read(frame.labels, index)
+
+
+def _read_at(read: LabelReader, positions: Sequence[int], path: str, position: int) -> Labels:
+    return read(path, positions[position])
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,6 +183,50 @@ class VideoDataset:
     def is_labelled(self) -> bool:
         """Whether the split is published with labels."""
         return all(video.read is not None for video in self)
+
+    def without(self, names: Collection[str]) -> VideoDataset:
+        """Without the frames that `names` lists as VIDEO/FRAME, and videos that have no others;
+        DatasetError for a name that it does not have, or if nothing is left."""
+        left_out, known, videos = set(names), set[str](), []
+        for video in self:
+            own = [f"{video.name}/{frame.name}" for frame in video.frames]
+            known.update(own)
+            kept = [position for position, name in enumerate(own) if name not in left_out]
+            if kept:
+                videos.append(video.part(kept))
+        if strange := sorted(left_out - known):
+            raise DatasetError(
+                f"{self.name}: expected names of its frames, as {min(known, default='none')!r}, "
+                f"got {strange[0]!r}"
+            )
+        return replace(self, videos=videos)
+
+    def single_images(self) -> VideoDataset:
+        """Every frame as a video of its own."""
+        videos = [video.part([position]) for video in self for position in range(len(video))]
+        return replace(self, videos=videos)
+
+    def hold_out(self, every: int) -> tuple[VideoDataset, VideoDataset]:
+        """Two data sets: one to learn from, and one of the videos number `every`, 2 * `every`, ...
+
+        Of a single video the last part is held out, one frame of `every`, since neighbouring frames
+        are alike. DatasetError if there is nothing to hold out, or nothing else.
+        """
+        if len(self) > 1:
+            numbered = list(enumerate(self, start=1))
+            parts = [[v for n, v in numbered if bool(n % every) == rest] for rest in (True, False)]
+        else:
+            (video,) = self
+            first = len(video) - max(1, len(video) // every)
+            sides = range(first), range(first, len(video))
+            parts = [[video.part(side)] if side else [] for side in sides]
+        if not all(parts):
+            raise DatasetError(
+                f"{self.name}: hold_out: expected enough videos or frames to hold out one of "
+                f"{every}, got {len(self)} videos, the first with {len(self[0])} frames"
+            )
+        learned, held_out = (replace(self, videos=part) for part in parts)
+        return learned, held_out
 
     def __post_init__(self) -> None:
         if len(self.kinds) > NO_CLASS:

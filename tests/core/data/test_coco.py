@@ -164,3 +164,128 @@ def test_the_other_index_is_rejected(panoptic):
     )
     with pytest.raises(DatasetError, match="expected 80 categories, got 133"):
         open_dataset("coco_instances", panoptic, "val2017")
+
+
+# --- custom data ---------------------------------------------------------------------------------
+
+BOX = [8.0, 4.0, 30.0, 4.0, 30.0, 28.0, 8.0, 28.0]
+"""22 x 24 pixels."""
+EXPORTS = {
+    "cvat": ("annotations/instances_default.json", "{}.png", "images/{}.png"),
+    "cvat with a subset": ("annotations/instances_Train.json", "{}.png", "images/Train/{}.png"),
+    "label studio": ("result.json", "images\\{}.png", "images/{}.png"),
+    "of a server": ("result.json", "..\\media\\upload\\4\\{}.png", "images/{}.png"),
+    "roboflow": ("train/_annotations.coco.json", "{}.png", "train/{}.png"),
+}
+"""Program -> index, `file_name` in it, and file of the image."""
+
+
+def brush(is_crowd: bool) -> dict:
+    """A mask as CVAT writes one: it marks all that a brush has drawn as a crowd."""
+    mask = np.zeros(SIZE, np.uint8)
+    mask[30:34, :10] = 1
+    runs = {"size": list(SIZE), "counts": run_lengths(mask)}
+    return {"segmentation": runs, "iscrowd": 1, "attributes": {"is_crowd": is_crowd}}
+
+
+def custom_index(file_name: str, *objects: dict, stuff: tuple[str, ...] = ()) -> dict:
+    """Categories without gaps in their meaning: one is never annotated, and ids begin at 0."""
+    names = ("forklift", "pallet", "floor")
+    rows = [{"image_id": 0, "category_id": 7, "id": 0, **row} for row in objects]
+    return {
+        "images": [
+            {"id": n, "file_name": file_name.format(n), "height": HEIGHT, "width": WIDTH}
+            for n in range(2)
+        ],
+        "categories": [
+            {"id": 7 + i, "name": name} | ({"isthing": 0} if name in stuff else {})
+            for i, name in enumerate(names)
+        ],
+        "annotations": rows,
+    }
+
+
+def write_custom_coco(
+    root: Path, program: str, *objects: dict, stuff: tuple[str, ...] = ()
+) -> Path:
+    """The export of a program; returns its index."""
+    index, name, image = EXPORTS[program]
+    for n in range(2):
+        stored(root / image.format(n), grey(50 + n))
+    (root / index).parent.mkdir(parents=True, exist_ok=True)
+    (root / index).write_text(json.dumps(custom_index(name, *objects, stuff=stuff)))
+    return root / index
+
+
+@pytest.mark.parametrize("program", EXPORTS)
+def test_the_export_of_a_program_is_found_with_its_images(program, tmp_path):
+    polygon = {"segmentation": [BOX], "iscrowd": 0}
+    index = write_custom_coco(tmp_path, program, polygon, brush(False) | {"category_id": 8})
+    for root in (tmp_path, index):
+        dataset = open_dataset("custom_coco", root, "train")
+        assert dataset.kinds == (("forklift", True), ("pallet", True), ("floor", True))
+        first, second = (video[0] for video in dataset)
+        assert first.image[0, 0].tolist() == [50, 50, 50]
+        assert first.masks.class_ids.tolist() == [0, 1] and 0 not in first.masks.ids
+        assert [int(mask.sum()) for mask in first.masks.masks] == [22 * 24, 40]
+        assert (second.semantic == 255).all() and not len(second.masks.ids)
+
+
+def test_a_crowd_is_what_a_person_has_marked_as_one(tmp_path):
+    write_custom_coco(tmp_path, "cvat", brush(False), brush(True))
+    frame = open_dataset("custom_coco", tmp_path, "train")[0][0]
+    assert len(frame.masks.ids) == 1
+    path = write_custom_coco(tmp_path, "cvat", brush(True))
+    change(path, lambda index: index["annotations"][0].pop("attributes"))
+    frame = open_dataset("custom_coco", tmp_path, "train")[0][0]
+    assert not len(frame.masks.ids) and (frame.semantic[31, 2], frame.instance[31, 2]) == (0, 0)
+
+
+def test_stuff_of_an_index_makes_the_rest_background(tmp_path):
+    floor = {"category_id": 9, "segmentation": [[0, 20, 48, 20, 48, 36, 0, 36]]}
+    write_custom_coco(tmp_path, "cvat", {"segmentation": [BOX]}, floor, stuff=("floor",))
+    dataset = open_dataset("custom_coco", tmp_path, "train")
+    assert dataset.kinds[2:] == (("floor", False), ("background", False))
+    frame = dataset[0][0]
+    assert frame.masks is None
+    assert frame.semantic[[0, 10, 24, 35], [0, 10, 10, 0]].tolist() == [3, 0, 0, 2]
+    assert (frame.instance > 0).sum() == 22 * 24
+
+
+def test_a_box_alone_is_no_mask(tmp_path, capsys):
+    write_custom_coco(tmp_path, "label studio", {"segmentation": [], "bbox": [1, 2, 3, 4]}, {})
+    assert main(["validate-data", "custom_coco", str(tmp_path)]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 3 and all("is empty" in line for line in lines[:2])
+
+
+def test_splits_are_those_of_the_indices(tmp_path):
+    for split in ("train", "valid"):
+        index = custom_index("{}.png", {"segmentation": [BOX]})
+        for n in range(2):
+            stored(tmp_path / split / f"{n}.png", grey(n))
+        (tmp_path / split / "_annotations.coco.json").write_text(json.dumps(index))
+    assert len(open_dataset("custom_coco", tmp_path, "val")) == 2
+    with pytest.raises(DatasetError, match=r"expected the split 'test' .* got train, valid"):
+        open_dataset("custom_coco", tmp_path, "test")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ([], r"result\.json: expected an object, got \[\]"),
+        ({"images": [], "categories": [], "annotations": []}, "categories: expected at least one"),
+        ({"images": []}, "expected the key 'categories'"),
+    ],
+)
+def test_what_is_no_index_of_coco_is_named(content, message, tmp_path):
+    (tmp_path / "result.json").write_text(json.dumps(content))
+    with pytest.raises(DatasetError, match=message):
+        open_dataset("custom_coco", tmp_path, "train")
+
+
+def test_an_image_that_is_missing_is_named(tmp_path):
+    write_custom_coco(tmp_path, "cvat", {"segmentation": [BOX]})
+    (tmp_path / "images/0.png").unlink()
+    with pytest.raises(DatasetError, match="0: has no image .*0.png"):
+        open_dataset("custom_coco", tmp_path, "train")[0][0]

@@ -8,7 +8,7 @@ import shutil
 import numpy as np
 import pytest
 import yaml
-from dataset_fixtures import opened, put
+from dataset_fixtures import opened, palette_png, put
 
 from video_knet_core.data.datasets import open_dataset
 from video_knet_core.data.video import DatasetError
@@ -153,3 +153,24 @@ def test_a_video_whose_boxes_are_not_all_there_is_rejected(copy):
     write_boxes(root, {"drive_6/0": [], "drive_6/2": []})
     with pytest.raises(DatasetError, match="all frames of drive_6, or of none, got none of 1"):
         opened("custom", root)
+
+
+@pytest.mark.parametrize("palette", [False, True])
+def test_class_ids_may_have_eight_bits_where_there_are_no_instances(palette, copy):
+    root = copy("custom")
+    table = yaml.safe_load((root / "classes.yaml").read_text()) | {"label_divisor": 1}
+    (root / "classes.yaml").write_text(yaml.safe_dump(table))
+    values = np.zeros((48, 64), np.uint8)
+    values[:8], values[8:16] = 255, 10
+    path = root / "val/panoptic/drive_5/0.png"
+    put(path, values)
+    if palette:
+        rows = np.insert(values, 0, 0, axis=1).tobytes()
+        path.write_bytes(palette_png(64, 48, bytes(range(255, -1, -1)) * 3, rows))
+    frame = opened("custom", root)[0][0]
+    assert frame.semantic[::8, 0].tolist() == [255, 10, 0, 0, 0, 0]
+    assert not frame.instance.any()
+    values[:8] = 11
+    put(path, values)
+    with pytest.raises(DatasetError, match="class ids 0..10 or the label 255, got the label 11"):
+        opened("custom", root)[0][0]

@@ -156,3 +156,60 @@ def test_frames_and_labels_in_one_folder_are_told_apart_by_their_suffix(tmp_path
     ]
     with pytest.raises(DatasetError):
         list_images(tmp_path)
+
+
+# --- parts of a data set -------------------------------------------------------------------------
+
+
+def frame_names(dataset) -> list[str]:
+    return [f"{video.name}/{frame.name}" for video in dataset for frame in video.frames]
+
+
+@pytest.mark.parametrize("layout", FIXTURES)
+def test_a_part_of_a_video_has_the_labels_of_its_frames(layout, written):
+    video = opened(layout, written[layout])[0]
+    part = pickle.loads(pickle.dumps(video.part([2, 0])))
+    for own, other in zip(part, (video[2], video[0]), strict=True):
+        np.testing.assert_array_equal(own.semantic, other.semantic)
+        np.testing.assert_array_equal(own.image, other.image)
+
+
+def test_whole_videos_are_held_out(written):
+    learned, held_out = opened("custom", written["custom"]).hold_out(2)
+    assert [video.name for video in learned] == ["drive_5"]
+    assert [video.name for video in held_out] == ["drive_6"]
+
+
+def test_the_end_of_a_single_video_is_held_out(written):
+    dataset = opened("custom", written["custom"])
+    (video,), rest = dataset.videos[:1], dataset.videos[1:]
+    single = dataset.without(frame_names(rest))
+    assert [v.name for v in single] == [video.name]
+    learned, held_out = single.hold_out(3)
+    assert frame_names(learned) == ["drive_5/0", "drive_5/1"]
+    assert frame_names(held_out) == ["drive_5/2"]
+
+
+def test_every_nth_image_is_held_out(written):
+    images = opened("custom", written["custom"]).single_images()
+    assert len(images) == 6 and all(len(video) == 1 for video in images)
+    learned, held_out = images.hold_out(3)
+    assert frame_names(held_out) == ["drive_5/2", "drive_6/2"]
+    assert sorted(frame_names(learned) + frame_names(held_out)) == frame_names(images)
+
+
+def test_too_little_to_hold_out_is_an_error(written):
+    dataset = opened("custom", written["custom"])
+    with pytest.raises(DatasetError, match="hold out one of 3, got 2 videos, the first with 3"):
+        dataset.hold_out(3)
+    single = dataset.without([name for name in frame_names(dataset) if name != "drive_5/0"])
+    with pytest.raises(DatasetError, match="got 1 videos, the first with 1 frames"):
+        single.hold_out(2)
+
+
+def test_a_frame_to_leave_out_that_there_is_not_is_named(written):
+    dataset = opened("custom", written["custom"])
+    with pytest.raises(DatasetError, match="as 'drive_5/0', got 'drive_7/0'"):
+        dataset.without(["drive_7/0", "drive_5/1"])
+    with pytest.raises(DatasetError, match="the split is empty"):
+        dataset.without(frame_names(dataset))

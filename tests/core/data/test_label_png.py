@@ -3,28 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import struct
-import zlib
 
 import cv2
 import numpy as np
 import pytest
+from dataset_fixtures import palette_png
 
 from video_knet_core.data import label_png
 from video_knet_core.data.video import DatasetError
-
-
-def palette_png(width: int, height: int, colors: bytes, rows: bytes) -> bytes:
-    """A PNG of positions in a palette; each row starts with filter 0."""
-
-    def chunk(name: bytes, content: bytes) -> bytes:
-        checksum = zlib.crc32(name + content)
-        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", checksum)
-
-    header = struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0)
-    data = zlib.compress(rows)
-    chunks = ((b"IHDR", header), (b"PLTE", colors), (b"IDAT", data), (b"IEND", b""))
-    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in chunks)
 
 
 def test_a_palette_is_read_as_positions_not_colours(tmp_path):
