@@ -198,12 +198,12 @@ class NativeSizesRuntime:
         """Open an engine, in a thread of its own."""
         try:
             return self._open_size(size, self._report)
-        except Exception as error:
+        except BaseException as error:  # whatever a vendor's library raises
             if self._background and not self._closed:
                 self._give_up(size, error)
             raise
 
-    def _give_up(self, size: Size, error: Exception) -> None:
+    def _give_up(self, size: Size, error: BaseException) -> None:
         """Report why images are resized for the first engine."""
         reason = f"no engine of {size[0]} x {size[1]}: {error or type(error).__name__}"
         _log.warning("%s", reason)

@@ -15,7 +15,7 @@ import base64
 import json
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -156,7 +156,7 @@ def _read_metadata(text: str | None) -> dict[str, Any]:
     try:
         data = json.loads(text)
         version, name, config = data["format"], data["name"], data["config"]
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+    except (json.JSONDecodeError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"the metadata 'video_knet' is damaged ({error!r})") from None
     if version != FORMAT:
         raise ValueError(f"expected format {FORMAT}, got {version}")
@@ -165,6 +165,10 @@ def _read_metadata(text: str | None) -> dict[str, Any]:
     for key, value, known in (("precision", precision, PRECISIONS), ("form", form, FORMS)):
         if value not in known:
             raise ValueError(f"expected {key} to be one of {known}, got {value!r}")
+    digest = data.get("checkpoint_sha256", "")
+    for key, value in (("name", name), ("checkpoint_sha256", digest)):
+        if not isinstance(value, str):
+            raise ValueError(f"expected {key} to be a text, got {value!r}")
     try:
         model_config = from_dict(ModelConfig, config)
     except ConfigError as error:
@@ -174,7 +178,7 @@ def _read_metadata(text: str | None) -> dict[str, Any]:
         "config": model_config,
         "precision": precision,
         "form": form,
-        "checkpoint_sha256": data.get("checkpoint_sha256", ""),
+        "checkpoint_sha256": digest,
         "size": model_config.sizes[0],
     }
 
@@ -226,6 +230,8 @@ _FIXED_SIZES = {1: 8, 5: 4}
 _GRAPH, _INITIALIZER, _DATA_TYPE, _NAME = 7, 5, 2, 8
 """Numbers of fields: ModelProto.graph, GraphProto.initializer, TensorProto.data_type and name."""
 _EMPTY = memoryview(b"")
+_MAX_PART = 1 << 28
+"""Bytes of the graph of a further size, without the tensors that it shares."""
 _Tensors = dict[str, tuple[str, tuple[int, ...]]]
 """Name -> NumPy's name of the type, "type N" for others, and the shape: -1 where it is open."""
 
@@ -237,7 +243,9 @@ def size_key(size: Size) -> str:
 
 def pack(part: bytes) -> str:
     """The value there: of an ONNX model in which tensors that the file's own has too, under the
-    same name, are left with their name alone."""
+    same name, are left with their name alone. ValueError if it has over 256 MiB."""
+    if len(part) > _MAX_PART:
+        raise ValueError(f"expected a graph of up to {_MAX_PART} bytes, got {len(part)}")
     return base64.b64encode(zlib.compress(part, 9)).decode()
 
 
@@ -245,8 +253,11 @@ def _unpacked(packed: str, file: memoryview) -> bytes:
     """The ONNX model of a further size, made of `pack`'s text and the file's tensors; ValueError
     if one of them is damaged."""
     try:
-        part = zlib.decompress(base64.b64decode(packed, validate=True))
-        own = {bytes(dict(_fields(value))[_NAME]): value for value in _tensors_in(file)}
+        unpacking = zlib.decompressobj()
+        part = unpacking.decompress(base64.b64decode(packed, validate=True), _MAX_PART)
+        if not unpacking.eof:
+            raise ValueError(f"expected up to {_MAX_PART} bytes, got more, or it is cut short")
+        own = {str(dict(_fields(value))[_NAME], "utf-8"): value for value in _tensors_in(file)}
         return b"".join(
             _encoded(number, _with_tensors(value, own) if number == _GRAPH else value)
             for number, value in _fields(memoryview(part))
@@ -255,12 +266,13 @@ def _unpacked(packed: str, file: memoryview) -> bytes:
         raise ValueError(f"its part of a further size is damaged ({error!r})") from None
 
 
-def _with_tensors(graph: memoryview, own: Mapping[bytes, memoryview]) -> bytes:
-    """A GraphProto whose initializers that are a name alone are replaced by those of `own`."""
+def _with_tensors(graph: memoryview, own: dict[str, memoryview]) -> bytes:
+    """A GraphProto whose initializers that are a name alone are replaced by those of `own`, each of
+    which is taken out, so that no file grows by more than its own tensors."""
     parts = []
     for number, value in _fields(graph):
         if number == _INITIALIZER and _DATA_TYPE not in (tensor := dict(_fields(value))):
-            value = own[bytes(tensor[_NAME])]
+            value = own.pop(str(tensor[_NAME], "utf-8"))
         parts.append(_encoded(number, value))
     return b"".join(parts)
 
@@ -300,7 +312,7 @@ def _read_interface(file: memoryview) -> tuple[dict[str, str], _Tensors, _Tensor
                     if part in graph:
                         graph[part].update([_value_info(tensor)])
             elif number == 14:  # metadata_props
-                entry = {part: bytes(text).decode() for part, text in _fields(value)}
+                entry = {part: str(text, "utf-8") for part, text in _fields(value)}
                 metadata[entry[1]] = entry.get(2, "")
         if not graph:
             raise IndexError("it has no graph")
@@ -315,7 +327,7 @@ def _value_info(message: memoryview) -> tuple[str, tuple[str, tuple[int, ...]]]:
     tensor = dict(_fields(dict(_fields(fields[2]))[1]))  # type, tensor_type
     dims = [dict(_fields(dim)) for part, dim in _fields(tensor.get(2, _EMPTY)) if part == 1]
     dtype = _DTYPES.get(tensor[1], f"type {tensor[1]}")
-    return bytes(fields[1]).decode(), (dtype, tuple(dim.get(1, -1) for dim in dims))
+    return str(fields[1], "utf-8"), (dtype, tuple(dim.get(1, -1) for dim in dims))
 
 
 def _fields(message: memoryview) -> Iterator[tuple[int, Any]]:

@@ -84,7 +84,9 @@ class _IouTracker(LifecycleTracker):
         tracker: ClassVar[str] = "iou"
 
     def describe(self, detections: Detections) -> list[_Mask]:
-        """The masks."""
+        """The masks. Those of tracks are fitted to the map: another engine may have another."""
+        size = detections.segment_map.shape
+        self.cues = {i: _fitted(mask, size) for i, mask in self.cues.items()}
         return [mask.copy() for mask in detections.row_masks]
 
     def compare(self, detections: Detections, cues: list[_Mask], expected: Expected) -> Ranking:
@@ -112,15 +114,25 @@ class _MaskPropagationTracker(_IouTracker):
         """[H, W] the last frame in grey."""
 
     def describe(self, detections: Detections) -> list[_Mask]:
-        """Carry all masks, then as above; ConfigError without an image."""
+        """As above, then carry all masks; ConfigError without an image."""
         image = image_of(detections, self.settings.tracker)
         grey = np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8)
+        masks = super().describe(detections)
         if self.cues and self._previous is not None:
             height, width = detections.segment_map.shape
-            source = _source_of_each_pixel(self._previous, grey, height, width)
+            before = _fitted(self._previous, grey.shape)
+            source = _source_of_each_pixel(before, grey, height, width)
             self.cues = {i: _carry(mask, source) for i, mask in self.cues.items()}
         self._previous = grey
-        return super().describe(detections)
+        return masks
+
+
+def _fitted(values: NDArray, size: tuple[int, ...]) -> NDArray:
+    """Values of one byte [h, w] at another size, if that is another."""
+    if values.shape == size:
+        return values
+    resized = cv2.resize(values.view(np.uint8), size[::-1], interpolation=cv2.INTER_NEAREST)
+    return resized.view(values.dtype)
 
 
 def _source_of_each_pixel(

@@ -26,6 +26,7 @@ from video_knet_core.engine.selector import (
     open_runtime,
 )
 from video_knet_core.predictor import VideoPredictor
+from video_knet_core.tracking import TRACKERS, tracker_settings
 
 TIMEOUT_S = 30.0
 
@@ -531,8 +532,9 @@ def test_a_program_that_waits_gets_the_engine_of_its_images_from_the_first_on(tw
     runtime.close()
 
 
-def test_ids_continue_when_the_engine_of_the_images_size_takes_over(sizes):
-    predictor = VideoPredictor(sizes.runtime)
+@pytest.mark.parametrize("tracker", [name for name in TRACKERS if name != "appearance"])
+def test_ids_continue_when_the_engine_of_the_images_size_takes_over(sizes, tracker):
+    predictor = VideoPredictor(sizes.runtime, tracker_settings(tracker))
     image = np.full((90, 460, 3), 255, np.uint8)
     frames = []
     for number in range(6):
@@ -544,3 +546,17 @@ def test_ids_continue_when_the_engine_of_the_images_size_takes_over(sizes):
     ids = {frame.tracks[-1].track_id for frame in frames}
     assert len(ids) == 1 and ids != {0}
     assert [frame.epoch for frame in frames] == [0] * 6
+
+
+@pytest.mark.parametrize("tracker", ["embedding", "iou", "mask_propagation"])
+@pytest.mark.parametrize("failure", [BackendError("out of memory"), SystemExit("of a library")])
+def test_ids_continue_when_the_engine_of_the_images_size_cannot_be_opened(sizes, tracker, failure):
+    sizes.failure = failure
+    predictor, ids = VideoPredictor(sizes.runtime, tracker_settings(tracker)), set()
+    for number in range(4):
+        if number == 2:
+            sizes.ask.set()
+            wait(lambda: sizes.runtime._others[WIDE].done(), "the failure")
+        ids.add(predictor.step(wide_picture(), number * 10**8).tracks[-1].track_id)
+    assert len(ids) == 1
+    assert sizes.runtime.info.sizes == ((HEIGHT, WIDTH),)

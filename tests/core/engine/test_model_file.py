@@ -11,8 +11,9 @@ import pytest
 from onnx import TensorProto, helper
 from tiny_onnx import HEIGHT, WIDE, WIDTH, metadata, write_model, write_two_sizes
 
+from video_knet_core.engine import model_file
 from video_knet_core.engine.base import ModelError
-from video_knet_core.engine.model_file import INPUTS, ModelFile, size_key
+from video_knet_core.engine.model_file import INPUTS, ModelFile, pack, size_key
 from video_knet_core.engine.selector import default_model_path
 
 
@@ -84,6 +85,9 @@ CONFIG = metadata()["config"]
         (None, "expected metadata 'video_knet'"),
         ("{", "damaged"),
         ("[]", "damaged"),
+        ("[" * 100_000, "damaged"),
+        (metadata(name=3), "name to be a text, got 3"),
+        (metadata(checkpoint_sha256=[]), r"checkpoint_sha256 to be a text, got \[\]"),
         ({"format": 1, "name": "x"}, "damaged .*config"),
         (metadata(format=7), "expected format 1, got 7"),
         (metadata(precision="int8"), r"precision .*fp16.*got 'int8'"),
@@ -140,6 +144,32 @@ def test_a_further_size_that_is_missing_or_damaged_is_an_error(part, tmp_path):
     onnx.save(proto, str(path))
     with pytest.raises(ModelError, match=r"two\.onnx: .*(32x160|damaged|not an ONNX model)"):
         ModelFile.read(path, size=WIDE)
+
+
+def test_a_further_size_cannot_be_larger_than_a_graph_and_the_files_own_tensors(
+    tmp_path, monkeypatch
+):
+    path = write_two_sizes(tmp_path / "two.onnx")
+    proto = onnx.load(str(path))
+    texts = {entry.key: entry.value for entry in proto.metadata_props}
+    name = onnx.TensorProto(name="scores").SerializeToString()
+    twice = b"".join(b"\x2a" + bytes([len(name)]) + name for _ in range(2))  # in GraphProto
+    for part in (bytes(1 << 20), b"\x3a" + bytes([len(twice)]) + twice):
+        helper.set_model_props(proto, texts | {size_key(WIDE): pack(part)})
+        onnx.save(proto, str(path))
+        with monkeypatch.context() as patch, pytest.raises(ModelError, match="size is damaged"):
+            patch.setattr(model_file, "_MAX_PART", 1 << 16)
+            ModelFile.read(path, size=WIDE)
+        with monkeypatch.context() as patch, pytest.raises(ValueError, match="up to 9 bytes"):
+            patch.setattr(model_file, "_MAX_PART", 9)
+            pack(part)
+
+
+def test_a_number_in_place_of_a_text_is_no_length(tmp_path):
+    path = tmp_path / "m.onnx"
+    path.write_bytes(b"\x72\x08\x0a\x01k\x10" + b"\xff\xff\xff\x1f" + b"\x3a\x00")
+    with pytest.raises(ModelError, match="not an ONNX model"):
+        ModelFile.read(path)
 
 
 def test_a_further_size_without_its_weights_is_an_error(tmp_path):
