@@ -229,18 +229,22 @@ def _open_custom(root: Path, split: str) -> VideoDataset:
     folders = (base / "images" / subset, base / "images", base / subset, base)
     videos = []
     for image in {image.id: image for image in content.images}.values():
-        path = _image_path(image.file_name, folders)
-        name = str(PurePath(image.file_name.replace("\\", "/")).with_suffix(""))
+        image_name = PurePath(image.file_name.replace("\\", "/"))
+        if not image_name.name:
+            raise DatasetError(
+                f"{index}: images: file_name: expected a name, got {str(image_name)!r}"
+            )
+        path = _image_path(image_name, folders)
+        name = str(image_name.with_suffix(""))
         frame = FrameFiles(Path(path).stem, path, str(index))
         read = partial(_read_custom, objects[image.id], image.size, background)
         videos.append(Video(name, (frame,), read))
     return VideoDataset("custom_coco", kinds, videos)
 
 
-def _image_path(name: str, folders: Sequence[Path]) -> str:
-    """Where the image `name` of an index is, also if it has moved: in one of `folders`, with the
+def _image_path(path: PurePath, folders: Sequence[Path]) -> str:
+    """Where the image `path` of an index is, also if it has moved: in one of `folders`, with the
     folders in its name or without; the first possible place if it is in none."""
-    path = PurePath(name.replace("\\", "/"))
     places = [folder / part for part in (path, path.name) for folder in folders]
     return str(next((place for place in places if place.is_file()), places[0]))
 

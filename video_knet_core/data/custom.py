@@ -31,7 +31,7 @@ from ..natural_order import is_hidden, natural_order
 from ..types import NO_CLASS, ClassTable
 from .dataset_format import DatasetFormat
 from .folders import first_folder, folder_video, list_folders, list_images
-from .json_index import ROW, Integer, Text, load_index
+from .json_index import ROW, Text, load_index
 from .kitti_step import STEP_PREDICTIONS
 from .label_png import read_values
 from .video import BoxLabels, DatasetError, Labels, Video, VideoDataset
@@ -61,11 +61,14 @@ class _Classes:
         expect(1 <= self.label_divisor <= largest, "label_divisor", expected, self.label_divisor)
 
 
+_Pixels = Annotated[FiniteFloat, Field(ge=-1e6, le=1e6)]
+
+
 @dataclass(frozen=True, slots=True, config=ROW)
 class _BoxRow:
-    id: Integer
+    id: Annotated[int, Field(strict=True, ge=-(1 << 31), lt=1 << 31)]
     name: Annotated[Text, Field(alias="class")]
-    box: tuple[FiniteFloat, FiniteFloat, FiniteFloat, FiniteFloat]
+    box: tuple[_Pixels, _Pixels, _Pixels, _Pixels]
     """x0, y0, x1, y1"""
 
     def __post_init__(self) -> None:
@@ -104,12 +107,13 @@ def _open(root: Path, split: str) -> VideoDataset:
     boxes = _read_boxes(root / "tracks.json", classes) if labelled else {}
     videos = [
         folder_video(
-            split if name == "." else name,
+            video,
             images / name,
             panoptic / name if labelled else None,
-            partial(_read, classes, _boxes_of(boxes, name, len(names) == 1)),
+            partial(_read, classes, _boxes_of(boxes, video, len(names) == 1)),
         )
         for name in names
+        for video in [split if name == "." else name]
     ]
     _check_boxes(root / "tracks.json", boxes, videos)
     return VideoDataset("custom", classes.classes.kinds, videos)
@@ -127,6 +131,8 @@ def _read_boxes(path: Path, classes: _Classes) -> dict[str, BoxLabels]:
         objects = [(row.id, ids[row.name]) for row in known]
         if len(set(objects)) != len(objects):
             raise DatasetError(f"{path}: frames.{key}: expected ids that differ, got {objects}")
+        if stuff := [row.name for row in known if not classes.classes[ids[row.name]].is_thing]:
+            raise DatasetError(f"{path}: frames.{key}: expected classes of things, got {stuff[0]}")
         numbers = np.array(objects, np.int64).reshape(-1, 2)
         others = [row for row in rows if row.name not in ids]
         boxes[key] = BoxLabels(numbers[:, 0], numbers[:, 1], _corners(known), _corners(others))

@@ -276,6 +276,14 @@ def test_splits_are_those_of_the_indices(tmp_path):
         ([], r"result\.json: expected an object, got \[\]"),
         ({"images": [], "categories": [], "annotations": []}, "categories: expected at least one"),
         ({"images": []}, "expected the key 'categories'"),
+        (
+            {
+                "images": [{"id": 1, "file_name": "/", "height": 8, "width": 8}],
+                "categories": [{"id": 1, "name": "floor"}],
+                "annotations": [],
+            },
+            "file_name: expected a name, got '/'",
+        ),
     ],
 )
 def test_what_is_no_index_of_coco_is_named(content, message, tmp_path):

@@ -125,7 +125,20 @@ def test_a_single_video_may_name_its_frames_alone(copy):
     root = copy("custom")
     for kind in ("images", "panoptic"):
         shutil.rmtree(root / "val" / kind / "drive_6")
-    write_boxes(root, {str(t): [row(t, "person", 0, 0, 1, 1)] for t in range(3)})
+    for prefix in ("", "drive_5/"):
+        write_boxes(root, {f"{prefix}{t}": [row(t, "person", 0, 0, 1, 1)] for t in range(3)})
+        (video,) = opened("custom", root)
+        assert [frame.boxes.ids.tolist() for frame in video] == [[0], [1], [2]]
+
+
+@pytest.mark.parametrize("prefix", ["", "val/"])
+def test_a_video_without_a_folder_has_the_name_of_its_split(prefix, copy):
+    root = copy("custom")
+    for kind in ("images", "panoptic"):
+        (root / "val" / kind / "drive_5").rename(root / kind)
+        shutil.rmtree(root / "val" / kind)
+        (root / kind).rename(root / "val" / kind)
+    write_boxes(root, {f"{prefix}{t}": [row(t, "person", 0, 0, 1, 1)] for t in range(3)})
     (video,) = opened("custom", root)
     assert [frame.boxes.ids.tolist() for frame in video] == [[0], [1], [2]]
 
@@ -139,6 +152,9 @@ def test_a_single_video_may_name_its_frames_alone(copy):
         ([row("1", "person", 0, 0, 4, 4)], "id"),
         (2 * [row(1, "person", 0, 0, 4, 4)], "expected ids that differ"),
         ([{"id": 1, "box": [0, 0, 1, 1]}], "class"),
+        ([row(1 << 62, "person", 0, 0, 4, 4)], "id"),
+        ([row(1, "DontCare", -1e308, 0, 1e308, 4)], "box"),
+        ([row(1, "road", 0, 0, 4, 4)], "expected classes of things, got road"),
     ],
 )
 def test_unusable_boxes_name_the_frame(rows, message, copy):
