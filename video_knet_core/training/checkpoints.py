@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..config import LITE0_BLOCKS
 from ..config_io import to_dict
 from ..model.checkpoint import CheckpointError, load_tensors, save_model, save_tensors
 from ..model.video_knet import VideoKNet
@@ -21,8 +22,12 @@ from .train_config import TrainConfig
 
 _MAY_CHANGE = ("init", "batch", "workers", "threads", "checkpoint_every", "validation")
 """Settings of a run that do not change its weights, or are stored otherwise."""
-_ADDED = ("frames", "train", "memory_drop", "spoilt")
-"""Settings that runs of older versions do not name."""
+_ADDED = {
+    **{name: getattr(TrainConfig, name) for name in ("frames", "train", "memory_drop", "spoilt")},
+    "more_sizes": [],
+    "model": {"more_sizes": [], "backbone": {"blocks": list(LITE0_BLOCKS)}},
+}
+"""Settings that runs of older versions do not name, with their default values."""
 _OPTIMIZER_STATE = ("step", "exp_avg", "exp_avg_sq")
 
 
@@ -130,7 +135,22 @@ def _settings(run: str | None) -> Any:
         return {}
     if not isinstance(saved, dict) or "model" not in saved:
         return saved
-    return {name: getattr(TrainConfig, name) for name in _ADDED} | saved
+    data = saved.get("data")
+    if isinstance(data, dict) and isinstance(data.get("sprites"), str):
+        data["sprites"] = [data["sprites"]]  # there was one folder
+    return _completed(saved, _ADDED)
+
+
+def _completed(saved: Any, defaults: Mapping[str, Any]) -> Any:
+    """With the values of `defaults` that are missing there, also in the mappings within."""
+    if not isinstance(saved, dict):
+        return saved
+    inner = {
+        key: _completed(saved[key], value)
+        for key, value in defaults.items()
+        if key in saved and isinstance(value, dict)
+    }
+    return {**defaults, **saved, **inner}
 
 
 def _first_difference(saved: Any, configured: Any, key: str = "") -> str:

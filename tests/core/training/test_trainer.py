@@ -128,7 +128,10 @@ def test_a_resumed_temporal_run_gives_the_weights_of_an_unbroken_one(tmp_path):
 
 def test_a_run_of_an_older_version_has_the_defaults_of_what_that_did_not_set(saved, tmp_path):
     tensors, facts = checkpoint.load_tensors(saved / "out" / "last.state.safetensors")
-    older = {k: v for k, v in json.loads(facts["run"]).items() if k not in TEMPORAL}
+    run = json.loads(facts["run"])
+    older = {k: v for k, v in run.items() if k not in (*TEMPORAL, "more_sizes")}
+    del older["model"]["more_sizes"], older["model"]["backbone"]["blocks"]
+    (older["data"]["sprites"],) = older["data"]["sprites"]
     trainer = Trainer(saved / "run.yaml", tmp_path, device="cpu")
     checkpoint.save_tensors(tensors, trainer.files.state, {**facts, "run": json.dumps(older)})
     trainer.resume()
