@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import time
 from collections import Counter
 from pathlib import Path
@@ -39,6 +40,7 @@ RAW = (
     "Outputs are mask logits and kernels and, but for task semantic, class logits and embeddings, "
     "for evaluation; such a file cannot track."
 )
+LIKE = "Classes of the data that begin as one of the model with another name."
 TARGET = "Compute capabilities to build for, as sm86,sm89,sm120; default: the GPU here."
 FLAVOUR = "Default: tensorrt-rtx with --target, else the first of the two that is installed."
 PLAN = "Write the engine there, to be copied into the cache folder of a robot."
@@ -154,6 +156,67 @@ def train(
     from ..training.trainer import train_from_config
 
     train_from_config(path, out, data, resume, device)
+
+
+def _kept_of_finetuning(data: Path, out: Path, **_: object) -> str:
+    if not any(out.glob("last.state.*")):
+        return "no checkpoint was saved yet"
+    best = "best" if (out / "best.safetensors").is_file() else "last"
+    again = shlex.join(["video-knet", "finetune", str(data), "--out", str(out), "--resume"])
+    use = shlex.join(["video-knet", "export", f"{out}/{best}.safetensors", f"{out}/model.onnx"])
+    return f"{out} keeps what was trained; continue: {again}; use it as it is: {use}"
+
+
+@command(kept=_kept_of_finetuning)
+def finetune(
+    data: Annotated[
+        Path, argument("Folder with classes.yaml or a COCO export, or a COCO index.", "DATA")
+    ],
+    out: OutFolder,
+    steps: Annotated[
+        int | None, count("Steps of training; default: by the amount of data.")
+    ] = None,
+    size: Annotated[
+        Values | None,
+        option("Input of the model; default: of the images' shape.", "HxW", parser=parse_size),
+    ] = None,
+    init: Annotated[
+        Path | None, option("*.safetensors to start from.", "FILE", show_default=SHIPPED)
+    ] = None,
+    like: Annotated[Values | None, choices(LIKE, metavar="CLASS=KNOWN,...")] = None,
+    threads: Annotated[int | None, count("CPU threads; default: all, at most 8.")] = None,
+    skip_empty: Annotated[
+        bool, option("Leave out images without an object, of COCO.", None, "--skip-empty")
+    ] = False,
+    resume: Annotated[
+        bool, option("Continue the run in DIR, with --steps for longer.", None, "--resume")
+    ] = False,
+    device: Annotated[str, option("auto, cpu or cuda.", "NAME")] = "auto",
+) -> None:
+    """Train the shipped model on data of your own, and export it for the node (needs torch).
+
+    Checks the data, writes model.yaml and train.yaml into DIR, trains, and leaves model.onnx there.
+    """
+    from ..training import finetune as finetuning
+
+    pairs = [text.partition("=") for text in like or ()]
+    for name, mark, known in pairs:
+        if not (name and known):
+            raise UsageError(f"--like: expected CLASS=KNOWN, got {name + mark + known!r}")
+    options = finetuning.FinetuneOptions(
+        steps=steps,
+        size=(size[0], size[1]) if size else None,
+        init=init,
+        like={name: known for name, _, known in pairs},
+        threads=threads,
+        skip_empty=skip_empty,
+    )
+    if resume:
+        finetuning.resume(data, out, options)
+    else:
+        print("\n".join(finetuning.prepare(data, out, options, device)), flush=True)
+    finetuning.train(data, out, device)
+    print("\n".join(finetuning.summary(out, data)))
 
 
 @command()

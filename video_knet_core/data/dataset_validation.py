@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -29,10 +29,13 @@ def validate(name: str, root: Path, split: str) -> Iterator[_Fault]:
         yield split, str(error)
         return
     for video in dataset:
-        yield from _faults_of_video(video, dataset)
+        yield from faults_of_video(video, dataset)
 
 
-def _faults_of_video(video: Video, dataset: VideoDataset) -> Iterator[_Fault]:
+def faults_of_video(
+    video: Video, dataset: VideoDataset, visit: Callable[[LabelledFrame], object] | None = None
+) -> Iterator[_Fault]:
+    """The faults of one video of `dataset`; `visit` is called with each frame that can be read."""
     if not len(video):
         yield video.name, "has no frames"
     if dataset.consecutive:
@@ -45,6 +48,8 @@ def _faults_of_video(video: Video, dataset: VideoDataset) -> Iterator[_Fault]:
         except FrameError as error:
             yield where, str(error).removeprefix(f"{where}: ")
             continue
+        if visit is not None:
+            visit(frame)
         size = frame.semantic.shape
         first = first or (files.name, size)
         if size != first[1]:

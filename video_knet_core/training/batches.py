@@ -6,6 +6,7 @@ batches of one process with larger ones.
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
@@ -74,21 +75,22 @@ def batches(dataset: PairDataset, first_step: int) -> Iterator[list[Batch]]:
         num_workers=config.workers,
         collate_fn=collate,
         prefetch_factor=4 if config.workers else None,
-        worker_init_fn=_take_one_core,
+        worker_init_fn=_begin_worker,
     )
     iterator = iter(loader)
     for _ in range(first_step, config.steps):
         yield [next(iterator) for _ in range(config.accumulate)]
 
 
-def _take_one_core(worker: int) -> None:
+def _begin_worker(worker: int) -> None:
     """A worker is one of many: its OpenCV must not start a thread for each core, as torch's does
-    not.
+    not. A Ctrl-C, which a terminal sends to all processes, is for the trainer, which ends it.
 
     0 is "without threads". 1 would stop those of the pool first, and wait for ever: the fork that
     made the worker left them behind.
     """
     cv2.setNumThreads(0)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def collate(samples: Sequence[Sample]) -> Batch:

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..config import LITE0_BLOCKS
-from ..config_io import to_dict
+from ..config import ModelConfig
+from ..config_io import ConfigError, from_dict, to_dict
 from ..model.checkpoint import CheckpointError, load_tensors, save_model, save_tensors
 from ..model.video_knet import VideoKNet
 from . import processes
@@ -22,12 +22,6 @@ from .train_config import TrainConfig
 
 _MAY_CHANGE = ("init", "batch", "workers", "threads", "checkpoint_every", "validation")
 """Settings of a run that do not change its weights, or are stored otherwise."""
-_ADDED = {
-    **{name: getattr(TrainConfig, name) for name in ("frames", "train", "memory_drop", "spoilt")},
-    "more_sizes": [],
-    "model": {"more_sizes": [], "backbone": {"blocks": list(LITE0_BLOCKS)}},
-}
-"""Settings that runs of older versions do not name, with their default values."""
 _OPTIMIZER_STATE = ("step", "exp_avg", "exp_avg_sq")
 
 
@@ -97,11 +91,15 @@ class RunFiles:
     ) -> Progress:
         """Read the state of a run into its modules and optimiser.
 
+        A run with more `steps` than the saved one continues it, with the rates of its own schedule.
+
         Raises:
             CheckpointError: there is none, or it is of another run.
         """
         tensors, metadata = load_tensors(self.state)
         saved, configured = _settings(metadata.get("run")), json.loads(run)
+        if isinstance(saved, dict) and isinstance(steps := saved.get("steps"), int):
+            saved = saved | {"steps": max(steps, configured["steps"])}
         if saved != configured:
             reason = _first_difference(saved, configured)
             raise CheckpointError(f"{self.state} is of another run: {reason}")
@@ -117,40 +115,32 @@ class RunFiles:
 
 
 def identity(config: TrainConfig, model: VideoKNet) -> str:
-    """What must not change between the parts of one run; the number of processes may."""
+    """What must not change between the parts of one run; the number of processes may, and more
+    steps may follow."""
+    pairs = config.batch * processes.count()
+    return json.dumps({**_fixed(config), "pairs": pairs, "model": to_dict(model.config)})
+
+
+def _fixed(config: TrainConfig) -> dict[str, Any]:
     facts = {key: value for key, value in to_dict(config).items() if key not in _MAY_CHANGE}
     facts["data"] = {k: v for k, v in facts["data"].items() if k != "street_cache"}
-    pairs = config.batch * processes.count()
-    return json.dumps({**facts, "pairs": pairs, "model": to_dict(model.config)})
+    return facts
 
 
 def _settings(run: str | None) -> Any:
-    """What `identity` wrote; an empty mapping if it was another program.
-
-    An older version had fewer settings: its runs are as the default values of those are.
-    """
+    """What `identity` wrote; an empty mapping if it was another program. Settings that there were
+    not when it was written have their defaults, as they had no effect."""
     try:
         saved = json.loads(run or "{}")
+        if isinstance(saved["data"]["sprites"], str):  # there was one folder
+            saved["data"]["sprites"] = [saved["data"]["sprites"]]
+        known = {k: v for k, v in saved.items() if k not in ("pairs", "model")}
+        model = to_dict(from_dict(ModelConfig, saved["model"]))
+        return saved | _fixed(from_dict(TrainConfig, known | {"model": ""})) | {"model": model}
     except json.JSONDecodeError:
         return {}
-    if not isinstance(saved, dict) or "model" not in saved:
+    except (AttributeError, KeyError, TypeError, ConfigError):  # of another program or version
         return saved
-    data = saved.get("data")
-    if isinstance(data, dict) and isinstance(data.get("sprites"), str):
-        data["sprites"] = [data["sprites"]]  # there was one folder
-    return _completed(saved, _ADDED)
-
-
-def _completed(saved: Any, defaults: Mapping[str, Any]) -> Any:
-    """With the values of `defaults` that are missing there, also in the mappings within."""
-    if not isinstance(saved, dict):
-        return saved
-    inner = {
-        key: _completed(saved[key], value)
-        for key, value in defaults.items()
-        if key in saved and isinstance(value, dict)
-    }
-    return {**defaults, **saved, **inner}
 
 
 def _first_difference(saved: Any, configured: Any, key: str = "") -> str:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from synthetic_street import SyntheticStreet
 
 from ..config import ModelConfig
+from ..config_io import expect
 from ..data.camvid import street_ids
 from ..data.video import DatasetError
 from ..engine.torch_runtime import TorchRuntime
@@ -26,8 +27,8 @@ from ..predictor import VideoPredictor
 from ..tasks import TASKS
 from ..visualize import overlay
 from . import processes
-from .sources import data_path, open_labelled
-from .train_config import ValidationConfig
+from .sources import data_path, open_clips, open_labelled
+from .train_config import HELD_OUT, DataConfig, ValidationConfig
 
 _FIRST_SEED = 2_000_000
 """First street of a validation; `eval` has those from 1,000,000, training those from 0."""
@@ -59,16 +60,24 @@ class Quality:
 class Validation:
     """The clips of `config`, shared by the processes; none if it is never due.
 
+    Args:
+        data: what is trained on, for clips that are held out of it.
+
     Raises:
-        ConfigError: the data root is missing, or the data has not the classes of the model.
+        ConfigError: the data root is missing, the data has not the classes of the model, or nothing
+            is held out.
         DatasetError: the data set is missing or faulty, or a video has no frames.
     """
 
     def __init__(
-        self, config: ValidationConfig, model: ModelConfig, data_root: Path | None
+        self,
+        config: ValidationConfig,
+        model: ModelConfig,
+        data_root: Path | None,
+        data: DataConfig | None = None,
     ) -> None:
         self._frames, self._task = config.frames, TASKS[model.task]
-        self._clips = _open_clips(config, model, data_root) if config.every else []
+        self._clips = _open_clips(config, model, data_root, data) if config.every else []
 
     def __call__(self, model: VideoKNet) -> Quality:
         """Run `model`, which is left in eval mode, on all clips."""
@@ -90,14 +99,24 @@ class Validation:
 
 
 def _open_clips(
-    config: ValidationConfig, model: ModelConfig, data_root: Path | None
+    config: ValidationConfig, model: ModelConfig, data_root: Path | None, data: DataConfig | None
 ) -> Sequence[Iterable[TrueFrame]]:
     if config.dataset == "synthetic":
         ids = street_ids(model.classes, "validation")
         return [_Street(_FIRST_SEED + n, ids) for n in range(config.clips)]
-    root = data_path(data_root, f"validation: {config.dataset}") / expanded(config.path)
-    dataset = open_labelled(config.dataset, root, config.split, model, "validation")
-    videos = [dataset[n] for n in range(min(config.clips, len(dataset)))]
+    root = data_path(data_root, f"validation: {config.dataset}")
+    if config.dataset == HELD_OUT:
+        clips = data.clips if data else ()
+        parts = [open_clips(clip, model, root)[1] for clip in clips if clip.hold_out]
+        videos = [video for part in parts if part is not None for video in part]
+        expect(bool(videos), "validation: dataset", "data.clips with hold_out for it", HELD_OUT)
+    else:
+        path = root / expanded(config.path)
+        dataset = open_labelled(config.dataset, path, config.split, model, "validation")
+        if config.exclude:
+            dataset = dataset.without(config.exclude)
+        videos = list(dataset.single_images() if config.pseudo_video else dataset)
+    videos = videos[: config.clips]
     for video in videos:
         if not len(video):
             raise DatasetError(f"validation: the video {video.name!r} has no frames")

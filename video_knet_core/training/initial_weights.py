@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -53,17 +54,25 @@ def _official_weights(path: Path, classes: ClassTable) -> dict[str, Tensor]:
     return state
 
 
-def with_classes_of(model: VideoKNet, start: VideoKNet) -> dict[str, Tensor]:
+def with_classes_of(
+    model: VideoKNet, start: VideoKNet, like: Mapping[str, str] | None = None
+) -> dict[str, Tensor]:
     """The weights of `start` with the class rows that `model` has: of classes of the same name.
 
     Classes that `start` does not have keep the first values of `model`. Names are compared as by
-    `plain_name`: "tennis racket" is "tennis_racket".
+    `plain_name`: "tennis racket" is "tennis_racket". `like` has, by classes of `model`, classes of
+    `start` of other names to begin as.
     """
     state, own = start.state_dict(), model.state_dict()
     if start.config.classes == model.config.classes:
         return state
     known, needed = _rows(start), _rows(model)
-    pairs = [(row, known[name]) for name, row in needed.items() if name in known]
+    others = {plain_name(name): plain_name(other) for name, other in (like or {}).items()}
+    pairs = [
+        (row, known[other])
+        for name, row in needed.items()
+        if (other := others.get(name, name)) in known
+    ]
     for key in filter(_CLASSIFIER.search, list(state)):
         if key in own and own[key].shape[1:] == state[key].shape[1:]:
             rows = own[key].clone()

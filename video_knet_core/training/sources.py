@@ -74,10 +74,28 @@ def _copy_paste(config: DataConfig, model: ModelConfig, root: Path, sides: int) 
     )
 
 
+def open_clips(
+    config: ClipConfig, model: ModelConfig, root: Path
+) -> tuple[VideoDataset, VideoDataset | None]:
+    """What is trained on, and what is held out if anything is.
+
+    Raises:
+        ConfigError: the data set has other classes than the model.
+        DatasetError: it is missing or faulty, or too small for `hold_out`.
+    """
+    path = root / expanded(config.path)
+    dataset = open_labelled(config.dataset, path, config.split, model, "data.clips")
+    if config.exclude:
+        dataset = dataset.without(config.exclude)
+    if not config.hold_out:
+        return dataset, None
+    if config.pseudo_video:
+        dataset = dataset.single_images()
+    return dataset.hold_out(config.hold_out)
+
+
 def _clip_pairs(config: ClipConfig, model: ModelConfig, root: Path, sides: int) -> PairSource:
-    dataset = open_labelled(
-        config.dataset, root / expanded(config.path), config.split, model, "data.clips"
-    )
+    dataset, _ = open_clips(config, model, root)
     crop = CropRange(config.scale, config.aspect)
     if config.pseudo_video or sides == 1:
         return ImagePairs(dataset, crop, max(sides, 2))

@@ -18,6 +18,8 @@ _MANY = 1_000_000_000
 """More than anything that is counted here."""
 EVALUATION_SEEDS = 1_000_000
 """First street of an evaluation; those below are for training."""
+HELD_OUT = "held_out"
+"""Name of a validation on what `ClipConfig.hold_out` keeps from training."""
 _Positive = Annotated[int, Field(ge=1, le=_MANY)]
 _Count = Annotated[int, Field(ge=0, le=_MANY)]
 _Rate = Annotated[float, Field(ge=0, le=1000)]
@@ -41,6 +43,11 @@ class ClipConfig:
     """Only pairs with an object that is in both crops, as the authors have it."""
     pseudo_video: bool = False
     """Its frames are single images: a pair is one of them, moved a little; no offsets then."""
+    exclude: tuple[Text, ...] = ()
+    """Frames to leave out, as VIDEO/FRAME."""
+    hold_out: Annotated[int, Field(ge=0, le=_MANY)] = 0
+    """Every n-th video, with `pseudo_video` every n-th image, is not trained on: it is for the
+    validation "held_out". 0 = none; see `VideoDataset.hold_out`."""
     scale: _Range = CropRange().scale
     """Smallest and largest enlargement of a crop; see `CropRange`."""
     aspect: _Range = CropRange().aspect
@@ -48,6 +55,7 @@ class ClipConfig:
     def __post_init__(self) -> None:
         possible = all(0 < abs(offset) <= _MANY for offset in self.offsets)
         expect(possible, "offsets", "numbers other than 0", self.offsets)
+        expect(self.hold_out != 1, "hold_out", "0, or a number from 2 on", self.hold_out)
         for name in ("scale", "aspect"):
             low, high = getattr(self, name)
             expected = "two rising numbers in 0.001..1000"
@@ -95,10 +103,15 @@ class ValidationConfig:
     every: _Count = 0
     """Steps between two validations, 0 = none."""
     dataset: Text = "synthetic"
-    """The synthetic street, on seeds that neither training nor `eval` uses, or a data set."""
+    """The synthetic street, on seeds that neither training nor `eval` uses, or a data set, or
+    "held_out": what `hold_out` of `data.clips` keeps from training."""
     path: Text = ""
     """Folder of the data set, relative to the data root ..."""
     split: Text = "val"
+    exclude: tuple[Text, ...] = ()
+    """Frames to leave out, as VIDEO/FRAME."""
+    pseudo_video: bool = False
+    """Its frames are single images: each is a clip of its own."""
     clips: _Positive = 4
     """... and how many of its videos, or how many streets."""
     frames: _Positive = 30

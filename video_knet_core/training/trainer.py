@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
+import os
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -47,7 +52,7 @@ class Trainer:
         _check_model(config, model)
         sources = open_sources(config.data, model, data_root, out, config.sides)
         self.dataset = PairDataset(sources, model, config)
-        self.validation = Validation(config.validation, model, data_root)
+        self.validation = Validation(config.validation, model, data_root, config.data)
         self.average = _average(self.model, config.ema_decay) if config.ema_decay else None
         self.optimizer = build_optimizer(self.model, config)
         bfloat16 = config.precision == "bfloat16"
@@ -64,9 +69,14 @@ class Trainer:
         return self.average.module if self.average else self.model
 
     def run(self) -> None:
-        """Train from where the run is to the end."""
+        """Train from where the run is to the end.
+
+        Ctrl-C and SIGTERM end it between two steps, with a checkpoint of the last one; of several
+        processes, which wait for each other, they end it at once.
+        """
         first, main = self.progress.step, processes.number() == 0
-        with closing(Monitor(self.out, self.config.steps, first, silent=not main)) as monitor:
+        monitor = Monitor(self.out, self.config.steps, first, silent=not main)
+        with closing(monitor), _signals_held_back() as received:
             for step_batches in batches(self.dataset, first):
                 losses = self.train_step(step_batches)
                 self.progress.step += 1
@@ -74,8 +84,10 @@ class Trainer:
                 monitor.step(self.progress.step, losses, rate)
                 if self._due(self.config.validation.every):
                     self.validate(monitor)
-                if self._due(self.config.checkpoint_every):
+                if self._due(self.config.checkpoint_every) or received:
                     self.save()
+                if received:
+                    break
 
     def train_step(self, step_batches: Sequence[Batch]) -> dict[str, Tensor]:
         """One optimiser step; returns the mean losses of this process."""
@@ -150,6 +162,37 @@ class Trainer:
     def _modules(self) -> dict[str, nn.Module]:
         modules: dict[str, nn.Module] = {"model": self.model}
         return modules | ({"average": self.average} if self.average else {})
+
+
+@contextmanager
+def _signals_held_back() -> Iterator[list[int]]:
+    """SIGINT and SIGTERM are listed, and do what they would have done when the block ends; a second
+    one does it at once. Not in several processes, nor outside of the main thread."""
+    received: list[int] = []
+    handlers: dict[int, Any] = {}
+
+    def restore() -> None:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+    def hold_back(number: int, _: FrameType | None) -> None:
+        if received:
+            restore()
+            signal.raise_signal(number)
+        received.append(number)
+        os.write(2, b"\nwaiting for the end of the step, to save it; again: stop at once\n")
+
+    if processes.count() == 1 and threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            if callable(handler := signal.getsignal(number)):
+                handlers[number] = handler
+                signal.signal(number, hold_back)
+    try:
+        yield received
+    finally:
+        restore()
+    if received:
+        signal.raise_signal(received[0])
 
 
 def _keep_freed_memory() -> None:

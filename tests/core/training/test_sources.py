@@ -297,3 +297,20 @@ def test_a_worker_takes_one_core(request):
 
     (batch,) = next(batches(Threads(), 0))
     assert batch[0].tolist() == [[1, 1]]
+
+
+def test_frames_that_are_left_out_or_held_out_are_not_trained_on(root, tmp_path):
+    clip = {**CUSTOM, "pseudo_video": True, "hold_out": 2, "exclude": ["drive_5/0"]}
+    ((_, source),) = open_sources(data(clip), small_config(), root, tmp_path)
+    names = [f"{video.name}/{frame.name}" for video in source.dataset for frame in video.frames]
+    assert names == ["drive_5/1", "drive_6/0", "drive_6/2"]
+
+
+def test_whole_videos_are_held_out_of_videos(root, tmp_path):
+    ((_, source),) = open_sources(data(CUSTOM | {"hold_out": 2}), small_config(), root, tmp_path)
+    assert [video.name for video in source.dataset] == ["drive_5"]
+
+
+def test_one_video_of_one_cannot_be_held_out():
+    with pytest.raises(ConfigError, match="hold_out: expected 0, or a number from 2 on, got 1"):
+        data(CUSTOM | {"hold_out": 1})

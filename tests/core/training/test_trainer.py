@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -204,7 +205,7 @@ def test_what_two_processes_began_one_may_end(of_two_processes, tmp_path):
     [
         ({"learning_rate": 1e-3}, 'expected "learning_rate": 0.001 as configured, got 0.0007'),
         ({"schedule": "step"}, 'expected "schedule": "step" as configured, got "cosine"'),
-        ({"steps": 4}, 'expected "steps": 4 as configured, got 2'),
+        ({"steps": 1}, 'expected "steps": 1 as configured, got 2'),
         ({"batch": 2}, 'expected "pairs": 2 as configured, got 1'),
         ({"losses": {"dice": 2.0}}, 'expected "losses.dice": 2.0 as configured, got 4.0'),
         ({"milestones": [0.75, 0.8]}, 'expected "milestones[1]": 0.8 as configured, got 0.9166'),
@@ -220,6 +221,59 @@ def test_another_run_is_not_resumed_and_its_first_difference_is_named(
         other.resume()
     state = saved / "out" / "last.state.safetensors"
     assert str(error.value) == f"{state} is of another run: {difference}"
+
+
+def test_a_finished_run_continues_with_more_steps(run, tmp_path):
+    train_from_config(run, tmp_path / "out", device="cpu")
+    run.write_text(run.read_text().replace("steps: 2", "steps: 3"))
+    train_from_config(run, tmp_path / "out", resume=True, device="cpu")
+    assert read_metadata(tmp_path / "out/last.safetensors")["step"] == 3
+
+
+def test_a_state_without_a_newer_setting_is_of_the_same_run(saved, tmp_path):
+    """Its default is what the older program did."""
+    tensors, facts = checkpoint.load_tensors(saved / "out" / "last.state.safetensors")
+    older = json.loads(facts["run"])
+    del older["data"]["crowd"], older["more_sizes"], older["model"]["kernels"]["detail"]
+    path = tmp_path / "last.state.safetensors"
+    checkpoint.save_tensors(tensors, path, {**facts, "run": json.dumps(older)})
+    trainer = Trainer(saved / "run.yaml", tmp_path, device="cpu")
+    trainer.resume()
+    assert trainer.progress.step == 0, "as it was saved"
+    older["data"]["crowd"] = True
+    checkpoint.save_tensors(tensors, path, {**facts, "run": json.dumps(older)})
+    with pytest.raises(checkpoint.CheckpointError, match='"data.crowd": false as configured'):
+        trainer.resume()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_run_after_its_step_which_is_saved(number, tmp_path, monkeypatch):
+    path = write_run(tmp_path, small_network(), steps=3, checkpoint_every=100)
+    trainer = Trainer(path, tmp_path / "out", device="cpu")
+    steps, step = [], trainer.train_step
+
+    def interrupted(step_batches):
+        signal.raise_signal(number)
+        steps.append(step(step_batches))
+        return steps[-1]
+
+    received = []
+
+    def handler(number, frame):
+        received.append(number)
+
+    before = signal.signal(number, handler)
+    try:
+        monkeypatch.setattr(trainer, "train_step", interrupted)
+        trainer.run()
+        assert signal.getsignal(number) is handler
+    finally:
+        signal.signal(number, before)
+    assert received == [number] and len(steps) == 1
+    assert read_metadata(tmp_path / "out/last.safetensors")["step"] == 1
+    resumed = Trainer(path, tmp_path / "out", device="cpu")
+    resumed.resume()
+    assert resumed.progress.step == 1
 
 
 def test_a_new_run_does_not_replace_another(saved):

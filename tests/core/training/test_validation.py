@@ -27,7 +27,7 @@ from training_runs import (
     write_run,
 )
 
-from video_knet_core.config_io import ConfigError, to_dict
+from video_knet_core.config_io import ConfigError, from_dict, to_dict
 from video_knet_core.data.street_frame import StreetFrame
 from video_knet_core.data.video import DatasetError, InstanceMasks
 from video_knet_core.evaluate.instances import InstanceClips
@@ -36,9 +36,7 @@ from video_knet_core.model.checkpoint import read_metadata
 from video_knet_core.training.batches import batches
 from video_knet_core.training.clip_validation import Quality, Validation
 from video_knet_core.training.monitor import Monitor
-from video_knet_core.training.train_config import (
-    ValidationConfig,
-)
+from video_knet_core.training.train_config import DataConfig, ValidationConfig
 from video_knet_core.training.trainer import (
     Trainer,
     train_from_config,
@@ -190,6 +188,19 @@ def test_a_validation_that_cannot_be_is_an_error_at_once(settings, tmp_path):
         Validation(config, small_config(), tmp_path)
     with pytest.raises(ConfigError, match="validation: custom: .*--data"):
         Validation(config, small_config(), None)
+
+
+def test_a_validation_may_be_on_what_is_held_out(tmp_path):
+    """Single images are clips of their own."""
+    FIXTURES["custom"].write(tmp_path / "mine")
+    clip = {"dataset": "custom", "path": "mine", "split": "val", "hold_out": 2}
+    config = ValidationConfig(every=1, dataset="held_out", clips=2)
+    for images, expected in ((True, [1, 1]), (False, [3])):
+        data = from_dict(DataConfig, {"clips": [clip | {"pseudo_video": images}]})
+        clips = Validation(config, small_config(), tmp_path, data)._clips
+        assert [len(video) for video in clips] == expected
+    with pytest.raises(ConfigError, match="expected data.clips with hold_out for it"):
+        Validation(config, small_config(), tmp_path, DataConfig())
 
 
 def test_a_run_of_images_keeps_the_model_with_the_best_miou(tmp_path):
