@@ -124,7 +124,8 @@ def test_what_an_installed_configuration_refers_to_is_installed_too(prefix: Path
     for path in (prefix / "share/video_knet_ros/config/train").iterdir():
         data = yaml.safe_load(path.read_text())
         for key in ("model", "init"):
-            if key in data and "/" in data[key] and (REPO / "config/train" / data[key]).exists():
+            # `runs` holds what is trained by another configuration
+            if "/" in data.get(key, "") and not data[key].startswith("../../runs/"):
                 assert (path.parent / data[key]).is_file(), (path, key)
 
 

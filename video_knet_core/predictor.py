@@ -189,6 +189,14 @@ class VideoPredictor:
         self._stream = _Stream(self._newest_epoch)
         self._tracker.reset()
 
+    def _upsampling_of(self, small: NDArray, size: tuple[int, int]) -> NearestUpsampling:
+        """That of a map [h, w] to a size; the last one is kept."""
+        height, width = small.shape
+        kept = self._upsampling
+        if kept is None or (kept.source, kept.target) != ((height, width), size):
+            self._upsampling = kept = NearestUpsampling((height, width), size)
+        return kept
+
     def _track(
         self,
         detections: Detections,
@@ -203,10 +211,7 @@ class VideoPredictor:
         The regions of a frame are its stuff classes, then its slots, of which those of things are
         used. `image` is the engine's, `size` that of the camera's.
         """
-        height, width = detections.segment_map.shape
-        upsampling = self._upsampling
-        if upsampling is None or (upsampling.source, upsampling.target) != ((height, width), size):
-            self._upsampling = upsampling = NearestUpsampling((height, width), size)
+        upsampling = self._upsampling_of(detections.segment_map, size)
         stuff = np.array(self.classes.stuff, np.int64)
         region_of, stuff_scores = _stuff_regions(detections, stuff)
         if detections.masks is None:

@@ -110,7 +110,7 @@ class ImagePairs:
         number, key = self._keys[int(rng.integers(len(self._keys)))]
         (frame,) = _renumbered([self.dataset[number][key]])
         to_crop = self.crop.draw(rng, frame.image.shape, height, width)
-        motion, _ = pseudo_motion(rng, to_crop, height, width)
+        motion = pseudo_motion(rng, height, width)
         maps = continued(motion, to_crop, self.frames)
         return warped_pair([frame] * self.frames, maps, height, width)
 

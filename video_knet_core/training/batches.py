@@ -43,7 +43,6 @@ class PairDataset(Dataset):
         config: TrainConfig,
     ) -> None:
         self.sources, self.classes, self.config = sources, model.classes, config
-        self._sizes = ((config.height, config.width), *config.more_sizes)
         self._block = config.batch * processes.count()
         self._targets = TRAINING_TASKS[model.task].targets
 
@@ -51,7 +50,8 @@ class PairDataset(Dataset):
         rng = np.random.default_rng((self.config.seed, index))
         weights = [weight for weight, _ in self.sources]
         _, source = self.sources[int(rng.choice(len(weights), p=weights))]
-        pair = source.sample(rng, *self._sizes[index // self._block % len(self._sizes)])
+        sizes = self.config.sizes
+        pair = source.sample(rng, *sizes[index // self._block % len(sizes)])
         if self.config.photometric:
             pair = replace(pair, images=photometric(pair.images, rng))
         if self.config.spoilt:

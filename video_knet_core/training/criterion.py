@@ -291,7 +291,7 @@ class _Batch:
 
     def known(self) -> Tensor:
         """[stages,F,N] bool: the kernel has a segment to learn, or most of its mask lies on
-        labelled cells; of one elsewhere nobody knows what it is."""
+        labelled cells; what one elsewhere should be is unknown."""
         first = self.heads
         size = self.masks[first].shape[-2:]
         valid = _shrink(self.targets.valid[:, None], size).flatten(1)

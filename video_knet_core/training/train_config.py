@@ -223,6 +223,11 @@ class TrainConfig:
                 whole = not (value % 32 or value % self.mask_stride or value % self.rank_stride)
                 expect(whole, name, "a multiple of 32, mask_stride and rank_stride", value)
 
+    @property
+    def sizes(self) -> tuple[tuple[int, int], ...]:
+        """(height, width) of the batches, in turn."""
+        return ((self.height, self.width), *self.more_sizes)
+
     def load_model_config(self, config_path: Path) -> ModelConfig:
         """Read the model configuration this run names."""
         return load_yaml(ModelConfig, config_path.parent / expanded(self.model))

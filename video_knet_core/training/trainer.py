@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 import signal
 import threading
@@ -92,7 +93,8 @@ class Trainer:
     def train_step(self, step_batches: Sequence[Batch]) -> dict[str, Tensor]:
         """One optimiser step; returns the mean losses of this process."""
         step = self.progress.step
-        torch.manual_seed((self.config.seed << 32) + step)  # of layers that draw, if there are some
+        draw = step * processes.count() + processes.number()  # each process draws its own
+        torch.manual_seed((self.config.seed << 32) + draw)  # dropout, dropped memory
         freeze(self.model, self.config)
         set_rate(self.optimizer, self.config, step)
         self.optimizer.zero_grad()
@@ -214,11 +216,12 @@ def _check_model(config: TrainConfig, model: ModelConfig) -> None:
     if config.train == "temporal" and not model.kernels.stages:
         raise ConfigError("train: expected 'all' for a model without update stages, got 'temporal'")
     images, stride = config.batch * config.sides, model.backbone.output_stride
-    cells = 1 if model.neck.name in SEMANTIC_NECKS else config.height * config.width // stride**2
+    height, width = min(config.sizes, key=math.prod)
+    cells = 1 if model.neck.name in SEMANTIC_NECKS else height * width // stride**2
     if images * cells < 2:
         raise ConfigError(
             f"batch: expected at least 2 images in a batch for neck.name {model.neck.name!r} at "
-            f"{config.height} x {config.width}, got batch {config.batch} with video {config.video}"
+            f"{height} x {width}, got batch {config.batch} with video {config.video}"
         )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from networks import small_network
@@ -67,6 +69,19 @@ def test_a_wrong_image_a_missing_file_and_the_wrong_backend_are_named(checkpoint
         open_runtime(tmp_path / "absent.safetensors")
     with pytest.raises(ModelError, match="small.safetensors: not an ONNX model"):
         open_runtime(checkpoint, backend="onnxruntime-cpu")
+
+
+def test_one_of_several_native_sizes_can_be_run_alone(tmp_path):
+    network = small_network()
+    network.config = replace(network.config, more_sizes=((64, 192),))
+    save_model(network, path := tmp_path / "two.safetensors")
+    assert open_runtime(path).info.sizes == ((64, 96), (64, 192))
+    wide = open_runtime(path, size=(64, 192))
+    assert wide.info.sizes == ((64, 192),) and (wide.info.height, wide.info.width) == (64, 192)
+    with pytest.raises(ValueError, match="64"):
+        wide.step(images(1)[0], None)
+    with pytest.raises(ModelError, match=r"size: expected one of .*, got \(32, 32\)"):
+        open_runtime(path, size=(32, 32))
 
 
 def test_closing_twice_is_harmless_and_a_step_after_it_raises(checkpoint):
