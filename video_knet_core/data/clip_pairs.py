@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .pairs import CropRange, FramePair, Rng, continued, pseudo_motion, warped_pair
+from .pasting import Paster
 from .video import DatasetError, InstanceMasks, LabelledFrame, VideoDataset
 
 TWO_SIDED = (-2, -1, 1, 2)
@@ -32,6 +33,7 @@ class ClipPairs:
             frame and of another.
         frames: of a clip. Each further one is another draw of the `offsets` away, in the direction
             of the first: gaps in time differ within a clip.
+        paster: objects on top; they move as if the camera stood, since its motion is unknown.
 
     DatasetError for a video without frames, or if none is long enough for an offset.
     """
@@ -43,13 +45,14 @@ class ClipPairs:
         crop: CropRange | None = None,
         tracked: bool = False,
         frames: int = 2,
+        paster: Paster | None = None,
     ) -> None:
         if not offsets or 0 in offsets:
             raise ValueError(f"expected offsets other than 0, got {list(offsets)}")
         empty = [video.name for video in dataset if not len(video)]
         if empty:
             raise DatasetError(f"{dataset.name}: the video {empty[0]!r} has no frames")
-        self.dataset, self.crop = dataset, crop or CropRange()
+        self.dataset, self.crop, self.paster = dataset, crop or CropRange(), paster
         self.offsets, self.tracked, self.frames = tuple(offsets), tracked, frames
         keys = _key_frames(dataset)
         self._keys = [key for key in keys if self._inside(*key, self.offsets, frames - 1)]
@@ -64,7 +67,9 @@ class ClipPairs:
             pair = self._draw(rng, height, width)
             if np.intersect1d(pair.instance[0], pair.instance[1:]).any():  # 0 is no object
                 break
-        return pair
+        if self.paster is None:
+            return pair
+        return self.paster.paste(pair, int(pair.instance.max()) + 1, np.eye(3), rng)
 
     def _draw(self, rng: Rng, height: int, width: int) -> FramePair:
         number, key = self._keys[int(rng.integers(len(self._keys)))]
@@ -94,13 +99,18 @@ class ImagePairs:
     For data sets of images, such as Cityscapes in the form of KITTI-STEP, whose neighbouring frames
     show different places. An image network's tracking starts from them, as the authors' does. Every
     frame is equally likely; DatasetError if there is none. In clips of more `frames` the motion
-    continues.
+    continues. What a `paster` puts on top moves with it.
     """
 
     def __init__(
-        self, dataset: VideoDataset, crop: CropRange | None = None, frames: int = 2
+        self,
+        dataset: VideoDataset,
+        crop: CropRange | None = None,
+        frames: int = 2,
+        paster: Paster | None = None,
     ) -> None:
         self.dataset, self.crop, self.frames = dataset, crop or CropRange(), frames
+        self.paster = paster
         self._keys = _key_frames(dataset)
         if not self._keys:
             raise DatasetError(f"{dataset.name}: there is no frame")
@@ -112,7 +122,10 @@ class ImagePairs:
         to_crop = self.crop.draw(rng, frame.image.shape, height, width)
         motion = pseudo_motion(rng, height, width)
         maps = continued(motion, to_crop, self.frames)
-        return warped_pair([frame] * self.frames, maps, height, width)
+        pair = warped_pair([frame] * self.frames, maps, height, width)
+        if self.paster is None:
+            return pair
+        return self.paster.paste(pair, int(frame.instance.max()) + 1, motion, rng)
 
 
 def _of_direction(offsets: Sequence[int], offset: int) -> list[int]:

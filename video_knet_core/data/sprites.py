@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -45,13 +46,17 @@ class Sprite:
 
 
 def load_sprites(
-    root: str | Path, classes: ClassTable, split: SpriteSplit = "train"
+    root: str | Path,
+    classes: ClassTable,
+    split: SpriteSplit = "train",
+    licenses: Collection[str] = (),
 ) -> list[Sprite]:
     """Read `index.json` and the cut-outs beside it; those of none of `classes` are left out.
 
     Of the split "held_out" are the sequences named in `HELD_OUT_SPRITES`, and FrameError if there
-    are none; of "train" the others but those of `NOT_OF_DAVIS`. FileNotFoundError if a cut-out is
-    missing or unreadable.
+    are none; of "train" the others but those of `NOT_OF_DAVIS`. Entries whose `license` is none of
+    `licenses`, if any are named, are left out; those without one have the terms of the folder.
+    FileNotFoundError if a cut-out is missing or unreadable.
     """
     root = Path(root)
     index = json.loads((root / "index.json").read_text())
@@ -68,6 +73,7 @@ def load_sprites(
         _read_sprite(root / name, entry, classes)
         for name, entry in index.items()
         if name in wanted and entry["class"] in _KINDS and _KINDS[entry["class"]][0] in names
+        if not licenses or "license" not in entry or entry["license"] in licenses
     ]
 
 

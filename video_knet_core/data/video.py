@@ -157,6 +157,12 @@ def _read_at(read: LabelReader, positions: Sequence[int], path: str, position: i
     return read(path, positions[position])
 
 
+def _read_of(read: LabelReader, classes: Collection[int], path: str, position: int) -> Labels:
+    labels = read(path, position)
+    kept = np.isin(labels.semantic, list(classes))
+    return replace(labels, semantic=np.where(kept, labels.semantic, np.uint8(NO_CLASS)))
+
+
 @dataclass(frozen=True, eq=False)
 class VideoDataset:
     """A split of a data set: a sequence of videos, and what their labels mean."""
@@ -199,6 +205,16 @@ class VideoDataset:
                 f"{self.name}: expected names of its frames, as {min(known, default='none')!r}, "
                 f"got {strange[0]!r}"
             )
+        return replace(self, videos=videos)
+
+    def without_stuff(self) -> VideoDataset:
+        """With the labels of things alone: stuff is `NO_CLASS`. DatasetError without things."""
+        if not self.things:
+            raise DatasetError(f"{self.name}: expected classes of things, got stuff alone")
+        videos = [
+            replace(video, read=video.read and partial(_read_of, video.read, self.things))
+            for video in self
+        ]
         return replace(self, videos=videos)
 
     def single_images(self) -> VideoDataset:

@@ -13,7 +13,8 @@ from ..data.clip_pairs import ClipPairs, ImagePairs
 from ..data.copy_paste import CopyPaste
 from ..data.datasets import open_dataset
 from ..data.pairs import CropRange, KeyFrames, PairSource
-from ..data.sprites import load_sprites
+from ..data.pasting import Paster
+from ..data.sprites import Sprite, load_sprites
 from ..data.video import VideoDataset
 from ..output_files import expanded
 from ..tasks import TASKS
@@ -41,9 +42,13 @@ def open_sources(
         DatasetError: a data set is missing or faulty.
     """
     sources: list[tuple[float, PairSource]] = []
+    paster = None
     for clip in config.clips:
         root = data_path(data_root, f"data.clips: {clip.dataset}")
-        sources.append((clip.sampling_weight, _clip_pairs(clip, model, root, sides)))
+        if clip.paste and paster is None:
+            paster = _paster(config, model, root)
+        pasted_by = paster if clip.paste else None
+        sources.append((clip.sampling_weight, _clip_pairs(clip, model, root, sides, pasted_by)))
     pasted = config.rest * config.copy_paste_weight
     if pasted > 0:
         root = data_path(data_root, f"data.copy_paste_weight {config.copy_paste_weight}")
@@ -60,18 +65,30 @@ def open_sources(
 
 def _copy_paste(config: DataConfig, model: ModelConfig, root: Path, sides: int) -> PairSource:
     ids = street_ids(model.classes, f"data.copy_paste_weight {config.copy_paste_weight}")
-    sprites = [
-        sprite
-        for folder in config.sprites
-        for sprite in load_sprites(root / expanded(folder), model.classes)
-    ]
     images = camvid_clip(root / expanded(config.images), ids)
     return CopyPaste(
-        *(images, sprites, model.classes.things, config.max_sprites),
+        *(images, _sprites(config, model, root), model.classes.things, config.max_sprites),
         causal=config.causal,
         crowd=config.crowd,
         frames=max(sides, 2),
     )
+
+
+def _paster(config: DataConfig, model: ModelConfig, root: Path) -> Paster:
+    if not (sprites := _sprites(config, model, root)):
+        got = f"{config.sprites} with the licences {config.sprite_licenses or 'all'}"
+        raise ConfigError(f"data.sprites: expected cut-outs of things of the model, got {got}")
+    return Paster(sprites, config.max_sprites, config.causal, config.crowd)
+
+
+def _sprites(config: DataConfig, model: ModelConfig, root: Path) -> list[Sprite]:
+    return [
+        sprite
+        for folder in config.sprites
+        for sprite in load_sprites(
+            root / expanded(folder), model.classes, licenses=config.sprite_licenses
+        )
+    ]
 
 
 def open_clips(
@@ -87,6 +104,8 @@ def open_clips(
     dataset = open_labelled(config.dataset, path, config.split, model, "data.clips")
     if config.exclude:
         dataset = dataset.without(config.exclude)
+    if config.things_only:
+        dataset = dataset.without_stuff()
     if not config.hold_out:
         return dataset, None
     if config.pseudo_video:
@@ -94,12 +113,14 @@ def open_clips(
     return dataset.hold_out(config.hold_out)
 
 
-def _clip_pairs(config: ClipConfig, model: ModelConfig, root: Path, sides: int) -> PairSource:
+def _clip_pairs(
+    config: ClipConfig, model: ModelConfig, root: Path, sides: int, paster: Paster | None
+) -> PairSource:
     dataset, _ = open_clips(config, model, root)
     crop = CropRange(config.scale, config.aspect)
     if config.pseudo_video or sides == 1:
-        return ImagePairs(dataset, crop, max(sides, 2))
-    return ClipPairs(dataset, config.offsets, crop, config.tracked, sides)
+        return ImagePairs(dataset, crop, max(sides, 2), paster)
+    return ClipPairs(dataset, config.offsets, crop, config.tracked, sides, paster)
 
 
 def open_labelled(

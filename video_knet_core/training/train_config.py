@@ -45,6 +45,10 @@ class ClipConfig:
     """Its frames are single images: a pair is one of them, moved a little; no offsets then."""
     exclude: tuple[Text, ...] = ()
     """Frames to leave out, as VIDEO/FRAME."""
+    things_only: bool = False
+    """Its stuff is not labelled, because its stuff labels are unwanted."""
+    paste: bool = False
+    """Objects of `data.sprites` are pasted on top, which are exactly labelled and tracked."""
     hold_out: Annotated[int, Field(ge=0, le=_MANY)] = 0
     """Every n-th video, with `pseudo_video` every n-th image, is not trained on: it is for the
     validation "held_out". 0 = none; see `VideoDataset.hold_out`."""
@@ -72,13 +76,17 @@ class DataConfig:
     """Fraction of the rest from real images; what remains comes from the synthetic street."""
     images: Text = "camvid/train"
     sprites: Annotated[tuple[Text, ...], Field(min_length=1)] = ("sprites",)
-    """Folders of cut-outs."""
+    """Folders of cut-outs ..."""
+    sprite_licenses: tuple[Text, ...] = ()
+    """... of which only those with one of these licences are used, and those without an own one:
+    `license` in their index. Empty = all."""
     max_sprites: Annotated[int, Field(ge=0, le=10_000)] = 4
     """Maximum number of objects pasted into one image ..."""
     crowd: bool = False
     """... in a crowd: recoloured, close together, half of them cut out of the images."""
     causal: bool = False
-    """Of these two sources: the key frame is the later one of a pair, as for a running camera."""
+    """Of these two sources, and of what is pasted: the key frame is the later one of a pair, as for
+    a running camera."""
     synthetic_seeds: Annotated[int, Field(ge=1, le=EVALUATION_SEEDS)] = 200
     """Streets 0 .. this - 1 are for training; evaluation uses seeds from 1,000,000 on."""
     street_cache: Text = ""

@@ -70,7 +70,7 @@ def test_pasted_objects_have_their_pixels_and_one_id_in_both_frames(images, spri
 
 
 def test_single_objects_of_the_images_are_cut_out(images, classes):
-    (car,) = CopyPaste(images, [], classes.things, crowd=True).singles
+    (car,) = CopyPaste(images, [], classes.things, crowd=True).paster.singles
     ((image, mask),) = car.cutouts
     assert car.class_id == VEHICLE
     assert image.shape == (20, 28, 3)
@@ -81,7 +81,7 @@ def test_single_objects_of_the_images_are_cut_out(images, classes):
 def test_what_the_border_of_an_image_cuts_off_stays_in_it(images, classes):
     labels = cv2.imread(images.frames[0].labels, cv2.IMREAD_GRAYSCALE)
     cv2.imwrite(images.frames[0].labels, np.roll(labels, 64, axis=1))
-    assert CopyPaste(images, [], classes.things, crowd=True).singles == []
+    assert CopyPaste(images, [], classes.things, crowd=True).paster.singles == []
 
 
 def test_a_crowd_is_made_of_sprites_and_of_what_stands_in_the_images(images, sprites, classes):
@@ -104,7 +104,7 @@ def test_a_crowd_stands_close_together(images, sprites, classes):
         for crowd in (False, True)
     ]
     rng = np.random.default_rng(0)
-    feet = [[list(source._feet(rng, 96, 128)) for _ in range(200)] for source in sources]
+    feet = [[list(source.paster._feet(rng, 96, 128)) for _ in range(200)] for source in sources]
     alone, close = (
         np.median([abs(b[0] - a[0]) for row in rows for a, b in pairwise(row)]) for rows in feet
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 from dataclasses import replace
 from functools import partial
@@ -171,6 +172,70 @@ def test_the_images_of_camvid_are_a_data_set_of_a_semantic_model(street_root, tm
     pair = source.sample(np.random.default_rng(0), 64, 96)
     assert {ROAD, SKY} <= set(np.unique(pair.semantic).tolist())
     assert pair.images.shape == (2, 64, 96, 3)
+
+
+def test_stuff_of_a_data_set_may_be_unlabelled(root, tmp_path):
+    clip = {**CUSTOM, "scale": [1.0, 1.0]}
+    pairs = [
+        open_sources(data(clip | extra), small_config(), root, tmp_path)[0][1].sample(
+            np.random.default_rng(0), 48, 64
+        )
+        for extra in ({}, {"things_only": True})
+    ]
+    complete, things = (pair.semantic for pair in pairs)
+    is_thing = np.isin(complete, small_config().classes.things)
+    assert is_thing.any() and (complete[~is_thing] != VOID).any()
+    assert np.array_equal(things, np.where(is_thing, complete, VOID))
+    assert np.array_equal(*(pair.instance for pair in pairs))
+
+
+@pytest.mark.parametrize("pseudo_video", [False, True])
+@pytest.mark.parametrize("sides", [1, 2])
+def test_objects_are_pasted_into_any_data_set(pseudo_video, sides, root, street_root, tmp_path):
+    """Red and green blocks; where there is none, frames and labels stay as they are."""
+    clip = {**CUSTOM, "path": str(root / "mine"), "pseudo_video": pseudo_video, "scale": [1.0, 1.2]}
+    config, model = {"crowd": False, "max_sprites": 3}, small_config()
+    (((_, plain),), ((_, pasted),)) = (
+        open_sources(data(clip | extra, **config), model, street_root, tmp_path, sides)
+        for extra in ({}, {"paste": True})
+    )
+    people, in_all = model.classes.id_of("person"), 0
+    for seed in range(12):
+        before, after = (
+            source.sample(np.random.default_rng(seed), 64, 96) for source in (plain, pasted)
+        )
+        new = after.instance > before.instance.max()
+        assert np.array_equal(after.instance[~new], before.instance[~new])
+        assert np.array_equal(after.semantic[~new], before.semantic[~new])
+        for name in np.unique(after.instance[new]):
+            own = after.instance == name
+            assert len(np.unique(after.semantic[own])) == 1
+            in_all += len(after.images) == sides and own.any((1, 2)).all()
+            if (after.semantic[own] == people).all() and own.sum() > 50:
+                red, green, _ = after.images[own].mean(0)
+                assert red > 2 * green
+    assert in_all > 5
+
+
+def test_sprites_without_a_named_licence_are_left_out(street_root, root, tmp_path):
+    index = street_root / "sprites/index.json"
+    rows = json.loads(index.read_text())
+    rows["walker"]["license"] = "CC BY-NC 2.0"
+    index.write_text(json.dumps(rows))
+    clip = {**CUSTOM, "path": str(root / "mine"), "paste": True}
+
+    def classes(*licenses: str) -> set[int]:
+        config = data(clip, sprite_licenses=licenses)
+        ((_, source),) = open_sources(config, small_config(), street_root, tmp_path)
+        return {sprite.class_id for sprite in source.paster.sprites}
+
+    person, vehicle = map(small_config().classes.id_of, ("person", "vehicle"))
+    assert classes() == classes("CC BY 2.0", "CC BY-NC 2.0") == {person, vehicle}
+    assert classes("CC BY 2.0") == {vehicle}
+    del rows["van"]
+    index.write_text(json.dumps(rows))
+    with pytest.raises(ConfigError, match=r"data.sprites: expected cut-outs .*, got .*CC BY 2.0"):
+        classes("CC BY 2.0")
 
 
 @pytest.mark.parametrize("clips", [(), [{"dataset": "camvid", "path": "camvid"}]])
