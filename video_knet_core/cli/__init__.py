@@ -15,7 +15,15 @@ import typer
 from .. import __version__
 from .console import EXIT_BAD_INPUT, EXIT_PIPE, EXIT_SIGNAL, drop_stdout, print_error
 from .data_commands import bench, camvid, dataset, judges, pasted, synthetic, validate_data
-from .model_commands import build_engine, export, finetune, import_checkpoint, info, train
+from .model_commands import (
+    build_engine,
+    export,
+    finetune,
+    import_checkpoint,
+    info,
+    self_label,
+    train,
+)
 from .video_commands import make_bag, replay, track
 
 EPILOG = (
@@ -29,7 +37,7 @@ _UsageError = typer.BadParameter.__base__
 app = typer.Typer(name="video-knet", epilog=EPILOG, **PLAIN)
 for run in (
     *(track, replay, make_bag, bench, info, train, finetune, export, build_engine),
-    *(import_checkpoint, validate_data),
+    *(import_checkpoint, validate_data, self_label),
 ):
     app.command()(run)
 evaluations = typer.Typer(name="eval", help="Measure a model on labelled data.", **PLAIN)

@@ -19,6 +19,7 @@ from ..tasks import TASKS
 from .console import UsageError
 from .options import (
     SHIPPED,
+    MaxFrames,
     OutFolder,
     Values,
     argument,
@@ -217,6 +218,34 @@ def finetune(
         print("\n".join(finetuning.prepare(data, out, options, device)), flush=True)
     finetuning.train(data, out, device)
     print("\n".join(finetuning.summary(out, data)))
+
+
+@command()
+def self_label(
+    data: Annotated[Path, argument("Folder of custom data: classes.yaml, SPLIT/...", "DATA")],
+    model: Annotated[Path, option("A checkpoint, *.safetensors.", "FILE")],
+    out: Annotated[Path, option("New folder of the data set that is written.", "DIR")],
+    split: Annotated[str, option("Part of the data set.", "NAME")] = "train",
+    confidence: Annotated[
+        float, option("Probability from which on a pixel is labelled.", "P", min=0.0, max=1.0)
+    ] = 0.9,
+    things_only: Annotated[
+        bool, option("Keep labels of things alone, and make all of stuff.", None, "--things-only")
+    ] = False,
+    max_frames: MaxFrames = None,
+) -> None:
+    """Label stuff that is not labelled, where a network of one's own is sure (needs torch).
+
+    Writes a copy of the data set. Things that are not labelled stay so.
+    """
+    from ..training.self_label import self_label as write_labels
+
+    counts = write_labels(data, split, model, out, confidence, things_only, max_frames)
+    print(f"{out}: {counts.frames} frames; of all pixels have a label")
+    rows = zip(_config_of(model).classes, counts.kept, counts.added, strict=True)
+    for info, kept, added in rows:
+        before, new = (number / max(counts.pixels, 1) for number in (kept, added))
+        print(f"  {info.name:<16} {before:>6.1%} before, {new:>6.1%} added")
 
 
 @command()

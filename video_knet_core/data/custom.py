@@ -16,7 +16,7 @@ what has another one, as KITTI's DontCare, is neither expected nor wrong.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -86,6 +86,20 @@ class _BoxIndex:
 def custom_classes(root: Path) -> ClassTable:
     """The class table of custom data; DatasetError if `classes.yaml` is missing or unusable."""
     return _load_classes(root).classes
+
+
+def label_encoder(root: Path) -> Callable[[NDArray[np.uint8], NDArray[np.int64]], NDArray]:
+    """Makes label images [H, W] u16 of the data set `root` from its class and instance ids [H, W].
+
+    DatasetError if `classes.yaml` is missing or unusable.
+    """
+    divisor = _load_classes(root).label_divisor
+
+    def encode(semantic: NDArray[np.uint8], instance: NDArray[np.int64]) -> NDArray:
+        values = semantic.astype(np.int64) * divisor + instance
+        return np.where(semantic == NO_CLASS, VOID, values).astype(np.uint16)
+
+    return encode
 
 
 def _load_classes(root: Path) -> _Classes:

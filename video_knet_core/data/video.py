@@ -160,7 +160,8 @@ def _read_at(read: LabelReader, positions: Sequence[int], path: str, position: i
 def _read_of(read: LabelReader, classes: Collection[int], path: str, position: int) -> Labels:
     labels = read(path, position)
     kept = np.isin(labels.semantic, list(classes))
-    return replace(labels, semantic=np.where(kept, labels.semantic, np.uint8(NO_CLASS)))
+    semantic = np.where(kept, labels.semantic, np.uint8(NO_CLASS))
+    return replace(labels, semantic=semantic, instance=np.where(kept, labels.instance, 0))
 
 
 @dataclass(frozen=True, eq=False)
