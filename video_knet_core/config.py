@@ -87,9 +87,11 @@ class KernelConfig:
     pooling: Literal["mean", "sum", "softmax"] = "mean"
     """Group features as "mean" over the mask (does not depend on the image size) or "sum"; in task
     semantic also "softmax", a mean weighted by the probability of the class in each pixel."""
-    fusion: Literal["none", "link_atten", "update_dynamic_cov"] = "update_dynamic_cov"
+    fusion: Literal["none", "link_atten", "update_dynamic_cov", "sticky"] = "update_dynamic_cov"
     """Kernel Fusion, before the last stage: kernels attend to the previous ones, as they are
-    ("link_atten") or updated with this frame's group features first. Changes masks. Or "none"."""
+    ("link_atten") or updated with this frame's group features first. Changes masks. Or "none". Or
+    "sticky", which is not in the paper: an object keeps its slot from frame to frame, and its
+    kernel goes on in it; seeds fill the free slots."""
     linking: Literal["none", "ffn", "update", "update_obj"] = "ffn"
     """Kernel Linking, after the last stage: thing kernels attend to the previous ones, as they are
     ("ffn") or updated first, with group features ("update") or with this frame's kernels
@@ -161,6 +163,8 @@ class ModelConfig:
         self._check_sizes()
         self._check_classes()
         self._check_task()
+        if self.kernels.fusion == "sticky":
+            self._expect_one_of("kernels.seeds", (True,), " for kernels.fusion 'sticky'")
         if self.kernels.seeds:
             self._check_seeds()
 
@@ -218,7 +222,9 @@ class ModelConfig:
             expect(things <= rows * columns, "kernels.things", expected, things)
         self._expect_one_of("kernels.position", (True,), " for kernels.seeds")
         self._expect_one_of("kernels.centers", (True,), " for kernels.seeds")
-        self._expect_one_of("kernels.fusion", ("none", "link_atten"), " for kernels.seeds")
+        self._expect_one_of(
+            "kernels.fusion", ("none", "link_atten", "sticky"), " for kernels.seeds"
+        )
         self._expect_one_of("kernels.linking", ("none", "ffn"), " for kernels.seeds")
 
     def _expect_one_of(self, key: str, values: tuple[object, ...], suffix: str = "") -> None:

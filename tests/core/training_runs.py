@@ -92,7 +92,7 @@ def criterion_of(
 
 def pair_losses(network: VideoKNet, batch: Batch, **weights: float) -> dict[str, Tensor]:
     """Every weighted loss of a batch."""
-    return PairLosses(network, criterion_of(network.config, **weights))(*batch)
+    return PairLosses(network, criterion_of(network.config, **weights))(*batch, batch[0].shape[1])
 
 
 def street_labels() -> tuple[np.ndarray, np.ndarray]:

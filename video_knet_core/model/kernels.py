@@ -19,6 +19,11 @@ from ..config import ModelConfig
 from ..tasks import TASKS
 from .position import CODE_SIZE
 
+_SAME_OVERLAP = 0.3
+"""Overlap (IoU) of two masks that may be of one object."""
+ALIVE_SCORE = 0.2
+"""Class score from which on a thing keeps its slot in the next frame."""
+
 
 class PreviousKernels(NamedTuple):
     """The state that goes from frame to frame."""
@@ -41,6 +46,9 @@ class StageOutput(NamedTuple):
     """[B,N,K]; None if not requested, and in task semantic."""
     mask_logits: Tensor
     """[B,N,h,w], twice as fine in the last stage if it gets `detail`."""
+    carried: Tensor | None = None
+    """[B,P] bool, the slot has the object that it had in the previous frame: by `StickySlots`, in
+    the last stage."""
 
 
 def apply_kernels(kernels: Tensor, features: Tensor) -> Tensor:
@@ -172,6 +180,67 @@ class _PreviousInteraction(nn.Module):
         return torch.where(previous.valid[:, None, None], attended, kernels)
 
 
+class StickySlots(nn.Module):
+    """An object keeps its slot: the thing kernels of the previous frame go on in theirs, and the
+    seeds of this frame fill the others.
+
+    A seed that shows the object of a slot, by the overlap of their masks, brings its kernel and
+    mask there, and the previous kernel is added. An object without a seed, as in a spoilt image, is
+    looked for by its previous kernel alone. Of the kernels that are handed on, a row of zeros is a
+    free slot. Source: queries that are carried as in MOTR (Zeng et al., ECCV 2022); that a seed may
+    refresh one is ours.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.memory = nn.Linear(channels, channels)
+        nn.init.zeros_(self.memory.weight)
+        nn.init.zeros_(self.memory.bias)
+
+    def forward(
+        self, kernels: Tensor, masks: Tensor, previous: PreviousKernels, moved: Tensor, things: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Kernels [B,N,C] and masks [B,N,h,w] of this frame, thing slots newly filled; `carried`.
+
+        `moved` [B,P,h,w] are the masks of the previous thing kernels in this frame.
+        """
+        before, valid = previous.kernels, previous.valid[:, None]
+        carried = (before[:, :things].abs().amax(2) > 0) & valid
+        seed_masks, stuff_masks = masks[:, :things], masks[:, things:]
+        same, taken = _same_objects(moved, seed_masks, carried)
+        # free slots take the seeds that are not taken, the hottest first
+        places = torch.arange(things, device=kernels.device)
+        order = (things * taken + places).to(torch.float32).neg().topk(things).indices
+        rank = (torch.where(carried, 0, 1).cumsum(1) - 1).clamp(min=0)
+        found = same.any(2)
+        seed = torch.where(found, same.to(torch.float32).argmax(2), order.gather(1, rank))
+        fresh = (found | ~carried)[..., None]
+        chosen = kernels.gather(1, seed[..., None].expand(-1, -1, kernels.shape[2]))
+        chosen = torch.where(fresh, chosen, before[:, :things])
+        known = torch.cat((carried, valid.expand(-1, kernels.shape[1] - things)), 1)[..., None]
+        cells = seed[..., None].expand(-1, -1, seed_masks.shape[2] * seed_masks.shape[3])
+        chosen_masks = seed_masks.flatten(2).gather(1, cells)
+        chosen_masks = torch.where(fresh, chosen_masks, moved.flatten(2)).view_as(moved)
+        return (
+            torch.cat((chosen, kernels[:, things:]), 1) + self.memory(before) * known,
+            torch.cat((chosen_masks, stuff_masks), 1),
+            carried,
+        )
+
+
+def _same_objects(moved: Tensor, seeds: Tensor, carried: Tensor) -> tuple[Tensor, Tensor]:
+    """Which seed [B,P slots,P seeds] shows the object of a slot: the two overlap most with each
+    other. And which seeds [B,P] do."""
+    slots = ((moved > 0).flatten(2) & carried[..., None]).to(torch.float32)
+    others = (seeds > 0).flatten(2).to(torch.float32)
+    inter = slots @ others.transpose(1, 2)
+    union = slots.sum(2)[:, :, None] + others.sum(2)[:, None] - inter
+    overlap = inter / union.clamp(min=1)
+    best = (overlap == overlap.amax(1, True)) & (overlap == overlap.amax(2, True))
+    same = best & (overlap > _SAME_OVERLAP)
+    return same, same.any(1)
+
+
 class AssociationEmbedding(nn.Module):
     """Kernel -> vector whose dot products separate instances. Not normalised."""
 
@@ -216,7 +285,8 @@ class UpdateStage(nn.Module):
         self.update = _KernelUpdate(channels)
         self.interaction = _KernelInteraction(*attention)
         self.fusion = self.linking = None
-        if fusion != "none":
+        self.sticky = StickySlots(channels) if fusion == "sticky" else None
+        if fusion not in ("none", "sticky"):
             self.fusion = _PreviousInteraction(*attention, update=fusion == "update_dynamic_cov")
         if linking != "none":
             self.linking = _PreviousInteraction(*attention, update=linking != "ffn")
@@ -250,6 +320,14 @@ class UpdateStage(nn.Module):
         Masks are enlarged to the map `detail` [B,D,2h,2w], which is added, if there is one.
         """
         weight, bias = self.feature_transform.weight, self.feature_transform.bias
+        carried = None
+        if self.sticky is not None:
+            carried = torch.zeros_like(kernels[:, : self.things, 0], dtype=torch.bool)
+            if previous is not None:
+                moved = self._masks(self.mask_head(previous.kernels[:, : self.things]), features)
+                kernels, mask_logits, carried = self.sticky(
+                    kernels, mask_logits, previous, moved, self.things
+                )
         group, count = assemble_group_features(mask_logits, features, self.pooling)
         group = (group @ weight.T.to(group.dtype) + count * bias).to(kernels.dtype)
         if self.fusion is not None and previous is not None:
@@ -260,8 +338,7 @@ class UpdateStage(nn.Module):
         if self.linking is not None and previous is not None:
             linked = self.linking(linked, previous, kernels if self.links_kernels else group)
         mask_kernels = self.mask_head(linked if self.class_head is None else kernels)
-        masks = apply_kernels(mask_kernels @ weight, features)
-        masks = masks + (mask_kernels @ bias).to(masks.dtype)[..., None, None]
+        masks = self._masks(mask_kernels, features)
         if self.detail_head is not None and detail is not None:
             size = detail.shape[-2:]
             masks = interpolate(masks, size=size, mode="bilinear", align_corners=False)
@@ -269,7 +346,12 @@ class UpdateStage(nn.Module):
         class_logits = None
         if self.class_head is not None and classify:
             class_logits = self.class_head(kernels)
-        return StageOutput(kernels, linked, class_logits, masks)
+        return StageOutput(kernels, linked, class_logits, masks, carried)
+
+    def _masks(self, mask_kernels: Tensor, features: Tensor) -> Tensor:
+        """[B,M,C] of the mask head x features -> [B,M,h,w] logits."""
+        masks = apply_kernels(mask_kernels @ self.feature_transform.weight, features)
+        return masks + (mask_kernels @ self.feature_transform.bias).to(masks.dtype)[..., None, None]
 
 
 def _normed_linear(channels: int) -> tuple[nn.Module, ...]:

@@ -17,11 +17,11 @@ from ..config import SEMANTIC_NECKS, STRIDE, ModelConfig
 from ..tasks import TASKS
 from .backbone import build_backbone
 from .heads import ClassHead, HeadOutput, KernelHead
-from .kernels import AssociationEmbedding, PreviousKernels, StageOutput, UpdateStage
+from .kernels import ALIVE_SCORE, AssociationEmbedding, PreviousKernels, StageOutput, UpdateStage
 from .neck import AUXILIARY_LEVEL, AuxiliaryHead, DetailBranch, build_neck
 
 
-class _Encoded(NamedTuple):
+class Encoded(NamedTuple):
     """A frame before temporal context enters; see `Prediction`."""
 
     head: HeadOutput
@@ -107,14 +107,26 @@ class VideoKNet(nn.Module):
         """
         prediction = self.decode(self.encode(image), previous)
         valid = torch.ones(len(image), dtype=torch.bool, device=image.device)
-        return prediction, PreviousKernels(prediction.kernels, valid)
+        return prediction, self.state(prediction, valid)
+
+    def state(self, prediction: Prediction, valid: Tensor) -> PreviousKernels:
+        """What goes on to the next frame, in which `valid` [B] of the videos continue."""
+        kernels = prediction.kernels
+        if self.stages and self.stages[-1].sticky is not None:
+            things, classes = self.thing_kernels, len(self.config.classes.things)
+            scores = prediction.class_logits[:, :things, :classes].amax(2).sigmoid()
+            alive = nn.functional.pad(
+                scores >= ALIVE_SCORE, (0, kernels.shape[1] - things), value=1
+            )
+            kernels = kernels * alive[..., None]
+        return PreviousKernels(kernels, valid)
 
     @property
     def map_dtype(self) -> torch.dtype:
         """What the backbone and all other maps are computed in; see `precision`."""
         return next(self.backbone.parameters()).dtype
 
-    def encode(self, image: Tensor) -> _Encoded:
+    def encode(self, image: Tensor) -> Encoded:
         """The part without temporal context: image [B,3,H,W] -> all stages but the last."""
         normalized = (image - self.mean[:, None, None]) / self.std[:, None, None]
         below, right = (-size % STRIDE for size in image.shape[-2:])
@@ -131,9 +143,9 @@ class VideoKNet(nn.Module):
             stages = (*stages, stage(head.features, kernels, masks, classify=self.training))
             kernels, masks = stages[-1].kernels, stages[-1].mask_logits
         detail = self.detail(pyramid[0]) if self.detail is not None else None
-        return _Encoded(head, stages, detail, auxiliary)
+        return Encoded(head, stages, detail, auxiliary)
 
-    def decode(self, encoded: _Encoded, previous: PreviousKernels | None) -> Prediction:
+    def decode(self, encoded: Encoded, previous: PreviousKernels | None) -> Prediction:
         """The last stage and the embedding: the parts with temporal context."""
         head, stages, detail, auxiliary = encoded
         before = stages[-1] if stages else head

@@ -7,7 +7,7 @@ batches of one process with larger ones.
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 import cv2
@@ -80,6 +80,21 @@ def batches(dataset: PairDataset, first_step: int) -> Iterator[list[Batch]]:
     iterator = iter(loader)
     for _ in range(first_step, config.steps):
         yield [next(iterator) for _ in range(config.accumulate)]
+
+
+def samples(dataset: PairDataset, numbers: Iterable[int]) -> Iterator[Sample]:
+    """Those of the given numbers."""
+    workers = dataset.config.workers
+    return iter(
+        DataLoader(
+            dataset,
+            batch_size=None,
+            sampler=list(numbers),
+            num_workers=workers,
+            prefetch_factor=4 if workers else None,
+            worker_init_fn=_begin_worker,
+        )
+    )
 
 
 def _begin_worker(worker: int) -> None:

@@ -22,6 +22,8 @@ from .train_config import TrainConfig
 _log = logging.getLogger(__name__)
 _CLASSIFIER = re.compile(r"\b(head\.classifier|auxiliary\.classifier|class_head\.3)\.")
 """Parameters whose shape is the number of classes."""
+_TEMPORAL = re.compile(r"\bstages\.\d+\.(fusion|linking|sticky)\.")
+"""Parameters of what a model may have in another form, or not at all."""
 
 
 def build_model(config: TrainConfig, config_path: Path) -> VideoKNet:
@@ -98,7 +100,12 @@ def start_from(model: VideoKNet, state: dict[str, Tensor]) -> None:
     """
     own = model.state_dict()
     strange = [k for k, v in state.items() if k not in own or own[k].shape != v.shape]
+    optional = [k for k in strange if _TEMPORAL.search(k) and k not in own]
     fatal = [k for k in strange if k not in own or not _CLASSIFIER.search(k)]
+    fatal = [k for k in fatal if k not in optional]
     if fatal:
         raise ConfigError(f"init: the model has no place for {', '.join(fatal)}")
+    if optional:
+        parts = sorted({".".join(key.split(".")[:3]) for key in optional})
+        _log.warning("init: the model has no %s, their weights are left out", ", ".join(parts))
     model.load_state_dict(own | {k: v for k, v in state.items() if k not in strange})

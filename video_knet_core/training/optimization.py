@@ -37,7 +37,7 @@ def freeze(model: VideoKNet, config: TrainConfig) -> None:
     if not config.video:
         freeze_temporal_modules(model)
     if config.train == "temporal":
-        trained_parts = (model.embedding, model.detail, model.stages)
+        trained_parts = (model.embedding, model.stages)
         for part in (*model.children(), *model.stages[:-1]):
             if part not in trained_parts:
                 part.eval().requires_grad_(False)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from operator import itemgetter
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..model.kernels import PreviousKernels, StageOutput
-from ..model.video_knet import Prediction, VideoKNet
+from ..model.kernels import StageOutput
+from ..model.video_knet import Encoded, Prediction, VideoKNet
 from .criterion import BatchCriterion
 
 
@@ -27,17 +28,27 @@ class PairLosses(nn.Module):
         self.model, self.criterion, self.bfloat16 = model, criterion, bfloat16
         self.memory_drop = memory_drop
 
-    def forward(self, images: Tensor, targets: Any) -> dict[str, Tensor]:
+    def forward(self, images: Tensor | Encoded, targets: Any, sides: int) -> dict[str, Tensor]:
         """Every weighted loss by name.
 
         Args:
-            images: see `predict_pairs`.
+            images: see `predict_pairs`; or what `encode_clips` made of them.
             targets: of the key frames, then of the reference frames, side by side as `images`.
+            sides: T.
         """
+        device = self.model.mean.device.type
         # losses and matching are float32
-        with torch.autocast(images.device.type, torch.bfloat16, enabled=self.bfloat16):
-            prediction = predict_pairs(self.model, images, self.memory_drop)
-        return self.criterion(prediction, targets, images.shape[1])
+        with torch.autocast(device, torch.bfloat16, enabled=self.bfloat16):
+            encoded = encode_clips(self.model, images) if isinstance(images, Tensor) else images
+            prediction = _decode_clips(self.model, encoded, sides, self.memory_drop)
+        return self.criterion(prediction, targets, sides)
+
+
+def encode_clips(model: VideoKNet, images: Tensor) -> Encoded:
+    """Images [B,T,3,H,W] RGB 0..255 -> all but the last stage of B key frames, then of the frames
+    of each older side."""
+    frames = images.transpose(0, 1).flatten(0, 1).float()
+    return model.encode(frames.contiguous(memory_format=torch.channels_last))
 
 
 def predict_pairs(model: VideoKNet, images: Tensor, memory_drop: float = 0.0) -> Prediction:
@@ -52,17 +63,20 @@ def predict_pairs(model: VideoKNet, images: Tensor, memory_drop: float = 0.0) ->
         images: [B,T,3,H,W] RGB 0..255; T = 2, key and reference, or more, or 1, keys alone.
         memory_drop: see `TrainConfig.memory_drop`.
     """
-    batch, sides = images.shape[:2]
-    frames = images.transpose(0, 1).flatten(0, 1).float()
-    encoded = model.encode(frames.contiguous(memory_format=torch.channels_last))
+    return _decode_clips(model, encode_clips(model, images), images.shape[1], memory_drop)
+
+
+def _decode_clips(model: VideoKNet, encoded: Encoded, sides: int, memory_drop: float) -> Prediction:
+    """See `predict_pairs`."""
+    batch = len(encoded.head.features) // sides
     previous, newest_first = None, list[Prediction]()
     for side in reversed(range(sides)):
-        frame = _images(encoded, slice(side * batch, (side + 1) * batch))
+        frame = mapped(encoded, itemgetter(slice(side * batch, (side + 1) * batch)))
         newest_first.insert(0, model.decode(frame, previous))
         valid = torch.ones(batch, dtype=torch.bool)
         if memory_drop:
             valid = torch.rand(batch) >= memory_drop
-        previous = PreviousKernels(newest_first[0].kernels, valid.to(images.device))
+        previous = model.state(newest_first[0], valid.to(model.mean.device))
     last = (_joined(side) for side in zip(*(p.stages[-1:] for p in newest_first), strict=True))
     return Prediction(
         head=encoded.head,
@@ -78,11 +92,11 @@ def _joined(sides: Sequence[StageOutput]) -> StageOutput:
     return StageOutput(*(None if p[0] is None else torch.cat(p) for p in parts))
 
 
-def _images(parts: Any, which: slice) -> Any:
-    """The same nest of tuples with every tensor [B,...] cut to some of its images."""
+def mapped(parts: Any, function: Callable[[Tensor], Tensor]) -> Any:
+    """The same nest of tuples with `function` of every tensor."""
     if isinstance(parts, Tensor):
-        return parts[which]
+        return function(parts)
     if parts is None:
         return None
-    cut = [_images(part, which) for part in parts]
-    return type(parts)(*cut) if hasattr(parts, "_fields") else tuple(cut)
+    new = [mapped(part, function) for part in parts]
+    return type(parts)(*new) if hasattr(parts, "_fields") else tuple(new)

@@ -70,7 +70,7 @@ def _copy_paste(config: DataConfig, model: ModelConfig, root: Path, sides: int) 
         *(images, _sprites(config, model, root), model.classes.things, config.max_sprites),
         causal=config.causal,
         crowd=config.crowd,
-        frames=max(sides, 2),
+        frames=sides,
     )
 
 
@@ -119,7 +119,7 @@ def _clip_pairs(
     dataset, _ = open_clips(config, model, root)
     crop = CropRange(config.scale, config.aspect)
     if config.pseudo_video or sides == 1:
-        return ImagePairs(dataset, crop, max(sides, 2), paster)
+        return ImagePairs(dataset, crop, sides, paster)
     return ClipPairs(dataset, config.offsets, crop, config.tracked, sides, paster)
 
 

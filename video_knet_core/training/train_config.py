@@ -167,8 +167,11 @@ class TrainConfig:
     """Frames of a training clip. With more than a pair, kernels are carried from frame to frame as
     on a camera, and gradients flow back through the whole clip."""
     train: Literal["all", "temporal"] = "all"
-    """Of "temporal" the last stage with fusion and linking, the detail branch and the association
-    embedding learn; the rest, which sees single images, keeps its weights and has no losses."""
+    """Of "temporal" the last stage with fusion and linking and the association embedding learn; the
+    rest, which sees single images, keeps its weights and has no losses."""
+    cached_clips: _Count = 0
+    """With train "temporal", this many clips are drawn and encoded once, and every step takes some
+    of them: a step then costs a tenth. 0: new clips in each step."""
     memory_drop: Fraction = 0.0
     """Probability that a frame has no temporal context though there is a frame before it."""
     spoilt: Fraction = 0.0
@@ -222,9 +225,12 @@ class TrainConfig:
         return self.frames if self.video else 1
 
     def __post_init__(self) -> None:
-        for name in ("frames", "train", "memory_drop", "spoilt"):
+        for name in ("frames", "train", "cached_clips", "memory_drop", "spoilt"):
             value, default = getattr(self, name), getattr(TrainConfig, name)
             expect(self.video or value == default, name, f"{default!r} without video", value)
+        cacheable = self.train == "temporal" and not self.more_sizes
+        expected = "0 unless train is 'temporal' and there are no more_sizes"
+        expect(cacheable or not self.cached_clips, "cached_clips", expected, self.cached_clips)
         sides = {"height": (self.height,), "width": (self.width,)}
         for name, values in (sides | {"more_sizes": sum(self.more_sizes, ())}).items():
             for value in values:

@@ -23,13 +23,14 @@ from ..config_io import ConfigError, load_yaml
 from ..model.video_knet import VideoKNet
 from ..output_files import exclusive
 from . import processes
-from .batches import Batch, PairDataset, batches
+from .batches import PairDataset, batches
+from .cached_clips import CachedClips
 from .checkpoints import Progress, RunFiles, identity
 from .clip_validation import Validation
 from .initial_weights import build_model
 from .monitor import Monitor
 from .optimization import build_optimizer, freeze, set_rate
-from .pair_step import PairLosses
+from .pair_step import PairLosses, mapped
 from .sources import open_sources
 from .train_config import TrainConfig
 from .training_tasks import TRAINING_TASKS
@@ -76,9 +77,10 @@ class Trainer:
         processes, which wait for each other, they end it at once.
         """
         first, main = self.progress.step, processes.number() == 0
+        clips = self._clips(first)
         monitor = Monitor(self.out, self.config.steps, first, silent=not main)
         with closing(monitor), _signals_held_back() as received:
-            for step_batches in batches(self.dataset, first):
+            for step_batches in clips:
                 losses = self.train_step(step_batches)
                 self.progress.step += 1
                 rate = max(group["lr"] for group in self.optimizer.param_groups)
@@ -90,7 +92,14 @@ class Trainer:
                 if received:
                     break
 
-    def train_step(self, step_batches: Sequence[Batch]) -> dict[str, Tensor]:
+    def _clips(self, first_step: int) -> Iterator[list[Any]]:
+        """Batches of images, or of what was encoded before."""
+        if not self.config.cached_clips:
+            return batches(self.dataset, first_step)
+        freeze(self.model, self.config)
+        return CachedClips(self.dataset, self.model, self.device).batches(first_step)
+
+    def train_step(self, step_batches: Sequence[Any]) -> dict[str, Tensor]:
         """One optimiser step; returns the mean losses of this process."""
         step = self.progress.step
         draw = step * processes.count() + processes.number()  # each process draws its own
@@ -136,12 +145,12 @@ class Trainer:
         run = identity(self.config, self.model)
         self.progress = self.files.load_state(self._modules(), self.optimizer, run)
 
-    def _backward(self, batch: Batch, parts: int) -> tuple[list[str], Tensor]:
+    def _backward(self, batch: Any, parts: int) -> tuple[list[str], Tensor]:
         """Add the gradients of one of `parts` batches; returns the names and values of its losses,
         divided by `parts`."""
         images, targets = batch
-        on_device = type(targets)(*(tensor.to(self.device) for tensor in targets))
-        losses = self.losses(images.to(self.device), on_device)
+        on_device = mapped((images, targets), lambda tensor: tensor.to(self.device))
+        losses = self.losses(*on_device, self.config.sides)
         values = torch.stack(list(losses.values())) / parts
         total = values.sum()
         if not total.isfinite():
@@ -215,6 +224,10 @@ def _check_model(config: TrainConfig, model: ModelConfig) -> None:
     nothing of the model sees time where that alone is trained."""
     if config.train == "temporal" and not model.kernels.stages:
         raise ConfigError("train: expected 'all' for a model without update stages, got 'temporal'")
+    if config.cached_clips and model.kernels.stages < 2:
+        raise ConfigError(
+            f"cached_clips: expected 0 for a model of one stage, got {config.cached_clips}"
+        )
     images, stride = config.batch * config.sides, model.backbone.output_stride
     height, width = min(config.sizes, key=math.prod)
     cells = 1 if model.neck.name in SEMANTIC_NECKS else height * width // stride**2

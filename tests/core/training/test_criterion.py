@@ -285,7 +285,9 @@ def test_two_processes_give_the_gradients_of_one_in_task_semantic():
     def gradient(rows: slice, total: Total) -> Tensor:
         targets = [class_targets(m, classes, 4) for side in (0, 1) for m in maps[rows, side]]
         criterion = criterion_of(network.config, total, balance=0.5)
-        losses = PairLosses(network, criterion)(images[rows], stack_targets(targets))
+        losses = PairLosses(network, criterion)(
+            images[rows], stack_targets(targets), images.shape[1]
+        )
         weights = network.head.classifier.weight, network.stages[-1].mask_head[-1].weight
         grads = torch.autograd.grad(summed(losses), weights)
         return torch.cat([g.flatten() for g in grads])

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import float64_training
+import numpy as np
 import pytest
 import torch
 from networks import CONFIGS, small_network, small_version
@@ -25,7 +26,7 @@ from training_runs import (
 from video_knet_core.config_io import ConfigError
 from video_knet_core.model import checkpoint
 from video_knet_core.model.checkpoint import load_model, read_metadata
-from video_knet_core.training.batches import batches
+from video_knet_core.training.batches import batches, collate
 from video_knet_core.training.trainer import (
     Trainer,
     find_device,
@@ -99,7 +100,7 @@ def test_what_sees_single_images_is_not_changed_by_a_temporal_step(tmp_path):
     of_parts = {name for name in values if name.startswith(("key_", "reference_"))}
     assert {name.split("_")[1] for name in of_parts} == {"stage2"}
     assert set(values) - of_parts == {"total", "track", "track_aux"}
-    last = ("stages.2.", "embedding.", "detail.")
+    last = ("stages.2.", "embedding.")
     changed = {
         name
         for name, value in trainer.model.state_dict().items()
@@ -111,6 +112,31 @@ def test_what_sees_single_images_is_not_changed_by_a_temporal_step(tmp_path):
     for part in ("fusion.interaction.attention.query", "linking.interaction.attention.query"):
         assert f"stages.2.{part}.weight" in changed
     assert {"stages.2.detail_head.weight", "embedding.layers.0.weight"} <= changed
+
+
+def test_cached_clips_give_the_losses_of_their_images(tmp_path):
+    """Half precision apart; and the next steps draw other clips."""
+    model = small_version("street", stages=3, detail=8)
+    settings = {"frames": 3, "train": "temporal", "steps": 4, "photometric": False}
+    trainer = Trainer(write_run(tmp_path, model, **settings, cached_clips=2), tmp_path / "cached")
+    cached = list(trainer._clips(0))
+    assert len(cached) == 4
+    (encoded, targets), *_ = cached[0]
+    assert len(targets.ids) == 3 * trainer.config.batch == len(encoded.head.features)
+    images, goals = collate([trainer.dataset[n] for n in _numbers(trainer, 0)])
+    torch.manual_seed(0)
+    found = trainer.losses(encoded, targets, 3)
+    expected = trainer.losses(images, goals, 3)
+    assert found.keys() == expected.keys()
+    for name, loss in expected.items():
+        assert found[name].item() == pytest.approx(loss.item(), rel=0.02, abs=0.02), name
+
+
+def _numbers(trainer: Trainer, step: int) -> list[int]:
+    """Of the cached clips of a step."""
+    rng = np.random.default_rng((trainer.config.seed, step, 0))
+    count, batch = trainer.config.cached_clips, trainer.config.batch
+    return rng.choice(count, batch, count < batch).tolist()
 
 
 @pytest.mark.slow
