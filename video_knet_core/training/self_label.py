@@ -53,6 +53,7 @@ def self_label(
     out: Path,
     confidence: float = 0.9,
     things_only: bool = False,
+    things_complete: bool = False,
     max_frames: int | None = None,
 ) -> LabelCounts:
     """Write the custom data set `root` into the new folder `out`, with more stuff labels.
@@ -62,6 +63,9 @@ def self_label(
     Args:
         confidence: probability 0..1 from which on the network labels a pixel.
         things_only: keep the labels of things alone; those of stuff are made anew.
+        things_complete: all things have labels, so that a pixel without one is stuff: probabilities
+            are those among classes of stuff. A network that has seen real things and synthetic
+            stuff takes most that is real for a thing.
         max_frames: at most so many frames, from the first on.
 
     Raises:
@@ -82,7 +86,7 @@ def self_label(
     with new_folder(out):
         for video, index in progress_bar(list(islice(frames, max_frames)), "frames"):
             frame, files = video[index], video.frames[index]
-            made = _sure_stuff(model, frame.image, confidence)
+            made = _sure_stuff(model, frame.image, confidence, things_complete)
             made[frame.semantic != NO_CLASS] = NO_CLASS
             counts.frames, counts.pixels = counts.frames + 1, counts.pixels + made.size
             counts.kept += np.bincount(frame.semantic.ravel(), minlength=256)[:classes]
@@ -101,20 +105,23 @@ def self_label(
     return counts
 
 
-def _sure_stuff(model: VideoKNet, image: NDArray[np.uint8], confidence: float) -> NDArray[np.uint8]:
+def _sure_stuff(
+    model: VideoKNet, image: NDArray[np.uint8], confidence: float, things_complete: bool
+) -> NDArray[np.uint8]:
     """[H, W] the stuff class of each pixel of an image [H, W, 3]; `NO_CLASS` where the network has
     a thing or is less sure than `confidence`."""
-    probability, best = (part.numpy() for part in class_probabilities(model, image).max(0))
-    found = np.array(model.config.classes.logit_class_ids, np.uint8)[best]
-    sure = (probability >= confidence) & np.isin(found, model.config.classes.stuff)
+    classes = model.config.classes
+    first = len(classes.things) if things_complete else 0
+    probability, best = class_logits(model, image)[first:].softmax(0).max(0)
+    found = np.array(classes.logit_class_ids[first:], np.uint8)[best.numpy()]
+    sure = (probability.numpy() >= confidence) & np.isin(found, classes.stuff)
     return np.where(sure, found, np.uint8(NO_CLASS))
 
 
 @torch.no_grad()
-def class_probabilities(model: VideoKNet, image: NDArray[np.uint8]) -> Tensor:
-    """[K, H, W] by the semantic map of the head, in logit order, for an image [H, W, 3] RGB.
-
-    The logits are the mean of those of the image and of its mirror image.
+def class_logits(model: VideoKNet, image: NDArray[np.uint8]) -> Tensor:
+    """[K, H, W] of the semantic map of the head, for an image [H, W, 3] RGB: the mean of those of
+    the image and of its mirror image.
     """
     size = image.shape[0], image.shape[1]
     height, width = nearest_aspect(model.config.sizes, size)
@@ -123,7 +130,7 @@ def class_probabilities(model: VideoKNet, image: NDArray[np.uint8]) -> Tensor:
     padded = [-(-side // STRIDE) * STRIDE for side in (height, width)]
     plain, mirrored = _resized(logits, padded)[..., :height, :width]
     mean = (plain + mirrored.flip(2)) / 2
-    return _resized(mean[None], list(size))[0].softmax(0)
+    return _resized(mean[None], list(size))[0]
 
 
 def _resized(maps: Tensor, size: list[int]) -> Tensor:

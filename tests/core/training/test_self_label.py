@@ -17,7 +17,7 @@ from video_knet_core.data.dataset_validation import validate
 from video_knet_core.data.datasets import open_dataset
 from video_knet_core.data.label_png import read_values, write_png
 from video_knet_core.model.checkpoint import save_model
-from video_knet_core.training.self_label import class_probabilities
+from video_knet_core.training.self_label import class_logits
 from video_knet_core.types import NO_CLASS
 
 ROAD, FENCE, VEHICLE = 0, 3, 10
@@ -38,13 +38,19 @@ def source(tmp_path_factory):
     return root
 
 
-def network_of(folder, name: str, certain: int, version: str = ""):
-    """A network that has one class everywhere, with a probability of about 0.95."""
+def network_of(folder, name: str, certain: int, version: str = "", second: int = -1):
+    """A network that has one class everywhere, with a probability of about 0.95, or has `second`
+    so among the others."""
     network = small_version(version) if version else small_network()
     with torch.no_grad():
         network.head.classifier.weight.zero_()
         logits = network.config.classes.logit_class_ids
-        network.head.classifier.bias[:] = torch.tensor([5.25 * (c == certain) for c in logits])
+        network.head.classifier.bias[:] = torch.tensor(
+            [
+                10.5 * (c == certain and second >= 0) or 5.25 * (c in (certain, second))
+                for c in logits
+            ]
+        )
     save_model(network, folder / name)
     return folder / name
 
@@ -98,6 +104,15 @@ def test_stuff_may_be_made_anew(source, tmp_path, capsys):
     assert np.array_equal(after.instance, before.instance)
 
 
+def test_where_all_things_have_labels_the_rest_is_stuff(source, tmp_path):
+    """The network takes everything for a vehicle, and of the stuff it has a fence before a road."""
+    model = network_of(tmp_path, "vehicle.safetensors", VEHICLE, second=FENCE)
+    assert run(source, model, tmp_path / "out", "--things-complete") == 0
+    for before, after in zip(frames(source), frames(tmp_path / "out"), strict=True):
+        unlabelled = before.semantic == NO_CLASS
+        assert np.array_equal(after.semantic, np.where(unlabelled, FENCE, before.semantic))
+
+
 @pytest.mark.parametrize("scale", [1, 2], ids=["native", "twice as large"])
 def test_probabilities_lie_where_the_image_has_them(scale):
     """The input is padded, on one side of the image only, and there are two views of it."""
@@ -110,7 +125,7 @@ def test_probabilities_lie_where_the_image_has_them(scale):
     model = SimpleNamespace(config=SimpleNamespace(sizes=((75, 100),)), encode=encode)
     image = np.zeros((75 * scale, 100 * scale, 3), np.uint8)
     image[:, 80 * scale :] = 255
-    found = class_probabilities(model, image)
+    found = class_logits(model, image).softmax(0)
     assert found.shape == (2, *image.shape[:2])
     torch.testing.assert_close(found.sum(0), torch.ones(image.shape[:2]))
     assert (found[0, :, : 71 * scale] < 0.51).all()
