@@ -158,6 +158,20 @@ class ModelConfig:
         """All kernels: those of things, then one for each stuff class."""
         return self.kernels.things + len(self.classes.stuff)
 
+    def state_shape(self, size: tuple[int, int]) -> tuple[int, int]:
+        """What goes from frame to frame at a native size (height, width): for each slot its kernel,
+        with fusion "sticky" also its class logits and the logits of its mask."""
+        memory = 0
+        if self.kernels.fusion == "sticky":
+            rows, columns = self._map_size(size)
+            memory = len(self.classes) + rows * columns
+        return self.slots, self.neck.channels + memory
+
+    def _map_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Rows and columns of the feature map of an image."""
+        height, width = ((n + -n % STRIDE) // self.neck.map_stride for n in size)
+        return height, width
+
     def __post_init__(self) -> None:
         self._expect_one_of("task", tuple(TASKS))
         self._check_sizes()
@@ -165,6 +179,7 @@ class ModelConfig:
         self._check_task()
         if self.kernels.fusion == "sticky":
             self._expect_one_of("kernels.seeds", (True,), " for kernels.fusion 'sticky'")
+            self._expect_one_of("more_sizes", ((),), " for kernels.fusion 'sticky'")
         if self.kernels.seeds:
             self._check_seeds()
 
@@ -215,9 +230,9 @@ class ModelConfig:
         self._expect_one_of("kernels.pooling", ("mean", "sum"), suffix)
 
     def _check_seeds(self) -> None:
-        stride, things = self.neck.map_stride, self.kernels.things
+        things = self.kernels.things
         for size in self.sizes:
-            rows, columns = ((n + -n % STRIDE) // stride for n in size)
+            rows, columns = self._map_size(size)
             expected = f"at most the {rows} x {columns} cells that seeds come from"
             expect(things <= rows * columns, "kernels.things", expected, things)
         self._expect_one_of("kernels.position", (True,), " for kernels.seeds")

@@ -194,7 +194,8 @@ class Detections:
     """[N, 4] xmin, ymin, xmax, ymax, inclusive, in map pixels, if the quasi-dense tracker has to
     use others than the tight ones (torch with the reference merge; exported models have none)."""
     kernels: NDArray[np.float32] | None = None
-    """[N, C] final kernels of the network, before linking; None if the engine returns none."""
+    """[N, C] final kernels of the network, before linking; None if the engine returns none. More
+    columns than `embeddings` has are other memory of the slots."""
     masks: NDArray[np.uint8] | None = None
     """[S, h, w] of 0 and 1, in task instance, where masks may overlap: the map then shows the
     frontmost of each pixel. Those without a segment are empty."""

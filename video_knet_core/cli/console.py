@@ -55,9 +55,10 @@ def exit_code_of(run: Callable[[], int | None], command: str, kept: Callable[[],
             received.append(signal.SIGINT)
         except Exception as error:
             message = _message_of(error)
-            if message is None:
+            if message is not None:
+                print_error(command, message)
+            elif not received:  # else it comes of the interruption, as from Ray, whose workers ended
                 raise
-            print_error(command, message)
             code = EXIT_FAULTS if isinstance(error, NothingError) else EXIT_BAD_INPUT
         if received:
             left = kept()

@@ -16,7 +16,8 @@ ProgressCallback = Callable[[str, float], None]
 Size = tuple[int, int]
 """Height and width in pixels."""
 State = NDArray[np.float32]
-"""The temporal context of a camera: the kernels of its last frame, [N, C]."""
+"""The temporal context of a camera: the kernels of its last frame and what else a slot remembers,
+[N, S]; see `ModelConfig.state_shape`."""
 
 
 class ModelError(ValueError):

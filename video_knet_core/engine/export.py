@@ -50,7 +50,7 @@ class _DeployGraph(nn.Module):
     def forward(
         self, image: Tensor, previous_kernels: Tensor, has_previous: Tensor
     ) -> tuple[Tensor, ...]:
-        """image uint8 [H,W,3] RGB, previous_kernels [N,C], has_previous bool [1] -> `OUTPUTS`."""
+        """image uint8 [H,W,3] RGB, previous_kernels [N,S], has_previous bool [1] -> `OUTPUTS`."""
         previous = PreviousKernels(previous_kernels[None], has_previous)
         outputs = segment_frame(self.model, _pixels(image), previous)
         return tuple(outputs[name] for name in self.task.deploy_tensors)
@@ -143,7 +143,7 @@ def _model_of(graph: _DeployGraph, size: Size, outputs: list[str]) -> onnx.Model
     config = graph.model.config
     inputs = (
         torch.full((*size, 3), 127, dtype=torch.uint8),
-        torch.zeros(config.slots, config.neck.channels),
+        torch.zeros(config.state_shape(size)),
         torch.zeros(1, dtype=torch.bool),
     )
     program = torch.onnx.export(

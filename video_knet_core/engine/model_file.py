@@ -130,8 +130,8 @@ class ModelFile:
 
     @property
     def state_shape(self) -> tuple[int, int]:
-        """Number of kernels and their channels, [N,C]: what goes from frame to frame."""
-        return self.config.slots, self.config.neck.channels
+        """See `ModelConfig.state_shape`."""
+        return self.config.state_shape(self.size)
 
     def _check_tensors(self, inputs: _Tensors, outputs: _Tensors) -> None:
         """Names, types and dimensions of every input and output are those of the form."""

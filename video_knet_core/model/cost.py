@@ -70,7 +70,7 @@ def step_without_weights(config: ModelConfig, height: int, width: int) -> VideoK
         network = VideoKNet(config).eval().requires_grad_(False)
         network.auxiliary = None
         valid = torch.ones(1, dtype=torch.bool)
-        previous = PreviousKernels(torch.empty(1, config.slots, config.neck.channels), valid)
+        previous = PreviousKernels(torch.empty(1, *config.state_shape((height, width))), valid)
         network(torch.empty(1, 3, height, width), previous)
     return network
 

@@ -17,7 +17,7 @@ from ..config import SEMANTIC_NECKS, STRIDE, ModelConfig
 from ..tasks import TASKS
 from .backbone import build_backbone
 from .heads import ClassHead, HeadOutput, KernelHead
-from .kernels import ALIVE_SCORE, AssociationEmbedding, PreviousKernels, StageOutput, UpdateStage
+from .kernels import AssociationEmbedding, PreviousKernels, StageOutput, UpdateStage
 from .neck import AUXILIARY_LEVEL, AuxiliaryHead, DetailBranch, build_neck
 
 
@@ -111,15 +111,9 @@ class VideoKNet(nn.Module):
 
     def state(self, prediction: Prediction, valid: Tensor) -> PreviousKernels:
         """What goes on to the next frame, in which `valid` [B] of the videos continue."""
-        kernels = prediction.kernels
-        if self.stages and self.stages[-1].sticky is not None:
-            things, classes = self.thing_kernels, len(self.config.classes.things)
-            scores = prediction.class_logits[:, :things, :classes].amax(2).sigmoid()
-            alive = nn.functional.pad(
-                scores >= ALIVE_SCORE, (0, kernels.shape[1] - things), value=1
-            )
-            kernels = kernels * alive[..., None]
-        return PreviousKernels(kernels, valid)
+        if not self.stages:
+            return PreviousKernels(prediction.kernels, valid)
+        return self.stages[-1].state(prediction.stages[-1], valid)
 
     @property
     def map_dtype(self) -> torch.dtype:

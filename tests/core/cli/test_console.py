@@ -19,6 +19,7 @@ from dataset_fixtures import write_custom
 
 import video_knet_core
 from video_knet_core.cli import main
+from video_knet_core.cli.console import exit_code_of
 
 PROGRAM = [sys.executable, "-m", "video_knet_core.cli"]
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -231,3 +232,16 @@ def test_an_interrupted_replay_reports_in_one_line_what_is_kept(number, model, t
     (line,) = process.communicate(timeout=60)[1].splitlines()
     assert process.returncode == 128 + number
     assert str(out) in line and "--resume" in line
+
+
+def test_an_error_that_comes_of_an_interruption_is_not_the_reason_of_the_end(capsys):
+    """As from Ray, whose workers end of the same Ctrl-C."""
+
+    def run() -> None:
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            raise RuntimeError("a worker ended") from None
+
+    assert exit_code_of(run, "video-knet fleet", lambda: "") == 130
+    assert capsys.readouterr().err == "video-knet fleet: interrupted\n"
