@@ -57,7 +57,9 @@ def exit_code_of(run: Callable[[], int | None], command: str, kept: Callable[[],
             message = _message_of(error)
             if message is not None:
                 print_error(command, message)
-            elif not received:  # else it comes of the interruption, as from Ray, whose workers ended
+            elif (
+                not received
+            ):  # else it comes of the interruption, as from Ray, whose workers ended
                 raise
             code = EXIT_FAULTS if isinstance(error, NothingError) else EXIT_BAD_INPUT
         if received:

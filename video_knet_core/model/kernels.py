@@ -18,23 +18,15 @@ from torch.nn.functional import interpolate, relu
 from ..config import ModelConfig
 from ..tasks import TASKS
 from .position import CODE_SIZE
-
-_SAME_OVERLAP = 0.3
-"""Overlap (IoU) of two masks that may be of one object."""
-ALIVE_SCORE = 0.2
-"""Class score from which on a thing keeps its slot in the next frame."""
-_HIDDEN = 16
-"""Channels of the layer between features and doubt."""
-_SURE = 8.0
-"""Most that a mask logit is remembered as."""
+from .slots import SlotMemory, StickySlots
 
 
 class PreviousKernels(NamedTuple):
     """The state that goes from frame to frame."""
 
     kernels: Tensor
-    """[B,N,C] refined kernels of the previous frame, before linking. With `StickySlots` a row goes on
-    with the class logits and the mask logits of its slot: [B,N,C+K+h*w]."""
+    """[B,N,C] refined kernels of the previous frame, before linking; with fusion "sticky"
+    `StageOutput.remembered`."""
     valid: Tensor
     """[B] bool; False = this image is the first of its video."""
 
@@ -52,8 +44,10 @@ class StageOutput(NamedTuple):
     mask_logits: Tensor
     """[B,N,h,w], twice as fine in the last stage if it gets `detail`."""
     carried: Tensor | None = None
-    """[B,P] bool, the slot has the object that it had in the previous frame: by `StickySlots`, in
-    the last stage."""
+    """[B,P] bool, the slot has the object that it had in the previous frame; of the last stage with
+    fusion "sticky" ..."""
+    remembered: Tensor | None = None
+    """[B,N,C+K+hw] ... and what goes on to the next frame in place of kernels."""
 
 
 def apply_kernels(kernels: Tensor, features: Tensor) -> Tensor:
@@ -185,93 +179,6 @@ class _PreviousInteraction(nn.Module):
         return torch.where(previous.valid[:, None, None], attended, kernels)
 
 
-class _Memory(NamedTuple):
-    """The state of a network with `StickySlots`, apart."""
-
-    kernels: Tensor
-    """[B,N,C]"""
-    class_logits: Tensor
-    """[B,N,K]"""
-    mask_logits: Tensor
-    """[B,N,h,w]"""
-
-
-class StickySlots(nn.Module):
-    """An object keeps its slot: what is known of it goes on there, and seeds of this frame fill the
-    others.
-
-    A seed that shows the object of a slot, by the overlap of their masks, brings its kernel and
-    mask there, and the previous kernel is added. An object without a seed, as in a spoilt image, is
-    looked for by its previous kernel and mask alone. Of the kernels that are handed on, a row of
-    zeros is a free slot.
-
-    Where the image cannot be relied on, which is learned as a map of `doubt`, masks stay as they
-    were; and a slot keeps its kernel and classes as far as the place of its mask is in doubt.
-
-    Source: queries that are carried as in MOTR (Zeng et al., ECCV 2022); that seeds refresh them,
-    and doubt, are ours.
-
-    Args:
-        channels: C.
-        inputs: of the features, position code included.
-    """
-
-    def __init__(self, channels: int, inputs: int) -> None:
-        super().__init__()
-        self.memory = nn.Linear(channels, channels)
-        nn.init.zeros_(self.memory.weight)
-        nn.init.zeros_(self.memory.bias)
-        self.local, self.whole = nn.Conv2d(inputs, _HIDDEN, 1), nn.Linear(inputs, _HIDDEN)
-        self.last = nn.Conv2d(_HIDDEN, 1, 3, padding=1)
-        nn.init.constant_(self.last.bias, -3.0)  # type: ignore[arg-type]
-
-    def doubt(self, features: Tensor) -> Tensor:
-        """Features [B,C',h,w] -> 0..1 [B,1,h,w] float32."""
-        whole = self.whole(features.mean((2, 3)))[..., None, None]
-        return self.last(relu(self.local(features) + whole)).float().sigmoid()
-
-    def place(
-        self, kernels: Tensor, masks: Tensor, memory: _Memory, valid: Tensor, things: int
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Kernels [B,N,C] and masks [B,N,h,w] of this frame with their thing slots filled anew, and
-        which rows [B,N] of the `memory` are of the same object or stuff class."""
-        before, moved = memory.kernels[:, :things], memory.mask_logits[:, :things]
-        carried = (before.abs().amax(2) > 0) & valid[:, None]
-        seeds, stuff = masks[:, :things], masks[:, things:]
-        same, taken = _same_objects(moved, seeds, carried)
-        # free slots take the seeds that are not taken, the hottest first
-        places = torch.arange(things, device=kernels.device)
-        order = (things * taken + places).to(torch.float32).neg().topk(things).indices
-        rank = (torch.where(carried, 0, 1).cumsum(1) - 1).clamp(min=0)
-        found = same.any(2)
-        seed = torch.where(found, same.to(torch.float32).argmax(2), order.gather(1, rank))
-        fresh = (found | ~carried)[..., None]
-        chosen = kernels.gather(1, seed[..., None].expand(-1, -1, kernels.shape[2]))
-        chosen = torch.where(fresh, chosen, before)
-        cells = seed[..., None].expand(-1, -1, seeds.shape[2] * seeds.shape[3])
-        shown = torch.where(fresh, seeds.flatten(2).gather(1, cells), moved.flatten(2))
-        known = torch.cat((carried, valid[:, None].expand(-1, stuff.shape[1])), 1)
-        kernels = torch.cat((chosen, kernels[:, things:]), 1)
-        return (
-            kernels + self.memory(memory.kernels) * known[..., None],
-            torch.cat((shown.view_as(seeds), stuff), 1),
-            known,
-        )
-
-
-def _same_objects(moved: Tensor, seeds: Tensor, carried: Tensor) -> tuple[Tensor, Tensor]:
-    """Which seed [B,P slots,P seeds] shows the object of a slot: the two overlap most with each
-    other. And which seeds [B,P] do."""
-    slots = ((moved > 0).flatten(2) & carried[..., None]).to(torch.float32)
-    others = (seeds > 0).flatten(2).to(torch.float32)
-    inter = slots @ others.transpose(1, 2)
-    union = slots.sum(2)[:, :, None] + others.sum(2)[:, None] - inter
-    overlap = inter / union.clamp(min=1)
-    best = (overlap == overlap.amax(1, True)) & (overlap == overlap.amax(2, True))
-    same = best & (overlap > _SAME_OVERLAP)
-    return same, same.any(1)
-
-
 class AssociationEmbedding(nn.Module):
     """Kernel -> vector whose dot products separate instances. Not normalised."""
 
@@ -316,8 +223,6 @@ class UpdateStage(nn.Module):
         self.update = _KernelUpdate(channels)
         self.interaction = _KernelInteraction(*attention)
         self.fusion = self.linking = None
-        wide = channels + CODE_SIZE * kernels.position
-        self.sticky = StickySlots(channels, wide) if fusion == "sticky" else None
         if fusion not in ("none", "sticky"):
             self.fusion = _PreviousInteraction(*attention, update=fusion == "update_dynamic_cov")
         if linking != "none":
@@ -330,7 +235,10 @@ class UpdateStage(nn.Module):
         for parameter in self.parameters():
             if parameter.dim() > 1:
                 nn.init.xavier_uniform_(parameter)
-        self.detail_head = None
+        self.slots = self.detail_head = None
+        if fusion == "sticky":
+            inputs = self.feature_transform.in_features
+            self.slots = StickySlots(channels, inputs, kernels.things)
         if last and kernels.detail:
             self.detail_head = nn.Linear(channels, kernels.detail)
             nn.init.zeros_(self.detail_head.weight)
@@ -352,78 +260,43 @@ class UpdateStage(nn.Module):
         Masks are enlarged to the map `detail` [B,D,2h,2w], which is added, if there is one.
         """
         weight, bias = self.feature_transform.weight, self.feature_transform.bias
-        known = memory = None
-        if self.sticky is not None and previous is not None:
-            memory = self._memory(previous, mask_logits)
-            kernels, mask_logits, known = self.sticky.place(
-                kernels, mask_logits, memory, previous.valid, self.things
-            )
+        memory: SlotMemory | None = None
+        if self.slots is not None and previous is not None:
+            memory = self.slots.recall(previous.kernels, previous.valid, features)
+            kernels, mask_logits = self.slots.place(kernels, mask_logits, memory)
         group, count = assemble_group_features(mask_logits, features, self.pooling)
         group = (group @ weight.T.to(group.dtype) + count * bias).to(kernels.dtype)
         if self.fusion is not None and previous is not None:
             kernels = self.fusion(kernels, previous, group)
         kernels = self.update(group, kernels)
         kernels = self.interaction(kernels, kernels)
-        mask_kernels = kernels
-        class_logits = doubt = None
+        class_logits = None
         if self.class_head is not None and classify:
             class_logits = self.class_head(kernels)
-        if memory is not None:
-            doubt = self.sticky.doubt(features) * known[..., None, None]  # [B,N,h,w]
-            part = (memory.mask_logits > 0).float()
-            share = (doubt * part).sum((2, 3)) / part.sum((2, 3)).clamp(min=1)
-            share = share[..., None].to(kernels.dtype)
-            kernels = torch.lerp(kernels, memory.kernels, share)
-            class_logits = torch.lerp(class_logits, memory.class_logits, share)
+        new = kernels
+        if memory is not None and class_logits is not None:
+            kernels, class_logits = memory.kept(kernels, class_logits)
         linked = kernels if self.class_head is None else kernels[:, : self.things]
         if self.linking is not None and previous is not None:
             linked = self.linking(linked, previous, kernels if self.links_kernels else group)
-        mask_kernels = self.mask_head(linked if self.class_head is None else mask_kernels)
-        masks = self._masks(mask_kernels, features)
+        mask_kernels = self.mask_head(linked if self.class_head is None else new)
+        masks = apply_kernels(mask_kernels @ weight, features)
+        masks = masks + (mask_kernels @ bias).to(masks.dtype)[..., None, None]
         if memory is not None:
-            masks = torch.lerp(masks, memory.mask_logits, doubt)
+            masks = torch.lerp(masks, memory.mask_logits, memory.doubt)
+        carried = remembered = None
+        if self.slots is not None and class_logits is not None:
+            known = torch.zeros_like(kernels[..., 0]) > 0 if memory is None else memory.known
+            carried = known[:, : self.things]
+            remembered = self.slots.remember(kernels, class_logits, masks)
         if self.detail_head is not None and detail is not None:
             size = detail.shape[-2:]
             masks = interpolate(masks, size=size, mode="bilinear", align_corners=False)
             finer = apply_kernels(self.detail_head(mask_kernels), detail)
-            if doubt is not None:
-                finer = finer * (1 - interpolate(doubt, size=size, mode="nearest"))
+            if memory is not None:
+                finer = finer * (1 - interpolate(memory.doubt, size=size, mode="nearest"))
             masks = masks + finer
-        carried = None
-        if self.sticky is not None:
-            carried = torch.zeros_like(linked[..., 0], dtype=torch.bool)
-            if known is not None:
-                carried = known[:, : self.things]
-        return StageOutput(kernels, linked, class_logits, masks, carried)
-
-    def _memory(self, previous: PreviousKernels, like: Tensor) -> _Memory:
-        """The parts of the state, with masks as `like` [B,N,h,w]."""
-        channels, cells = self.feature_transform.out_features, like.shape[2] * like.shape[3]
-        state = previous.kernels
-        kernels, classes, masks = state.split(
-            (channels, state.shape[2] - channels - cells, cells), 2
-        )
-        return _Memory(kernels, classes, masks.view_as(like))
-
-    def state(self, output: StageOutput, valid: Tensor) -> PreviousKernels:
-        """What goes on to the next frame, in which `valid` [B] of the videos continue."""
-        if self.sticky is None:
-            return PreviousKernels(output.kernels, valid)
-        classes, masks = output.class_logits, output.mask_logits
-        columns = classes.shape[2] - (classes.shape[1] - self.things)
-        scores = classes[:, : self.things, :columns].amax(2).sigmoid()
-        stuff = classes.shape[1] - self.things
-        alive = nn.functional.pad((scores >= ALIVE_SCORE).to(masks.dtype), (0, stuff), value=1.0)
-        if self.detail_head is not None:
-            masks = nn.functional.avg_pool2d(masks, 2)
-        masks = masks.clamp(-_SURE, _SURE).flatten(2)
-        memory = torch.cat((output.kernels, classes, masks), 2) * alive[..., None]
-        return PreviousKernels(memory, valid)
-
-    def _masks(self, mask_kernels: Tensor, features: Tensor) -> Tensor:
-        """[B,M,C] of the mask head x features -> [B,M,h,w] logits."""
-        masks = apply_kernels(mask_kernels @ self.feature_transform.weight, features)
-        return masks + (mask_kernels @ self.feature_transform.bias).to(masks.dtype)[..., None, None]
+        return StageOutput(kernels, linked, class_logits, masks, carried, remembered)
 
 
 def _normed_linear(channels: int) -> tuple[nn.Module, ...]:

@@ -111,9 +111,8 @@ class VideoKNet(nn.Module):
 
     def state(self, prediction: Prediction, valid: Tensor) -> PreviousKernels:
         """What goes on to the next frame, in which `valid` [B] of the videos continue."""
-        if not self.stages:
-            return PreviousKernels(prediction.kernels, valid)
-        return self.stages[-1].state(prediction.stages[-1], valid)
+        remembered = prediction.stages[-1].remembered if prediction.stages else None
+        return PreviousKernels(prediction.kernels if remembered is None else remembered, valid)
 
     @property
     def map_dtype(self) -> torch.dtype:

@@ -16,6 +16,7 @@ from . import processes
 from .batches import AnyTargets, PairDataset, samples
 from .pair_step import encode_clips
 from .targets import stack_targets
+from .train_config import TrainConfig
 
 
 class _Clip(NamedTuple):
@@ -37,8 +38,8 @@ class CachedClips:
     """
 
     def __init__(self, dataset: PairDataset, model: VideoKNet, device: torch.device) -> None:
-        self.config, self.model = dataset.config, model
-        count = self.config.cached_clips
+        self._things, self._stages = model.thing_kernels, len(model.stages)
+        count = dataset.config.cached_clips
         first = processes.number() * count
         self._clips: list[_Clip] = []
         for images, targets in samples(dataset, range(first, first + count)):
@@ -52,9 +53,10 @@ class CachedClips:
             packed = [type(frame)(*map(_packed, frame)) for frame in targets]
             self._clips.append(_Clip(tuple(map(_packed, parts)), packed))
 
-    def batches(self, first_step: int) -> Iterator[list[tuple[Encoded, AnyTargets]]]:
+    def batches(
+        self, config: TrainConfig, first_step: int
+    ) -> Iterator[list[tuple[Encoded, AnyTargets]]]:
         """What this process takes in each step from `first_step` on, as `batches.batches`."""
-        config = self.config
         for step in range(first_step, config.steps):
             rng = np.random.default_rng((config.seed, step, processes.number()))
             drawn = [
@@ -70,9 +72,9 @@ class CachedClips:
             None if c[0] is None else _unpacked(torch.stack(c, 1).flatten(0, 1)) for c in columns
         )
         assert features is not None and kernels is not None and masks is not None
-        before = StageOutput(kernels, kernels[:, : self.model.thing_kernels], classes, masks)
+        before = StageOutput(kernels, kernels[:, : self._things], classes, masks)
         head = HeadOutput(features, kernels, masks, masks)
-        stages = (before,) * (len(self.model.stages) - 1)
+        stages = (before,) * (self._stages - 1)
         sides = zip(*(clip.targets for clip in clips), strict=True)
         frames = [type(frame)(*map(_unpacked, frame)) for side in sides for frame in side]
         return Encoded(head, stages, detail, None), stack_targets(frames)

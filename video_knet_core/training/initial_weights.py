@@ -22,7 +22,7 @@ from .train_config import TrainConfig
 _log = logging.getLogger(__name__)
 _CLASSIFIER = re.compile(r"\b(head\.classifier|auxiliary\.classifier|class_head\.3)\.")
 """Parameters whose shape is the number of classes."""
-_TEMPORAL = re.compile(r"\bstages\.\d+\.(fusion|linking|sticky)\.")
+_TEMPORAL = re.compile(r"\bstages\.\d+\.(fusion|linking|slots)\.")
 """Parameters of what a model may have in another form, or not at all."""
 
 

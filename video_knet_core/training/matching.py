@@ -5,7 +5,7 @@ Source: MaskHungarianAssigner of the authors' code.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +14,10 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from .targets import FrameTargets
+
+_BETTER = 1.0
+"""How much lower the cost of a free kernel must be for an object to leave its slot: as if a quarter
+more of its mask were found."""
 
 
 class Match(NamedTuple):
@@ -108,9 +112,15 @@ def _assign_sticky(
             cost = costs[frame]
             slot_of = {name: slot for name, slot in slot_of.items() if carried[frame][slot]}
             columns = np.flatnonzero(np.isfinite(cost[0]))
+            free = _others(slot_of.values(), len(cost))
+            for column in columns:
+                slot = slot_of.get(ids[frame][column])
+                if slot is None or not free:
+                    continue
+                if cost[free, column].min() < cost[slot, column] - _BETTER:
+                    del slot_of[ids[frame][column]]
+            free = _others(slot_of.values(), len(cost))
             new = [c for c in columns if ids[frame][c] not in slot_of]
-            held = set(slot_of.values())
-            free = [slot for slot in range(len(cost)) if slot not in held]
             rows, chosen = linear_sum_assignment(cost[np.ix_(free, new)])
             for row, column in zip(rows, chosen, strict=True):
                 slot_of[ids[frame][new[column]]] = free[row]
@@ -119,3 +129,7 @@ def _assign_sticky(
                 slots, instances = np.array(pairs).T
                 found.append(np.stack((np.full_like(slots, frame), slots, instances)))
     return np.concatenate(found, 1)
+
+
+def _others(taken: Iterable[int], slots: int) -> list[int]:
+    return sorted({*range(slots)}.difference(taken))

@@ -54,6 +54,7 @@ class Trainer:
         _check_model(config, model)
         sources = open_sources(config.data, model, data_root, out, config.sides)
         self.dataset = PairDataset(sources, model, config)
+        self.cached: CachedClips | None = None
         self.validation = Validation(config.validation, model, data_root, config.data)
         self.average = _average(self.model, config.ema_decay) if config.ema_decay else None
         self.optimizer = build_optimizer(self.model, config)
@@ -96,8 +97,10 @@ class Trainer:
         """Batches of images, or of what was encoded before."""
         if not self.config.cached_clips:
             return batches(self.dataset, first_step)
-        freeze(self.model, self.config)
-        return CachedClips(self.dataset, self.model, self.device).batches(first_step)
+        if self.cached is None:
+            freeze(self.model, self.config)
+            self.cached = CachedClips(self.dataset, self.model, self.device)
+        return self.cached.batches(self.config, first_step)
 
     def train_step(self, step_batches: Sequence[Any]) -> dict[str, Tensor]:
         """One optimiser step; returns the mean losses of this process."""
