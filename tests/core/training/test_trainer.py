@@ -89,14 +89,27 @@ def test_a_training_step_reaches_every_unfrozen_parameter(longer_run, tmp_path):
 TEMPORAL = {"frames": 3, "train": "temporal", "memory_drop": 0.2, "spoilt": 0.5}
 
 
-def test_what_sees_single_images_is_not_changed_by_a_temporal_step(tmp_path):
+DESIGNS = {
+    "paper": (
+        {"fusion": "link_atten", "linking": "ffn"},
+        ("fusion.interaction.attention.query", "linking.interaction.attention.query"),
+    ),
+    "sticky": (
+        {"fusion": "sticky", "linking": "none"},
+        ("slots.memory", "slots.local", "slots.last"),
+    ),
+}
+"""Ways to remember: kernels of the model, and what learns by them."""
+
+
+@pytest.mark.parametrize("design", DESIGNS)
+def test_what_sees_single_images_is_not_changed_by_a_temporal_step(design, tmp_path):
     """Neither weights nor statistics of batch norms; all that sees time learns."""
-    trainer = Trainer(
-        write_run(tmp_path, small_version("street", stages=3, detail=8), **TEMPORAL),
-        tmp_path / "out",
-    )
+    kernels, parts = DESIGNS[design]
+    network = small_version("street", stages=3, detail=8, **kernels)
+    trainer = Trainer(write_run(tmp_path, network, **TEMPORAL), tmp_path / "out")
     before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
-    values = take_steps(trainer, 1)
+    values = take_steps(trainer, 2)
     of_parts = {name for name in values if name.startswith(("key_", "reference_"))}
     assert {name.split("_")[1] for name in of_parts} == {"stage2"}
     assert set(values) - of_parts == {"total", "track", "track_aux"}
@@ -109,7 +122,7 @@ def test_what_sees_single_images_is_not_changed_by_a_temporal_step(tmp_path):
     assert all(name.startswith(last) for name in changed)
     for name, parameter in trainer.model.named_parameters():
         assert parameter.requires_grad == name.startswith(last), name
-    for part in ("fusion.interaction.attention.query", "linking.interaction.attention.query"):
+    for part in parts:
         assert f"stages.2.{part}.weight" in changed
     assert {"stages.2.detail_head.weight", "embedding.layers.0.weight"} <= changed
 
