@@ -83,8 +83,9 @@ class StickySlots(nn.Module):
         classes = state.shape[2] - self.channels - cells
         kernels, class_logits, masks = state.split((self.channels, classes, cells), 2)
         known = (kernels.abs().amax(2) > 0) & valid[:, None]
-        whole = self.whole(features.mean((2, 3)))[..., None, None]
-        doubt = self.last(relu(self.local(features) + whole)).to(state.dtype).sigmoid()
+        wide = features.to(state.dtype)
+        whole = self.whole(wide.mean((2, 3)))[..., None, None]
+        doubt = self.last(relu(self.local(wide) + whole)).sigmoid()
         doubt = doubt * known[..., None, None]
         masks = masks.unflatten(2, (features.shape[2], features.shape[3]))
         maps = masks.to(features.dtype), doubt.to(features.dtype)
