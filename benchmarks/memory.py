@@ -32,13 +32,13 @@ from video_knet_core.training.train_config import TrainConfig
 from video_knet_core.training.trainer import Trainer
 
 RECIPE = Path(__file__).parents[1] / "config" / "train" / "street.yaml"
-NOTHING = {"embedding": False, "linking": "none", "fusion": "none"}
+NOTHING = {"embedding": False, "linking": "none", "fusion": "none", "sticky": False}
 VARIANTS = {
     "K-Net": NOTHING,
     "+ KAE": NOTHING | {"embedding": True},
-    "+ KL": {"embedding": True, "linking": "ffn", "fusion": "none"},
-    "+ KF": {"embedding": True, "linking": "ffn", "fusion": "link_atten"},
-    "sticky": {"embedding": True, "linking": "none", "fusion": "sticky"},
+    "+ KL": NOTHING | {"embedding": True, "linking": "ffn"},
+    "+ KF": NOTHING | {"embedding": True, "linking": "ffn", "fusion": "link_atten"},
+    "+ sticky": {"embedding": True, "linking": "ffn", "fusion": "link_atten", "sticky": True},
 }
 TRACKERS: Mapping[str, TrackerSettings] = {
     "embedding": tracker_settings("embedding"),

@@ -87,11 +87,9 @@ class KernelConfig:
     pooling: Literal["mean", "sum", "softmax"] = "mean"
     """Group features as "mean" over the mask (does not depend on the image size) or "sum"; in task
     semantic also "softmax", a mean weighted by the probability of the class in each pixel."""
-    fusion: Literal["none", "link_atten", "update_dynamic_cov", "sticky"] = "update_dynamic_cov"
+    fusion: Literal["none", "link_atten", "update_dynamic_cov"] = "update_dynamic_cov"
     """Kernel Fusion, before the last stage: kernels attend to the previous ones, as they are
-    ("link_atten") or updated with this frame's group features first. Changes masks. Or "none". Or
-    "sticky", which is not in the paper: an object keeps its slot from frame to frame, and its
-    kernel goes on in it; seeds fill the free slots."""
+    ("link_atten") or updated with this frame's group features first. Changes masks. Or "none"."""
     linking: Literal["none", "ffn", "update", "update_obj"] = "ffn"
     """Kernel Linking, after the last stage: thing kernels attend to the previous ones, as they are
     ("ffn") or updated first, with group features ("update") or with this frame's kernels
@@ -109,6 +107,10 @@ class KernelConfig:
     detail: Annotated[int, Field(ge=0, le=256)] = 0
     """Channels of a map of stride 4 that the last stage refines its masks with, at the boundaries;
     0: its masks are as coarse as the others'. For neck.stride 8."""
+    sticky: bool = False
+    """An object keeps its slot from frame to frame, and where the image cannot be relied on, its
+    mask, class and embedding stay as they were; see `slots.StickySlots`. Needs `seeds`. Not in the
+    paper."""
     embedding: bool = True
     """Association embedding; off = raw kernels are the embeddings (the paper's toy experiment)."""
 
@@ -160,11 +162,11 @@ class ModelConfig:
 
     def state_shape(self, size: tuple[int, int]) -> tuple[int, int]:
         """What goes from frame to frame at a native size (height, width): for each slot its kernel,
-        with fusion "sticky" also its class logits and the logits of its mask."""
+        if it is sticky also what `slots.StickySlots` remembers."""
         memory = 0
-        if self.kernels.fusion == "sticky":
+        if self.kernels.sticky:
             rows, columns = self._map_size(size)
-            memory = len(self.classes) + rows * columns
+            memory = self.neck.channels + len(self.classes) + rows * columns
         return self.slots, self.neck.channels + memory
 
     def _map_size(self, size: tuple[int, int]) -> tuple[int, int]:
@@ -177,9 +179,9 @@ class ModelConfig:
         self._check_sizes()
         self._check_classes()
         self._check_task()
-        if self.kernels.fusion == "sticky":
-            self._expect_one_of("kernels.seeds", (True,), " for kernels.fusion 'sticky'")
-            self._expect_one_of("more_sizes", ((),), " for kernels.fusion 'sticky'")
+        if self.kernels.sticky:
+            self._expect_one_of("kernels.seeds", (True,), " for kernels.sticky")
+            self._expect_one_of("more_sizes", ((),), " for kernels.sticky")
         if self.kernels.seeds:
             self._check_seeds()
 
@@ -237,9 +239,7 @@ class ModelConfig:
             expect(things <= rows * columns, "kernels.things", expected, things)
         self._expect_one_of("kernels.position", (True,), " for kernels.seeds")
         self._expect_one_of("kernels.centers", (True,), " for kernels.seeds")
-        self._expect_one_of(
-            "kernels.fusion", ("none", "link_atten", "sticky"), " for kernels.seeds"
-        )
+        self._expect_one_of("kernels.fusion", ("none", "link_atten"), " for kernels.seeds")
         self._expect_one_of("kernels.linking", ("none", "ffn"), " for kernels.seeds")
 
     def _expect_one_of(self, key: str, values: tuple[object, ...], suffix: str = "") -> None:

@@ -18,14 +18,14 @@ from torch.nn.functional import interpolate, relu
 from ..config import ModelConfig
 from ..tasks import TASKS
 from .position import CODE_SIZE
-from .slots import SlotMemory, StickySlots
+from .slots import SlotContents, SlotMemory, StickySlots
 
 
 class PreviousKernels(NamedTuple):
     """The state that goes from frame to frame."""
 
     kernels: Tensor
-    """[B,N,C] refined kernels of the previous frame, before linking; with fusion "sticky"
+    """[B,N,C] refined kernels of the previous frame, before linking; of sticky slots
     `StageOutput.remembered`."""
     valid: Tensor
     """[B] bool; False = this image is the first of its video."""
@@ -43,11 +43,9 @@ class StageOutput(NamedTuple):
     """[B,N,K]; None if not requested, and in task semantic."""
     mask_logits: Tensor
     """[B,N,h,w], twice as fine in the last stage if it gets `detail`."""
-    carried: Tensor | None = None
-    """[B,P] bool, the slot has the object that it had in the previous frame; of the last stage with
-    fusion "sticky" ..."""
     remembered: Tensor | None = None
-    """[B,N,C+K+hw] ... and what goes on to the next frame in place of kernels."""
+    """[B,N,2C+K+hw] of the last stage, if it has `StickySlots`: what goes on to the next frame in
+    place of kernels."""
 
 
 def apply_kernels(kernels: Tensor, features: Tensor) -> Tensor:
@@ -223,7 +221,7 @@ class UpdateStage(nn.Module):
         self.update = _KernelUpdate(channels)
         self.interaction = _KernelInteraction(*attention)
         self.fusion = self.linking = None
-        if fusion not in ("none", "sticky"):
+        if fusion != "none":
             self.fusion = _PreviousInteraction(*attention, update=fusion == "update_dynamic_cov")
         if linking != "none":
             self.linking = _PreviousInteraction(*attention, update=linking != "ffn")
@@ -236,7 +234,7 @@ class UpdateStage(nn.Module):
             if parameter.dim() > 1:
                 nn.init.xavier_uniform_(parameter)
         self.slots = self.detail_head = None
-        if fusion == "sticky":
+        if last and kernels.sticky:
             inputs = self.feature_transform.in_features
             self.slots = StickySlots(channels, inputs, kernels.things)
         if last and kernels.detail:
@@ -262,41 +260,38 @@ class UpdateStage(nn.Module):
         weight, bias = self.feature_transform.weight, self.feature_transform.bias
         memory: SlotMemory | None = None
         if self.slots is not None and previous is not None:
-            memory = self.slots.recall(previous.kernels, previous.valid, features)
-            kernels, mask_logits = self.slots.place(kernels, mask_logits, memory)
+            memory = self.slots.recall(previous.kernels, previous.valid, mask_logits)
+            previous = PreviousKernels(memory.slots.kernels, previous.valid)
         group, count = assemble_group_features(mask_logits, features, self.pooling)
         group = (group @ weight.T.to(group.dtype) + count * bias).to(kernels.dtype)
         if self.fusion is not None and previous is not None:
             kernels = self.fusion(kernels, previous, group)
         kernels = self.update(group, kernels)
         kernels = self.interaction(kernels, kernels)
-        class_logits = None
-        if self.class_head is not None and classify:
-            class_logits = self.class_head(kernels)
-        new = kernels
-        if memory is not None and class_logits is not None:
-            kernels, class_logits = memory.kept(kernels, class_logits)
         linked = kernels if self.class_head is None else kernels[:, : self.things]
         if self.linking is not None and previous is not None:
             linked = self.linking(linked, previous, kernels if self.links_kernels else group)
-        mask_kernels = self.mask_head(linked if self.class_head is None else new)
+        class_logits = None
+        if self.class_head is not None and classify:
+            class_logits = self.class_head(kernels)
+        mask_kernels = self.mask_head(linked if self.class_head is None else kernels)
         masks = apply_kernels(mask_kernels @ weight, features)
         masks = masks + (mask_kernels @ bias).to(masks.dtype)[..., None, None]
-        if memory is not None:
-            masks = torch.lerp(masks, memory.mask_logits, memory.doubt)
-        carried = remembered = None
-        if self.slots is not None and class_logits is not None:
-            known = torch.zeros_like(kernels[..., 0]) > 0 if memory is None else memory.known
-            carried = known[:, : self.things]
-            remembered = self.slots.remember(kernels, class_logits, masks)
+        finer = None
         if self.detail_head is not None and detail is not None:
+            finer = self.detail_head(mask_kernels)
+        remembered = None
+        if self.slots is not None and class_logits is not None:
+            slots = SlotContents(kernels, linked, class_logits, masks)
+            if memory is not None:
+                slots, finer = self.slots.update(slots, memory, features, finer)
+            remembered = self.slots.remember(slots)
+            kernels, linked, class_logits, masks = slots
+        if finer is not None and detail is not None:
             size = detail.shape[-2:]
             masks = interpolate(masks, size=size, mode="bilinear", align_corners=False)
-            finer = apply_kernels(self.detail_head(mask_kernels), detail)
-            if memory is not None:
-                finer = finer * (1 - interpolate(memory.doubt, size=size, mode="nearest"))
-            masks = masks + finer
-        return StageOutput(kernels, linked, class_logits, masks, carried, remembered)
+            masks = masks + apply_kernels(finer, detail)
+        return StageOutput(kernels, linked, class_logits, masks, remembered)
 
 
 def _normed_linear(channels: int) -> tuple[nn.Module, ...]:

@@ -67,6 +67,11 @@ class Prediction:
         """[B,N,C] of the last stage, before linking."""
         return (self.stages[-1] if self.stages else self.head).kernels
 
+    @property
+    def remembered(self) -> Tensor | None:
+        """See `StageOutput.remembered`."""
+        return self.stages[-1].remembered if self.stages else None
+
 
 class VideoKNet(nn.Module):
     """The network of `config`. See `forward`."""
@@ -111,7 +116,7 @@ class VideoKNet(nn.Module):
 
     def state(self, prediction: Prediction, valid: Tensor) -> PreviousKernels:
         """What goes on to the next frame, in which `valid` [B] of the videos continue."""
-        remembered = prediction.stages[-1].remembered if prediction.stages else None
+        remembered = prediction.remembered
         return PreviousKernels(prediction.kernels if remembered is None else remembered, valid)
 
     @property

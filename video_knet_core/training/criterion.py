@@ -61,10 +61,9 @@ class Criterion:
         """Weighted losses of sides * B frames, by names such as "key_stage0_dice"."""
         judged = max(self.first - 1, 0)
         masks = part_masks(prediction, targets, judged)
-        carried = prediction.stages[-1].carried if prediction.stages else None
-        matches = self.match(prediction, masks, targets, judged, carried, sides)
+        matches = self.match(prediction, masks, targets, judged)
         assigned = matches[:-1] if self.first else [matches[0], *matches[:-1]]
-        if carried is not None:  # slots of the last stage are not those of the one before
+        if prediction.remembered is not None:  # its slots are not those of the stage before
             assigned[-1] = matches[-1]
         masks = masks[-len(assigned) :]
         batch = _Batch(prediction, targets, sides, masks, assigned, self.first)
@@ -85,8 +84,6 @@ class Criterion:
         masks: Sequence[Tensor],
         targets: FrameTargets,
         first: int = 0,
-        carried: Tensor | None = None,
-        sides: int = 1,
     ) -> list[Match]:
         """The assignment of each part from `first` on, by its `masks` (see `part_masks`) and
         classes."""
@@ -100,8 +97,7 @@ class Criterion:
         ]
         size = masks[0].shape[-2:]
         segments, valid = _shrink(targets.segments, size), _shrink(targets.valid[:, None], size)
-        shrunk = targets._replace(segments=segments, valid=valid[:, 0])
-        return match_instances(parts, shrunk, carried, sides)
+        return match_instances(parts, targets._replace(segments=segments, valid=valid[:, 0]))
 
     def _counts(self, batch: _Batch) -> dict[str, Tensor]:
         """What losses are means over: masks by part and side, and cells by their goal."""

@@ -5,7 +5,7 @@ Source: MaskHungarianAssigner of the authors' code.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -14,10 +14,6 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from .targets import FrameTargets
-
-_BETTER = 1.0
-"""How much lower the cost of a free kernel must be for an object to leave its slot: as if a quarter
-more of its mask were found."""
 
 
 class Match(NamedTuple):
@@ -33,10 +29,7 @@ class Match(NamedTuple):
 
 @torch.no_grad()
 def match_instances(
-    predictions: Sequence[tuple[Tensor, Tensor | None]],
-    targets: FrameTargets,
-    carried: Tensor | None = None,
-    sides: int = 1,
+    predictions: Sequence[tuple[Tensor, Tensor | None]], targets: FrameTargets
 ) -> list[Match]:
     """Hungarian matching on mask (1), dice (4) and focal class (2) costs, for each prediction.
 
@@ -47,9 +40,6 @@ def match_instances(
         predictions: mask logits [F,P,h,w] of the thing kernels and their class logits [F,P,T];
             None for the kernel head, which has no classes.
         targets: of F frames, masks on the same grid.
-        carried: [F,P] of the last prediction, see `StageOutput`. An object keeps the kernel that it
-            has in an older frame while that is carried; the others are matched.
-        sides: that F frames are of, the newest first, if any is `carried`.
 
     Raises:
         FloatingPointError: a mask logit is not a number.
@@ -77,8 +67,6 @@ def match_instances(
     if np.isnan(on_host).any():
         raise FloatingPointError("mask logits: expected numbers, got NaN: the training diverged")
     parts = [_assign(part) for part in on_host]
-    if carried is not None:
-        parts[-1] = _assign_sticky(on_host[-1], targets.ids.tolist(), carried.tolist(), sides)
     flat = torch.from_numpy(np.concatenate(parts, 1)).to(absent.device)
     return [Match(*rows) for rows in flat.split([part.shape[1] for part in parts], 1)]
 
@@ -98,38 +86,3 @@ def _assign(costs: np.ndarray) -> np.ndarray:
         kernels, chosen = linear_sum_assignment(cost[:, columns])
         found.append(np.stack((np.full_like(kernels, frame), kernels, columns[chosen])))
     return np.concatenate(found, 1)
-
-
-def _assign_sticky(
-    costs: np.ndarray, ids: list[list[int]], carried: list[list[bool]], sides: int
-) -> np.ndarray:
-    """As `_assign`, but objects (`ids` [F,G]) stay in slots while these are `carried` [F,P]."""
-    found = [np.zeros((3, 0), np.int64)]
-    batch = len(costs) // sides
-    for video in range(batch):
-        slot_of: dict[int, int] = {}
-        for frame in range(len(costs) - batch + video, -1, -batch):
-            cost = costs[frame]
-            slot_of = {name: slot for name, slot in slot_of.items() if carried[frame][slot]}
-            columns = np.flatnonzero(np.isfinite(cost[0]))
-            free = _others(slot_of.values(), len(cost))
-            for column in columns:
-                slot = slot_of.get(ids[frame][column])
-                if slot is None or not free:
-                    continue
-                if cost[free, column].min() < cost[slot, column] - _BETTER:
-                    del slot_of[ids[frame][column]]
-            free = _others(slot_of.values(), len(cost))
-            new = [c for c in columns if ids[frame][c] not in slot_of]
-            rows, chosen = linear_sum_assignment(cost[np.ix_(free, new)])
-            for row, column in zip(rows, chosen, strict=True):
-                slot_of[ids[frame][new[column]]] = free[row]
-            pairs = [(slot_of[name], c) for c in columns if (name := ids[frame][c]) in slot_of]
-            if pairs:
-                slots, instances = np.array(pairs).T
-                found.append(np.stack((np.full_like(slots, frame), slots, instances)))
-    return np.concatenate(found, 1)
-
-
-def _others(taken: Iterable[int], slots: int) -> list[int]:
-    return sorted({*range(slots)}.difference(taken))

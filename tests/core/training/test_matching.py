@@ -55,23 +55,3 @@ def test_masks_that_are_no_numbers_are_an_error():
     logits[0, 1, 2, 2] = torch.nan
     with pytest.raises(FloatingPointError):
         match_instances([(logits, None)], batch)
-
-
-def test_an_object_keeps_its_slot_while_that_is_carried():
-    """One video of three frames, newest first: object 1 stays although another kernel fits a little
-    better now, object 2 is new, and once a slot is given up its object is matched anew."""
-    upper, lower = torch.zeros(2, 6, 6)
-    upper[:3], lower[3:] = 1, 1
-    frames = [torch.stack((upper, lower)), torch.stack((upper, lower)), upper[None]]
-    batch = stack_targets([targets(masks, [0] * len(masks)) for masks in frames])
-    logits = torch.full((3, 4, 6, 6), -6.0)
-    logits[2, 3, :3] = logits[1, 0, :3] = logits[0, 1, :3] = 6  # object 1
-    logits[1, 3, :2] = 6
-    logits[:2, 2, 3:] = 6  # object 2
-    carried = torch.zeros(3, 4, dtype=torch.bool)
-    carried[1, 3] = carried[0, 2] = True
-    (match,) = match_instances([(logits, None)], batch, carried, sides=3)
-    assert pairs(match) == [(0, 1, 0), (0, 2, 1), (1, 2, 1), (1, 3, 0), (2, 3, 0)]
-    logits[1, 3] = -6  # it has lost the object
-    (match,) = match_instances([(logits, None)], batch, carried, sides=3)
-    assert pairs(match) == [(0, 1, 0), (0, 2, 1), (1, 0, 0), (1, 2, 1), (2, 3, 0)]

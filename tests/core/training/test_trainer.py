@@ -91,13 +91,10 @@ TEMPORAL = {"frames": 3, "train": "temporal", "memory_drop": 0.2, "spoilt": 0.5}
 
 DESIGNS = {
     "paper": (
-        {"fusion": "link_atten", "linking": "ffn"},
+        {"sticky": False},
         ("fusion.interaction.attention.query", "linking.interaction.attention.query"),
     ),
-    "sticky": (
-        {"fusion": "sticky", "linking": "none"},
-        ("slots.memory", "slots.local", "slots.last"),
-    ),
+    "sticky": ({"fusion": "none", "linking": "none"}, ("slots.local", "slots.last")),
 }
 """Ways to remember: kernels of the model, and what learns by them."""
 
