@@ -22,7 +22,7 @@ from .train_config import TrainConfig
 _log = logging.getLogger(__name__)
 _CLASSIFIER = re.compile(r"\b(head\.classifier|auxiliary\.classifier|class_head\.3)\.")
 """Parameters whose shape is the number of classes."""
-_TEMPORAL = re.compile(r"\bstages\.\d+\.(fusion|linking|slots)\.")
+_TEMPORAL = re.compile(r"(stages\.\d+\.(?:fusion|linking|slots)|embedding)\.")
 """Parameters of what a model may have in another form, or not at all."""
 
 
@@ -93,19 +93,18 @@ def _rows(model: VideoKNet) -> dict[str, int]:
 def start_from(model: VideoKNet, state: dict[str, Tensor]) -> None:
     """Load the weights of an earlier model; what that one did not have keeps its first values.
 
-    So do the classifiers if their classes are others in number (pre-training on other data).
+    So do the classifiers if their classes are others in number (pre-training on other data). Parts
+    that see time are left out, with a warning, if `model` lacks them.
 
     Raises:
         ConfigError: a weight has no place in `model`, or another shape.
     """
     own = model.state_dict()
     strange = [k for k, v in state.items() if k not in own or own[k].shape != v.shape]
-    optional = [k for k in strange if _TEMPORAL.search(k) and k not in own]
-    fatal = [k for k in strange if k not in own or not _CLASSIFIER.search(k)]
-    fatal = [k for k in fatal if k not in optional]
+    fatal = [k for k in strange if not (_CLASSIFIER.search(k) if k in own else _TEMPORAL.match(k))]
     if fatal:
         raise ConfigError(f"init: the model has no place for {', '.join(fatal)}")
-    if optional:
-        parts = sorted({".".join(key.split(".")[:3]) for key in optional})
-        _log.warning("init: the model has no %s, their weights are left out", ", ".join(parts))
+    if lacking := {found[1] for k in strange if (found := _TEMPORAL.match(k)) and k not in own}:
+        parts = ", ".join(sorted(lacking))
+        _log.warning("init: the model has no %s; their weights are left out", parts)
     model.load_state_dict(own | {k: v for k, v in state.items() if k not in strange})

@@ -12,7 +12,7 @@ from training_runs import (
 )
 
 from video_knet_core.config import ModelConfig
-from video_knet_core.config_io import load_yaml
+from video_knet_core.config_io import ConfigError, load_yaml
 from video_knet_core.model.checkpoint import load_model
 from video_knet_core.model.video_knet import VideoKNet
 from video_knet_core.training.initial_weights import (
@@ -64,3 +64,18 @@ def test_an_instance_model_starts_from_the_shipped_one():
     start_from(model, with_classes_of(model, shipped))
     own, theirs = model.stages[-1].class_head[-1], shipped.stages[-1].class_head[-1]
     assert torch.equal(own.weight, theirs.weight[:3])
+
+
+def test_parts_that_see_time_may_be_left_out(caplog):
+    start = small_network()
+    config = start.config
+    kernels = replace(config.kernels, fusion="none", linking="none", embedding=False)
+    model = VideoKNet(replace(config, kernels=kernels))
+    start_from(model, start.state_dict())
+    own = start.state_dict()
+    assert all(torch.equal(value, own[key]) for key, value in model.state_dict().items())
+    last = config.kernels.stages - 1
+    parts = f"embedding, stages.{last}.fusion, stages.{last}.linking"
+    assert f"init: the model has no {parts}; their weights" in caplog.text
+    with pytest.raises(ConfigError, match="no place for novelty"):
+        start_from(model, start.state_dict() | {"novelty": torch.zeros(1)})
