@@ -211,7 +211,9 @@ def model_for(
     height, width = size or _input_size((start.height, start.width), image_size)
     kernels, panoptic = start.kernels, start.panoptic
     if task == "semantic":
-        off: dict[str, Any] = dict.fromkeys(("embedding", "position", "centers", "seeds"), False)
+        off: dict[str, Any] = dict.fromkeys(
+            ("embedding", "position", "centers", "seeds", "sticky"), False
+        )
         kernels = replace(kernels, things=0, **off)
     else:
         things = min(kernels.things or KernelConfig().things, 254 - len(classes.stuff))
