@@ -44,10 +44,10 @@ def freeze(model: VideoKNet, config: TrainConfig) -> None:
 
 
 def freeze_temporal_modules(model: VideoKNet) -> None:
-    """Fusion, linking and the association embedding learn from pairs only."""
+    """Fusion, linking, sticky slots and the association embedding learn from pairs only."""
     parts: list[nn.Module | None] = [model.embedding]
     for stage in model.stages:
-        parts += [stage.fusion, stage.linking]
+        parts += [stage.fusion, stage.linking, stage.slots]
     for part in parts:
         if part is not None:
             part.requires_grad_(False)

@@ -17,8 +17,9 @@ from video_knet_core.training.optimization import freeze_temporal_modules, train
 from video_knet_core.training.pair_step import predict_pairs
 
 
-def test_single_images_do_not_train_temporal_modules():
-    model = small_model("panoptic")
+@pytest.mark.parametrize("name", ["street_lite0", "street"])
+def test_single_images_do_not_train_temporal_modules(name):
+    model = small_model("panoptic", name)
     torch.manual_seed(0)
     network = VideoKNet(model).train()
     freeze_temporal_modules(network)
