@@ -36,11 +36,14 @@ def freeze(model: VideoKNet, config: TrainConfig) -> None:
     model.backbone.freeze(config.frozen_groups)
     if not config.video:
         freeze_temporal_modules(model)
-    if config.train == "temporal":
-        trained_parts = (model.embedding, model.stages)
-        for part in (*model.children(), *model.stages[:-1]):
-            if part not in trained_parts:
-                part.eval().requires_grad_(False)
+    if config.train != "all":
+        for part in model.children():
+            part.eval().requires_grad_(False)
+        last = model.stages[-1]
+        of_memory = (last.fusion, last.linking, last.slots)
+        for part in (model.embedding, *((last,) if config.train == "temporal" else of_memory)):
+            if part is not None:
+                part.train().requires_grad_(True)
 
 
 def freeze_temporal_modules(model: VideoKNet) -> None:

@@ -166,12 +166,14 @@ class TrainConfig:
     frames: Annotated[int, Field(ge=2, le=64)] = 2
     """Frames of a training clip. With more than a pair, kernels are carried from frame to frame as
     on a camera, and gradients flow back through the whole clip."""
-    train: Literal["all", "temporal"] = "all"
-    """Of "temporal" the last stage with fusion and linking and the association embedding learn; the
-    rest, which sees single images, keeps its weights and has no losses."""
+    train: Literal["all", "temporal", "memory"] = "all"
+    """Of "temporal" the last stage with all that sees time and the association embedding learn, of
+    "memory" only fusion, linking, sticky slots and that embedding, so that a first frame is
+    segmented as before. The rest keeps its weights, and what comes before the last stage has no
+    losses."""
     cached_clips: _Count = 0
-    """With train "temporal", this many clips are drawn and encoded once, and every step takes some
-    of them: a step then costs a tenth. 0: new clips in each step."""
+    """With train "temporal" or "memory", this many clips are drawn and encoded once, and every step
+    takes some of them: a step then costs a tenth. 0: new clips in each step."""
     memory_drop: Fraction = 0.0
     """Probability that a frame has no temporal context though there is a frame before it."""
     spoilt: Fraction = 0.0
@@ -228,8 +230,8 @@ class TrainConfig:
         for name in ("frames", "train", "cached_clips", "memory_drop", "spoilt"):
             value, default = getattr(self, name), getattr(TrainConfig, name)
             expect(self.video or value == default, name, f"{default!r} without video", value)
-        cacheable = self.train == "temporal" and not self.more_sizes
-        expected = "0 unless train is 'temporal' and there are no more_sizes"
+        cacheable = self.train != "all" and not self.more_sizes
+        expected = "0 with train 'all', and where there are more_sizes"
         expect(cacheable or not self.cached_clips, "cached_clips", expected, self.cached_clips)
         sides = {"height": (self.height,), "width": (self.width,)}
         for name, values in (sides | {"more_sizes": sum(self.more_sizes, ())}).items():

@@ -61,7 +61,7 @@ class Trainer:
         bfloat16 = config.precision == "bfloat16"
         bfloat16 |= config.precision == "auto" and self.device.type == "cuda"
         task = TRAINING_TASKS[model.task]
-        first = model.kernels.stages if config.train == "temporal" else 0
+        first = model.kernels.stages if config.train != "all" else 0
         criterion = task.criterion(config.losses, model.classes, processes.total, first)
         losses = PairLosses(self.model, criterion, bfloat16, config.memory_drop)
         self.losses = _distributed(losses)
@@ -225,8 +225,10 @@ def _keep_freed_memory() -> None:
 def _check_model(config: TrainConfig, model: ModelConfig) -> None:
     """ConfigError if a batch has one value for a batch norm, which then has no variance, or if
     nothing of the model sees time where that alone is trained."""
-    if config.train == "temporal" and not model.kernels.stages:
-        raise ConfigError("train: expected 'all' for a model without update stages, got 'temporal'")
+    if config.train != "all" and not model.kernels.stages:
+        raise ConfigError(
+            f"train: expected 'all' for a model without update stages, got {config.train!r}"
+        )
     if config.cached_clips and model.kernels.stages < 2:
         raise ConfigError(
             f"cached_clips: expected 0 for a model of one stage, got {config.cached_clips}"

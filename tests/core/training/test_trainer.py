@@ -91,10 +91,10 @@ TEMPORAL = {"frames": 3, "train": "temporal", "memory_drop": 0.2, "spoilt": 0.5}
 
 DESIGNS = {
     "paper": (
-        {"sticky": False},
+        {"sticky": False, "fusion": "link_atten"},
         ("fusion.interaction.attention.query", "linking.interaction.attention.query"),
     ),
-    "sticky": ({"fusion": "none", "linking": "none"}, ("slots.local", "slots.last")),
+    "sticky": ({"linking": "none"}, ("slots.local", "slots.last")),
 }
 """Ways to remember: kernels of the model, and what learns by them."""
 
@@ -122,6 +122,25 @@ def test_what_sees_single_images_is_not_changed_by_a_temporal_step(design, tmp_p
     for part in parts:
         assert f"stages.2.{part}.weight" in changed
     assert {"stages.2.detail_head.weight", "embedding.layers.0.weight"} <= changed
+
+
+@torch.no_grad()
+def test_a_memory_that_learns_alone_changes_no_first_frame(tmp_path):
+    network = small_version("street", fusion="link_atten").eval()
+    image = torch.rand(1, 3, 64, 96) * 255
+    before, _ = network(image)
+    settings = TEMPORAL | {"train": "memory"}
+    trainer = Trainer(write_run(tmp_path, network, **settings), tmp_path / "out", device="cpu")
+    with torch.enable_grad():
+        take_steps(trainer, 2)
+    learned = {n for n, p in trainer.model.named_parameters() if p.requires_grad}
+    parts = ("stages.1.fusion.", "stages.1.linking.", "stages.1.slots.", "embedding.")
+    assert all(name.startswith(parts) for name in learned)
+    assert all(any(name.startswith(part) for name in learned) for part in parts)
+    after, _ = trainer.model.eval()(image)
+    for name in ("mask_logits", "class_logits"):
+        torch.testing.assert_close(getattr(after, name), getattr(before, name), rtol=0, atol=1e-3)
+    assert not torch.allclose(after.embeddings, before.embeddings, rtol=0, atol=1e-2)
 
 
 def test_cached_clips_give_the_losses_of_their_images(tmp_path):
