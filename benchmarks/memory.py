@@ -60,7 +60,12 @@ def run_config(
     model = replace(model, kernels=replace(model.kernels, **kernels))
     (folder / "model.yaml").write_text(yaml.safe_dump(to_dict(model)))
     settings = to_dict(load_yaml(TrainConfig, RECIPE))
-    settings |= {"model": "model.yaml", "init": str(args.start.resolve()), "seed": seed}
+    settings |= {
+        "train": "temporal",
+        "model": "model.yaml",
+        "init": str(args.start.resolve()),
+        "seed": seed,
+    }
     settings |= {"steps": args.steps, "warmup_steps": args.steps // 10}
     settings |= {"cached_clips": args.cached_clips, "checkpoint_every": args.steps}
     settings["data"]["street_cache"] = str((args.out / "streets").resolve())
