@@ -106,7 +106,7 @@ def _description(config: ModelConfig) -> list[str]:
         f"kernels    {slots}, {kernels.stages} stages, pooling {kernels.pooling}, "
         f"position {_switch(kernels.position)}, seeds {_switch(kernels.seeds)}",
         f"video      fusion {_switch(kernels.fusion)}, linking {_switch(kernels.linking)}, "
-        f"embedding {_switch(kernels.embedding)}",
+        f"embedding {_switch(kernels.embedding)}{', sticky slots' * kernels.sticky}",
         *merge,
     ]
 
