@@ -152,7 +152,7 @@ def test_a_configuration_that_cannot_be_built_is_named(change, key, got):
 
 def test_seeds_must_fit_into_every_native_size():
     config = model("street")
-    config = replace(config, kernels=replace(config.kernels, things=50))
+    config = replace(config, kernels=replace(config.kernels, things=50, sticky=False))
     with pytest.raises(ConfigError, match=r"kernels.things: expected at most the 4 x 12 cells"):
         replace(config, more_sizes=((192, 640), (32, 80)))
 

@@ -367,6 +367,8 @@ def test_a_fleet_on_this_machine_that_is_interrupted_can_be_resumed(bags, serial
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
+        # a test run in the background ignores SIGINT, and its children would inherit that
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     wait_for_frames(out / "drive2", process, 7)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does it
