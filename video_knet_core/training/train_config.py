@@ -173,7 +173,7 @@ class TrainConfig:
     losses."""
     cached_clips: _Count = 0
     """With train "temporal" or "memory", this many clips are drawn and encoded once, and every step
-    takes some of them: a step then costs a tenth. 0: new clips in each step."""
+    takes some of them: a step then costs a quarter. 0: new clips in each step."""
     memory_drop: Fraction = 0.0
     """Probability that a frame has no temporal context though there is a frame before it."""
     spoilt: Fraction = 0.0
