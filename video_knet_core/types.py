@@ -194,8 +194,7 @@ class Detections:
     """[N, 4] xmin, ymin, xmax, ymax, inclusive, in map pixels, if the quasi-dense tracker has to
     use others than the tight ones (torch with the reference merge; exported models have none)."""
     kernels: NDArray[np.float32] | None = None
-    """[N, C] final kernels of the network, before linking; None if the engine returns none. More
-    columns than `embeddings` has are other memory of the slots."""
+    """[N, C] final kernels of the network, before linking; None if the engine returns none."""
     masks: NDArray[np.uint8] | None = None
     """[S, h, w] of 0 and 1, in task instance, where masks may overlap: the map then shows the
     frontmost of each pixel. Those without a segment are empty."""
@@ -218,7 +217,9 @@ class Detections:
         embeddings = outputs.get("embeddings", np.zeros((len(kernels), 0), np.float32))
         if not (np.isfinite(embeddings).all() and np.isfinite(kernels).all()):
             raise FloatingPointError(f"{model} returned kernels that are not finite")
-        fields: dict[str, Any] = {**outputs, "embeddings": embeddings}
+        # the state goes on with what else the slots remember; embeddings are as wide as kernels
+        kernels = kernels[:, : embeddings.shape[1] or None]
+        fields: dict[str, Any] = {**outputs, "embeddings": embeddings, "kernels": kernels}
         return cls(**fields)
 
     def __len__(self) -> int:

@@ -20,7 +20,7 @@ from video_knet_core.data.pairs import FramePair
 from video_knet_core.data.video import InstanceMasks
 from video_knet_core.model.checkpoint import save_model
 from video_knet_core.model.video_knet import VideoKNet
-from video_knet_core.training.batches import Batch, batches, collate
+from video_knet_core.training.batches import Batch, collate
 from video_knet_core.training.criterion import BatchCriterion, Total
 from video_knet_core.training.pair_step import PairLosses
 from video_knet_core.training.targets import frame_targets
@@ -162,7 +162,7 @@ def assert_same_weights(a: Path, b: Path, atol: float = 2e-6) -> None:
 
 def take_steps(trainer: Trainer, count: int) -> dict[str, torch.Tensor]:
     """The losses of the last of `count` steps."""
-    ahead = batches(trainer.dataset, trainer.progress.step)
+    ahead = trainer._clips(trainer.progress.step)
     for _ in range(count):
         values = trainer.train_step(next(ahead))
         trainer.progress.step += 1

@@ -54,12 +54,11 @@ def exit_code_of(run: Callable[[], int | None], command: str, kept: Callable[[],
         except KeyboardInterrupt:
             received.append(signal.SIGINT)
         except Exception as error:
+            # after an interruption others follow from it, as of Ray, whose workers ended
             message = _message_of(error)
             if message is not None:
                 print_error(command, message)
-            elif (
-                not received
-            ):  # else it comes of the interruption, as from Ray, whose workers ended
+            elif not received:
                 raise
             code = EXIT_FAULTS if isinstance(error, NothingError) else EXIT_BAD_INPUT
         if received:

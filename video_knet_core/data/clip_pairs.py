@@ -52,7 +52,7 @@ class ClipPairs:
         empty = [video.name for video in dataset if not len(video)]
         if empty:
             raise DatasetError(f"{dataset.name}: the video {empty[0]!r} has no frames")
-        self.dataset, self.crop, self.paster = dataset, crop or CropRange(), paster
+        self.dataset, self.crop, self.paster = dataset, crop or CropRange(), paster or Paster()
         self.offsets, self.tracked, self.frames = tuple(offsets), tracked, frames
         keys = _key_frames(dataset)
         self._keys = [key for key in keys if self._inside(*key, self.offsets, frames - 1)]
@@ -67,9 +67,7 @@ class ClipPairs:
             pair = self._draw(rng, height, width)
             if np.intersect1d(pair.instance[0], pair.instance[1:]).any():  # 0 is no object
                 break
-        if self.paster is None:
-            return pair
-        return self.paster.paste(pair, int(pair.instance.max()) + 1, np.eye(3), rng)
+        return self.paster.paste(pair, np.eye(3), rng)
 
     def _draw(self, rng: Rng, height: int, width: int) -> FramePair:
         number, key = self._keys[int(rng.integers(len(self._keys)))]
@@ -110,7 +108,7 @@ class ImagePairs:
         paster: Paster | None = None,
     ) -> None:
         self.dataset, self.crop, self.frames = dataset, crop or CropRange(), frames
-        self.paster = paster
+        self.paster = paster or Paster()
         self._keys = _key_frames(dataset)
         if not self._keys:
             raise DatasetError(f"{dataset.name}: there is no frame")
@@ -123,9 +121,7 @@ class ImagePairs:
         motion = pseudo_motion(rng, height, width)
         maps = continued(motion, to_crop, self.frames)
         pair = warped_pair([frame] * self.frames, maps, height, width)
-        if self.paster is None:
-            return pair
-        return self.paster.paste(pair, int(frame.instance.max()) + 1, motion, rng)
+        return self.paster.paste(pair, motion, rng)
 
 
 def _of_direction(offsets: Sequence[int], offset: int) -> list[int]:

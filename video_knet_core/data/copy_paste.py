@@ -60,7 +60,7 @@ class CopyPaste:
         motion = pseudo_motion(rng, height, width)
         maps = continued(motion, to_crop, self.frames)
         pair = warped_pair([frame] * self.frames, maps, height, width)
-        return self.paster.paste(pair, int(frame.instance.max()) + 1, motion, rng)
+        return self.paster.paste(pair, motion, rng)
 
 
 def _cut_out(images: Video, things: Sequence[int]) -> list[Sprite]:

@@ -36,7 +36,7 @@ from .kitti_step import STEP_PREDICTIONS
 from .label_png import read_values
 from .video import BoxLabels, DatasetError, Labels, Video, VideoDataset
 
-CLASSES_FILE = "classes.yaml"
+CLASSES_FILE, TRACKS_FILE = "classes.yaml", "tracks.json"
 VOID = 65535
 """Label of pixels to ignore."""
 KITTI_THINGS = {
@@ -118,7 +118,7 @@ def _open(root: Path, split: str) -> VideoDataset:
     names = _videos(images)
     if labelled and names != ["."]:  # a video without images is named when it is read
         names = natural_order({*names, *_filled_folders(panoptic)})
-    boxes = _read_boxes(root / "tracks.json", classes) if labelled else {}
+    boxes = _read_boxes(root / TRACKS_FILE, classes) if labelled else {}
     videos = [
         folder_video(
             video,
@@ -129,7 +129,7 @@ def _open(root: Path, split: str) -> VideoDataset:
         for name in names
         for video in [split if name == "." else name]
     ]
-    _check_boxes(root / "tracks.json", boxes, videos)
+    _check_boxes(root / TRACKS_FILE, boxes, videos)
     return VideoDataset("custom", classes.classes.kinds, videos)
 
 

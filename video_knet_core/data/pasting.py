@@ -25,7 +25,7 @@ class Paster:
     """Pastes a random number of objects.
 
     Args:
-        sprites: what is pasted; may be empty.
+        sprites: what is pasted; if there are none, pairs stay as they are.
         max_sprites: most objects pasted into one pair.
         causal: the key frame is the later one of a pair.
         crowd: half of what is pasted is a single cut-out; most of it stands beside or in front of
@@ -35,7 +35,7 @@ class Paster:
 
     def __init__(
         self,
-        sprites: Sequence[Sprite],
+        sprites: Sequence[Sprite] = (),
         max_sprites: int = 4,
         causal: bool = False,
         crowd: bool = False,
@@ -46,16 +46,18 @@ class Paster:
             self.sprites = [sprite for sprite in sprites if len(sprite.cutouts) > 1]
             self.singles = [sprite for sprite in sprites if len(sprite.cutouts) == 1]
 
-    def paste(self, pair: FramePair, first: int, motion: NDArray, rng: Rng) -> FramePair:
-        """The pair with objects `first`, `first` + 1, ... on top, drawn in place.
+    def paste(self, pair: FramePair, motion: NDArray, rng: Rng) -> FramePair:
+        """The pair with objects of new ids on top, drawn in place.
 
         `motion` [3, 3] is that of the camera from one frame to the next. The maps show what is in
         front; whole masks are left out.
         """
+        if not (self.sprites or self.singles):
+            return pair
+        first = int(pair.instance.max()) + 1
         frames = list(zip(pair.images, pair.semantic, pair.instance, strict=True))
-        if self.sprites or self.singles:
-            for track, foot in enumerate(self._feet(rng, *pair.semantic.shape[1:]), first):
-                self._paste(frames, track, foot, motion, rng)
+        for track, foot in enumerate(self._feet(rng, *pair.semantic.shape[1:]), first):
+            self._paste(frames, track, foot, motion, rng)
         return replace(pair, masks=None)
 
     def _feet(self, rng: Rng, height: int, width: int) -> Iterator[NDArray]:

@@ -78,8 +78,7 @@ class StickySlots(nn.Module):
     def remember(self, slots: SlotContents) -> Tensor:
         """The state [B,N,2C+K+hw]; rows of things that are no objects are zeros."""
         stuff = slots.kernels.shape[1] - self.things
-        columns = slots.class_logits.shape[2] - stuff
-        scores = slots.class_logits[:, : self.things, :columns].amax(2).sigmoid()
+        scores = self._scores(slots)
         alive = pad((scores >= _ALIVE_SCORE).to(scores.dtype), (0, stuff), value=1.0)
         masks = slots.mask_logits.to(scores.dtype).clamp(-_SURE, _SURE).flatten(2)
         linked = pad(slots.linked, (0, 0, 0, stuff))
@@ -126,13 +125,18 @@ class StickySlots(nn.Module):
             memory.slots.mask_logits[:, :things], new.mask_logits[:, :things], carried
         )
         # free slots get what is no known object, the surest first
-        columns = new.class_logits.shape[2] - new.kernels.shape[1] + things
-        scores = new.class_logits[:, :things, :columns].amax(2).sigmoid()
+        scores = self._scores(new)
         order = (scores - 2 * same.any(1).to(scores.dtype)).topk(things).indices
         rank = (torch.where(carried, 0, 1).cumsum(1) - 1).clamp(min=0)
         found = same.any(2)
         seed = torch.where(found, same.to(torch.float32).argmax(2), order.gather(1, rank))
         return seed, found | ~carried
+
+    def _scores(self, slots: SlotContents) -> Tensor:
+        """[B,P] class scores of things."""
+        stuff = slots.kernels.shape[1] - self.things
+        columns = slots.class_logits.shape[2] - stuff
+        return slots.class_logits[:, : self.things, :columns].amax(2).sigmoid()
 
 
 def _rows(x: Tensor, rows: Tensor) -> Tensor:

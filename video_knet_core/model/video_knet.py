@@ -68,9 +68,10 @@ class Prediction:
         return (self.stages[-1] if self.stages else self.head).kernels
 
     @property
-    def remembered(self) -> Tensor | None:
-        """See `StageOutput.remembered`."""
-        return self.stages[-1].remembered if self.stages else None
+    def state(self) -> Tensor:
+        """[B,N,M] what goes on to the next frame: the kernels, and what else is remembered."""
+        remembered = self.stages[-1].remembered if self.stages else None
+        return self.kernels if remembered is None else remembered
 
 
 class VideoKNet(nn.Module):
@@ -112,12 +113,7 @@ class VideoKNet(nn.Module):
         """
         prediction = self.decode(self.encode(image), previous)
         valid = torch.ones(len(image), dtype=torch.bool, device=image.device)
-        return prediction, self.state(prediction, valid)
-
-    def state(self, prediction: Prediction, valid: Tensor) -> PreviousKernels:
-        """What goes on to the next frame, in which `valid` [B] of the videos continue."""
-        remembered = prediction.remembered
-        return PreviousKernels(prediction.kernels if remembered is None else remembered, valid)
+        return prediction, PreviousKernels(prediction.state, valid)
 
     @property
     def map_dtype(self) -> torch.dtype:

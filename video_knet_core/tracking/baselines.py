@@ -62,7 +62,7 @@ class _KernelTracker(LifecycleTracker):
             raise ConfigError(
                 "tracker 'kernels': expected kernels of the network in Detections.kernels, got none"
             )
-        return detections.kernels[:, : detections.embeddings.shape[1]]
+        return detections.kernels
 
     def blend(self, previous: _Floats, cue: _Floats) -> _Floats:
         """A running mean."""

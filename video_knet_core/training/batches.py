@@ -7,8 +7,10 @@ batches of one process with larger ones.
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from operator import itemgetter
+from typing import Any
 
 import cv2
 import numpy as np
@@ -69,31 +71,29 @@ def batches(dataset: PairDataset, first_step: int) -> Iterator[list[Batch]]:
     block = config.batch * processes.count()
     first, last = (step * config.accumulate * block for step in (first_step, config.steps))
     numbers = range(config.batch * processes.number(), config.batch * (processes.number() + 1))
-    loader = DataLoader(
-        dataset,
-        batch_sampler=[[start + n for n in numbers] for start in range(first, last, block)],
-        num_workers=config.workers,
-        collate_fn=collate,
-        prefetch_factor=4 if config.workers else None,
-        worker_init_fn=_begin_worker,
-    )
-    iterator = iter(loader)
+    blocks = [[start + n for n in numbers] for start in range(first, last, block)]
+    iterator = iter(_loader(dataset, blocks, collate))
     for _ in range(first_step, config.steps):
         yield [next(iterator) for _ in range(config.accumulate)]
 
 
 def samples(dataset: PairDataset, numbers: Iterable[int]) -> Iterator[Sample]:
-    """Those of the given numbers."""
+    """Those of the given numbers, one by one."""
+    return iter(_loader(dataset, [[number] for number in numbers], itemgetter(0)))
+
+
+def _loader(
+    dataset: PairDataset, numbers: list[list[int]], merge: Callable[[list[Sample]], Any]
+) -> DataLoader:
+    """Reads the samples of each list of numbers, in the data workers, and merges them."""
     workers = dataset.config.workers
-    return iter(
-        DataLoader(
-            dataset,
-            batch_size=None,
-            sampler=list(numbers),
-            num_workers=workers,
-            prefetch_factor=4 if workers else None,
-            worker_init_fn=_begin_worker,
-        )
+    return DataLoader(
+        dataset,
+        batch_sampler=numbers,
+        num_workers=workers,
+        collate_fn=merge,
+        prefetch_factor=4 if workers else None,
+        worker_init_fn=_begin_worker,
     )
 
 

@@ -63,7 +63,8 @@ class Criterion:
         masks = part_masks(prediction, targets, judged)
         matches = self.match(prediction, masks, targets, judged)
         assigned = matches[:-1] if self.first else [matches[0], *matches[:-1]]
-        if prediction.remembered is not None:  # its slots are not those of the stage before
+        if prediction.stages and prediction.stages[-1].remembered is not None:
+            # its slots are not those of the stage before
             assigned[-1] = matches[-1]
         masks = masks[-len(assigned) :]
         batch = _Batch(prediction, targets, sides, masks, assigned, self.first)

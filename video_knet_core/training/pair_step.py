@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..model.kernels import StageOutput
+from ..model.kernels import PreviousKernels, StageOutput
 from ..model.video_knet import Encoded, Prediction, VideoKNet
 from .criterion import BatchCriterion
 
@@ -76,7 +76,7 @@ def _decode_clips(model: VideoKNet, encoded: Encoded, sides: int, memory_drop: f
         valid = torch.ones(batch, dtype=torch.bool)
         if memory_drop:
             valid = torch.rand(batch) >= memory_drop
-        previous = model.state(newest_first[0], valid.to(model.mean.device))
+        previous = PreviousKernels(newest_first[0].state, valid.to(model.mean.device))
     last = (_joined(side) for side in zip(*(p.stages[-1:] for p in newest_first), strict=True))
     return Prediction(
         head=encoded.head,

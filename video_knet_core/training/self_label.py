@@ -19,7 +19,7 @@ from torch.nn.functional import interpolate
 
 from ..config import STRIDE
 from ..config_io import ConfigError
-from ..data.custom import CLASSES_FILE, label_encoder
+from ..data.custom import CLASSES_FILE, TRACKS_FILE, label_encoder
 from ..data.datasets import open_dataset
 from ..data.label_png import write_png
 from ..geometry import nearest_aspect
@@ -30,8 +30,6 @@ from ..predictor import resize
 from ..progress import progress_bar
 from ..types import NO_CLASS
 from .sources import open_labelled
-
-TRACKS_FILE = "tracks.json"
 
 
 @dataclass
@@ -62,7 +60,7 @@ def self_label(
 
     Args:
         confidence: probability 0..1 from which on the network labels a pixel.
-        things_only: keep the labels of things alone; those of stuff are made anew.
+        things_only: keep the labels of things alone; those of stuff are made again.
         things_complete: all things have labels, so that a pixel without one is stuff: probabilities
             are those among classes of stuff. A network that has seen real things and synthetic
             stuff takes most that is real for a thing.

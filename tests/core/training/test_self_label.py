@@ -93,7 +93,7 @@ def test_what_the_network_is_not_sure_of_and_things_stay_unlabelled(
         assert np.array_equal(before.semantic, after.semantic)
 
 
-def test_stuff_may_be_made_anew(source, tmp_path, capsys):
+def test_stuff_may_be_made_again(source, tmp_path, capsys):
     model = network_of(tmp_path, "fence.safetensors", FENCE)
     assert run(source, model, tmp_path / "out", "--things-only", "--max-frames", "1") == 0
     assert "fence              0.0% before" in capsys.readouterr().out
