@@ -25,6 +25,9 @@ from .geometry import NO_REGIONS, Box, LabelMap, OverlappingMasks, Regions
 NO_CLASS = 255
 """Class value of pixels that belong to no segment (also "ignore" in ground truth). Class ids are
 8 bits everywhere, so a table has at most this many classes: 0..254."""
+SOME_STUFF = 254
+"""Class value in labels to learn from: stuff of a class that is not known. Tables that meet it have
+at most this many classes."""
 ClassKind = tuple[str, bool]
 """Name of a class, and whether it is a thing."""
 

@@ -232,9 +232,6 @@ def self_label(
     things_only: Annotated[
         bool, option("Keep labels of things alone, and make all of stuff.", None, "--things-only")
     ] = False,
-    things_complete: Annotated[
-        bool, option("All things have labels: the rest is stuff.", None, "--things-complete")
-    ] = False,
     max_frames: MaxFrames = None,
 ) -> None:
     """Label stuff that is not labelled, where a network of one's own is sure (needs torch).
@@ -243,10 +240,8 @@ def self_label(
     """
     from ..training.self_label import self_label as write_labels
 
-    counts = write_labels(
-        data, split, model, out, confidence, things_only, things_complete, max_frames
-    )
-    print(f"{out}: {counts.frames} frames; of all pixels have a label")
+    counts = write_labels(data, split, model, out, confidence, things_only, max_frames)
+    print(f"{out}: {counts.frames} frames; of all pixels, labelled as")
     rows = zip(_config_of(model).classes, counts.kept, counts.added, strict=True)
     for info, kept, added in rows:
         before, new = (number / max(counts.pixels, 1) for number in (kept, added))

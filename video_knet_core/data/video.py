@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..image_files import FrameError, read_image
-from ..types import NO_CLASS, ClassKind
+from ..types import NO_CLASS, SOME_STUFF, ClassKind
 
 
 class DatasetError(FrameError):
@@ -157,10 +157,10 @@ def _read_at(read: LabelReader, positions: Sequence[int], path: str, position: i
     return read(path, positions[position])
 
 
-def _read_of(read: LabelReader, classes: Collection[int], path: str, position: int) -> Labels:
+def _read_things(read: LabelReader, things: Collection[int], path: str, position: int) -> Labels:
     labels = read(path, position)
-    kept = np.isin(labels.semantic, list(classes))
-    semantic = np.where(kept, labels.semantic, np.uint8(NO_CLASS))
+    kept = np.isin(labels.semantic, list(things))
+    semantic = np.where(kept, labels.semantic, np.uint8(SOME_STUFF))
     return replace(labels, semantic=semantic, instance=np.where(kept, labels.instance, 0))
 
 
@@ -209,11 +209,19 @@ class VideoDataset:
         return replace(self, videos=videos)
 
     def without_stuff(self) -> VideoDataset:
-        """With the labels of things alone: stuff is `NO_CLASS`. DatasetError without things."""
+        """With the labels of things alone: all else is `SOME_STUFF`.
+
+        DatasetError without things, or if a class has that value.
+        """
         if not self.things:
             raise DatasetError(f"{self.name}: expected classes of things, got stuff alone")
+        if self.class_count > SOME_STUFF:
+            raise DatasetError(
+                f"{self.name}: expected at most {SOME_STUFF} classes, so that {SOME_STUFF} can be "
+                f"stuff of an unknown one, got {self.class_count}"
+            )
         videos = [
-            replace(video, read=video.read and partial(_read_of, video.read, self.things))
+            replace(video, read=video.read and partial(_read_things, video.read, self.things))
             for video in self
         ]
         return replace(self, videos=videos)

@@ -20,7 +20,7 @@ from ..model.position import position_code
 from ..model.video_knet import Prediction
 from . import losses
 from .matching import Match, match_instances
-from .targets import IGNORE, ClassTargets, FrameTargets
+from .targets import ANY_STUFF, IGNORE, ClassTargets, FrameTargets
 from .train_config import LossWeights
 
 Total = Callable[[Tensor], Tensor]
@@ -123,6 +123,8 @@ class Criterion:
         ]
         predicted = _resize_logits(torch.cat(chosen)[None], targets.segments.shape[-2:])[0]
         goals, valid = targets.segments[learned.frames, learned.rows], targets.valid[learned.frames]
+        of_stuff = (learned.rows < targets.stuff)[:, None, None]
+        valid = torch.where(of_stuff, _named(targets)[learned.frames], valid)
         mask = self.weights.mask * batch.sums(losses.mask_loss(predicted, goals, valid)) / counts
         dice = self.weights.dice * batch.sums(losses.dice_loss(predicted, goals, valid)) / counts
         return _by_part("mask", mask, self.first) | _by_part("dice", dice, self.first)
@@ -156,7 +158,8 @@ class Criterion:
             weight = self.weights.rank if part < batch.heads else self.weights.stage_rank
             if weight:
                 cells = counts.get(f"rank{part}")
-                values = _cell_loss(logits, slots, cells, self.weights.balance, batch.sides)
+                stuff = batch.targets.stuff if part >= batch.heads else 0
+                values = _cell_loss(logits, slots, cells, self.weights.balance, batch.sides, stuff)
                 found[f"{_part(self.first + part)}_rank"] = weight * values
         return found
 
@@ -171,7 +174,9 @@ class Criterion:
             values = values.view(batch.sides, -1).sum(1) / _normalizer(counts, "positives")
         else:
             cells = counts.get("semantic")
-            values = _cell_loss(semantic, targets.semantic, cells, weights.balance, batch.sides)
+            values = _cell_loss(
+                semantic, targets.semantic, cells, weights.balance, batch.sides, targets.stuff
+            )
         found = {"head_semantic": weights.semantic * values}
         if head.centers is not None:
             codes, goals = _resize_logits(head.centers, size), position_code(*targets.centers)
@@ -295,11 +300,17 @@ class _Batch:
     def known(self) -> Tensor:
         """[stages,F,N] bool: the kernel has a segment to learn, or most of its mask lies on
         labelled cells; what one elsewhere should be is unknown."""
-        first = self.heads
+        first, things = self.heads, self.things
         size = self.masks[first].shape[-2:]
-        valid = _shrink(self.targets.valid[:, None], size).flatten(1)
+        valid = torch.stack((self.targets.valid, _named(self.targets)), 1)
+        valid = _shrink(valid, size).flatten(2)
         inside = (torch.stack(self.masks[first:]).detach() > 0).flatten(3).float()
-        known = torch.einsum("pfnc,fc->pfn", inside, valid - 0.5) >= 0
+        parts = inside.split((things, inside.shape[2] - things), 2)
+        balance = [
+            torch.einsum("pfnc,fc->pfn", part, labelled - 0.5)
+            for part, labelled in zip(parts, valid.unbind(1), strict=True)
+        ]
+        known = torch.cat(balance, 2) >= 0
         for row, part in zip(known, self.segments[first:], strict=True):
             row[part.frames, part.kernels] = True
         return known
@@ -307,12 +318,23 @@ class _Batch:
     def _slots(self) -> Tensor:
         owners = self.targets.owners
         rows = self.targets.segments.shape[1]
-        slot_of = owners.new_full((len(self.masks), len(owners), rows + 1), IGNORE)
+        slot_of = owners.new_full((len(self.masks), len(owners), rows + 2), IGNORE)
+        slot_of[self.heads :, :, rows] = ANY_STUFF  # that of the head has no stuff
         for table, part in zip(slot_of, self.segments, strict=True):
             table[part.frames, part.rows] = part.kernels
-        cells = torch.where(owners < 0, rows, owners).flatten(1)  # without an owner: the last entry
+        cells = _row_numbers(owners, rows).flatten(1)
         slots = slot_of.gather(2, cells.expand(len(slot_of), -1, -1))
         return slots.view(-1, *owners.shape)
+
+
+def _named(targets: FrameTargets) -> Tensor:
+    """[F,h,w] the part of each cell that is labelled with a class."""
+    return targets.valid * (1 - targets.some_stuff)
+
+
+def _row_numbers(goals: Tensor, number: int) -> Tensor:
+    """Goals as numbers from 0 on, after `number` real ones those of `ANY_STUFF` and `IGNORE`."""
+    return torch.where(goals >= 0, goals, number + (goals != ANY_STUFF).long())
 
 
 def _concatenated(parts: Sequence[_Segments]) -> _Segments:
@@ -353,21 +375,26 @@ def _class_logits(stage: StageOutput) -> Tensor:
 
 
 def _cell_counts(goals: Tensor, number: int, sides: int) -> Tensor:
-    """[sides,number] how many cells of [F,i,j] have each goal."""
-    rows = torch.where(goals < 0, number, goals).view(sides, -1)
-    rows = rows + torch.arange(sides, device=goals.device)[:, None] * (number + 1)
-    counts = torch.bincount(rows.flatten(), minlength=sides * (number + 1))
-    return counts.view(sides, -1)[:, :number].float()
+    """[sides,number+1] how many cells of [F,i,j] have each goal, the last one `ANY_STUFF`."""
+    rows = _row_numbers(goals, number).view(sides, -1)
+    rows = rows + torch.arange(sides, device=goals.device)[:, None] * (number + 2)
+    counts = torch.bincount(rows.flatten(), minlength=sides * (number + 2))
+    return counts.view(sides, -1)[:, :-1].float()
 
 
 def _cell_loss(
-    logits: Tensor, goals: Tensor, counts: Tensor | None, balance: float, sides: int
+    logits: Tensor,
+    goals: Tensor,
+    counts: Tensor | None,
+    balance: float,
+    sides: int,
+    stuff: int = 0,
 ) -> Tensor:
-    """[sides] mean cross-entropy over cells, balanced by the `counts` [sides,N] if there are."""
+    """[sides] mean cross-entropy over cells, balanced by the `counts` [sides,N+1] if there are."""
     weights = None
     if counts is not None:
         weights = losses.balanced(counts, balance).repeat_interleave(len(goals) // sides, 0)
-    return losses.cell_loss(logits, goals, weights).view(sides, -1).mean(1)
+    return losses.cell_loss(logits, goals, weights, stuff).view(sides, -1).mean(1)
 
 
 def _summed(counts: Mapping[str, Tensor], total: Total) -> dict[str, Tensor]:

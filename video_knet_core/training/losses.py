@@ -16,7 +16,7 @@ from torch.nn.functional import (
     normalize,
 )
 
-from .targets import IGNORE
+from .targets import ANY_STUFF, IGNORE
 
 
 def mask_loss(logits: Tensor, targets: Tensor, valid: Tensor) -> Tensor:
@@ -33,19 +33,28 @@ def dice_loss(logits: Tensor, targets: Tensor, valid: Tensor, eps: float = 1e-3)
     return 1 - 2 * (p * g).sum(1) / squares
 
 
-def cell_loss(logits: Tensor, goals: Tensor, weights: Tensor | None = None) -> Tensor:
+def cell_loss(
+    logits: Tensor, goals: Tensor, weights: Tensor | None = None, stuff: int = 0
+) -> Tensor:
     """Cross-entropy over the N maps of [F,N,h,w], mean over all cells, ignored ones included.
 
     Over kernels it is the authors' rank loss, over classes their semantic loss.
 
     Args:
-        goals: [F,h,w] int64 map that must win each cell, or `IGNORE`.
-        weights: [F,N] of the cells by their goal; see `balanced`.
+        goals: [F,h,w] int64 map that must win each cell, `IGNORE`, or `ANY_STUFF`: one of the last
+            `stuff` maps must win it, whichever.
+        weights: [F,N+1] of the cells by their goal, the last of `ANY_STUFF`; see `balanced`.
     """
-    errors = cross_entropy(logits, goals, ignore_index=IGNORE, reduction="none").flatten(1)
+    named = goals.clamp(min=IGNORE)
+    errors = cross_entropy(logits, named, ignore_index=IGNORE, reduction="none")
+    any_stuff = goals == ANY_STUFF
+    if stuff and any_stuff.any():
+        either = logits.logsumexp(1) - logits[:, -stuff:].logsumexp(1)
+        errors = torch.where(any_stuff, either, errors)
     if weights is not None:
-        errors = errors * weights.gather(1, goals.flatten(1).clamp(min=0))
-    return errors.mean(1)
+        of_goal = torch.where(any_stuff, logits.shape[1], goals.clamp(min=0)).flatten(1)
+        return (errors.flatten(1) * weights.gather(1, of_goal)).mean(1)
+    return errors.flatten(1).mean(1)
 
 
 def balanced(counts: Tensor, balance: float) -> Tensor:

@@ -28,7 +28,7 @@ from ..model.video_knet import VideoKNet
 from ..output_files import new_folder
 from ..predictor import resize
 from ..progress import progress_bar
-from ..types import NO_CLASS
+from ..types import NO_CLASS, SOME_STUFF
 from .sources import open_labelled
 
 
@@ -51,7 +51,6 @@ def self_label(
     out: Path,
     confidence: float = 0.9,
     things_only: bool = False,
-    things_complete: bool = False,
     max_frames: int | None = None,
 ) -> LabelCounts:
     """Write the custom data set `root` into the new folder `out`, with more stuff labels.
@@ -61,9 +60,6 @@ def self_label(
     Args:
         confidence: probability 0..1 from which on the network labels a pixel.
         things_only: keep the labels of things alone; those of stuff are made again.
-        things_complete: all things have labels, so that a pixel without one is stuff: probabilities
-            are those among classes of stuff. A network that has seen real things and synthetic
-            stuff takes most that is real for a thing.
         max_frames: at most so many frames, from the first on.
 
     Raises:
@@ -84,13 +80,14 @@ def self_label(
     with new_folder(out):
         for video, index in progress_bar(list(islice(frames, max_frames)), "frames"):
             frame, files = video[index], video.frames[index]
-            made = _sure_stuff(model, frame.image, confidence, things_complete)
-            made[frame.semantic != NO_CLASS] = NO_CLASS
+            known = np.where(frame.semantic == SOME_STUFF, np.uint8(NO_CLASS), frame.semantic)
+            made = _sure_stuff(model, frame.image, confidence)
+            made[known != NO_CLASS] = NO_CLASS
             counts.frames, counts.pixels = counts.frames + 1, counts.pixels + made.size
-            counts.kept += np.bincount(frame.semantic.ravel(), minlength=256)[:classes]
+            counts.kept += np.bincount(known.ravel(), minlength=256)[:classes]
             counts.added += np.bincount(made.ravel(), minlength=256)[:classes]
             place = Path(str(files.image)).relative_to(root / split / "images")
-            semantic = np.where(made != NO_CLASS, made, frame.semantic)
+            semantic = np.where(made != NO_CLASS, made, known)
             labels = (out / split / "panoptic" / place).with_suffix(".png")
             write_png(labels, encode(semantic, frame.instance))
             image = out / split / "images" / place
@@ -103,15 +100,12 @@ def self_label(
     return counts
 
 
-def _sure_stuff(
-    model: VideoKNet, image: NDArray[np.uint8], confidence: float, things_complete: bool
-) -> NDArray[np.uint8]:
+def _sure_stuff(model: VideoKNet, image: NDArray[np.uint8], confidence: float) -> NDArray[np.uint8]:
     """[H, W] the stuff class of each pixel of an image [H, W, 3]; `NO_CLASS` where the network has
     a thing or is less sure than `confidence`."""
     classes = model.config.classes
-    first = len(classes.things) if things_complete else 0
-    probability, best = class_logits(model, image)[first:].softmax(0).max(0)
-    found = np.array(classes.logit_class_ids[first:], np.uint8)[best.numpy()]
+    probability, best = class_logits(model, image).softmax(0).max(0)
+    found = np.array(classes.logit_class_ids, np.uint8)[best.numpy()]
     sure = (probability.numpy() >= confidence) & np.isin(found, classes.stuff)
     return np.where(sure, found, np.uint8(NO_CLASS))
 

@@ -13,10 +13,13 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from ..data.video import InstanceMasks
-from ..types import NO_CLASS, ClassTable
+from ..types import NO_CLASS, SOME_STUFF, ClassTable
 
 IGNORE = -100
 """Owner of a cell without a known owner; what torch's cross-entropy skips."""
+
+ANY_STUFF = IGNORE - 1
+"""Owner of a cell of stuff whose class is not known."""
 
 _MIN_INSTANCE_PIXELS = 24
 """Smaller instances (at crop resolution) are ignored: nothing of them is left at stride 4."""
@@ -44,12 +47,14 @@ class FrameTargets(NamedTuple):
     """[G] int64 instance ids, the same object has the same id in the paired frame; 0 = padding."""
     owners: Tensor
     """[i,j] int64, the row of `segments` with the largest coverage of each cell; `IGNORE` where no
-    known segment covers a quarter of the cell."""
+    known segment covers a quarter of the cell, `ANY_STUFF` where `some_stuff` covers most of it."""
     semantic: Tensor
-    """[i,j] int64, the class (logit order) with the largest coverage of each cell, or `IGNORE`.
-    Things without identity count here, and nowhere else."""
+    """[i,j] int64, the class (logit order) with the largest coverage of each cell, `IGNORE` or
+    `ANY_STUFF`. Things without identity count here, and nowhere else."""
     valid: Tensor
     """[h,w] float in 0..1, the labelled part of each cell."""
+    some_stuff: Tensor
+    """[h,w] float in 0..1, as much of it is stuff of an unknown class."""
 
     @property
     def stuff(self) -> int:
@@ -169,12 +174,10 @@ def frame_targets(
         fronts.append(front)
         labels.append(label)
         ids.append(track if track else -1 - label)
-    by_class = [semantic == c for c in classes.logit_class_ids]
-    nothing = np.zeros(semantic.shape, bool)
-    rest = [*by_class[len(classes.things) :], nothing]
+    by_class = [semantic == c for c in (*classes.logit_class_ids, SOME_STUFF)]
+    rest = by_class[len(classes.things) :]
     owner_stride = rank_stride or stride
     valid = _coverage([known], stride)[0]
-    # the last row is empty: a network without stuff has frames without any segment
     # a cell half road, half void is road, as far as it is labelled
     goals = np.clip(_coverage([*regions, *rest], stride) / np.maximum(valid, 1e-6), 0, 1).astype(
         np.float32
@@ -182,15 +185,17 @@ def frame_targets(
     things, stuff = len(regions), len(rest) - 1
     owner_of = _largest if rule == "coverage" else _last_touch
     owners = owner_of(_coverage([*fronts, *rest], owner_stride), things)
-    row_of = np.array([*range(stuff, stuff + things), *range(stuff), IGNORE])
+    row_of = np.array([*range(stuff, stuff + things), *range(stuff), ANY_STUFF, IGNORE])
+    class_of = np.array([*range(len(classes)), ANY_STUFF, IGNORE])
     semantic_goal = owner_of(_coverage(by_class, owner_stride), len(classes.things))
     return FrameTargets(
         segments=torch.from_numpy(np.concatenate((goals[things:-1], goals[:things]))),
         classes=torch.tensor(labels, dtype=torch.int64),
         ids=torch.tensor(ids, dtype=torch.int64),
         owners=torch.from_numpy(row_of[owners.clip(min=-1)]),  # IGNORE reads the last entry
-        semantic=torch.from_numpy(semantic_goal),
+        semantic=torch.from_numpy(class_of[semantic_goal.clip(min=-1)]),
         valid=torch.from_numpy(valid),
+        some_stuff=torch.from_numpy(goals[-1]),
     )
 
 

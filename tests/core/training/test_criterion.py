@@ -17,6 +17,7 @@ from torch import Tensor
 from training_runs import (
     MODELS,
     ROAD,
+    SKY,
     VEHICLE,
     VOID,
     clip,
@@ -41,7 +42,7 @@ from video_knet_core.training.targets import IGNORE, class_targets, frame_target
 from video_knet_core.training.train_config import (
     LossWeights,
 )
-from video_knet_core.types import ClassTable
+from video_knet_core.types import SOME_STUFF, ClassTable
 
 
 def summed(losses: dict[str, Tensor]) -> Tensor:
@@ -375,3 +376,38 @@ def test_what_lies_on_unlabelled_cells_is_neither_a_thing_nor_nothing():
     half = heat.shape[3] // 2
     assert not heat.grad[..., half:].any()
     assert heat.grad[..., :half].all()
+
+
+def test_where_stuff_has_no_known_class_things_learn_that_they_are_not_there():
+    """Of a frame that is road at the right, and some stuff at the left."""
+    model = VideoKNet(small_model("panoptic")).train()
+    classes = model.config.classes
+    labels = np.full((64, 96), ROAD, np.uint8)
+    labels[:, :48] = SOME_STUFF
+    frame = frame_targets(labels, np.zeros((64, 96), np.int32), classes, 4)
+    assert frame.valid.all() and frame.some_stuff.sum() * 2 == frame.valid.sum()
+    targets, things = stack_targets([frame]), len(classes.things)
+    prediction, _ = model(torch.rand(1, 3, 64, 96) * 255)
+    slots = prediction.mask_logits.detach().clone().fill_(-9.0)
+    half = slots.shape[3] // 2
+    road, sky = (model.config.kernels.things + classes.stuff.index(label) for label in (ROAD, SKY))
+    slots[:, [0, road, sky], :, :half] = 1.0
+    slots.requires_grad_()
+    logits = prediction.class_logits.detach().clone().requires_grad_()
+    semantic = prediction.head.semantic_logits.detach().clone().requires_grad_()
+    head = prediction.head._replace(semantic_logits=semantic)
+    stages = tuple(s._replace(mask_logits=slots, class_logits=logits) for s in prediction.stages)
+    changed = replace(prediction, head=head, stages=stages)
+    losses = Criterion(LossWeights(stage_rank=0.0), things)(changed, targets, 1)
+    summed(losses).backward()
+    left, right = slots.grad[0, road, :, :half], slots.grad[0, road, :, half:]
+    assert not left.any(), "it may be road"
+    assert right.all(), "it is road here"
+    taught = logits.grad[0].abs().sum(1) > 0
+    assert taught[0], "no thing is here"
+    assert not taught[sky], "it may be sky"
+    left = semantic.grad[0, :, :, : semantic.shape[3] // 2]
+    assert (left[:things] > 0).all() and (left[things:] < 0).all()
+    ranked = Criterion(LossWeights(), things)(changed, targets, 1)["key_stage1_rank"]
+    (gradient,) = torch.autograd.grad(ranked, slots)
+    assert (gradient[0, 0, :, :half] > 0).all() and (gradient[0, sky, :, :half] < 0).all()

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from video_knet_core.training import losses
-from video_knet_core.training.targets import IGNORE
+from video_knet_core.training.targets import ANY_STUFF, IGNORE
 
 
 def test_mask_and_dice_losses_by_hand():
@@ -37,6 +37,17 @@ def test_rank_loss_counts_ignored_cells_in_its_mean():
     owners = torch.full((1, 2, 2), IGNORE)
     owners[0, 0, 0] = 2
     assert losses.cell_loss(logits, owners).item() == pytest.approx(math.log(4) / 4)
+
+
+def test_a_cell_of_some_stuff_is_won_by_any_class_of_stuff():
+    logits = torch.tensor([1.0, 2.0, 0.5, 3.0]).log().reshape(1, 4, 1, 1).expand(-1, -1, 1, 3)
+    goals = torch.tensor([[[ANY_STUFF, 1, IGNORE]]])
+    some, second = math.log(6.5 / 3.5), math.log(6.5 / 2)
+    assert losses.cell_loss(logits, goals, stuff=2).item() == pytest.approx((some + second) / 3)
+    assert losses.cell_loss(logits, goals).item() == pytest.approx(second / 3), "no map is stuff"
+    weights = torch.tensor([[0.0, 5.0, 0.0, 0.0, 7.0]])
+    loss = losses.cell_loss(logits, goals, weights, 2).item()
+    assert loss == pytest.approx((7 * some + 5 * second) / 3)
 
 
 def test_focal_loss_by_hand():

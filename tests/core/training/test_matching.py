@@ -15,7 +15,9 @@ def targets(masks: Tensor, classes: list[int]) -> FrameTargets:
     cells = torch.zeros(masks.shape[1:], dtype=torch.int64)
     ids = 1 + torch.arange(len(masks))
     valid = torch.ones(masks.shape[1:])
-    return FrameTargets(masks, torch.tensor(classes, dtype=torch.int64), ids, cells, cells, valid)
+    return FrameTargets(
+        masks, torch.tensor(classes, dtype=torch.int64), ids, cells, cells, valid, 0 * valid
+    )
 
 
 def pairs(match: Match) -> list[tuple[int, int, int]]:

@@ -38,19 +38,13 @@ def source(tmp_path_factory):
     return root
 
 
-def network_of(folder, name: str, certain: int, version: str = "", second: int = -1):
-    """A network that has one class everywhere, with a probability of about 0.95, or has `second`
-    so among the others."""
+def network_of(folder, name: str, certain: int, version: str = ""):
+    """A network that has one class everywhere, with a probability of about 0.95."""
     network = small_version(version) if version else small_network()
     with torch.no_grad():
         network.head.classifier.weight.zero_()
         logits = network.config.classes.logit_class_ids
-        network.head.classifier.bias[:] = torch.tensor(
-            [
-                10.5 * (c == certain and second >= 0) or 5.25 * (c in (certain, second))
-                for c in logits
-            ]
-        )
+        network.head.classifier.bias[:] = torch.tensor([5.25 * (c == certain) for c in logits])
     save_model(network, folder / name)
     return folder / name
 
@@ -102,15 +96,6 @@ def test_stuff_may_be_made_again(source, tmp_path, capsys):
     assert is_thing.any()
     assert np.array_equal(after.semantic, np.where(is_thing, before.semantic, FENCE))
     assert np.array_equal(after.instance, before.instance)
-
-
-def test_where_all_things_have_labels_the_rest_is_stuff(source, tmp_path):
-    """The network takes everything for a vehicle, and of the stuff it has a fence before a road."""
-    model = network_of(tmp_path, "vehicle.safetensors", VEHICLE, second=FENCE)
-    assert run(source, model, tmp_path / "out", "--things-complete") == 0
-    for before, after in zip(frames(source), frames(tmp_path / "out"), strict=True):
-        unlabelled = before.semantic == NO_CLASS
-        assert np.array_equal(after.semantic, np.where(unlabelled, FENCE, before.semantic))
 
 
 @pytest.mark.parametrize("scale", [1, 2], ids=["native", "twice as large"])

@@ -33,7 +33,7 @@ from video_knet_core.training.train_config import (
 from video_knet_core.training.trainer import (
     Trainer,
 )
-from video_knet_core.types import ClassInfo, ClassTable
+from video_knet_core.types import SOME_STUFF, ClassInfo, ClassTable
 
 CUSTOM = {"dataset": "custom", "path": "mine", "split": "val"}
 
@@ -174,7 +174,7 @@ def test_the_images_of_camvid_are_a_data_set_of_a_semantic_model(street_root, tm
     assert pair.images.shape == (2, 64, 96, 3)
 
 
-def test_stuff_of_a_data_set_may_be_unlabelled(root, tmp_path):
+def test_stuff_of_a_data_set_may_be_of_unknown_classes(root, tmp_path):
     clip = {**CUSTOM, "scale": [1.0, 1.0]}
     pairs = [
         open_sources(data(clip | extra), small_config(), root, tmp_path)[0][1].sample(
@@ -185,7 +185,7 @@ def test_stuff_of_a_data_set_may_be_unlabelled(root, tmp_path):
     complete, things = (pair.semantic for pair in pairs)
     is_thing = np.isin(complete, small_config().classes.things)
     assert is_thing.any() and (complete[~is_thing] != VOID).any()
-    assert np.array_equal(things, np.where(is_thing, complete, VOID))
+    assert np.array_equal(things, np.where(is_thing, complete, SOME_STUFF))
     assert np.array_equal(*(pair.instance for pair in pairs))
 
 
