@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from itertools import product
+from math import floor
+
 import pytest
 import torch
 from torch.nn.functional import interpolate
@@ -108,33 +111,74 @@ def test_boxes_of_the_authors_are_tight_inclusive_and_of_thing_pixels_only():
 
 
 def merged_pixel_by_pixel(classes, masks, thing_classes, config) -> torch.Tensor:
-    """The map of the fast merge as its docstring defines it, with loops over slots."""
+    """The map of the fast merge as its docstrings define it, with loops over slots and pixels."""
     things = len(classes) - (classes.shape[1] - thing_classes)
     scores, _ = slot_classes(classes, things, thing_classes)
-    scale = config.upsample
-    large = interpolate(masks[None], scale_factor=scale, mode="bilinear", align_corners=False)[0]
-    weighted = large.sigmoid() * scores[:, None, None]
+    weighted = masks.sigmoid() * scores[:, None, None]
     alive = [n >= things or scores[n] >= config.score_threshold for n in range(len(scores))]
     nothing = torch.zeros_like(weighted[0])
     winner = torch.stack([w if a else nothing for w, a in zip(weighted, alive, strict=True)])
     winner = winner.argmax(0)
     for n in range(len(scores)):
-        won, own = int((winner == n).sum()), int((large[n] > 0).sum())
+        won, own = int((winner == n).sum()), int((masks[n] > 0).sum())
         if won == 0 or (n < things and won < config.overlap_threshold * own):
             alive[n] = False
     left = torch.stack([w if a else nothing for w, a in zip(weighted, alive, strict=True)])
-    return torch.where(left.amax(0) > 0, left.argmax(0) + 1, 0).to(torch.uint8)
+    best, factor = left.argmax(0), config.upsample
+    size = [factor * cells for cells in best.shape]
+    large = interpolate(masks[None], size=size, mode="bilinear")[0].sigmoid()
+    merged = torch.zeros(size, dtype=torch.uint8)
+    for y, x in product(*map(range, size)):
+        rows, columns = (
+            {min(max(int(floor((i + 0.5) / factor - 0.5)) + d, 0), cells - 1) for d in (0, 1)}
+            for i, cells in zip((y, x), best.shape, strict=True)
+        )
+        candidates = {int(best[row, column]) for row in rows for column in columns}
+        values = {n: float(large[n, y, x] * scores[n] * alive[n]) for n in candidates}
+        slot = max(values, key=values.__getitem__)
+        merged[y, x] = slot + 1 if values[slot] else 0
+    return merged
 
 
+@pytest.mark.parametrize("upsample", [1, 2, 3, 4])
 @pytest.mark.parametrize("seed", range(4))
-def test_the_fast_merge_equals_its_definition(seed):
+def test_the_fast_merge_equals_its_definition(seed, upsample):
     generator = torch.Generator().manual_seed(seed)
     classes = 2 * torch.randn(20, 8, generator=generator)
     classes[-5:] -= 1.0  # stuff, which wins what no thing is sure of
     masks = interpolate(3 * torch.randn(1, 20, 4, 6, generator=generator), size=(16, 24))[0]
-    config = PanopticConfig(upsample=2, overlap_threshold=0.15)
+    config = PanopticConfig(upsample=upsample, overlap_threshold=0.15)
     result = merge_panoptic(classes, masks, 3, config, image_size=(64, 96))
     expected = merged_pixel_by_pixel(classes, masks, 3, config)
     assert torch.equal(result.segment_map, expected)
     stay = (result.areas[:15] > 0).sum()
     assert 0 < stay < (result.scores[:15] >= config.score_threshold).sum()
+
+
+def test_finer_edges_are_those_of_enlarged_masks():
+    """Where a few slots meet, the winners of the cells around are all that can win a pixel."""
+    generator = torch.Generator().manual_seed(0)
+    masks = interpolate(4 * torch.randn(1, 8, 4, 6, generator=generator), (32, 56), mode="bicubic")
+    classes = torch.full((8, 8), 3.0)  # one thing and seven classes of stuff, equally sure
+    finer = merge_panoptic(
+        classes, masks[0], 1, PanopticConfig(upsample=4, overlap_threshold=0), (128, 224)
+    )
+    large = interpolate(masks, scale_factor=4, mode="bilinear")[0]
+    assert (finer.segment_map == large.argmax(0) + 1).float().mean() > 0.995
+    coarse = merge_panoptic(
+        classes, masks[0], 1, PanopticConfig(upsample=1, overlap_threshold=0), (128, 224)
+    )
+    blocks = coarse.segment_map.repeat_interleave(4, 0).repeat_interleave(4, 1)
+    assert (blocks == large.argmax(0) + 1).float().mean() < 0.97
+
+
+def test_finer_edges_of_an_image_that_is_padded():
+    """Masks cover 64 x 96, of which the image has 40 x 90: no edge moves, no pixel is added."""
+    generator = torch.Generator().manual_seed(1)
+    classes, masks = torch.zeros(5, 5), torch.randn(5, 16, 24, generator=generator)
+    whole, part = (
+        merge_panoptic(classes, masks, 1, PanopticConfig(upsample=2), size).segment_map
+        for size in ((64, 96), (40, 90))
+    )
+    assert part.shape == (20, 45)
+    assert torch.equal(part, whole[:20, :45])
