@@ -232,6 +232,9 @@ def self_label(
     things_only: Annotated[
         bool, option("Keep labels of things alone, and make all of stuff.", None, "--things-only")
     ] = False,
+    by_colour: Annotated[
+        bool, option("Green pixels are vegetation, the bright top is sky.", None, "--by-colour")
+    ] = False,
     max_frames: MaxFrames = None,
 ) -> None:
     """Label stuff that is not labelled, where a network of one's own is sure (needs torch).
@@ -240,7 +243,7 @@ def self_label(
     """
     from ..training.self_label import self_label as write_labels
 
-    counts = write_labels(data, split, model, out, confidence, things_only, max_frames)
+    counts = write_labels(data, split, model, out, confidence, things_only, by_colour, max_frames)
     print(f"{out}: {counts.frames} frames; of all pixels, labelled as")
     rows = zip(_config_of(model).classes, counts.kept, counts.added, strict=True)
     for info, kept, added in rows:

@@ -220,7 +220,8 @@ def _finer_edges(
         As `_best_slot`, [h * factor, w * factor] each.
     """
     height, width = winner.shape
-    around = _with_border(_with_border(winner))
+    slots_at = winner.clamp(max=len(weights) - 1)  # of logits that are not numbers none is the best
+    around = _with_border(_with_border(slots_at))
     importance = weights.index_select(0, around.flatten().to(torch.int64)).view(around.shape)
     # [h+2,w+2,9]: the logit that a cell has for the winner of each cell around it
     there = torch.stack([_shifted(around, y, x, 1) for y in (-1, 0, 1) for x in (-1, 0, 1)])

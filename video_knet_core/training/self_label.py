@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -28,7 +29,7 @@ from ..model.video_knet import VideoKNet
 from ..output_files import new_folder
 from ..predictor import resize
 from ..progress import progress_bar
-from ..types import NO_CLASS, SOME_STUFF
+from ..types import NO_CLASS, SOME_STUFF, ClassTable
 from .sources import open_labelled
 
 
@@ -51,6 +52,7 @@ def self_label(
     out: Path,
     confidence: float = 0.9,
     things_only: bool = False,
+    by_colour: bool = False,
     max_frames: int | None = None,
 ) -> LabelCounts:
     """Write the custom data set `root` into the new folder `out`, with more stuff labels.
@@ -60,12 +62,15 @@ def self_label(
     Args:
         confidence: probability 0..1 from which on the network labels a pixel.
         things_only: keep the labels of things alone; those of stuff are made again.
+        by_colour: pixels without a label are sky or vegetation where `colour_cues` says so; the
+            network is asked about the others.
         max_frames: at most so many frames, from the first on.
 
     Raises:
         DatasetError: the data set is missing or faulty.
         CheckpointError: `checkpoint` is none.
-        ConfigError: the network has other classes, or no stuff.
+        ConfigError: the network has other classes, or no stuff; or none called sky or vegetation
+            where they are to be found `by_colour`.
         OutputError: `out` has anything in it.
     """
     model = load_model(checkpoint)
@@ -74,6 +79,7 @@ def self_label(
         raise ConfigError(f"{checkpoint}: expected a network with classes of stuff, got none")
     if things_only:
         dataset = dataset.without_stuff()
+    cues = _ids_of(model.config.classes, checkpoint) if by_colour else []
     encode, classes = label_encoder(root), len(model.config.classes)
     counts = LabelCounts(0, 0, *np.zeros((2, classes), np.int64))
     frames = [(video, index) for video in dataset for index in range(len(video))]
@@ -82,6 +88,10 @@ def self_label(
             frame, files = video[index], video.frames[index]
             known = np.where(frame.semantic == SOME_STUFF, np.uint8(NO_CLASS), frame.semantic)
             made = _sure_stuff(model, frame.image, confidence)
+            for class_id, pixels in zip(
+                cues, colour_cues(frame.image) if cues else (), strict=True
+            ):
+                made[pixels] = class_id
             made[known != NO_CLASS] = NO_CLASS
             counts.frames, counts.pixels = counts.frames + 1, counts.pixels + made.size
             counts.kept += np.bincount(known.ravel(), minlength=256)[:classes]
@@ -108,6 +118,35 @@ def _sure_stuff(model: VideoKNet, image: NDArray[np.uint8], confidence: float) -
     found = np.array(classes.logit_class_ids, np.uint8)[best.numpy()]
     sure = (probability.numpy() >= confidence) & np.isin(found, classes.stuff)
     return np.where(sure, found, np.uint8(NO_CLASS))
+
+
+def _ids_of(classes: ClassTable, checkpoint: Path) -> list[int]:
+    """Of what `colour_cues` finds, in its order."""
+    try:
+        return [classes.id_of(name) for name in ("vegetation", "sky")]
+    except KeyError as error:
+        raise ConfigError(f"{checkpoint}: {error.args[0]}") from None
+
+
+def colour_cues(image: NDArray[np.uint8]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Where an image [H,W,3] RGB of a street by day shows vegetation, and where sky: [H,W] each.
+
+    Vegetation is what is clearly green (excess green, Woebbecke et al., 1995), sky what is bright,
+    smooth, not reddish, and joined to the upper edge of the image. They say nothing about grey
+    twigs and dark clouds, and take a green shop for a hedge.
+    """
+    height = image.shape[0]
+    smooth = cv2.GaussianBlur(image, (0, 0), max(height / 250, 0.6)).astype(np.float32)
+    red, green, blue = cv2.split(smooth)
+    total = red + green + blue + 1
+    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32)
+    wide = max(height / 150, 0.6)
+    texture = cv2.GaussianBlur(np.abs(grey - cv2.GaussianBlur(grey, (0, 0), wide)), (0, 0), wide)
+    bright = (total > 3 * 130) & (blue >= 0.97 * red) & (texture < 4)
+    _, parts = cv2.connectedComponents(bright.astype(np.uint8), connectivity=4)
+    sky = bright & np.isin(parts, parts[0])
+    sky[int(0.6 * height) :] = False
+    return (2 * green - red - blue > 0.15 * total) & (total > 60) & ~sky, sky
 
 
 @torch.no_grad()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 from types import SimpleNamespace
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -12,11 +14,11 @@ from dataset_fixtures import FIXTURES
 from networks import small_network, small_version
 
 from video_knet_core.cli import main
-from video_knet_core.data.custom import VOID
+from video_knet_core.data.custom import VOID, label_encoder
 from video_knet_core.data.dataset_validation import validate
 from video_knet_core.data.datasets import open_dataset
 from video_knet_core.data.label_png import read_values, write_png
-from video_knet_core.model.checkpoint import save_model
+from video_knet_core.model.checkpoint import load_model, save_model
 from video_knet_core.training.self_label import class_logits
 from video_knet_core.types import NO_CLASS
 
@@ -137,3 +139,28 @@ def test_input_that_cannot_be_used_is_one_line(source, tmp_path, capsys):
     assert run(copy, model, tmp_path / "broken") == 2
     assert "has no label image" in capsys.readouterr().err
     assert not (tmp_path / "broken/classes.yaml").exists(), "no reader takes an incomplete result"
+
+
+def test_sky_and_vegetation_by_colour(source, tmp_path):
+    """What is not labelled is sky and meadow; a white van, and grey ground, are neither."""
+    root = tmp_path / "mine"
+    shutil.copytree(source, root)
+    frame = open_dataset("custom", root, "val")[0].frames[0]
+    values = read_values(frame.labels)
+    image = np.full((*values.shape, 3), 100, np.uint8)
+    image[:12], image[20:] = (190, 210, 240), (70, 120, 50)
+    image[14:18, :10] = 250  # bright, but not joined to the upper edge
+    assert cv2.imwrite(str(frame.image), image[..., ::-1])
+    semantic = np.full(values.shape, NO_CLASS, np.uint8)
+    semantic[22, 3] = VEHICLE
+    write_png(Path(frame.labels), label_encoder(root)(semantic, np.zeros(values.shape, np.int64)))
+    model = network_of(tmp_path, "fence.safetensors", FENCE)
+    words = ["--by-colour", "--max-frames", "1"]
+    assert run(root, model, tmp_path / "out", *words) == 0
+    (after,) = frames(tmp_path / "out")
+    classes = load_model(model).config.classes
+    assert (after.semantic[:10] == classes.id_of("sky")).all()
+    assert (after.semantic[13:19] == FENCE).all()
+    meadow = after.semantic[22:] == classes.id_of("vegetation")
+    assert after.semantic[22, 3] == VEHICLE
+    assert meadow.sum() == meadow.size - 1
