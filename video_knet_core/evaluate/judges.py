@@ -77,7 +77,7 @@ def judge(
             f"{runtime.info.name}: expected a model of task {PANOPTIC.name}, "
             f"got one of task {runtime.info.task}"
         )
-    shown = {name: _clips(runtime, clip_set, clips, frames) for name, clip_set in sets.items()}
+    shown = {name: true_clips(runtime, clip_set, clips, frames) for name, clip_set in sets.items()}
     figures = {
         name: {
             _title(condition): scores
@@ -98,7 +98,7 @@ def judge(
     )
 
 
-def _clips(runtime: Runtime, own: ClipSet, clips: int, frames: int) -> Iterable[TrueClip]:
+def true_clips(runtime: Runtime, own: ClipSet, clips: int, frames: int) -> Iterable[TrueClip]:
     if not isinstance(own, VideoDataset):
         return street_clips(runtime, own[:clips], frames)
     check_model(runtime, own)
