@@ -275,7 +275,7 @@ def _edge_kernel(factor: int) -> list:
                 parts[column] if beside else 1 - parts[column]
             )
             at = (1 + y * (down - below), 1 + x * (right - beside), 1 + y * below, 1 + x * beside)
-            kernel[(n, row, column, *at)] += weight
+            kernel[n, row, column][at] += weight
     return kernel.reshape(4 * factor**2, 9, 3, 3).tolist()
 
 
