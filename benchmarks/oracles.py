@@ -34,7 +34,8 @@ Found = dict[int, int]
 
 def numbered(maps: Maps, things: NDArray[np.integer]) -> tuple[NDArray[np.int64], list[Maps]]:
     """[H,W] the number of the instance of each pixel, from 1 on, and class and id of each."""
-    keys = np.where(np.isin(maps[0], things) & (maps[1] > 0), maps[1] * 256 + maps[0], 0)
+    names = maps[1].astype(np.int64)
+    keys = np.where(np.isin(maps[0], things) & (names > 0), names * 256 + maps[0], 0)
     values, numbers = np.unique(keys, return_inverse=True)
     if values[0]:
         values, numbers = np.r_[0, values], numbers + 1
@@ -46,7 +47,7 @@ def found(true: NDArray[np.int64], predicted: NDArray[np.int64]) -> Found:
     counts = np.zeros((true.max() + 1, predicted.max() + 1))
     np.add.at(counts, (true.ravel(), predicted.ravel()), 1)
     union = counts.sum(1)[:, None] + counts.sum(0) - counts
-    iou = (counts / union)[1:, 1:]
+    iou = counts[1:, 1:] / union[1:, 1:]
     if not iou.size:
         return {}
     best = iou.argmax(1)
@@ -59,16 +60,16 @@ def corrected(truth: Maps, result: Maps, things: NDArray, ids: bool, masks: bool
     true, objects = numbered(truth, things)
     predicted, segments = numbered(result, things)
     classes, names = result[0].copy(), result[1].astype(np.int64)
-    for row, segment in found(true, predicted).items():
-        pixels = predicted == segment
-        name = objects[row][1] if ids else (1 << 20) + segments[segment][1]
+    pairs = found(true, predicted)
+    if masks:  # what the segments had beyond the objects is what the truth has there
+        wrong = np.isin(predicted, list(pairs.values()))
+        classes[wrong], names[wrong] = truth[0][wrong], 0
+    for row, segment in pairs.items():
+        pixels = true == row if masks else predicted == segment
         if masks:
-            # what the segment had beyond the object is what the truth has there
-            wrong = pixels & (true != row)
-            classes[wrong], names[wrong] = truth[0][wrong], 0
-            pixels = true == row
             classes[pixels] = objects[row][0]
-        names[pixels] = name
+        # no name of a track is that of an object
+        names[pixels] = (1 << 20) + objects[row][1] if ids else segments[segment][1]
     return classes, names
 
 

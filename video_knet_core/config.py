@@ -120,8 +120,8 @@ class PanopticConfig:
     """From overlapping masks to one label map."""
 
     merge: Literal["fast", "reference"] = "fast"
-    """"fast": at `upsample` times the mask size; "reference": the authors', at the image's size,
-    for task panoptic only."""
+    """"fast": at the mask size, with edges drawn `upsample` times finer; "reference": the
+    authors', at the image's size, for task panoptic only."""
     score_threshold: Fraction = 0.3
     """Thing slots below this class score are dropped."""
     overlap_threshold: Fraction = 0.6

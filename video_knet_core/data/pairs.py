@@ -35,7 +35,7 @@ class FramePair:
     images: NDArray[np.uint8]
     """[T,H,W,3] RGB."""
     semantic: NDArray[np.uint8]
-    """[T,H,W] class ids, `NO_CLASS` = ignore."""
+    """[T,H,W] class ids, `NO_CLASS` = ignore; `SOME_STUFF` where `ClipConfig.things_only` says."""
     instance: NDArray[np.int32]
     """[T,H,W]"""
     masks: tuple[InstanceMasks, ...] | None = None

@@ -157,10 +157,12 @@ def _read_at(read: LabelReader, positions: Sequence[int], path: str, position: i
     return read(path, positions[position])
 
 
-def _read_things(read: LabelReader, things: Collection[int], path: str, position: int) -> Labels:
+def _read_things(
+    read: LabelReader, things: Collection[int], rest: int, path: str, position: int
+) -> Labels:
     labels = read(path, position)
-    kept = np.isin(labels.semantic, list(things))
-    semantic = np.where(kept, labels.semantic, np.uint8(SOME_STUFF))
+    kept = np.isin(labels.semantic, [*things, NO_CLASS])
+    semantic = np.where(kept, labels.semantic, np.uint8(rest))
     return replace(labels, semantic=semantic, instance=np.where(kept, labels.instance, 0))
 
 
@@ -208,20 +210,23 @@ class VideoDataset:
             )
         return replace(self, videos=videos)
 
-    def without_stuff(self) -> VideoDataset:
-        """With the labels of things alone: all else is `SOME_STUFF`.
+    def without_stuff(self, rest: int = NO_CLASS) -> VideoDataset:
+        """With the labels of things alone: stuff is `rest`, `NO_CLASS` or `SOME_STUFF`.
 
-        DatasetError without things, or if a class has that value.
+        DatasetError without things or without stuff, or if a class has the value `SOME_STUFF`.
         """
-        if not self.things:
-            raise DatasetError(f"{self.name}: expected classes of things, got stuff alone")
+        if not 0 < len(self.things) < self.class_count:
+            kind = "things" if self.things else "stuff"
+            raise DatasetError(
+                f"{self.name}: expected classes of things and stuff, got {kind} alone"
+            )
         if self.class_count > SOME_STUFF:
             raise DatasetError(
                 f"{self.name}: expected at most {SOME_STUFF} classes, so that {SOME_STUFF} can be "
                 f"stuff of an unknown one, got {self.class_count}"
             )
         videos = [
-            replace(video, read=video.read and partial(_read_things, video.read, self.things))
+            replace(video, read=video.read and partial(_read_things, video.read, self.things, rest))
             for video in self
         ]
         return replace(self, videos=videos)

@@ -189,7 +189,8 @@ def _merge_fast(
     needs no part of its own mask, since a thin pole in front of a wall would often miss it.
     """
     masks = enlarge_slots_last(mask_logits, 1)
-    height, width = _without_padding(masks.shape[:2], image_size)
+    finer = _without_padding([config.upsample * cells for cells in masks.shape[:2]], image_size)
+    height, width = (-(-size // config.upsample) for size in finer)  # the cells that are shown
     kept = ~is_thing | (scores >= config.score_threshold)
     weighted = masks.sigmoid() * (scores * kept)
     own = _count_slots_last(masks[:height, :width] > 0)
@@ -199,8 +200,7 @@ def _merge_fast(
     best, winner = _best_slot(weighted * kept)
     if config.upsample > 1:
         best, winner = _finer_edges(masks, scores * kept, winner, config.upsample)
-        height, width = _without_padding(best.shape, image_size)
-    return torch.where(best > 0, winner + 1, 0)[:height, :width]
+    return torch.where(best > 0, winner + 1, 0)[: finer[0], : finer[1]]
 
 
 def _finer_edges(
@@ -228,14 +228,16 @@ def _finer_edges(
     cells = torch.arange(height * width, device=winner.device).view(height, width)
     place = _with_border(cells) * logits.shape[2] + there.to(torch.int64)
     shared = logits.flatten().index_select(0, place.flatten()).view(1, *place.shape)
+    shared = shared.clamp(-_LARGEST, _LARGEST)  # nothing times infinity is no number
     kernel = torch.tensor(_edge_kernel(factor), dtype=logits.dtype, device=logits.device)
     finer = conv2d(shared, kernel).sigmoid()[0].unflatten(0, (4, -1))
     sides = _sides(factor)
+    near = [4 + 3 * y * down + x * right for down, right in _CORNERS for y in sides for x in sides]
+    chosen = torch.tensor(near, device=winner.device)
     values, slots = (
-        [
-            torch.stack([_shifted(maps, y * down, x * right, 2) for y in sides for x in sides])
-            for down, right in _CORNERS
-        ]
+        torch.stack([_shifted(maps, y, x, 2) for y in (-1, 0, 1) for x in (-1, 0, 1)])
+        .index_select(0, chosen)
+        .unflatten(0, (4, -1))
         for maps in (importance, around)
     )
     best, winners = finer[0] * values[0], slots[0]
@@ -252,6 +254,8 @@ def _shifted(maps: Tensor, y: int, x: int, border: int) -> Tensor:
     return maps[border + y : border + y + height, border + x : border + x + width]
 
 
+_LARGEST = 1e4
+"""Of a logit, more than which makes no difference."""
 _CORNERS = ((0, 0), (0, 1), (1, 0), (1, 1))
 """Cells around a pixel: its own, and the nearest in each direction."""
 

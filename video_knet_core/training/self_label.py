@@ -29,7 +29,7 @@ from ..model.video_knet import VideoKNet
 from ..output_files import new_folder
 from ..predictor import resize
 from ..progress import progress_bar
-from ..types import NO_CLASS, SOME_STUFF, ClassTable
+from ..types import NO_CLASS, ClassTable, plain_name
 from .sources import open_labelled
 
 
@@ -42,7 +42,7 @@ class LabelCounts:
     kept: NDArray[np.int64]
     """[K] labelled before."""
     added: NDArray[np.int64]
-    """[K] labelled by the network."""
+    """[K] labelled by the network, or by colour."""
 
 
 def self_label(
@@ -69,8 +69,8 @@ def self_label(
     Raises:
         DatasetError: the data set is missing or faulty.
         CheckpointError: `checkpoint` is none.
-        ConfigError: the network has other classes, or no stuff; or none called sky or vegetation
-            where they are to be found `by_colour`.
+        ConfigError: the network has other classes, or no stuff; or no stuff called sky or
+            vegetation where they are to be found `by_colour`.
         OutputError: `out` has anything in it.
     """
     model = load_model(checkpoint)
@@ -86,18 +86,17 @@ def self_label(
     with new_folder(out):
         for video, index in progress_bar(list(islice(frames, max_frames)), "frames"):
             frame, files = video[index], video.frames[index]
-            known = np.where(frame.semantic == SOME_STUFF, np.uint8(NO_CLASS), frame.semantic)
             made = _sure_stuff(model, frame.image, confidence)
             for class_id, pixels in zip(
                 cues, colour_cues(frame.image) if cues else (), strict=True
             ):
                 made[pixels] = class_id
-            made[known != NO_CLASS] = NO_CLASS
+            made[frame.semantic != NO_CLASS] = NO_CLASS
             counts.frames, counts.pixels = counts.frames + 1, counts.pixels + made.size
-            counts.kept += np.bincount(known.ravel(), minlength=256)[:classes]
+            counts.kept += np.bincount(frame.semantic.ravel(), minlength=256)[:classes]
             counts.added += np.bincount(made.ravel(), minlength=256)[:classes]
             place = Path(str(files.image)).relative_to(root / split / "images")
-            semantic = np.where(made != NO_CLASS, made, known)
+            semantic = np.where(made != NO_CLASS, made, frame.semantic)
             labels = (out / split / "panoptic" / place).with_suffix(".png")
             write_png(labels, encode(semantic, frame.instance))
             image = out / split / "images" / place
@@ -122,10 +121,13 @@ def _sure_stuff(model: VideoKNet, image: NDArray[np.uint8], confidence: float) -
 
 def _ids_of(classes: ClassTable, checkpoint: Path) -> list[int]:
     """Of what `colour_cues` finds, in its order."""
+    stuff = {plain_name(classes[number].name): number for number in classes.stuff}
     try:
-        return [classes.id_of(name) for name in ("vegetation", "sky")]
+        return [stuff[name] for name in ("vegetation", "sky")]
     except KeyError as error:
-        raise ConfigError(f"{checkpoint}: {error.args[0]}") from None
+        raise ConfigError(
+            f"{checkpoint}: expected stuff called {error.args[0]}, got {', '.join(stuff)}"
+        ) from None
 
 
 def colour_cues(image: NDArray[np.uint8]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:

@@ -18,7 +18,7 @@ from ..data.sprites import Sprite, load_sprites
 from ..data.video import VideoDataset
 from ..output_files import expanded
 from ..tasks import TASKS
-from ..types import first_difference
+from ..types import SOME_STUFF, first_difference
 from .train_config import ClipConfig, DataConfig
 
 
@@ -104,13 +104,14 @@ def open_clips(
     dataset = open_labelled(config.dataset, path, config.split, model, "data.clips")
     if config.exclude:
         dataset = dataset.without(config.exclude)
+    held_out = None
+    if config.hold_out:
+        images = dataset.single_images() if config.pseudo_video else dataset
+        dataset, held_out = images.hold_out(config.hold_out)
     if config.things_only:
-        dataset = dataset.without_stuff()
-    if not config.hold_out:
-        return dataset, None
-    if config.pseudo_video:
-        dataset = dataset.single_images()
-    return dataset.hold_out(config.hold_out)
+        dataset = dataset.without_stuff(SOME_STUFF)
+        held_out = held_out and held_out.without_stuff()
+    return dataset, held_out
 
 
 def _clip_pairs(

@@ -174,7 +174,9 @@ def frame_targets(
         fronts.append(front)
         labels.append(label)
         ids.append(track if track else -1 - label)
-    by_class = [semantic == c for c in (*classes.logit_class_ids, SOME_STUFF)]
+    by_class = [semantic == c for c in classes.logit_class_ids]
+    # a table that has a class of this number has no labels of some stuff
+    by_class.append((semantic == SOME_STUFF) & (len(classes) <= SOME_STUFF))
     rest = by_class[len(classes.things) :]
     owner_stride = rank_stride or stride
     valid = _coverage([known], stride)[0]

@@ -46,7 +46,7 @@ class ClipConfig:
     exclude: tuple[Text, ...] = ()
     """Frames to leave out, as VIDEO/FRAME."""
     things_only: bool = False
-    """Its labels of stuff are unwanted: all that is no thing is stuff of an unknown class."""
+    """Its labels of stuff are unwanted: what has one is stuff of an unknown class."""
     paste: bool = False
     """Objects of `data.sprites` are pasted on top, which are exactly labelled and tracked."""
     hold_out: Annotated[int, Field(ge=0, le=_MANY)] = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,6 +11,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+import yaml
 from dataset_fixtures import FIXTURES
 from networks import small_network, small_version
 
@@ -20,7 +22,7 @@ from video_knet_core.data.datasets import open_dataset
 from video_knet_core.data.label_png import read_values, write_png
 from video_knet_core.model.checkpoint import load_model, save_model
 from video_knet_core.training.self_label import class_logits
-from video_knet_core.types import NO_CLASS
+from video_knet_core.types import NO_CLASS, ClassTable
 
 ROAD, FENCE, VEHICLE = 0, 3, 10
 STRIP = (slice(20, 30), slice(None))
@@ -164,3 +166,22 @@ def test_sky_and_vegetation_by_colour(source, tmp_path):
     meadow = after.semantic[22:] == classes.id_of("vegetation")
     assert after.semantic[22, 3] == VEHICLE
     assert meadow.sum() == meadow.size - 1
+
+
+def test_only_stuff_is_found_by_colour(source, tmp_path, capsys):
+    """Of a network that has plants as things, say."""
+    network = small_network()
+    rows = network.config.classes.to_rows()
+    for row in rows:
+        row["name"] = {"vegetation": "hedge", "person": "vegetation"}.get(row["name"], row["name"])
+    network.config = replace(network.config, classes=ClassTable.from_rows(rows))
+    save_model(network, tmp_path / "plants.safetensors")
+    root = tmp_path / "mine"
+    shutil.copytree(source, root)
+    content = yaml.safe_load((root / "classes.yaml").read_text())
+    names = [row["name"] for row in rows]
+    content["classes"] = [c | {"name": n} for c, n in zip(content["classes"], names, strict=True)]
+    (root / "classes.yaml").write_text(yaml.safe_dump(content))
+    words = ["--by-colour", "--max-frames", "1"]
+    assert run(root, tmp_path / "plants.safetensors", tmp_path / "out", *words) != 0
+    assert "expected stuff called vegetation, got road" in capsys.readouterr().err

@@ -25,8 +25,9 @@ from video_knet_core.data.pairs import CropRange
 from video_knet_core.data.street_frame import StreetFrame
 from video_knet_core.data.video import DatasetError
 from video_knet_core.training.batches import PairDataset, batches
-from video_knet_core.training.sources import open_sources
+from video_knet_core.training.sources import open_clips, open_sources
 from video_knet_core.training.train_config import (
+    ClipConfig,
     DataConfig,
     TrainConfig,
 )
@@ -183,10 +184,26 @@ def test_stuff_of_a_data_set_may_be_of_unknown_classes(root, tmp_path):
         for extra in ({}, {"things_only": True})
     ]
     complete, things = (pair.semantic for pair in pairs)
-    is_thing = np.isin(complete, small_config().classes.things)
-    assert is_thing.any() and (complete[~is_thing] != VOID).any()
-    assert np.array_equal(things, np.where(is_thing, complete, SOME_STUFF))
+    is_stuff = np.isin(complete, small_config().classes.stuff)
+    assert is_stuff.any() and not is_stuff.all()
+    assert np.array_equal(things, np.where(is_stuff, SOME_STUFF, complete))
     assert np.array_equal(*(pair.instance for pair in pairs))
+
+
+def test_what_is_held_out_has_no_stuff_of_unknown_classes(root):
+    """No metric knows any; there it is not labelled."""
+    clip = ClipConfig(**CUSTOM, things_only=True, hold_out=2)
+    taught, held_out = open_clips(clip, small_config(), root)
+    things = small_config().classes.things
+    assert {*np.unique(taught[0][0].semantic)} - {*things, VOID} == {SOME_STUFF}
+    assert {*np.unique(held_out[0][0].semantic)} <= {*things, VOID}
+
+
+def test_things_alone_are_asked_of_data_with_stuff(root):
+    dataset = open_dataset("custom", root / "mine", "val")
+    things = [(name, True) for name, _ in dataset.kinds]
+    with pytest.raises(DatasetError, match="expected classes of things and stuff, got things"):
+        replace(dataset, kinds=tuple(things)).without_stuff()
 
 
 @pytest.mark.parametrize("pseudo_video", [False, True])
