@@ -132,13 +132,13 @@ def test_what_an_installed_configuration_refers_to_is_installed_too(prefix: Path
 @pytest.mark.parametrize("prefixes", ["", "another"])
 def test_the_model_of_an_installation_is_its_own(prefix: Path, prefixes: str) -> None:
     """Also where a ROS workspace with another version is sourced."""
-    other = prefix.parent / "another/share/video_knet_ros/models/street_lite0.onnx"
+    other = prefix.parent / "another/share/video_knet_ros/models/street.onnx"
     other.parent.mkdir(parents=True, exist_ok=True)
     other.write_text("another version")
     ament = str(prefix.parent / prefixes) if prefixes else ""
     words = ["-m", "video_knet_core.cli", "info"]
     first = run_installed(prefix, *words, AMENT_PREFIX_PATH=ament).splitlines()[0]
-    own = prefix / "share/video_knet_ros/models/street_lite0.onnx"
+    own = prefix / "share/video_knet_ros/models/street.onnx"
     assert Path(first).resolve() == own.resolve()
 
 

@@ -13,7 +13,7 @@ SHARE = Path("share/video_knet_ros")
 
 
 def shared_file(name: str) -> Path:
-    """The file `name`, such as "models/street_lite0.onnx", beside the sources or as installed.
+    """The file `name`, such as "models/street.onnx", beside the sources or as installed.
 
     The prefixes of the environment, in which another version may be, come after that of this
     installation. A FileNotFoundError lists the places.

@@ -1,6 +1,6 @@
 """The whole core in one verb: `VideoPredictor.step(image, stamp)` gives the panoptic frame.
 
-    predictor = VideoPredictor(open_runtime("street_lite0.onnx"))
+    predictor = VideoPredictor(open_runtime("street.onnx"))
     frame = predictor.step(image, stamp)
 
 One predictor per camera; several may use one runtime, because the state is kept here.

@@ -19,7 +19,7 @@ from .hot_swap import HotSwapRuntime, NativeSizesRuntime, close_safely
 from .model_file import ModelFile
 from .self_test import MAX_DIFFERENCE, SAME_SEGMENTS, check_agreement, expected_classes
 
-DEFAULT_MODEL = "street_lite0.onnx"
+DEFAULT_MODEL = "street.onnx"
 
 _log = logging.getLogger(__name__)
 REASONS_LOG = f"{__name__}.reasons"

@@ -106,7 +106,7 @@ def test_two_trainings_into_one_folder_exclude_each_other(capsys, tmp_path):
     shipped = default_model_path().parents[1] / "config/train/street_lite0.yaml"
     settings = yaml.safe_load(shipped.read_text())
     settings |= {
-        "model": str(shipped.parents[1] / "models/street_lite0.yaml"),
+        "model": str(shipped.parents[1] / "models/street.yaml"),
         "init": str(default_model_path().with_suffix(".safetensors")),
         "data": {"copy_paste_weight": 0.0, "synthetic_seeds": 1},
         "validation": {"every": 0},

@@ -18,9 +18,11 @@ from video_knet_core.engine.base import ModelError
 from video_knet_core.engine.export import export_onnx
 from video_knet_core.engine.model_file import FORMS, ModelFile, outputs_of
 from video_knet_core.engine.onnx_runtime import OnnxRuntime
+from video_knet_core.engine.selector import default_model_path
 from video_knet_core.engine.torch_runtime import TorchRuntime
 from video_knet_core.model.checkpoint import load_model, sha256
 from video_knet_core.model.precision import with_half_maps
+from video_knet_core.types import NO_CLASS
 
 MODELS = Path(__file__).parents[3] / "models"
 STEPS = 30
@@ -29,7 +31,10 @@ FLIPS = 1e-3
 
 
 def compare(network, runtime: OnnxRuntime, steps: int) -> float:
-    """Largest fraction of differing map pixels over a recurrent run on the synthetic street."""
+    """Largest fraction of differing map pixels over a recurrent run on the synthetic street.
+
+    Slots may have another order: seeds that are nearly as hot change places.
+    """
     reference, info = TorchRuntime(network), runtime.info
     state = expected_state = None
     worst = 0.0
@@ -38,9 +43,16 @@ def compare(network, runtime: OnnxRuntime, steps: int) -> float:
         image = street.frame(t).image
         segments, state = runtime.step(image, state)
         expected, expected_state = reference.step(image, expected_state)
-        worst = max(worst, float((expected.segment_map != segments.segment_map).mean()))
-        seen = segments.areas > 0
-        assert (expected.class_ids[seen] == segments.class_ids[seen]).all()
+        maps = [s.segment_map.astype(np.int64) for s in (expected, segments)]
+        same = np.zeros((256, 256), np.int64)
+        np.add.at(same, tuple(maps), 1)
+        kept = min(same.max(axis).sum() for axis in (0, 1))  # none is split, none joined
+        worst = max(worst, 1 - kept / maps[0].size)
+        classes = [
+            np.append(NO_CLASS, s.class_ids)[labels]
+            for s, labels in zip((expected, segments), maps, strict=True)
+        ]
+        worst = max(worst, float((classes[0] != classes[1]).mean()))
     return worst
 
 
@@ -57,7 +69,7 @@ def checkpoint_of(path: Path) -> Path:
 @pytest.mark.parametrize("shipped", [False, True])
 def test_maps_are_resized_along_their_last_two_axes(model, shipped):
     """ONNX Runtime's CUDA backend takes any others without an error, and computes nonsense."""
-    path = MODELS / "street_lite0.onnx" if shipped else model
+    path = default_model_path() if shipped else model
     graph = onnx.shape_inference.infer_shapes(onnx.load(path)).graph
     shapes = {
         value.name: [axis.dim_value for axis in value.type.tensor_type.shape.dim]
@@ -162,8 +174,8 @@ def test_an_export_of_another_precision_or_form_is_an_error(choice, tmp_path):
 @pytest.mark.slow
 def test_the_shipped_model_agrees_with_its_checkpoint():
     """30 recurrent steps: label maps differ in at most 0.1 % of the pixels of any frame."""
-    network = load_model(MODELS / "street_lite0.safetensors")
-    assert compare(network, OnnxRuntime(MODELS / "street_lite0.onnx"), STEPS) <= FLIPS
+    network = load_model(default_model_path().with_suffix(".safetensors"))
+    assert compare(network, OnnxRuntime(default_model_path()), STEPS) <= FLIPS
 
 
 @pytest.mark.slow
@@ -179,9 +191,9 @@ def test_metadata_classes_size_thresholds_preprocessing_and_checkpoint(model):
 
 
 def test_the_shipped_model_was_exported_from_the_shipped_checkpoint():
-    properties = {p.key: p.value for p in onnx.load(MODELS / "street_lite0.onnx").metadata_props}
+    properties = {p.key: p.value for p in onnx.load(default_model_path()).metadata_props}
     facts = json.loads(properties["video_knet"])
-    assert facts["checkpoint_sha256"] == sha256(MODELS / "street_lite0.safetensors")
+    assert facts["checkpoint_sha256"] == sha256(default_model_path().with_suffix(".safetensors"))
 
 
 @pytest.mark.slow
@@ -216,7 +228,7 @@ def test_a_file_of_two_native_sizes_has_the_graph_of_each_and_the_weights_once(t
 
 @pytest.mark.slow
 def test_the_file_names_no_folder_of_the_machine_that_wrote_it(model):
-    for path in (model, MODELS / "street_lite0.onnx"):
+    for path in (model, default_model_path()):
         content = path.read_bytes()
         assert str(MODELS.parent).encode() not in content
         assert b"site-packages" not in content
