@@ -155,6 +155,7 @@ def test_every_convolution_of_an_fp16_graph_has_half_weights(name, exported):
     weights = {tensor.name: tensor for tensor in graph.initializer}
     convolutions = [weights[n.input[1]] for n in graph.node if n.op_type == "Conv"]
     wide = [w for w in convolutions if w.data_type != TensorProto.FLOAT16]
-    # the last of the seeds' heat is the only one that is not
-    assert [np.prod(w.dims[:2]) for w in wide] == ([32] if name == "street_lite0" else [])
+    # that are the last one of the seeds' heat, and the merge's, which draws edges
+    expected = [32, 16 * 9] if name == "street_lite0" else []
+    assert [np.prod(w.dims[:2]) for w in wide] == expected
     assert len(convolutions) > 20
