@@ -18,6 +18,7 @@ from video_knet_core.engine.base import BackendError, ModelError
 from video_knet_core.engine.onnx_runtime import OnnxRuntime
 from video_knet_core.engine.openvino_runtime import OpenVINORuntime
 from video_knet_core.engine.selector import default_model_path, open_runtime
+from video_knet_core.types import NO_CLASS
 
 OUTPUTS = ("segment_map", "class_ids", "scores", "areas", "embeddings", "kernels")
 needs_openvino = pytest.mark.skipif(not find_spec("openvino"), reason="needs the extra `openvino`")
@@ -160,21 +161,31 @@ def test_the_shipped_model_runs_on_the_oldest_runtime_that_is_allowed():
 @needs_openvino
 @pytest.mark.slow
 def test_openvino_agrees_with_onnx_runtime_frame_after_frame():
-    """20 recurrent steps of the shipped model, each engine with the state that it made itself."""
+    """20 recurrent steps of the shipped model, each engine with the state that it made itself.
+
+    Of two seeds that find the same few cells either may go to the slot of the object, and the other
+    one then follows it. So slots are compared after a step from one state, small ones by the map.
+    """
     ours, reference = OpenVINORuntime(default_model_path()), OnnxRuntime(default_model_path())
     street = SyntheticStreet(1001, ours.info.height, ours.info.width)
+
+    def classes(detections):
+        return np.append(NO_CLASS, detections.class_ids)[detections.segment_map]
+
     state = expected_state = None
     for t in range(20):
         picture = street.frame(t).image
         segments, state = ours.step(picture, state)
+        one_step, next_state = ours.step(picture, expected_state)
         expected, expected_state = reference.step(picture, expected_state)
         # the hard mask threshold flips single pixels
-        assert (segments.segment_map != expected.segment_map).mean() <= 1e-3
-        seen = expected.areas > 0
-        assert (segments.class_ids[seen] == expected.class_ids[seen]).all()
-        # a slot without a segment may start at another of two seeds that are equally warm
-        np.testing.assert_allclose(segments.scores[seen], expected.scores[seen], atol=1e-3)
-        np.testing.assert_allclose(state[seen], expected_state[seen], atol=1e-2)
+        assert (classes(segments) != classes(expected)).mean() <= 1e-3
+        assert (one_step.segment_map != expected.segment_map).mean() <= 1e-3
+        seen = expected.areas > 100
+        assert seen.sum() >= 8
+        assert (one_step.class_ids[seen] == expected.class_ids[seen]).all()
+        np.testing.assert_allclose(one_step.scores[seen], expected.scores[seen], atol=1e-3)
+        np.testing.assert_allclose(next_state[seen], expected_state[seen], atol=1e-2)
 
 
 @needs_openvino
