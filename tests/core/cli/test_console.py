@@ -19,7 +19,6 @@ from dataset_fixtures import write_custom
 
 import video_knet_core
 from video_knet_core.cli import main
-from video_knet_core.cli.console import exit_code_of
 
 PROGRAM = [sys.executable, "-m", "video_knet_core.cli"]
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -234,19 +233,23 @@ def test_an_interrupted_replay_reports_in_one_line_what_is_kept(number, model, t
     assert str(out) in line and "--resume" in line
 
 
-def test_an_error_that_comes_of_an_interruption_is_not_the_reason_of_the_end(capsys):
-    """As from Ray, whose workers end of the same Ctrl-C."""
+def test_an_error_that_comes_of_an_interruption_is_not_the_reason_of_the_end():
+    """As from Ray, whose workers end of the same Ctrl-C.
 
-    def run() -> None:
-        try:
-            signal.raise_signal(signal.SIGINT)
-        except KeyboardInterrupt:
-            raise RuntimeError("a worker ended") from None
+    In a process of its own, since the tests may be run in a thread, which takes no signals.
+    """
+    code = """
+import signal, sys
+from video_knet_core.cli.console import exit_code_of
 
-    # a test run in the background ignores SIGINT
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+def run():
     try:
-        assert exit_code_of(run, "video-knet fleet", lambda: "") == 130
-    finally:
-        signal.signal(signal.SIGINT, before)
-    assert capsys.readouterr().err == "video-knet fleet: interrupted\n"
+        signal.raise_signal(signal.SIGINT)
+    except KeyboardInterrupt:
+        raise RuntimeError("a worker ended") from None
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.exit(exit_code_of(run, "video-knet fleet", lambda: ""))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (130, "video-knet fleet: interrupted\n")
