@@ -99,8 +99,13 @@ def _reset_torch() -> None:
 
     A test that trains or opens an engine sets the number of threads of the whole process, and two
     of each process on two cores make every later test several times as slow.
+
+    Parts of torch that it imports when they are first used are imported here, by one thread alone:
+    a test and an engine that is built behind another one could import them at the same time, which
+    leaves them incomplete for the rest of the process.
     """
     if torch := sys.modules.get("torch"):
+        importlib.import_module("torch._dynamo")
         torch.manual_seed(0)
         torch.set_num_threads(1)
 

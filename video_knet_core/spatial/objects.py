@@ -26,7 +26,8 @@ OBJECT_DTYPE = np.dtype(
         ("score", np.float64),
         *(("position", np.float64, 3), ("position_covariance", np.float64, (3, 3))),
         *(("velocity", np.float64, 3), ("velocity_covariance", np.float64, (3, 3))),
-        *(("size", np.float64, 3), ("source", np.int64), ("points", np.int64)),
+        *(("box_center", np.float64, 3), ("size", np.float64, 3)),
+        *(("source", np.int64), ("points", np.int64)),
         ("range", np.float64),
     ]
 )

@@ -1,0 +1,238 @@
+"""Where the visible surface of each region of a frame is, from points that project into its mask.
+
+The border of a mask belongs to the background as often as to the object: masks are coarse, depth
+mixes both sides of an edge, and two sensors never agree to the pixel. So points at the border do
+not count where there are others, and of the rest the nearest dense cluster along the line of sight
+is the object: what is seen through a fence, over a shoulder or beside a leg is farther away.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..geometry import LabelMap
+
+SAMPLES = 400
+"""Points of a region that are looked at, about: masks are not so exact that more would help."""
+MIN_INNER = 6
+"""Points away from the border below which those at the border count too."""
+MIN_POINTS = 3
+"""Points below which a region has no range."""
+DENSE = 0.25
+"""Fraction of the points of a region that a cluster needs to be the object."""
+GAP, GAP_OF_RANGE = 0.5, 0.02
+"""Metres, and their growth with the range, between two successive points of one cluster."""
+EXTENT = 0.02
+"""Quantiles of the points that the size leaves out at each end."""
+
+Points = NDArray[np.floating]
+
+
+@dataclass(frozen=True)
+class Regions:
+    """Which pixels belong to which of R regions, at the size of a label map [h, w]."""
+
+    index: NDArray[np.int16]
+    """[h, w] number of the region; -1 = none."""
+    inner: NDArray[np.bool_]
+    """[h, w] not at the border of its region."""
+    image: tuple[int, int]
+    """Height and width of the image that the map is of."""
+
+    @classmethod
+    def of(cls, label_map: LabelMap, labels: NDArray[np.int64]) -> Regions:
+        """The regions of `labels` [R], which are numbered as they come."""
+        number = np.full(1 + max(int(label_map.small.max(initial=0)), labels.max(initial=0)), -1)
+        number[labels] = np.arange(len(labels))
+        index = number[label_map.small].astype(np.int16)
+        padded = np.pad(index, 1, mode="edge")
+        inner = np.ones(index.shape, bool)
+        for rows, columns in ((0, 1), (2, 1), (1, 0), (1, 2)):
+            inner &= padded[rows:, columns:][: index.shape[0], : index.shape[1]] == index
+        return cls(index, inner, label_map.size)
+
+    def at(self, rows: NDArray, columns: NDArray) -> tuple[NDArray[np.int16], NDArray[np.bool_]]:
+        """Region and whether it is inner, of pixels [N] of the image, which must lie in it."""
+        height, width = self.index.shape
+        place = rows * height // self.image[0] * width + columns * width // self.image[1]
+        return self.index.ravel()[place], self.inner.ravel()[place]
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Points of regions in the frame of the camera."""
+
+    region: NDArray[np.int16]
+    """[N]"""
+    inner: NDArray[np.bool_]
+    """[N]"""
+    points: Points
+    """[N, 3] metres."""
+
+
+@dataclass(frozen=True)
+class Surfaces:
+    """The visible surface of each of R regions."""
+
+    points: NDArray[np.int64]
+    """[R] points that were used; 0 = it has no range, and its other values are NaN."""
+    position: NDArray[np.float64]
+    """[R, 3] medians of the coordinates."""
+    spread: NDArray[np.float64]
+    """[R] standard deviation of the range, robust: noise and shape together."""
+    low: NDArray[np.float64]
+    """[R, 3] lower and upper limits of the points along the axes of `find_surfaces`."""
+    high: NDArray[np.float64]
+
+
+def samples_of_depth(
+    regions: Regions,
+    depth: NDArray[np.float32],
+    rays: NDArray[np.float32],
+    reach: tuple[float, float],
+) -> Samples:
+    """Points of a depth image [H, W] that shows the same as the image, with its rays [H, W, 2].
+
+    Of a small region every pixel is looked at, of a large one a regular subset. `reach` is the
+    smallest and largest depth that count; NaN never does.
+    """
+    height, width = regions.index.shape
+    cells = np.flatnonzero(regions.index.ravel() >= 0)
+    region = regions.index.ravel()[cells]
+    count = np.bincount(region)
+    rows, columns = depth.shape[0] / height, depth.shape[1] / width
+    # pixels of a map cell that are looked at, in each direction; or every n-th cell
+    side = np.sqrt(SAMPLES / np.maximum(count, 1))
+    most = max(int(round(min(rows, columns))), 1)
+    per_cell = np.clip(side, 1, most).astype(np.int64)
+    every = np.maximum(count // (2 * SAMPLES), 1)
+    keep = (cells // width + cells % width) % every[region] == 0
+    parts = [
+        _pixels_of(cells[keep & (per_cell[region] == k)], width, k, rows, columns)
+        for k in np.unique(per_cell[region])
+    ]
+    pixels = np.concatenate(parts or [np.zeros((2, 0), np.int64)], axis=1)
+    z = depth[pixels[0], pixels[1]]
+    with np.errstate(invalid="ignore"):
+        valid = (z >= reach[0]) & (z <= reach[1])
+    (v, u), z = pixels[:, valid], z[valid]
+    place = v * height // depth.shape[0] * width + u * width // depth.shape[1]
+    points = np.empty((len(z), 3), np.float32)
+    points[:, :2] = rays[v, u] * z[:, None]
+    points[:, 2] = z
+    ok = np.isfinite(points[:, 0])
+    place = place[ok]
+    return Samples(regions.index.ravel()[place], regions.inner.ravel()[place], points[ok])
+
+
+def _pixels_of(
+    cells: NDArray[np.int64], width: int, side: int, rows: float, columns: float
+) -> NDArray[np.int64]:
+    """[2, n] rows and columns of `side` x `side` pixels, evenly in each cell of a map."""
+    offsets = (np.arange(side) + 0.5) / side
+    v = ((cells // width)[:, None, None] + offsets[:, None]) * rows
+    u = ((cells % width)[:, None, None] + offsets) * columns
+    shape = (len(cells), side, side)
+    return np.stack([np.broadcast_to(x, shape).astype(np.int64).ravel() for x in (v, u)])
+
+
+def samples_of_cloud(
+    regions: Regions,
+    points: Points,
+    pixels: Points,
+    seen: NDArray[np.bool_],
+) -> Samples:
+    """Points [N, 3] in the frame of the camera, whose `pixels` [N, 2] are those of the image.
+
+    `seen` [N] is whether they lie in front of the camera.
+    """
+    with np.errstate(invalid="ignore"):
+        u, v = np.rint(pixels[:, 0]), np.rint(pixels[:, 1])
+        seen = seen & (u >= 0) & (v >= 0) & (u < regions.image[1]) & (v < regions.image[0])
+    found = np.flatnonzero(seen)
+    region, inner = regions.at(v[found].astype(np.int64), u[found].astype(np.int64))
+    inside = region >= 0
+    return Samples(region[inside], inner[inside], points[found[inside]])
+
+
+def find_surfaces(
+    samples: Samples, count: int, axes: NDArray[np.float64] | None = None
+) -> Surfaces:
+    """The surface of each of `count` regions.
+
+    Args:
+        axes: [3, 3] rotation from the camera to the axes along which limits are taken.
+    """
+    region = samples.region.astype(np.int64)
+    points = samples.points.astype(np.float64)
+    distance = np.sqrt(np.einsum("ij,ij->i", points, points))
+    inner_count = np.bincount(region[samples.inner], minlength=count)
+    used = samples.inner | (inner_count < MIN_INNER)[region]
+    start, end = _nearest_cluster(region[used], distance[used], count)
+    in_range = (distance >= start[region]) & (distance <= end[region])
+    chosen = np.flatnonzero(used & in_range)
+    number = np.bincount(region[chosen], minlength=count)
+    number[number < MIN_POINTS] = 0
+    position = np.stack(
+        [_quantiles(region[chosen], points[chosen, axis], number, (0.5,))[0] for axis in range(3)],
+        1,
+    )
+    middle, upper = _quantiles(region[chosen], distance[chosen], number, (0.16, 0.84))
+    border = np.flatnonzero(in_range)
+    turned = points[border] if axes is None else points[border] @ axes.T
+    at_all = np.where(number, np.bincount(region[border], minlength=count), 0)
+    limits = [
+        _quantiles(region[border], turned[:, axis], at_all, (EXTENT, 1 - EXTENT))
+        for axis in range(3)
+    ]
+    low, high = np.array(limits).transpose(1, 2, 0)
+    return Surfaces(number, position, (upper - middle) / 2, low, high)
+
+
+def _nearest_cluster(
+    region: NDArray[np.int64], distance: NDArray[np.float64], count: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """First and last distance [count] of the nearest dense cluster of each region.
+
+    Clusters are parted by gaps. Without a dense one it is the largest; inf, -inf without a point.
+    """
+    order = np.lexsort((distance, region))
+    region, distance = region[order], distance[order]
+    start, end = np.full(count, np.inf), np.full(count, -np.inf)
+    if not len(region):
+        return start, end
+    gap = np.diff(distance) > GAP + GAP_OF_RANGE * distance[:-1]
+    begins = np.concatenate([[True], (np.diff(region) != 0) | gap])
+    first = np.flatnonzero(begins)
+    last = np.append(first[1:], len(region)) - 1
+    size, owner = last - first + 1, region[first]
+    total = np.bincount(region, minlength=count)
+    enough = size >= DENSE * total[owner]
+    # the last of its order wins: dense ones before others, near before far, large before small
+    rank = np.lexsort((np.where(enough, -distance[first], size), enough))
+    start[owner[rank]], end[owner[rank]] = distance[first[rank]], distance[last[rank]]
+    return start, end
+
+
+def _quantiles(
+    region: NDArray[np.int64],
+    values: NDArray[np.float64],
+    number: NDArray[np.int64],
+    fractions: tuple[float, ...],
+) -> NDArray[np.float64]:
+    """[fractions, R] quantiles of the values of each region; NaN where `number` [R] is 0."""
+    ordered = np.append(values[np.lexsort((values, region))], np.nan)
+    counted = np.bincount(region, minlength=len(number))
+    first = np.cumsum(counted) - counted
+    found = [
+        np.where(
+            number > 0,
+            ordered[np.minimum(first + f * np.maximum(counted - 1, 0), len(values)).astype(int)],
+            np.nan,
+        )
+        for f in fractions
+    ]
+    return np.array(found)
