@@ -68,6 +68,11 @@ def settings_class(cls: type | None = None, /, *, described: bool = False) -> An
     return made
 
 
+def number(default: float, low: float, high: float, description: str) -> Any:
+    """A numeric setting: its default, its range, both ends included, and its meaning."""
+    return pydantic.Field(default, ge=low, le=high, description=description)
+
+
 @contextmanager
 def _without_plugins() -> Iterator[None]:
     """Keep pydantic from searching all installed packages for plugins, which takes a while."""

@@ -22,9 +22,8 @@ from typing import Any, ClassVar, Generic, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
 
-from ..config_io import settings_class
+from ..config_io import number, settings_class
 from ..types import TRACK_DTYPE, Detections, TrackState, rows_without_track
 from .clock import StreamTime
 
@@ -49,11 +48,6 @@ def _opaque(rows: NDArray[np.void]) -> NDArray[np.void]:
 def select_rows(rows: NDArray[np.void], index: NDArray) -> NDArray[np.void]:
     """`rows[index]`, several times faster."""
     return _opaque(rows)[index].view(rows.dtype)
-
-
-def number(default: float, low: float, high: float, description: str) -> Any:
-    """A numeric setting: its default, its range, both ends included, and its meaning."""
-    return Field(default, ge=low, le=high, description=description)
 
 
 @settings_class

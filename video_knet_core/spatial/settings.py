@@ -1,0 +1,58 @@
+"""What is to be known and wanted of space, as node parameters and options of a replay."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from ..config_io import number, settings_class
+from ..types import ClassTable, plain_name
+
+GROUND = "road,sidewalk,crosswalk,lane marking,terrain,ground,floor"
+
+
+@settings_class(described=True)
+class SpatialSettings:
+    """Of the outputs in metres."""
+
+    target_frame: str = ""
+    """Frame of positions and velocities, as odom or map; empty = that of the camera."""
+    depth_tolerance_ms: float = number(
+        20.0, 0, 1000, "Milliseconds between the stamps of an image and its depth image, at most."
+    )
+    cloud_tolerance_ms: float = number(
+        60.0, 0, 1000, "Milliseconds between the stamps of an image and its point cloud, at most."
+    )
+    min_range_m: float = number(0.2, 0, 1000, "Nearest depth that counts, in metres.")
+    max_range_m: float = number(80.0, 0.1, 1000, "Farthest depth and range that count, in metres.")
+    rectified: bool = False
+    """The images are rectified: of the camera info P counts, and neither K nor distortion."""
+    camera_height_m: float = number(
+        0.0,
+        0,
+        100,
+        "Height of the camera above flat ground, for ranges without depth; 0 = unknown.",
+    )
+    camera_pitch_deg: float = number(
+        0.0, -90, 90, "Degrees by which the camera looks down, for ranges without depth."
+    )
+    ground_frame: str = ""
+    """Frame whose plane z = 0 is the ground, in place of height and pitch, as base_footprint."""
+    ground_classes: str = GROUND
+    """Classes that can be driven on, with commas: no obstacles, and the free space."""
+    point_stride: int = number(2, 1, 64, "Every n-th row and column of a depth image is a point.")
+    obstacle_voxel_m: float = number(
+        0.1, 0.01, 10, "Edge of the cubes in metres that obstacles have one point of."
+    )
+    semantic_size: Literal["image", "cloud"] = "image"
+    """Size of the class image and its confidence: that of the image, or of the points of depth."""
+    mask_classes: str = ""
+    """Classes with a mask of their own on ~/mask/CLASS/image, with commas."""
+    follow_track: int = number(
+        0, 0, 2**53, "Track whose pose is published for a follower; 0 = none."
+    )
+
+
+def class_ids(classes: ClassTable, names: str) -> list[int]:
+    """Ids of the classes named in a list with commas; names that are no class are left out."""
+    wanted = {plain_name(name) for name in names.split(",")} - {""}
+    return [info.id for info in classes if plain_name(info.name) in wanted]
