@@ -73,6 +73,30 @@ def number(default: float, low: float, high: float, description: str) -> Any:
     return pydantic.Field(default, ge=low, le=high, description=description)
 
 
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """A field of a settings class, for user interfaces."""
+
+    default: Any
+    description: str
+    range: tuple[float, float] | None
+    """Both ends included; None if it is no number with limits."""
+    choices: tuple[str, ...]
+
+
+def described(cls: type) -> dict[str, Setting]:
+    """The fields of a settings class by name."""
+    found = {}
+    for name, field in vars(cls)["__pydantic_fields__"].items():
+        low = next((m.ge for m in field.metadata if hasattr(m, "ge")), None)
+        high = next((m.le for m in field.metadata if hasattr(m, "le")), None)
+        limits = None if low is None or high is None else (low, high)
+        literal = typing.get_origin(field.annotation) is typing.Literal
+        choices = typing.get_args(field.annotation) if literal else ()
+        found[name] = Setting(field.default, field.description or "", limits, choices)
+    return found
+
+
 @contextmanager
 def _without_plugins() -> Iterator[None]:
     """Keep pydantic from searching all installed packages for plugins, which takes a while."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -144,6 +145,9 @@ class NearestUpsampling:
         )
 
 
+_upsampling = lru_cache(maxsize=4)(NearestUpsampling)
+
+
 @dataclass(frozen=True)
 class LabelMap:
     """A label for each pixel of an image, kept at the size of the engine's map."""
@@ -163,6 +167,10 @@ class LabelMap:
     def size(self) -> tuple[int, int]:
         """Height and width of the image."""
         return self.upsampling.target
+
+    def at_size(self, size: tuple[int, int]) -> LabelMap:
+        """The same for a picture of another size (H, W)."""
+        return LabelMap(self.small, _upsampling(self.upsampling.source, size))
 
     def enlarge(self, out: NDArray | None = None) -> NDArray[np.uint16]:
         """[H, W] labels, written into `out` if that is given."""

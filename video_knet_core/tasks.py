@@ -37,6 +37,8 @@ class Task:
 
 
 _SEGMENTS = ("segment_map", "class_ids", "scores", "areas")
+_OBJECTS = ("objects", "detections_3d", "markers", "followed")
+_POINTS = ("obstacles", "free_space", "points")
 _RAW = ("class_logits", "mask_logits", "kernels", "embeddings")
 
 PANOPTIC = Task(
@@ -46,7 +48,10 @@ PANOPTIC = Task(
     merges=("fast", "reference"),
     deploy_tensors=(*_SEGMENTS, "embeddings", "kernels"),
     raw_tensors=_RAW,
-    outputs=("instances", "detections", "panoptic", "semantic", "overlay"),
+    outputs=(
+        *("instances", "detections", "panoptic", "semantic", "confidence", "instance_id"),
+        *("overlay", *_OBJECTS, *_POINTS),
+    ),
     default_outputs=("instances", "panoptic"),
     metrics=("stq", "aq", "sq"),
 )
@@ -59,7 +64,7 @@ SEMANTIC = Task(
     deploy_tensors=(*_SEGMENTS, "kernels"),
     raw_tensors=("mask_logits", "kernels"),  # of each class; kernels have no class or embedding
     # rows of a table would refer to a label image, which the task has not
-    outputs=("semantic", "overlay"),
+    outputs=("semantic", "confidence", "overlay", *_POINTS),
     default_outputs=("semantic",),
     metrics=("miou",),
 )
@@ -72,7 +77,10 @@ INSTANCE = Task(
     deploy_tensors=(*_SEGMENTS, "embeddings", "kernels", "masks"),
     raw_tensors=_RAW,
     # masks may overlap: the table has them whole, the label image shows the frontmost
-    outputs=("instances", "detections", "panoptic", "overlay"),
+    outputs=(
+        *("instances", "detections", "panoptic", "instance_id", "overlay", *_OBJECTS),
+        *("obstacles", "points"),  # what is no instance may be ground
+    ),
     default_outputs=("instances", "panoptic"),
     metrics=("ap", "ap50"),
 )

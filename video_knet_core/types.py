@@ -436,7 +436,7 @@ class PanopticFrame:
         The authors' code has 0, so that unassigned pixels become road. It is written into `out`, if
         that is given.
         """
-        return self.label_map.look_up(self._by_label("class_id", unassigned, np.uint8), out)
+        return self.label_map.look_up(self.by_label("class_id", unassigned, np.uint8), out)
 
     def json_rows(self, classes: ClassTable) -> list[dict[str, Any]]:
         """The rows of the table for JSON, which has no NaN: an unknown velocity is None."""
@@ -452,10 +452,10 @@ class PanopticFrame:
 
     def track_id_map(self) -> NDArray[np.int64]:
         """[H, W] track id of each pixel; 0 for stuff and for no segment."""
-        return self.label_map.look_up(self._by_label("track_id", 0, np.int64))
+        return self.label_map.look_up(self.by_label("track_id", 0, np.int64))
 
-    def _by_label(self, field: str, background: int, dtype: type) -> NDArray:
-        """A field of the rows by label; `background` for label 0."""
+    def by_label(self, field: str, background: int, dtype: type) -> NDArray:
+        """A field of the rows by label, [labels]; `background` for label 0."""
         rows = self.tracks.array
         table = np.zeros(1 + rows["label"].max(initial=0), dtype)
         table[rows["label"]] = rows[field]

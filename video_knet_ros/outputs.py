@@ -25,14 +25,12 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
 from video_knet_core.engine.base import ModelInfo
+from video_knet_core.messages.outputs import ImageOutput, MessageOutput, outputs_of
 from video_knet_core.messages.result_messages import (
     CLASS_MAP,
     LABEL_INFO,
-    OUTPUTS,
     Conversions,
     FrameToPublish,
-    ImageOutput,
-    MessageOutput,
 )
 from video_knet_core.tasks import TASKS
 
@@ -51,7 +49,7 @@ def has_type(name: str) -> bool:
     return find_spec(name.partition("/")[0]) is not None
 
 
-def _find_type(name: str) -> type:
+def find_type(name: str) -> type:
     package, _, kind = name.split("/")
     found: type = getattr(import_module(f"{package}.msg"), kind)
     return found
@@ -64,7 +62,7 @@ def _sequence(code: str, data: memoryview) -> array:
     return values
 
 
-CONVERSIONS = Conversions(_find_type, _sequence)
+CONVERSIONS = Conversions(find_type, _sequence)
 """To messages of rclpy."""
 
 
@@ -131,7 +129,7 @@ class ImageTopic(Topic):
 
     def draw(self, result: FrameToPublish) -> None:
         """Send the output of a frame, which is drawn into the memory of the message."""
-        size = result.frame.label_map.size
+        size = self._output.size(result)
         if self._pixels.shape[:2] != size:
             self._resize(size)
         self._message.header = result.header
@@ -149,13 +147,14 @@ class ImageTopic(Topic):
 class Outputs:
     """Publishers of one configured node, from configure to cleanup: those of its model's task."""
 
-    def __init__(self, node: LifecycleNode, info: ModelInfo) -> None:
+    def __init__(self, node: LifecycleNode, info: ModelInfo, mask_classes: str = "") -> None:
         self._node, self._classes = node, info.classes
+        self._outputs = outputs_of(TASKS[info.task], info.classes, mask_classes)
         self._topics: dict[str, Topic] = {}
         self._frame_topics: dict[str, Topic] = {}
         try:
-            for name, output in OUTPUTS.items():
-                if name in TASKS[info.task].outputs and has_type(output.type):
+            for name, output in self._outputs.items():
+                if has_type(output.type):
                     self._topics[name] = self._frame_topics[name] = self._create(output)
             for name, kind in (("class_map", CLASS_MAP), ("label_info", LABEL_INFO)):
                 if has_type(kind):
@@ -197,14 +196,23 @@ class Outputs:
             now = Header(stamp=self._node.get_clock().now().to_msg())
             self._topics["label_info"].publish(CONVERSIONS.label_info(now, self._classes))
 
-    def publish(self, result: FrameToPublish) -> None:
-        """Publish what has subscribers, in the order of `OUTPUTS`."""
+    def wants(self, *, spatial: bool) -> bool:
+        """Whether an output with subscribers is one in space, or one in the image."""
+        return any(
+            self._outputs[name].spatial == spatial and topic.has_subscribers
+            for name, topic in self._frame_topics.items()
+        )
+
+    def publish(self, result: FrameToPublish, *, spatial: bool = False) -> None:
+        """Publish what has subscribers of the outputs in space, or of those in the image."""
         for name, topic in self._frame_topics.items():
-            if topic.has_subscribers:
-                if isinstance(topic, ImageTopic):
-                    topic.draw(result)
-                else:
-                    topic.publish(OUTPUTS[name].make(CONVERSIONS, result))
+            output = self._outputs[name]
+            if output.spatial != spatial or not topic.has_subscribers:
+                continue
+            if isinstance(topic, ImageTopic):
+                topic.draw(result)
+            elif (message := output.make(CONVERSIONS, result)) is not None:
+                topic.publish(message)
 
     def destroy(self) -> None:
         """Take the topics off the graph; one that fails does not keep the others there."""

@@ -21,6 +21,8 @@ from rcl_interfaces.msg import (
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
+from video_knet_core.config_io import described
+from video_knet_core.spatial.settings import SpatialSettings
 from video_knet_core.tracking import (
     DEFAULT_TRACKER,
     TRACKERS,
@@ -155,7 +157,22 @@ def _tracking_parameters() -> Iterator[ParameterSpec]:
         )
 
 
-PARAMETERS = (*_NODE_PARAMETERS, *_tracking_parameters())
+_AT_CONFIGURE = ("mask_classes",)
+"""Settings of `SpatialSettings` that decide which topics there are."""
+
+
+def _spatial_parameters() -> Iterator[ParameterSpec]:
+    """The settings of the outputs in metres."""
+    for name, setting in described(SpatialSettings).items():
+        change = Change.UNCONFIGURED if name in _AT_CONFIGURE else Change.ANY_TIME
+        yield ParameterSpec(
+            name, setting.default, setting.description, change, setting.range, setting.choices
+        )
+
+
+PARAMETERS = (*_NODE_PARAMETERS, *_spatial_parameters(), *_tracking_parameters())
+SPATIAL = frozenset(described(SpatialSettings))
+"""Names of the parameters of the outputs in metres."""
 _SPECS = {spec.name: spec for spec in PARAMETERS}
 
 
@@ -202,6 +219,11 @@ def tracking(node: Node) -> TrackerSettings:
     return tracker_settings(
         tracker, **{name: node.get_parameter(TRACKING + name).value for name in names}
     )
+
+
+def spatial(node: Node) -> SpatialSettings:
+    """The settings of the outputs in metres, as the node's parameters have them now."""
+    return SpatialSettings(**{name: node.get_parameter(name).value for name in SPATIAL})
 
 
 def files() -> dict[str, str]:

@@ -57,7 +57,7 @@ class ImageSubscription:
         images = [p for p in found if p.topic_type == transport.type_name]
         offered = [publisher.qos_profile.reliability for publisher in images]
         # depth 1: only the newest image is kept
-        profile = QoSProfile(depth=1, reliability=_reliability(reliability, offered))
+        profile = QoSProfile(depth=1, reliability=reliability_of(reliability, offered))
         if profile != self._profile:
             self.drop()
             events = SubscriptionEventCallbacks(incompatible_qos=self._on_incompatible)
@@ -126,7 +126,7 @@ class ImageSubscription:
             self._incompatible_policy = qos_policy_name_from_kind(event.last_policy_kind).lower()
 
 
-def _reliability(setting: str, offered: Sequence[ReliabilityPolicy]) -> ReliabilityPolicy:
+def reliability_of(setting: str, offered: Sequence[ReliabilityPolicy]) -> ReliabilityPolicy:
     """Reliability of the subscription for the parameter `setting` and the publishers' offers.
 
     A reliable subscription gets nothing from a best-effort publisher; a best-effort one gets images

@@ -24,7 +24,8 @@ from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import Image
 from video_knet_ros.msg import TrackedInstance, TrackedInstanceArray
 
-from video_knet_core.messages.result_messages import OUTPUTS, mask_from_rle
+from video_knet_core.messages.outputs import OUTPUTS
+from video_knet_core.messages.result_messages import mask_from_rle
 from video_knet_core.tasks import TASKS
 from video_knet_ros.outputs import CONVERSIONS, has_type
 

@@ -1,19 +1,15 @@
-"""Results to messages and their topics, for the node and for replays.
+"""Results in the image to messages, for the node and for replays.
 
-`image_messages` has the other direction: image messages to pixels. `OUTPUTS` has what can be
-published of a frame, `Task.outputs` names what of it a task has; the class map belongs to every
-task, and so does the label info where there is vision_msgs.
-
-A new topic is a file in `msg/` (or a type of another package), a row of `OUTPUTS`, and its name in
-the `outputs` of tasks: node, replays and builds follow. Then run `make setup`.
+`image_messages` has the other direction: image messages to pixels. `object_messages` has what is in
+metres, and `outputs` the topics of all.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import dataclass, replace
+from functools import cache, cached_property
 from itertools import repeat
 from typing import Any
 
@@ -21,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import visualize
+from ..spatial.locator import SpatialFrame
 from ..types import ClassTable, PanopticFrame, Track
 
 IMAGE = "sensor_msgs/msg/Image"
@@ -50,6 +47,17 @@ class FrameToPublish:
     """Of the colours in the overlay, 0..1."""
     latency_ms: float = math.nan
     """From the stamp of the image until now; NaN if unknown."""
+    spatial: SpatialFrame | None = None
+    """The frame in space."""
+    semantic_size: tuple[int, int] | None = None
+    """Height and width of the class image; None = those of the image."""
+
+    @cached_property
+    def semantic_frame(self) -> PanopticFrame:
+        """The frame with a label map of the size of the class image."""
+        if self.semantic_size in (None, self.frame.label_map.size):
+            return self.frame
+        return replace(self.frame, label_map=self.frame.label_map.at_size(self.semantic_size))
 
 
 class Conversions:
@@ -65,13 +73,13 @@ class Conversions:
         self, find: Callable[[str], type[Any]], sequence: Callable[[str, memoryview], Any]
     ) -> None:
         self.find = cache(find)
-        self._sequence = sequence
+        self.sequence = sequence
 
     def image_message(self, header: Any, encoding: str, pixels: NDArray) -> Any:
-        """Image message of `pixels` [H, W] or [H, W, C]; 16-bit values are sent little-endian."""
-        if pixels.dtype == np.uint16:
-            pixels = pixels.astype("<u2", copy=False)
-        data = self._sequence("B", _bytes(pixels))
+        """Image message of `pixels` [H, W] or [H, W, C]; values are sent little-endian."""
+        if pixels.dtype.itemsize > 1:
+            pixels = pixels.astype(pixels.dtype.newbyteorder("<"), copy=False)
+        data = self.sequence("B", _bytes(pixels))
         height, width = pixels.shape[:2]
         return self.find(IMAGE)(
             header=header,
@@ -104,8 +112,8 @@ class Conversions:
             height=height,
             width=width,
             instances=self._instances(frame, result.classes, result.rle),
-            born=self._sequence("Q", _bytes(np.array(frame.born, np.uint64))),
-            ended=self._sequence("Q", _bytes(np.array(frame.ended, np.uint64))),
+            born=self.sequence("Q", _bytes(np.array(frame.born, np.uint64))),
+            ended=self.sequence("Q", _bytes(np.array(frame.ended, np.uint64))),
             latency_ms=result.latency_ms,
             inference_ms=float(frame.times.step),
         )
@@ -140,7 +148,7 @@ class Conversions:
                 velocity_y=velocity[1],
                 area=area,
                 truncated=truncated,
-                rle=self._sequence("I", run),
+                rle=self.sequence("I", run),
             )
             rows.append(row)
         return rows
@@ -177,33 +185,33 @@ class Conversions:
 
     def _detection(self, header: Any, track: Track, epoch: int) -> Any:
         """The pose in space is unknown and stays at its default."""
-        hypothesis = self._make(
+        hypothesis = self.make(
             "vision_msgs/msg/ObjectHypothesis",
             class_id=str(track.class_id),
             score=float(track.score),
         )
-        pose = self._make(
+        pose = self.make(
             "geometry_msgs/msg/Pose",
-            position=self._make("geometry_msgs/msg/Point", x=0.0, y=0.0, z=0.0),
-            orientation=self._make("geometry_msgs/msg/Quaternion", x=0.0, y=0.0, z=0.0, w=1.0),
+            position=self.make("geometry_msgs/msg/Point", x=0.0, y=0.0, z=0.0),
+            orientation=self.make("geometry_msgs/msg/Quaternion", x=0.0, y=0.0, z=0.0, w=1.0),
         )
-        result = self._make(
+        result = self.make(
             "vision_msgs/msg/ObjectHypothesisWithPose",
             hypothesis=hypothesis,
-            pose=self._make(
+            pose=self.make(
                 "geometry_msgs/msg/PoseWithCovariance", pose=pose, covariance=np.zeros(36)
             ),
         )
         # centred between the outer edges of its pixels, as in vision_msgs' create_aabb.hpp
         x, y, width, height = (float(v) for v in track.box)
-        centre = self._make("vision_msgs/msg/Point2D", x=x + width / 2, y=y + height / 2)
-        box = self._make(
+        centre = self.make("vision_msgs/msg/Point2D", x=x + width / 2, y=y + height / 2)
+        box = self.make(
             "vision_msgs/msg/BoundingBox2D",
-            center=self._make("vision_msgs/msg/Pose2D", position=centre, theta=0.0),
+            center=self.make("vision_msgs/msg/Pose2D", position=centre, theta=0.0),
             size_x=width,
             size_y=height,
         )
-        return self._make(
+        return self.make(
             "vision_msgs/msg/Detection2D",
             header=header,
             results=[result],
@@ -211,7 +219,8 @@ class Conversions:
             id=f"{epoch}/{track.track_id}" if track.track_id else "",
         )
 
-    def _make(self, name: str, **fields: Any) -> Any:
+    def make(self, name: str, /, **fields: Any) -> Any:
+        """Make a message of the type of this name."""
         return self.find(name)(**fields)
 
 
@@ -267,56 +276,3 @@ def mask_from_rle(instance: Any) -> NDArray[np.bool_]:
             f"for a roi of {shape[1]} x {shape[0]}, got {runs.sum()}"
         )
     return np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(shape)
-
-
-@dataclass(frozen=True)
-class MessageOutput:
-    """An output of a frame."""
-
-    topic: str
-    """Below the name of the node."""
-    type: str
-    """Of the message; no topic where its package is not installed."""
-    make: Callable[[Conversions, FrameToPublish], Any]
-    """Makes the message; called only while the topic has subscribers."""
-
-
-@dataclass(frozen=True)
-class ImageOutput:
-    """An output of a frame of type sensor_msgs/Image."""
-
-    topic: str
-    encoding: str
-    draw: Callable[[FrameToPublish, NDArray], object]
-    """Fills the pixels of an image; called only while the topic has subscribers."""
-    type: str = IMAGE
-
-    def blank(self, size: tuple[int, int]) -> NDArray:
-        """Pixels for `draw`, [H, W] or [H, W, 3] by the encoding, of this size (H, W)."""
-        dtype = np.dtype("<u2") if self.encoding == "16UC1" else np.dtype(np.uint8)
-        return np.zeros((*size, 3) if self.encoding == "rgb8" else size, dtype)
-
-    def make(self, convert: Conversions, result: FrameToPublish) -> Any:
-        """Make the message."""
-        pixels = self.blank(result.frame.label_map.size)
-        self.draw(result, pixels)
-        return convert.image_message(result.header, self.encoding, pixels)
-
-
-def _draw_overlay(result: FrameToPublish, pixels: NDArray) -> None:
-    drawn = visualize.overlay(result.image, result.frame, result.classes, result.opacity)
-    np.copyto(pixels, drawn)
-
-
-OUTPUTS: dict[str, MessageOutput | ImageOutput] = {
-    "instances": MessageOutput("instances", INSTANCES, Conversions.instance_array),
-    "detections": MessageOutput("detections", DETECTIONS, Conversions.detections),
-    "panoptic": ImageOutput(
-        "panoptic/image", "16UC1", lambda result, pixels: result.frame.label_map.enlarge(pixels)
-    ),
-    "semantic": ImageOutput(
-        "semantic/image", "mono8", lambda result, pixels: result.frame.semantic_map(out=pixels)
-    ),
-    "overlay": ImageOutput("overlay/image", "rgb8", _draw_overlay),
-}
-"""By name, in the order of publishing; the one that takes longest comes last."""

@@ -17,10 +17,10 @@ from ..bags.writing import NewTopic, SplitWriter, offered
 from ..engine.base import Runtime
 from ..epochs import epoch_of
 from ..messages.image_messages import ImageError, to_rgb
+from ..messages.outputs import OUTPUTS
 from ..messages.result_messages import (
     CLASS_MAP,
     LABEL_INFO,
-    OUTPUTS,
     FrameToPublish,
     nanoseconds,
 )

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from ..bags.bag import CDR, ROS1, BagError, Contents, RecordedTopic
 from ..bags.definitions import IMAGE_TYPES, Embedded
 from ..engine.base import ModelInfo
-from ..messages.result_messages import OUTPUTS
+from ..messages.outputs import OUTPUTS
 from ..tasks import TASKS
 from .replay_settings import EmptyReplayError, ReplayError, ReplaySettings
 

@@ -30,11 +30,11 @@ class MotionFilter:
     """Tracks by id. Rows of all arrays are tracks, in the order of `ids`."""
 
     def __init__(self) -> None:
-        self.ids = np.zeros(0, np.int64)
-        self._state = np.zeros((0, 6))
-        self._covariance = np.zeros((0, 6, 6))
-        self._updates = np.zeros(0, np.int64)
-        self._outliers = np.zeros(0, np.int64)
+        self.ids: NDArray[np.int64] = np.zeros(0, np.int64)
+        self._state: NDArray[np.float64] = np.zeros((0, 6))
+        self._covariance: NDArray[np.float64] = np.zeros((0, 6, 6))
+        self._updates: NDArray[np.int64] = np.zeros(0, np.int64)
+        self._outliers: NDArray[np.int64] = np.zeros(0, np.int64)
         self._stamp: int | None = None
 
     def step(

@@ -44,6 +44,8 @@ class ObjectTable:
     """Of the axes."""
     ended: Sequence[int] = ()
     """Ids of tracks that were in the last table and are not in this one."""
+    is_first: bool = False
+    """No table of its tracker epoch and frame was before it."""
 
     def __len__(self) -> int:
         return len(self.rows)

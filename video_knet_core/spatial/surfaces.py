@@ -32,7 +32,7 @@ Points = NDArray[np.floating]
 
 
 @dataclass(frozen=True)
-class Regions:
+class RegionMap:
     """Which pixels belong to which of R regions, at the size of a label map [h, w]."""
 
     index: NDArray[np.int16]
@@ -43,22 +43,29 @@ class Regions:
     """Height and width of the image that the map is of."""
 
     @classmethod
-    def of(cls, label_map: LabelMap, labels: NDArray[np.int64]) -> Regions:
+    def of(cls, label_map: LabelMap, labels: NDArray[np.int64]) -> RegionMap:
         """The regions of `labels` [R], which are numbered as they come."""
         number = np.full(1 + max(int(label_map.small.max(initial=0)), labels.max(initial=0)), -1)
         number[labels] = np.arange(len(labels))
         index = number[label_map.small].astype(np.int16)
-        padded = np.pad(index, 1, mode="edge")
-        inner = np.ones(index.shape, bool)
-        for rows, columns in ((0, 1), (2, 1), (1, 0), (1, 2)):
-            inner &= padded[rows:, columns:][: index.shape[0], : index.shape[1]] == index
-        return cls(index, inner, label_map.size)
+        return cls(index, inner_cells(index), label_map.size)
 
     def at(self, rows: NDArray, columns: NDArray) -> tuple[NDArray[np.int16], NDArray[np.bool_]]:
         """Region and whether it is inner, of pixels [N] of the image, which must lie in it."""
         height, width = self.index.shape
         place = rows * height // self.image[0] * width + columns * width // self.image[1]
         return self.index.ravel()[place], self.inner.ravel()[place]
+
+
+def inner_cells(values: NDArray) -> NDArray[np.bool_]:
+    """[h, w] cells whose four neighbours have the same value."""
+    inner = np.ones(values.shape, bool)
+    for axis in (0, 1):
+        same = np.diff(values.astype(np.int32), axis=axis) == 0
+        one, other = (slice(None, -1), slice(1, None))
+        for part in (one, other):
+            inner[(part, slice(None)) if axis == 0 else (slice(None), part)] &= same
+    return inner
 
 
 @dataclass(frozen=True)
@@ -89,7 +96,7 @@ class Surfaces:
 
 
 def samples_of_depth(
-    regions: Regions,
+    regions: RegionMap,
     depth: NDArray[np.float32],
     rays: NDArray[np.float32],
     reach: tuple[float, float],
@@ -140,7 +147,7 @@ def _pixels_of(
 
 
 def samples_of_cloud(
-    regions: Regions,
+    regions: RegionMap,
     points: Points,
     pixels: Points,
     seen: NDArray[np.bool_],

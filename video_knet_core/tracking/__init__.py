@@ -9,7 +9,7 @@ from importlib import import_module
 from pkgutil import iter_modules
 from typing import Any
 
-from ..config_io import ConfigError, from_dict
+from ..config_io import ConfigError, described, from_dict
 from .embedding import EmbeddingSettings
 from .tracker import TRACKERS, Tracker, TrackerSettings
 
@@ -56,13 +56,10 @@ def all_settings() -> dict[str, TrackerSetting]:
     """
     found: dict[str, TrackerSetting] = {}
     for name, tracker in TRACKERS.items():
-        for key, field in vars(tracker.Settings)["__pydantic_fields__"].items():
-            low = next((m.ge for m in field.metadata if hasattr(m, "ge")), None)
-            high = next((m.le for m in field.metadata if hasattr(m, "le")), None)
-            limits = None if low is None or high is None else (low, high)
+        for key, field in described(tracker.Settings).items():
             others = found[key].trackers if key in found else ()
             setting = TrackerSetting(
-                field.default, field.description or "", limits, (*others, name)
+                field.default, field.description, field.range, (*others, name)
             )
             if others and replace(setting, trackers=others) != (expected := found[key]):
                 raise TypeError(

@@ -12,8 +12,8 @@ from math import cos, inf, radians, sin
 import numpy as np
 from numpy.typing import NDArray
 
-from .camera import CameraModel
-from .surfaces import Regions
+from .camera_model import CameraModel
+from .surfaces import RegionMap
 
 ANGLE_SIGMA = radians(0.25)
 """Of the camera's pitch, of its vibration and of the slope of the ground."""
@@ -64,7 +64,7 @@ class Standing:
 
 
 def find_standing(
-    regions: Regions,
+    regions: RegionMap,
     plane: GroundPlane,
     camera: CameraModel,
     boxes: NDArray[np.int64],
@@ -104,7 +104,7 @@ def find_standing(
     return Standing(position, sigma, size)
 
 
-def _feet(regions: Regions, count: int) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+def _feet(regions: RegionMap, count: int) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """Lower edge of each region: its place between rows of the image, and whether it is in view."""
     height, width = regions.index.shape
     rows, columns = np.nonzero(regions.index >= 0)

@@ -1,0 +1,174 @@
+"""What the sensors sent of late: depth images, clouds, camera infos and transforms.
+
+Messages are stored as they come, by the executor's thread, and read by the inference thread when a
+frame needs them: one that no frame needs costs nothing but its memory.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from typing import Any
+
+from ..messages.spatial_messages import Cloud, cloud_points, depth_image
+from .camera_model import CameraModel, SpatialError
+from .settings import SpatialSettings
+from .transforms import TransformBuffer
+
+KEPT = 8
+"""Messages of depth, and of clouds, that are kept."""
+
+
+class SpatialInputs:
+    """The recent messages of one camera; those of `add_*` are of rclpy or rosbags."""
+
+    def __init__(self) -> None:
+        self.transforms = TransformBuffer()
+        self.counts: Counter[str] = Counter()
+        """Messages that were used, missing or faulty, by words."""
+        self.reasons: dict[str, str] = {}
+        """Why an input could not be used at the last frame that needed it, by its name."""
+        self._depth: deque[Any] = deque(maxlen=KEPT)
+        self._clouds: deque[Any] = deque(maxlen=KEPT)
+        self._infos: dict[str, Any] = {}
+        self._cameras: dict[str, tuple[Any, bool, CameraModel]] = {}
+        self._resized: dict[tuple[str, int, int], tuple[CameraModel, CameraModel]] = {}
+
+    def add_depth(self, message: Any) -> None:
+        """Add an Image or CompressedImage."""
+        self._depth.append(message)
+
+    def add_cloud(self, message: Any) -> None:
+        """Add a PointCloud2."""
+        self._clouds.append(message)
+
+    def add_camera_info(self, message: Any) -> None:
+        """Add the CameraInfo of the images."""
+        self._infos["camera info"] = message
+
+    def add_depth_info(self, message: Any) -> None:
+        """Add the CameraInfo of the depth images, for those that are not aligned to the images."""
+        self._infos["depth camera info"] = message
+
+    def add_odometry(self, message: Any) -> None:
+        """Add an Odometry: a transform between its two frames."""
+        self._add_transforms(self.transforms.add_odometry(message))
+
+    def add_transforms(self, message: Any, static: bool = False) -> None:
+        """Add a TFMessage."""
+        self._add_transforms(self.transforms.add_message(message, static))
+
+    def _add_transforms(self, faulty: int) -> None:
+        if faulty:
+            self.counts["transforms failed"] += faulty
+            self.reasons["transforms"] = self.transforms.last_fault
+
+    @property
+    def camera_info(self) -> Any:
+        """The newest CameraInfo of the images; None if none has come."""
+        return self._infos.get("camera info")
+
+    # --- of one image
+
+    def camera(
+        self, settings: SpatialSettings, size: tuple[int, int], name: str = "camera info"
+    ) -> CameraModel:
+        """The camera by the newest info, for an image of this size (H, W).
+
+        SpatialError if there is none, if it cannot be used, or if the aspect is another one.
+        """
+        message = self._infos.get(name)
+        if message is None:
+            raise SpatialError(f"no {name} has come")
+        kept = self._cameras.get(name)
+        try:
+            if kept is None or kept[1] != settings.rectified or not _same(kept[0], message):
+                camera = CameraModel.from_message(message, settings.rectified)
+                self._cameras[name] = kept = message, settings.rectified, camera
+            return self._of_size(name, kept[2], *size)
+        except SpatialError as error:
+            raise SpatialError(f"{name}: {error}") from None
+
+    def _of_size(self, name: str, camera: CameraModel, height: int, width: int) -> CameraModel:
+        if (camera.height, camera.width) == (height, width):
+            return camera
+        if not same_aspect((camera.height, camera.width), (height, width)):
+            raise SpatialError(
+                f"expected the aspect of the image, {width} x {height}, "
+                f"got {camera.width} x {camera.height}"
+            )
+        kept = self._resized.get((name, height, width))
+        if kept is None or kept[0] is not camera:
+            kept = camera, camera.resized(height, width)
+            self._resized = {(name, height, width): kept, **dict(list(self._resized.items())[:3])}
+        return kept[1]
+
+    def depth(self, stamp: int, settings: SpatialSettings) -> tuple[Any, str] | None:
+        """Depth [H, W] in metres of an image of this stamp [ns], and its frame; None without."""
+        message = self._nearest("depth", self._depth, stamp, settings.depth_tolerance_ms)
+        return self._read("depth", message, lambda m: (depth_image(m), str(m.header.frame_id)))
+
+    def cloud(self, stamp: int, settings: SpatialSettings) -> Cloud | None:
+        """The cloud of an image of this stamp [ns]; None without."""
+        message = self._nearest("cloud", self._clouds, stamp, settings.cloud_tolerance_ms)
+        return self._read("cloud", message, cloud_points)
+
+    def note(self, name: str, reason: str) -> None:
+        """Record whether an input could be used: an empty `reason` if it could."""
+        if reason:
+            self.counts[f"{name} failed"] += 1
+            self.reasons[name] = reason
+        else:
+            self.counts[f"{name} used"] += 1
+            self.reasons.pop(name, None)
+
+    def _nearest(self, name: str, messages: deque[Any], stamp: int, tolerance_ms: float) -> Any:
+        """The message that is nearest to a stamp, within the tolerance."""
+        stamped = [(abs(_stamp(m) - stamp), m) for m in tuple(messages)]
+        if not stamped:
+            self.reasons.pop(name, None)  # there is no such sensor
+            return None
+        distance, message = min(stamped, key=lambda pair: pair[0])
+        if distance > tolerance_ms * 1e6:
+            self.counts[f"{name} missing"] += 1
+            self.reasons[name] = (
+                f"expected {name} within {tolerance_ms:g} ms of the image, "
+                f"got one {distance / 1e6:.1f} ms away"
+            )
+            return None
+        return message
+
+    def _read(self, name: str, message: Any, read: Any) -> Any:
+        if message is None:
+            return None
+        try:
+            found = read(message)
+        except SpatialError as error:
+            self.note(name, str(error))
+            return None
+        self.note(name, "")
+        return found
+
+
+def same_aspect(a: tuple[int, int], b: tuple[int, int]) -> bool:
+    """Whether two sizes (H, W) show the same field of view, to 1 %."""
+    return abs(a[1] * b[0] - b[1] * a[0]) <= 0.01 * a[1] * b[0]
+
+
+def _stamp(message: Any) -> int:
+    stamp = message.header.stamp
+    return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
+
+
+def _same(a: Any, b: Any) -> bool:
+    """Whether two camera infos are of one calibration: most drivers send it with each image."""
+    if a is b:
+        return True
+    names = ("height", "width", "distortion_model", "binning_x", "binning_y")
+    if any(getattr(a, name, None) != getattr(b, name, None) for name in names):
+        return False
+    lists = ("k", "d", "p", "K", "D", "P")
+    if any(list(getattr(a, name, ())) != list(getattr(b, name, ())) for name in lists):
+        return False
+    regions = ("x_offset", "y_offset", "height", "width")
+    same_roi = all(getattr(a.roi, name) == getattr(b.roi, name) for name in regions)
+    return same_roi and a.header.frame_id == b.header.frame_id

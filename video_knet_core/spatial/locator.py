@@ -1,0 +1,404 @@
+"""From the tracks of a frame to objects and points in metres."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..types import ClassTable, PanopticFrame
+from .camera_model import CameraModel, SpatialError
+from .ground_range import GroundPlane, Standing, find_standing
+from .inputs import SpatialInputs, same_aspect
+from .motion import MotionFilter
+from .objects import OBJECT_DTYPE, ObjectTable, RangeSource
+from .points import LabelledPoints, points_of_cloud, points_of_depth
+from .settings import SpatialSettings, class_ids
+from .surfaces import RegionMap, Surfaces, find_surfaces, samples_of_cloud, samples_of_depth
+from .transforms import TransformError
+
+RANGE_SIGMA, RANGE_SIGMA_OF_RANGE = 0.05, 0.005
+"""Standard deviation of the range of a surface [m], and its growth with the range, that more points
+and more frames do not lower: alignment, calibration, which part is visible."""
+INDEPENDENT = 12
+"""Points, at most, whose errors count as independent of each other."""
+SIDE_SIGMA_OF_RANGE = 0.004
+"""Standard deviation across the line of sight, by range: half a cell of a label map, about."""
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """Measurements of N tracks in the frame of the camera; NaN where there is none."""
+
+    source: NDArray[np.int64]
+    points: NDArray[np.int64]
+    position: NDArray[np.float64]
+    sigma: NDArray[np.float64]
+    """[N] of the range; what is left of it when many frames are averaged is `floor`."""
+    floor: NDArray[np.float64]
+    box_center: NDArray[np.float64]
+    """[N, 3] relative to the position, along the axes of the target frame; and its size."""
+    size: NDArray[np.float64]
+
+
+class ObjectLocator:
+    """Finds the place and motion of the tracks of one camera.
+
+    `inputs` are filled while frames come. Like the tracker it remembers: a frame follows the last.
+    """
+
+    def __init__(self, classes: ClassTable, settings: SpatialSettings) -> None:
+        self.classes = classes
+        self.settings = settings
+        self.inputs = SpatialInputs()
+        self._filter = MotionFilter()
+        self._boxes: dict[int, tuple[NDArray, NDArray, float]] = {}
+        self._epoch: int | None = None
+        self._axes = ""
+
+    def locate(
+        self, frame: PanopticFrame, image: NDArray[np.uint8], frame_id: str, stamp: int
+    ) -> SpatialFrame:
+        """What is known of a frame in space, each part on first access.
+
+        Args:
+            image: RGB [H, W, 3].
+            frame_id: of the camera, as the image has it.
+            stamp: of the image [ns].
+        """
+        return SpatialFrame(self, frame, image, frame_id, stamp)
+
+    def objects(self, spatial: SpatialFrame) -> ObjectTable | None:
+        """The table of a frame; None if the camera or the target frame is unknown now."""
+        try:
+            camera, to_target = spatial.camera, spatial.to_target
+        except (SpatialError, TransformError) as error:
+            self.inputs.note("objects", str(error))
+            return None
+        self.inputs.note("objects", "")
+        frame, axes = spatial.frame, self.settings.target_frame or spatial.frame_id
+        is_first = (frame.epoch, axes) != (self._epoch, self._axes)
+        if is_first:
+            self._filter, self._boxes = MotionFilter(), {}
+            self._epoch, self._axes = frame.epoch, axes
+        rows = frame.tracks.array
+        rows = rows[rows["is_thing"] & (rows["track_id"] > 0)]
+        seen = rows[rows["label"] > 0]
+        measured = self._measure(spatial, seen, camera, to_target)
+        ids = seen["track_id"].astype(np.int64)
+        before = self._filter.ids
+        self._track(spatial, rows, ids, measured, to_target)
+        ended = tuple(sorted(set(before.tolist()) - set(self._filter.ids.tolist())))
+        return ObjectTable(self._table(rows, ids, measured, to_target), axes, ended, is_first)
+
+    # --- measuring
+
+    def _measure(
+        self,
+        spatial: SpatialFrame,
+        seen: NDArray[np.void],
+        camera: CameraModel,
+        to_target: NDArray[np.float64],
+    ) -> _Measured:
+        """By depth, else by the cloud, else by the ground."""
+        count = len(seen)
+        measured = _Measured(
+            np.zeros(count, np.int64),
+            np.zeros(count, np.int64),
+            *(np.full(shape, np.nan) for shape in ((count, 3), count, count)),
+            *(np.zeros((count, 3)) for _ in range(2)),
+        )
+        if not count:
+            return measured
+        regions = RegionMap.of(spatial.frame.label_map, seen["label"].astype(np.int64))
+        reach, axes = (self.settings.min_range_m, self.settings.max_range_m), to_target[:3, :3]
+        if spatial.depth is not None:
+            samples = samples_of_depth(regions, spatial.depth, spatial.depth_rays, reach)
+            _take_surfaces(measured, find_surfaces(samples, count, axes), RangeSource.DEPTH, axes)
+        for source, points in spatial.clouds:
+            if (measured.source == RangeSource.NONE).any():
+                pixels, in_front = camera.project(points)
+                within = np.linalg.norm(points, axis=1) <= reach[1]
+                samples = samples_of_cloud(regions, points, pixels, in_front & within)
+                _take_surfaces(measured, find_surfaces(samples, count, axes), source, axes)
+        plane = spatial.ground
+        if plane is not None and (measured.source == RangeSource.NONE).any():
+            standing = find_standing(regions, plane, camera, seen["box"], reach[1])
+            _take_standing(measured, standing, axes)
+        return measured
+
+    def _track(
+        self,
+        spatial: SpatialFrame,
+        rows: NDArray[np.void],
+        ids: NDArray[np.int64],
+        measured: _Measured,
+        to_target: NDArray[np.float64],
+    ) -> None:
+        valid = measured.source != RangeSource.NONE
+        positions = measured.position[valid]
+        covariances = _covariances(positions, measured.sigma[valid])
+        rotation, offset = to_target[:3, :3], to_target[:3, 3]
+        self._filter.step(
+            spatial.stamp,
+            rows["track_id"].tolist(),
+            ids[valid],
+            positions @ rotation.T + offset,
+            rotation @ covariances @ rotation.T,
+        )
+        living = set(self._filter.ids.tolist())
+        self._boxes = {track: box for track, box in self._boxes.items() if track in living}
+        for row in np.flatnonzero(valid):
+            box = measured.box_center[row], measured.size[row], float(measured.floor[row])
+            self._boxes[int(ids[row])] = box
+
+    def _table(
+        self,
+        rows: NDArray[np.void],
+        ids: NDArray[np.int64],
+        measured: _Measured,
+        to_target: NDArray[np.float64],
+    ) -> NDArray[np.void]:
+        """One row for each track of the filter."""
+        position, covariance, velocity, spread = self._filter.estimates()
+        order = np.argsort(self._filter.ids)
+        table = np.zeros(len(order), OBJECT_DTYPE)
+        table["track_id"] = self._filter.ids[order]
+        row_of = {int(track): row for row, track in enumerate(rows["track_id"])}
+        facts = rows[[row_of[track] for track in table["track_id"].tolist()]]
+        for name in ("class_id", "state", "score"):
+            table[name] = facts[name]
+        table["position"], table["velocity"] = position[order], velocity[order]
+        origin = to_target[:3, 3]
+        sight = table["position"] - origin
+        table["range"] = np.linalg.norm(sight, axis=1)
+        boxes = [self._boxes[track] for track in table["track_id"].tolist()]
+        floors = np.array([floor for _, _, floor in boxes])
+        table["position_covariance"] = covariance[order] + _covariances(sight, floors)
+        table["velocity_covariance"] = spread[order]
+        table["box_center"] = table["position"] + np.array([c for c, _, _ in boxes]).reshape(-1, 3)
+        table["size"] = np.array([size for _, size, _ in boxes]).reshape(-1, 3)
+        measured_row = {int(track): row for row, track in enumerate(ids)}
+        here = np.array([measured_row.get(t, -1) for t in table["track_id"].tolist()], np.int64)
+        known = here >= 0
+        table["source"][known] = measured.source[here[known]]
+        table["points"][known] = measured.points[here[known]]
+        return table
+
+
+class SpatialFrame:
+    """A frame in space. What costs time is made on first access, in the inference thread."""
+
+    def __init__(
+        self,
+        locator: ObjectLocator,
+        frame: PanopticFrame,
+        image: NDArray[np.uint8],
+        frame_id: str,
+        stamp: int,
+    ) -> None:
+        self._locator, self._settings = locator, locator.settings
+        self._inputs = locator.inputs
+        self.frame, self._image, self.frame_id, self.stamp = frame, image, frame_id, stamp
+
+    @cached_property
+    def objects(self) -> ObjectTable | None:
+        """The tracks with a place; None if they cannot be expressed in the target frame now."""
+        return self._locator.objects(self)
+
+    @property
+    def followed(self) -> int:
+        """Track id of the object to follow; 0 = none."""
+        return self._settings.follow_track
+
+    @property
+    def camera_info(self) -> Any:
+        """The newest CameraInfo message; None if none has come."""
+        return self._inputs.camera_info
+
+    @cached_property
+    def camera(self) -> CameraModel:
+        """The camera of the image; SpatialError without one."""
+        return self._inputs.camera(self._settings, self.frame.label_map.size)
+
+    @cached_property
+    def to_target(self) -> NDArray[np.float64]:
+        """[4, 4] from the camera to the target frame; TransformError if it is unknown."""
+        target = self._settings.target_frame
+        if not target:
+            return np.eye(4)
+        return self._inputs.transforms.lookup(target, self.frame_id, self.stamp)
+
+    @cached_property
+    def _depth(self) -> tuple[NDArray[np.float32], str] | None:
+        return self._inputs.depth(self.stamp, self._settings)
+
+    @property
+    def depth(self) -> NDArray[np.float32] | None:
+        """[H, W] metres of the pixels of the image, at a size of its own; None without."""
+        return self._aligned[0] if self._aligned else None
+
+    @property
+    def depth_rays(self) -> NDArray[np.float32]:
+        """[H, W, 2] of the pixels of `depth`."""
+        assert self._aligned is not None
+        return self._aligned[1]
+
+    @cached_property
+    def _aligned(self) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
+        if self._depth is None:
+            return None
+        (depth, frame_id), size = self._depth, (self._depth[0].shape[0], self._depth[0].shape[1])
+        same_frame = frame_id.lstrip("/") == self.frame_id.lstrip("/")
+        if not (same_frame and same_aspect(size, self.frame.label_map.size)):
+            return None
+        try:
+            return depth, self._inputs.camera(self._settings, size).rays()
+        except SpatialError as error:
+            self._inputs.note("depth", str(error))
+            return None
+
+    @cached_property
+    def clouds(self) -> list[tuple[RangeSource, NDArray[np.float32]]]:
+        """Points [N, 3] in the frame of the camera: of a depth image that is not aligned, and of
+        the point cloud."""
+        found = []
+        if self._depth is not None and self._aligned is None:
+            points = self._placed("depth", self._unaligned_points, self._depth[1])
+            if points is not None:
+                found.append((RangeSource.DEPTH, points))
+        cloud = self._inputs.cloud(self.stamp, self._settings)
+        if cloud is not None:
+            points = self._placed("cloud", lambda: cloud.points, cloud.frame_id)
+            if points is not None:
+                found.append((RangeSource.CLOUD, points))
+        return found
+
+    def _unaligned_points(self) -> NDArray[np.float32]:
+        """Points of a depth image of another camera, by its own camera info."""
+        assert self._depth is not None
+        depth, frame_id = self._depth
+        try:
+            size = (depth.shape[0], depth.shape[1])
+            camera = self._inputs.camera(self._settings, size, "depth camera info")
+        except SpatialError as error:
+            raise SpatialError(
+                f"expected depth aligned to the image of {self.frame_id!r}, or the camera info of "
+                f"the depth camera, got depth {depth.shape[1]} x {depth.shape[0]} of "
+                f"{frame_id!r}: {error}"
+            ) from None
+        stride = self._settings.point_stride
+        rays = camera.rays()[::stride, ::stride]
+        z = depth[::stride, ::stride, None]
+        return np.concatenate([rays * z, z], axis=2).reshape(-1, 3)
+
+    def _placed(
+        self, name: str, points: Callable[[], NDArray[np.float32]], frame_id: str
+    ) -> NDArray[np.float32] | None:
+        """Points in the frame of the camera, without those that are NaN."""
+        try:
+            transform = self._inputs.transforms.lookup(self.frame_id, frame_id, self.stamp)
+            found = points()
+        except (SpatialError, TransformError) as error:
+            self._inputs.note(name, str(error))
+            return None
+        found = found[np.isfinite(found[:, 0])]
+        if np.array_equal(transform, np.eye(4)):
+            return found
+        rotation, offset = transform[:3, :3].astype(np.float32), transform[:3, 3]
+        return np.asarray(found @ rotation.T + offset.astype(np.float32), np.float32)
+
+    @cached_property
+    def ground(self) -> GroundPlane | None:
+        """The ground plane; None if it is unknown."""
+        settings = self._settings
+        if settings.ground_frame:
+            try:
+                transform = self._inputs.transforms.lookup(
+                    settings.ground_frame, self.frame_id, self.stamp
+                )
+            except TransformError as error:
+                self._inputs.note("ground", str(error))
+                return None
+            plane = GroundPlane.of_transform(transform)
+            height = f"the camera is {transform[2, 3]:.2f} m above {settings.ground_frame}"
+            self._inputs.note("ground", "" if plane else f"expected a height above 0, {height}")
+            return plane
+        if settings.camera_height_m > 0:
+            return GroundPlane.of_mount(settings.camera_height_m, settings.camera_pitch_deg)
+        return None
+
+    @cached_property
+    def points(self) -> LabelledPoints | None:
+        """Points of the depth image, else of the cloud, with class and track; None without."""
+        try:
+            camera = self.camera
+        except SpatialError as error:
+            self._inputs.note("points", str(error))
+            return None
+        if self._aligned is not None:
+            depth, rays = self._aligned
+            return points_of_depth(
+                self.frame, self._image, depth, rays, self._settings.point_stride
+            )
+        clouds = self.clouds
+        return points_of_cloud(self.frame, self._image, clouds[0][1], camera) if clouds else None
+
+    @cached_property
+    def obstacles(self) -> LabelledPoints | None:
+        """Points of things, and of all that cannot be driven on, one for each voxel."""
+        if self.points is None:
+            return None
+        return self.points.obstacles(self._ground_classes, self._settings.obstacle_voxel_m)
+
+    @cached_property
+    def free_space(self) -> LabelledPoints | None:
+        """Points of the ground, one for each voxel."""
+        if self.points is None:
+            return None
+        return self.points.of_classes(self._ground_classes, self._settings.obstacle_voxel_m)
+
+    @cached_property
+    def _ground_classes(self) -> list[int]:
+        return class_ids(self._locator.classes, self._settings.ground_classes)
+
+
+def _take_surfaces(
+    measured: _Measured, found: Surfaces, source: RangeSource, axes: NDArray[np.float64]
+) -> None:
+    """Fill in the tracks that have no range yet."""
+    rows = (measured.source == RangeSource.NONE) & (found.points > 0)
+    position = found.position[rows]
+    distance = np.linalg.norm(position, axis=1)
+    measured.source[rows], measured.points[rows] = source, found.points[rows]
+    measured.position[rows] = position
+    independent = np.minimum(found.points[rows], INDEPENDENT)
+    floor = np.hypot(RANGE_SIGMA, RANGE_SIGMA_OF_RANGE * distance)
+    measured.sigma[rows] = np.hypot(floor, found.spread[rows] / np.sqrt(independent))
+    measured.floor[rows] = floor
+    measured.box_center[rows] = (found.low[rows] + found.high[rows]) / 2 - position @ axes.T
+    measured.size[rows] = found.high[rows] - found.low[rows]
+
+
+def _take_standing(measured: _Measured, found: Standing, axes: NDArray[np.float64]) -> None:
+    rows = (measured.source == RangeSource.NONE) & np.isfinite(found.sigma)
+    measured.source[rows] = RangeSource.GROUND
+    measured.position[rows] = found.position[rows]
+    measured.sigma[rows] = measured.floor[rows] = found.sigma[rows]
+    wide, high = found.size[rows].T
+    # of the box only what is across the line of sight is known; turned as the axes are
+    across = np.abs(axes[:, 0]) * wide[:, None] + np.abs(axes[:, 1]) * high[:, None]
+    measured.size[rows], measured.box_center[rows] = across, 0.0
+
+
+def _covariances(sight: NDArray[np.float64], sigma: NDArray[np.float64]) -> NDArray[np.float64]:
+    """[N, 3, 3] of standard deviations along lines of sight [N, 3], and their part across."""
+    distance = np.linalg.norm(sight, axis=1)
+    direction = sight / np.maximum(distance, 1e-6)[:, None]
+    along = direction[:, :, None] * direction[:, None, :]
+    across = (SIDE_SIGMA_OF_RANGE * distance) ** 2
+    return (sigma**2)[:, None, None] * along + across[:, None, None] * (np.eye(3) - along)

@@ -1,0 +1,136 @@
+"""Points in space with the class and track of the pixels that show them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..types import NO_CLASS, PanopticFrame
+from .camera_model import CameraModel
+from .surfaces import inner_cells
+
+POINT_DTYPE = np.dtype(
+    {
+        "names": ["x", "y", "z", "rgb", "class_id", "track_id", "confidence"],
+        "formats": ["<f4", "<f4", "<f4", "<u4", "<u2", "<u4", "<f4"],
+        "offsets": [0, 4, 8, 12, 16, 20, 24],
+        "itemsize": 28,
+    }
+)
+"""A point as ~/points has it: `rgb` is 0x00RRGGBB, which RViz reads in the place of a float."""
+_BUCKETS = 1 << 18
+
+
+@dataclass(frozen=True)
+class LabelledPoints:
+    """Points in the frame of the camera."""
+
+    xyz: NDArray[np.float32]
+    """[N, 3] metres; NaN where nothing was measured."""
+    label: NDArray[np.uint16]
+    """[N] of the frame; 0 = none."""
+    inner: NDArray[np.bool_]
+    """[N] not at the border of a segment, where depth is a mixture of two."""
+    color: NDArray[np.uint8]
+    """[N, 3] RGB."""
+    frame: PanopticFrame
+    size: tuple[int, int] | None = None
+    """Height and width of points that are in the order of pixels."""
+
+    def array(self) -> NDArray[np.void]:
+        """[N] of `POINT_DTYPE`."""
+        out = np.empty(len(self.xyz), POINT_DTYPE)
+        for axis, name in enumerate("xyz"):
+            out[name] = self.xyz[:, axis]
+        red, green, blue = (self.color[:, channel].astype(np.uint32) for channel in range(3))
+        out["rgb"] = red << 16 | green << 8 | blue
+        out["class_id"] = self.frame.by_label("class_id", NO_CLASS, np.uint16)[self.label]
+        out["track_id"] = self.frame.by_label("track_id", 0, np.uint32)[self.label]
+        out["confidence"] = self.frame.by_label("score", 0, np.float32)[self.label]
+        return out
+
+    def of_classes(self, ids: Sequence[int], voxel: float) -> LabelledPoints:
+        """Those of these classes, one for each cube of `voxel` metres."""
+        return self._thinned(self._is_of(ids), voxel)
+
+    def obstacles(self, ground: Sequence[int], voxel: float) -> LabelledPoints:
+        """Those of no class of `ground`, one for each cube of `voxel` metres."""
+        return self._thinned(~self._is_of(ground), voxel)
+
+    def _is_of(self, ids: Sequence[int]) -> NDArray[np.bool_]:
+        table = np.isin(self.frame.by_label("class_id", NO_CLASS, np.int64), ids)
+        table[0] = False
+        return np.asarray(table[self.label])
+
+    def _thinned(self, chosen: NDArray[np.bool_], voxel: float) -> LabelledPoints:
+        rows = np.flatnonzero(chosen & self.inner & np.isfinite(self.xyz[:, 2]))
+        rows = rows[thinned(self.xyz[rows], voxel)]
+        return LabelledPoints(
+            self.xyz[rows], self.label[rows], self.inner[rows], self.color[rows], self.frame
+        )
+
+
+def points_of_depth(
+    frame: PanopticFrame,
+    image: NDArray[np.uint8],
+    depth: NDArray[np.float32],
+    rays: NDArray[np.float32],
+    stride: int,
+) -> LabelledPoints:
+    """The points of every `stride`-th row and column of a depth image [H, W], row by row.
+
+    Args:
+        image: RGB [H', W', 3] of the same field of view.
+        rays: [H, W, 2] of the pixels of `depth`.
+    """
+    start = stride // 2
+    z = depth[start::stride, start::stride, None]
+    xyz = np.concatenate([rays[start::stride, start::stride] * z, z], axis=2)
+    height, width = z.shape[:2]
+    rows = np.arange(start, depth.shape[0], stride)
+    columns = np.arange(start, depth.shape[1], stride)
+
+    def at(picture: NDArray) -> NDArray:
+        """Rows and columns of another picture of the field of view, at these pixels."""
+        v = rows * picture.shape[0] // depth.shape[0]
+        return picture[v][:, columns * picture.shape[1] // depth.shape[1]].reshape(
+            height * width, *picture.shape[2:]
+        )
+
+    small = frame.label_map.small
+    return LabelledPoints(
+        xyz.reshape(-1, 3), at(small), at(inner_cells(small)), at(image), frame, (height, width)
+    )
+
+
+def points_of_cloud(
+    frame: PanopticFrame, image: NDArray[np.uint8], points: NDArray[np.float32], camera: CameraModel
+) -> LabelledPoints:
+    """The points [N, 3] of a cloud, in the frame of the camera, that are in the image."""
+    pixels, in_front = camera.project(points)
+    height, width = frame.label_map.size
+    with np.errstate(invalid="ignore"):
+        u, v = np.rint(pixels).T
+        seen = np.flatnonzero(in_front & (u >= 0) & (v >= 0) & (u < width) & (v < height))
+    u, v = u[seen].astype(np.int64), v[seen].astype(np.int64)
+    small = frame.label_map.small
+    cells = v * small.shape[0] // height, u * small.shape[1] // width
+    return LabelledPoints(points[seen], small[cells], inner_cells(small)[cells], image[v, u], frame)
+
+
+def thinned(points: NDArray[np.float32], voxel: float) -> NDArray[np.int64]:
+    """Ascending rows of points [N, 3], one for each cube of `voxel` metres that has any."""
+    cells = np.floor(points * np.float32(1 / voxel)).astype(np.int64)
+    keys = (cells[:, 0] << 42) ^ ((cells[:, 1] & 0x1FFFFF) << 21) ^ (cells[:, 2] & 0x1FFFFF)
+    buckets = (keys * np.int64(-7046029254386353131)) >> 46 & (_BUCKETS - 1)
+    kept, left = [], np.arange(len(points))
+    owner = np.zeros(_BUCKETS, np.int64)
+    while len(left):  # points of another cube in the same bucket have their turn after it
+        owner[buckets[left]] = left
+        first = owner[buckets[left]]
+        kept.append(left[first == left])
+        left = left[keys[first] != keys[left]]
+    return np.sort(np.concatenate(kept)) if kept else left
