@@ -96,8 +96,8 @@ def to_rgb(message: Any) -> NDArray[np.uint8]:
 
 def _raw_to_rgb(message: Any) -> NDArray[np.uint8]:
     encoding = _look_up(message.encoding)
-    _check_size(message, encoding)
-    pixels = _pixels(message, encoding)
+    check_size(message, encoding)
+    pixels = pixel_rows(message, encoding)
     if encoding.code == _NV24:
         return _nv24_to_rgb(message)
     if not encoding.bayer:  # scaling first is faster, and the same where no values are mixed
@@ -119,7 +119,8 @@ def _look_up(name: str) -> _Encoding:
     return ENCODINGS[name]
 
 
-def _check_size(message: Any, encoding: _Encoding) -> None:
+def check_size(message: Any, encoding: _Encoding) -> None:
+    """ImageError if the image has no pixels, or a size that its encoding cannot have."""
     height, width = message.height, message.width
     if not height or not width:
         raise ImageError(f"empty image: {width} x {height} pixels")
@@ -137,10 +138,11 @@ def _check_size(message: Any, encoding: _Encoding) -> None:
         )
 
 
-def _pixels(message: Any, encoding: _Encoding) -> NDArray:
+def pixel_rows(message: Any, encoding: _Encoding) -> NDArray:
     """The rows without padding [rows, W, channels], in this machine's byte order.
 
-    A view of the message's memory wherever OpenCV can read that.
+    A view of the message's memory wherever OpenCV can read that. ImageError if the step or the
+    amount of data is wrong.
     """
     dtype = np.dtype(encoding.dtype).newbyteorder("big" if message.is_bigendian else "little")
     pixel_bytes = encoding.channels * dtype.itemsize
@@ -181,8 +183,8 @@ def _decompress(message: Any) -> NDArray[np.uint8]:
     data = bytes(message.data)
     try:
         declared, target = _declared(message.format)
-        _check_file(data)
-        return _picture_to_rgb(_decode(data), declared, target)
+        check_file(data)
+        return _picture_to_rgb(decode_file(data), declared, target)
     except ImageError as error:
         raise ImageError(f"{len(data)} bytes of format {message.format!r}: {error}") from None
 
@@ -206,7 +208,7 @@ def _declared(declaration: str) -> tuple[_Encoding | None, str]:
     return _look_up(name), rest.partition("compressed")[2].strip()
 
 
-def _decode(data: bytes) -> NDArray:
+def decode_file(data: bytes) -> NDArray:
     """The picture in a file, grey [H, W] or BGR [H, W, 3], of 8 or 16 bit, without alpha."""
     flags = cv2.IMREAD_ANYDEPTH | cv2.IMREAD_ANYCOLOR
     flags |= cv2.IMREAD_IGNORE_ORIENTATION  # labels must lie on the sent pixels
@@ -242,7 +244,7 @@ _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 """The segments that state the size of the picture (SOF0 to SOF15)."""
 
 
-def _check_file(data: bytes) -> None:
+def check_file(data: bytes) -> None:
     """Check a JPEG or PNG file before it is decoded; bytes behind its end are allowed.
 
     OpenCV decodes a file that was cut short and fills in the missing rows, differently in each
