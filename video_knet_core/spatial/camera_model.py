@@ -27,7 +27,7 @@ _MAX_NUMBER = 1e6
 """Of focal lengths and coefficients: larger ones would overflow."""
 _ANGLES = np.radians(np.arange(0, 90, 0.01))
 """Angles from the optical axis at which the distortion is tabulated."""
-_TANGENTIAL_STEPS = 6
+_TANGENTIAL_STEPS = 3
 _MAX_RESIDUAL = 0.005
 """Pixels between a pixel and the projection of its ray, if undistortion has converged."""
 
@@ -56,7 +56,8 @@ class CameraModel:
 
         A rectified image has the matrix P and no distortion. The fourth column of P is not used: it
         refers to the frame of the other camera of a stereo pair, while the origin of `frame_id` is
-        the optical centre of this one.
+        the optical centre of this one. R is not used either: rays and points have the axes of the
+        image, raw or rectified.
 
         Raises:
             SpatialError: the camera is not calibrated, or a field has a value that cannot be used.
@@ -97,14 +98,15 @@ class CameraModel:
     def rays_at(self, pixels: ArrayLike) -> NDArray[np.float32]:
         """x/z and y/z [N, 2] of pixels [N, 2]; NaN outside the field of the lens model."""
         pixels = np.asarray(pixels, np.float64).reshape(-1, 2)
-        focal_lengths, centre = self.k[[0, 1], [0, 1]], self.k[:2, 2]
-        distorted = (pixels - centre) / focal_lengths
-        if not self.distortion_model:
-            return distorted.astype(np.float32)
-        rays = self._undistort(distorted)
-        residual = (np.stack(self._distort(*rays.T), axis=1) - distorted) * focal_lengths
-        rays[~(np.abs(residual) <= _MAX_RESIDUAL).all(axis=1)] = np.nan
-        return rays.astype(np.float32)
+        (fx, _, cx), (_, fy, cy), _ = self.k.tolist()
+        x, y = (pixels[:, 0] - cx) / fx, (pixels[:, 1] - cy) / fy
+        if self.distortion_model:
+            distorted = x, y
+            x, y = self._undistort(*distorted)
+            again = self._distort(x, y)
+            residual = np.hypot(fx * (again[0] - distorted[0]), fy * (again[1] - distorted[1]))
+            x[~(residual <= _MAX_RESIDUAL)] = y[~(residual <= _MAX_RESIDUAL)] = np.nan
+        return np.stack([x, y], axis=1).astype(np.float32)
 
     def project(self, points: NDArray) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """Where points of the optical frame are in the image.
@@ -127,9 +129,9 @@ class CameraModel:
             ahead, x, y = ahead[seen], x[seen], y[seen]
             if self.distortion_model:
                 x, y = self._distort(x, y)
+        (fx, _, cx), (_, fy, cy), _ = self.k.tolist()
+        pixels[ahead, 0], pixels[ahead, 1] = fx * x + cx, fy * y + cy
         in_front[ahead] = True
-        pixels[ahead, 0] = x * float(self.k[0, 0]) + float(self.k[0, 2])
-        pixels[ahead, 1] = y * float(self.k[1, 1]) + float(self.k[1, 2])
         return pixels, in_front
 
     @cached_property
@@ -141,11 +143,14 @@ class CameraModel:
 
     @cached_property
     def _field(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Radii of rays and of their distorted images, as far from the axis as both increase."""
+        """Radii of rays and of their distorted images, as far from the axis as both increase.
+
+        Towards one side the tangential part takes 3 |p| r² off the image's radius.
+        """
         radii = np.tan(_ANGLES)
         with np.errstate(all="ignore"):
             distorted = radii * self._radial(radii**2)
-            is_lost = ~(np.diff(distorted) > 0)
+            is_lost = ~(np.diff(distorted - 3 * np.hypot(*self._p) * radii**2) > 0)
         count = 1 + (int(np.argmax(is_lost)) if is_lost.any() else len(is_lost))
         return radii[:count], distorted[:count]
 
@@ -162,36 +167,44 @@ class CameraModel:
         scale = 1 + r2 * (k1 + r2 * (k2 + r2 * k3))
         return scale / (1 + r2 * (k4 + r2 * (k5 + r2 * k6))) if k4 or k5 or k6 else scale
 
-    def _tangential(self, x: NDArray, y: NDArray, r2: NDArray) -> tuple[NDArray, NDArray]:
-        """What a lens that is not centred adds to a distorted ray."""
-        p1, p2 = self.distortion[2:4] if self.distortion_model != "equidistant" else (0.0, 0.0)
-        xy = 2 * x * y
-        return p1 * xy + p2 * (r2 + 2 * x * x), p1 * (r2 + 2 * y * y) + p2 * xy
+    @property
+    def _p(self) -> tuple[float, float]:
+        """p1 and p2 of a lens that is not centred."""
+        if self.distortion_model == "equidistant":
+            return 0.0, 0.0
+        return self.distortion[2], self.distortion[3]
+
+    def _tangential(self, x: NDArray, y: NDArray) -> tuple[NDArray, NDArray]:
+        """The distortion of rays that is not along their radius."""
+        p1, p2 = self._p
+        x2, y2, xy = x * x, y * y, 2 * x * y
+        return p1 * xy + p2 * (3 * x2 + y2), p1 * (x2 + 3 * y2) + p2 * xy
 
     def _distort(self, x: NDArray, y: NDArray) -> tuple[NDArray, NDArray]:
-        r2 = x * x + y * y
-        radial = self._radial(r2)
-        dx, dy = self._tangential(x, y, r2)
+        radial = self._radial(x * x + y * y)
+        if not any(self._p):
+            return x * radial, y * radial
+        dx, dy = self._tangential(x, y)
         return x * radial + dx, y * radial + dy
 
-    def _undistort(self, distorted: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Rays [N, 2] of distorted ones: radially from a table, the rest by fixed-point iteration.
+    def _undistort(self, x: NDArray, y: NDArray) -> tuple[NDArray, NDArray]:
+        """Rays of distorted ones: radially from a table, the rest by fixed-point iteration.
 
         OpenCV iterates over both, which converges slowly near the limit of a wide lens.
         """
-        radii, images = self._field
-        has_tangential = self.distortion_model != "equidistant" and any(self.distortion[2:4])
-        centred, rays = distorted, distorted
-        for _ in range(_TANGENTIAL_STEPS if has_tangential else 1):
-            r = np.hypot(*centred.T)
-            scale = np.interp(r, images, radii, right=np.nan)
-            np.divide(scale, r, out=scale, where=r > 0)
-            scale[r == 0] = 1
-            rays = centred * scale[:, None]
-            if has_tangential:
-                x, y = rays.T
-                centred = distorted - np.stack(self._tangential(x, y, x * x + y * y), axis=1)
+        rays = self._undistort_radially(x, y)
+        for _ in range(_TANGENTIAL_STEPS if any(self._p) else 0):
+            dx, dy = self._tangential(*rays)
+            rays = self._undistort_radially(x - dx, y - dy)
         return rays
+
+    def _undistort_radially(self, x: NDArray, y: NDArray) -> tuple[NDArray, NDArray]:
+        radii, images = self._field
+        r = np.hypot(x, y)
+        scale = np.interp(r, images, radii, right=np.nan)
+        np.divide(scale, r, out=scale, where=r > 0)
+        scale[r == 0] = 1
+        return x * scale, y * scale
 
 
 def _expect(condition: bool, message: str) -> None:

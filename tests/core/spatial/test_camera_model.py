@@ -285,6 +285,18 @@ def test_points_outside_the_field_of_a_wide_lens_are_not_folded_back_into_the_im
     assert 0 < folded[0, 0, 0] < 640
 
 
+@pytest.mark.parametrize("p", [(0.005, 0), (-0.005, 0), (0, 0.005), (0, -0.005), (0.003, -0.004)])
+def test_the_tangential_part_folds_no_points_back_into_the_image_either(p):
+    k = np.array([[200.0, 0, 320], [0, 200, 240], [0, 0, 1]])
+    made = CameraModel(640, 480, "camera", k, "plumb_bob", (0, 0, *p, 1e-9))
+    angle, towards = np.meshgrid(np.radians(np.arange(75, 90, 0.01)), np.arange(0, 6.3, 0.1))
+    r = np.tan(angle)
+    points = np.stack([r * np.cos(towards), r * np.sin(towards), np.ones_like(r)], axis=-1)
+    pixels, in_front = made.project(points.reshape(-1, 3))
+    assert 0.5 < in_front.mean() < 1
+    assert (np.abs(pixels - [320, 240]) > [320, 240])[in_front].any(axis=1).all()
+
+
 def test_pixels_outside_the_field_of_a_wide_lens_have_no_ray():
     k = np.array([[200.0, 0, 320], [0, 200, 240], [0, 0, 1]])
     rays = CameraModel(640, 480, "camera", k, "plumb_bob", (-0.35, 0, 0, 0, 0)).rays()
