@@ -66,6 +66,7 @@ class Reason(Enum):
     STAMPS_IN_FUTURE = "stamps_in_future", Level.WARN
     CLOCK_STOPPED = "clock_stopped", Level.WARN
     OUTPUT_QOS_INCOMPATIBLE = "output_qos_incompatible", Level.WARN
+    NO_METRES = "no_metres", Level.WARN
     NO_SUBSCRIBERS = "no_subscribers", Level.OK
 
     def __init__(self, key: str, level: Level) -> None:
@@ -108,6 +109,10 @@ class NodeStatus:
     """Of the outputs that are published for each frame."""
     output_obstacle: str = ""
     """Why an output cannot reach one of its subscribers; empty if all can be reached."""
+    spatial: Mapping[str, int] = field(default_factory=dict)
+    """Inputs of the outputs in metres, used, missing or faulty; empty while none is needed."""
+    spatial_reasons: Mapping[str, str] = field(default_factory=dict)
+    """Why such an input could not be used of late."""
     simulated_time: float | None = None
     """Seconds on /clock, 0 before it begins; None = the node uses the clock of the machine."""
 
@@ -166,6 +171,7 @@ class Reporter:
             "latency_ms": f"{counts.latency_ms:.1f}",
             "inference_ms": f"{counts.inference_ms:.1f}",
             **{f"published {topic}": count for topic, count in status.published.items()},
+            **{f"metres: {what}": count for what, count in status.spatial.items()},
         }
         entry = DiagnosticStatus(
             level=level,
@@ -333,6 +339,9 @@ class Diagnosis:
         yield from self._times()
         if status.output_obstacle:
             yield Finding(Reason.OUTPUT_QOS_INCOMPATIBLE, status.output_obstacle)
+        if status.spatial_reasons:
+            words = "; ".join(f"{name}: {why}" for name, why in status.spatial_reasons.items())
+            yield Finding(Reason.NO_METRES, f"results in the image only: {words}")
         if not status.subscribers:
             yield Finding(Reason.NO_SUBSCRIBERS, "active, no output has a subscriber")
 

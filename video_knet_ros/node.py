@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from concurrent.futures import Future
 from concurrent.futures import wait as wait_for
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,8 @@ from video_knet_core.epochs import new_epoch
 from video_knet_core.messages.image_messages import ImageError, to_rgb
 from video_knet_core.messages.result_messages import FrameToPublish, latency_ms, nanoseconds
 from video_knet_core.predictor import VideoPredictor
+from video_knet_core.spatial.camera_model import SpatialError
+from video_knet_core.spatial.locator import ObjectLocator
 
 from . import diagnostics, parameters, process
 from .engines import CLOSE_WAIT_S, EnginePool, EngineWorker
@@ -34,6 +37,7 @@ from .input_images import FrameCounts, RateLimit, SingleCameraFilter
 from .lifecycle import EngineNode, RequestError
 from .outputs import Outputs
 from .snapshot import save_snapshot
+from .spatial_inputs import SpatialSubscriptions
 from .subscription import COMPRESSED, RAW, AnyImage, ImageSubscription
 
 GRAPH_PERIOD_S = 0.5
@@ -65,6 +69,8 @@ class CameraNode(EngineNode):
         self._engines = engines or EnginePool()
         self.outputs: Outputs | None = None
         self._subscription = ImageSubscription(self, self._on_image)
+        self._spatial_subscriptions = SpatialSubscriptions(self)
+        self._locator: ObjectLocator | None = None
         self._rate_limit = RateLimit()
         self._camera_filter = SingleCameraFilter()
         self._last: FrameToPublish | None = None
@@ -105,11 +111,12 @@ class CameraNode(EngineNode):
         status.model, status.task, status.engine = info.name, info.task, engine.runtime.name
         sizes = " or ".join(f"{width} x {height}" for height, width in info.sizes)
         self.get_logger().info(f"{info.name}, {sizes}, on {status.engine}")
-        self.outputs = Outputs(self, info)
+        self.outputs = Outputs(self, info, self._value("mask_classes"))
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         assert self.outputs is not None
         self.counts = FrameCounts()
+        self._locator = ObjectLocator(self.outputs.classes, parameters.spatial(self))
         result = super().on_activate(state)
         self.outputs.publish_classes()
         return result
@@ -140,10 +147,21 @@ class CameraNode(EngineNode):
                 self._rate_limit.restart()
             transport = COMPRESSED if self._value("compressed") else RAW
             self._subscription.follow(transport, self._value("reliability"))
+            if self._locator is not None and self._uses_space():
+                self._spatial_subscriptions.follow(self._locator.inputs)
+            else:
+                self._spatial_subscriptions.drop()
         else:
             self._subscription.drop()
+            self._spatial_subscriptions.drop()
             if self.worker is not None and self.worker.withdraw():
                 self.counts.skipped += 1
+
+    def _uses_space(self) -> bool:
+        """Whether depth, camera info and transforms are needed now."""
+        assert self.outputs is not None
+        of_cloud = self._value("semantic_size") == "cloud" and self.outputs.wants(semantic=True)
+        return of_cloud or self.outputs.wants(spatial=True)
 
     def _on_image(self, message: AnyImage) -> None:
         if self.worker is None:  # received before a cleanup, delivered after it
@@ -188,8 +206,8 @@ class CameraNode(EngineNode):
         self, message: AnyImage, stamp: int, counts: FrameCounts, predictor: VideoPredictor
     ) -> None:
         """Image to outputs."""
-        outputs = self.outputs
-        assert outputs is not None
+        outputs, locator = self.outputs, self._locator
+        assert outputs is not None and locator is not None
         dropped = counts.dropped
         image = to_rgb(message)
         frame = predictor.step(image, stamp)
@@ -211,9 +229,22 @@ class CameraNode(EngineNode):
             opacity=self._value("overlay_opacity"),
             latency_ms=self._age_ms(message),
         )
+        spatial = locator.locate(frame, image, message.header.frame_id, stamp)
+        result = replace(result, spatial=spatial, semantic_size=spatial.semantic_size)
         outputs.publish(result)
         counts.latency_ms = result.latency_ms
         counts.note_result()  # not before: a frame that cannot be published has failed
+        if outputs.wants(spatial=True):
+            try:
+                outputs.publish(result, spatial=True)
+            except Exception as error:  # the result in the image stands
+                self._report_space(locator, error)
+
+    def _report_space(self, locator: ObjectLocator, error: Exception) -> None:
+        if self.context.ok():  # else the process is ending
+            words = process.describe(error, SpatialError)
+            locator.inputs.note("metres", words)
+            self.get_logger().error(f"no metres: {words}", throttle_duration_sec=2.0)
 
     # --- parameters, services, diagnostics
 
@@ -233,6 +264,8 @@ class CameraNode(EngineNode):
     def _apply(self, changes: list[Parameter]) -> None:
         try:
             self._follow_publishers()
+            if self._locator and any(c.name in parameters.SPATIAL for c in changes):
+                self._locator.settings = parameters.spatial(self)
             if self.worker and any(c.name.startswith(parameters.TRACKING) for c in changes):
                 tracking = parameters.tracking(self)
 
@@ -294,6 +327,9 @@ class CameraNode(EngineNode):
             status.published = outputs.published
             status.subscribers = outputs.frame_subscribers
             status.output_obstacle = outputs.obstacle
+        inputs = self._locator.inputs if self._locator and self._spatial_subscriptions else None
+        status.spatial = dict(inputs.counts) if inputs else {}
+        status.spatial_reasons = dict(inputs.reasons) if inputs else {}
         simulated = self.get_clock().ros_time_is_active
         status.simulated_time = self._now() / 1e9 if simulated else None
         names = ("warn_after_s", "error_after_s", "max_rate", "max_age_ms")

@@ -148,7 +148,7 @@ class Outputs:
     """Publishers of one configured node, from configure to cleanup: those of its model's task."""
 
     def __init__(self, node: LifecycleNode, info: ModelInfo, mask_classes: str = "") -> None:
-        self._node, self._classes = node, info.classes
+        self._node, self.classes = node, info.classes
         self._outputs = outputs_of(TASKS[info.task], info.classes, mask_classes)
         self._topics: dict[str, Topic] = {}
         self._frame_topics: dict[str, Topic] = {}
@@ -191,17 +191,19 @@ class Outputs:
 
     def publish_classes(self) -> None:
         """Latch the class table; the publishers must be active."""
-        self._topics["class_map"].publish(CONVERSIONS.class_map(self._classes))
+        self._topics["class_map"].publish(CONVERSIONS.class_map(self.classes))
         if "label_info" in self._topics:
             now = Header(stamp=self._node.get_clock().now().to_msg())
-            self._topics["label_info"].publish(CONVERSIONS.label_info(now, self._classes))
+            self._topics["label_info"].publish(CONVERSIONS.label_info(now, self.classes))
 
-    def wants(self, *, spatial: bool) -> bool:
-        """Whether an output with subscribers is one in space, or one in the image."""
-        return any(
-            self._outputs[name].spatial == spatial and topic.has_subscribers
-            for name, topic in self._frame_topics.items()
-        )
+    def wants(self, *, spatial: bool = False, semantic: bool = False) -> bool:
+        """Whether an output in space, or one of the size of the class image, has subscribers."""
+        for name, topic in self._frame_topics.items():
+            output = self._outputs[name]
+            asked = (spatial and output.spatial) or (semantic and output.semantic)
+            if asked and topic.has_subscribers:
+                return True
+        return False
 
     def publish(self, result: FrameToPublish, *, spatial: bool = False) -> None:
         """Publish what has subscribers of the outputs in space, or of those in the image."""

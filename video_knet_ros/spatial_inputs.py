@@ -15,7 +15,8 @@ from video_knet_core.spatial.inputs import SpatialInputs
 from .outputs import LATCHED, find_type, has_type
 from .subscription import reliability_of
 
-_TF_DEPTH = 100
+_TRANSFORMS = "tf2_msgs/msg/TFMessage"
+_STATIC = QoSProfile(depth=100, reliability=LATCHED.reliability, durability=LATCHED.durability)
 
 
 class _Input(NamedTuple):
@@ -35,15 +36,8 @@ _INPUTS = (
     _Input("~/depth/camera_info", "sensor_msgs/msg/CameraInfo", SpatialInputs.add_depth_info),
     _Input("~/cloud", "sensor_msgs/msg/PointCloud2", SpatialInputs.add_cloud),
     _Input("~/odometry", "nav_msgs/msg/Odometry", SpatialInputs.add_odometry),
-    _Input("/tf", "tf2_msgs/msg/TFMessage", SpatialInputs.add_transforms, QoSProfile(depth=_TF_DEPTH)),
-    _Input(
-        "/tf_static",
-        "tf2_msgs/msg/TFMessage",
-        partial(SpatialInputs.add_transforms, static=True),
-        QoSProfile(
-            depth=_TF_DEPTH, reliability=LATCHED.reliability, durability=LATCHED.durability
-        ),
-    ),
+    _Input("/tf", _TRANSFORMS, SpatialInputs.add_transforms, QoSProfile(depth=100)),
+    _Input("/tf_static", _TRANSFORMS, partial(SpatialInputs.add_transforms, static=True), _STATIC),
 )
 """Of messages whose package is not installed, such as tf2_msgs, there is no subscription."""
 _DEPTH = 5
@@ -87,5 +81,3 @@ class SpatialSubscriptions:
         found = self._node.get_publishers_info_by_topic(row.topic)
         offered = [p.qos_profile.reliability for p in found if p.topic_type == row.kind]
         return QoSProfile(depth=_DEPTH, reliability=reliability_of("auto", offered))
-
-

@@ -44,6 +44,7 @@ class MessageOutput:
     """Makes the message, None if there is none now; called only while the topic has subscribers."""
     spatial: bool = False
     """It needs `FrameToPublish.spatial`."""
+    semantic = False
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from .ground_range import GroundPlane, Standing, find_standing
 from .inputs import SpatialInputs, same_aspect
 from .motion import MotionFilter
 from .objects import OBJECT_DTYPE, ObjectTable, RangeSource
-from .points import LabelledPoints, points_of_cloud, points_of_depth
+from .points import LabelledPoints, point_size, points_of_cloud, points_of_depth
 from .settings import SpatialSettings, class_ids
 from .surfaces import RegionMap, Surfaces, find_surfaces, samples_of_cloud, samples_of_depth
 from .transforms import TransformError
@@ -209,6 +209,13 @@ class SpatialFrame:
     def objects(self) -> ObjectTable | None:
         """The tracks with a place; None if they cannot be expressed in the target frame now."""
         return self._locator.objects(self)
+
+    @property
+    def semantic_size(self) -> tuple[int, int] | None:
+        """Height and width of the class image, where it is not that of the image."""
+        if self._settings.semantic_size == "image" or self._depth is None:
+            return None
+        return point_size(self._depth[0], self._settings.point_stride)
 
     @property
     def followed(self) -> int:

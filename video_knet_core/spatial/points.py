@@ -73,6 +73,12 @@ class LabelledPoints:
         )
 
 
+def point_size(depth: NDArray[np.float32], stride: int) -> tuple[int, int]:
+    """Height and width of the points of a depth image."""
+    height, width = depth[stride // 2 :: stride, stride // 2 :: stride].shape
+    return height, width
+
+
 def points_of_depth(
     frame: PanopticFrame,
     image: NDArray[np.uint8],

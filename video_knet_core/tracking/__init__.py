@@ -58,9 +58,7 @@ def all_settings() -> dict[str, TrackerSetting]:
     for name, tracker in TRACKERS.items():
         for key, field in described(tracker.Settings).items():
             others = found[key].trackers if key in found else ()
-            setting = TrackerSetting(
-                field.default, field.description, field.range, (*others, name)
-            )
+            setting = TrackerSetting(field.default, field.description, field.range, (*others, name))
             if others and replace(setting, trackers=others) != (expected := found[key]):
                 raise TypeError(
                     f"setting {key} of tracker {name}: expected default, range and description of "
