@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,6 +59,9 @@ class FrameSource(ABC):
     def __iter__(self) -> Iterator[Frame]:
         """Play from the start; FrameError when a frame cannot be read."""
 
-    def views(self) -> Iterator[View]:
-        """Play from the start, with depth and pose where the source has them."""
+    def views(self, with_depth: Callable[[], bool] = lambda: True) -> Iterator[View]:
+        """Play from the start, with depth and pose where the source has them.
+
+        `with_depth` is called before each frame; its depth is left out if the result is false.
+        """
         return (View(image, stamp) for image, stamp in self)

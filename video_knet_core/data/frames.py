@@ -1,4 +1,5 @@
-"""Where frames come from: a video file, a folder of images, a webcam or the synthetic street.
+"""Where frames come from: a video file, a folder of images (with depth images or without), a webcam
+or the synthetic street.
 
     for image, stamp in open_frames("drive.mp4"):
         ...
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import cv2
@@ -20,7 +21,8 @@ import cv2
 from ..image_files import IMAGE_SUFFIXES, FrameError, is_image, read_image, to_rgb
 from ..natural_order import natural_order
 from ..output_files import expanded
-from .frame_source import DEFAULT_FPS, Frame, FrameSource
+from . import depth_files
+from .frame_source import DEFAULT_FPS, Frame, FrameSource, View
 
 
 def open_frames(source: str | Path, fps: float = DEFAULT_FPS) -> FrameSource:
@@ -34,7 +36,8 @@ def open_frames(source: str | Path, fps: float = DEFAULT_FPS) -> FrameSource:
     path, name = expanded(source), str(source)
     try:
         if path.is_dir():
-            return ImageFolder(path, fps)
+            is_rgbd = depth_files.is_rgbd_folder(path)
+            return RgbdFolder(path, fps) if is_rgbd else ImageFolder(path, fps)
         if path.exists():  # a file, a pipe or /dev/stdin
             from .video_file import VideoFile
 
@@ -64,6 +67,32 @@ class ImageFolder(FrameSource):
     def __iter__(self) -> Iterator[Frame]:
         for index, path in enumerate(self.paths):
             yield read_image(path), _stamp(index, self.fps)
+
+
+class RgbdFolder(ImageFolder):
+    """The images of a folder with their depth.
+
+    rgb/ (or color/, image/) has the images. depth/ has one file for each, either of the same name
+    or in the same order: 16-bit PNG or TIFF in millimetres, or TIFF or .npy of 32-bit floats in
+    metres. camera_info.yaml is the calibration as ROS writes it; the images must be rectified.
+
+    FrameError if one of these is missing or does not fit.
+    """
+
+    def __init__(self, folder: Path, fps: float = DEFAULT_FPS) -> None:
+        super().__init__(depth_files.find_images(folder), fps)
+        self.path = folder
+        self._depths = depth_files.find_depth(folder, self.paths)
+        self._size, self.intrinsics = depth_files.read_calibration(folder / depth_files.CALIBRATION)
+
+    def views(self, with_depth: Callable[[], bool] = lambda: True) -> Iterator[View]:
+        """Play from the start; FrameError if the sizes of images, depth and calibration differ."""
+        for (image, stamp), path, depth_path in zip(self, self.paths, self._depths, strict=True):
+            depth_files.expect_size(path, image, self._size, f"as in {depth_files.CALIBRATION}")
+            depth = depth_files.read_depth(depth_path) if with_depth() else None
+            if depth is not None:
+                depth_files.expect_size(depth_path, depth, self._size, f"as {path}")
+            yield View(image, stamp, depth)
 
 
 class _Webcam(FrameSource):
