@@ -32,7 +32,7 @@ def _processes(args: dict[str, str]) -> list[Node]:
     processes = [launching.camera_node(args)]
     if video := args["video"]:
         processes.append(
-            launching.video_source(args, video, args["image"], "video_source", "camera")
+            launching.video_source(args, video, args["image"], "video_source", "camera", "odometry")
         )
     if args["rviz"] == "true":
         # its configuration has absolute topics, which are moved to the namespace

@@ -53,7 +53,9 @@ def _processes(args: dict[str, str]) -> list[Node]:
     return [
         node,
         *(
-            launching.video_source(args, source, topics[name], f"{name}_video_source", name)
+            launching.video_source(
+                args, source, topics[name], f"{name}_video_source", name, f"{name}/odometry"
+            )
             for source, name in zip(sources, cameras, strict=False)
         ),
     ]

@@ -20,6 +20,8 @@ from launch.logging import get_logger
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
+from video_knet_core.messages.view_messages import camera_topics
+
 from .process import expand
 
 PACKAGE = "video_knet_ros"
@@ -126,15 +128,26 @@ def video_for_each(value: str, cameras: Sequence[str]) -> list[str]:
     return sources
 
 
-def video_source(args: dict[str, str], source: str, topic: str, name: str, frame_id: str) -> Node:
-    """A process that plays `source` as the camera on `topic`; ValueError for an unusable rate."""
+def video_source(
+    args: dict[str, str], source: str, topic: str, name: str, frame_id: str, odometry: str
+) -> Node:
+    """A process that plays `source` as the camera on `topic`; ValueError for an unusable rate.
+
+    Depth and camera_info are beside the topic of the images, as in ROS.
+    """
     parameters = {
         "source": text(source),
         "rate": float(number(args, "rate", 0)),
         "loop": args["loop"] == "true",
         "frame_id": text(frame_id),
     }
-    remappings = [("camera/image_raw", topic)]
+    depth, camera_info = camera_topics(topic)
+    remappings = [
+        ("camera/image_raw", topic),
+        ("camera/depth/image_raw", depth),
+        ("camera/camera_info", camera_info),
+        ("odometry", odometry),
+    ]
     return node(args, "video_source", name=name, parameters=[parameters], remappings=remappings)
 
 

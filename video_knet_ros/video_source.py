@@ -1,6 +1,9 @@
 """A camera for people without one: plays a video file, an image folder, a webcam or the synthetic
 street on `camera/image_raw`, stamped like a camera's images and at a constant rate.
 
+A source that has more of its frames publishes that beside them, with the same stamps: depth on
+`camera/depth/image_raw`, the camera on `camera/camera_info`, its pose and motion on `odometry`.
+
 In simulated time that has not begun the stamps are 0, as those of any node."""
 
 from __future__ import annotations
@@ -9,16 +12,19 @@ import math
 import time
 from collections.abc import Iterator
 
+from nav_msgs.msg import Odometry
 from rcl_interfaces.msg import ParameterDescriptor
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
+from rclpy.publisher import Publisher
 from rclpy.qos import QoSProfile, ReliabilityPolicy
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
-from video_knet_core.data.frame_source import DEFAULT_FPS, Frame
+from video_knet_core.data.frame_source import DEFAULT_FPS, View
 from video_knet_core.data.frames import open_frames
 from video_knet_core.image_files import FrameError
+from video_knet_core.messages import view_messages
 
 from . import process
 from .outputs import CONVERSIONS
@@ -82,10 +88,12 @@ class VideoSource(Node):
         source = str(value["source"])
         self._loop, self._frame_id = value["loop"], value["frame_id"]
         self._frames = open_frames(process.expand(source), rate or DEFAULT_FPS)
-        self._iterator: Iterator[Frame] = iter(self._frames)
+        self._iterator = self._views()
         self._publisher = self.create_publisher(Image, "camera/image_raw", profile)
+        self._depth, self._camera_info, self._odometry = self._space_publishers(profile)
         self._at_own_times = not rate and not self._frames.endless
-        self._next_frame: Frame | None = None
+        self._next_frame: View | None = None
+        self._last: View | None = None
         self._due = time.monotonic_ns()
         rate = rate or self._frames.fps
         self._period = round(1e9 / rate)
@@ -93,6 +101,24 @@ class VideoSource(Node):
         clock = Clock(clock_type=ClockType.STEADY_TIME)
         self._timer = self.create_timer(1 / rate, self._tick, clock=clock)
         self.get_logger().info(f"{source} at {rate:g} images/s on {self._publisher.topic_name}")
+
+    def _space_publishers(self, profile: QoSProfile) -> tuple[Publisher | None, ...]:
+        """Of depth, camera and odometry; None where the source does not have it."""
+        first = next(self._frames.views(), None) if self._frames.intrinsics else None
+        if first is None:
+            return None, None, None
+        topics = [
+            (first.depth, Image, "camera/depth/image_raw"),
+            (first.image, CameraInfo, "camera/camera_info"),
+            (first.pose, Odometry, "odometry"),
+        ]
+        return tuple(
+            None if value is None else self.create_publisher(kind, name, profile)
+            for value, kind, name in topics
+        )
+
+    def _views(self) -> Iterator[View]:
+        return self._frames.views(lambda: _has_subscribers(self._depth))
 
     def _tick(self) -> None:
         frame = self._next_frame or self._read()
@@ -103,11 +129,26 @@ class VideoSource(Node):
         if not stamp:
             self.get_logger().warning("simulated time has not begun: the stamps are 0", once=True)
         header = Header(stamp=CONVERSIONS.time_message(stamp), frame_id=self._frame_id)
-        self._publisher.publish(CONVERSIONS.image_message(header, "rgb8", frame[0]))
+        self._publisher.publish(CONVERSIONS.image_message(header, "rgb8", frame.image))
+        self._publish_space(header, frame)
+        self._last = frame
         if self._at_own_times:
             self._next_frame = self._read()
-            step = self._next_frame[1] - frame[1] if self._next_frame else 0
+            step = self._next_frame.stamp - frame.stamp if self._next_frame else 0
             self._wait(step if step > 0 else self._period)
+
+    def _publish_space(self, header: Header, view: View) -> None:
+        """What has subscribers of depth, camera and odometry."""
+        if view.depth is not None and self._depth and _has_subscribers(self._depth):
+            self._depth.publish(view_messages.depth_image(CONVERSIONS, header, view.depth))
+        camera = self._frames.intrinsics
+        if camera and self._camera_info and _has_subscribers(self._camera_info):
+            size = view.image.shape[:2]
+            self._camera_info.publish(view_messages.camera_info(CONVERSIONS, header, camera, size))
+        if view.pose is not None and self._odometry and _has_subscribers(self._odometry):
+            self._odometry.publish(
+                view_messages.view_odometry(CONVERSIONS, header, view, self._last)
+            )
 
     def _wait(self, step: int) -> None:
         """Set the timer to `step` nanoseconds after the time at which this frame was due."""
@@ -116,17 +157,21 @@ class VideoSource(Node):
         self._timer.timer_period_ns = max(self._due - now, 1)
         self._timer.reset()
 
-    def _read(self) -> Frame | None:
+    def _read(self) -> View | None:
         """The next frame; an error ends the process, whatever it is, with a line that names it."""
         try:
             frame = next(self._iterator, None)
             if frame is None and self._loop:
-                self._iterator = iter(self._frames)
+                self._iterator = self._views()
                 frame = next(self._iterator, None)
             return frame
         except Exception as error:
             self.get_logger().fatal(f"no more images: {process.describe(error, FrameError)}")
             raise SystemExit(1) from None
+
+
+def _has_subscribers(publisher: Publisher | None) -> bool:
+    return publisher is not None and publisher.get_subscription_count() > 0
 
 
 def _rate(value: object) -> float:

@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 
 import cv2
 import numpy as np
 import pytest
 from harness import BEST_EFFORT, RELIABLE, stamps
+from nav_msgs.msg import Odometry
 from rclpy.parameter import Parameter
 from rclpy.qos import ReliabilityPolicy
 from rosgraph_msgs.msg import Clock as ClockMessage
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import CameraInfo, Image
 
+from video_knet_core.data.frame_source import Frame, FrameSource, Intrinsics, View
 from video_knet_core.image_files import FrameError
 from video_knet_core.messages.image_messages import to_rgb
 from video_knet_core.overlay_video import OverlayVideo
 from video_knet_ros.outputs import CONVERSIONS
 from video_knet_ros.video_source import Stamps, VideoSource
+
+IMAGES, DEPTH, INFO = "/camera/image_raw", "/camera/depth/image_raw", "/camera/camera_info"
 
 
 @pytest.fixture
@@ -34,9 +39,9 @@ def play(world, **parameters) -> VideoSource:
     return world.add(VideoSource(parameter_overrides=overrides))
 
 
-def collect(world, qos=RELIABLE) -> list[Image]:
+def collect(world, qos=RELIABLE, kind=Image, topic=IMAGES) -> list:
     got: list = []
-    subscription = world.tester.create_subscription(Image, "/camera/image_raw", got.append, qos)
+    subscription = world.tester.create_subscription(kind, topic, got.append, qos)
     world.wait(subscription.get_publisher_count, "the source")
     return got
 
@@ -91,6 +96,101 @@ def test_a_camera_needs_no_library_for_videos_nor_for_numbered_files():
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
+
+
+class TurningCamera(FrameSource):
+    """Two images; the camera moves 0.2 m ahead in 0.1 s and turns left by 0.1 rad."""
+
+    fps = 10.0
+    intrinsics = Intrinsics(fx=50.0, fy=60.0, cx=9.5, cy=4.5)
+
+    def __init__(self) -> None:
+        self.depths = 0
+
+    def __iter__(self) -> Iterator[Frame]:
+        return ((view.image, view.stamp) for view in self.views())
+
+    def views(self, with_depth: Callable[[], bool] = lambda: True) -> Iterator[View]:
+        for number in range(2):
+            depth = None
+            if with_depth():
+                self.depths += 1
+                depth = np.full((10, 20), 4.0, np.float32)
+                depth[0] = 0
+            pose = np.eye(4)
+            pose[:3, :3] = AHEAD @ cv2.Rodrigues(np.array([0, -0.1 * number, 0]))[0]
+            pose[0, 3] = 0.2 * number
+            image = np.full((10, 20, 3), 100 * number, np.uint8)
+            yield View(image, number * 100_000_000, depth, pose)
+
+
+AHEAD = np.array([[0.0, 0, 1], [-1, 0, 0], [0, -1, 0]])
+"""From a camera that looks along x: its x is -y of the fixed frame, its y is -z."""
+
+
+@pytest.fixture
+def camera(monkeypatch):
+    camera = TurningCamera()
+    monkeypatch.setattr("video_knet_ros.video_source.open_frames", lambda *arguments: camera)
+    return camera
+
+
+def test_depth_camera_and_odometry_have_the_stamps_of_the_images(world, camera):
+    play(world, source="turn", rate=20.0, frame_id="front")
+    topics = (Image, DEPTH), (CameraInfo, INFO), (Odometry, "/odometry")
+    images, *more = [collect(world, kind=k, topic=t) for k, t in [(Image, IMAGES), *topics]]
+    world.wait(lambda: all(len(got) >= 4 for got in more), "messages")
+    depth, info, odometry = (got[-1] for got in more)
+    assert all(set(stamps(got)) <= set(stamps(images)) for got in more)
+    assert {depth.header.frame_id, info.header.frame_id} == {"front"}
+    metres = np.frombuffer(depth.data, np.float32).reshape(depth.height, depth.width)
+    assert depth.encoding == "32FC1" and np.isnan(metres[0]).all() and (metres[1:] == 4).all()
+    assert (info.height, info.width, info.distortion_model) == (10, 20, "plumb_bob")
+    assert list(info.k) == [50, 0, 9.5, 0, 60, 4.5, 0, 0, 1] and list(info.d) == [0] * 5
+    assert list(info.p) == [50, 0, 9.5, 0, 0, 60, 4.5, 0, 0, 0, 1, 0]
+    assert list(info.r) == [1, 0, 0, 0, 1, 0, 0, 0, 1]
+    assert (odometry.header.frame_id, odometry.child_frame_id) == ("odom", "front")
+
+
+def test_odometry_is_in_the_optical_frame_and_still_where_the_video_begins(world, camera):
+    play(world, source="turn", rate=20.0)
+    got = collect(world, kind=Odometry, topic="/odometry")
+    world.wait(lambda: len(got) >= 3, "odometry")
+    second, first = sorted(got[-2:], key=lambda m: -m.pose.pose.position.x)
+    linear, angular = second.twist.twist.linear, second.twist.twist.angular
+    velocity = np.array([linear.x, linear.y, linear.z])
+    expected = [2 * np.sin(0.1), 0, 2 * np.cos(0.1)]  # it has turned left: it moves to its right
+    np.testing.assert_allclose(velocity, expected, atol=1e-9)
+    np.testing.assert_allclose([angular.x, angular.y, angular.z], [0, -1, 0], atol=1e-9)
+    orientation = first.pose.pose.orientation
+    quaternion = [orientation.x, orientation.y, orientation.z, orientation.w]
+    np.testing.assert_allclose(quaternion, [-0.5, 0.5, -0.5, 0.5], atol=1e-9)
+    still = first.twist.twist
+    assert {still.linear.x, still.linear.z, still.angular.y} == {0.0}
+
+
+def test_depth_is_made_only_while_it_has_subscribers(world, camera):
+    source = play(world, source="turn", rate=50.0)
+    camera.depths = 0  # of the first frame one was made
+    images = collect(world)
+    world.wait(lambda: len(images) >= 4, "images")
+    assert camera.depths == 0
+    got = collect(world, topic=DEPTH)
+    world.wait(lambda: got, "depth")
+    for subscription in list(world.tester.subscriptions):
+        if subscription.topic_name == DEPTH:
+            world.tester.destroy_subscription(subscription)
+    publisher = next(p for p in source.publishers if p.topic_name == DEPTH)
+    world.wait(lambda: not publisher.get_subscription_count(), "the end of the subscription")
+    before, count = camera.depths, len(images)
+    world.wait(lambda: len(images) > count + 3, "images")
+    assert camera.depths <= before + 1
+
+
+def test_a_folder_of_images_alone_is_no_camera_in_space(world, folder):
+    source = play(world, source=str(folder))
+    names = {publisher.topic_name for publisher in source.publishers}
+    assert names & {IMAGES, DEPTH, INFO, "/odometry"} == {IMAGES}
 
 
 MS = 1_000_000
