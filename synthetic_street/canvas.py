@@ -2,7 +2,10 @@
 
 World frame: x to the right of the road's general direction, s along it, z up; metres. The ground is
 z = 0. Every primitive is painted into the picture and into the map of codes at once, far things
-first, so labels show exactly what can be seen.
+first, so labels show exactly what can be seen. Where depth is asked for, each flat part of a thing
+has a code of its own, and depth is looked up by the same codes as the labels.
+
+Pixels: the centre of the pixel in column i and row j is the point (i, j), as in ROS and OpenCV.
 """
 
 from __future__ import annotations
@@ -21,6 +24,8 @@ SHIFT = 3
 """Fractional bits of polygon corners."""
 _FIRST_THING_CODE = 64
 """Codes below are stuff class ids; above, rows of the frame's table of things."""
+INFINITY = 1e6
+"""Metres from which on there is no depth."""
 
 Color = tuple[float, float, float]
 """RGB, 0..255."""
@@ -193,38 +198,108 @@ class Panel:
         return camera.intrinsics() @ columns.T
 
 
-class Canvas:
-    """The picture and the code map of one frame, and the brushes."""
+_NOWHERE = np.array([[0.0, 0.0, INFINITY]])
 
-    def __init__(self, image: Image, codes: NDArray[np.uint16], camera: Camera, haze: Haze):
+
+class Canvas:
+    """The picture and the code map of one frame, and the brushes; `has_depth` for `depth`."""
+
+    def __init__(
+        self,
+        image: Image,
+        codes: NDArray[np.uint16],
+        camera: Camera,
+        haze: Haze,
+        has_depth: bool = False,
+    ):
         self.image = image
         self.codes = codes
         self.camera = camera
         self.haze = haze
-        self._things: list[tuple[int, int]] = []
+        self.has_depth = has_depth
+        # Of each code, its class and track id, and its outline in camera space.
+        self._labels = [(class_id, 0) for class_id in range(_FIRST_THING_CODE)]
+        self._outlines = [_NOWHERE] * _FIRST_THING_CODE
 
     def thing(self, class_id: int, track_id: int) -> int:
         """Code of a thing; use it for all parts of that thing."""
-        self._things.append((class_id, track_id))
-        return _FIRST_THING_CODE + len(self._things) - 1
+        return self._code((class_id, track_id), _NOWHERE)
+
+    def part(self, code: int, view: Points) -> int:
+        """Code of a flat part of the stuff or thing `code`; without depth, `code` itself.
+
+        `view` [n, 3] is its outline in camera space, not nearer than `NEAR`; a single point stands
+        for a part that faces the camera.
+        """
+        return self._code(self._labels[code], view) if self.has_depth else code
+
+    def _code(self, label: tuple[int, int], outline: Points) -> int:
+        self._labels.append(label)
+        self._outlines.append(outline)
+        return len(self._labels) - 1
 
     def labels(self) -> tuple[NDArray[np.uint8], NDArray[np.uint16]]:
         """Semantic and instance map [H, W] of what has been painted."""
-        semantic = np.arange(_FIRST_THING_CODE + len(self._things)).astype(np.uint8)
-        instance = np.zeros(len(semantic), np.uint16)
-        for row, (class_id, track_id) in enumerate(self._things, _FIRST_THING_CODE):
-            semantic[row], instance[row] = class_id, track_id
-        return semantic[self.codes], instance[self.codes]
+        semantic, instance = np.array(self._labels).T
+        return semantic.astype(np.uint8)[self.codes], instance.astype(np.uint16)[self.codes]
+
+    def depth(self) -> NDArray[np.float32]:
+        """[H, W] metres along the optical axis of what has been painted; 0 = infinitely far.
+
+        The inverse of depth is affine in the pixels of a plane. It is kept within that of the
+        outline, for pixels on the border may lie a little outside.
+        """
+        a, b, c, low, high = (row[self.codes] for row in self._inverse_depth())
+        height, width = self.codes.shape
+        inverse = a * np.arange(width) + b * np.arange(height)[:, None] + c
+        inverse = np.clip(inverse, low, high)
+        return np.where(inverse > 1 / INFINITY, 1 / inverse, 0.0).astype(np.float32)
+
+    def _inverse_depth(self) -> Points:
+        """[5, codes] factors of column, row and 1 in the inverse of depth, and its limits."""
+        points = np.concatenate(self._outlines)
+        ends = np.cumsum([len(outline) for outline in self._outlines])
+        starts = np.concatenate([[0], ends[:-1]])
+        following = np.arange(1, len(points) + 1)
+        following[ends - 1] = starts
+        normals = np.add.reduceat(np.cross(points, points[following]), starts)
+        offsets = np.einsum("ij,ij->i", normals, points[starts])
+        # Planes through the eye, seen edge on, have no such factors, nor have single points.
+        tiny = 1e-9 * np.linalg.norm(normals, axis=1) * np.linalg.norm(points[starts], axis=1)
+        flat = np.abs(offsets) > tiny
+        planes = np.zeros_like(normals)
+        np.divide(normals, offsets[:, None], out=planes, where=flat[:, None])
+        planes = planes @ np.linalg.inv(self.camera.intrinsics())
+        nearest = np.minimum.reduceat(points[:, 2], starts)
+        farthest = np.maximum.reduceat(points[:, 2], starts)
+        return np.vstack([planes.T, 1 / farthest, 1 / nearest])
 
     def polygon(self, points: Points, color: Color, code: int, hazy: bool = True) -> None:
         """Fill a flat polygon given by world points [n, 3]; `Ground.finish` adds haze by row."""
         view = clip_near(self.camera.view(points))
         if len(view) >= 3:
             color = self.haze.mix(color, float(view[:, 2].mean())) if hazy else color
-            self.fill(self.camera.pixels(view), color, code)
+            self.fill(self.camera.pixels(view), color, self.part(code, view))
+
+    def bent_strip(self, points: Points, color: Color, code: int) -> None:
+        """Fill a strip that is flat between each pair of points and the next, without haze.
+
+        `points` [2n, 3] in the world go from near to far along one edge and back along the other.
+        """
+        self.polygon(points, color, code, hazy=False)
+        if not self.has_depth:
+            return
+        # The parts, drawn apart and copied where the whole is: the labels are as without depth.
+        whole, parts = len(self._labels) - 1, np.zeros_like(self.codes)
+        for i in reversed(range(len(points) // 2 - 1)):
+            view = clip_near(self.camera.view(points[[i, i + 1, -i - 2, -i - 1]]))
+            if len(view) >= 3:
+                corners = fixed_point(self.camera.pixels(view))
+                cv2.fillPoly(parts, [corners], (self.part(code, view),), cv2.LINE_8, SHIFT)
+        np.copyto(self.codes, parts, where=(self.codes == whole) & (parts > 0))
 
     def fill(self, pixels: Points, color: Color, code: int) -> None:
-        """Fill a polygon given in pixels [n, 2]."""
+        """Fill a polygon given in pixels [n, 2]; `code` as from `part`."""
         corners = fixed_point(pixels)
         cv2.fillPoly(self.image, [corners], color, cv2.LINE_AA, SHIFT)
         cv2.fillPoly(self.codes, [corners], (code,), cv2.LINE_8, SHIFT)
@@ -259,7 +334,7 @@ class Canvas:
         mask = warp(level.mask)
         self._blend(self.haze.blend(warp(level.rgb), depth), mask, roi)
         extent = mask if level.extent is None else warp(level.extent)
-        self.codes[y0:y1, x0:x1][extent > 127] = code
+        self.codes[y0:y1, x0:x1][extent > 127] = self.part(code, np.array([[0.0, 0.0, depth]]))
 
     def panel(self, texture: Texture, panel: Panel, light: float, code: int) -> None:
         """Map a texture on an upright rectangle; where its mask has gaps only the code is set."""
@@ -271,7 +346,7 @@ class Canvas:
         roi = self._roi(left, top, right + 1, bottom + 1)
         if roi is None:
             return
-        depth = float(view[:, 2].mean())
+        depth, code = float(view[:, 2].mean()), self.part(code, view)
         if (right - left) * (bottom - top) < 120:
             r, g, b = (float(min(c * light, 255.0)) for c in texture.mean)
             self.fill(pixels, self.haze.mix((r, g, b), depth), code)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import textures
-from .canvas import NEAR, Canvas, Color, Image, Points, clip_near
+from .canvas import INFINITY, NEAR, Canvas, Color, Image, Points, clip_near
 from .layout import CHUNK, ROAD, SIDEWALK, VEGETATION, Style
 
 _KERB = 0.12
@@ -43,7 +43,9 @@ class Ground:
         style = self.style
         start = max(int(np.ceil(canvas.camera.horizon)), 0)
         canvas.image[start:] = np.array(style.terrain, np.uint8)
-        canvas.codes[start:] = VEGETATION
+        level = canvas.camera.height
+        outline = [[-NEAR, level, NEAR], [-INFINITY, level, INFINITY], [INFINITY, level, INFINITY]]
+        canvas.codes[start:] = canvas.part(VEGETATION, np.array(outline))
         left, right = style.sides
         self._ribbon(canvas, -left.kerb, right.kerb, 0.0, style.asphalt, ROAD)
         if style.median:
@@ -121,7 +123,7 @@ class Ground:
         self._ribbon(canvas, sign * kerb, sign * (kerb + 0.15), _KERB, self.kerb_color, SIDEWALK)
         face = self._strip(canvas, (sign * kerb, 0.0), (sign * kerb, _KERB))
         dark = _mix(self.kerb_color, (0.0, 0.0, 0.0), 0.25)
-        canvas.polygon(face, dark, SIDEWALK, hazy=False)
+        canvas.bent_strip(face, dark, SIDEWALK)
 
     def _joints(self, canvas: Canvas, sign: int, kerb: float, front: float) -> None:
         """Joints between paving slabs, near the camera."""

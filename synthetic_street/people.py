@@ -97,7 +97,7 @@ class _Brush:
         corners = fixed_point(np.array(self.points) * (scale, -scale) + origin)
         colors = np.minimum(np.array(self.colors) * shade, 255)
         colors += canvas.haze.fraction(depth) * (np.array(canvas.haze.color) - colors)
-        start = 0
+        start, code = 0, canvas.part(code, foot)
         for end, color in zip(self.ends, colors.tolist(), strict=True):
             patch, start = corners[start:end], end
             cv2.fillConvexPoly(canvas.image, patch, color, cv2.LINE_AA, SHIFT)

@@ -181,7 +181,7 @@ class Post:
 
         def area(points: list[tuple[float, float]], color: Color, code: int) -> None:
             pixels = np.array(points) * (scale, -scale) + foot
-            canvas.fill(pixels, canvas.haze.mix(color, depth), code)
+            canvas.fill(pixels, canvas.haze.mix(color, depth), canvas.part(code, view))
 
         h = self.height
         area([(-half, 0), (half, 0), (half * 0.7, h), (-half * 0.7, h)], self.color, POLE)

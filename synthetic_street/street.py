@@ -55,12 +55,20 @@ class SyntheticStreet:
         seed: which street; >= 0.
         height, width: size of the frames in pixels, at least 32.
         fps: frames per second of the imagined camera.
+        depth: whether frames have depth, which takes longer.
 
     Raises:
         ValueError: a size, seed or rate that cannot be.
     """
 
-    def __init__(self, seed: int, height: int = 288, width: int = 480, fps: float = 10.0):
+    def __init__(
+        self,
+        seed: int,
+        height: int = 288,
+        width: int = 480,
+        fps: float = 10.0,
+        depth: bool = False,
+    ):
         if seed < 0:
             raise ValueError(f"expected a seed >= 0, got {seed}")
         if min(height, width) < 32:
@@ -68,6 +76,7 @@ class SyntheticStreet:
         if not fps > 0:
             raise ValueError(f"expected fps > 0, got {fps}")
         self.seed, self.height, self.width, self.fps = seed, height, width, fps
+        self.has_depth = depth
         rng = np.random.default_rng([seed, 1])
         self.style = random_style(rng)
         self._weather = _random_weather(rng)
@@ -96,7 +105,8 @@ class SyntheticStreet:
         for item in sorted(items, key=lambda item: -item.order):
             item.draw(canvas, self._weather.light)
         semantic, instance = drop_small_objects(*canvas.labels())
-        return StreetFrame(self._expose(canvas.image, t), semantic, instance)
+        depth = canvas.depth() if self.has_depth else None
+        return StreetFrame(self._expose(canvas.image, t), semantic, instance, depth=depth)
 
     def _camera(self, seconds: float) -> Camera:
         style = self.style
@@ -169,7 +179,7 @@ class SyntheticStreet:
         part = self._backdrop[top:, left : left + self.width][: self.height]
         image[: len(part)] = part
         codes[: len(part)] = self._backdrop_codes[top:, left : left + self.width][: self.height]
-        return Canvas(image, codes, camera, self._weather.haze)
+        return Canvas(image, codes, camera, self._weather.haze, self.has_depth)
 
     def _paint_backdrop(self, rng: np.random.Generator) -> tuple[Image, NDArray[np.uint16]]:
         """Sky with hills, woods or houses along the horizon, which is 8 rows above the bottom."""

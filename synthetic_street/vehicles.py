@@ -68,12 +68,13 @@ def draw_vehicle(
         color = tuple(colors[i].tolist())
         if light.lamps and face.glow:
             color = (255, 60, 50) if face.color[1] < 100 else (255, 250, 225)
-        patch = corners[face.corners]
+        patch, outline = corners[face.corners], view[face.corners]
         if clipped:
-            cut = clip_near(view[face.corners])
-            if len(cut) < 3:
+            outline = clip_near(outline)
+            if len(outline) < 3:
                 continue
-            patch = fixed_point(camera.pixels(cut))
+            patch = fixed_point(camera.pixels(outline))
         cv2.fillConvexPoly(canvas.image, patch, color, cv2.LINE_AA, SHIFT)
         if face.outline:
-            cv2.fillConvexPoly(canvas.codes, patch, (code,), cv2.LINE_8, SHIFT)
+            part = canvas.part(code, outline)
+            cv2.fillConvexPoly(canvas.codes, patch, (part,), cv2.LINE_8, SHIFT)

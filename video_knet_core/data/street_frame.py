@@ -37,6 +37,8 @@ class StreetFrame:
     """Masks do not overlap: what is hidden belongs to no object."""
     boxes: None = None
     """Boxes are those of the masks."""
+    depth: NDArray[np.float32] | None = None
+    """[H, W] metres along the optical axis; 0 = infinitely far. None = not rendered."""
 
     def relabelled(self, ids: NDArray[np.uint8]) -> StreetFrame:
         """With the class ids `ids` [256] instead."""
