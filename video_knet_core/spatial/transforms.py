@@ -1,7 +1,8 @@
 """Rigid transforms between named frames over time: what a tf2 buffer does, without ROS.
 
-Lookups follow tf2's BufferCore (ros2/geometry2, tf2/src/buffer_core.cpp and cache.cpp), but a stamp
-of 0 is a time like any other and does not mean the newest one.
+Lookups follow tf2's BufferCore (ros2/geometry2, tf2/src/buffer_core.cpp and cache.cpp), with three
+differences: a stamp of 0 is a time like any other and does not mean the newest, a repeated stamp
+replaces, and a transform older than the history clears it instead of being dropped.
 """
 
 from __future__ import annotations

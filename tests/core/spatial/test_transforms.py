@@ -103,10 +103,12 @@ def test_a_matrix_has_the_quaternion_it_is_made_from():
 
 
 def test_a_quaternion_of_any_length_is_normalised(buffer):
-    buffer.add("base", "camera", 0, (1, 0, 0), [3 * value for value in LEFT])
-    np.testing.assert_allclose(
-        buffer.lookup("base", "camera", 0), matrix((1, 0, 0), LEFT), atol=1e-12
-    )
+    buffer.add("odom", "base", 0, HERE, (0, 0, 0, 5))
+    buffer.add("odom", "base", 2, HERE, LEFT)
+    eighth_turn = (0, 0, math.sin(math.pi / 8), math.cos(math.pi / 8))
+    for stamp, quaternion in enumerate((STRAIGHT, eighth_turn, LEFT)):
+        expected = matrix(HERE, quaternion)
+        np.testing.assert_allclose(buffer.lookup("odom", "base", stamp), expected, atol=1e-12)
 
 
 # --- time ----------------------------------------------------------------------------------------
@@ -126,10 +128,23 @@ def test_between_two_transforms_the_turn_is_uniform_and_the_short_way(buffer, si
         assert math.degrees(math.atan2(rotation[1, 0], rotation[0, 0])) == pytest.approx(30 * stamp)
 
 
+def test_turns_that_are_too_small_for_the_arc_cosine_are_interpolated(buffer):
+    buffer.add("odom", "base", 0, HERE, STRAIGHT)
+    buffer.add("odom", "base", 2, HERE, (0, 0, 5e-10, 1))  # 1e-9 radians
+    assert buffer.lookup("odom", "base", 1)[1, 0] == pytest.approx(5e-10)
+
+
 def test_a_static_transform_holds_at_all_times(buffer):
     buffer.add("base", "camera", 5 * SECOND, (1, 0, 0), STRAIGHT, static=True)
     assert position(buffer, "base", "camera", 0) == [1, 0, 0]
     assert position(buffer, "base", "camera", 1e6) == [1, 0, 0]
+
+
+@pytest.mark.parametrize("second", [4, 5, 6])
+def test_a_static_transform_is_replaced_by_the_next_one_whatever_its_stamp(buffer, second):
+    buffer.add("base", "camera", 5 * SECOND, (1, 0, 0), STRAIGHT, static=True)
+    buffer.add("base", "camera", second * SECOND, (2, 0, 0), STRAIGHT, static=True)
+    assert position(buffer, "base", "camera", 5) == [2, 0, 0]
 
 
 def test_a_chain_of_static_and_moving_frames(buffer):
@@ -161,6 +176,8 @@ def test_a_repeated_stamp_replaces(buffer):
     drive(buffer, 1, 2, 3)
     buffer.add("odom", "base", 2 * SECOND, (9, 0, 0), STRAIGHT)
     assert position(buffer, "odom", "base", 2) == [9, 0, 0]
+    assert position(buffer, "odom", "base", 1.5) == pytest.approx([5, 0, 0])
+    assert position(buffer, "odom", "base", 2.5) == pytest.approx([6, 0, 0])
 
 
 def test_history_is_bounded(buffer):
@@ -222,9 +239,19 @@ def test_a_static_frame_that_begins_to_move_forgets_its_static_place(buffer):
 
 def test_clear_forgets_all(buffer):
     buffer.add("base", "camera", 0, HERE, STRAIGHT, static=True)
+    drive(buffer, 1, 2)
     buffer.clear()
     with pytest.raises(TransformError, match="unknown"):
         buffer.lookup("base", "camera", 0)
+    drive(buffer, 3)
+    with pytest.raises(TransformError, match="only stamp"):
+        buffer.lookup("odom", "base", 2 * SECOND)
+
+
+def test_a_loop_above_the_target_does_not_matter(buffer):
+    for parent, child in (("base", "camera"), ("odom", "base"), ("base", "odom")):
+        buffer.add(parent, child, 0, (1, 0, 0), STRAIGHT, static=True)
+    assert position(buffer, "base", "camera", 0) == [1, 0, 0]
 
 
 # --- errors --------------------------------------------------------------------------------------
