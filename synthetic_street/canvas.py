@@ -81,6 +81,22 @@ class Camera:
         """[3, 3]."""
         return np.array([[self.focal, 0, self.centre], [0, self.focal, self.horizon], [0, 0, 1.0]])
 
+    def pose(self, row: float) -> Points:
+        """[4, 4] to (s, left, z) from the optical frame of a level camera's principal point `row`.
+
+        The horizon is at another row by as much as the camera is pitched.
+        """
+        pitch = np.arctan((self.horizon - row) / self.focal)
+        cos, sin = np.cos(self.yaw), np.sin(self.yaw) * self.mirror
+        right, down, ahead = np.array([[-sin, -cos, 0.0], [0, 0, -1], [cos, -sin, 0]])
+        axes = [
+            right,
+            np.cos(pitch) * down + np.sin(pitch) * ahead,
+            np.cos(pitch) * ahead - np.sin(pitch) * down,
+            np.array([self.s, -self.mirror * self.x, self.height]),
+        ]
+        return np.vstack([np.stack(axes, 1), [0, 0, 0, 1]])
+
     def ground_homography(self) -> Points:
         """[3, 3] from (x, s, 1) on the ground to homogeneous pixels."""
         base, right, ahead = self.view(np.array([[0.0, 0, 0], [1, 0, 0], [0, 1, 0]]))

@@ -100,6 +100,10 @@ class Style:
         rate = 2 * pi / 19.0
         return self.speed * (seconds - 0.97 * self.stop_and_go * sin(rate * seconds) / rate)
 
+    def pace(self, seconds: float) -> float:
+        """Speed of the ego vehicle along the road in m/s, the derivative of `travelled`."""
+        return self.speed * (1 - 0.97 * self.stop_and_go * cos(2 * pi / 19.0 * seconds))
+
     def arrival(self, s: float) -> float:
         """Seconds at which the ego vehicle reaches s; the inverse of `travelled`."""
         low, high = s / self.speed - 4.0, s / self.speed + 4.0

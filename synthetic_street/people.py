@@ -55,6 +55,17 @@ def _cloth(rng: np.random.Generator, dark: float) -> Color:
     return (float(r), float(g), float(b))
 
 
+def person_size(figure: Figure) -> tuple[float, float, float]:
+    """Length, width and height in metres of the box round all steps of `draw_person`."""
+    h, girth = figure.height, figure.girth
+    return 0.4 * h + 0.11 * girth + 0.1, 0.1 * h + 0.42 * girth + 0.07, h
+
+
+def cyclist_size(figure: Figure) -> tuple[float, float, float]:
+    """Length, width and height in metres of the box round what `draw_cyclist` paints."""
+    return 1.74, 0.58, 0.69 + 0.62 * figure.height
+
+
 Place = tuple[float, float]
 """Metres right of and above the feet, in the figure's plane."""
 

@@ -1,5 +1,8 @@
 """A generated driving scene with exact panoptic and track labels, seen from a moving vehicle.
 
+On request with depth, the pose of the camera, and places and velocities of the road users, in a
+fixed frame: x forward along the road, y left, z up, metres, with the ground at z = 0 (REP 103).
+
 Every seed is another street: its own road, houses, plants, light, traffic and camera. A frame
 depends on (seed, size, frame rate, t) and nothing else, so frames may be requested in any order.
 """
@@ -14,6 +17,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from video_knet_core.data.frame_source import Intrinsics
 from video_knet_core.data.street_frame import StreetFrame, drop_small_objects
 
 from . import textures
@@ -23,7 +27,7 @@ from .layout import BUILDING, CHUNK, SKY, VEGETATION, random_style
 from .light import Light
 from .roadside import RoadsideBuilder, TextureSet
 from .scenery import Drawable
-from .traffic import Traffic
+from .traffic import RoadUser, Traffic
 
 _FAR = 160.0
 """Metres of street that are painted."""
@@ -46,6 +50,23 @@ class _Weather:
     """Sigma in pixels of a 480 pixel wide frame."""
     noise: float
     """Standard deviation in grey levels."""
+
+
+@dataclass(frozen=True)
+class StreetObject:
+    """A road user in the fixed frame; metres and seconds."""
+
+    track_id: int
+    """As in the instance map."""
+    class_id: int
+    position: NDArray[np.float64]
+    """[3] centre of its box."""
+    velocity: NDArray[np.float64]
+    """[3]."""
+    size: NDArray[np.float64]
+    """[3] length, width and height of its box."""
+    yaw: float
+    """Radians about z from x to where it faces, along its length."""
 
 
 class SyntheticStreet:
@@ -79,6 +100,10 @@ class SyntheticStreet:
         self.has_depth = depth
         rng = np.random.default_rng([seed, 1])
         self.style = random_style(rng)
+        focal = self.style.field_of_view * max(width, height * 4 / 3)
+        self.intrinsics = Intrinsics(focal, focal, width / 2, height * self.style.horizon)
+        """Whole numbers are centres of pixels, as in ROS. The camera shakes, but its horizon is in
+        row cy while it is level; the rest is the pitch of `pose`."""
         self._weather = _random_weather(rng)
         self._textures = TextureSet.random(rng)
         self._traffic = Traffic(seed, self.style, rng)
@@ -94,9 +119,7 @@ class SyntheticStreet:
 
     def frame(self, t: int) -> StreetFrame:
         """Frame number t >= 0; the same arguments give the same pixels."""
-        if t < 0:
-            raise ValueError(f"expected a frame number >= 0, got {t}")
-        seconds = t / self.fps
+        seconds = self._seconds(t)
         camera = self._camera(seconds)
         canvas = self._sky(camera)
         items = self._items(camera, seconds)
@@ -107,6 +130,31 @@ class SyntheticStreet:
         semantic, instance = drop_small_objects(*canvas.labels())
         depth = canvas.depth() if self.has_depth else None
         return StreetFrame(self._expose(canvas.image, t), semantic, instance, depth=depth)
+
+    def pose(self, t: int) -> NDArray[np.float64]:
+        """[4, 4] at frame t, from the optical frame (x right, y down, z ahead) to the fixed one."""
+        return self._camera(self._seconds(t)).pose(self.intrinsics.cy)
+
+    def objects(self, t: int) -> tuple[StreetObject, ...]:
+        """Road users at frame t, in view or not, from 8 m behind the camera to 110 m ahead."""
+        return tuple(map(self._object, self._users(self._seconds(t))))
+
+    def _seconds(self, t: int) -> float:
+        if t < 0:
+            raise ValueError(f"expected a frame number >= 0, got {t}")
+        return t / self.fps
+
+    def _object(self, user: RoadUser) -> StreetObject:
+        # Turns (x, s, z) into (s, left, z); a mirrored street has x on the left.
+        axes = np.array([[0, 1, 0], [-self.style.mirror, 0, 0], [0, 0, 1.0]])
+        return StreetObject(
+            track_id=user.track_id,
+            class_id=user.class_id,
+            position=axes @ [user.x, user.s, user.size[2] / 2],
+            velocity=axes @ [*user.velocity, 0.0],
+            size=np.array(user.size),
+            yaw=-self.style.mirror * user.heading,
+        )
 
     def _camera(self, seconds: float) -> Camera:
         style = self.style
@@ -119,21 +167,25 @@ class SyntheticStreet:
             s=s,
             height=style.camera_height,
             yaw=yaw,
-            focal=style.field_of_view * max(self.width, self.height * 4 / 3),
-            centre=self.width / 2,
+            focal=self.intrinsics.fx,
+            centre=self.intrinsics.cx,
             horizon=self.height * (style.horizon + 0.004 * style.shake * bounce),
             mirror=style.mirror,
         )
 
     def _items(self, camera: Camera, seconds: float) -> list[Drawable]:
         """All scenery and road users that may be in view."""
-        first, last = int(camera.s // CHUNK), int((camera.s + _FAR) // CHUNK)
-        crossings = [c for c in range(first - 1, last + 1) if self._ground.crossing(c)]
         items: list[Drawable] = []
-        for number in range(first, last + 1):
+        for number in _chunks_ahead(camera.s):
             items.extend(item for item in self._chunk(number) if item.order > camera.s)
-        items.extend(self._traffic.users(seconds, crossings))
+        items.extend(self._users(seconds))
         return items
+
+    def _users(self, seconds: float) -> Iterator[RoadUser]:
+        """All road users that may be in view."""
+        chunks = _chunks_ahead(self.style.travelled(seconds))
+        crossings = [c for c in (chunks[0] - 1, *chunks) if self._ground.crossing(c)]
+        return self._traffic.users(seconds, crossings)
 
     def _chunk(self, number: int) -> list[Drawable]:
         if number not in self._chunks:
@@ -219,6 +271,11 @@ class SyntheticStreet:
         y, x = rng.integers(0, 64, 2)
         grain = self._noise[y : y + self.height, x : x + self.width]
         return cv2.addWeighted(exposed, 1.0, grain, weather.noise, 0.0, dtype=cv2.CV_8U)
+
+
+def _chunks_ahead(s: float) -> range:
+    """Numbers of the chunks of which something may be in view."""
+    return range(int(s // CHUNK), int((s + _FAR) // CHUNK) + 1)
 
 
 def _random_weather(rng: np.random.Generator) -> _Weather:

@@ -8,13 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import cos, pi, tan
 
 import numpy as np
 
 from .canvas import Canvas, Color, Points
 from .layout import CHUNK, CYCLIST, PERSON, VEHICLE, Style
 from .light import Light
-from .people import Figure, draw_cyclist, draw_person, in_sight, random_figure
+from .people import (
+    Figure,
+    cyclist_size,
+    draw_cyclist,
+    draw_person,
+    in_sight,
+    person_size,
+    random_figure,
+)
 from .vehicle_mesh import VehicleModel
 from .vehicles import draw_vehicle, footprint, random_model
 
@@ -65,17 +74,34 @@ class _Slot:
 
 
 @dataclass(frozen=True)
-class _RoadUser:
+class RoadUser:
     """One thing at one time; `s`, `x`, `heading` in the world, `phase` of gait or pedals."""
 
     s: float
     x: float
     heading: float
     phase: float
+    velocity: tuple[float, float]
+    """Of (x, s), m/s."""
     track_id: int
     figure: Figure | None
     bike: Color | None
     model: VehicleModel | None
+
+    @property
+    def class_id(self) -> int:
+        """Class of the street model."""
+        if self.model is not None:
+            return VEHICLE
+        return PERSON if self.bike is None else CYCLIST
+
+    @property
+    def size(self) -> tuple[float, float, float]:
+        """Length, width and height in metres; of people and cyclists, of all their poses."""
+        if self.model is not None:
+            return self.model.length, self.model.width, self.model.height
+        assert self.figure is not None, "a road user is a vehicle or has a figure"
+        return person_size(self.figure) if self.bike is None else cyclist_size(self.figure)
 
     @property
     def order(self) -> float:
@@ -85,7 +111,7 @@ class _RoadUser:
     def draw(self, canvas: Canvas, light: Light) -> None:
         """Paint it with its own code."""
         if self.model is not None:
-            code = canvas.thing(VEHICLE, self.track_id)
+            code = canvas.thing(self.class_id, self.track_id)
             draw_vehicle(canvas, self.model, self.x, self.s, self.heading, light, code)
             return
         assert self.figure is not None, "a road user is a vehicle or has a figure"
@@ -93,11 +119,10 @@ class _RoadUser:
         if not in_sight(canvas, place):
             return
         across, shade = self._across(canvas), light.facing(0, -1)
+        code = canvas.thing(self.class_id, self.track_id)
         if self.bike is not None:
-            code = canvas.thing(CYCLIST, self.track_id)
             draw_cyclist(canvas, self.figure, self.bike, place, self.phase, across, shade, code)
         else:
-            code = canvas.thing(PERSON, self.track_id)
             draw_person(canvas, self.figure, place, self.phase, across, shade, code)
 
     def _across(self, canvas: Canvas) -> float:
@@ -127,7 +152,7 @@ class Traffic:
         self.streams = [*_lanes(style, rng), *_parked(style), *_pavements(style, rng)]
         self._slots: dict[tuple[int, int], _Slot] = {}
 
-    def users(self, seconds: float, crossings: list[int]) -> Iterator[_RoadUser]:
+    def users(self, seconds: float, crossings: list[int]) -> Iterator[RoadUser]:
         """Road users near the camera; `crossings` are the chunks with a side road ahead."""
         for number, stream in enumerate(self.streams):
             yield from self._stream_users(number, stream, seconds, crossings)
@@ -136,8 +161,9 @@ class Traffic:
 
     def _stream_users(
         self, number: int, stream: Stream, seconds: float, crossings: list[int]
-    ) -> Iterator[_RoadUser]:
+    ) -> Iterator[RoadUser]:
         ego = self.style.travelled(seconds)
+        pace = (self.style.pace(seconds) if stream.with_ego else 0.0) + stream.speed
         base = (ego if stream.with_ego else 0.0) + stream.speed * seconds
         margin = stream.sway + 0.4 * stream.spacing
         low = int(np.floor((ego - BEHIND - margin - base) / stream.spacing))
@@ -146,21 +172,26 @@ class Traffic:
             low = max(low, stream.first)
         for j in range(low, high + 1):
             slot = self._slot(number, j)
-            sway = stream.sway * np.sin(2 * np.pi * seconds / stream.period + slot.phase)
+            turn = 2 * np.pi * seconds / stream.period + slot.phase
+            sway = stream.sway * np.sin(turn)
             s = j * stream.spacing + slot.shift + base + float(sway)
             parked = stream.speed == 0 and not stream.with_ego
             blocked = parked and int(s // CHUNK) in crossings
             if slot.taken and not blocked and -BEHIND < s - ego < AHEAD:
-                yield self._user(number, stream, j, slot, s, seconds)
+                speed = pace + stream.sway * 2 * pi / stream.period * cos(turn)
+                yield self._user(number, stream, j, slot, s, speed, seconds)
 
     def _user(
-        self, number: int, stream: Stream, j: int, slot: _Slot, s: float, seconds: float
-    ) -> _RoadUser:
+        self, number: int, stream: Stream, j: int, slot: _Slot, s: float, speed: float,
+        seconds: float,
+    ) -> RoadUser:  # fmt: skip
+        """The user of slot j at s along the road, which grows by `speed`."""
         x = self.style.centre(s) + stream.offset + slot.lateral
-        heading = self.style.heading(s) + stream.direction + slot.turned
-        pace = 5.5 if stream.speed or stream.with_ego else 0.0
-        return _RoadUser(
-            s=s, x=x, heading=heading, phase=slot.phase + pace * seconds,
+        road = self.style.heading(s)
+        rate = 5.5 if stream.speed or stream.with_ego else 0.0
+        return RoadUser(
+            s=s, x=x, heading=road + stream.direction + slot.turned,
+            phase=slot.phase + rate * seconds, velocity=(speed * tan(road), speed),
             track_id=self._track_id(number, j), figure=slot.figure,
             bike=slot.bike if stream.kind == "cyclist" else None, model=slot.model,
         )  # fmt: skip
@@ -195,7 +226,7 @@ class Traffic:
             model=_fitting(random_model(rng, self.style.heavy), still) if vehicle else None,
         )
 
-    def _crossing_users(self, chunk: int, seconds: float) -> Iterator[_RoadUser]:
+    def _crossing_users(self, chunk: int, seconds: float) -> Iterator[RoadUser]:
         """Who crosses the road, in time before the ego vehicle comes: on foot and by car."""
         rng = np.random.default_rng([self.seed, 4, chunk + (1 << 30)])
         left, right = (side.front for side in self.style.sides)
@@ -210,22 +241,26 @@ class Traffic:
             if not goes_right:
                 far = max(min(-late * speed - left, right), -left)
             moving = -left < far < right
-            yield self._crosser(chunk, rows, 4.5, far, goes_right, 6 * seconds * moving, figure)
+            yield self._crosser(
+                chunk, rows, 4.5, far, goes_right, speed * moving, 6 * seconds * moving, figure
+            )
         if drives:
             model = _fitting(random_model(rng, 0.15), True)
             speed, late = rng.uniform(5, 8), seconds - (arrival - rng.uniform(3.5, 6.0))
             far = (1 if goes_right else -1) * late * speed
             if abs(far) < 60:
-                yield self._crosser(chunk, rows + 1, 12.0, far, goes_right, 0.0, None, model)
+                yield self._crosser(chunk, rows + 1, 12.0, far, goes_right, speed, 0.0, None, model)
 
     def _crosser(
-        self, chunk: int, row: int, along: float, offset: float, goes_right: bool, phase: float,
-        figure: Figure | None, model: VehicleModel | None = None,
-    ) -> _RoadUser:  # fmt: skip
+        self, chunk: int, row: int, along: float, offset: float, goes_right: bool, speed: float,
+        phase: float, figure: Figure | None, model: VehicleModel | None = None,
+    ) -> RoadUser:  # fmt: skip
         s = chunk * CHUNK + along
         heading = np.pi / 2 if goes_right else -np.pi / 2
         x = self.style.centre(s) + offset
-        return _RoadUser(s, x, heading, phase, self._track_id(row, chunk), figure, None, model)
+        velocity = (speed if goes_right else -speed, 0.0)
+        track_id = self._track_id(row, chunk)
+        return RoadUser(s, x, heading, phase, velocity, track_id, figure, None, model)
 
 
 def _fitting(model: VehicleModel, short: bool) -> VehicleModel:
