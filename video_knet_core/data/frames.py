@@ -14,7 +14,9 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
+from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 
@@ -22,7 +24,10 @@ from ..image_files import IMAGE_SUFFIXES, FrameError, is_image, read_image, to_r
 from ..natural_order import natural_order
 from ..output_files import expanded
 from . import depth_files
-from .frame_source import DEFAULT_FPS, Frame, FrameSource, View
+from .frame_source import DEFAULT_FPS, Frame, FrameSource, Intrinsics, View
+
+if TYPE_CHECKING:
+    from synthetic_street import SyntheticStreet
 
 
 def open_frames(source: str | Path, fps: float = DEFAULT_FPS) -> FrameSource:
@@ -138,6 +143,21 @@ class _SyntheticStreetFrames(FrameSource):
 
         for index, frame in enumerate(SyntheticStreet(self.seed, fps=self.fps)):
             yield frame.image, _stamp(index, self.fps)
+
+    @cached_property
+    def _street(self) -> SyntheticStreet:
+        from synthetic_street import SyntheticStreet
+
+        return SyntheticStreet(self.seed, fps=self.fps, depth=True)
+
+    @cached_property
+    def intrinsics(self) -> Intrinsics:  # type: ignore[override]  # a street takes time to build
+        return self._street.intrinsics
+
+    def views(self) -> Iterator[View]:
+        for index, frame in enumerate(self._street):
+            stamp = _stamp(index, self.fps)
+            yield View(frame.image, stamp, frame.depth, self._street.pose(index))
 
 
 def _stamp(index: int, fps: float) -> int:

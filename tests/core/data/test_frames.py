@@ -74,6 +74,18 @@ def test_the_synthetic_street_depends_on_its_seed():
     assert (image != other).any()
 
 
+def test_views_of_the_synthetic_street_have_depth_and_pose():
+    source = open_frames("synthetic:3", fps=4.0)
+    image, stamp = next(islice(source, 1, None))
+    first, view = islice(source.views(), 2)
+    assert view.stamp == stamp
+    np.testing.assert_array_equal(view.image, image)
+    assert view.depth is not None and view.depth.shape == image.shape[:2]
+    assert first.pose is not None and view.pose is not None
+    assert view.pose[0, 3] > first.pose[0, 3]
+    assert source.intrinsics is not None and source.intrinsics.cx == image.shape[1] / 2
+
+
 @pytest.mark.parametrize(
     ("source", "options", "message"),
     [
