@@ -57,7 +57,7 @@ class _Truth:
 _ROW = np.dtype(
     [
         *(("range", "f8"), ("error", "f8"), ("sigma", "f8"), ("has_range", "?")),
-        *(("speed", "f8"), ("velocity_error", "f8"), ("settled", "?")),
+        *(("speed", "f8"), ("velocity_error", "f8"), ("velocity_sigmas", "f8"), ("settled", "?")),
     ]
 )
 """A confirmed track in one frame: true range, error of the range along the line of sight and its
@@ -100,6 +100,8 @@ def _figures(rows: NDArray[np.void]) -> dict[str, float]:
         "metres": _median(error),
         "1 sigma": _mean(error <= ranged["sigma"]),
         "2 sigma": _mean(error <= 2 * ranged["sigma"]),
+        "v 1 sigma": _mean(ranged[ranged["settled"]]["velocity_sigmas"] <= 1),
+        "v 2 sigma": _mean(ranged[ranged["settled"]]["velocity_sigmas"] <= 2),
         "parked m/s": _median(parked),
         "moving m/s": _median(moving),
     }
@@ -224,7 +226,10 @@ def _compare(
         row["has_range"] = True
         row["error"] = (measured["position"] - place) @ sight
         row["sigma"] = np.sqrt(sight @ measured["position_covariance"] @ sight)
-        row["velocity_error"] = np.linalg.norm(measured["velocity"] - true.velocity)
+        wrong = measured["velocity"] - true.velocity
+        row["velocity_error"] = np.linalg.norm(wrong)
+        along = sight @ measured["velocity_covariance"] @ sight
+        row["velocity_sigmas"] = abs(wrong @ sight) / np.sqrt(along)
         row["settled"] = stamp - since[track] >= SETTLED_S * 1e9 and not np.isnan(
             row["velocity_error"]
         )

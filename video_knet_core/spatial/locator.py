@@ -26,6 +26,12 @@ RANGE_SIGMA, RANGE_SIGMA_OF_RANGE = 0.05, 0.005
 and more frames do not lower: alignment, calibration, which part is visible."""
 INDEPENDENT = 12
 """Points, at most, whose errors count as independent of each other."""
+NOISE_FACTOR = 1.5
+"""Of the noise of a point in that of a median, or of an edge, of independent ones."""
+SHAPE_FACTOR = 0.1
+"""Of the spread of the points: which part of a surface is seen is not the same in each frame."""
+OFFSET_MOMENTUM = 0.7
+"""Weight of earlier frames in the offset from the anchor of a track to its position."""
 SIDE_SIGMA_OF_RANGE = 0.004
 """Standard deviation across the line of sight, by range: half a cell of a label map, about."""
 
@@ -36,13 +42,27 @@ class _Measured:
 
     source: NDArray[np.int64]
     points: NDArray[np.int64]
-    position: NDArray[np.float64]
     sigma: NDArray[np.float64]
     """[N] of the range; what is left of it when many frames are averaged is `floor`."""
     floor: NDArray[np.float64]
+    anchor: NDArray[np.float64]
+    """[N, 3] the point whose motion is that of the object, relative to the camera, along the axes
+    of the target frame; as the following."""
+    offset: NDArray[np.float64]
+    """[N, 3] from there to the position."""
     box_center: NDArray[np.float64]
-    """[N, 3] relative to the position, along the axes of the target frame; and its size."""
+    """[N, 3] from the position to the middle of the box; and its size."""
     size: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class _Box:
+    """What was last measured of a track beside its anchor; see `_Measured`."""
+
+    offset: NDArray[np.float64]
+    center: NDArray[np.float64]
+    size: NDArray[np.float64]
+    floor: float
 
 
 class ObjectLocator:
@@ -56,7 +76,7 @@ class ObjectLocator:
         self.settings = settings
         self.inputs = SpatialInputs()
         self._filter = MotionFilter()
-        self._boxes: dict[int, tuple[NDArray, NDArray, float]] = {}
+        self._boxes: dict[int, _Box] = {}
         self._epoch: int | None = None
         self._axes = ""
 
@@ -109,8 +129,8 @@ class ObjectLocator:
         measured = _Measured(
             np.zeros(count, np.int64),
             np.zeros(count, np.int64),
-            *(np.full(shape, np.nan) for shape in ((count, 3), count, count)),
-            *(np.zeros((count, 3)) for _ in range(2)),
+            *(np.full(shape, np.nan) for shape in (count, count)),
+            *(np.zeros((count, 3)) for _ in range(4)),
         )
         if not count:
             return measured
@@ -140,21 +160,27 @@ class ObjectLocator:
         to_target: NDArray[np.float64],
     ) -> None:
         valid = measured.source != RangeSource.NONE
-        positions = measured.position[valid]
-        covariances = _covariances(positions, measured.sigma[valid])
-        rotation, offset = to_target[:3, :3], to_target[:3, 3]
+        anchors = measured.anchor[valid]
         self._filter.step(
             spatial.stamp,
             rows["track_id"].tolist(),
             ids[valid],
-            positions @ rotation.T + offset,
-            rotation @ covariances @ rotation.T,
+            anchors + to_target[:3, 3],
+            _covariances(anchors, measured.sigma[valid]),
         )
         living = set(self._filter.ids.tolist())
         self._boxes = {track: box for track, box in self._boxes.items() if track in living}
         for row in np.flatnonzero(valid):
-            box = measured.box_center[row], measured.size[row], float(measured.floor[row])
-            self._boxes[int(ids[row])] = box
+            before = self._boxes.get(int(ids[row]))
+            offset = measured.offset[row]
+            if before is not None:
+                offset = offset + OFFSET_MOMENTUM * (before.offset - offset)
+            self._boxes[int(ids[row])] = _Box(
+                offset,
+                measured.box_center[row],
+                measured.size[row],
+                float(measured.floor[row]),
+            )
 
     def _table(
         self,
@@ -172,16 +198,18 @@ class ObjectLocator:
         facts = rows[[row_of[track] for track in table["track_id"].tolist()]]
         for name in ("class_id", "state", "score"):
             table[name] = facts[name]
-        table["position"], table["velocity"] = position[order], velocity[order]
+        boxes = [self._boxes[track] for track in table["track_id"].tolist()]
+        offsets = np.array([box.offset for box in boxes]).reshape(-1, 3)
+        table["position"], table["velocity"] = position[order] + offsets, velocity[order]
         origin = to_target[:3, 3]
         sight = table["position"] - origin
         table["range"] = np.linalg.norm(sight, axis=1)
-        boxes = [self._boxes[track] for track in table["track_id"].tolist()]
-        floors = np.array([floor for _, _, floor in boxes])
+        floors = np.array([box.floor for box in boxes])
         table["position_covariance"] = covariance[order] + _covariances(sight, floors)
         table["velocity_covariance"] = spread[order]
-        table["box_center"] = table["position"] + np.array([c for c, _, _ in boxes]).reshape(-1, 3)
-        table["size"] = np.array([size for _, size, _ in boxes]).reshape(-1, 3)
+        centers = np.array([box.center for box in boxes]).reshape(-1, 3)
+        table["box_center"] = table["position"] + centers
+        table["size"] = np.array([box.size for box in boxes]).reshape(-1, 3)
         measured_row = {int(track): row for row, track in enumerate(ids)}
         here = np.array([measured_row.get(t, -1) for t in table["track_id"].tolist()], np.int64)
         known = here >= 0
@@ -379,27 +407,29 @@ def _take_surfaces(
 ) -> None:
     """Fill in the tracks that have no range yet."""
     rows = (measured.source == RangeSource.NONE) & (found.points > 0)
-    position = found.position[rows]
+    position = found.position[rows] @ axes.T
     distance = np.linalg.norm(position, axis=1)
     measured.source[rows], measured.points[rows] = source, found.points[rows]
-    measured.position[rows] = position
+    measured.anchor[rows] = found.anchor[rows]
+    measured.offset[rows] = position - found.anchor[rows]
     independent = np.minimum(found.points[rows], INDEPENDENT)
     floor = np.hypot(RANGE_SIGMA, RANGE_SIGMA_OF_RANGE * distance)
-    measured.sigma[rows] = np.hypot(floor, found.spread[rows] / np.sqrt(independent))
+    noise = NOISE_FACTOR * found.noise[rows] / np.sqrt(independent)
+    floor = np.hypot(floor, SHAPE_FACTOR * found.spread[rows])
+    measured.sigma[rows] = np.hypot(floor, noise)
     measured.floor[rows] = floor
-    measured.box_center[rows] = (found.low[rows] + found.high[rows]) / 2 - position @ axes.T
+    measured.box_center[rows] = (found.low[rows] + found.high[rows]) / 2 - position
     measured.size[rows] = found.high[rows] - found.low[rows]
 
 
 def _take_standing(measured: _Measured, found: Standing, axes: NDArray[np.float64]) -> None:
     rows = (measured.source == RangeSource.NONE) & np.isfinite(found.sigma)
     measured.source[rows] = RangeSource.GROUND
-    measured.position[rows] = found.position[rows]
+    measured.anchor[rows] = found.position[rows] @ axes.T
     measured.sigma[rows] = measured.floor[rows] = found.sigma[rows]
     wide, high = found.size[rows].T
     # of the box only what is across the line of sight is known; turned as the axes are
-    across = np.abs(axes[:, 0]) * wide[:, None] + np.abs(axes[:, 1]) * high[:, None]
-    measured.size[rows], measured.box_center[rows] = across, 0.0
+    measured.size[rows] = np.abs(axes[:, 0]) * wide[:, None] + np.abs(axes[:, 1]) * high[:, None]
 
 
 def _covariances(sight: NDArray[np.float64], sigma: NDArray[np.float64]) -> NDArray[np.float64]:

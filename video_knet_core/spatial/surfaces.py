@@ -27,6 +27,10 @@ GAP, GAP_OF_RANGE = 0.5, 0.02
 """Metres, and their growth with the range, between two successive points of one cluster."""
 EXTENT = 0.02
 """Quantiles of the points that the size leaves out at each end."""
+EDGE = 0.08
+"""Quantile of the points at which a surface begins: of those beyond it many are of other things."""
+EXTENT_SIGMAS, EDGE_SIGMAS = 2.05, 1.41
+"""Standard deviations from the mean at which a normal distribution has those quantiles."""
 
 Points = NDArray[np.floating]
 
@@ -90,9 +94,14 @@ class Surfaces:
     """[R, 3] medians of the coordinates."""
     spread: NDArray[np.float64]
     """[R] standard deviation of the range, robust: noise and shape together."""
+    noise: NDArray[np.float64]
+    """[R] standard deviation of the noise of the range, from differences between neighbours."""
     low: NDArray[np.float64]
     """[R, 3] lower and upper limits of the points along the axes of `find_surfaces`."""
     high: NDArray[np.float64]
+    anchor: NDArray[np.float64]
+    """[R, 3] the corner of the limits that is nearest to the camera, along the axes too. Other than
+    the middle of what is visible it stays in its place on an object that is passed."""
 
 
 def samples_of_depth(
@@ -189,14 +198,44 @@ def find_surfaces(
     )
     middle, upper = _quantiles(region[chosen], distance[chosen], number, (0.16, 0.84))
     border = np.flatnonzero(in_range)
-    turned = points[border] if axes is None else points[border] @ axes.T
+    noise = _noise(region[border], distance[border], number)
+    turned, direction = points[border], position / np.linalg.norm(position, axis=1)[:, None]
+    if axes is not None:
+        turned, direction = turned @ axes.T, direction @ axes.T
     at_all = np.where(number, np.bincount(region[border], minlength=count), 0)
-    limits = [
-        _quantiles(region[border], turned[:, axis], at_all, (EXTENT, 1 - EXTENT))
-        for axis in range(3)
-    ]
-    low, high = np.array(limits).transpose(1, 2, 0)
-    return Surfaces(number, position, (upper - middle) / 2, low, high)
+    fractions = (0.5, EXTENT, EDGE, 1 - EDGE, 1 - EXTENT)
+    limits = [_quantiles(region[border], turned[:, axis], at_all, fractions) for axis in range(3)]
+    center, low, first, last, high = np.array(limits).transpose(1, 2, 0)
+    along = noise[:, None] * np.abs(direction)
+    low, high = (_without_noise(center, end, EXTENT_SIGMAS * along) for end in (low, high))
+    first, last = (_without_noise(center, end, EDGE_SIGMAS * along) for end in (first, last))
+    anchor = _nearest_corner(first, last)
+    return Surfaces(number, position, (upper - middle) / 2, noise, low, high, anchor)
+
+
+def _noise(
+    region: NDArray[np.int64], distance: NDArray[np.float64], number: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """[R] from samples that follow each other, which are neighbours; NaN where `number` is 0."""
+    same = region[1:] == region[:-1]
+    pairs, steps = region[1:][same], np.abs(np.diff(distance))[same]
+    counted = np.where(number, np.bincount(pairs, minlength=len(number)), 0)
+    noise = 1.4826 / np.sqrt(2) * _quantiles(pairs, steps, counted, (0.5,))[0]
+    return np.where((number > 0) & np.isnan(noise), 0.0, noise)
+
+
+def _without_noise(
+    center: NDArray[np.float64], end: NDArray[np.float64], noise: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Ends of extents from `center`, to which noise of this size has been added in squares."""
+    extent = end - center
+    return center + np.sign(extent) * np.sqrt(np.maximum(extent**2 - noise**2, 0))
+
+
+def _nearest_corner(low: NDArray[np.float64], high: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Of boxes [R, 3], seen from the origin; where one extends to both sides of it, in between."""
+    middle, half = (low + high) / 2, np.maximum((high - low) / 2, 1e-6)
+    return middle - np.clip(middle / half, -1, 1) * half
 
 
 def _nearest_cluster(
