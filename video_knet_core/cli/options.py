@@ -140,9 +140,8 @@ Json = Annotated[bool, option("Print one JSON document on stdout, nothing else."
 JsonFile = Annotated[Path | None, option("Also write all figures there.", "FILE", "--json")]
 OutFolder = Annotated[Path, option("Folder of the results.", "DIR", "--out")]
 MaxFrames = Annotated[int | None, count("Stop after N frames.")]
-Video = Annotated[
-    str, argument("Video file, folder of images, webcam index, or synthetic[:seed].", "VIDEO")
-]
+SOURCES = "Video file, folder of images, webcam index, or synthetic[:seed]."
+Video = Annotated[str, argument(SOURCES, "VIDEO")]
 Quiet = Annotated[bool, option("No notes and progress bars on stderr.", None, "--quiet", "-q")]
 Verbose = Annotated[
     bool, option("More notes, as why an engine was not taken.", None, "--verbose", "-v")

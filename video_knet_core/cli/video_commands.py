@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from ..replay.replay_settings import EmptyReplayError, ReplaySettings
 from .console import EXIT_FAULTS, NothingError, UsageError
 from .options import (
+    SOURCES,
     EngineOptions,
     Json,
     MaxFrames,
@@ -181,9 +182,13 @@ def _report_fleet(coming: Iterator[JobResult], bags: int, glob: str, as_json: bo
 COMPRESSION = "none; chunk, for mcap and ros1; message or file, for mcap and sqlite3."
 
 
+KITTI_RAW = "In place of VIDEO: a drive of KITTI raw; the folder above it has the calibration."
+
+
 @command()
 def make_bag(
-    video: Video,
+    video: Annotated[str | None, argument(SOURCES, "VIDEO")] = None,
+    *,
     out: Annotated[Path, option("A folder; of ros1, a .bag file.", "BAG")],
     format: Annotated[str, choice("mcap, sqlite3 or ros1.", "mcap", "sqlite3", "ros1")] = "mcap",
     compression: Annotated[str, choice(COMPRESSION, "none", "chunk", "message", "file")] = "none",
@@ -191,20 +196,39 @@ def make_bag(
         int | None, option("JPEG images of this quality, not raw ones.", "Q", min=1, max=100)
     ] = None,
     topic: Annotated[str, option("Topic of the images.", "TOPIC")] = "/camera/image_raw",
+    depth: Annotated[
+        bool, option("Also depth, camera_info and odometry of the VIDEO.", None, "--depth")
+    ] = False,
+    kitti_raw: Annotated[Path | None, option(KITTI_RAW, "DIR")] = None,
     max_frames: MaxFrames = None,
 ) -> None:
-    """Make a bag of a video."""
+    """Make a bag of a video, or of a drive of KITTI raw."""
     from ..bags import making
+    from ..bags.kitti_raw import make_kitti_bag
     from ..data.frames import open_frames
 
-    frames = open_frames(video)
-    if frames.endless and max_frames is None:
-        raise UsageError(f"{video} never ends: give --max-frames")
+    if (video is None) == (kitti_raw is None):
+        raise UsageError(
+            f"expected either VIDEO or --kitti-raw DIR, got VIDEO {video}, --kitti-raw {kitti_raw}"
+        )
+    if depth and video is None:
+        raise UsageError("--depth is for VIDEO; of KITTI raw there are point clouds")
+    if format == "ros1" and (depth or video is None):
+        other = "--depth" if depth else "--kitti-raw"
+        raise UsageError(f"--format: expected mcap or sqlite3 with {other}, got ros1")
     if format == "ros1" and out.suffix != ".bag":
         raise UsageError(f"--out: expected NAME.bag for ros1, got {out.name}")
-    images = making.make_bag(
-        {topic: frames}, out, making.BagFormat(format, compression, jpeg), max_frames
-    )
+    form = making.BagFormat(format, compression, jpeg)
+    if kitti_raw is not None:
+        images = make_kitti_bag(kitti_raw, topic, out, form, max_frames)
+    else:
+        frames = open_frames(str(video))
+        if frames.endless and max_frames is None:
+            raise UsageError(f"{video} never ends: give --max-frames")
+        if depth:
+            images = making.make_depth_bag(frames, topic, out, form, max_frames)
+        else:
+            images = making.make_bag({topic: frames}, out, form, max_frames)
     if not images:
-        raise NothingError(f"{video} has no frames")
+        raise NothingError(f"{video or kitti_raw} has no frames")
     print(f"{out}: {images} images on {topic}")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+
+import cv2
 import numpy as np
 import pytest
 from bag_fixtures import TOPIC, bag_of, block, drive, read_all, storage_file
@@ -9,12 +12,14 @@ from replay_results import failure
 from rosbags.highlevel import AnyReader
 
 from video_knet_core.bags.bag import BagError, RecordedTopic
-from video_knet_core.bags.definitions import Embedded, decode, ros2_types
-from video_knet_core.bags.making import DELAY, FIRST_STAMP, BagFormat, make_bag
+from video_knet_core.bags.definitions import Embedded, decode, read_cdr, ros2_types
+from video_knet_core.bags.making import DELAY, FIRST_STAMP, BagFormat, make_bag, make_depth_bag
 from video_knet_core.bags.opening import open_bag
 from video_knet_core.cli import main
+from video_knet_core.data.frame_source import Frame, FrameSource, Intrinsics, View
 from video_knet_core.data.frames import open_frames
 from video_knet_core.messages.image_messages import to_rgb
+from video_knet_core.messages.result_messages import nanoseconds
 from video_knet_core.overlay_video import OverlayVideo
 
 FORMS = [
@@ -110,6 +115,75 @@ def test_make_bag_that_cannot_end_or_has_another_name_is_rejected(tmp_path, caps
     assert "never ends: give --max-frames" in failure(command, capsys)
     command += ["--max-frames", "1", "--format", "ros1"]
     assert "expected NAME.bag for ros1, got bag" in failure(command, capsys)
+
+
+# --- depth ---------------------------------------------------------------------------------------
+
+
+class Drive(FrameSource):
+    """Two images with depth, of a camera that moves 1 m along x in 0.1 s."""
+
+    fps = 10.0
+    intrinsics = Intrinsics(fx=50.0, fy=60.0, cx=34.5, cy=24.5)
+
+    def __iter__(self) -> Iterator[Frame]:
+        return iter(drive(2))
+
+    def views(self, with_depth: Callable[[], bool] = lambda: True) -> Iterator[View]:
+        for number, (image, stamp) in enumerate(self):
+            pose = np.eye(4)
+            pose[0, 3] = number
+            depth = np.full(image.shape[:2], 3.0, np.float32)
+            depth[0] = 0
+            yield View(image, stamp, depth, pose)
+
+
+@pytest.mark.parametrize("form", PLAIN[:2], ids=name_of)
+def test_depth_camera_and_odometry_are_beside_the_images(form, tmp_path):
+    assert make_depth_bag(Drive(), "/front/image_raw", tmp_path / "bag", form) == 2
+    rows = read_all(tmp_path / "bag")
+    names = ["/front/camera_info", "/odometry", "/front/depth/image_raw", "/front/image_raw"]
+    assert sorted({row.topic.name for row in rows}) == sorted(names)
+    assert [row.topic.name for row in rows][3::4] == ["/front/image_raw"] * 2
+    messages = {row.topic.name: read_cdr(row.data, row.topic.type) for row in rows[4:]}
+    info, odometry, depth, image = (messages[name] for name in names)
+    assert {nanoseconds(m.header.stamp) for m in messages.values()} == {FIRST_STAMP + 10**8}
+    assert {m.header.frame_id for m in (info, depth, image)} == {"front"}
+    assert (odometry.header.frame_id, odometry.child_frame_id) == ("odom", "front")
+    metres = depth.data.view("<f4").reshape(depth.height, depth.width)
+    assert depth.encoding == "32FC1" and np.isnan(metres[0]).all() and (metres[1:] == 3).all()
+    assert info.k.tolist() == [50, 0, 34.5, 0, 60, 24.5, 0, 0, 1]
+    assert (info.height, info.width) == (depth.height, depth.width) == metres.shape
+    assert odometry.pose.pose.position.x == 1 and odometry.twist.twist.linear.x == 10
+
+
+def test_a_video_without_depth_is_named(tmp_path):
+    with pytest.raises(BagError, match="expected depth and the intrinsics"):
+        make_depth_bag(StillImages(), TOPIC, tmp_path / "bag")
+    assert not (tmp_path / "bag").exists()
+
+
+class StillImages(FrameSource):
+    """Images alone."""
+
+    def __iter__(self) -> Iterator[Frame]:
+        return iter(drive(2))
+
+
+def test_make_bag_with_depth(tmp_path, capsys):
+    for name in ("rgb", "depth"):
+        (tmp_path / "in" / name).mkdir(parents=True)
+    cv2.imwrite(str(tmp_path / "in/rgb/1.png"), block(0))
+    cv2.imwrite(str(tmp_path / "in/depth/1.png"), np.full((50, 70), 2000, np.uint16))
+    (tmp_path / "in/camera_info.yaml").write_text(
+        "{image_width: 70, image_height: 50, camera_matrix: {data: [9, 0, 35, 0, 9, 25, 0, 0, 1]}}"
+    )
+    command = ["make-bag", str(tmp_path / "in"), "--depth", "--out", str(tmp_path / "bag")]
+    assert main(command) == 0
+    assert "1 images on /camera/image_raw" in capsys.readouterr().out
+    found = [row.topic.name for row in read_all(tmp_path / "bag")]
+    assert found == ["/camera/camera_info", "/camera/depth/image_raw", "/camera/image_raw"]
+    assert "mcap or sqlite3 with --depth" in failure([*command, "--format", "ros1"], capsys)
 
 
 def test_ros_1_messages_become_those_of_ros_2(tmp_path):
