@@ -15,6 +15,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from functools import cached_property
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -154,10 +155,12 @@ class _SyntheticStreetFrames(FrameSource):
     def intrinsics(self) -> Intrinsics:  # type: ignore[override]  # a street takes time to build
         return self._street.intrinsics
 
-    def views(self) -> Iterator[View]:
-        for index, frame in enumerate(self._street):
-            stamp = _stamp(index, self.fps)
-            yield View(frame.image, stamp, frame.depth, self._street.pose(index))
+    def views(self, with_depth: Callable[[], bool] = lambda: True) -> Iterator[View]:
+        street = self._street
+        for index in count():
+            street.has_depth = with_depth()
+            frame = street.frame(index)
+            yield View(frame.image, _stamp(index, self.fps), frame.depth, street.pose(index))
 
 
 def _stamp(index: int, fps: float) -> int:
