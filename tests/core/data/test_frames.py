@@ -86,6 +86,15 @@ def test_views_of_the_synthetic_street_have_depth_and_pose():
     assert source.intrinsics is not None and source.intrinsics.cx == image.shape[1] / 2
 
 
+def test_depth_of_the_synthetic_street_is_rendered_only_on_request():
+    requests = iter((True, False, True))
+    views = list(islice(open_frames("synthetic:3").views(lambda: next(requests)), 3))
+    assert [view.depth is not None for view in views] == [True, False, True]
+    plain = islice(open_frames("synthetic:3"), 3)
+    for view, (image, _) in zip(views, plain, strict=True):
+        np.testing.assert_array_equal(view.image, image)
+
+
 @pytest.mark.parametrize(
     ("source", "options", "message"),
     [
