@@ -4,49 +4,56 @@
 Start it beside the camera node, with a model of task panoptic: python3 planner.py
 """
 
+import math
+
 import cv2
 import numpy as np
 import rclpy
 from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from sensor_msgs.msg import Image
-from video_knet_ros.msg import TrackedInstanceArray
+from video_knet_ros.msg import TrackedInstanceArray, TrackedObjectArray
 
 TABLE, LABELS = "/video_knet/instances", "/video_knet/panoptic/image"
+OBJECTS = "/video_knet/objects"  # in metres; none without depth, cloud or camera info
 CLASSES = "/video_knet/class_map"  # every model has it
 CORRIDOR = np.array([[0.45, 0.5], [0.55, 0.5], [0.8, 1.0], [0.2, 1.0]])  # x, y in 0..1
 PENDING = 10  # messages that wait for their partner; older ones have lost it on the way
 
 
 class Planner(Node):
-    """Pairs the table and the label image of one camera image by their stamp, which is the same."""
+    """Pairs the messages of one camera image by their stamp, which is the same.
+
+    Objects are published first, so that they are there when the other two are.
+    """
 
     def __init__(self, **kwargs):
         super().__init__("planner", **kwargs)
-        self._waiting = {TABLE: {}, LABELS: {}}
-        for topic, kind in ((TABLE, TrackedInstanceArray), (LABELS, Image)):
+        kinds = {OBJECTS: TrackedObjectArray, TABLE: TrackedInstanceArray, LABELS: Image}
+        self._waiting = {topic: {} for topic in kinds}
+        for topic, kind in kinds.items():
             self.create_subscription(kind, topic, lambda m, t=topic: self._receive(t, m), PENDING)
         self.create_timer(5.0, self._look_for_publishers)
 
     def _receive(self, topic, message):
         stamp = message.header.stamp.sec, message.header.stamp.nanosec
         self._waiting[topic][stamp] = message
-        if all(stamp in waiting for waiting in self._waiting.values()):
-            table, labels = (waiting.pop(stamp) for waiting in self._waiting.values())
-            print(f"{stamp[0]}.{stamp[1]:09}: {describe(table, labels)}", flush=True)
+        if all(stamp in self._waiting[needed] for needed in (TABLE, LABELS)):
+            objects, table, labels = (w.pop(stamp, None) for w in self._waiting.values())
+            print(f"{stamp[0]}.{stamp[1]:09}: {describe(table, labels, objects)}", flush=True)
         elif len(self._waiting[topic]) > PENDING:
             del self._waiting[topic][next(iter(self._waiting[topic]))]  # the one that came first
 
     def _look_for_publishers(self):
         ready = self.count_publishers(CLASSES)
         why = ": a model of task semantic has no instances, choose a panoptic one" if ready else ""
-        for topic in self._waiting:
+        for topic in (TABLE, LABELS):
             if not self.count_publishers(topic):
                 self.get_logger().warning(f"no publisher of {topic}{why}")
 
 
-def describe(table, image):
-    """One line on the road ahead, from the two messages of one camera image."""
+def describe(table, image, objects=None):
+    """One line on the road ahead, from the messages of one camera image."""
     order = ">u2" if image.is_bigendian else "<u2"
     shape, strides = (image.height, image.width), (image.step, 2)
     labels = np.ndarray(shape, order, image.data, strides=strides)
@@ -59,8 +66,17 @@ def describe(table, image):
     ahead = [i for i in table.instances if i.track_id and i.label and pixels[i.label]]
     if not ahead:
         return f"{free}, no obstacle"
-    nearest = max(ahead, key=lambda i: i.roi.y_offset + i.roi.height)  # stands lowest in the image
-    return f"{free}, nearest: {nearest.class_name} {nearest.track_id}, seen in {nearest.age} frames"
+    placed = {o.track_id: o for o in objects.objects} if objects else {}
+    if measured := [placed[i.track_id] for i in ahead if i.track_id in placed]:
+        nearest = min(measured, key=lambda o: o.range)
+        v = nearest.velocity
+        speed = math.hypot(v.x, v.y, v.z)  # relative to the frame of the header; NaN = unknown
+        moves = "" if math.isnan(speed) else f", {speed:.1f} m/s"
+        where = f" at {nearest.range:.1f} m{moves}"
+    else:
+        nearest = max(ahead, key=lambda i: i.roi.y_offset + i.roi.height)  # lowest in the image
+        where = f", seen in {nearest.age} frames"
+    return f"{free}, nearest: {nearest.class_name} {nearest.track_id}{where}"
 
 
 def main():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 import os
 import subprocess
 import sys
@@ -10,11 +11,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from geometry_msgs.msg import Vector3
 from harness import CAR, HEIGHT, PERSON, ROAD, SKY, TIMEOUT_S, WIDTH, street
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import Image, RegionOfInterest
 from std_msgs.msg import Header
-from video_knet_ros.msg import ClassMap, TrackedInstance, TrackedInstanceArray
+from video_knet_ros.msg import (
+    ClassMap,
+    TrackedInstance,
+    TrackedInstanceArray,
+    TrackedObject,
+    TrackedObjectArray,
+)
 
 from video_knet_ros.outputs import CONVERSIONS
 
@@ -32,7 +40,21 @@ def instance(label: int, name: str, track_id: int = 0, bottom: int = 100) -> Tra
     return TrackedInstance(label=label, class_name=name, track_id=track_id, age=4, roi=roi)
 
 
-def described(labels: np.ndarray, *instances: TrackedInstance, padding: int = 0, order: str = "<"):
+def thing(track_id: int, metres: float, *velocity: float) -> TrackedObject:
+    x, y, z = velocity or (math.nan,) * 3
+    velocity_message = Vector3(x=x, y=y, z=z)
+    return TrackedObject(
+        track_id=track_id, class_name="person", range=metres, velocity=velocity_message
+    )
+
+
+def described(
+    labels: np.ndarray,
+    *instances: TrackedInstance,
+    padding: int = 0,
+    order: str = "<",
+    objects: tuple[TrackedObject, ...] = (),
+):
     rows = labels.astype(f"{order}u2")
     padded = np.pad(rows.view(np.uint8), ((0, 0), (0, padding)), constant_values=1)
     image = Image(
@@ -43,7 +65,8 @@ def described(labels: np.ndarray, *instances: TrackedInstance, padding: int = 0,
         step=padded.shape[1],
         data=padded.tobytes(),
     )
-    return planner.describe(TrackedInstanceArray(instances=instances), image)
+    places = TrackedObjectArray(objects=objects) if objects else None
+    return planner.describe(TrackedInstanceArray(instances=instances), image, places)
 
 
 def road_with(*rectangles: tuple[int, int, int, int, int]) -> np.ndarray:
@@ -91,6 +114,25 @@ def test_coasted_tracks_and_things_without_a_track_are_no_obstacles():
     assert described(labels, ROAD_ROW, *rows).endswith("no obstacle")
 
 
+def test_the_nearest_is_that_of_the_smallest_range_where_ranges_are_known():
+    labels = road_with((300, 40, 50, 20, 20), (301, 40, 75, 20, 15))
+    lower, higher = instance(300, "person", 9, bottom=90), instance(301, "person", 4, bottom=70)
+    objects = thing(9, 7.42), thing(4, 7.38, 0.9, 0.0, 1.2)
+    line = described(labels, lower, higher, objects=objects)
+    assert line.endswith("nearest: person 4 at 7.4 m, 1.5 m/s")
+
+
+def test_an_unknown_velocity_is_left_out():
+    line = described(road_with((300, 40, 50, 20, 20)), CAR_ROW, objects=(thing(9, 12.0),))
+    assert line.endswith("nearest: person 9 at 12.0 m")
+
+
+def test_objects_beside_the_corridor_are_no_obstacles():
+    labels = road_with((300, 40, 50, 20, 20))
+    line = described(labels, CAR_ROW, objects=(thing(5, 1.0),))
+    assert line.endswith("nearest: vehicle 9, seen in 4 frames")
+
+
 # --- pairs by stamp ------------------------------------------------------------------------------
 
 LATCHED = QoSProfile(depth=30, durability=DurabilityPolicy.TRANSIENT_LOCAL)
@@ -107,6 +149,9 @@ def send(world, node):
     topics = {
         planner.TABLE: world.tester.create_publisher(TrackedInstanceArray, planner.TABLE, LATCHED),
         planner.LABELS: world.tester.create_publisher(Image, planner.LABELS, LATCHED),
+        planner.OBJECTS: world.tester.create_publisher(
+            TrackedObjectArray, planner.OBJECTS, LATCHED
+        ),
     }
     for topic in topics.values():
         world.wait(topic.get_subscription_count, "the planner")
@@ -115,6 +160,8 @@ def send(world, node):
         header = Header(stamp=CONVERSIONS.time_message(second * 10**9))
         if topic == planner.LABELS:
             message = CONVERSIONS.image_message(header, "16UC1", np.ones((10, 10), np.uint16))
+        elif topic == planner.OBJECTS:
+            message = TrackedObjectArray(header=header)
         else:
             message = TrackedInstanceArray(header=header, instances=[ROAD_ROW])
         topics[topic].publish(message)
@@ -142,6 +189,18 @@ def test_it_pairs_by_stamp_whatever_comes_first(world, node, send, capfd, first)
         send(second, stamp)
     wait_for_seconds(world, capfd, [3, 1])
     assert list(node._waiting[first]) == [(2, 0)] and not node._waiting[second]
+
+
+def test_objects_are_optional_and_those_without_a_pair_are_forgotten(world, node, send, capfd):
+    for second in range(1, 14):
+        send(planner.OBJECTS, second)
+        world.wait(lambda s=second: (s, 0) in node._waiting[planner.OBJECTS], "the objects")
+    assert [sec for sec, _ in node._waiting[planner.OBJECTS]] == list(range(4, 14))
+    for second in (1, 13):
+        send(planner.TABLE, second)
+        send(planner.LABELS, second)
+    wait_for_seconds(world, capfd, [1, 13])
+    assert (13, 0) not in node._waiting[planner.OBJECTS]
 
 
 @pytest.mark.parametrize("alone", [planner.TABLE, planner.LABELS])
