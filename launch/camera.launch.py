@@ -20,7 +20,10 @@ ARGUMENTS = (
     launching.SIM_TIME,
     launching.argument("rviz", "false", "Start RViz with the outputs in view", launching.BOOL),
 )
-OUTPUT_IMAGES = ("overlay/image", "panoptic/image", "semantic/image")
+OUTPUTS_IN_RVIZ = (
+    *("overlay/image", "panoptic/image", "semantic/image"),
+    *("markers", "points", "obstacles"),
+)
 
 
 def generate_launch_description() -> LaunchDescription:
@@ -36,7 +39,7 @@ def _processes(args: dict[str, str]) -> list[Node]:
         )
     if args["rviz"] == "true":
         # its configuration has absolute topics, which are moved to the namespace
-        outputs = [f"video_knet/{name}" for name in OUTPUT_IMAGES]
+        outputs = [f"video_knet/{name}" for name in OUTPUTS_IN_RVIZ]
         rviz = launching.node(
             args,
             "rviz2",
