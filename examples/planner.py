@@ -22,15 +22,13 @@ PENDING = 10  # messages that wait for their partner; older ones have lost it on
 
 
 class Planner(Node):
-    """Pairs the messages of one camera image by their stamp, which is the same.
-
-    Objects are published first, so that they are there when the other two are.
-    """
+    """Pairs the messages of one camera image by their stamp, which is the same."""
 
     def __init__(self, **kwargs):
         super().__init__("planner", **kwargs)
         kinds = {OBJECTS: TrackedObjectArray, TABLE: TrackedInstanceArray, LABELS: Image}
         self._waiting = {topic: {} for topic in kinds}
+        self._measured = False  # whether objects come: they do after the table and the labels
         for topic, kind in kinds.items():
             self.create_subscription(kind, topic, lambda m, t=topic: self._receive(t, m), PENDING)
         self.create_timer(5.0, self._look_for_publishers)
@@ -38,10 +36,14 @@ class Planner(Node):
     def _receive(self, topic, message):
         stamp = message.header.stamp.sec, message.header.stamp.nanosec
         self._waiting[topic][stamp] = message
-        if all(stamp in self._waiting[needed] for needed in (TABLE, LABELS)):
-            objects, table, labels = (w.pop(stamp, None) for w in self._waiting.values())
-            print(f"{stamp[0]}.{stamp[1]:09}: {describe(table, labels, objects)}", flush=True)
-        elif len(self._waiting[topic]) > PENDING:
+        self._measured |= topic == OBJECTS
+        for pair in sorted(self._waiting[TABLE].keys() & self._waiting[LABELS].keys()):
+            has_objects = pair in self._waiting[OBJECTS]
+            if has_objects or not self._measured or pair < stamp:  # else they are on the way
+                self._measured = has_objects
+                objects, table, labels = (w.pop(pair, None) for w in self._waiting.values())
+                print(f"{pair[0]}.{pair[1]:09}: {describe(table, labels, objects)}", flush=True)
+        if len(self._waiting[topic]) > PENDING:
             del self._waiting[topic][next(iter(self._waiting[topic]))]  # the one that came first
 
     def _look_for_publishers(self):

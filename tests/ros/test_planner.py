@@ -156,14 +156,16 @@ def send(world, node):
     for topic in topics.values():
         world.wait(topic.get_subscription_count, "the planner")
 
+    obstacle = instance(1, "vehicle", track_id=9)  # of all pixels
+
     def send(topic: str, second: int) -> None:
         header = Header(stamp=CONVERSIONS.time_message(second * 10**9))
         if topic == planner.LABELS:
             message = CONVERSIONS.image_message(header, "16UC1", np.ones((10, 10), np.uint16))
         elif topic == planner.OBJECTS:
-            message = TrackedObjectArray(header=header)
+            message = TrackedObjectArray(header=header, objects=[thing(9, 5.0)])
         else:
-            message = TrackedInstanceArray(header=header, instances=[ROAD_ROW])
+            message = TrackedInstanceArray(header=header, instances=[obstacle])
         topics[topic].publish(message)
 
     return send
@@ -191,16 +193,34 @@ def test_it_pairs_by_stamp_whatever_comes_first(world, node, send, capfd, first)
     assert list(node._waiting[first]) == [(2, 0)] and not node._waiting[second]
 
 
-def test_objects_are_optional_and_those_without_a_pair_are_forgotten(world, node, send, capfd):
+def receive(world, node, send, topic: str, second: int) -> None:
+    """Send a message that has to wait, until the planner has it."""
+    send(topic, second)
+    world.wait(lambda: (second, 0) in node._waiting[topic], "the message")
+
+
+def test_a_pair_waits_for_its_objects_while_they_come(world, node, send, capfd):
+    receive(world, node, send, planner.OBJECTS, 1)
+    for second in (1, 2, 3, 4):
+        receive(world, node, send, planner.TABLE, second)
+    send(planner.LABELS, 1)
+    world.wait(lambda: (1, 0) not in node._waiting[planner.TABLE], "the first line")
+    receive(world, node, send, planner.LABELS, 2)
+    assert len(lines(capfd)) == 1, "the second pair should wait"
+    send(planner.OBJECTS, 2)
+    world.wait(lambda: (2, 0) not in node._waiting[planner.TABLE], "the second line")
+    receive(world, node, send, planner.LABELS, 3)
+    send(planner.LABELS, 4)  # no objects came for the third, so none are expected any more
+    got: list[str] = []
+    world.wait(lambda: got.extend(lines(capfd)) or len(got) >= 3, "the planner's lines")
+    ends = [line.partition("nearest: ")[2] for line in got]
+    assert ends == ["person 9 at 5.0 m", *["vehicle 9, seen in 4 frames"] * 2]
+
+
+def test_objects_without_a_pair_are_forgotten(world, node, send):
     for second in range(1, 14):
-        send(planner.OBJECTS, second)
-        world.wait(lambda s=second: (s, 0) in node._waiting[planner.OBJECTS], "the objects")
+        receive(world, node, send, planner.OBJECTS, second)
     assert [sec for sec, _ in node._waiting[planner.OBJECTS]] == list(range(4, 14))
-    for second in (1, 13):
-        send(planner.TABLE, second)
-        send(planner.LABELS, second)
-    wait_for_seconds(world, capfd, [1, 13])
-    assert (13, 0) not in node._waiting[planner.OBJECTS]
 
 
 @pytest.mark.parametrize("alone", [planner.TABLE, planner.LABELS])
