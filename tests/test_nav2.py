@@ -21,7 +21,8 @@ from video_knet_core.bags.definitions import conversions
 from video_knet_core.config import ModelConfig
 from video_knet_core.config_io import load_yaml
 from video_knet_core.geometry import LabelMap, Regions
-from video_knet_core.messages.result_messages import OUTPUTS, FrameToPublish
+from video_knet_core.messages.outputs import OUTPUTS
+from video_knet_core.messages.result_messages import FrameToPublish
 from video_knet_core.types import (
     NO_CLASS,
     PanopticFrame,
