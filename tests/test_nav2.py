@@ -10,6 +10,7 @@ import copy
 import math
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,9 @@ from video_knet_core.config_io import load_yaml
 from video_knet_core.geometry import LabelMap, Regions
 from video_knet_core.messages.outputs import OUTPUTS
 from video_knet_core.messages.result_messages import FrameToPublish
+from video_knet_core.spatial.locator import ObjectLocator
+from video_knet_core.spatial.points import POINT_DTYPE
+from video_knet_core.spatial.settings import SpatialSettings
 from video_knet_core.types import (
     NO_CLASS,
     PanopticFrame,
@@ -36,9 +40,6 @@ FILES = sorted((REPO / "config" / "nav2").glob("*.yaml"))
 PARAMETERS = {file.stem: yaml.safe_load(file.read_text()) for file in FILES}
 COSTMAP = ("local_costmap", "local_costmap", "ros__parameters")
 STREET = load_yaml(ModelConfig, REPO / "config" / "models" / "street.yaml").classes
-OTHER_TOPICS = {"obstacles", "free_space", "points", "semantic/confidence", "followed/pose"}
-OTHER_TOPICS |= {"label_info"}
-"""Outputs that are no row of `OUTPUTS`."""
 
 
 def parameters(stem: str, *path: str) -> dict[str, Any]:
@@ -59,7 +60,7 @@ CAMERA = LAYER[LAYER["observation_sources"]]
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_a_file_names_only_topics_of_the_node(file: Path):
     named = set(re.findall(r"/video_knet/([\w/]+)", file.read_text()))
-    assert named and named <= OTHER_TOPICS | {output.topic for output in OUTPUTS.values()}
+    assert named and named <= {"label_info"} | {output.topic for output in OUTPUTS.values()}
 
 
 INFLATION = {"plugin": str, "inflation_radius": float, "cost_scaling_factor": float}
@@ -172,42 +173,16 @@ def test_things_are_lethal_and_ground_is_free():
 # --- messages, as the semantic segmentation layer takes them -------------------------------------
 
 CONVERT = conversions()
-POINT = [("x", "<f4"), ("y", "<f4"), ("z", "<f4"), ("rgb", "<f4")]
-POINT += [("class_id", "<u2"), ("track_id", "<u4"), ("confidence", "<f4")]
-DATATYPES = {"<f4": 7, "<u2": 4, "<u4": 6}
-"""PointField's FLOAT32, UINT16, UINT32."""
+STAMP = 1_000_000_007
+STRIDE = 2
 
 
-def header(stamp: int = 1_000_000_007) -> Any:
-    time = CONVERT.time_message(stamp)
-    return CONVERT.find("std_msgs/msg/Header")(stamp=time, frame_id="camera")
+def header(stamp: int = STAMP) -> Any:
+    return CONVERT.make("std_msgs/msg/Header", stamp=CONVERT.time_message(stamp), frame_id="camera")
 
 
-def cloud_message(xyz: np.ndarray, stamp: int = 1_000_000_007) -> Any:
-    """Organised cloud of points [H, W, 3] in the camera's axes, with the fields of ~/points."""
-    points = np.zeros(xyz.shape[:2], POINT)
-    points["x"], points["y"], points["z"] = np.moveaxis(xyz, 2, 0)
-    make = CONVERT.find("sensor_msgs/msg/PointField")
-    kinds = points.dtype.fields or {}
-    fields = [
-        make(name=name, offset=kinds[name][1], datatype=DATATYPES[kind], count=1)
-        for name, kind in POINT
-    ]
-    return CONVERT.find("sensor_msgs/msg/PointCloud2")(
-        header=header(stamp),
-        height=points.shape[0],
-        width=points.shape[1],
-        fields=fields,
-        is_bigendian=False,
-        point_step=points.itemsize,
-        row_step=points.itemsize * points.shape[1],
-        data=points.view(np.uint8).ravel(),
-        is_dense=False,
-    )
-
-
-def semantic_image(class_map: np.ndarray) -> Any:
-    """The message that the node makes of a frame with these classes [H, W]; 255 = none."""
+def frame_of(class_map: np.ndarray) -> PanopticFrame:
+    """A frame with these classes [H, W], 255 = none, in one segment for each class."""
     class_ids = np.array([c for c in np.unique(class_map) if c != NO_CLASS], np.int64)
     labels = np.zeros(class_map.shape, np.uint16)
     for label, class_id in enumerate(class_ids, start=1):
@@ -219,12 +194,47 @@ def semantic_image(class_map: np.ndarray) -> Any:
         areas=np.ones(count, np.int64),
         truncated=np.zeros(count, bool),
     )
-    rows = rows_without_track(class_ids, np.ones(count), regions, stamp=1, is_thing=False)
+    rows = rows_without_track(class_ids, np.full(count, 0.8), regions, STAMP, is_thing=False)
     rows["label"] = 1 + np.arange(count)
     times = StageTimes(0, 0, 0, 0)
-    frame = PanopticFrame(1, LabelMap.of(labels), TrackTable(rows), (), (), 1, times)
-    image = np.zeros((*class_map.shape, 3), np.uint8)
-    return OUTPUTS["semantic"].make(CONVERT, FrameToPublish(header(), image, frame, STREET, 0, 0))
+    return PanopticFrame(STAMP, LabelMap.of(labels), TrackTable(rows), (), (), 1, times)
+
+
+def camera_info(height: int, width: int) -> Any:
+    """A camera with a field of view of 90 degrees."""
+    f, zero = width / 2, 0.0
+    k = [f, zero, (width - 1) / 2, zero, f, (height - 1) / 2, zero, zero, 1.0]
+    region = CONVERT.make(
+        "sensor_msgs/msg/RegionOfInterest",
+        **dict.fromkeys(("x_offset", "y_offset", "height", "width"), 0),
+        do_rectify=False,
+    )
+    return CONVERT.make(
+        "sensor_msgs/msg/CameraInfo",
+        **{"header": header(), "height": height, "width": width, "roi": region},
+        **{"distortion_model": "", "d": np.zeros(0), "k": np.array(k), "r": np.eye(3).ravel()},
+        **{"p": np.zeros(12), "binning_x": 0, "binning_y": 0},
+    )
+
+
+def result_of(class_map: np.ndarray, depth: np.ndarray, stamp: int = STAMP) -> FrameToPublish:
+    """A result with classes [H, W] and the depth [H, W] of the same pixels in metres, 0 = none."""
+    settings = SpatialSettings(semantic_size="cloud", point_stride=STRIDE)
+    locator = ObjectLocator(STREET, settings)
+    locator.inputs.add_camera_info(camera_info(*depth.shape))
+    locator.inputs.add_depth(CONVERT.image_message(header(), "32FC1", depth.astype(np.float32)))
+    frame, image = frame_of(class_map), np.zeros((*class_map.shape, 3), np.uint8)
+    spatial = locator.locate(frame, image, "camera", STAMP)
+    return FrameToPublish(
+        header(stamp),
+        image,
+        frame,
+        STREET,
+        sequence=0,
+        skipped=0,
+        spatial=spatial,
+        semantic_size=spatial.semantic_size,
+    )
 
 
 def check_as_segmentation_layer(
@@ -281,18 +291,19 @@ def check_as_segmentation_layer(
 
 
 ROAD, PERSON = STREET.id_of("road"), STREET.id_of("person")
-CLASS_MAP = np.array([[NO_CLASS, ROAD, PERSON], [ROAD, ROAD, PERSON]], np.uint8)
-X, Z = np.meshgrid([-1.5, 0.5, 1.5], [3.5, 2.5])
-POINTS = np.stack([X, np.ones_like(X), Z], axis=2).astype(np.float32)
+CLASS_MAP = np.full((24, 32), ROAD, np.uint8)
+CLASS_MAP[:, :6] = NO_CLASS
+CLASS_MAP[:, 22:] = PERSON
+DEPTH = np.full(CLASS_MAP.shape, 2.5)
 
 
-def messages(class_map: np.ndarray = CLASS_MAP, xyz: np.ndarray = POINTS) -> dict[str, Any]:
+def messages(class_map: np.ndarray = CLASS_MAP, depth: np.ndarray = DEPTH) -> dict[str, Any]:
     """Arguments of `check_as_segmentation_layer`."""
-    confidence = np.where(class_map == NO_CLASS, 0, 200).astype(np.uint8)
+    result = result_of(class_map, depth)
     return {
-        "mask": semantic_image(class_map),
-        "confidence": CONVERT.image_message(header(), "mono8", confidence),
-        "cloud": cloud_message(xyz),
+        "mask": OUTPUTS["semantic"].make(CONVERT, result),
+        "confidence": OUTPUTS["confidence"].make(CONVERT, result),
+        "cloud": OUTPUTS["points"].make(CONVERT, result),
         "label_info": CONVERT.label_info(header(), STREET),
         "source": CAMERA,
     }
@@ -300,22 +311,40 @@ def messages(class_map: np.ndarray = CLASS_MAP, xyz: np.ndarray = POINTS) -> dic
 
 def test_the_layer_observes_the_class_of_each_cell():
     assert check_as_segmentation_layer(**messages()) == {
-        **{(3, -1): ("road", 200), (3, -2): ("person", 200)},
-        **{(2, 1): ("road", 200), (2, -1): ("road", 200), (2, -2): ("person", 200)},
+        (2, 0): ("road", 204),
+        (2, -1): ("road", 204),
+        (2, -2): ("person", 204),
+        (2, -3): ("person", 204),
     }
 
 
+def test_no_class_hides_free_ground_in_its_cell_and_no_obstacle():
+    assert CLASS_MAP[:, 6:10].min() == ROAD, "one cell has both"
+    assert (2, 1) not in check_as_segmentation_layer(**messages())
+    class_map = np.where(CLASS_MAP == ROAD, PERSON, CLASS_MAP).astype(np.uint8)
+    assert check_as_segmentation_layer(**messages(class_map))[2, 1] == ("person", 204)
+
+
 def test_points_without_range_and_out_of_range_fill_no_cell():
-    xyz = POINTS.copy()
-    xyz[0] = math.nan
-    xyz[1, 1:] *= 10
-    assert check_as_segmentation_layer(**messages(xyz=xyz)) == {(2, 1): ("road", 200)}
+    depth = DEPTH.copy()
+    depth[:, :16] = 0
+    depth[:, 22:] = 20
+    assert set(check_as_segmentation_layer(**messages(depth=depth))) == {(2, -1)}
 
 
 def test_a_person_outweighs_the_road_in_its_cell():
-    xyz = np.full_like(POINTS, 0.5)
-    xyz[..., 2] = 2.5
-    assert check_as_segmentation_layer(**messages(xyz=xyz)) == {(2, -1): ("person", 200)}
+    class_map = CLASS_MAP.copy()
+    class_map[:, 8:10] = PERSON
+    found = check_as_segmentation_layer(**messages(class_map))
+    assert found[2, 1] == ("person", 204)
+
+
+def test_mask_and_points_have_the_same_classes():
+    rng = np.random.default_rng(3)
+    class_map = np.kron(rng.integers(0, len(STREET), (5, 7)), np.ones((5, 5))).astype(np.uint8)
+    found = messages(class_map, np.full(class_map.shape, 3.0))
+    points = np.frombuffer(found["cloud"].data, POINT_DTYPE)
+    assert np.array_equal(points["class_id"], found["mask"].data)
 
 
 def test_the_label_info_has_what_the_layer_needs():
@@ -325,8 +354,9 @@ def test_the_label_info_has_what_the_layer_needs():
     assert message.threshold == 0
 
 
-def small_mask(found: dict[str, Any]) -> None:
-    found["mask"] = semantic_image(CLASS_MAP[:1])
+def mask_of_the_image(found: dict[str, Any]) -> None:
+    result = replace(result_of(CLASS_MAP, DEPTH), semantic_size=None)
+    found["mask"] = OUTPUTS["semantic"].make(CONVERT, result)
 
 
 def small_confidence(found: dict[str, Any]) -> None:
@@ -334,7 +364,7 @@ def small_confidence(found: dict[str, Any]) -> None:
 
 
 def other_stamp(found: dict[str, Any]) -> None:
-    found["cloud"] = cloud_message(POINTS, stamp=1)
+    found["cloud"] = OUTPUTS["points"].make(CONVERT, result_of(CLASS_MAP, DEPTH, stamp=1))
 
 
 def unknown_class(found: dict[str, Any]) -> None:
@@ -343,17 +373,48 @@ def unknown_class(found: dict[str, Any]) -> None:
 
 
 def wrong_encoding(found: dict[str, Any]) -> None:
-    found["confidence"] = CONVERT.image_message(header(), "32FC1", np.zeros((2, 3), np.float32))
+    size = found["mask"].height, found["mask"].width
+    found["confidence"] = CONVERT.image_message(header(), "32FC1", np.zeros(size, np.float32))
 
 
 @pytest.mark.parametrize(
-    "change", [small_mask, small_confidence, other_stamp, unknown_class, wrong_encoding]
+    "change", [mask_of_the_image, small_confidence, other_stamp, unknown_class, wrong_encoding]
 )
 def test_the_check_finds_what_the_layer_would_not_take(change: Any):
     found = messages()
     change(found)
     with pytest.raises(AssertionError):
         check_as_segmentation_layer(**found)
+
+
+# --- clouds, as costmap and collision monitor take them ------------------------------------------
+
+
+def check_as_observation(cloud: Any) -> np.ndarray:
+    """Points [N, 3] as `ObservationBuffer` and `nav2_collision_monitor::PointCloud` read them."""
+    assert (cloud.header.stamp, cloud.header.frame_id) == (header().stamp, "camera")
+    assert {(f.name, f.datatype, f.count) for f in cloud.fields} >= {(a, 7, 1) for a in "xyz"}
+    size = cloud.height * cloud.width * cloud.point_step
+    assert not cloud.is_bigendian and cloud.row_step * cloud.height == len(cloud.data) == size
+    points = np.frombuffer(cloud.data, POINT_DTYPE)
+    return np.stack([points[axis] for axis in "xyz"], axis=1)
+
+
+def test_obstacles_and_free_space_are_observations():
+    result = result_of(CLASS_MAP, DEPTH)
+    obstacles = check_as_observation(OUTPUTS["obstacles"].make(CONVERT, result))
+    free = check_as_observation(OUTPUTS["free_space"].make(CONVERT, result))
+    assert len(obstacles) and len(free)
+    assert np.isfinite(obstacles).all() and np.isfinite(free).all()
+    assert free[:, 0].min() > -2 and free[:, 0].max() < 1
+    assert all(x > 0.9 or x < -1.5 for x in obstacles[:, 0]), "the person, and what is no class"
+
+
+@pytest.mark.parametrize("name", ["obstacles", "free_space"])
+def test_an_empty_cloud_is_published_where_there_is_none(name: str):
+    class_id = PERSON if name == "free_space" else ROAD
+    result = result_of(np.full_like(CLASS_MAP, class_id), DEPTH)
+    assert not len(check_as_observation(OUTPUTS[name].make(CONVERT, result)))
 
 
 # --- quality of service --------------------------------------------------------------------------

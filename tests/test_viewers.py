@@ -25,7 +25,7 @@ def published() -> set[str]:
     page = (REPO / "docs" / "topics.md").read_text()
     named = re.findall(r"^\| `([~/][^`]*)` \| `[a-z_]+/[A-Z]", page, re.MULTILINE)
     outputs = {f"/video_knet/{output.topic}" for output in OUTPUTS.values()}
-    return {topic.replace("~", "/video_knet") for topic in named} | outputs | IN_SPACE
+    return {topic.replace("~", "/video_knet") for topic in named} | outputs
 
 
 def rviz_topics(*, all_displays: bool = False) -> set[str]:
