@@ -21,9 +21,13 @@ import yaml
 from video_knet_core.bags.definitions import conversions
 from video_knet_core.config import ModelConfig
 from video_knet_core.config_io import load_yaml
+from video_knet_core.data.frame_source import Intrinsics, View
+from video_knet_core.data.frames import open_frames
+from video_knet_core.engine.selector import default_model_path, open_runtime
 from video_knet_core.geometry import LabelMap, Regions
 from video_knet_core.messages.outputs import OUTPUTS
 from video_knet_core.messages.result_messages import FrameToPublish
+from video_knet_core.predictor import VideoPredictor
 from video_knet_core.spatial.locator import ObjectLocator
 from video_knet_core.spatial.points import POINT_DTYPE
 from video_knet_core.spatial.settings import SpatialSettings
@@ -200,10 +204,9 @@ def frame_of(class_map: np.ndarray) -> PanopticFrame:
     return PanopticFrame(STAMP, LabelMap.of(labels), TrackTable(rows), (), (), 1, times)
 
 
-def camera_info(height: int, width: int) -> Any:
-    """A camera with a field of view of 90 degrees."""
-    f, zero = width / 2, 0.0
-    k = [f, zero, (width - 1) / 2, zero, f, (height - 1) / 2, zero, zero, 1.0]
+def camera_info(height: int, width: int, camera: Intrinsics) -> Any:
+    """The message of a camera, for images of this size."""
+    k = [camera.fx, 0.0, camera.cx, 0.0, camera.fy, camera.cy, 0.0, 0.0, 1.0]
     region = CONVERT.make(
         "sensor_msgs/msg/RegionOfInterest",
         **dict.fromkeys(("x_offset", "y_offset", "height", "width"), 0),
@@ -217,17 +220,19 @@ def camera_info(height: int, width: int) -> Any:
     )
 
 
-def result_of(class_map: np.ndarray, depth: np.ndarray, stamp: int = STAMP) -> FrameToPublish:
-    """A result with classes [H, W] and the depth [H, W] of the same pixels in metres, 0 = none."""
+def located(
+    frame: PanopticFrame, view: View, camera: Intrinsics, stamp: int = STAMP
+) -> FrameToPublish:
+    """A result in space, as the node has it with `semantic_size: "cloud"`."""
+    assert view.depth is not None
     settings = SpatialSettings(semantic_size="cloud", point_stride=STRIDE)
     locator = ObjectLocator(STREET, settings)
-    locator.inputs.add_camera_info(camera_info(*depth.shape))
-    locator.inputs.add_depth(CONVERT.image_message(header(), "32FC1", depth.astype(np.float32)))
-    frame, image = frame_of(class_map), np.zeros((*class_map.shape, 3), np.uint8)
-    spatial = locator.locate(frame, image, "camera", STAMP)
+    locator.inputs.add_camera_info(camera_info(*view.depth.shape, camera))
+    locator.inputs.add_depth(CONVERT.image_message(header(), "32FC1", view.depth))
+    spatial = locator.locate(frame, view.image, "camera", STAMP)
     return FrameToPublish(
         header(stamp),
-        image,
+        view.image,
         frame,
         STREET,
         sequence=0,
@@ -235,6 +240,28 @@ def result_of(class_map: np.ndarray, depth: np.ndarray, stamp: int = STAMP) -> F
         spatial=spatial,
         semantic_size=spatial.semantic_size,
     )
+
+
+def result_of(class_map: np.ndarray, depth: np.ndarray, stamp: int = STAMP) -> FrameToPublish:
+    """A result with classes [H, W] and the depth [H, W] of the same pixels in metres, 0 = none.
+
+    The field of view is 90 degrees.
+    """
+    height, width = class_map.shape
+    camera = Intrinsics(width / 2, width / 2, (width - 1) / 2, (height - 1) / 2)
+    view = View(np.zeros((height, width, 3), np.uint8), STAMP, depth.astype(np.float32))
+    return located(frame_of(class_map), view, camera, stamp)
+
+
+def messages_of(result: FrameToPublish) -> dict[str, Any]:
+    """Arguments of `check_as_segmentation_layer`."""
+    return {
+        "mask": OUTPUTS["semantic"].make(CONVERT, result),
+        "confidence": OUTPUTS["confidence"].make(CONVERT, result),
+        "cloud": OUTPUTS["points"].make(CONVERT, result),
+        "label_info": CONVERT.label_info(header(), STREET),
+        "source": CAMERA,
+    }
 
 
 def check_as_segmentation_layer(
@@ -298,15 +325,7 @@ DEPTH = np.full(CLASS_MAP.shape, 2.5)
 
 
 def messages(class_map: np.ndarray = CLASS_MAP, depth: np.ndarray = DEPTH) -> dict[str, Any]:
-    """Arguments of `check_as_segmentation_layer`."""
-    result = result_of(class_map, depth)
-    return {
-        "mask": OUTPUTS["semantic"].make(CONVERT, result),
-        "confidence": OUTPUTS["confidence"].make(CONVERT, result),
-        "cloud": OUTPUTS["points"].make(CONVERT, result),
-        "label_info": CONVERT.label_info(header(), STREET),
-        "source": CAMERA,
-    }
+    return messages_of(result_of(class_map, depth))
 
 
 def test_the_layer_observes_the_class_of_each_cell():
@@ -345,6 +364,18 @@ def test_mask_and_points_have_the_same_classes():
     found = messages(class_map, np.full(class_map.shape, 3.0))
     points = np.frombuffer(found["cloud"].data, POINT_DTYPE)
     assert np.array_equal(points["class_id"], found["mask"].data)
+
+
+def test_the_layer_finds_the_road_ahead_on_the_synthetic_street():
+    street = open_frames("synthetic")
+    camera, view = street.intrinsics, next(street.views())
+    assert camera is not None
+    frame = VideoPredictor(open_runtime(default_model_path())).step(view.image, view.stamp)
+    found = messages_of(located(frame, view, camera))
+    cells = check_as_segmentation_layer(
+        **found | {"source": CAMERA | {"max_obstacle_distance": 20.0}}
+    )
+    assert {cells[ahead, 0][0] for ahead in range(6, 12)} == {"road"}
 
 
 def test_the_label_info_has_what_the_layer_needs():
