@@ -200,7 +200,10 @@ def _color(convert: Conversions, track: int, opacity: float) -> Any:
 
 
 def followed_pose(convert: Conversions, result: FrameToPublish) -> Any:
-    """PoseStamped of the track to follow; it looks along its motion, else away from the camera."""
+    """PoseStamped of the track to follow; it looks along its motion, else away from the camera.
+
+    None while its place is only predicted: a robot must not drive after what it does not see.
+    """
     spatial, table = result.spatial, _table(result)
     assert spatial is not None
     if table is None:
@@ -209,6 +212,8 @@ def followed_pose(convert: Conversions, result: FrameToPublish) -> Any:
     if not len(rows):
         return None
     row = table.rows[rows[0]]
+    if row["source"] == RangeSource.NONE:
+        return None
     ahead = row["velocity"]
     if not np.linalg.norm(ahead) >= MIN_SPEED:
         ahead = row["position"] - spatial.to_target[:3, 3]

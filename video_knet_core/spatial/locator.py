@@ -28,10 +28,10 @@ INDEPENDENT = 12
 """Points, at most, whose errors count as independent of each other."""
 NOISE_FACTOR = 1.5
 """Of the noise of a point in that of a median, or of an edge, of independent ones."""
-SHAPE_FACTOR = 0.1
-"""Of the spread of the points: which part of a surface is seen is not the same in each frame."""
-OFFSET_MOMENTUM = 0.7
-"""Weight of earlier frames in the offset from the anchor of a track to its position."""
+ANCHOR_SPREAD, POSITION_SPREAD = 0.1, 0.3
+"""Of the spread of the points: which part of a surface is in the mask is not the same each time."""
+GROUND_SIGMA = 0.6
+"""Standard deviation of the distance from the foot to the middle of the visible surface [m]."""
 SIDE_SIGMA_OF_RANGE = 0.004
 """Standard deviation across the line of sight, by range: half a cell of a label map, about."""
 
@@ -43,8 +43,9 @@ class _Measured:
     source: NDArray[np.int64]
     points: NDArray[np.int64]
     sigma: NDArray[np.float64]
-    """[N] of the range; what is left of it when many frames are averaged is `floor`."""
+    """[N] standard deviation of the range of the anchor."""
     floor: NDArray[np.float64]
+    """[N] what that of the position has in addition, however many frames there are."""
     anchor: NDArray[np.float64]
     """[N, 3] the point whose motion is that of the object, relative to the camera, along the axes
     of the target frame; as the following."""
@@ -171,12 +172,8 @@ class ObjectLocator:
         living = set(self._filter.ids.tolist())
         self._boxes = {track: box for track, box in self._boxes.items() if track in living}
         for row in np.flatnonzero(valid):
-            before = self._boxes.get(int(ids[row]))
-            offset = measured.offset[row]
-            if before is not None:
-                offset = offset + OFFSET_MOMENTUM * (before.offset - offset)
             self._boxes[int(ids[row])] = _Box(
-                offset,
+                measured.offset[row],
                 measured.box_center[row],
                 measured.size[row],
                 float(measured.floor[row]),
@@ -241,9 +238,9 @@ class SpatialFrame:
     @property
     def semantic_size(self) -> tuple[int, int] | None:
         """Height and width of the class image, where it is not that of the image."""
-        if self._settings.semantic_size == "image" or self._depth is None:
+        if self._settings.semantic_size == "image" or self._aligned is None:
             return None
-        return point_size(self._depth[0], self._settings.point_stride)
+        return point_size(self._aligned[0], self._settings.point_stride)
 
     @property
     def followed(self) -> int:
@@ -413,11 +410,10 @@ def _take_surfaces(
     measured.anchor[rows] = found.anchor[rows]
     measured.offset[rows] = position - found.anchor[rows]
     independent = np.minimum(found.points[rows], INDEPENDENT)
-    floor = np.hypot(RANGE_SIGMA, RANGE_SIGMA_OF_RANGE * distance)
-    noise = NOISE_FACTOR * found.noise[rows] / np.sqrt(independent)
-    floor = np.hypot(floor, SHAPE_FACTOR * found.spread[rows])
-    measured.sigma[rows] = np.hypot(floor, noise)
-    measured.floor[rows] = floor
+    sigma = np.hypot(RANGE_SIGMA, RANGE_SIGMA_OF_RANGE * distance)
+    sigma = np.hypot(sigma, NOISE_FACTOR * found.noise[rows] / np.sqrt(independent))
+    measured.sigma[rows] = np.hypot(sigma, ANCHOR_SPREAD * found.spread[rows])
+    measured.floor[rows] = np.hypot(sigma, POSITION_SPREAD * found.spread[rows])
     measured.box_center[rows] = (found.low[rows] + found.high[rows]) / 2 - position
     measured.size[rows] = found.high[rows] - found.low[rows]
 
@@ -426,7 +422,8 @@ def _take_standing(measured: _Measured, found: Standing, axes: NDArray[np.float6
     rows = (measured.source == RangeSource.NONE) & np.isfinite(found.sigma)
     measured.source[rows] = RangeSource.GROUND
     measured.anchor[rows] = found.position[rows] @ axes.T
-    measured.sigma[rows] = measured.floor[rows] = found.sigma[rows]
+    measured.sigma[rows] = found.sigma[rows]
+    measured.floor[rows] = np.hypot(found.sigma[rows], GROUND_SIGMA)
     wide, high = found.size[rows].T
     # of the box only what is across the line of sight is known; turned as the axes are
     measured.size[rows] = np.abs(axes[:, 0]) * wide[:, None] + np.abs(axes[:, 1]) * high[:, None]

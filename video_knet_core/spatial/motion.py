@@ -12,14 +12,17 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-ACCELERATION = 1.5
-"""Standard deviation [m/s^2]: of traffic and people, most of the time."""
+ACCELERATION = 2.5
+"""Standard deviation [m/s^2]: that of traffic and people, and of the places that are measured."""
 FIRST_SPEED = 8.0
 """Standard deviation of an unknown velocity [m/s]."""
 GATE = 25.0
 """Squared Mahalanobis distance of three dimensions beyond which a measurement does not fit."""
 MAX_OUTLIERS = 3
 """Measurements in a row that do not fit before the track is begun anew."""
+VELOCITY_FACTOR = 1.5
+"""Of the standard deviation of velocities: errors of successive places are not independent, as the
+filter assumes."""
 MIN_UPDATES = 2
 """Measurements from which the velocity is known."""
 MAX_GAP_S = 3.0
@@ -70,7 +73,8 @@ class MotionFilter:
 
         An unknown velocity is NaN.
         """
-        velocity, spread = self._state[:, 3:].copy(), self._covariance[:, 3:, 3:].copy()
+        velocity = self._state[:, 3:].copy()
+        spread = VELOCITY_FACTOR**2 * self._covariance[:, 3:, 3:]
         unknown = self._updates < MIN_UPDATES
         velocity[unknown], spread[unknown] = np.nan, np.nan
         return self._state[:, :3].copy(), self._covariance[:, :3, :3].copy(), velocity, spread

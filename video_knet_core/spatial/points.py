@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -33,7 +34,7 @@ class LabelledPoints:
     label: NDArray[np.uint16]
     """[N] of the frame; 0 = none."""
     inner: NDArray[np.bool_]
-    """[N] not at the border of a segment, where depth is a mixture of two."""
+    """[N] not at the border of a segment, where depth is a mixture of two; but all of thin ones."""
     color: NDArray[np.uint8]
     """[N, 3] RGB."""
     frame: PanopticFrame
@@ -108,7 +109,7 @@ def points_of_depth(
 
     small = frame.label_map.small
     return LabelledPoints(
-        xyz.reshape(-1, 3), at(small), at(inner_cells(small)), at(image), frame, (height, width)
+        xyz.reshape(-1, 3), at(small), at(_solid_cells(small)), at(image), frame, (height, width)
     )
 
 
@@ -124,7 +125,16 @@ def points_of_cloud(
     u, v = u[seen].astype(np.int64), v[seen].astype(np.int64)
     small = frame.label_map.small
     cells = v * small.shape[0] // height, u * small.shape[1] // width
-    return LabelledPoints(points[seen], small[cells], inner_cells(small)[cells], image[v, u], frame)
+    return LabelledPoints(
+        points[seen], small[cells], _solid_cells(small)[cells], image[v, u], frame
+    )
+
+
+def _solid_cells(labels: NDArray[np.uint16]) -> NDArray[np.bool_]:
+    """[h, w] cells of a label map but those at a border beside an inner one of the same label."""
+    inner = inner_cells(labels)
+    beside = cv2.dilate(inner.view(np.uint8), cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3)))
+    return inner | ~beside.view(np.bool_)
 
 
 def thinned(points: NDArray[np.float32], voxel: float) -> NDArray[np.int64]:
