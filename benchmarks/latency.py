@@ -34,8 +34,8 @@ from video_knet_core.engine.model_file import ModelFile
 from video_knet_core.engine.selector import BACKENDS, default_model_path
 from video_knet_core.evaluate.bench import Stages, Step, bench, bench_table
 from video_knet_core.messages.image_messages import to_rgb
-from video_knet_core.messages.outputs import OUTPUTS
 from video_knet_core.messages.result_messages import FrameToPublish
+from video_knet_core.messages.topics import OUTPUTS
 from video_knet_core.model.checkpoint import checkpoint_config
 from video_knet_core.model.cost import step_without_weights
 from video_knet_core.predictor import VideoPredictor

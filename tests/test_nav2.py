@@ -25,8 +25,8 @@ from video_knet_core.data.frame_source import Intrinsics, View
 from video_knet_core.data.frames import open_frames
 from video_knet_core.engine.selector import default_model_path, open_runtime
 from video_knet_core.geometry import LabelMap, Regions
-from video_knet_core.messages.outputs import OUTPUTS
 from video_knet_core.messages.result_messages import FrameToPublish
+from video_knet_core.messages.topics import OUTPUTS
 from video_knet_core.predictor import VideoPredictor
 from video_knet_core.spatial.locator import ObjectLocator
 from video_knet_core.spatial.points import POINT_DTYPE

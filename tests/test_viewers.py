@@ -10,7 +10,7 @@ from pathlib import Path
 
 import yaml
 
-from video_knet_core.messages.outputs import OUTPUTS
+from video_knet_core.messages.topics import OUTPUTS
 
 REPO = Path(__file__).parents[1]
 CAMERA = "/camera/image_raw"

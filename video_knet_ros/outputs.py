@@ -25,13 +25,13 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
 from video_knet_core.engine.base import ModelInfo
-from video_knet_core.messages.outputs import ImageOutput, MessageOutput, outputs_of
 from video_knet_core.messages.result_messages import (
     CLASS_MAP,
     LABEL_INFO,
     Conversions,
     FrameToPublish,
 )
+from video_knet_core.messages.topics import ImageOutput, MessageOutput, outputs_of
 from video_knet_core.tasks import TASKS
 
 RELIABLE = QoSProfile(depth=2, reliability=ReliabilityPolicy.RELIABLE)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from video_knet_core.messages.outputs import OUTPUTS
+from video_knet_core.messages.topics import OUTPUTS
 from video_knet_core.tasks import TASKS
 
 PAGE = Path(__file__).parents[2] / "docs" / "topics.md"

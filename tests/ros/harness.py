@@ -21,6 +21,7 @@ from video_knet_ros.msg import TrackedInstanceArray
 
 from video_knet_core.engine.base import ModelInfo
 from video_knet_core.messages.result_messages import nanoseconds
+from video_knet_core.messages.topics import OUTPUTS
 from video_knet_core.types import ClassInfo, ClassTable, Detections
 from video_knet_ros import node
 from video_knet_ros.engines import EnginePool
@@ -180,7 +181,8 @@ class World:
 
     def subscribers(self, topic: str) -> int:
         """Subscribers of an output that the camera node has found."""
-        name = topic.removesuffix("/image")
+        names = {output.topic: name for name, output in OUTPUTS.items()}
+        name = names.get(topic, topic)
         cameras = [n for n in self.executor.get_nodes() if isinstance(n, node.CameraNode)]
         return sum(c.outputs.subscribers.get(name, 0) for c in cameras if c.outputs)
 

@@ -24,8 +24,8 @@ from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import Image
 from video_knet_ros.msg import TrackedInstance, TrackedInstanceArray
 
-from video_knet_core.messages.outputs import OUTPUTS
 from video_knet_core.messages.result_messages import mask_from_rle
+from video_knet_core.messages.topics import OUTPUTS
 from video_knet_core.tasks import TASKS
 from video_knet_ros.outputs import CONVERSIONS, has_type
 
@@ -36,17 +36,17 @@ def camera(world):
 
 
 def collect_all(world) -> dict[str, list]:
-    """Messages of each output of a frame, by name."""
+    """Messages of each output of a frame in the image, by name."""
     outputs = {name: OUTPUTS[name] for name in TASKS["panoptic"].outputs}
     return {
         name: world.collect(CONVERSIONS.find(output.type), output.topic)
         for name, output in outputs.items()
-        if has_type(output.type)
+        if has_type(output.type) and not output.spatial
     }
 
 
 def pixels(message: Image) -> np.ndarray:
-    kind = {"16UC1": "<u2", "mono8": "u1", "rgb8": "u1"}[message.encoding]
+    kind = {"16UC1": "<u2", "32SC1": "<i4", "mono8": "u1", "rgb8": "u1"}[message.encoding]
     return np.frombuffer(message.data, kind).reshape(message.height, message.width, -1).squeeze()
 
 

@@ -18,8 +18,8 @@ from video_knet_core.bags.definitions import read_cdr, ros2_types
 from video_knet_core.bags.making import FORMATS, BagFormat, make_bag
 from video_knet_core.bags.opening import open_bag
 from video_knet_core.engine.selector import open_runtime
-from video_knet_core.messages.outputs import OUTPUTS
 from video_knet_core.messages.result_messages import CLASS_MAP, INSTANCES, nanoseconds
+from video_knet_core.messages.topics import OUTPUTS
 from video_knet_core.replay.bag_replay import replay
 from video_knet_core.replay.replay_settings import ReplaySettings
 from video_knet_core.tasks import TASKS

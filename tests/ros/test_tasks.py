@@ -21,8 +21,8 @@ from video_knet_ros.msg import ClassMap, TrackedInstance
 
 from video_knet_core import tasks
 from video_knet_core.engine.selector import open_runtime
-from video_knet_core.messages.outputs import OUTPUTS
 from video_knet_core.messages.result_messages import CLASS_MAP, LABEL_INFO, mask_from_rle
+from video_knet_core.messages.topics import OUTPUTS
 from video_knet_ros import cameras
 from video_knet_ros.engines import EnginePool
 from video_knet_ros.outputs import CONVERSIONS, LATCHED, has_type

@@ -39,6 +39,10 @@ VISION_MESSAGES = {
     "Detection2D": "std_msgs/Header header\nvision_msgs/ObjectHypothesisWithPose[] results\n"
     "vision_msgs/BoundingBox2D bbox\nstring id",
     "Detection2DArray": "std_msgs/Header header\nvision_msgs/Detection2D[] detections",
+    "BoundingBox3D": "geometry_msgs/Pose center\ngeometry_msgs/Vector3 size",
+    "Detection3D": "std_msgs/Header header\nvision_msgs/ObjectHypothesisWithPose[] results\n"
+    "vision_msgs/BoundingBox3D bbox\nstring id",
+    "Detection3DArray": "std_msgs/Header header\nvision_msgs/Detection3D[] detections",
     "VisionClass": "uint16 class_id\nstring class_name",
     "LabelInfo": "std_msgs/Header header\nvision_msgs/VisionClass[] class_map\nfloat32 threshold",
 }

@@ -40,6 +40,7 @@ from .selection import (
     time_range,
     topics_to_copy,
 )
+from .spatial_topics import TRANSFORMS, SpatialTopic, spatial_topics
 
 BATCH = 1 << 20
 """Bytes after which messages are handed on though no image follows."""
@@ -123,12 +124,14 @@ def replay(
             topic: CameraReplay(node, runtime, settings, tracking, recording)
             for topic, node in nodes.items()
         }
+        needed = spatial_topics(contents, topics, settings)
+        _add_static_transforms(bag, needed, cameras)
         copied = topics_to_copy(contents, nodes) if settings.include_input_topics else {}
         rates = {topic: _fps(contents, topic, settings.every) for topic in topics}
         start, options = contents.start or 0, changed_options(settings, tracking)
         facts = ReportFacts(path.name, info.name, runtime.name, info.classes, nodes, start, options)
         products = Products(held, work, settings, facts, cameras, copied, rates, rerun)
-        loop = _Loop(bag, limits, cameras, copied, products, settings.split_frames)
+        loop = _Loop(bag, limits, cameras, needed, copied, products, settings.split_frames)
         begun = time.perf_counter()
         loop.run(_expected(contents, topics, settings))
         products.complete(loop.damage)
@@ -144,7 +147,7 @@ def _choose(
 ) -> tuple[tuple[str, ...], TimeRange, tuple[str, ...]]:
     """Topics, their time, and those of them that have no image in it; errors name the bag."""
     try:
-        topics = choose_topics(contents, settings.topics)
+        topics = choose_topics(contents, settings)
         limits = time_range(contents, settings)
         return topics, limits, _topics_without_images(bag, contents, topics, limits)
     except ReplayError as error:
@@ -175,11 +178,15 @@ class _Loop:
         bag: Bag,
         limits: TimeRange,
         cameras: Mapping[str, CameraReplay],
+        needed: Sequence[SpatialTopic],
         copied: Mapping[str, Embedded],
         products: Products,
         split_frames: int,
     ) -> None:
         self._bag, self._limits, self._cameras, self._copied = bag, limits, cameras, copied
+        self._needed: dict[str, list[SpatialTopic]] = {}
+        for topic in needed:
+            self._needed.setdefault(topic.name, []).append(topic)
         self._products, self._split_frames = products, split_frames
         self._files = FileThread()
         self.damage = ""
@@ -201,7 +208,7 @@ class _Loop:
         """Messages up to each image, with the image; in the thread that reads ahead."""
         batch: list[Read] = []
         size = 0
-        names = {*self._cameras, *self._copied}
+        names = {*self._cameras, *self._copied, *self._needed}
         messages = filter(self._is_used, self._bag.messages(names, *self._limits))
         try:
             for message in in_stamp_order(messages, self._cameras):
@@ -219,7 +226,9 @@ class _Loop:
     def _is_used(self, message: Message) -> bool:
         """Whether it is an image, or copied; a topic may have messages of several types."""
         topic = message.topic
-        return has_images(topic) if topic.name in self._cameras else self._is_copied(topic)
+        if topic.name in self._cameras:
+            return has_images(topic)
+        return topic.name in self._needed or self._is_copied(topic)
 
     def _is_copied(self, topic: RecordedTopic) -> bool:
         return topic.name in self._copied and self._copied[topic.name].is_of(topic)
@@ -228,6 +237,8 @@ class _Loop:
         """Process a message; returns whether it gave a frame."""
         if self._is_copied(message.topic):
             self._files.submit(partial(self._products.copy, message))
+        for topic in self._needed.get(message.topic.name, ()):
+            self._cameras[topic.camera].add(message, topic.add)
         camera = self._cameras.get(message.topic.name)
         result = camera.process(message, decoded) if camera else None
         if result is None:
@@ -237,6 +248,21 @@ class _Loop:
         if self.frames % self._split_frames == 0:
             self._files.run(self._products.finish_part)
         return True
+
+
+def _add_static_transforms(
+    bag: Bag, needed: Sequence[SpatialTopic], cameras: Mapping[str, CameraReplay]
+) -> None:
+    """Those of the whole bag, which a live node gets late too: they are latched."""
+    static = [topic for topic in needed if TRANSFORMS.get(topic.name)]
+    if not static:
+        return
+    try:
+        for message in bag.messages({topic.name for topic in static}):
+            for topic in static:
+                cameras[topic.camera].add(message, topic.add)
+    except BagDamage:  # met again by the replay
+        return
 
 
 # --- what to expect ------------------------------------------------------------------------------

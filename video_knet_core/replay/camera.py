@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,17 +17,21 @@ from ..bags.writing import NewTopic, SplitWriter, offered
 from ..engine.base import Runtime
 from ..epochs import epoch_of
 from ..messages.image_messages import ImageError, to_rgb
-from ..messages.outputs import OUTPUTS
 from ..messages.result_messages import (
     CLASS_MAP,
     LABEL_INFO,
     FrameToPublish,
     nanoseconds,
 )
+from ..messages.topics import outputs_of
 from ..predictor import VideoPredictor
+from ..spatial.locator import ObjectLocator, SpatialFrame
+from ..spatial.objects import ObjectTable
+from ..tasks import TASKS
 from ..tracking import TrackerSettings
 from ..types import PanopticFrame, StageTimes
 from .replay_settings import ReplaySettings
+from .spatial_topics import Add
 from .time_bins import TimeBins
 
 UNTIMED = StageTimes(*[math.nan] * 4)
@@ -54,6 +58,10 @@ class Processed(NamedTuple):
     """Its times are NaN: the result of a replay must not depend on the time it takes."""
     times: StageTimes
     """What it took."""
+    objects: ObjectTable | None = None
+    """Its tracks in space; None without."""
+    messages: Sequence[tuple[str, str, Any]] = ()
+    """Topic, type and message of the outputs in space."""
 
 
 class CameraReplay:
@@ -88,6 +96,14 @@ class CameraReplay:
         self._runtime, self._settings, self._recording = runtime, settings, recording
         self._decoded = self._processed = self._skipped = 0
         self._convert = conversions()
+        task, classes = TASKS[runtime.info.task], self.predictor.classes
+        named = outputs_of(task, classes, settings.mask_classes)
+        self._outputs = {
+            name: output
+            for name, output in named.items()
+            if name in settings.outputs or name not in task.outputs
+        }
+        self._locator = ObjectLocator(classes, settings)
 
     def image_of(self, message: Message) -> Decoded | ValueError | None:
         """The image of the next message, or why there is none; None if it is passed over.
@@ -130,7 +146,38 @@ class CameraReplay:
         number, self._processed = self._processed, self._processed + 1
         skipped, self._skipped = self._skipped, 0
         untimed = dataclasses.replace(frame, times=UNTIMED)
-        return Processed(number, skipped, header, image, untimed, frame.times)
+        result = Processed(number, skipped, header, image, untimed, frame.times)
+        return self._located(result, stamp or message.time)
+
+    def add(self, message: Message, add: Add) -> None:
+        """Take a message of depth, of the camera, or of transforms; a faulty one is logged."""
+        try:
+            add(self._locator.inputs, decode(message))
+        except (MessageError, KeyError) as error:  # a type that ROS 1 does not have
+            words = f"the message received at {self._seconds(message):.3f} s is left out: {error}"
+            _log.warning("%s: %s", message.topic.name, words)
+
+    def _located(self, result: Processed, stamp: int) -> Processed:
+        """With what there is in space, which is made here: what comes later must not change it."""
+        spatial = self._locator.locate(result.frame, result.image, result.header.frame_id, stamp)
+        published = self._published(result, spatial)
+        made = [
+            (output.topic, output.type, message)
+            for output in self._outputs.values()
+            if (output.spatial or output.semantic)
+            and (message := output.make(self._convert, published)) is not None
+        ]
+        knows_camera = self._locator.inputs.camera_info is not None
+        objects = spatial.objects if knows_camera and self.predictor.classes.things else None
+        return result._replace(objects=objects, messages=made)
+
+    def _published(self, result: Processed, spatial: SpatialFrame) -> FrameToPublish:
+        number, skipped, header, image, frame, *_ = result
+        classes, rle = self.predictor.classes, self._settings.rle
+        return FrameToPublish(
+            header, image, frame, classes, number, skipped, rle,
+            spatial=spatial, semantic_size=spatial.semantic_size,
+        )  # fmt: skip
 
     def _first_epoch(self, message: Message, stamp: int, image: NDArray[np.uint8]) -> int:
         """Of all that decides the results, so that no other recording has the same."""
@@ -159,7 +206,7 @@ class CameraReplay:
         latched = {"class_map": CLASS_MAP}
         if "detections" in self._settings.outputs:
             latched["label_info"] = LABEL_INFO
-        outputs = [OUTPUTS[name] for name in self._settings.outputs]
+        outputs = self._outputs.values()
         for topic, kind in (latched | {output.topic: output.type for output in outputs}).items():
             definition, _ = ros2_types().generate_msgdef(kind, ros_version=2)
             qos, type_hash = offered(latched=topic in latched), ros2_types().hash_rihs01(kind)
@@ -173,13 +220,16 @@ class CameraReplay:
 
     def _messages(self, result: Processed) -> Iterator[tuple[str, str, Any]]:
         """Topic, type and message of each output, in the order of the live node."""
-        number, skipped, header, image, frame, _ = result
+        number, skipped, header, image, frame, *_ = result
         classes, rle = self.predictor.classes, self._settings.rle
         if not number:  # what the live node publishes once: names of the class ids
             yield "class_map", CLASS_MAP, self._convert.class_map(classes)
             if "detections" in self._settings.outputs:
                 yield "label_info", LABEL_INFO, self._convert.label_info(header, classes)
         published = FrameToPublish(header, image, frame, classes, number, skipped, rle)
-        for name, output in OUTPUTS.items():
-            if name in self._settings.outputs:
+        made = {topic: (kind, message) for topic, kind, message in result.messages}
+        for output in self._outputs.values():
+            if not (output.spatial or output.semantic):
                 yield output.topic, output.type, output.make(self._convert, published)
+            elif output.topic in made:
+                yield output.topic, *made[output.topic]

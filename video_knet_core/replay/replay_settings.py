@@ -8,6 +8,7 @@ from pydantic import Field
 
 from ..bags.bag import BagError
 from ..config_io import settings_class
+from ..spatial.settings import SpatialSettings
 
 Seconds = Annotated[float, Field(ge=0, le=1e9)]
 """Stamps are nanoseconds in 64 bits."""
@@ -23,11 +24,19 @@ class EmptyReplayError(ReplayError):
 
 
 @settings_class(described=True)
-class ReplaySettings:
+class ReplaySettings(SpatialSettings):
     """All that the results depend on, but for the bag and the model."""
 
     topics: tuple[str, ...] = ()
     """Image topics; default: the only one of the bag."""
+    depth: str = ""
+    """Topic of depth images, in which CAMERA is a camera; default: CAMERA/depth/image_raw."""
+    cloud: str = ""
+    """Topic of point clouds, in the same way; default: none."""
+    camera_info: str = ""
+    """Topic of the cameras' CameraInfo, in the same way; default: CAMERA/camera_info."""
+    odometry: str = ""
+    """Topic of odometry, in the same way; default: none, /tf is read in any case."""
     start: Seconds = 0.0
     """Seconds after the first message of the bag at which to begin."""
     duration: Seconds | None = None

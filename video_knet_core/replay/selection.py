@@ -10,9 +10,10 @@ from collections.abc import Mapping, Sequence
 from ..bags.bag import CDR, ROS1, BagError, Contents, RecordedTopic
 from ..bags.definitions import IMAGE_TYPES, Embedded
 from ..engine.base import ModelInfo
-from ..messages.outputs import OUTPUTS
+from ..messages.topics import OUTPUTS
 from ..tasks import TASKS
 from .replay_settings import EmptyReplayError, ReplayError, ReplaySettings
+from .spatial_topics import depth_topics
 
 _log = logging.getLogger(__name__)
 NODE = "/video_knet"
@@ -36,13 +37,16 @@ def time_range(contents: Contents, settings: ReplaySettings) -> TimeRange:
     return since, start + round((settings.start + settings.duration) * 1e9)
 
 
-def choose_topics(contents: Contents, chosen: Sequence[str]) -> tuple[str, ...]:
-    """The chosen topics, or the only one of images.
+def choose_topics(contents: Contents, settings: ReplaySettings) -> tuple[str, ...]:
+    """The chosen topics, or the only one of images beside its depth.
 
     ReplayError, which lists what is there, if one is missing or has no images, or if none is
     chosen and there is not exactly one.
     """
+    chosen = settings.topics
     images = {topic.name: topic for topic in contents.topics if has_images(topic)}
+    for name in depth_topics(contents, list(images), settings).difference(chosen):
+        images.pop(name, None)
     topics = {topic.name: topic for topic in contents.topics} | images
     if not images:
         raise ReplayError(f"there are no images in it, only {_listed(contents, topics)}")

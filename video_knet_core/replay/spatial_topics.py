@@ -1,0 +1,83 @@
+"""The topics of a bag that a replay needs for results in metres, and which camera each is for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+from ..bags.bag import Contents
+from ..bags.definitions import COMPRESSED_IMAGE, IMAGE
+from ..messages.topics import CAMERA_INFO, CLOUD
+from ..messages.view_messages import ODOMETRY, camera_topics
+from ..spatial.inputs import SpatialInputs
+from .replay_settings import ReplayError, ReplaySettings
+
+CAMERA = "CAMERA"
+"""In the name of a topic: that of the images without its last part."""
+TRANSFORMS = {"/tf": False, "/tf_static": True}
+"""Topics of transforms, and whether they hold at all times."""
+_TRANSFORM_TYPE = "tf2_msgs/msg/TFMessage"
+
+Add = Callable[[SpatialInputs, Any], None]
+
+
+class SpatialTopic(NamedTuple):
+    """A topic that a camera needs."""
+
+    name: str
+    camera: str
+    """Topic of its images."""
+    add: Add
+
+
+def depth_topics(contents: Contents, images: Sequence[str], settings: ReplaySettings) -> set[str]:
+    """Those of the topics of images that have the depth of another one."""
+    pattern = settings.depth or f"{CAMERA}/depth/image_raw"
+    return {name for topic in images if (name := _named(pattern, topic)) != topic} & {
+        topic.name for topic in contents.topics
+    }
+
+
+def spatial_topics(
+    contents: Contents, cameras: Sequence[str], settings: ReplaySettings
+) -> list[SpatialTopic]:
+    """What the bag has of them; ReplayError for one that was named and is not there."""
+    types = {topic.name: topic.type for topic in contents.topics}
+    found = []
+    for camera in cameras:
+        depth, info = camera_topics(camera.removesuffix("/compressed"))
+        depth = _named(settings.depth, camera) or depth
+        rows: list[tuple[str, str, tuple[str, ...], Add]] = [
+            ("depth", depth, (IMAGE, COMPRESSED_IMAGE), SpatialInputs.add_depth),
+            ("cloud", _named(settings.cloud, camera), (CLOUD,), SpatialInputs.add_cloud),
+            (
+                "camera_info",
+                _named(settings.camera_info, camera) or info,
+                (CAMERA_INFO,),
+                SpatialInputs.add_camera_info,
+            ),
+            ("", camera_topics(depth)[1], (CAMERA_INFO,), SpatialInputs.add_depth_info),
+            (
+                "odometry",
+                _named(settings.odometry, camera),
+                (ODOMETRY,),
+                SpatialInputs.add_odometry,
+            ),
+        ]
+        for setting, name, kinds, add in rows:
+            if types.get(name) in kinds:
+                found.append(SpatialTopic(name, camera, add))
+            elif setting and getattr(settings, setting):
+                got = types.get(name, "no such topic")
+                raise ReplayError(f"{setting}: expected {name} of {' or '.join(kinds)}, got {got}")
+        for name, static in TRANSFORMS.items():
+            if types.get(name) == _TRANSFORM_TYPE:
+                add = partial(SpatialInputs.add_transforms, static=static)
+                found.append(SpatialTopic(name, camera, add))
+    return found
+
+
+def _named(pattern: str, camera: str) -> str:
+    base = camera.removesuffix("/compressed").rpartition("/")[0]
+    return pattern.replace(CAMERA, base)
