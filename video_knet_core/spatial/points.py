@@ -43,7 +43,7 @@ class LabelledPoints:
 
     def array(self) -> NDArray[np.void]:
         """[N] of `POINT_DTYPE`."""
-        out = np.empty(len(self.xyz), POINT_DTYPE)
+        out = np.zeros(len(self.xyz), POINT_DTYPE)  # the bytes between fields, too
         for axis, name in enumerate("xyz"):
             out[name] = self.xyz[:, axis]
         red, green, blue = (self.color[:, channel].astype(np.uint32) for channel in range(3))

@@ -216,11 +216,14 @@ def find_surfaces(
 def _noise(
     region: NDArray[np.int64], distance: NDArray[np.float64], number: NDArray[np.int64]
 ) -> NDArray[np.float64]:
-    """[R] from samples that follow each other, which are neighbours; NaN where `number` is 0."""
-    same = region[1:] == region[:-1]
-    pairs, steps = region[1:][same], np.abs(np.diff(distance))[same]
-    counted = np.where(number, np.bincount(pairs, minlength=len(number)), 0)
-    noise = 1.4826 / np.sqrt(2) * _quantiles(pairs, steps, counted, (0.5,))[0]
+    """[R] from samples that follow each other, which are neighbours; NaN where `number` is 0.
+
+    Of three in a row what is left is noise: a slope has no second difference.
+    """
+    same = region[2:] == region[:-2]
+    middle, steps = region[2:][same], np.abs(np.diff(distance, 2))[same]
+    counted = np.where(number, np.bincount(middle, minlength=len(number)), 0)
+    noise = 1.4826 / np.sqrt(6) * _quantiles(middle, steps, counted, (0.5,))[0]
     return np.where((number > 0) & np.isnan(noise), 0.0, noise)
 
 
