@@ -16,7 +16,7 @@ from .ground_range import GroundPlane, Standing, find_standing
 from .inputs import SpatialInputs, same_aspect
 from .motion import MotionFilter
 from .objects import OBJECT_DTYPE, ObjectTable, RangeSource
-from .points import LabelledPoints, point_size, points_of_cloud, points_of_depth
+from .points import LabelledPoints, point_size, points_of_cloud, points_of_depth, stride_of
 from .settings import SpatialSettings, class_ids
 from .surfaces import RegionMap, Surfaces, find_surfaces, samples_of_cloud, samples_of_depth
 from .transforms import TransformError
@@ -240,7 +240,8 @@ class SpatialFrame:
         """Height and width of the class image, where it is not that of the image."""
         if self._settings.semantic_size == "image" or self._aligned is None:
             return None
-        return point_size(self._aligned[0], self._settings.point_stride)
+        depth = self._aligned[0]
+        return point_size(depth, stride_of(depth, self._settings.point_stride))
 
     @property
     def followed(self) -> int:
@@ -323,7 +324,7 @@ class SpatialFrame:
                 f"the depth camera, got depth {depth.shape[1]} x {depth.shape[0]} of "
                 f"{frame_id!r}: {error}"
             ) from None
-        stride = self._settings.point_stride
+        stride = stride_of(depth, self._settings.point_stride)
         rays = camera.rays()[::stride, ::stride]
         z = depth[::stride, ::stride, None]
         return np.concatenate([rays * z, z], axis=2).reshape(-1, 3)
@@ -374,9 +375,8 @@ class SpatialFrame:
             return None
         if self._aligned is not None:
             depth, rays = self._aligned
-            return points_of_depth(
-                self.frame, self._image, depth, rays, self._settings.point_stride
-            )
+            stride = stride_of(depth, self._settings.point_stride)
+            return points_of_depth(self.frame, self._image, depth, rays, stride)
         clouds = self.clouds
         return points_of_cloud(self.frame, self._image, clouds[0][1], camera) if clouds else None
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -22,6 +24,8 @@ POINT_DTYPE = np.dtype(
     }
 )
 """A point as ~/points has it: `rgb` is 0x00RRGGBB, which RViz reads in the place of a float."""
+MAX_POINTS = 80_000
+"""Points of a depth image, about, unless the setting `point_stride` has another wish."""
 _BUCKETS = 1 << 18
 
 
@@ -35,23 +39,24 @@ class LabelledPoints:
     """[N] of the frame; 0 = none."""
     inner: NDArray[np.bool_]
     """[N] not at the border of a segment, where depth is a mixture of two; but all of thin ones."""
-    color: NDArray[np.uint8]
-    """[N, 3] RGB."""
+    color: NDArray[np.uint32]
+    """[N] 0x00RRGGBB."""
     frame: PanopticFrame
     size: tuple[int, int] | None = None
     """Height and width of points that are in the order of pixels."""
 
     def array(self) -> NDArray[np.void]:
         """[N] of `POINT_DTYPE`."""
-        out = np.zeros(len(self.xyz), POINT_DTYPE)  # the bytes between fields, too
-        for axis, name in enumerate("xyz"):
-            out[name] = self.xyz[:, axis]
-        red, green, blue = (self.color[:, channel].astype(np.uint32) for channel in range(3))
-        out["rgb"] = red << 16 | green << 8 | blue
-        out["class_id"] = self.frame.by_label("class_id", NO_CLASS, np.uint16)[self.label]
-        out["track_id"] = self.frame.by_label("track_id", 0, np.uint32)[self.label]
-        out["confidence"] = self.frame.by_label("score", 0, np.float32)[self.label]
-        return out
+        words = np.empty((len(self.xyz), POINT_DTYPE.itemsize // 4), np.uint32)
+        words[:, :3] = self.xyz.view(np.uint32)
+        words[:, 3] = self.color
+        fields = (("class_id", NO_CLASS), ("track_id", 0), ("score", 0))
+        table = [self.frame.by_label(name, none, np.float64) for name, none in fields]
+        words[:, 4:6] = np.stack(table[:2], axis=1).astype(np.int64).astype(np.uint32)[self.label]
+        words[:, 6] = table[2].astype(np.float32).view(np.uint32)[self.label]
+        if sys.byteorder == "big":
+            words = words.astype("<u4")
+        return words.view(POINT_DTYPE)[:, 0]
 
     def of_classes(self, ids: Sequence[int], voxel: float) -> LabelledPoints:
         """Those of these classes, one for each cube of `voxel` metres."""
@@ -74,6 +79,11 @@ class LabelledPoints:
         )
 
 
+def stride_of(depth: NDArray[np.float32], setting: int) -> int:
+    """The stride of points in a depth image by the setting `point_stride`."""
+    return setting or max(math.ceil(math.sqrt(depth.size / MAX_POINTS)), 1)
+
+
 def point_size(depth: NDArray[np.float32], stride: int) -> tuple[int, int]:
     """Height and width of the points of a depth image."""
     height, width = depth[stride // 2 :: stride, stride // 2 :: stride].shape
@@ -94,9 +104,11 @@ def points_of_depth(
         rays: [H, W, 2] of the pixels of `depth`.
     """
     start = stride // 2
-    z = depth[start::stride, start::stride, None]
-    xyz = np.concatenate([rays[start::stride, start::stride] * z, z], axis=2)
-    height, width = z.shape[:2]
+    z = depth[start::stride, start::stride]
+    height, width = z.shape
+    xyz = np.empty((height, width, 3), np.float32)
+    np.multiply(rays[start::stride, start::stride], z[:, :, None], out=xyz[:, :, :2])
+    xyz[:, :, 2] = z
     rows = np.arange(start, depth.shape[0], stride)
     columns = np.arange(start, depth.shape[1], stride)
 
@@ -109,7 +121,12 @@ def points_of_depth(
 
     small = frame.label_map.small
     return LabelledPoints(
-        xyz.reshape(-1, 3), at(small), at(_solid_cells(small)), at(image), frame, (height, width)
+        xyz.reshape(-1, 3),
+        at(small),
+        at(_solid_cells(small)),
+        _packed(at(image)),
+        frame,
+        (height, width),
     )
 
 
@@ -128,6 +145,12 @@ def points_of_cloud(
     return LabelledPoints(
         points[seen], small[cells], _solid_cells(small)[cells], image[v, u], frame
     )
+
+
+def _packed(rgb: NDArray[np.uint8]) -> NDArray[np.uint32]:
+    """[N] 0x00RRGGBB of colours [N, 3]."""
+    red, green, blue = rgb.T.astype(np.uint32)
+    return red << 16 | green << 8 | blue
 
 
 def _solid_cells(labels: NDArray[np.uint16]) -> NDArray[np.bool_]:

@@ -39,7 +39,9 @@ class SpatialSettings:
     """Frame whose plane z = 0 is the ground, in place of height and pitch, as base_footprint."""
     ground_classes: str = GROUND
     """Classes that can be driven on, with commas: no obstacles, and the free space."""
-    point_stride: int = number(2, 1, 64, "Every n-th row and column of a depth image is a point.")
+    point_stride: int = number(
+        0, 0, 64, "Every n-th row and column of a depth image is a point; 0 = by its size."
+    )
     obstacle_voxel_m: float = number(
         0.1, 0.01, 10, "Edge of the cubes in metres that obstacles have one point of."
     )

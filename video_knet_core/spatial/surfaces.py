@@ -32,6 +32,9 @@ EDGE = 0.08
 EXTENT_SIGMAS, EDGE_SIGMAS = 2.05, 1.41
 """Standard deviations from the mean at which a normal distribution has those quantiles."""
 
+_LARGEST = 4096.0
+"""Metres that no coordinate reaches."""
+
 Points = NDArray[np.floating]
 
 
@@ -248,8 +251,7 @@ def _nearest_cluster(
 
     Clusters are parted by gaps. Without a dense one it is the largest; inf, -inf without a point.
     """
-    order = np.lexsort((distance, region))
-    region, distance = region[order], distance[order]
+    distance, region = _sorted(region, distance)
     start, end = np.full(count, np.inf), np.full(count, -np.inf)
     if not len(region):
         return start, end
@@ -273,15 +275,22 @@ def _quantiles(
     fractions: tuple[float, ...],
 ) -> NDArray[np.float64]:
     """[fractions, R] quantiles of the values of each region; NaN where `number` [R] is 0."""
-    ordered = np.append(values[np.lexsort((values, region))], np.nan)
+    if not len(values):
+        return np.full((len(fractions), len(number)), np.nan)
+    ordered, _ = _sorted(region, values)
     counted = np.bincount(region, minlength=len(number))
     first = np.cumsum(counted) - counted
-    found = [
-        np.where(
-            number > 0,
-            ordered[np.minimum(first + f * np.maximum(counted - 1, 0), len(values)).astype(int)],
-            np.nan,
-        )
-        for f in fractions
-    ]
+    found = []
+    for fraction in fractions:
+        row = (first + fraction * np.maximum(counted - 1, 0)).astype(np.int64)
+        found.append(np.where(number > 0, ordered[np.minimum(row, len(values) - 1)], np.nan))
     return np.array(found)
+
+
+def _sorted(
+    region: NDArray[np.int64], values: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """The values by region and size, and the region of each: one sort of sums, which is fast."""
+    keys = np.sort(region * (2 * _LARGEST) + values)
+    regions = np.floor(keys / (2 * _LARGEST) + 0.5).astype(np.int64)
+    return keys - regions * (2 * _LARGEST), regions
