@@ -166,12 +166,40 @@ def bench(
 # --- eval ----------------------------------------------------------------------------------------
 
 
+METRES = (
+    "Measure ranges and velocities instead, with exact depth, with the noise of a stereo camera, "
+    "and from the ground plane."
+)
+
+
 @command()
-def synthetic(options: _ClipOptions, engine: EngineOptions, tracking: TrackingOptions) -> None:
-    """Held-out synthetic streets: STQ, VPQ and id switches, or AP."""
+def synthetic(
+    options: _ClipOptions,
+    engine: EngineOptions,
+    tracking: TrackingOptions,
+    metres: Annotated[bool, option(METRES, None, "--metres")] = False,
+    path: JsonFile = None,
+) -> None:
+    """Held-out synthetic streets: STQ, VPQ and id switches, or AP; or errors in metres."""
     from ..evaluate.clips import synthetic_streets
 
     title = f"synthetic street, {options.clips} held-out clips of {options.frames} frames"
+    if metres:
+        from ..evaluate.metres import evaluate_metres
+
+        if options.trackers or options.spoilt or options.no_memory:
+            raise UsageError("--metres is of one tracker on clean frames with memory")
+        streets = (street.seed for street in synthetic_streets(options.clips))
+        with closing(engine.open()) as runtime:
+            if not TASKS[runtime.info.task].has_things:
+                raise UsageError(f"{runtime.info.name} has no tracks to measure")
+            scores = evaluate_metres(runtime, streets, options.frames, tracking.config)
+        print("\n".join([title, *scores.table()]))
+        if path:
+            write_text(path, scores.to_json() + "\n")
+        return
+    if path:
+        raise UsageError("--json is of --metres")
     _eval_clips(title, synthetic_streets(options.clips), options, engine, tracking)
 
 

@@ -26,6 +26,7 @@ from ..spatial.locator import ObjectLocator
 from ..spatial.objects import RangeSource
 from ..spatial.settings import SpatialSettings
 from ..spatial.surfaces import RegionMap, find_surfaces, samples_of_depth
+from ..tracking import TrackerSettings
 from ..types import PanopticFrame, TrackState
 from .scores import Scores
 
@@ -64,17 +65,27 @@ _ROW = np.dtype(
 stated standard deviation; true speed and length of the error of the velocity."""
 
 
-def evaluate_metres(runtime: Runtime, streets: Iterable[int], frames: int) -> Scores:
+def evaluate_metres(
+    runtime: Runtime, streets: Iterable[int], frames: int, tracking: TrackerSettings | None = None
+) -> Scores:
     """Errors of a model's tracks in metres, by source of the range and distance.
 
     Args:
         streets: seeds.
         frames: of each street.
+        tracking: settings of the tracker.
+
+    Returns:
+        A row for each source and distance: confirmed tracks seen, the fraction of them with a
+        range; medians of the relative error of the range and of that in metres; how many errors are
+        within one and two of the stated standard deviations, of ranges and of velocities along the
+        line of sight; medians of the length of the error of the velocity, of objects at rest and
+        of moving ones.
     """
     rows: dict[str, list[NDArray[np.void]]] = {source: [] for source in SOURCES}
     for seed in streets:
         street = SyntheticStreet(seed, depth=True)
-        for source, found in _street(runtime, street, frames).items():
+        for source, found in _street(runtime, street, frames, tracking).items():
             rows[source].extend(found)
     table, figures = {}, {}
     for source, found in rows.items():
@@ -116,13 +127,12 @@ def _mean(values: NDArray) -> float:
 
 
 def _street(
-    runtime: Runtime, street: SyntheticStreet, frames: int
+    runtime: Runtime, street: SyntheticStreet, frames: int, tracking: TrackerSettings | None
 ) -> dict[str, list[NDArray[np.void]]]:
-    predictor = VideoPredictor(runtime)
+    predictor = VideoPredictor(runtime, tracking)
     settings = SpatialSettings(target_frame=ODOM)
-    mount = replace(
-        settings, camera_height_m=street.style.camera_height, camera_pitch_deg=_pitch(street)
-    )
+    # the pitch is that of the mount: the camera looks along the road, and its vibration is unknown
+    mount = replace(settings, camera_height_m=street.style.camera_height)
     locators = {
         source: ObjectLocator(predictor.classes, mount if source == "ground" else settings)
         for source in SOURCES
@@ -152,11 +162,6 @@ def _street(
                 _compare(frame, truth, objects, rows, spatial.to_target, since[source], stamp)
             )
     return found
-
-
-def _pitch(street: SyntheticStreet) -> float:
-    """Degrees by which the camera looks down: its picture is shifted, not turned."""
-    return 0.0
 
 
 def _add_messages(
