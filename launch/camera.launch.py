@@ -14,6 +14,7 @@ from video_knet_ros import launching
 ARGUMENTS = (
     launching.IMAGE,
     *launching.ENGINE_ARGUMENTS,
+    *launching.SPATIAL_ARGUMENTS,
     launching.argument("video", "", f"Also play this as a camera: {launching.SOURCES}; empty = no"),
     *launching.VIDEO_ARGUMENTS,
     *launching.COMMON_ARGUMENTS,

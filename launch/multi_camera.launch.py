@@ -2,9 +2,10 @@
 
 ros2 launch video_knet_ros multi_camera.launch.py cameras:=front,rear
 ros2 launch video_knet_ros multi_camera.launch.py cameras:=front,rear image:=/CAMERA/image_color
+ros2 launch video_knet_ros multi_camera.launch.py depth:=/CAMERA/aligned_depth/image_raw
 ros2 launch video_knet_ros multi_camera.launch.py video:=front.mp4,rear.mp4   # without cameras
 
-Each camera is a node of its own, called by its name: /front/instances, /front/panoptic/image, ...
+CAMERA in the name of a topic is the name of each camera in turn. Each camera is a node of its own, called by its name: /front/instances, /front/panoptic/image, ...
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ ARGUMENTS = (
         "image", f"{CAMERA}/image_raw", f"Image topic of each camera; {CAMERA} = its name"
     ),
     *launching.ENGINE_ARGUMENTS,
+    *launching.SPATIAL_ARGUMENTS,
     launching.argument(
         "video",
         "",
@@ -38,10 +40,18 @@ def generate_launch_description() -> LaunchDescription:
     return launching.describe(ARGUMENTS, _processes)
 
 
+def _of_camera(args: dict[str, str], name: str) -> dict[str, str]:
+    """The arguments with the name of a camera in place of `CAMERA`."""
+    return {argument: value.replace(CAMERA, name) for argument, value in args.items()}
+
+
 def _processes(args: dict[str, str]) -> list[Node]:
     cameras = launching.camera_names(args["cameras"])
     topics = {name: args["image"].replace(CAMERA, name) for name in cameras}
-    remappings = [launching.image_topics(f"{name}:", topic) for name, topic in topics.items()]
+    remappings = [
+        launching.input_topics(f"{name}:", topic, _of_camera(args, name), f"{name}/odometry")
+        for name, topic in topics.items()
+    ]
     node = launching.node(
         args,
         "cameras_node",

@@ -19,6 +19,7 @@ ARGUMENTS = (
     launching.argument("bag", None, "Folder or file that `ros2 bag play` can play"),
     launching.IMAGE,
     *launching.ENGINE_ARGUMENTS,
+    *launching.SPATIAL_ARGUMENTS,
     launching.argument("rate", "1.0", "Speed of the bag, 1.0 = as recorded"),
     launching.argument("loop", "false", "Begin the bag again when it ends", launching.BOOL),
     launching.argument("delay", "5.0", "Seconds before the bag begins, for the model to load"),

@@ -46,6 +46,14 @@ ENGINE_ARGUMENTS = (
     argument("compressed", "", "Use compressed images; empty = as in params_file", ["", *BOOL]),
 )
 """For `camera_parameters`."""
+SPATIAL_ARGUMENTS = (
+    argument("depth", "", "Topic of depth images; empty = depth/image_raw beside the images"),
+    argument("cloud", "", "Topic of point clouds; empty = none"),
+    argument("camera_info", "", "Topic of the CameraInfo; empty = camera_info beside the images"),
+    argument("odometry", "", "Topic of the odometry; empty = odometry"),
+    argument("target_frame", "", "Frame of positions, as odom; empty = as in params_file"),
+)
+"""Inputs of the outputs in metres, for `input_topics`."""
 SOURCES = "video file, image folder, webcam index, synthetic or synthetic:SEED"
 VIDEO_ARGUMENTS = (
     argument("rate", "0.0", "Images per second of the video; 0 = each frame at its own time"),
@@ -89,7 +97,8 @@ def camera_parameters(args: dict[str, str]) -> list[Any]:
     params_file = expand(args["params_file"])
     if not os.path.isfile(params_file):
         raise ValueError(f"params_file: expected a file, got {args['params_file']!r}")
-    overrides: dict[str, object] = {n: text(args[n]) for n in ("model", "backend") if args[n]}
+    texts = ("model", "backend", "target_frame")
+    overrides: dict[str, object] = {name: text(args[name]) for name in texts if args[name]}
     if args["compressed"]:
         overrides["compressed"] = args["compressed"] == "true"
     return [params_file, overrides]
@@ -158,16 +167,35 @@ def camera_node(args: dict[str, str]) -> Node:
         "camera_node",
         name="video_knet",
         parameters=camera_parameters(args),
-        remappings=image_topics("", args["image"]),
+        remappings=input_topics("", args["image"], args, "odometry"),
     )
 
 
-def image_topics(prefix: str, topic: str) -> list[tuple[str, str]]:
-    """Remappings of the input of a camera node; `prefix` is `NAME:` where a process has several."""
-    return [
-        (f"{prefix}~/image", topic),
-        (f"{prefix}~/image/compressed", f"{topic}/compressed"),
-    ]
+def input_topics(
+    prefix: str, image: str, topics: dict[str, str], odometry: str
+) -> list[tuple[str, str]]:
+    """Remappings of the inputs of a camera node.
+
+    Args:
+        prefix: `NAME:` where a process has several nodes.
+        image: topic of the images.
+        topics: the others, by the names of `SPATIAL_ARGUMENTS`; empty ones are beside the images.
+        odometry: topic of the odometry, if it is not in `topics`.
+    """
+    depth, camera_info = camera_topics(image)
+    depth = topics["depth"] or depth
+    inputs = {
+        "image": image,
+        "image/compressed": f"{image}/compressed",
+        "depth": depth,
+        "depth/compressed": f"{depth}/compressedDepth",
+        "depth/camera_info": camera_topics(depth)[1],
+        "camera_info": topics["camera_info"] or camera_info,
+        "odometry": topics["odometry"] or odometry,
+    }
+    if topics["cloud"]:
+        inputs["cloud"] = topics["cloud"]
+    return [(f"{prefix}~/{name}", topic) for name, topic in inputs.items()]
 
 
 def node(args: dict[str, str], executable: str, package: str = PACKAGE, **options: Any) -> Node:
