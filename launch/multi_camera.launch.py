@@ -5,7 +5,8 @@ ros2 launch video_knet_ros multi_camera.launch.py cameras:=front,rear image:=/CA
 ros2 launch video_knet_ros multi_camera.launch.py depth:=/CAMERA/aligned_depth/image_raw
 ros2 launch video_knet_ros multi_camera.launch.py video:=front.mp4,rear.mp4   # without cameras
 
-CAMERA in the name of a topic is the name of each camera in turn. Each camera is a node of its own, called by its name: /front/instances, /front/panoptic/image, ...
+CAMERA in the name of a topic is the name of each camera in turn. Each camera is a node of its own,
+called by its name: /front/instances, /front/panoptic/image, ...
 """
 
 from __future__ import annotations

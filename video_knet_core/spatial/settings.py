@@ -50,7 +50,7 @@ class SpatialSettings:
     mask_classes: str = ""
     """Classes with a mask of their own on ~/mask/CLASS/image, with commas."""
     follow_track: int = number(
-        0, 0, 2**53, "Track whose pose is published for a follower; 0 = none."
+        0, 0, 10**9, "Track whose pose is published for a follower; 0 = none."
     )
 
 
