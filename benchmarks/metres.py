@@ -88,7 +88,7 @@ def scene(tracks: int, size: tuple[int, int], t: int) -> tuple[PanopticFrame, ND
 def measured(tracks: int, frames: int, size: tuple[int, int]) -> Iterator[tuple[str, float]]:
     """Name of a set of outputs, and the milliseconds that it took in a frame."""
     convert, order = conversions(), random.Random(0)
-    locators = {name: ObjectLocator(CLASSES, SpatialSettings(follow_track=1)) for name in SETS}
+    locators = {name: ObjectLocator(CLASSES, SpatialSettings(follow_track=tracks)) for name in SETS}
     image = np.full((*size, 3), 90, np.uint8)
     focal = FOCAL * size[1]
     camera = Intrinsics(focal, focal, size[1] / 2, size[0] / 2)
