@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ..geometry import LabelMap
 
-SAMPLES = 400
+SAMPLES = 256
 """Points of a region that are looked at, about: masks are not so exact that more would help."""
 MIN_INNER = 6
 """Points away from the border below which those at the border count too."""
