@@ -28,15 +28,17 @@ from ament_index_python.packages import (
     get_package_prefix,
     get_package_share_directory,
 )
+from numpy.typing import NDArray
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import Image
-from video_knet_ros.msg import TrackedInstance, TrackedInstanceArray
+from video_knet_ros.msg import TrackedInstance, TrackedInstanceArray, TrackedObjectArray
 
 from video_knet_core.messages.image_messages import to_rgb
 from video_knet_core.messages.result_messages import nanoseconds
 from video_knet_core.output_files import expanded, refuse_inputs
 from video_knet_core.overlay_video import OverlayVideo
+from video_knet_core.visualize import track_color
 
 PACKAGE = "video_knet_ros"
 START_TIMEOUT_S = 60.0
@@ -44,6 +46,7 @@ START_TIMEOUT_S = 60.0
 VIDEO_FPS = 20.0
 """Usual rate, for the encoder; each overlay is shown at its stamp."""
 PICTURES = 4
+FONT = cv2.FONT_HERSHEY_SIMPLEX
 MAX_INCOMPLETE = 60
 """Frames kept while some of their messages have not arrived."""
 TOPICS = {
@@ -52,6 +55,12 @@ TOPICS = {
     "/video_knet/panoptic/image": Image,
     "/video_knet/overlay/image": Image,
 }
+OBJECTS = "/video_knet/objects"
+"""Published if there is a camera info, and depth or the height of the camera."""
+SPATIAL_INPUTS = {"depth": "depth/image_raw", "camera_info": "camera_info"}
+"""Inputs of the node, and their topics below /camera."""
+METRES = 40.0
+"""That the view from above shows ahead."""
 STATES = ("tentative", "confirmed", "coasted")
 
 
@@ -62,8 +71,11 @@ class DemoError(Exception):
 class Recorder(Node):
     """Subscribes to images and results, and records each frame all of whose messages arrive."""
 
-    def __init__(self, out: Path, video: OverlayVideo, seconds: float) -> None:
+    def __init__(self, out: Path, video: OverlayVideo, seconds: float, spatial: bool) -> None:
         super().__init__("demo_recorder")
+        self._topics = TOPICS | ({OBJECTS: TrackedObjectArray} if spatial else {})
+        self.ranges: list[float] = []
+        """Of the objects that were measured in a frame, in metres."""
         self._out, self._video, self._seconds = out, video, seconds
         self._incomplete: dict[int, dict] = {}
         self.images = self.frames = 0
@@ -72,12 +84,14 @@ class Recorder(Node):
         """At which the tables arrived, in seconds."""
         self.disagreements: list[str] = []
         self.pictures: list[Path] = []
-        for topic, kind in TOPICS.items():
+        for topic, kind in self._topics.items():
             self.create_subscription(
                 kind, topic, partial(self._on_message, topic), QoSProfile(depth=10)
             )
 
-    def _on_message(self, topic: str, message: Image | TrackedInstanceArray) -> None:
+    def _on_message(
+        self, topic: str, message: Image | TrackedInstanceArray | TrackedObjectArray
+    ) -> None:
         self.images += topic == "/camera/image_raw"
         if isinstance(message, TrackedInstanceArray):
             self.tables.append(message)
@@ -85,14 +99,20 @@ class Recorder(Node):
         stamp = nanoseconds(message.header.stamp)
         frame = self._incomplete.setdefault(stamp, {})
         frame[topic] = message
-        if len(frame) == len(TOPICS):
+        if len(frame) == len(self._topics):
             del self._incomplete[stamp]
-            self._record(stamp, *(frame[name] for name in TOPICS))
+            self._record(stamp, *(frame[name] for name in self._topics))
         while len(self._incomplete) > MAX_INCOMPLETE:
             del self._incomplete[next(iter(self._incomplete))]
 
     def _record(
-        self, stamp: int, image: Image, table: TrackedInstanceArray, labels: Image, overlay: Image
+        self,
+        stamp: int,
+        image: Image,
+        table: TrackedInstanceArray,
+        labels: Image,
+        overlay: Image,
+        objects: TrackedObjectArray | None = None,
     ) -> None:
         self.frames += 1
         values, counts = np.unique(np.frombuffer(labels.data, "<u2"), return_counts=True)
@@ -101,10 +121,15 @@ class Recorder(Node):
         if in_image != in_table:
             self.disagreements.append(f"stamp {stamp}: areas {in_image} in the image, {in_table}")
         drawn, number = to_rgb(overlay), len(self.pictures)
+        if objects is not None:
+            self.ranges += [row.range for row in objects.objects if not row.predicted]
         self._video.write(drawn, stamp)
         if self.elapsed >= self._seconds * (number + 0.5) / PICTURES and number < PICTURES:
             path = self._out / f"picture_{number + 1}.png"
-            cv2.imwrite(str(path), np.hstack([to_rgb(image), drawn])[..., ::-1])
+            parts = [to_rgb(image), drawn]
+            if objects is not None:
+                parts.append(seen_from_above(objects, drawn.shape[0]))
+            cv2.imwrite(str(path), np.hstack(parts)[..., ::-1])
             self.pictures.append(path)
 
     @property
@@ -136,6 +161,11 @@ class Recorder(Node):
         print(f"skipped    {sum(t.skipped for t in self.tables)} images, replaced by newer ones")
         agreeing = self.frames - len(self.disagreements)
         print(f"agreement  of label image and table: {agreeing} of {self.frames} frames")
+        if self.ranges:
+            near, far = np.quantile(self.ranges, [0.1, 0.9])
+            print(
+                f"metres     {len(self.ranges)} ranges measured, most of {near:.0f} to {far:.0f} m"
+            )
         tracks: dict[tuple[int, int], TrackedInstance] = {
             (table.tracker_epoch, row.track_id): row
             for table in self.tables
@@ -150,6 +180,34 @@ class Recorder(Node):
         if len(rows) > 20:
             print(f"  ... and {len(rows) - 20} shorter ones")
         print(f"files      {self._out / 'overlay.mp4'}, {', '.join(p.name for p in self.pictures)}")
+
+
+def seen_from_above(objects: TrackedObjectArray, size: int) -> NDArray[np.uint8]:
+    """RGB [size, size, 3]: boxes and velocities in the frame of the camera, which is below."""
+    picture = np.full((size, size, 3), 250, np.uint8)
+    scale = size / METRES
+
+    def pixel(x: float, z: float) -> tuple[int, int]:
+        return round(size / 2 + scale * x), round(size - 1 - scale * z)
+
+    for distance in range(10, int(METRES), 10):
+        cv2.circle(picture, pixel(0, 0), round(scale * distance), (215, 215, 215), 1, cv2.LINE_AA)
+        place = pixel(0, distance)
+        cv2.putText(picture, f"{distance} m", place, FONT, 0.35, (150, 150, 150), 1, cv2.LINE_AA)
+    for row in objects.objects:
+        center, half, color = row.box_center, row.size, track_color(row.track_id)
+        corners = (
+            pixel(center.x + side * max(half.x, 0.4) / 2, center.z + side * max(half.z, 0.4) / 2)
+            for side in (-1, 1)
+        )
+        cv2.rectangle(picture, *corners, color, 1 if row.predicted else -1)
+        if not np.isnan(row.velocity.x):
+            tip = pixel(center.x + row.velocity.x, center.z + row.velocity.z)
+            cv2.arrowedLine(picture, pixel(center.x, center.z), tip, (60, 60, 60), 1, cv2.LINE_AA)
+        name = f"{row.class_name} {row.track_id}"
+        place = pixel(center.x + 0.5, center.z + 0.5)
+        cv2.putText(picture, name, place, FONT, 0.35, (30, 30, 30), 1, cv2.LINE_AA)
+    return picture
 
 
 @contextmanager
@@ -209,13 +267,15 @@ def run(video: str, seconds: float, model: str, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     node_log, source_log = out / "camera_node.log", out / "video_source.log"
     node_args = ["-r", "~/image:=/camera/image_raw", "-p", f"model:='{model}'"]
+    for name, topic in SPATIAL_INPUTS.items():
+        node_args += ["-r", f"~/{name}:=/camera/{topic}"]
     rclpy.init()
     with (
         OverlayVideo(out / "overlay.mp4", VIDEO_FPS) as overlay_video,
         executable("camera_node", node_log, *node_args) as node,
         executable("video_source", source_log, "-p", f"source:='{video}'") as source,
     ):
-        recorder = Recorder(out, overlay_video, seconds)
+        recorder = Recorder(out, overlay_video, seconds, video.startswith("synthetic"))
         play(recorder, {node_log: node, source_log: source}, seconds)
     recorder.report()
     if recorder.disagreements:
