@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from concurrent.futures import Future
 from concurrent.futures import wait as wait_for
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -69,8 +70,11 @@ class CameraNode(EngineNode):
         self._engines = engines or EnginePool()
         self.outputs: Outputs | None = None
         self._subscription = ImageSubscription(self, self._on_image)
-        self._spatial_subscriptions = SpatialSubscriptions(self)
+        self._spatial_subscriptions = SpatialSubscriptions(self, self._on_spatial_input)
         self._locator: ObjectLocator | None = None
+        self._waiting: FrameToPublish | None = None
+        """The last frame, until its depth is there and it is published in space."""
+        self._publishing: Future[None] | None = None
         self._rate_limit = RateLimit()
         self._camera_filter = SingleCameraFilter()
         self._last: FrameToPublish | None = None
@@ -126,6 +130,7 @@ class CameraNode(EngineNode):
 
     def engine_closed(self) -> None:
         outputs, self.outputs, self._last = self.outputs, None, None
+        self._waiting = None
         if outputs is not None:
             outputs.destroy()
 
@@ -234,17 +239,37 @@ class CameraNode(EngineNode):
         outputs.publish(result)
         counts.latency_ms = result.latency_ms
         counts.note_result()  # not before: a frame that cannot be published has failed
+        self._publish_space()  # of the frame before, whose depth has not come
         if outputs.wants(spatial=True):
-            try:
-                outputs.publish(result, spatial=True)
-            except Exception as error:  # the result in the image stands
-                self._report_space(locator, error)
+            self._waiting = result
+            if not spatial.is_waiting:
+                self._publish_space()
 
-    def _report_space(self, locator: ObjectLocator, error: Exception) -> None:
-        if self.context.ok():  # else the process is ending
-            words = process.describe(error, SpatialError)
-            locator.inputs.note("metres", words)
-            self.get_logger().error(f"no metres: {words}", throttle_duration_sec=2.0)
+    def _on_spatial_input(self) -> None:
+        """In the executor's thread: publish the frame that has waited for this message."""
+        waiting, called = self._waiting, self._publishing
+        if waiting is None or self.worker is None or (called is not None and not called.done()):
+            return
+        if waiting.spatial is not None and not waiting.spatial.is_waiting:
+            with suppress(RuntimeError):  # the engine is closed
+                self._publishing = self.worker.call(lambda _: self._publish_space())
+
+    def _publish_space(self) -> None:
+        """In the inference thread: publish the waiting frame in space, if there is one.
+
+        An error is reported; the result in the image stands.
+        """
+        result, self._waiting = self._waiting, None
+        outputs, locator = self.outputs, self._locator
+        if result is None or outputs is None or locator is None:
+            return
+        try:
+            outputs.publish(result, spatial=True)
+        except Exception as error:
+            if self.context.ok():  # else the process is ending
+                words = process.describe(error, SpatialError)
+                locator.inputs.note("metres", words)
+                self.get_logger().error(f"no metres: {words}", throttle_duration_sec=2.0)
 
     # --- parameters, services, diagnostics
 

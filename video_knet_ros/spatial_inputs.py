@@ -46,8 +46,10 @@ _DEPTH = 5
 class SpatialSubscriptions:
     """All of them or none; each is created again when its quality of service has to change."""
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: Node, on_input: Callable[[], None]) -> None:
+        """`on_input` is called after each message that was taken."""
         self._node = node
+        self._on_input = on_input
         self._found: dict[str, tuple[Subscription, QoSProfile]] = {}
 
     def follow(self, inputs: SpatialInputs) -> None:
@@ -60,9 +62,13 @@ class SpatialSubscriptions:
                 continue
             self._drop(row.topic)
             subscription = self._node.create_subscription(
-                find_type(row.kind), row.topic, partial(row.take, inputs), profile
+                find_type(row.kind), row.topic, partial(self._take, row, inputs), profile
             )
             self._found[row.topic] = subscription, profile
+
+    def _take(self, row: _Input, inputs: SpatialInputs, message: Any) -> None:
+        row.take(inputs, message)
+        self._on_input()
 
     def drop(self) -> None:
         """Be subscribed no longer."""

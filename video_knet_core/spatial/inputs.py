@@ -16,6 +16,8 @@ from .transforms import TransformBuffer
 
 KEPT = 8
 """Messages of depth, and of clouds, that are kept."""
+ALIVE_NS = 1_000_000_000
+"""Nanoseconds since its last message after which a sensor counts as gone."""
 
 
 class SpatialInputs:
@@ -28,6 +30,7 @@ class SpatialInputs:
         self.reasons: dict[str, str] = {}
         """Why an input could not be used at the last frame that needed it, by its name."""
         self._depth: deque[Any] = deque(maxlen=KEPT)
+        self._decoded_size: tuple[int, int] | None = None
         self._clouds: deque[Any] = deque(maxlen=KEPT)
         self._infos: dict[str, Any] = {}
         self._cameras: dict[str, tuple[Any, bool, CameraModel]] = {}
@@ -67,6 +70,22 @@ class SpatialInputs:
         """The newest CameraInfo of the images; None if none has come."""
         return self._infos.get("camera info")
 
+    @property
+    def depth_size(self) -> tuple[int, int] | None:
+        """Height and width of the last depth image; None before the first."""
+        newest = self._depth[-1] if self._depth else None
+        if newest is not None and hasattr(newest, "height"):
+            return int(newest.height), int(newest.width)
+        return self._decoded_size  # that of a compressed one is known when it was read
+
+    @property
+    def cloud_size(self) -> tuple[int, int] | None:
+        """Height and width of the last cloud; None before the first, and of unorganised ones."""
+        newest = self._clouds[-1] if self._clouds else None
+        if newest is None or newest.height < 2:
+            return None
+        return int(newest.height), int(newest.width)
+
     # --- of one image
 
     def camera(
@@ -105,12 +124,28 @@ class SpatialInputs:
     def depth(self, stamp: int, settings: SpatialSettings) -> tuple[Any, str] | None:
         """Depth [H, W] in metres of an image of this stamp [ns], and its frame; None without."""
         message = self._nearest("depth", self._depth, stamp, settings.depth_tolerance_ms)
-        return self._read("depth", message, lambda m: (depth_image(m), str(m.header.frame_id)))
+        found = self._read("depth", message, lambda m: (depth_image(m), str(m.header.frame_id)))
+        if found is not None:
+            self._decoded_size = found[0].shape
+        return found
 
     def cloud(self, stamp: int, settings: SpatialSettings) -> Cloud | None:
         """The cloud of an image of this stamp [ns]; None without."""
         message = self._nearest("cloud", self._clouds, stamp, settings.cloud_tolerance_ms)
         return self._read("cloud", message, cloud_points)
+
+    def is_coming(self, stamp: int, settings: SpatialSettings) -> bool:
+        """Whether the depth of an image of this stamp [ns] is not here but likely to come: the
+        sensor's last message is older than the image, but not by much."""
+        sensors = (
+            (self._depth, settings.depth_tolerance_ms),
+            (self._clouds, settings.cloud_tolerance_ms),
+        )
+        for messages, tolerance_ms in sensors:
+            if stamps := [_stamp(message) for message in tuple(messages)]:
+                here = min(abs(other - stamp) for other in stamps) <= tolerance_ms * 1e6
+                return not here and stamp - ALIVE_NS < max(stamps) < stamp
+        return False
 
     def note(self, name: str, reason: str) -> None:
         """Record whether an input could be used: an empty `reason` if it could."""

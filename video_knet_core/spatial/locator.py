@@ -236,12 +236,25 @@ class SpatialFrame:
         return self._locator.objects(self)
 
     @property
+    def is_waiting(self) -> bool:
+        """Whether depth of this image, or the transform at its time, is likely to come still."""
+        target = self._settings.target_frame
+        if target:
+            try:
+                self._inputs.transforms.lookup(target, self.frame_id, self.stamp)
+            except TransformError as error:
+                if error.in_future:
+                    return True
+        return self._inputs.is_coming(self.stamp, self._settings)
+
+    @property
     def semantic_size(self) -> tuple[int, int] | None:
         """Height and width of the class image, where it is not that of the image."""
-        if self._settings.semantic_size == "image" or self._aligned is None:
+        if self._settings.semantic_size == "image":
             return None
-        depth = self._aligned[0]
-        return point_size(depth, stride_of(depth, self._settings.point_stride))
+        if (size := self._inputs.depth_size) is not None:
+            return point_size(size, self._settings.point_stride)
+        return self._inputs.cloud_size
 
     @property
     def followed(self) -> int:
@@ -324,7 +337,7 @@ class SpatialFrame:
                 f"the depth camera, got depth {depth.shape[1]} x {depth.shape[0]} of "
                 f"{frame_id!r}: {error}"
             ) from None
-        stride = stride_of(depth, self._settings.point_stride)
+        stride = stride_of(depth.shape, self._settings.point_stride)
         rays = camera.rays()[::stride, ::stride]
         z = depth[::stride, ::stride, None]
         return np.concatenate([rays * z, z], axis=2).reshape(-1, 3)
@@ -375,7 +388,7 @@ class SpatialFrame:
             return None
         if self._aligned is not None:
             depth, rays = self._aligned
-            stride = stride_of(depth, self._settings.point_stride)
+            stride = stride_of(depth.shape, self._settings.point_stride)
             return points_of_depth(self.frame, self._image, depth, rays, stride)
         clouds = self.clouds
         return points_of_cloud(self.frame, self._image, clouds[0][1], camera) if clouds else None

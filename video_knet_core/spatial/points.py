@@ -79,14 +79,15 @@ class LabelledPoints:
         )
 
 
-def stride_of(depth: NDArray[np.float32], setting: int) -> int:
-    """The stride of points in a depth image by the setting `point_stride`."""
-    return setting or max(math.ceil(math.sqrt(depth.size / MAX_POINTS)), 1)
+def stride_of(size: tuple[int, ...], setting: int) -> int:
+    """The stride of points in a depth image [H, W] by the setting `point_stride`."""
+    return setting or max(math.ceil(math.sqrt(math.prod(size) / MAX_POINTS)), 1)
 
 
-def point_size(depth: NDArray[np.float32], stride: int) -> tuple[int, int]:
-    """Height and width of the points of a depth image."""
-    height, width = depth[stride // 2 :: stride, stride // 2 :: stride].shape
+def point_size(size: tuple[int, int], setting: int) -> tuple[int, int]:
+    """Height and width of the points of a depth image [H, W]."""
+    stride = stride_of(size, setting)
+    height, width = (len(range(stride // 2, length, stride)) for length in size)
     return height, width
 
 

@@ -24,6 +24,9 @@ HISTORY = 10_000_000_000
 class TransformError(ValueError):
     """No transform between these frames at this time; the message has the reason."""
 
+    in_future: bool = False
+    """Only because the newest transform is older: it may come still."""
+
 
 def matrix(translation: ArrayLike, quaternion: ArrayLike) -> NDArray[np.float64]:
     """[4, 4] of a translation [3] and a quaternion [4] x, y, z, w of any length but zero."""
@@ -122,9 +125,11 @@ class TransformBuffer:
             with self._lock:
                 return self._connect(target, source, stamp)
         except TransformError as error:
-            raise TransformError(
+            fault = TransformError(
                 f"expected a transform from {source!r} to {target!r} at {_seconds(stamp)}: {error}"
-            ) from None
+            )
+            fault.in_future = error.in_future
+            raise fault from None
 
     def clear(self) -> None:
         """Forget all frames, static ones too."""
@@ -221,7 +226,9 @@ class _History:
         if self.stamps[place : place + 1] == [stamp]:
             return self.samples[place]
         if place in (0, len(self.stamps)):
-            raise TransformError(self._missing(stamp))
+            fault = TransformError(self._missing(stamp))
+            fault.in_future = stamp > self.stamps[-1]
+            raise fault
         older, newer = self.samples[place - 1 : place + 1]
         if older.parent != newer.parent:
             return older
