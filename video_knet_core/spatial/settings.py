@@ -46,8 +46,7 @@ class SpatialSettings:
         0.1, 0.01, 10, "Edge of the cubes in metres that obstacles have one point of."
     )
     semantic_size: Literal["image", "cloud"] = "image"
-    """Size of the class image and its confidence: that of the image, or of ~/points; without a depth
-    image, of the organised cloud ~/cloud."""
+    """Size of the class image and its confidence: that of the image, or of ~/points or ~/cloud."""
     mask_classes: str = ""
     """Classes with a mask of their own on ~/mask/CLASS/image, with commas."""
     follow_track: int = number(
