@@ -142,9 +142,10 @@ def samples_of_depth(
     points = np.empty((len(z), 3), np.float32)
     points[:, :2] = rays[v, u] * z[:, None]
     points[:, 2] = z
-    ok = np.isfinite(points[:, 0])
-    place = place[ok]
-    return Samples(regions.index.ravel()[place], regions.inner.ravel()[place], points[ok])
+    region = regions.index.ravel()[place]
+    # where a pixel is no whole part of a cell, the pixel of a cell may be of its neighbour as well
+    ok = np.isfinite(points[:, 0]) & (region >= 0)
+    return Samples(region[ok], regions.inner.ravel()[place[ok]], points[ok])
 
 
 def _pixels_of(
