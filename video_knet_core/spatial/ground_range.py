@@ -7,7 +7,7 @@ is a large one of the range, as range squared over the height of the camera: the
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import cos, inf, radians, sin
+from math import cos, radians, sin
 
 import numpy as np
 from numpy.typing import NDArray
@@ -92,7 +92,8 @@ def find_standing(
     with np.errstate(divide="ignore", invalid="ignore"):
         z = np.where(visible & (down > 0), plane.height / down, np.nan)
         length = np.linalg.norm(at_foot, axis=1)
-        z = np.where(z * length <= reach, z, np.nan)
+        seen = np.isfinite(rays.reshape(len(places), -1, 3)).all(axis=(0, 2))  # within the lens
+        z = np.where(seen & (z * length <= reach), z, np.nan)
         per_pixel = np.abs((lower - at_foot) @ plane.normal)
         # of a pixel, and of the angle, on the component of the ray along the normal
         slope = np.hypot(EDGE_SIGMA * cell * per_pixel, ANGLE_SIGMA)
@@ -113,7 +114,7 @@ def _feet(regions: RegionMap, count: int) -> tuple[NDArray[np.float64], NDArray[
     lowest[region, columns] = rows  # the last one of equal index stays: rows ascend
     present = lowest >= 0
     foot = np.array(
-        [np.quantile(row[has], FOOT_QUANTILE) if has.any() else inf
+        [np.quantile(row[has], FOOT_QUANTILE) if has.any() else 0.0
          for row, has in zip(lowest, present, strict=True)]
     )  # fmt: skip
     at_foot = present & (lowest >= foot[:, None] - 1)
