@@ -59,7 +59,9 @@ class MotionFilter:
         seconds = 0.0 if self._stamp is None else (stamp - self._stamp) * 1e-9
         if not -0.5 <= seconds <= MAX_GAP_S:
             self._keep(np.zeros(len(self.ids), bool))
-        self._stamp = stamp
+            self._stamp = None
+        # of a frame that is a little late the state is of a later time
+        self._stamp = stamp if self._stamp is None else max(stamp, self._stamp)
         self._keep(np.isin(self.ids, np.asarray(living, np.int64)))
         self._predict(max(seconds, 0.0))
         row_of = {track: row for row, track in enumerate(self.ids.tolist())}
