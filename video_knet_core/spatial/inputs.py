@@ -27,8 +27,8 @@ class SpatialInputs:
         self.transforms = TransformBuffer()
         self.counts: Counter[str] = Counter()
         """Messages that were used, missing or faulty, by words."""
-        self.reasons: dict[str, str] = {}
-        """Why an input could not be used at the last frame that needed it, by its name."""
+        self._reasons: dict[str, str] = {}
+        self._earlier_reasons: dict[str, str] = {}
         self._depth: deque[Any] = deque(maxlen=KEPT)
         self._decoded_size: tuple[int, int] | None = None
         self._clouds: deque[Any] = deque(maxlen=KEPT)
@@ -63,7 +63,16 @@ class SpatialInputs:
     def _add_transforms(self, faulty: int) -> None:
         if faulty:
             self.counts["transforms failed"] += faulty
-            self.reasons["transforms"] = self.transforms.last_fault
+            self._reasons["transforms"] = self.transforms.last_fault
+
+    def begin_frame(self) -> None:
+        """Forget the reasons of all frames but the last one."""
+        self._earlier_reasons, self._reasons = self._reasons, {}
+
+    @property
+    def reasons(self) -> dict[str, str]:
+        """Why inputs and outputs of this frame and the last one could not be used, by name."""
+        return {**self._earlier_reasons, **self._reasons}
 
     @property
     def camera_info(self) -> Any:
@@ -149,23 +158,21 @@ class SpatialInputs:
 
     def note(self, name: str, reason: str) -> None:
         """Record whether an input could be used: an empty `reason` if it could."""
+        self.counts[f"{name} {'failed' if reason else 'used'}"] += 1
         if reason:
-            self.counts[f"{name} failed"] += 1
-            self.reasons[name] = reason
+            self._reasons[name] = reason
         else:
-            self.counts[f"{name} used"] += 1
-            self.reasons.pop(name, None)
+            self._earlier_reasons.pop(name, None)
 
     def _nearest(self, name: str, messages: deque[Any], stamp: int, tolerance_ms: float) -> Any:
         """The message that is nearest to a stamp, within the tolerance."""
         stamped = [(abs(_stamp(m) - stamp), m) for m in tuple(messages)]
         if not stamped:
-            self.reasons.pop(name, None)  # there is no such sensor
-            return None
+            return None  # there is no such sensor
         distance, message = min(stamped, key=lambda pair: pair[0])
         if distance > tolerance_ms * 1e6:
             self.counts[f"{name} missing"] += 1
-            self.reasons[name] = (
+            self._reasons[name] = (
                 f"expected {name} within {tolerance_ms:g} ms of the image, "
                 f"got one {distance / 1e6:.1f} ms away"
             )

@@ -91,6 +91,7 @@ class ObjectLocator:
             frame_id: of the camera, as the image has it.
             stamp: of the image [ns].
         """
+        self.inputs.begin_frame()
         return SpatialFrame(self, frame, image, frame_id, stamp)
 
     def objects(self, spatial: SpatialFrame) -> ObjectTable | None:
