@@ -102,7 +102,7 @@ class ObjectLocator:
             self.inputs.note("objects", str(error))
             return None
         self.inputs.note("objects", "")
-        frame, axes = spatial.frame, self.settings.target_frame or spatial.frame_id
+        frame, axes = spatial.frame, spatial.target_frame or spatial.frame_id
         is_first = (frame.epoch, axes) != (self._epoch, self._axes)
         if is_first:
             self._filter, self._boxes = MotionFilter(), {}
@@ -275,10 +275,9 @@ class SpatialFrame:
     @cached_property
     def to_target(self) -> NDArray[np.float64]:
         """[4, 4] from the camera to the target frame; TransformError if it is unknown."""
-        target = self._settings.target_frame
-        if not target:
+        if not self.target_frame:
             return np.eye(4)
-        return self._inputs.transforms.lookup(target, self.frame_id, self.stamp)
+        return self._inputs.transforms.lookup(self.target_frame, self.frame_id, self.stamp)
 
     @cached_property
     def _depth(self) -> tuple[NDArray[np.float32], str] | None:
@@ -288,6 +287,11 @@ class SpatialFrame:
     def depth(self) -> NDArray[np.float32] | None:
         """[H, W] metres of the pixels of the image, at a size of its own; None without."""
         return self._aligned[0] if self._aligned else None
+    @property
+    def target_frame(self) -> str:
+        """Without the leading slash of ROS 1, which tf2 rejects; empty = that of the camera."""
+        return self._settings.target_frame.lstrip("/")
+
 
     @property
     def depth_rays(self) -> NDArray[np.float32]:
