@@ -95,7 +95,11 @@ class ObjectLocator:
         return SpatialFrame(self, frame, image, frame_id, stamp)
 
     def objects(self, spatial: SpatialFrame) -> ObjectTable | None:
-        """The table of a frame; None if the camera or the target frame is unknown now."""
+        """The table of a frame.
+
+        None if the camera or the target frame is unknown now, or if there are things in the image
+        but no source of ranges: an empty table would say that nothing is there.
+        """
         try:
             camera, to_target = spatial.camera, spatial.to_target
         except (SpatialError, TransformError) as error:
@@ -114,8 +118,20 @@ class ObjectLocator:
         ids = seen["track_id"].astype(np.int64)
         before = self._filter.ids
         self._track(spatial, rows, ids, measured, to_target)
+        if len(seen) and not spatial.has_ranges:
+            self._note_no_ranges()
+            if not len(before) and not len(self._filter.ids):
+                self._epoch = None  # the next table is the first one
+                return None
         ended = tuple(sorted(set(before.tolist()) - set(self._filter.ids.tolist())))
         return ObjectTable(self._table(rows, ids, measured, to_target), axes, ended, is_first)
+
+    def _note_no_ranges(self) -> None:
+        """Record that nothing can be measured, unless an input has a reason of its own."""
+        if not {"depth", "cloud", "ground"} & self.inputs.reasons.keys():
+            self.inputs.note(
+                "range", "expected depth, a cloud or the height of the camera, got none"
+            )
 
     # --- measuring
 
@@ -272,6 +288,11 @@ class SpatialFrame:
         """The camera of the image; SpatialError without one."""
         return self._inputs.camera(self._settings, self.frame.label_map.size)
 
+    @property
+    def target_frame(self) -> str:
+        """Without the leading slash of ROS 1, which tf2 rejects; empty = that of the camera."""
+        return self._settings.target_frame.lstrip("/")
+
     @cached_property
     def to_target(self) -> NDArray[np.float64]:
         """[4, 4] from the camera to the target frame; TransformError if it is unknown."""
@@ -287,11 +308,6 @@ class SpatialFrame:
     def depth(self) -> NDArray[np.float32] | None:
         """[H, W] metres of the pixels of the image, at a size of its own; None without."""
         return self._aligned[0] if self._aligned else None
-    @property
-    def target_frame(self) -> str:
-        """Without the leading slash of ROS 1, which tf2 rejects; empty = that of the camera."""
-        return self._settings.target_frame.lstrip("/")
-
 
     @property
     def depth_rays(self) -> NDArray[np.float32]:
@@ -328,6 +344,11 @@ class SpatialFrame:
             if points is not None:
                 found.append((RangeSource.CLOUD, points))
         return found
+
+    @property
+    def has_ranges(self) -> bool:
+        """Whether there is a source of ranges."""
+        return self.depth is not None or bool(self.clouds) or self.ground is not None
 
     def _unaligned_points(self) -> NDArray[np.float32]:
         """Points of a depth image of another camera, by its own camera info."""
