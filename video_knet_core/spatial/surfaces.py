@@ -34,6 +34,8 @@ EXTENT_SIGMAS, EDGE_SIGMAS = 2.05, 1.41
 
 _LARGEST = 4096.0
 """Metres that no coordinate reaches."""
+_ROUNDING = 1e-6
+"""Metres by which `_sorted` is not exact, at most."""
 
 Points = NDArray[np.floating]
 
@@ -265,7 +267,8 @@ def _nearest_cluster(
     enough = size >= DENSE * total[owner]
     # the last of its order wins: dense ones before others, near before far, large before small
     rank = np.lexsort((np.where(enough, -distance[first], size), enough))
-    start[owner[rank]], end[owner[rank]] = distance[first[rank]], distance[last[rank]]
+    start[owner[rank]] = distance[first[rank]] - _ROUNDING
+    end[owner[rank]] = distance[last[rank]] + _ROUNDING
     return start, end
 
 
