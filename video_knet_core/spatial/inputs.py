@@ -138,10 +138,10 @@ class SpatialInputs:
             self._decoded_size = found[0].shape
         return found
 
-    def cloud(self, stamp: int, settings: SpatialSettings) -> Cloud | None:
-        """The cloud of an image of this stamp [ns]; None without."""
+    def cloud(self, stamp: int, settings: SpatialSettings) -> tuple[Cloud, int] | None:
+        """The cloud of an image of this stamp [ns], and its own stamp; None without."""
         message = self._nearest("cloud", self._clouds, stamp, settings.cloud_tolerance_ms)
-        return self._read("cloud", message, cloud_points)
+        return self._read("cloud", message, lambda m: (cloud_points(m), _stamp(m)))
 
     def is_coming(self, stamp: int, settings: SpatialSettings) -> bool:
         """Whether the depth of an image of this stamp [ns] is not here but likely to come: the

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -335,12 +336,12 @@ class SpatialFrame:
         the point cloud."""
         found = []
         if self._depth is not None and self._aligned is None:
-            points = self._placed("depth", self._unaligned_points, self._depth[1])
+            points = self._placed("depth", self._unaligned_points, self._depth[1], self.stamp)
             if points is not None:
                 found.append((RangeSource.DEPTH, points))
-        cloud = self._inputs.cloud(self.stamp, self._settings)
-        if cloud is not None:
-            points = self._placed("cloud", lambda: cloud.points, cloud.frame_id)
+        if (found_cloud := self._inputs.cloud(self.stamp, self._settings)) is not None:
+            cloud, stamp = found_cloud
+            points = self._placed("cloud", lambda: cloud.points, cloud.frame_id, stamp)
             if points is not None:
                 found.append((RangeSource.CLOUD, points))
         return found
@@ -369,11 +370,11 @@ class SpatialFrame:
         return np.concatenate([rays * z, z], axis=2).reshape(-1, 3)
 
     def _placed(
-        self, name: str, points: Callable[[], NDArray[np.float32]], frame_id: str
+        self, name: str, points: Callable[[], NDArray[np.float32]], frame_id: str, stamp: int
     ) -> NDArray[np.float32] | None:
-        """Points in the frame of the camera, without those that are NaN."""
+        """Points of `stamp` in the frame of the camera, without those that are NaN."""
         try:
-            transform = self._inputs.transforms.lookup(self.frame_id, frame_id, self.stamp)
+            transform = self._from_frame(frame_id, stamp)
             found = points()
         except (SpatialError, TransformError) as error:
             self._inputs.note(name, str(error))
@@ -383,6 +384,18 @@ class SpatialFrame:
             return found
         rotation, offset = transform[:3, :3].astype(np.float32), transform[:3, 3]
         return np.asarray(found @ rotation.T + offset.astype(np.float32), np.float32)
+
+    def _from_frame(self, frame_id: str, stamp: int) -> NDArray[np.float64]:
+        """[4, 4] to the camera at the time of the image from a frame at another time.
+
+        The motion between is that in the target frame, if it is known: that is a fixed one.
+        """
+        lookup, target = self._inputs.transforms.lookup, self.target_frame
+        if target and stamp != self.stamp:
+            with suppress(TransformError):
+                then = lookup(target, frame_id, stamp)
+                return np.linalg.solve(self.to_target, then)
+        return lookup(self.frame_id, frame_id, self.stamp)
 
     @cached_property
     def ground(self) -> GroundPlane | None:
@@ -415,9 +428,17 @@ class SpatialFrame:
         if self._aligned is not None:
             depth, rays = self._aligned
             stride = stride_of(depth.shape, self._settings.point_stride)
-            return points_of_depth(self.frame, self._image, depth, rays, stride)
-        clouds = self.clouds
-        return points_of_cloud(self.frame, self._image, clouds[0][1], camera) if clouds else None
+            return points_of_depth(self.frame, self._image, depth, rays, stride, self._reach)
+        if not self.clouds:
+            return None
+        points = self.clouds[0][1]
+        distance = np.linalg.norm(points, axis=1)
+        points = points[(distance >= self._reach[0]) & (distance <= self._reach[1])]
+        return points_of_cloud(self.frame, self._image, points, camera)
+
+    @property
+    def _reach(self) -> tuple[float, float]:
+        return self._settings.min_range_m, self._settings.max_range_m
 
     @cached_property
     def obstacles(self) -> LabelledPoints | None:

@@ -97,15 +97,19 @@ def points_of_depth(
     depth: NDArray[np.float32],
     rays: NDArray[np.float32],
     stride: int,
+    reach: tuple[float, float],
 ) -> LabelledPoints:
     """The points of every `stride`-th row and column of a depth image [H, W], row by row.
 
     Args:
         image: RGB [H', W', 3] of the same field of view.
         rays: [H, W, 2] of the pixels of `depth`.
+        reach: smallest and largest depth that count [m].
     """
     start = stride // 2
     z = depth[start::stride, start::stride]
+    with np.errstate(invalid="ignore"):
+        z = np.where((z >= reach[0]) & (z <= reach[1]), z, np.float32(np.nan))
     height, width = z.shape
     xyz = np.empty((height, width, 3), np.float32)
     np.multiply(rays[start::stride, start::stride], z[:, :, None], out=xyz[:, :, :2])
