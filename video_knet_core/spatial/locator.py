@@ -394,7 +394,7 @@ class SpatialFrame:
         if target and stamp != self.stamp:
             with suppress(TransformError):
                 then = lookup(target, frame_id, stamp)
-                return np.linalg.solve(self.to_target, then)
+                return np.asarray(np.linalg.solve(self.to_target, then), np.float64)
         return lookup(self.frame_id, frame_id, self.stamp)
 
     @cached_property
