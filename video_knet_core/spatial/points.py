@@ -148,7 +148,7 @@ def points_of_cloud(
     small = frame.label_map.small
     cells = v * small.shape[0] // height, u * small.shape[1] // width
     return LabelledPoints(
-        points[seen], small[cells], _solid_cells(small)[cells], image[v, u], frame
+        points[seen], small[cells], _solid_cells(small)[cells], _packed(image[v, u]), frame
     )
 
 
