@@ -72,7 +72,7 @@ class LabelledPoints:
         return np.asarray(table[self.label])
 
     def _thinned(self, chosen: NDArray[np.bool_], voxel: float) -> LabelledPoints:
-        rows = np.flatnonzero(chosen & self.inner & np.isfinite(self.xyz[:, 2]))
+        rows = np.flatnonzero(chosen & self.inner & np.isfinite(self.xyz[:, 0]))
         rows = rows[thinned(self.xyz[rows], voxel)]
         return LabelledPoints(
             self.xyz[rows], self.label[rows], self.inner[rows], self.color[rows], self.frame

@@ -218,6 +218,17 @@ def test_thin_things_are_kept_as_a_whole(width):
     assert len(poles.xyz) == HEIGHT * width
 
 
+def test_obstacles_have_a_place():
+    """Neither without depth nor where the lens model has no ray."""
+    depth = np.full((HEIGHT, WIDTH), 4, np.float32)
+    depth[:4] = np.nan
+    rays = camera().rays().copy()
+    rays[:, :8] = np.nan
+    whole = points_of_depth(a_frame(), an_image(), depth, rays, 1)
+    for some in (whole.obstacles([ROAD], 0.1), whole.of_classes([ROAD], 0.1)):
+        assert len(some.xyz) and np.isfinite(some.xyz).all()
+
+
 @pytest.mark.parametrize("track", [2**31, 2**32 - 1])
 def test_track_ids_have_32_bits(track):
     frame = frame_of(LabelMap.of(np.ones((HEIGHT, WIDTH), np.uint16)), [thing(1, track, PERSON)])
