@@ -14,8 +14,9 @@ from .camera_model import CameraModel, SpatialError
 from .settings import SpatialSettings
 from .transforms import TransformBuffer
 
-KEPT = 8
-"""Messages of depth, and of clouds, that are kept."""
+KEPT_DEPTH, KEPT_CLOUDS = 16, 8
+"""Messages that are kept: as many as come, at 30 and 10 Hz, in the half second that an image may
+wait for a slow model, or in a replay for those that it is put in order with."""
 ALIVE_NS = 1_000_000_000
 """Nanoseconds since its last message after which a sensor counts as gone."""
 
@@ -29,9 +30,9 @@ class SpatialInputs:
         """Messages that were used, missing or faulty, by words."""
         self._reasons: dict[str, str] = {}
         self._earlier_reasons: dict[str, str] = {}
-        self._depth: deque[Any] = deque(maxlen=KEPT)
+        self._depth: deque[Any] = deque(maxlen=KEPT_DEPTH)
         self._decoded_size: tuple[int, int] | None = None
-        self._clouds: deque[Any] = deque(maxlen=KEPT)
+        self._clouds: deque[Any] = deque(maxlen=KEPT_CLOUDS)
         self._infos: dict[str, Any] = {}
         self._cameras: dict[str, tuple[Any, bool, CameraModel]] = {}
         self._resized: dict[tuple[str, int, int], tuple[CameraModel, CameraModel]] = {}
