@@ -154,7 +154,8 @@ class ObjectLocator:
         if not count:
             return measured
         regions = RegionMap.of(spatial.frame.label_map, seen["label"].astype(np.int64))
-        reach, axes = (self.settings.min_range_m, self.settings.max_range_m), to_target[:3, :3]
+        settings, axes = spatial.settings, to_target[:3, :3]
+        reach = settings.min_range_m, settings.max_range_m
         if spatial.depth is not None:
             samples = samples_of_depth(regions, spatial.depth, spatial.depth_rays, reach)
             _take_surfaces(measured, find_surfaces(samples, count, axes), RangeSource.DEPTH, axes)
@@ -244,7 +245,8 @@ class SpatialFrame:
         frame_id: str,
         stamp: int,
     ) -> None:
-        self._locator, self._settings = locator, locator.settings
+        self._locator, self.settings = locator, locator.settings
+        # of the locator's, which a parameter may change meanwhile, those of now
         self._inputs = locator.inputs
         self.frame, self._image, self.frame_id, self.stamp = frame, image, frame_id, stamp
 
@@ -256,28 +258,28 @@ class SpatialFrame:
     @property
     def is_waiting(self) -> bool:
         """Whether depth of this image, or the transform at its time, is likely to come still."""
-        target = self._settings.target_frame
+        target = self.settings.target_frame
         if target:
             try:
                 self._inputs.transforms.lookup(target, self.frame_id, self.stamp)
             except TransformError as error:
                 if error.in_future:
                     return True
-        return self._inputs.is_coming(self.stamp, self._settings)
+        return self._inputs.is_coming(self.stamp, self.settings)
 
     @property
     def semantic_size(self) -> tuple[int, int] | None:
         """Height and width of the class image, where it is not that of the image."""
-        if self._settings.semantic_size == "image":
+        if self.settings.semantic_size == "image":
             return None
         if (size := self._inputs.depth_size) is not None:
-            return point_size(size, self._settings.point_stride)
+            return point_size(size, self.settings.point_stride)
         return self._inputs.cloud_size
 
     @property
     def followed(self) -> int:
         """Track id of the object to follow; 0 = none."""
-        return self._settings.follow_track
+        return self.settings.follow_track
 
     @property
     def camera_info(self) -> Any:
@@ -287,12 +289,12 @@ class SpatialFrame:
     @cached_property
     def camera(self) -> CameraModel:
         """The camera of the image; SpatialError without one."""
-        return self._inputs.camera(self._settings, self.frame.label_map.size)
+        return self._inputs.camera(self.settings, self.frame.label_map.size)
 
     @property
     def target_frame(self) -> str:
         """Without the leading slash of ROS 1, which tf2 rejects; empty = that of the camera."""
-        return self._settings.target_frame.lstrip("/")
+        return self.settings.target_frame.lstrip("/")
 
     @cached_property
     def to_target(self) -> NDArray[np.float64]:
@@ -303,7 +305,7 @@ class SpatialFrame:
 
     @cached_property
     def _depth(self) -> tuple[NDArray[np.float32], str] | None:
-        return self._inputs.depth(self.stamp, self._settings)
+        return self._inputs.depth(self.stamp, self.settings)
 
     @property
     def depth(self) -> NDArray[np.float32] | None:
@@ -325,7 +327,7 @@ class SpatialFrame:
         if not (same_frame and same_aspect(size, self.frame.label_map.size)):
             return None
         try:
-            return depth, self._inputs.camera(self._settings, size).rays()
+            return depth, self._inputs.camera(self.settings, size).rays()
         except SpatialError as error:
             self._inputs.note("depth", str(error))
             return None
@@ -339,7 +341,7 @@ class SpatialFrame:
             points = self._placed("depth", self._unaligned_points, self._depth[1], self.stamp)
             if points is not None:
                 found.append((RangeSource.DEPTH, points))
-        if (found_cloud := self._inputs.cloud(self.stamp, self._settings)) is not None:
+        if (found_cloud := self._inputs.cloud(self.stamp, self.settings)) is not None:
             cloud, stamp = found_cloud
             points = self._placed("cloud", lambda: cloud.points, cloud.frame_id, stamp)
             if points is not None:
@@ -357,14 +359,14 @@ class SpatialFrame:
         depth, frame_id = self._depth
         try:
             size = (depth.shape[0], depth.shape[1])
-            camera = self._inputs.camera(self._settings, size, "depth camera info")
+            camera = self._inputs.camera(self.settings, size, "depth camera info")
         except SpatialError as error:
             raise SpatialError(
                 f"expected depth aligned to the image of {self.frame_id!r}, or the camera info of "
                 f"the depth camera, got depth {depth.shape[1]} x {depth.shape[0]} of "
                 f"{frame_id!r}: {error}"
             ) from None
-        stride = stride_of(depth.shape, self._settings.point_stride)
+        stride = stride_of(depth.shape, self.settings.point_stride)
         rays = camera.rays()[::stride, ::stride]
         z = depth[::stride, ::stride, None]
         return np.concatenate([rays * z, z], axis=2).reshape(-1, 3)
@@ -400,7 +402,7 @@ class SpatialFrame:
     @cached_property
     def ground(self) -> GroundPlane | None:
         """The ground plane; None if it is unknown."""
-        settings = self._settings
+        settings = self.settings
         if settings.ground_frame:
             try:
                 transform = self._inputs.transforms.lookup(
@@ -427,7 +429,7 @@ class SpatialFrame:
             return None
         if self._aligned is not None:
             depth, rays = self._aligned
-            stride = stride_of(depth.shape, self._settings.point_stride)
+            stride = stride_of(depth.shape, self.settings.point_stride)
             return points_of_depth(self.frame, self._image, depth, rays, stride, self._reach)
         if not self.clouds:
             return None
@@ -438,25 +440,25 @@ class SpatialFrame:
 
     @property
     def _reach(self) -> tuple[float, float]:
-        return self._settings.min_range_m, self._settings.max_range_m
+        return self.settings.min_range_m, self.settings.max_range_m
 
     @cached_property
     def obstacles(self) -> LabelledPoints | None:
         """Points of things, and of all that cannot be driven on, one for each voxel."""
         if self.points is None:
             return None
-        return self.points.obstacles(self._ground_classes, self._settings.obstacle_voxel_m)
+        return self.points.obstacles(self._ground_classes, self.settings.obstacle_voxel_m)
 
     @cached_property
     def free_space(self) -> LabelledPoints | None:
         """Points of the ground, one for each voxel."""
         if self.points is None:
             return None
-        return self.points.of_classes(self._ground_classes, self._settings.obstacle_voxel_m)
+        return self.points.of_classes(self._ground_classes, self.settings.obstacle_voxel_m)
 
     @cached_property
     def _ground_classes(self) -> list[int]:
-        return class_ids(self._locator.classes, self._settings.ground_classes)
+        return class_ids(self._locator.classes, self.settings.ground_classes)
 
 
 def _take_surfaces(

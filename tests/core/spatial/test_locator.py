@@ -300,6 +300,16 @@ def test_another_target_frame_begins_anew():
     assert table.rows["position"][0] == pytest.approx([7.6, 0, 1.5], abs=0.1)
 
 
+def test_settings_that_change_meanwhile_hold_from_the_next_frame_on():
+    scene = Scene()
+    spatial = scene.show([AHEAD])
+    scene.locator.settings = replace(scene.locator.settings, target_frame="odom", min_range_m=20.0)
+    table = spatial.objects
+    assert table is not None
+    assert table.frame_id == "camera"
+    assert table.rows["position"][0] == pytest.approx([0, 0, 7.6], abs=0.1)
+
+
 def test_track_ids_have_more_than_32_bits():
     balls = [Ball(2**31, (8, 0, 1.5)), Ball(2**40, (8, 2, 1.5))]
     scene = Scene()
