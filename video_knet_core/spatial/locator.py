@@ -162,7 +162,8 @@ class ObjectLocator:
         for source, points in spatial.clouds:
             if (measured.source == RangeSource.NONE).any():
                 pixels, in_front = camera.project(points)
-                within = np.linalg.norm(points, axis=1) <= reach[1]
+                distance = np.linalg.norm(points, axis=1)
+                within = (distance >= reach[0]) & (distance <= reach[1])
                 samples = samples_of_cloud(regions, points, pixels, in_front & within)
                 _take_surfaces(measured, find_surfaces(samples, count, axes), source, axes)
         plane = spatial.ground

@@ -182,6 +182,13 @@ def test_the_image_may_have_another_size_than_the_camera_info_and_the_depth():
     assert row["position"] == pytest.approx([0, 0, 7.6], abs=0.1)
 
 
+def test_ranges_out_of_the_limits_are_none():
+    for limits in ({"max_range_m": 5.0}, {"min_range_m": 9.0}):
+        scene = Scene(**limits)
+        scene.inputs.add_cloud(cloud_of([AHEAD]))
+        assert len(scene.table([AHEAD])) == 0
+
+
 # --- motion --------------------------------------------------------------------------------------
 
 
