@@ -182,7 +182,7 @@ class ObjectLocator:
     ) -> None:
         valid = measured.source != RangeSource.NONE
         anchors = measured.anchor[valid]
-        self._filter.step(
+        fits = self._filter.step(
             spatial.stamp,
             rows["track_id"].tolist(),
             ids[valid],
@@ -191,7 +191,7 @@ class ObjectLocator:
         )
         living = set(self._filter.ids.tolist())
         self._boxes = {track: box for track, box in self._boxes.items() if track in living}
-        for row in np.flatnonzero(valid):
+        for row in np.flatnonzero(valid)[fits]:  # else the track keeps the box that it had
             self._boxes[int(ids[row])] = _Box(
                 measured.offset[row],
                 measured.box_center[row],

@@ -47,8 +47,8 @@ class MotionFilter:
         ids: NDArray[np.int64],
         positions: NDArray[np.float64],
         covariances: NDArray[np.float64],
-    ) -> None:
-        """Predict to `stamp` [ns] and take the measurements of a frame.
+    ) -> NDArray[np.bool_]:
+        """Predict to `stamp` [ns] and take the measurements of a frame; returns which fit, [M].
 
         Args:
             living: ids of the tracks that there are; others are forgotten.
@@ -67,8 +67,10 @@ class MotionFilter:
         row_of = {track: row for row, track in enumerate(self.ids.tolist())}
         rows = np.array([row_of.get(track, -1) for track in ids.tolist()], np.int64)
         known = rows >= 0
-        self._update(rows[known], positions[known], covariances[known])
+        fits = np.ones(len(ids), bool)
+        fits[known] = self._update(rows[known], positions[known], covariances[known])
         self._begin(ids[~known], positions[~known], covariances[~known])
+        return fits
 
     def estimates(self) -> tuple[NDArray, NDArray, NDArray, NDArray]:
         """Position [n, 3], its covariance [n, 3, 3], velocity and its covariance, by `ids`.
@@ -96,7 +98,7 @@ class MotionFilter:
         self._state = self._state @ transition.T
         self._covariance = transition @ self._covariance @ transition.T + ACCELERATION**2 * noise
 
-    def _update(self, rows: NDArray, positions: NDArray, covariances: NDArray) -> None:
+    def _update(self, rows: NDArray, positions: NDArray, covariances: NDArray) -> NDArray[np.bool_]:
         innovation = positions - self._state[rows, :3]
         expected = self._covariance[rows, :3, :3] + covariances
         inverse = np.linalg.inv(expected)
@@ -118,6 +120,7 @@ class MotionFilter:
         ):
             self._state[row], self._covariance[row] = _first(position, covariance)
             self._updates[row], self._outliers[row] = 1, 0
+        return fits | lost
 
     def _begin(self, ids: NDArray, positions: NDArray, covariances: NDArray) -> None:
         if not len(ids):

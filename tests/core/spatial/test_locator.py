@@ -250,6 +250,17 @@ def test_a_coasted_track_is_predicted():
     assert table.rows["size"][1].max() > 0
 
 
+def test_a_single_wrong_measurement_changes_neither_place_nor_box():
+    """Most of what is seen in the mask is another thing, far before it."""
+    scene = Scene(target_frame="odom")
+    table = drive(scene, 10, lambda t: AHEAD, lambda t: pose_of())
+    depth, number = depth_of(pose_of(), [AHEAD])
+    scene.inputs.add_depth(depth_message(np.where(number > 0, 1.0, np.nan), 10 * PERIOD))
+    (row,), (before,) = scene.table([AHEAD], 10 * PERIOD, depth=False).rows, table.rows
+    for name in ("position", "box_center", "size"):
+        assert row[name] == pytest.approx(before[name], abs=0.03), name
+
+
 # --- which tracks --------------------------------------------------------------------------------
 
 

@@ -25,10 +25,9 @@ def measured(ids, positions, sigma: float = SIGMA):
     return np.asarray(ids, np.int64), places, np.repeat([np.eye(3) * sigma**2], len(places), 0)
 
 
-def step(filter_: MotionFilter, frame: int, ids, positions, sigma=SIGMA, living=None) -> None:
-    """A frame at 10 Hz, of tracks that are all measured if `living` is not given."""
-    living = ids if living is None else living
-    filter_.step(frame * PERIOD, list(living), *measured(ids, positions, sigma))
+def step(filter_: MotionFilter, frame: int, ids, positions, sigma=SIGMA) -> list[bool]:
+    """A frame at 10 Hz, of tracks that are all measured."""
+    return filter_.step(frame * PERIOD, list(ids), *measured(ids, positions, sigma)).tolist()
 
 
 def followed(positions, sigma: float = SIGMA) -> MotionFilter:
@@ -188,9 +187,11 @@ def test_a_measurement_that_does_not_fit_is_left_out():
 
 def test_after_several_of_them_the_track_is_begun_anew():
     filter_ = followed(line(30))
+    fits = []
     for frame in range(30, 30 + MAX_OUTLIERS):
         assert not np.isnan(filter_.estimates()[2]).any()
-        step(filter_, frame, [1], [[60.0, 0, 0]])
+        fits += step(filter_, frame, [1], [[60.0, 0, 0]])
+    assert fits == [False] * (MAX_OUTLIERS - 1) + [True]
     position, covariance, velocity, _ = filter_.estimates()
     assert position[0].tolist() == [60, 0, 0]
     assert covariance[0] == pytest.approx(np.eye(3) * SIGMA**2)
@@ -208,7 +209,7 @@ def test_an_outlier_of_one_track_is_none_of_another():
     filter_ = MotionFilter()
     for frame in range(20):
         step(filter_, frame, [1, 2], [[0, 0, 0], [5, 0, 0]])
-    step(filter_, 20, [1, 2], [[40, 0, 0], [5, 0, 0]])
+    assert step(filter_, 20, [1, 2], [[40, 0, 0], [5, 0, 0]]) == [False, True]
     step(filter_, 21, [1, 2], [[0, 0, 0], [45, 0, 0]])
     assert filter_.estimates()[0][:, 0] == pytest.approx([0, 5], abs=0.01)
 
