@@ -35,6 +35,8 @@ GROUND_SIGMA = 0.6
 """Standard deviation of the distance from the foot to the middle of the visible surface [m]."""
 SIDE_SIGMA_OF_RANGE = 0.004
 """Standard deviation across the line of sight, by range: half a cell of a label map, about."""
+MIN_SIDE_SIGMA = 0.001
+"""Smallest one [m]: the anchor of what is around the camera is the camera itself."""
 
 
 @dataclass(frozen=True)
@@ -497,5 +499,5 @@ def _covariances(sight: NDArray[np.float64], sigma: NDArray[np.float64]) -> NDAr
     distance = np.linalg.norm(sight, axis=1)
     direction = sight / np.maximum(distance, 1e-6)[:, None]
     along = direction[:, :, None] * direction[:, None, :]
-    across = (SIDE_SIGMA_OF_RANGE * distance) ** 2
+    across = np.maximum(SIDE_SIGMA_OF_RANGE * distance, MIN_SIDE_SIGMA) ** 2
     return (sigma**2)[:, None, None] * along + across[:, None, None] * (np.eye(3) - along)

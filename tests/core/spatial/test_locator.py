@@ -349,6 +349,24 @@ def test_masks_may_overlap():
     assert table is not None and sources(table) == {7: RangeSource.DEPTH}
 
 
+def test_a_wall_around_the_camera_has_a_certain_place():
+    """Its box along the axes has the camera inside: the nearest corner is the camera itself."""
+    locator = ObjectLocator(CLASSES, SpatialSettings(target_frame="odom"))
+    focal = 30.0  # 139 degrees wide
+    locator.inputs.add_camera_info(camera_info(SIZE, focal))
+    frame = frame_of(
+        LabelMap(np.ones((60, 80), np.uint16), NearestUpsampling((60, 80), SIZE)),
+        [thing(1, 7, box=(0, 0, 160, 120))],
+    )
+    for stamp in (0, 0, PERIOD):
+        locator.inputs.add_odometry(odometry_message(pose_of(yaw=np.pi / 4), stamp))
+        locator.inputs.add_depth(depth_message(np.full(SIZE, 3.0), stamp))
+        table = locator.locate(frame, NO_IMAGE, "camera", stamp).objects
+        assert table is not None
+        assert np.linalg.eigvalsh(table.rows["position_covariance"][0]).min() > 0
+        assert np.linalg.eigvalsh(locator._filter.estimates()[1][0]).min() > 1e-7
+
+
 # --- what is unknown -----------------------------------------------------------------------------
 
 
