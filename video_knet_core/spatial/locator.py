@@ -122,19 +122,12 @@ class ObjectLocator:
         before = self._filter.ids
         self._track(spatial, rows, ids, measured, to_target)
         if len(seen) and not spatial.has_ranges:
-            self._note_no_ranges()
+            spatial.note_no_source("range", "expected depth, a cloud or the height of the camera")
             if not len(before) and not len(self._filter.ids):
                 self._epoch = None  # the next table is the first one
                 return None
         ended = tuple(sorted(set(before.tolist()) - set(self._filter.ids.tolist())))
         return ObjectTable(self._table(rows, ids, measured, to_target), axes, ended, is_first)
-
-    def _note_no_ranges(self) -> None:
-        """Record that nothing can be measured, unless an input has a reason of its own."""
-        if not {"depth", "cloud", "ground"} & self.inputs.reasons.keys():
-            self.inputs.note(
-                "range", "expected depth, a cloud or the height of the camera, got none"
-            )
 
     # --- measuring
 
@@ -284,9 +277,11 @@ class SpatialFrame:
         """Track id of the object to follow; 0 = none."""
         return self.settings.follow_track
 
-    @property
+    @cached_property
     def camera_info(self) -> Any:
         """The newest CameraInfo message; None if none has come."""
+        if self._inputs.camera_info is None:
+            self._inputs.note("camera info", "none has come")
         return self._inputs.camera_info
 
     @cached_property
@@ -355,6 +350,11 @@ class SpatialFrame:
     def has_ranges(self) -> bool:
         """Whether there is a source of ranges."""
         return self.depth is not None or bool(self.clouds) or self.ground is not None
+
+    def note_no_source(self, name: str, expected: str) -> None:
+        """Record what is missing, unless an input has a reason of its own."""
+        if not {"depth", "cloud", "ground"} & self._inputs.reasons.keys():
+            self._inputs.note(name, f"{expected}, got none")
 
     def _unaligned_points(self) -> NDArray[np.float32]:
         """Points of a depth image of another camera, by its own camera info."""
@@ -435,6 +435,7 @@ class SpatialFrame:
             stride = stride_of(depth.shape, self.settings.point_stride)
             return points_of_depth(self.frame, self._image, depth, rays, stride, self._reach)
         if not self.clouds:
+            self.note_no_source("points", "expected depth or a cloud")
             return None
         points = self.clouds[0][1]
         distance = np.linalg.norm(points, axis=1)
