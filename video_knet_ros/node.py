@@ -159,6 +159,7 @@ class CameraNode(EngineNode):
         else:
             self._subscription.drop()
             self._spatial_subscriptions.drop()
+            self._waiting = None
             if self.worker is not None and self.worker.withdraw():
                 self.counts.skipped += 1
 
@@ -247,12 +248,24 @@ class CameraNode(EngineNode):
 
     def _on_spatial_input(self) -> None:
         """In the executor's thread: publish the frame that has waited for this message."""
-        waiting, called = self._waiting, self._publishing
-        if waiting is None or self.worker is None or (called is not None and not called.done()):
+        called = self._publishing
+        if self.worker is None or not self._is_ready or (called is not None and not called.done()):
             return
-        if waiting.spatial is not None and not waiting.spatial.is_waiting:
-            with suppress(RuntimeError):  # the engine is closed
-                self._publishing = self.worker.call(lambda _: self._publish_space())
+        with suppress(RuntimeError):  # the engine is closed
+            self._publishing = self.worker.call(lambda _: self._publish_if_ready())
+
+    @property
+    def _is_ready(self) -> bool:
+        """Whether a frame has waited for what has come."""
+        waiting = self._waiting
+        if waiting is None or waiting.spatial is None:
+            return False
+        return not waiting.spatial.is_waiting
+
+    def _publish_if_ready(self) -> None:
+        """In the inference thread, after a step maybe, since which another frame waits."""
+        if self._is_ready:
+            self._publish_space()
 
     def _publish_space(self) -> None:
         """In the inference thread: publish the waiting frame in space, if there is one.

@@ -253,11 +253,10 @@ class SpatialFrame:
 
     @property
     def is_waiting(self) -> bool:
-        """Whether depth of this image, or the transform at its time, is likely to come still."""
-        target = self.settings.target_frame
-        if target:
+        """Whether depth of this image, or a transform at its time, is likely to come still."""
+        for frame in filter(None, (self.target_frame, self.settings.ground_frame)):
             try:
-                self._inputs.transforms.lookup(target, self.frame_id, self.stamp)
+                self._inputs.transforms.lookup(frame, self.frame_id, self.stamp)
             except TransformError as error:
                 if error.in_future:
                     return True
