@@ -68,6 +68,11 @@ def settings_class(cls: type | None = None, /, *, described: bool = False) -> An
     return made
 
 
+def described_as(default: Any, description: str) -> Any:
+    """A setting that is no number: its default and its meaning."""
+    return pydantic.Field(default, description=description)
+
+
 def number(default: float, low: float, high: float, description: str) -> Any:
     """A numeric setting: its default, its range, both ends included, and its meaning."""
     return pydantic.Field(default, ge=low, le=high, description=description)

@@ -235,15 +235,16 @@ class CameraNode(EngineNode):
             opacity=self._value("overlay_opacity"),
             latency_ms=self._age_ms(message),
         )
-        spatial = locator.locate(frame, image, message.header.frame_id, stamp)
-        result = replace(result, spatial=spatial, semantic_size=spatial.semantic_size)
+        if self._uses_space():
+            spatial = locator.locate(frame, image, message.header.frame_id, stamp)
+            result = replace(result, spatial=spatial, semantic_size=spatial.semantic_size)
         outputs.publish(result)
         counts.latency_ms = result.latency_ms
         counts.note_result()  # not before: a frame that cannot be published has failed
         self._publish_space()  # of the frame before, whose depth has not come
-        if outputs.wants(spatial=True):
+        if result.spatial is not None and outputs.wants(spatial=True):
             self._waiting = result
-            if not spatial.is_waiting:
+            if not result.spatial.is_waiting:
                 self._publish_space()
 
     def _on_spatial_input(self) -> None:

@@ -27,12 +27,19 @@ class _Input(NamedTuple):
     take: Callable[[SpatialInputs, Any], None]
     profile: QoSProfile | None = None
     """None = as reliable as its publishers."""
+    unless: str = ""
+    """A topic in whose place it is used: not if that has publishers."""
 
 
 _INPUTS = (
     _Input("~/camera_info", "sensor_msgs/msg/CameraInfo", SpatialInputs.add_camera_info),
     _Input("~/depth", "sensor_msgs/msg/Image", SpatialInputs.add_depth),
-    _Input("~/depth/compressed", "sensor_msgs/msg/CompressedImage", SpatialInputs.add_depth),
+    _Input(
+        "~/depth/compressed",
+        "sensor_msgs/msg/CompressedImage",
+        SpatialInputs.add_depth,
+        unless="~/depth",  # which costs the camera no encoding
+    ),
     _Input("~/depth/camera_info", "sensor_msgs/msg/CameraInfo", SpatialInputs.add_depth_info),
     _Input("~/cloud", "sensor_msgs/msg/PointCloud2", SpatialInputs.add_cloud),
     _Input("~/odometry", "nav_msgs/msg/Odometry", SpatialInputs.add_odometry),
@@ -56,6 +63,9 @@ class SpatialSubscriptions:
         """Fill `inputs`; cheap when nothing has changed."""
         for row in _INPUTS:
             if not has_type(row.kind):
+                continue
+            if row.unless and self._node.get_publishers_info_by_topic(row.unless):
+                self._drop(row.topic)
                 continue
             profile = row.profile or self._profile(row)
             if row.topic in self._found and self._found[row.topic][1] == profile:

@@ -291,6 +291,8 @@ def camera_info(convert: Conversions, result: FrameToPublish) -> Any:
     info = result.spatial.camera_info
     if info is None:
         return None
-    names = ("height", "width", "distortion_model", "d", "k", "r", "p", "binning_x", "binning_y")
-    values = {name: getattr(info, name) for name in (*names, "roi")}
+    names = ("height", "width", "distortion_model", "binning_x", "binning_y", "roi")
+    values = {name: getattr(info, name) for name in names}
+    for name in "dkrp":  # ROS 1 has capital letters
+        values[name] = getattr(info, name) if hasattr(info, name) else getattr(info, name.upper())
     return convert.make("sensor_msgs/msg/CameraInfo", header=result.header, **values)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -14,7 +15,8 @@ from ..spatial.inputs import SpatialInputs
 from .replay_settings import ReplayError, ReplaySettings
 
 CAMERA = "CAMERA"
-"""In the name of a topic: that of the images without its last part."""
+"""In the name of a topic: that of the images without its last part, as `front`."""
+_SUFFIXES = re.compile(r"/(compressed|compressedDepth)$")
 TRANSFORMS = {"/tf": False, "/tf_static": True}
 """Topics of transforms, and whether they hold at all times."""
 _TRANSFORM_TYPE = "tf2_msgs/msg/TFMessage"
@@ -46,7 +48,7 @@ def spatial_topics(
     types = {topic.name: topic.type for topic in contents.topics}
     found = []
     for camera in cameras:
-        depth, info = camera_topics(camera.removesuffix("/compressed"))
+        depth, info = camera_topics(_SUFFIXES.sub("", camera))
         depth = _named(settings.depth, camera) or depth
         rows: list[tuple[str, str, tuple[str, ...], Add]] = [
             ("depth", depth, (IMAGE, COMPRESSED_IMAGE), SpatialInputs.add_depth),
@@ -57,7 +59,12 @@ def spatial_topics(
                 (CAMERA_INFO,),
                 SpatialInputs.add_camera_info,
             ),
-            ("", camera_topics(depth)[1], (CAMERA_INFO,), SpatialInputs.add_depth_info),
+            (
+                "",
+                camera_topics(_SUFFIXES.sub("", depth))[1],
+                (CAMERA_INFO,),
+                SpatialInputs.add_depth_info,
+            ),
             (
                 "odometry",
                 _named(settings.odometry, camera),
@@ -79,5 +86,6 @@ def spatial_topics(
 
 
 def _named(pattern: str, camera: str) -> str:
-    base = camera.removesuffix("/compressed").rpartition("/")[0]
-    return pattern.replace(CAMERA, base)
+    base = _SUFFIXES.sub("", camera).rpartition("/")[0].strip("/")
+    named = pattern.replace(CAMERA, base)
+    return named if named.startswith("/") or named == pattern else f"/{named}"

@@ -14,9 +14,9 @@ from .camera_model import CameraModel, SpatialError
 from .settings import SpatialSettings
 from .transforms import TransformBuffer
 
-KEPT_DEPTH, KEPT_CLOUDS = 16, 8
-"""Messages that are kept: as many as come, at 30 and 10 Hz, in the half second that an image may
-wait for a slow model, or in a replay for those that it is put in order with."""
+KEPT_DEPTH, KEPT_CLOUDS = 32, 16
+"""Messages that are kept: as many as come, at 30 and 10 Hz, in the second that an image may wait
+for a slow model, or in a replay for those that it is put in order with."""
 ALIVE_NS = 1_000_000_000
 """Nanoseconds since its last message after which a sensor counts as gone."""
 
@@ -152,9 +152,10 @@ class SpatialInputs:
             (self._clouds, settings.cloud_tolerance_ms),
         )
         for messages, tolerance_ms in sensors:
-            if stamps := [_stamp(message) for message in tuple(messages)]:
+            stamps = [_stamp(message) for message in tuple(messages)]
+            if stamps and max(stamps) > stamp - ALIVE_NS:
                 here = min(abs(other - stamp) for other in stamps) <= tolerance_ms * 1e6
-                return not here and stamp - ALIVE_NS < max(stamps) < stamp
+                return not here and max(stamps) < stamp
         return False
 
     def note(self, name: str, reason: str) -> None:

@@ -33,8 +33,8 @@ ANCHOR_SPREAD, POSITION_SPREAD = 0.1, 0.3
 """Of the spread of the points: which part of a surface is in the mask is not the same each time."""
 GROUND_SIGMA = 0.6
 """Standard deviation of the distance from the foot to the middle of the visible surface [m]."""
-SIDE_SIGMA_OF_RANGE = 0.004
-"""Standard deviation across the line of sight, by range: half a cell of a label map, about."""
+SIDE_CELLS = 1.0
+"""Standard deviation across the line of sight, in cells of the label map."""
 MIN_SIDE_SIGMA = 0.001
 """Smallest one [m]: the anchor of what is around the camera is the camera itself."""
 
@@ -127,7 +127,7 @@ class ObjectLocator:
                 self._epoch = None  # the next table is the first one
                 return None
         ended = tuple(sorted(set(before.tolist()) - set(self._filter.ids.tolist())))
-        return ObjectTable(self._table(rows, ids, measured, to_target), axes, ended, is_first)
+        return ObjectTable(self._table(spatial, rows, ids, measured), axes, ended, is_first)
 
     # --- measuring
 
@@ -182,8 +182,9 @@ class ObjectLocator:
             rows["track_id"].tolist(),
             ids[valid],
             anchors + to_target[:3, 3],
-            _covariances(anchors, measured.sigma[valid]),
+            _covariances(anchors, measured.sigma[valid], spatial.cell_angle),
         )
+        measured.source[np.flatnonzero(valid)[~fits]] = RangeSource.NONE
         living = set(self._filter.ids.tolist())
         self._boxes = {track: box for track, box in self._boxes.items() if track in living}
         for row in np.flatnonzero(valid)[fits]:  # else the track keeps the box that it had
@@ -196,10 +197,10 @@ class ObjectLocator:
 
     def _table(
         self,
+        spatial: SpatialFrame,
         rows: NDArray[np.void],
         ids: NDArray[np.int64],
         measured: _Measured,
-        to_target: NDArray[np.float64],
     ) -> NDArray[np.void]:
         """One row for each track of the filter."""
         position, covariance, velocity, spread = self._filter.estimates()
@@ -213,11 +214,12 @@ class ObjectLocator:
         boxes = [self._boxes[track] for track in table["track_id"].tolist()]
         offsets = np.array([box.offset for box in boxes]).reshape(-1, 3)
         table["position"], table["velocity"] = position[order] + offsets, velocity[order]
-        origin = to_target[:3, 3]
-        sight = table["position"] - origin
+        sight = table["position"] - spatial.to_target[:3, 3]
         table["range"] = np.linalg.norm(sight, axis=1)
         floors = np.array([box.floor for box in boxes])
-        table["position_covariance"] = covariance[order] + _covariances(sight, floors)
+        table["position_covariance"] = covariance[order] + _covariances(
+            sight, floors, spatial.cell_angle
+        )
         table["velocity_covariance"] = spread[order]
         centers = np.array([box.center for box in boxes]).reshape(-1, 3)
         table["box_center"] = table["position"] + centers
@@ -287,6 +289,12 @@ class SpatialFrame:
     def camera(self) -> CameraModel:
         """The camera of the image; SpatialError without one."""
         return self._inputs.camera(self.settings, self.frame.label_map.size)
+
+    @property
+    def cell_angle(self) -> float:
+        """Radians that a cell of the label map is wide, in the middle of the image."""
+        columns = self.frame.label_map.size[1] / self.frame.label_map.small.shape[1]
+        return columns / float(self.camera.k[0, 0])
 
     @property
     def target_frame(self) -> str:
@@ -494,10 +502,12 @@ def _take_standing(measured: _Measured, found: Standing, axes: NDArray[np.float6
     measured.size[rows] = np.abs(axes[:, 0]) * wide[:, None] + np.abs(axes[:, 1]) * high[:, None]
 
 
-def _covariances(sight: NDArray[np.float64], sigma: NDArray[np.float64]) -> NDArray[np.float64]:
-    """[N, 3, 3] of standard deviations along lines of sight [N, 3], and their part across."""
+def _covariances(
+    sight: NDArray[np.float64], sigma: NDArray[np.float64], cell: float
+) -> NDArray[np.float64]:
+    """[N, 3, 3] of standard deviations along lines of sight [N, 3], and of `cell` radians across."""
     distance = np.linalg.norm(sight, axis=1)
     direction = sight / np.maximum(distance, 1e-6)[:, None]
     along = direction[:, :, None] * direction[:, None, :]
-    across = np.maximum(SIDE_SIGMA_OF_RANGE * distance, MIN_SIDE_SIGMA) ** 2
+    across = np.maximum(SIDE_CELLS * cell * distance, MIN_SIDE_SIGMA) ** 2
     return (sigma**2)[:, None, None] * along + across[:, None, None] * (np.eye(3) - along)

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from typing import Literal
 
-from ..config_io import number, settings_class
+from ..config_io import described_as, number, settings_class
 from ..types import ClassTable, plain_name
 
 GROUND = "road,sidewalk,crosswalk,lane marking,terrain,ground,floor"
 
 
-@settings_class(described=True)
+@settings_class
 class SpatialSettings:
     """Of the outputs in metres."""
 
-    target_frame: str = ""
-    """Frame of positions and velocities, as odom or map; empty = that of the camera."""
+    target_frame: str = described_as(
+        "", "Frame of positions and velocities, as odom or map; empty = that of the camera."
+    )
     depth_tolerance_ms: float = number(
         20.0, 0, 1000, "Milliseconds between the stamps of an image and its depth image, at most."
     )
@@ -24,8 +25,9 @@ class SpatialSettings:
     )
     min_range_m: float = number(0.2, 0, 1000, "Nearest depth that counts, in metres.")
     max_range_m: float = number(80.0, 0.1, 1000, "Farthest depth and range that count, in metres.")
-    rectified: bool = False
-    """The images are rectified: of the camera info P counts, and neither K nor distortion."""
+    rectified: bool = described_as(
+        False, "The images are rectified: of the camera info P counts, not K and distortion."
+    )
     camera_height_m: float = number(
         0.0,
         0,
@@ -35,20 +37,25 @@ class SpatialSettings:
     camera_pitch_deg: float = number(
         0.0, -90, 90, "Degrees by which the camera looks down, for ranges without depth."
     )
-    ground_frame: str = ""
-    """Frame whose plane z = 0 is the ground, in place of height and pitch, as base_footprint."""
-    ground_classes: str = GROUND
-    """Classes that can be driven on, with commas: no obstacles, and the free space."""
+    ground_frame: str = described_as(
+        "",
+        "Frame whose plane z = 0 is the ground, as base_footprint; in place of height and pitch.",
+    )
+    ground_classes: str = described_as(
+        GROUND, "Classes that can be driven on, with commas: no obstacles, but free space."
+    )
     point_stride: int = number(
         0, 0, 64, "Every n-th row and column of a depth image is a point; 0 = by its size."
     )
     obstacle_voxel_m: float = number(
         0.1, 0.01, 10, "Edge of the cubes in metres that obstacles have one point of."
     )
-    semantic_size: Literal["image", "cloud"] = "image"
-    """Size of the class image and its confidence: that of the image, or of ~/points or ~/cloud."""
-    mask_classes: str = ""
-    """Classes with a mask of their own on ~/mask/CLASS/image, with commas."""
+    semantic_size: Literal["image", "cloud"] = described_as(
+        "image", "Size of class image and confidence: that of the image, or of ~/points or ~/cloud."
+    )
+    mask_classes: str = described_as(
+        "", "Classes with a mask of their own on ~/mask/CLASS/image, with commas."
+    )
     follow_track: int = number(
         0, 0, 10**9, "Track whose pose is published for a follower; 0 = none."
     )
