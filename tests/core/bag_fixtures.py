@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import struct
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,10 @@ from mcap.writer import Writer as McapWriter
 
 from video_knet_core.bags.bag import BagDamage, Message
 from video_knet_core.bags.definitions import IMAGE, conversions, decode, ros2_types
-from video_knet_core.bags.making import BagFormat, make_bag
+from video_knet_core.bags.making import BagFormat, make_bag, make_depth_bag
 from video_knet_core.bags.mcap import MAGIC
 from video_knet_core.bags.opening import open_bag
+from video_knet_core.data.frame_source import Frame, FrameSource, Intrinsics, View
 
 TOPIC = "/camera/image_raw"
 PERIOD = 100_000_000
@@ -42,6 +43,31 @@ def bag_of(folder: Path, frames: int = 10, form: BagFormat | None = None, topics
     form = form or BagFormat()
     path = folder / ("in.bag" if form.format == "ros1" else "in")
     make_bag({topic: drive(frames) for topic in topics}, path, form)
+    return path
+
+
+class DepthDrive(FrameSource):
+    """The block, 10 m away from a camera that drives 1 m along x with each frame."""
+
+    fps = 10.0
+    intrinsics = Intrinsics(fx=200.0, fy=200.0, cx=34.5, cy=24.5)
+
+    def __init__(self, frames: int) -> None:
+        self._frames = drive(frames)
+
+    def __iter__(self) -> Iterator[Frame]:
+        return iter(self._frames)
+
+    def views(self, with_depth: Callable[[], bool] = lambda: True) -> Iterator[View]:
+        for number, (image, stamp) in enumerate(self):
+            pose = np.array([[0, 0, 1, number], [-1, 0, 0, 0], [0, -1, 0, 1], [0, 0, 0, 1]], float)
+            yield View(image, stamp, np.full(image.shape[:2], 10.0, np.float32), pose)
+
+
+def depth_bag_of(folder: Path, frames: int) -> Path:
+    """A new bag with depth, camera info and odometry."""
+    path = folder / "in"
+    make_depth_bag(DepthDrive(frames), TOPIC, path)
     return path
 
 

@@ -1,4 +1,4 @@
-"""A replay for the Rerun viewer: images, classes and boxes by stamp."""
+"""A replay for the Rerun viewer: images, classes, boxes and objects in space by stamp."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from typing import Any
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
+from ..messages.object_messages import MIN_SIDE
+from ..spatial.objects import ObjectTable
 from ..types import NO_CLASS, ClassTable, Track
 from ..visualize import track_color
 from .camera import Processed
@@ -26,8 +29,9 @@ class RerunRecording:
     """rerun/NNNN.rrd, a file for each part of the bag.
 
     All have one recording id, so the viewer shows them as one. Each camera has an image, its
-    segmentation by class, and a box for each instance with its track id. The files are written
-    into OUT/unfinished. ReplayError if rerun-sdk is not installed.
+    segmentation by class, and a box for each instance with its track id; with a camera info also
+    boxes in metres. The files are written into OUT/unfinished. ReplayError if rerun-sdk is not
+    installed.
     """
 
     def __init__(self, out: Path, classes: ClassTable) -> None:
@@ -41,6 +45,7 @@ class RerunRecording:
         self._out = out
         self._classes = classes
         self._stream: Any = None
+        self._located: set[str] = set()  # entities with objects in their last frame
 
     def write(self, node: str, result: Processed, part: int) -> None:
         """Add a frame of the camera whose results are below `node` to a part of the recording."""
@@ -61,6 +66,7 @@ class RerunRecording:
             score=np.array([track.score for track in things], np.float32),
         )
         stream.log(f"{node}/instances", self._boxes(things), facts)
+        self._log_objects(f"{node}/objects", result.objects)
 
     def close(self) -> None:
         """Close the file."""
@@ -81,13 +87,46 @@ class RerunRecording:
             self._stream.log("/", self._rerun.AnnotationContext([*classes, none]), static=True)
         return self._stream
 
+    def _log_objects(self, entity: str, table: ObjectTable | None) -> None:
+        """The tracks in space; without a table those of the frame before are removed."""
+        if table is None:
+            if entity in self._located:
+                self._stream.log(entity, self._rerun.Clear(recursive=False))
+            self._located.discard(entity)
+            return
+        self._located.add(entity)
+        rows = table.rows
+        facts = self._rerun.AnyValues(
+            frame_id=[table.frame_id] * len(rows),
+            track_id=rows["track_id"],
+            velocity=rows["velocity"].ravel(),
+            range=rows["range"],
+            range_source=rows["source"],
+        )
+        self._stream.log(entity, self._boxes_in_space(rows), facts)
+
+    def _boxes_in_space(self, rows: NDArray[np.void]) -> Any:
+        """Parallel to the axes of the target frame, in metres."""
+        ids, classes = rows["track_id"].tolist(), rows["class_id"].tolist()
+        return self._rerun.Boxes3D(
+            centers=rows["box_center"],
+            sizes=np.maximum(rows["size"], MIN_SIDE),
+            colors=[track_color(track_id) for track_id in ids],
+            labels=self._labels(classes, ids),
+            class_ids=classes,
+        )
+
+    def _labels(self, classes: list[int], track_ids: list[int]) -> list[str]:
+        pairs = zip(classes, track_ids, strict=True)
+        return [f"{self._classes[class_id].name} {track_id}" for class_id, track_id in pairs]
+
     def _boxes(self, things: list[Track]) -> Any:
         rerun = self._rerun
-        names = [self._classes[track.class_id].name for track in things]
+        classes, ids = [t.class_id for t in things], [t.track_id for t in things]
         return rerun.Boxes2D(
             array=np.array([track.box for track in things], np.float32).reshape(-1, 4),
             array_format=rerun.Box2DFormat.XYWH,
-            colors=[track_color(track.track_id) for track in things],
-            labels=[f"{name} {track.track_id}" for name, track in zip(names, things, strict=True)],
-            class_ids=[track.class_id for track in things],
+            colors=[track_color(track_id) for track_id in ids],
+            labels=self._labels(classes, ids),
+            class_ids=classes,
         )

@@ -10,12 +10,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from bag_fixtures import PERIOD, bag_of, block
+from bag_fixtures import PERIOD, bag_of, block, depth_bag_of
 from tiny_onnx import write_tiny_model
 
 from video_knet_core.bags.making import FIRST_STAMP
 from video_knet_core.engine.selector import open_runtime
 from video_knet_core.replay.bag_replay import replay
+from video_knet_core.replay.camera import CameraReplay
 from video_knet_core.replay.replay_settings import ReplaySettings
 from video_knet_core.types import NO_CLASS
 from video_knet_core.visualize import track_color
@@ -106,6 +107,50 @@ def test_boxes_have_the_id_the_class_and_the_colour_of_their_track(out):
         assert columns[name] == [value] * FRAMES, name
     for number, ((x, y),) in zip(columns["frame"], columns["Boxes2D:centers"], strict=True):
         assert x == pytest.approx(5 + number + 10, abs=1.5) and y == pytest.approx(37.5, abs=1)
+
+
+def objects_of_a_drive(folder: Path) -> dict[str, list]:
+    """Columns of the objects of a replay with depth and odometry."""
+    pytest.importorskip("rerun", reason="needs the extra `rerun`")
+    runtime = open_runtime(write_tiny_model(folder / "tiny.onnx"))
+    settings = ReplaySettings(
+        topics=("/camera/image_raw",), rerun=True, target_frame="odom", odometry="/odometry"
+    )
+    replay(depth_bag_of(folder, FRAMES), runtime, folder / "out", settings)
+    return columns_of(folder / "out", "/video_knet/objects")
+
+
+def test_objects_in_space_have_boxes_in_metres(tmp_path):
+    columns = objects_of_a_drive(tmp_path)
+    expected = [
+        ("track_id", [1]),
+        ("frame_id", ["odom"]),
+        ("Boxes3D:class_ids", [1]),
+        ("Boxes3D:labels", ["vehicle 1"]),
+    ]
+    for name, value in expected:
+        assert columns[name] == [value] * FRAMES, name
+    for number, ((x, y, z),) in zip(columns["frame"], columns["Boxes3D:centers"], strict=True):
+        assert x == pytest.approx(number + 10, abs=0.3)  # 10 m ahead of the camera
+        assert y == pytest.approx((34.5 - 15 - number) / 20, abs=0.3)
+        assert z == pytest.approx(1 - (37.5 - 24.5) / 20, abs=0.3)
+
+
+def test_boxes_are_removed_when_the_places_become_unknown(tmp_path, monkeypatch):
+    process = CameraReplay.process
+
+    def without_places(*arguments):
+        found = process(*arguments)
+        return found._replace(objects=None) if found.number >= 3 else found
+
+    monkeypatch.setattr(CameraReplay, "process", without_places)
+    columns = objects_of_a_drive(tmp_path)
+    assert sorted(columns["frame"]) == [0, 1, 2, 3]
+    assert columns["Clear:is_recursive"] == [[False]]
+
+
+def test_a_camera_without_camera_info_has_no_objects_in_space(out):
+    assert not columns_of(out, "/front/objects")
 
 
 def test_the_viewers_own_program_finds_nothing_wrong(out):
