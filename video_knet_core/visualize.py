@@ -65,7 +65,7 @@ def overlay(
     things = [track for track in visible if track.is_thing]
     for track in sorted(things, key=lambda track: track.area):
         number = f" {track.track_id}" if track.track_id else ""
-        _draw_name(picture, track, _drawable(classes[track.class_id]) + number)
+        _draw_name(picture, track, drawable_name(classes[track.class_id]) + number)
     return picture
 
 
@@ -92,7 +92,7 @@ def _thickened(lines: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return cv2.dilate(lines.view(np.uint8), kernel).astype(bool)
 
 
-def _drawable(info: ClassInfo) -> str:
+def drawable_name(info: ClassInfo) -> str:
     """Name of a class in the letters that OpenCV draws, without accents, else its number."""
     letters = unicodedata.normalize("NFKD", info.name)
     plain = "".join(c for c in letters if not unicodedata.combining(c))

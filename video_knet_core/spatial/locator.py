@@ -127,7 +127,8 @@ class ObjectLocator:
                 self._epoch = None  # the next table is the first one
                 return None
         ended = tuple(sorted(set(before.tolist()) - set(self._filter.ids.tolist())))
-        return ObjectTable(self._table(spatial, rows, ids, measured), axes, ended, is_first)
+        table = self._table(spatial, rows, ids, measured)
+        return ObjectTable(table, axes, ended, is_first, to_target)
 
     # --- measuring
 
@@ -505,7 +506,7 @@ def _take_standing(measured: _Measured, found: Standing, axes: NDArray[np.float6
 def _covariances(
     sight: NDArray[np.float64], sigma: NDArray[np.float64], cell: float
 ) -> NDArray[np.float64]:
-    """[N, 3, 3] of standard deviations along lines of sight [N, 3], and of `cell` radians across."""
+    """[N, 3, 3] of standard deviations along lines of sight [N, 3], and `cell` radians across."""
     distance = np.linalg.norm(sight, axis=1)
     direction = sight / np.maximum(distance, 1e-6)[:, None]
     along = direction[:, :, None] * direction[:, None, :]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 
 import numpy as np
@@ -46,6 +46,8 @@ class ObjectTable:
     """Ids of tracks that were in the last table and are not in this one."""
     is_first: bool = False
     """No table of its tracker epoch and frame was before it."""
+    camera_pose: NDArray[np.float64] = field(default_factory=lambda: np.eye(4))
+    """[4, 4] of the camera's optical frame in that frame."""
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -27,6 +27,7 @@ from video_knet_core.replay.report.collect import (
     quantiles,
 )
 from video_knet_core.replay.report.page import page, write_page
+from video_knet_core.replay.report.track_places import PLACE_COLUMNS
 from video_knet_core.replay.report.track_timeline import MOST_SPANS, MOST_TRACKS
 from video_knet_core.replay.time_bins import MOST_BINS, TimeBins
 from video_knet_core.types import (
@@ -256,8 +257,10 @@ def test_the_table_has_a_row_for_each_confirmed_track_as_csv_and_as_json(tmp_pat
         rows = list(csv.DictReader(file))
     assert [each["track_id"] for each in rows] == ["7", "9"]  # as they ended
     first, _ = json.loads((tmp_path / "tracks.json").read_text())
-    assert {name: str(value) for name, value in first.items()} == rows[0]
+    texts = {name: "" if value is None else str(value) for name, value in first.items()}
+    assert texts == rows[0]
     assert first == {
+        **dict.fromkeys(PLACE_COLUMNS),
         **{"camera": "/video_knet", "epoch": 0, "track_id": 7, "class_id": 1, "class": "car"},
         **{"first_s": 0.0, "last_s": 0.1, "first_stamp": 0, "last_stamp": PERIOD},
         **{"first_frame": 0, "last_frame": 1, "frames": 2, "mean_score": 0.75},

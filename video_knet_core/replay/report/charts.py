@@ -31,7 +31,7 @@ BINS = 120
 """Of a chart, at most."""
 MINIMUM_SHARE = 0.0005
 """Of all pixels: classes below are not drawn."""
-_STYLE = {
+STYLE = {
     "svg.fonttype": "none",  # text stays text
     "svg.hashsalt": "video_knet",  # ids of shapes are not random
     "font.size": 9,
@@ -129,7 +129,7 @@ def _duration(milliseconds: float, _: int) -> str:
 def _axes(axis: TimeAxis, name: str, key: str) -> Iterator[tuple[Axes, list[Markup]]]:
     """Axes to draw into; the list holds the SVG afterwards."""
     drawn: list[Markup] = []
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=SIZE, layout="constrained")
         axes = figure.add_subplot()
         yield axes, drawn
@@ -137,13 +137,14 @@ def _axes(axis: TimeAxis, name: str, key: str) -> Iterator[tuple[Axes, list[Mark
         axes.xaxis.set_major_locator(MaxNLocator(6))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda seconds, _: axis.label(seconds)))
         axes.yaxis.set_major_locator(MaxNLocator(4))
-        drawn.append(_svg(figure, f"{name} over time", f"{name}-{key}-".replace(" ", "-")))
+        drawn.append(svg_element(figure, f"{name} over time", f"{name}-{key}-".replace(" ", "-")))
 
 
-def _svg(figure: Figure, label: str, prefix: str) -> Markup:
+def svg_element(figure: Figure, label: str, prefix: str) -> Markup:
     """The SVG element of a figure, of which a page may hold several.
 
     Styles become attributes, ids of groups become classes, and all other ids begin with `prefix`.
+    Hundredths of a point are enough for paths.
     """
     file = io.StringIO()
     names = dict.fromkeys(("Creator", "Date", "Format", "Type"))  # else they come as metadata
@@ -152,6 +153,7 @@ def _svg(figure: Figure, label: str, prefix: str) -> Markup:
     text = re.sub(r"<style.*?</style>|<!--.*?-->", "", text, flags=re.DOTALL)
     text = re.sub(r' (xmlns|xmlns:xlink|width|height)="[^"]*(/\S*|pt)"', "", text)
     text = re.sub(r'style="([^"]*)"', lambda match: _attributes(match[1]), text)
+    text = re.sub(r' d="[^"]*"', lambda match: re.sub(r"(\.\d\d)\d+", r"\1", match[0]), text)
     text = text[text.index("<svg") :].replace('<g id="', '<g class="')
     text = re.sub(r'( id="|href="#|url\(#)', rf"\1{prefix}", text)
     return Markup(text.replace("<svg", f'<svg role="img" aria-label="{label}"', 1))

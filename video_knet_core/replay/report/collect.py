@@ -22,6 +22,7 @@ from ...visualize import overlay
 from ..camera import Processed
 from ..replay_settings import ReplaySettings
 from ..time_bins import TimeBins
+from .track_places import CameraPlaces
 from .track_timeline import TrackFiles, TrackSpans, TrackTimeline
 
 MOST_PICTURES = 12
@@ -206,7 +207,7 @@ class _Pictures:
 
 
 class CameraNotes:
-    """Tracks, class shares, times and at most so many pictures of one camera.
+    """Tracks, places, class shares, times and at most so many pictures of one camera.
 
     `on_end` is called with each confirmed track that has ended.
     """
@@ -218,6 +219,8 @@ class CameraNotes:
         self.stamps = StampNotes()
         self.latency = Latency()
         self.pictures = _Pictures(pictures, classes)
+        self.places: CameraPlaces | None = None
+        """Of the newest frame of reference; None without objects in space."""
         self.first = self.last = 0.0
         """Times of the first and the last frame [s]."""
         self.frames = 0
@@ -233,10 +236,19 @@ class CameraNotes:
         self.size = (result.image.shape[1], result.image.shape[0])
         row = self._shares.row(seconds)
         row += [1.0, *_class_shares(result.frame, len(row) - 2)]
-        self.tracks.add(result.number, seconds, result.frame)
+        self.tracks.add(result.number, seconds, result.frame, result.objects)
+        self._locate(result)
         self.stamps.add(seconds, result.frame)
         self.latency.add(seconds, result.times.step)
         self.pictures.add(seconds, result)
+
+    def _locate(self, result: Processed) -> None:
+        if (table := result.objects) is None:
+            return
+        if self.places is None or self.places.frame_id != table.frame_id:
+            own = result.header.frame_id.lstrip("/") == table.frame_id.lstrip("/")
+            self.places = CameraPlaces(table.frame_id, is_optical=own)
+        self.places.add(table)
 
     def shares_over_time(self, most: int) -> tuple[Floats, Floats]:
         """Edges [n + 1] of at most `most` bins in seconds and shares [n, 1 + classes] of each.

@@ -15,6 +15,7 @@ from ... import __version__
 from ...output_files import write_text
 from ...visualize import track_color
 from ..camera import CameraReplay
+from .birds_eye_view import BirdsEyeView, birds_eye_view
 from .charts import TimeAxis, latency_chart, share_chart, stamp_chart
 from .collect import MINIMUM_MS, CameraNotes, Picture, ReplayReport, StampNotes, quantiles
 from .track_timeline import TrackSpans
@@ -88,7 +89,10 @@ def _camera(
         "failures": camera.failures,
         "late": camera.late,
         "p50": quantiles(notes.latency.histogram)[0],
+        "above": birds_eye_view(notes, classes, str(number)),
     }
+    if found["above"] is not None:
+        found["above_notes"] = [*_above_notes(found["above"])]
     if notes.frames:
         key = str(number)
         found |= {
@@ -119,6 +123,19 @@ def _track_row(
         "picture_title": ("First picture with it" if showing else "No picture has it; the nearest")
         + f": {axis.label(picture.seconds)}, frame {picture.number:,}",
     }
+
+
+def _above_notes(view: BirdsEyeView) -> Iterator[str]:
+    """Sentences about what is seen from above, and in which frame."""
+    frame, places = view.places.frame_id, view.places
+    yield f"{_plural(view.tracks, 'track')} with a place, in the colours of the timeline."
+    yield "A small dot is the first place, a large one the last; a name is where there is room."
+    if places.is_optical:
+        yield f"All is relative to the camera ({frame}): as it moves, what stands has a path, too."
+    else:
+        yield f"The axes are those of the frame {frame}."
+        if places.stands_still:
+            yield "The camera stands still in it: if it moves with the camera, so do all paths."
 
 
 def _bar(first: float, last: float, axis: TimeAxis) -> tuple[str, str]:

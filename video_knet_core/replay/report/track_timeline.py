@@ -1,4 +1,4 @@
-"""When each track was seen: the longest ones in full; all of them in tracks.csv and tracks.json."""
+"""When and where each track was: the longest ones in full; all in tracks.csv and tracks.json."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ...spatial.objects import ObjectTable, RangeSource
 from ...types import ClassTable, PanopticFrame, Track, TrackState
+from .track_places import PLACE_COLUMNS, TrackPlaces
 
 MOST_TRACKS = 150
 """Tracks of a camera that are kept for the page."""
@@ -22,6 +24,7 @@ COLUMNS = (
     *("first_stamp", "last_stamp", "first_frame", "last_frame", "frames", "mean_score"),
     *("first_x", "first_y", "first_width", "first_height"),
     *("last_x", "last_y", "last_width", "last_height", "max_area"),
+    *PLACE_COLUMNS,
 )
 """Of the table of tracks."""
 
@@ -49,6 +52,8 @@ class TrackSpans:
     last_frame: int = 0
     score_sum: float = 0.0
     max_area: int = 0
+    places: TrackPlaces | None = None
+    """None if it was measured nowhere."""
 
     def add(self, number: int, seconds: float, stamp: int, track: Track) -> None:
         """Take the row of a frame."""
@@ -89,8 +94,10 @@ class TrackTimeline:
         self.unconfirmed = 0
         """Tracks that ended before they were confirmed."""
 
-    def add(self, number: int, seconds: float, frame: PanopticFrame) -> None:
-        """Take a frame: its number, and its time in the recording."""
+    def add(
+        self, number: int, seconds: float, frame: PanopticFrame, objects: ObjectTable | None = None
+    ) -> None:
+        """Take a frame: its number, its time in the recording, and its tracks in space."""
         if frame.epoch not in self._epochs[-1:]:
             self._epochs = [*self._epochs[-1:], frame.epoch]
             self._end([name for name in self._living if name[0] not in self._epochs])
@@ -104,6 +111,8 @@ class TrackTimeline:
                     *name, track.class_id, number, stamp, stamp, *boxes, []
                 )
             self._living[name].add(number, seconds, stamp, track)
+        if objects is not None:
+            self._locate(frame.epoch, objects)
         self._end([(frame.epoch, track_id) for track_id in frame.ended])
 
     def counts(self) -> list[int]:
@@ -123,6 +132,16 @@ class TrackTimeline:
         """The confirmed tracks that have not ended."""
         return [self._living[name] for name in sorted(self._living) if self._living[name].confirmed]
 
+    def _locate(self, epoch: int, objects: ObjectTable) -> None:
+        """Add the places that were measured, not the predicted ones."""
+        for row in objects.rows[objects.rows["source"] != RangeSource.NONE]:
+            track = self._living.get((epoch, int(row["track_id"])))
+            if track is None:
+                continue
+            if track.places is None or track.places.frame_id != objects.frame_id:
+                track.places = TrackPlaces(objects.frame_id)
+            track.places.add(row)
+
     def _end(self, names: Iterable[tuple[int, int]]) -> None:
         for track in filter(None, [self._living.pop(name, None) for name in names]):
             if not track.confirmed:
@@ -138,7 +157,8 @@ class TrackTimeline:
 class TrackFiles:
     """tracks.csv and tracks.json in `folder`: a row for each confirmed track, as the tracks end.
 
-    Seconds are those of the recording, stamps nanoseconds, boxes and areas pixels of the image.
+    Seconds are those of the recording, stamps nanoseconds, boxes and areas pixels of the image,
+    positions and ranges metres; without a place they are empty (null).
     """
 
     def __init__(self, folder: Path, classes: ClassTable) -> None:
@@ -180,5 +200,6 @@ class TrackFiles:
             *(track.first_stamp, track.last_stamp, track.first_frame, track.last_frame),
             *(track.frames, round(track.score_sum / track.frames, 4)),
             *map(int, (*track.first_box, *track.last_box, track.max_area)),
+            *(track.places.columns() if track.places else [None] * len(PLACE_COLUMNS)),
         )
         return dict(zip(COLUMNS, values, strict=True))
