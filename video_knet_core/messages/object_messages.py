@@ -293,6 +293,6 @@ def camera_info(convert: Conversions, result: FrameToPublish) -> Any:
         return None
     names = ("height", "width", "distortion_model", "binning_x", "binning_y", "roi")
     values = {name: getattr(info, name) for name in names}
-    for name in "dkrp":  # ROS 1 has capital letters
-        values[name] = getattr(info, name) if hasattr(info, name) else getattr(info, name.upper())
+    for name in "dkrp":  # in ROS 1 their names are capital letters
+        values[name] = getattr(info, name if hasattr(info, name) else name.upper())
     return convert.make("sensor_msgs/msg/CameraInfo", header=result.header, **values)

@@ -455,7 +455,7 @@ def test_the_memory_of_messages_is_left_as_it_is():
 
 def test_nothing_is_kept_of_tracks_that_are_gone():
     scene = Scene()
-    for frame in range(60):
+    for frame in range(20):
         scene.table([Ball(frame, (8, 0, 1.5)), Ball(1000 + frame, (8, 2, 1.5))], frame * PERIOD)
     assert len(scene.locator._boxes) == len(scene.locator._filter.ids) == 2
 
@@ -475,7 +475,7 @@ def test_messages_may_come_while_frames_are_located():
     thread = threading.Thread(target=fill)
     thread.start()
     try:
-        for frame in range(60):
+        for frame in range(20):
             for row in scene.table([AHEAD], frame * 10_000_000).rows:
                 assert row["position"] == pytest.approx([7.6, 0, 1.5], abs=0.3)
     finally:
