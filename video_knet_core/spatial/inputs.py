@@ -20,6 +20,9 @@ for a slow model, or in a replay for those that it is put in order with."""
 ALIVE_NS = 1_000_000_000
 """Nanoseconds since its last message after which a sensor counts as gone."""
 
+_MIN_PIXEL, _MIN_POINT = 2, 12
+"""Bytes of a pixel of depth, and of a point of a cloud."""
+
 
 class SpatialInputs:
     """The recent messages of one camera; those of `add_*` are of rclpy or rosbags."""
@@ -84,7 +87,7 @@ class SpatialInputs:
     def depth_size(self) -> tuple[int, int] | None:
         """Height and width of the last depth image; None before the first."""
         newest = self._depth[-1] if self._depth else None
-        if newest is not None and hasattr(newest, "height"):
+        if newest is not None and hasattr(newest, "height") and _is_whole(newest, _MIN_PIXEL):
             return int(newest.height), int(newest.width)
         return self._decoded_size  # that of a compressed one is known when it was read
 
@@ -92,7 +95,7 @@ class SpatialInputs:
     def cloud_size(self) -> tuple[int, int] | None:
         """Height and width of the last cloud; None before the first, and of unorganised ones."""
         newest = self._clouds[-1] if self._clouds else None
-        if newest is None or newest.height < 2:
+        if newest is None or newest.height < 2 or not _is_whole(newest, _MIN_POINT):
             return None
         return int(newest.height), int(newest.width)
 
@@ -201,6 +204,11 @@ def same_aspect(a: tuple[int, int], b: tuple[int, int]) -> bool:
 def _stamp(message: Any) -> int:
     stamp = message.header.stamp
     return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
+
+
+def _is_whole(message: Any, size: int) -> bool:
+    """Whether a message has pixels or points, of at least `size` bytes, and all that it says."""
+    return 0 < int(message.height) * int(message.width) * size <= len(message.data)
 
 
 def _same(a: Any, b: Any) -> bool:
