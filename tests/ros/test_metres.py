@@ -566,13 +566,22 @@ FAULTS: dict[str, tuple[str, Callable[[Rig], None]]] = {
 }
 
 
-@pytest.mark.parametrize("output", ["instances", "semantic"])
-def test_the_result_in_the_image_does_not_wait_for_depth(rig, output):
+def test_the_result_in_the_image_does_not_wait_for_depth(rig):
     rig.start("objects", "semantic", semantic_size="cloud")
     rig.calibrate()
     rig.see_depth(scene())
     found = rig.see(scene())
-    assert found[output] and found["objects"] is None
+    assert found["instances"] and found["semantic"] and found["objects"] is None
+
+
+def test_the_class_image_comes_whatever_the_size_of_faulty_depth(rig):
+    rig.start("semantic", semantic_size="cloud", point_stride=1)
+    for height, width in ((0, 0), (0, 4), (4, 0), (10**5, 10**5), (2**31, 1)):
+        image = Image(header=rig.header(), encoding="32FC1", height=height, width=width)
+        rig.give("depth", image)
+        assert rig.see(scene())["semantic"].width == WIDTH
+    rig.give("cloud", PointCloud2(header=rig.header(), height=10**5, width=10**5))
+    assert rig.see(scene())["semantic"].width == WIDTH
 
 
 def test_a_frame_waits_for_depth_that_comes_after_the_image(rig):
@@ -734,16 +743,16 @@ def test_there_are_no_objects_without_a_camera_info_that_fits(rig, fault):
     rig.world.report(lambda v: v["reason"] == "")
 
 
-@pytest.mark.parametrize("value", [math.nan, 0.0, math.inf, -1.0, 0.1, 100.0])
-def test_pixels_without_a_range_are_no_measurement(rig, value):
+def test_pixels_without_a_range_are_no_measurement(rig):
     rig.start("objects")
     rig.calibrate()
     pixels = scene()
     rig.see_depth(pixels)
-    depth = np.full(SIZE, value, np.float32)
-    rig.give("depth", CONVERSIONS.image_message(rig.header(), "32FC1", depth))
-    (thing,) = rig.see(pixels)["objects"].objects
-    assert thing.predicted and place(thing) == pytest.approx(PLACE, abs=0.12)
+    for value in (math.nan, 0.0, math.inf, -math.inf, -1.0, 0.1, 100.0):
+        depth = np.full(SIZE, value, np.float32)
+        rig.give("depth", CONVERSIONS.image_message(rig.header(), "32FC1", depth))
+        (thing,) = rig.see(pixels)["objects"].objects
+        assert thing.predicted and place(thing) == pytest.approx(PLACE, abs=0.12), value
 
 
 def test_a_thing_without_any_source_of_range_is_reported(rig):
@@ -836,9 +845,9 @@ def _too_early(rig: Rig) -> None:
 
 
 def _too_late(rig: Rig) -> None:
-    rig.stamp += STEP
+    rig.stamp += 2 * STEP
     _pose_in_odom(rig)
-    rig.stamp -= STEP
+    rig.stamp -= 2 * STEP
 
 
 def _pose_in_odom(rig: Rig, parent: str = "odom", child: str = "camera") -> None:
@@ -1112,7 +1121,7 @@ def test_classes_that_are_named_have_masks_with_the_camera_info_of_the_image(rig
     assert (info.width, info.height, info.k[0]) == (WIDTH, HEIGHT, FOCAL)
 
 
-@pytest.mark.parametrize("stride", [1, 2, 3])
+@pytest.mark.parametrize("stride", [0, 3])
 def test_the_class_image_may_have_the_size_of_the_points(rig, stride):
     rig.start("semantic", "confidence", "points", semantic_size="cloud", point_stride=stride)
     pixels = scene()
@@ -1127,7 +1136,7 @@ def test_the_class_image_may_have_the_size_of_the_points(rig, stride):
 
 
 def test_the_class_image_alone_needs_depth_where_it_has_the_size_of_the_points(rig):
-    rig.start("semantic", semantic_size="cloud")
+    rig.start("semantic", semantic_size="cloud", point_stride=2)
     rig.world.wait(lambda: "depth" in subscribed(rig), "the subscriptions")
     rig.calibrate()
     assert rig.see_depth(scene())["semantic"].width == WIDTH // 2
