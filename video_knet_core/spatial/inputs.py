@@ -92,6 +92,11 @@ class SpatialInputs:
         return self._decoded_size  # that of a compressed one is known when it was read
 
     @property
+    def depth_frame(self) -> str:
+        """Frame of the last depth image; empty before the first."""
+        return str(self._depth[-1].header.frame_id) if self._depth else ""
+
+    @property
     def cloud_size(self) -> tuple[int, int] | None:
         """Height and width of the last cloud; None before the first, and of unorganised ones."""
         newest = self._clouds[-1] if self._clouds else None

@@ -270,9 +270,22 @@ class SpatialFrame:
         """Height and width of the class image, where it is not that of the image."""
         if self.settings.semantic_size == "image":
             return None
-        if (size := self._inputs.depth_size) is not None:
-            return point_size(size, self.settings.point_stride)
-        return self._inputs.cloud_size
+        if (size := self._inputs.depth_size) is None:
+            return self._inputs.cloud_size
+        if not self._is_aligned(size, frame_id := self._inputs.depth_frame):
+            height, width = size
+            self._inputs.note(
+                "class image",
+                f"expected depth aligned to the image of {self.frame_id!r}, "
+                f"got depth {width} x {height} of {frame_id!r}",
+            )
+            return None
+        return point_size(size, self.settings.point_stride)
+
+    def _is_aligned(self, size: tuple[int, int], frame_id: str) -> bool:
+        """Whether a depth image of this size (H, W) and frame has the pixels of the image."""
+        same_frame = frame_id.lstrip("/") == self.frame_id.lstrip("/")
+        return same_frame and same_aspect(size, self.frame.label_map.size)
 
     @property
     def followed(self) -> int:
@@ -329,8 +342,7 @@ class SpatialFrame:
         if self._depth is None:
             return None
         (depth, frame_id), size = self._depth, (self._depth[0].shape[0], self._depth[0].shape[1])
-        same_frame = frame_id.lstrip("/") == self.frame_id.lstrip("/")
-        if not (same_frame and same_aspect(size, self.frame.label_map.size)):
+        if not self._is_aligned(size, frame_id):
             return None
         try:
             return depth, self._inputs.camera(self.settings, size).rays()
