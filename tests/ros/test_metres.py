@@ -1135,6 +1135,14 @@ def test_the_class_image_may_have_the_size_of_the_points(rig, stride):
     assert np.array_equal(scores > 0, points["confidence"] > 0)
 
 
+@pytest.mark.parametrize(("frame", "shape"), [("depth_camera", SIZE), ("camera", (64, 64))])
+def test_the_class_image_has_its_own_size_beside_depth_of_other_pixels(rig, frame, shape):
+    rig.start("semantic", semantic_size="cloud", point_stride=2)
+    rig.give("depth", depth_message(rig.header(frame), np.full(shape, FAR, np.float32)))
+    assert rig.see(scene())["semantic"].width == WIDTH
+    assert "class image: expected depth aligned to the image of 'camera'" in rig.reason()
+
+
 def test_the_class_image_alone_needs_depth_where_it_has_the_size_of_the_points(rig):
     rig.start("semantic", semantic_size="cloud", point_stride=2)
     rig.world.wait(lambda: "depth" in subscribed(rig), "the subscriptions")
