@@ -97,7 +97,7 @@ def points_of_depth(
     depth: NDArray[np.float32],
     rays: NDArray[np.float32],
     stride: int,
-    reach: tuple[float, float],
+    reach: tuple[float, float] = (0.0, math.inf),
 ) -> LabelledPoints:
     """The points of every `stride`-th row and column of a depth image [H, W], row by row.
 
