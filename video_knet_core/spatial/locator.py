@@ -244,8 +244,8 @@ class SpatialFrame:
         frame_id: str,
         stamp: int,
     ) -> None:
+        # of the locator's settings, which a parameter may change meanwhile, those of now
         self._locator, self.settings = locator, locator.settings
-        # of the locator's, which a parameter may change meanwhile, those of now
         self._inputs = locator.inputs
         self.frame, self._image, self.frame_id, self.stamp = frame, image, frame_id, stamp
 

@@ -61,7 +61,7 @@ def depth_bag(folder: Path) -> Path:
 
 
 def settings(**changes: Any) -> ReplaySettings:
-    usual = {"target_frame": "odom", "odometry": "/odometry", "outputs": SPATIAL}
+    usual = {"target_frame": "odom", "odometry": "/odometry", "outputs": SPATIAL, "report": False}
     return ReplaySettings(**{**usual, "follow_track": 1, **changes})
 
 

@@ -57,8 +57,10 @@ def test_the_tolerance_is_the_largest_difference_that_is_used(inputs, away, used
 
 def test_clouds_have_a_tolerance_of_their_own(inputs):
     inputs.add_cloud(cloud_message(np.ones((2, 3)), 100 * MS, "lidar"))
-    cloud = inputs.cloud(150 * MS, SETTINGS)
-    assert cloud is not None and cloud.frame_id == "lidar"
+    found = inputs.cloud(150 * MS, SETTINGS)
+    assert found is not None
+    cloud, stamp = found
+    assert (cloud.frame_id, stamp) == ("lidar", 100 * MS)
     assert cloud.points.tolist() == [[1, 1, 1]] * 2
     assert inputs.cloud(161 * MS, SETTINGS) is None
     assert inputs.cloud(150 * MS, replace(SETTINGS, cloud_tolerance_ms=10)) is None
@@ -76,9 +78,9 @@ def test_the_frame_of_a_depth_image_comes_with_it(inputs):
     assert found is not None and found[1] == "depth_optical"
 
 
-def test_an_image_that_waited_a_second_finds_its_depth_among_those_of_30_hertz(inputs):
+def test_an_image_that_waited_half_a_second_finds_its_depth_among_those_of_30_hertz(inputs):
     """A slow model, or a replay, which puts images in the order of their stamps."""
-    for number in range(31):
+    for number in range(16):
         inputs.add_depth(depth_at(number * 33, 1 + number))
     assert metres(inputs, 33) == 2
 
@@ -126,9 +128,35 @@ def test_what_cannot_be_read_is_counted_with_the_reason(inputs):
 def test_a_reason_is_gone_when_the_input_is_used_again(inputs):
     inputs.add_depth(depth_at(0))
     metres(inputs, 100)
+    assert "depth" in inputs.reasons
+    inputs.begin_frame()
+    assert "depth" in inputs.reasons
     inputs.add_depth(depth_at(100))
     assert metres(inputs, 100) == 1
     assert not inputs.reasons and inputs.counts == {"depth missing": 1, "depth used": 1}
+
+
+def test_a_reason_is_that_of_the_last_two_frames(inputs):
+    inputs.note("ground", "expected another")
+    for _ in range(2):
+        assert inputs.reasons == {"ground": "expected another"}
+        inputs.begin_frame()
+    assert inputs.reasons == {}
+
+
+@pytest.mark.parametrize(
+    ("newest", "coming"), [(-2000, False), (-500, True), (-33, True), (-10, False), (40, False)]
+)
+def test_depth_is_coming_while_the_newest_is_a_little_older_than_the_image(inputs, newest, coming):
+    assert not inputs.is_coming(3000 * MS, SETTINGS)
+    inputs.add_depth(depth_at(3000 + newest))
+    assert inputs.is_coming(3000 * MS, SETTINGS) == coming
+
+
+def test_the_size_of_the_last_depth_image_is_known_before_it_is_read(inputs):
+    assert inputs.depth_size is None
+    inputs.add_depth(depth_at(0))
+    assert inputs.depth_size == SIZE
 
 
 def test_faulty_transforms_are_counted_with_the_reason(inputs):

@@ -123,7 +123,7 @@ def test_a_cloud_of_another_sensor_is_moved_into_the_frame_of_the_camera():
 def test_a_cloud_whose_frame_is_unknown_is_not_used_and_the_reason_is_noted():
     scene = Scene()
     scene.inputs.add_cloud(cloud_of([AHEAD], "lidar"))
-    assert len(scene.table([AHEAD], depth=False)) == 0
+    assert scene.show([AHEAD], depth=False).objects is None
     assert "'lidar'" in scene.inputs.reasons["cloud"]
 
 
@@ -154,8 +154,7 @@ def test_a_ground_frame_that_cannot_be_used_gives_a_reason(height, words):
     if height is not None:
         scene.inputs.add_odometry(odometry_message(pose_of(height=height), 0, parent="base"))
     frame = scene.frame([AHEAD], pose_of())
-    table = scene.locator.locate(frame, NO_IMAGE, "camera", 0).objects
-    assert table is not None and len(table) == 0
+    assert scene.locator.locate(frame, NO_IMAGE, "camera", 0).objects is None
     assert words in scene.inputs.reasons["ground"]
 
 
@@ -165,7 +164,7 @@ def test_depth_of_another_camera_is_used_with_its_camera_info():
     depth, _ = depth_of(pose_of(0, 0.5), [AHEAD])
     scene.inputs.add_depth(depth_message(depth, 0, "depth"))
     scene.inputs.transforms.add("camera", "depth", 0, (-0.5, 0, 0), (0, 0, 0, 1), static=True)
-    assert len(scene.table([AHEAD], depth=False)) == 0
+    assert scene.show([AHEAD], depth=False).objects is None
     assert "camera info of the depth camera" in scene.inputs.reasons["depth"]
     scene.inputs.add_depth_info(camera_info(SIZE, FOCAL, "depth"))
     (row,) = scene.table([AHEAD], PERIOD // 10, depth=False).rows
@@ -265,9 +264,19 @@ def test_a_single_wrong_measurement_changes_neither_place_nor_box():
 
 
 def test_tracks_without_a_range_are_left_out_until_they_have_one():
-    scene = Scene()
-    assert ids(scene.table([AHEAD], depth=False)) == []
+    scene = Scene(max_range_m=10.0)
+    assert ids(scene.table([Ball(7, (12, 0, 1.5))])) == []
     assert ids(scene.table([AHEAD], PERIOD)) == [7]
+
+
+def test_without_a_source_of_ranges_there_is_no_table():
+    """An empty one would mean that nothing is there; that of a frame without things does."""
+    scene = Scene()
+    assert scene.show([AHEAD], depth=False).objects is None
+    assert "height of the camera" in scene.inputs.reasons["range"]
+    assert len(scene.table([], PERIOD, depth=False)) == 0
+    table = scene.table([AHEAD], 2 * PERIOD)
+    assert (ids(table), table.ended) == ([7], ())
 
 
 def test_rows_are_by_track_id():
@@ -296,8 +305,8 @@ def test_ids_of_tracks_that_ended_are_listed_once():
 
 
 def test_a_track_without_a_range_does_not_end():
-    scene = Scene()
-    scene.table([LEFT], depth=False)
+    scene = Scene(max_range_m=10.0)
+    scene.table([Ball(8, (12, 0, 1.5))])
     assert scene.table([AHEAD], PERIOD).ended == ()
 
 
@@ -465,19 +474,19 @@ def test_messages_may_come_while_frames_are_located():
     depth = depth_of(pose_of(), [AHEAD])[0]
 
     def fill() -> None:
-        stamp = 0
+        number = 0
         while not end.is_set():
-            stamp += 10_000_000
-            scene.inputs.add_depth(depth_message(depth, stamp % SECOND))
+            number = (number + 1) % 10
+            scene.inputs.add_depth(depth_message(depth, number * PERIOD))
             scene.inputs.add_camera_info(camera_info(SIZE, FOCAL))
-            scene.inputs.add_odometry(odometry_message(pose_of(), stamp % SECOND))
+            scene.inputs.add_odometry(odometry_message(pose_of(), number * PERIOD))
 
     thread = threading.Thread(target=fill)
     thread.start()
     try:
-        for frame in range(20):
-            for row in scene.table([AHEAD], frame * 10_000_000).rows:
-                assert row["position"] == pytest.approx([7.6, 0, 1.5], abs=0.3)
+        for number in range(30):
+            table = scene.table([AHEAD], number % 10 * PERIOD)
+            assert table.rows["position"] == pytest.approx(np.array([[7.6, 0, 1.5]]), abs=0.3)
     finally:
         end.set()
         thread.join()

@@ -23,6 +23,7 @@ from video_knet_core.spatial.points import (
 from video_knet_core.types import NO_CLASS, PanopticFrame
 
 HEIGHT, WIDTH = 24, 32
+REACH = (0.2, 2000.0)
 ROAD, PERSON, VEHICLE = 0, 1, 2
 
 
@@ -48,7 +49,9 @@ def an_image(height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:
 def points(depth: np.ndarray | None = None, stride: int = 1, **changes) -> LabelledPoints:
     depth = np.full((HEIGHT, WIDTH), 4, np.float32) if depth is None else depth
     rays = camera(*depth.shape).rays()
-    return points_of_depth(a_frame(**changes), an_image(), depth.astype(np.float32), rays, stride)
+    return points_of_depth(
+        a_frame(**changes), an_image(), depth.astype(np.float32), rays, stride, REACH
+    )
 
 
 def cells_of(xyz: np.ndarray, voxel: float) -> np.ndarray:
@@ -107,7 +110,7 @@ def test_every_nth_row_and_column_is_a_point(stride):
     found = points(depth, stride)
     start = stride // 2
     assert found.xyz[:, 2].tolist() == depth[start::stride, start::stride].ravel().tolist()
-    assert found.size == point_size(depth, stride)
+    assert found.size == point_size(depth.shape, stride)
     labels = a_frame().label_map.small[start::stride, start::stride]
     assert found.label.tolist() == labels.ravel().tolist()
     assert len(found.array()) == len(found.xyz)
@@ -134,7 +137,7 @@ def test_the_inputs_are_left_as_they_are():
     depth = np.full((HEIGHT, WIDTH), 4, np.float32)
     frame, image, rays = a_frame(), an_image(), camera().rays()
     before = [array.copy() for array in (depth, image, frame.label_map.small)]
-    found = points_of_depth(frame, image, depth, rays, 1)
+    found = points_of_depth(frame, image, depth, rays, 1, REACH)
     found.xyz[:], found.label[:] = 0, 0
     found.array()
     for array, copy in zip((depth, image, frame.label_map.small), before, strict=True):
@@ -213,7 +216,7 @@ def test_thin_things_are_kept_as_a_whole(width):
     small[:, 15 : 15 + width] = 1
     frame = frame_of(LabelMap.of(small), [thing(1, 3, PERSON)])
     depth = np.full((HEIGHT, WIDTH), 4, np.float32)
-    whole = points_of_depth(frame, an_image(), depth, camera().rays(), 1)
+    whole = points_of_depth(frame, an_image(), depth, camera().rays(), 1, REACH)
     poles = whole.of_classes([PERSON], 0.001)
     assert len(poles.xyz) == HEIGHT * width
 
@@ -224,7 +227,7 @@ def test_obstacles_have_a_place():
     depth[:4] = np.nan
     rays = camera().rays().copy()
     rays[:, :8] = np.nan
-    whole = points_of_depth(a_frame(), an_image(), depth, rays, 1)
+    whole = points_of_depth(a_frame(), an_image(), depth, rays, 1, REACH)
     for some in (whole.obstacles([ROAD], 0.1), whole.of_classes([ROAD], 0.1)):
         assert len(some.xyz) and np.isfinite(some.xyz).all()
 
@@ -233,7 +236,7 @@ def test_obstacles_have_a_place():
 def test_track_ids_have_32_bits(track):
     frame = frame_of(LabelMap.of(np.ones((HEIGHT, WIDTH), np.uint16)), [thing(1, track, PERSON)])
     depth = np.full((HEIGHT, WIDTH), 4, np.float32)
-    whole = points_of_depth(frame, an_image(), depth, camera().rays(), 1)
+    whole = points_of_depth(frame, an_image(), depth, camera().rays(), 1, REACH)
     assert set(whole.array()["track_id"].tolist()) == {track}
 
 
@@ -245,8 +248,15 @@ def test_equal_points_have_equal_bytes():
 
 def test_the_stride_without_a_setting_is_one_that_leaves_few_enough_points():
     for size in ((48, 64), (480, 640), (1080, 1920)):
-        depth = np.broadcast_to(np.float32(1), size)
-        height, width = point_size(depth, stride_of(depth, 0))
+        height, width = point_size(size, 0)
         assert height * width <= 1.1 * MAX_POINTS
-    assert stride_of(np.zeros((48, 64), np.float32), 0) == 1
-    assert stride_of(np.zeros((48, 64), np.float32), 5) == 5
+    assert stride_of((48, 64), 0) == 1
+    assert stride_of((48, 64), 5) == 5
+
+
+def test_depth_out_of_reach_has_no_place():
+    depth = np.full((HEIGHT, WIDTH), 4, np.float32)
+    depth[0], depth[1] = 0.1, 90
+    found = points_of_depth(a_frame(), an_image(), depth, camera().rays(), 1, (0.2, 80.0))
+    assert np.isnan(found.xyz[: 2 * WIDTH]).all() and np.isfinite(found.xyz[2 * WIDTH :]).all()
+    assert depth[0, 0] == np.float32(0.1)
