@@ -146,7 +146,8 @@ def samples_of_depth(
     points[:, 2] = z
     region = regions.index.ravel()[place]
     # where a pixel is no whole part of a cell, the pixel of a cell may be of its neighbour as well
-    ok = np.isfinite(points[:, 0]) & (region >= 0)
+    # beside the axis of a very wide lens a depth within reach is kilometres away
+    ok = (np.einsum("ij,ij->i", points, points) < _LARGEST**2) & (region >= 0)
     return Samples(region[ok], regions.inner.ravel()[place[ok]], points[ok])
 
 

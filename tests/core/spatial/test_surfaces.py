@@ -175,6 +175,15 @@ def test_pixels_without_a_ray_do_not_count():
     assert np.isfinite(samples.points).all()
 
 
+def test_pixels_far_beside_the_axis_of_a_wide_lens_do_not_count():
+    """At 89.5 degrees a depth of 80 m is 9 km away."""
+    regions, depth = regions_of((20, 40, 30, 50)), np.full((HEIGHT, WIDTH), 80, np.float32)
+    wide = rays().copy()
+    wide[:, 45:, 0] = 115
+    found = find_surfaces(samples_of_depth(regions, depth, wide, REACH), 1)
+    assert found.position[0, 2] == pytest.approx(80) and found.high[0, 0] < 80
+
+
 @pytest.mark.parametrize("scale", [0.4, 0.7, 1.0, 1.3, 1.6, 2.3, 3.9, 6.0])
 def test_samples_of_depth_of_any_size_are_of_the_regions(scale):
     size = round(HEIGHT * scale), round(WIDTH * scale)
