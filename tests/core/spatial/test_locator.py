@@ -219,10 +219,16 @@ def test_a_first_velocity_is_unknown():
     assert np.isfinite(row["position_covariance"]).all()
 
 
-def test_a_place_is_less_certain_along_the_line_of_sight():
-    (row,) = Scene(target_frame="odom").table([AHEAD]).rows
-    variances = np.diag(row["position_covariance"])
-    assert variances[0] > 2 * variances[1] > 0
+def test_a_place_is_less_certain_far_away_in_all_directions():
+    """Across the line of sight a cell of the label map is wider there."""
+    variances = [
+        np.diag(
+            Scene(target_frame="odom").table([Ball(7, (x, 0, 1.5))]).rows[0]["position_covariance"]
+        )
+        for x in (6, 12)
+    ]
+    assert (variances[1] > variances[0]).all() and (variances[0] > 0).all()
+    assert variances[1][1] == pytest.approx(4 * variances[0][1], rel=0.2)
 
 
 def test_without_depth_places_are_predicted():
