@@ -549,8 +549,6 @@ FAULTS: dict[str, tuple[str, Callable[[Rig], None]]] = {
     "wrong encoding": ("depth: encoding: expected one of 16UC1", _wrong_encoding),
     "truncated": ("depth: depth image: wrong amount of data", _truncated),
     "empty": ("depth: depth image: empty image", _empty),
-    "damaged": ("depth: ", _damaged),
-    "jpeg": ("depth: format: expected compressedDepth", _jpeg),
     "unregistered": (
         "depth: expected depth aligned to the image of 'camera', or the ",
         _unregistered,
@@ -563,6 +561,10 @@ FAULTS: dict[str, tuple[str, Callable[[Rig], None]]] = {
     "cloud of an unknown frame": ("cloud: expected a transform from 'lidar'", _cloud_elsewhere),
     "cloud without axes": ("cloud: fields: expected x, y and z", _cloud_without_axes),
     "cloud too short": ("cloud: row_step: expected", _cloud_too_short),
+}
+COMPRESSED_FAULTS: dict[str, tuple[str, Callable[[Rig], None]]] = {
+    "damaged": ("depth: ", _damaged),
+    "jpeg": ("depth: format: expected compressedDepth", _jpeg),
 }
 
 
@@ -658,11 +660,17 @@ def test_a_frame_that_waits_is_forgotten_when_the_node_is_deactivated(rig):
     assert [m.header.stamp for m in rig.got["objects"][1:]] == [stamp]
 
 
-def test_a_faulty_input_is_reported_and_the_place_is_predicted(rig):
+@pytest.mark.parametrize("topic", ["depth", "depth/compressed"])  # one of them is subscribed
+def test_a_faulty_input_is_reported_and_the_place_is_predicted(rig, topic):
+    make, faults = {
+        "depth": (depth_message, FAULTS),
+        "depth/compressed": (compressed, COMPRESSED_FAULTS),
+    }[topic]
     rig.start("objects", depth_tolerance_ms=20.0)
     rig.calibrate()
-    for fault, (words, give) in FAULTS.items():  # with one node, which takes time to start
-        rig.see_depth(scene())
+    for fault, (words, give) in faults.items():  # with one node, which takes time to start
+        rig.give(topic, make(rig.header(), depth_of(scene())))
+        rig.see(scene())
         rig.pause()
         give(rig)
         found = rig.see(scene())
