@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
 from geometry_msgs.msg import TransformStamped
-from harness import CAR, HEIGHT, PERSON, ROAD, SKY, WIDTH, World
+from harness import BEST_EFFORT, CAR, HEIGHT, PERSON, ROAD, SKY, WIDTH, World
 from nav_msgs.msg import Odometry
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import CompressedImage, Image, PointCloud2, PointField
@@ -57,7 +57,7 @@ class Rig:
     """A camera node, and a camera that sends it images and what belongs to them."""
 
     def __init__(self, world: World, received: Counter[str]) -> None:
-        self.world, self._received = world, received
+        self.world, self.received = world, received
         self.stamp = world.tester.get_clock().now().nanoseconds
         """Of the next image [ns]."""
         self.got: dict[str, list] = {}
@@ -98,9 +98,9 @@ class Rig:
         """Send an input, and wait until the node has it."""
         if topic not in self._publishers:
             self._publishers[topic] = self._publisher(topic, type(message))
-        before = self._received[topic]
+        before = self.received[topic]
         self._publishers[topic].publish(message)
-        self.world.wait(lambda: self._received[topic] > before, f"{topic} to arrive")
+        self.world.wait(lambda: self.received[topic] > before, f"{topic} to arrive")
 
     def _publisher(self, topic: str, kind: type) -> Any:
         if not topic.startswith("/tf"):
@@ -449,6 +449,19 @@ def test_inputs_are_subscribed_only_while_an_output_in_metres_has_subscribers(ri
     rig.see(scene())
     assert rig.node.outputs.published["objects"] == 1
     rig.world.report(lambda v: not any(key.startswith("metres") for key in v))
+
+
+def test_compressed_depth_is_used_only_while_there_is_no_raw_depth(rig):
+    rig.start("objects")
+    rig.world.wait(lambda: "depth/compressed" in subscribed(rig), "the subscription")
+    raw = rig.world.publisher(BEST_EFFORT, "depth")  # as most sensors send it
+    rig.world.wait(lambda: "depth/compressed" not in subscribed(rig), "the end of it")
+    rig.calibrate()
+    raw.publish(depth_message(rig.header(), depth_of(scene())))
+    rig.world.wait(lambda: rig.received["depth"], "depth")
+    assert rig.see(scene())["objects"].objects
+    rig.world.tester.destroy_publisher(raw)
+    rig.world.wait(lambda: "depth/compressed" in subscribed(rig), "the subscription")
 
 
 @pytest.mark.parametrize("how", ["deactivate", "enabled"])
