@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ..types import NO_CLASS, PanopticFrame
 from .camera_model import CameraModel
-from .surfaces import inner_cells
+from .surfaces import cells_at, inner_cells
 
 POINT_DTYPE = np.dtype(
     {
@@ -119,10 +119,9 @@ def points_of_depth(
 
     def at(picture: NDArray) -> NDArray:
         """Rows and columns of another picture of the field of view, at these pixels."""
-        v = rows * picture.shape[0] // depth.shape[0]
-        return picture[v][:, columns * picture.shape[1] // depth.shape[1]].reshape(
-            height * width, *picture.shape[2:]
-        )
+        v = cells_at(rows, depth.shape[0], picture.shape[0])
+        u = cells_at(columns, depth.shape[1], picture.shape[1])
+        return picture[v][:, u].reshape(height * width, *picture.shape[2:])
 
     small = frame.label_map.small
     return LabelledPoints(
@@ -146,7 +145,7 @@ def points_of_cloud(
         seen = np.flatnonzero(in_front & (u >= 0) & (v >= 0) & (u < width) & (v < height))
     u, v = u[seen].astype(np.int64), v[seen].astype(np.int64)
     small = frame.label_map.small
-    cells = v * small.shape[0] // height, u * small.shape[1] // width
+    cells = cells_at(v, height, small.shape[0]), cells_at(u, width, small.shape[1])
     return LabelledPoints(
         points[seen], small[cells], _solid_cells(small)[cells], _packed(image[v, u]), frame
     )

@@ -61,9 +61,21 @@ class RegionMap:
 
     def at(self, rows: NDArray, columns: NDArray) -> tuple[NDArray[np.int16], NDArray[np.bool_]]:
         """Region and whether it is inner, of pixels [N] of the image, which must lie in it."""
-        height, width = self.index.shape
-        place = rows * height // self.image[0] * width + columns * width // self.image[1]
+        place = _places(rows, columns, self.image, self.index.shape)
         return self.index.ravel()[place], self.inner.ravel()[place]
+
+
+def cells_at(positions: NDArray, length: int, cells: int) -> NDArray:
+    """Cells of a map's axis at pixels of an image's axis of `length`, as `NearestUpsampling`."""
+    return (2 * positions + 1) * cells // (2 * length)
+
+
+def _places(
+    rows: NDArray, columns: NDArray, image: tuple[int, ...], cells: tuple[int, ...]
+) -> NDArray:
+    """Places in a flat map [h, w] of pixels of an image [H, W]."""
+    row = cells_at(rows, image[0], cells[0])
+    return row * cells[1] + cells_at(columns, image[1], cells[1])
 
 
 def inner_cells(values: NDArray) -> NDArray[np.bool_]:
@@ -140,7 +152,7 @@ def samples_of_depth(
     with np.errstate(invalid="ignore"):
         valid = (z >= reach[0]) & (z <= reach[1])
     (v, u), z = pixels[:, valid], z[valid]
-    place = v * height // depth.shape[0] * width + u * width // depth.shape[1]
+    place = _places(v, u, depth.shape, regions.index.shape)
     points = np.empty((len(z), 3), np.float32)
     points[:, :2] = rays[v, u] * z[:, None]
     points[:, 2] = z

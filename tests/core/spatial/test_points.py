@@ -119,11 +119,18 @@ def test_every_nth_row_and_column_is_a_point(stride):
 def test_depth_of_another_size_has_the_labels_and_colours_of_its_field_of_view():
     small, large = points(np.full((12, 16), 4)), points(np.full((48, 64), 4))
     labels = a_frame().label_map.small
-    assert small.label.reshape(12, 16).tolist() == labels[::2, ::2].tolist()
+    assert small.label.reshape(12, 16).tolist() == labels[1::2, 1::2].tolist()
     assert large.label.reshape(48, 64).tolist() == labels.repeat(2, 0).repeat(2, 1).tolist()
     colours = an_image().repeat(2, 0).repeat(2, 1).astype(np.uint32)
     packed = colours[..., 0] << 16 | colours[..., 1] << 8 | colours[..., 2]
     assert large.array()["rgb"].tolist() == packed.ravel().tolist()
+
+
+@pytest.mark.parametrize("size", [(72, 96), (37, 61), (90, 125)])
+def test_labels_are_those_of_the_pixels_at_any_size(size):
+    frame, depth = a_frame(size), np.full(size, 4, np.float32)
+    found = points_of_depth(frame, an_image(*size), depth, camera(*size).rays(), 1, REACH)
+    assert found.label.tolist() == frame.labels.ravel().tolist()
 
 
 def test_pixels_without_depth_are_points_without_a_place():
@@ -155,10 +162,10 @@ def test_points_of_a_cloud_have_what_is_at_their_pixel():
     assert found.size is None
 
 
-def test_the_map_may_be_smaller_than_the_image():
-    frame, image = a_frame((HEIGHT * 3, WIDTH * 3)), an_image(HEIGHT * 3, WIDTH * 3)
-    cloud = np.random.default_rng(0).uniform([-4, -3, 4], [4, 3, 9], (500, 3)).astype(np.float32)
-    view = camera(HEIGHT * 3, WIDTH * 3)
+@pytest.mark.parametrize("size", [(72, 96), (12, 16), (37, 61), (90, 125)])
+def test_the_map_may_have_another_size_than_the_image(size):
+    frame, image, view = a_frame(size), an_image(*size), camera(*size)
+    cloud = np.random.default_rng(0).uniform([-4, -3, 4], [4, 3, 9], (2000, 3)).astype(np.float32)
     found = points_of_cloud(frame, image, cloud, view)
     u, v = np.rint(view.project(found.xyz)[0]).astype(int).T
     assert found.label.tolist() == frame.labels[v, u].tolist()

@@ -88,6 +88,14 @@ def test_a_pixel_of_the_image_has_the_region_of_its_cell():
     assert inner.tolist() == [True, False, False, True]
 
 
+@pytest.mark.parametrize("size", [(37, 61), (90, 125), (40, 50)])
+def test_the_cell_of_a_pixel_is_that_of_the_label_image(size):
+    labels = label_map((13, 44, 21, 58), size=size)
+    v, u = np.mgrid[: size[0], : size[1]].reshape(2, -1)
+    found, _ = RegionMap.of(labels, np.array([1])).at(v, u)
+    assert (found + 1).tolist() == labels.enlarge().ravel().tolist()
+
+
 # --- depth images --------------------------------------------------------------------------------
 
 
