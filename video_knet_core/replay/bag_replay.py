@@ -238,7 +238,8 @@ class _Loop:
         if self._is_copied(message.topic):
             self._files.submit(partial(self._products.copy, message))
         for topic in self._needed.get(message.topic.name, ()):
-            self._cameras[topic.camera].add(message, topic.add)
+            if message.topic.type in topic.types:
+                self._cameras[topic.camera].add(message, topic.add)
         camera = self._cameras.get(message.topic.name)
         result = camera.process(message, decoded) if camera else None
         if result is None:
@@ -260,7 +261,8 @@ def _add_static_transforms(
     try:
         for message in bag.messages({topic.name for topic in static}):
             for topic in static:
-                cameras[topic.camera].add(message, topic.add)
+                if message.topic.type in topic.types:
+                    cameras[topic.camera].add(message, topic.add)
     except BagDamage:  # met again by the replay
         return
 

@@ -31,6 +31,8 @@ class SpatialTopic(NamedTuple):
     camera: str
     """Topic of its images."""
     add: Add
+    types: tuple[str, ...]
+    """Of its messages; there may be others on the topic too."""
 
 
 def depth_topics(contents: Contents, images: Sequence[str], settings: ReplaySettings) -> set[str]:
@@ -45,7 +47,9 @@ def spatial_topics(
     contents: Contents, cameras: Sequence[str], settings: ReplaySettings
 ) -> list[SpatialTopic]:
     """What the bag has of them; ReplayError for one that was named and is not there."""
-    types = {topic.name: topic.type for topic in contents.topics}
+    types: dict[str, list[str]] = {}
+    for topic in contents.topics:
+        types.setdefault(topic.name, []).append(topic.type)
     found = []
     for camera in cameras:
         depth, info = camera_topics(_SUFFIXES.sub("", camera))
@@ -73,15 +77,15 @@ def spatial_topics(
             ),
         ]
         for setting, name, kinds, add in rows:
-            if types.get(name) in kinds:
-                found.append(SpatialTopic(name, camera, add))
+            if set(kinds).intersection(types.get(name, ())):
+                found.append(SpatialTopic(name, camera, add, kinds))
             elif setting and getattr(settings, setting):
-                got = types.get(name, "no such topic")
+                got = " and ".join(types.get(name, ["no such topic"]))
                 raise ReplayError(f"{setting}: expected {name} of {' or '.join(kinds)}, got {got}")
         for name, static in TRANSFORMS.items():
-            if types.get(name) == _TRANSFORM_TYPE:
+            if _TRANSFORM_TYPE in types.get(name, ()):
                 add = partial(SpatialInputs.add_transforms, static=static)
-                found.append(SpatialTopic(name, camera, add))
+                found.append(SpatialTopic(name, camera, add, (_TRANSFORM_TYPE,)))
     return found
 
 

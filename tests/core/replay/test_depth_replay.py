@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from bag_fixtures import PERIOD, TOPIC, block, read_all
-from replay_results import digests
+from bag_fixtures import PERIOD, TOPIC, block, read_all, write_mcap
+from replay_results import digests, string
 
 from video_knet_core.bags.definitions import IMAGE, conversions, read_cdr, ros2_types
 from video_knet_core.bags.making import (
@@ -206,3 +206,20 @@ def test_depth_that_comes_after_its_image_is_used(runtime, tmp_path):
     arrays = messages(tmp_path / "out")["objects"]
     sources = [row.source for array in arrays for row in array.objects]
     assert sources == [RangeSource.DEPTH] * FRAMES
+
+
+def test_messages_of_other_types_on_the_topics_are_left_out(runtime, tmp_path):
+    """A topic may have messages of several types; that of the camera info has texts here."""
+    rows = [
+        (message.topic.name, message.topic.type, message.time, bytes(message.data))
+        for message in read_all(depth_bag(tmp_path))
+    ]
+    data = bytes(ros2_types().serialize_cdr(string("x"), "std_msgs/msg/String"))
+    mixed = []
+    for row in rows:
+        mixed.append(row)
+        if row[0] == INFO:
+            mixed.append((INFO, "std_msgs/msg/String", row[2], data))
+    path = write_mcap(tmp_path / "mixed.mcap", mixed)
+    assert replay(path, runtime, tmp_path / "out", settings()).frames == FRAMES
+    assert len(messages(tmp_path / "out")["objects"]) == FRAMES
