@@ -104,6 +104,7 @@ class CameraReplay:
             if name in settings.outputs or name not in task.outputs
         }
         self._locator = ObjectLocator(classes, settings)
+        self._reported: set[str] = set()
 
     def image_of(self, message: Message) -> Decoded | ValueError | None:
         """The image of the next message, or why there is none; None if it is passed over.
@@ -167,9 +168,19 @@ class CameraReplay:
             if (output.spatial or output.semantic)
             and (message := output.make(self._convert, published)) is not None
         ]
+        if any(output.spatial for output in self._outputs.values()):
+            self._report_space(result.number)
         knows_camera = self._locator.inputs.camera_info is not None
         objects = spatial.objects if knows_camera and self.predictor.classes.things else None
         return result._replace(objects=objects, messages=made)
+
+    def _report_space(self, number: int) -> None:
+        """Log why there is no output in space, or why an input was not used, once for each."""
+        for name, reason in self._locator.inputs.reasons.items():
+            if name not in self._reported:
+                self._reported.add(name)
+                words = "%s: %s of frame %d: %s; of later frames it is not logged"
+                _log.warning(words, self.node, name, number, reason)
 
     def _published(self, result: Processed, spatial: SpatialFrame) -> FrameToPublish:
         number, skipped, header, image, frame, *_ = result

@@ -170,11 +170,13 @@ def test_bags_of_ros_1_give_the_same_objects_and_points(runtime, tmp_path):
     assert one["mask/vehicle/camera_info"][0].k[0] == INTRINSICS.fx
 
 
-def test_the_odometry_has_to_be_named(runtime, tmp_path):
+def test_the_odometry_has_to_be_named(runtime, tmp_path, caplog):
     """Without it the target frame is unknown: points are there, objects are not."""
     replay(depth_bag(tmp_path), runtime, tmp_path / "out", settings(odometry=""))
     found = messages(tmp_path / "out")
     assert "objects" not in found and len(found["points"]) == FRAMES
+    (warning,) = (record.getMessage() for record in caplog.records)
+    assert "objects of frame 0" in warning and "'odom'" in warning
 
 
 def test_in_the_frame_of_the_camera_no_odometry_is_needed(runtime, tmp_path):
