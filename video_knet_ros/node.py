@@ -74,6 +74,7 @@ class CameraNode(EngineNode):
         self._locator: ObjectLocator | None = None
         self._waiting: FrameToPublish | None = None
         """The last frame, until its depth is there and it is published in space."""
+        self._seen_waiting: FrameToPublish | None = None
         self._publishing: Future[None] | None = None
         self._rate_limit = RateLimit()
         self._camera_filter = SingleCameraFilter()
@@ -152,6 +153,7 @@ class CameraNode(EngineNode):
                 self._rate_limit.restart()
             transport = COMPRESSED if self._value("compressed") else RAW
             self._subscription.follow(transport, self._value("reliability"))
+            self._publish_forgotten()
             if self._locator is not None and self._uses_space():
                 self._spatial_subscriptions.follow(self._locator.inputs)
             else:
@@ -246,6 +248,13 @@ class CameraNode(EngineNode):
             self._waiting = result
             if not result.spatial.is_waiting:
                 self._publish_space()
+
+    def _publish_forgotten(self) -> None:
+        """Publish a frame that has waited from one look at the graph to the next: no image came."""
+        forgotten, self._seen_waiting = self._seen_waiting, self._waiting
+        if forgotten is not None and forgotten is self._waiting and self.worker is not None:
+            with suppress(RuntimeError):  # the engine is closed
+                self.worker.call(lambda _: self._waiting is forgotten and self._publish_space())
 
     def _on_spatial_input(self) -> None:
         """In the executor's thread: publish the frame that has waited for this message."""

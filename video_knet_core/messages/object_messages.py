@@ -23,6 +23,8 @@ _FIELD_TYPES = {"<f4": 7, "<u4": 6, "<u2": 4}
 """Of PointField.msg."""
 MIN_SIDE = 0.1
 """Metres of a marker's box: a flat one cannot be seen from the side."""
+LIFETIME_S = 2
+"""Seconds after which viewers remove a marker that has not come again, as when the node ended."""
 MIN_SPEED = 0.3
 """Metres per second from which a velocity has a direction."""
 _ADD, _DELETE, _DELETE_ALL, _ARROW, _CUBE, _TEXT = 0, 2, 3, 0, 1, 9
@@ -171,7 +173,7 @@ def _marker(
         pose=_pose(convert, zero),
         scale=_xyz(convert, "Vector3", zero),
         color=_color(convert, 0, 0.0),
-        lifetime=convert.make("builtin_interfaces/msg/Duration", sec=0, nanosec=0),
+        lifetime=convert.make("builtin_interfaces/msg/Duration", sec=LIFETIME_S, nanosec=0),
         frame_locked=False,
         points=[],
         colors=[],
