@@ -254,7 +254,7 @@ class CameraNode(EngineNode):
         forgotten, self._seen_waiting = self._seen_waiting, self._waiting
         if forgotten is not None and forgotten is self._waiting and self.worker is not None:
             with suppress(RuntimeError):  # the engine is closed
-                self.worker.call(lambda _: self._waiting is forgotten and self._publish_space())
+                self.worker.call(lambda _: self._publish_space(only=forgotten))
 
     def _on_spatial_input(self) -> None:
         """In the executor's thread: publish the frame that has waited for this message."""
@@ -277,11 +277,13 @@ class CameraNode(EngineNode):
         if self._is_ready:
             self._publish_space()
 
-    def _publish_space(self) -> None:
-        """In the inference thread: publish the waiting frame in space, if there is one.
+    def _publish_space(self, only: FrameToPublish | None = None) -> None:
+        """In the inference thread: publish the waiting frame in space, if there is one, or `only`.
 
         An error is reported; the result in the image stands.
         """
+        if only is not None and only is not self._waiting:
+            return
         result, self._waiting = self._waiting, None
         outputs, locator = self.outputs, self._locator
         if result is None or outputs is None or locator is None:
