@@ -155,13 +155,13 @@ class ObjectLocator:
         if spatial.depth is not None:
             samples = samples_of_depth(regions, spatial.depth, spatial.depth_rays, reach)
             _take_surfaces(measured, find_surfaces(samples, count, axes), RangeSource.DEPTH, axes)
-        for source, points in spatial.clouds:
-            if (measured.source == RangeSource.NONE).any():
-                pixels, in_front = camera.project(points)
-                distance = np.linalg.norm(points, axis=1)
-                within = (distance >= reach[0]) & (distance <= reach[1])
-                samples = samples_of_cloud(regions, points, pixels, in_front & within)
-                _take_surfaces(measured, find_surfaces(samples, count, axes), source, axes)
+        unknown = (measured.source == RangeSource.NONE).any()
+        for source, points in spatial.clouds if unknown else ():
+            pixels, in_front = camera.project(points)
+            distance = np.linalg.norm(points, axis=1)
+            within = (distance >= reach[0]) & (distance <= reach[1])
+            samples = samples_of_cloud(regions, points, pixels, in_front & within)
+            _take_surfaces(measured, find_surfaces(samples, count, axes), source, axes)
         plane = spatial.ground
         if plane is not None and (measured.source == RangeSource.NONE).any():
             standing = find_standing(regions, plane, camera, seen["box"], reach[1])

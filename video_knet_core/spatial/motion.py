@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 ACCELERATION = 4.0
 """Standard deviation [m/s^2]: that of traffic and people, and of the places that are measured."""
-FIRST_SPEED = 8.0
+FIRST_SPEED = 15.0
 """Standard deviation of an unknown velocity [m/s]."""
 GATE = 25.0
 """Squared Mahalanobis distance of three dimensions beyond which a measurement does not fit."""

@@ -81,7 +81,8 @@ class LabelledPoints:
 
 def stride_of(size: tuple[int, ...], setting: int) -> int:
     """The stride of points in a depth image [H, W] by the setting `point_stride`."""
-    return setting or max(math.ceil(math.sqrt(math.prod(size) / MAX_POINTS)), 1)
+    by_size = max(math.ceil(math.sqrt(math.prod(size) / MAX_POINTS)), 1)
+    return max(min(setting or by_size, *size), 1)
 
 
 def point_size(size: tuple[int, int], setting: int) -> tuple[int, int]:
