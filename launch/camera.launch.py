@@ -35,9 +35,7 @@ def generate_launch_description() -> LaunchDescription:
 def _processes(args: dict[str, str]) -> list[Node]:
     processes = [launching.camera_node(args)]
     if video := args["video"]:
-        processes.append(
-            launching.video_source(args, video, args["image"], "video_source", "camera", "odometry")
-        )
+        processes.append(launching.video_source(args, video, "video_source", "camera", "odometry"))
     if args["rviz"] == "true":
         # its configuration has absolute topics, which are moved to the namespace
         outputs = [f"video_knet/{name}" for name in OUTPUTS_IN_RVIZ]

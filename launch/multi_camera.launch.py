@@ -48,10 +48,10 @@ def _of_camera(args: dict[str, str], name: str) -> dict[str, str]:
 
 def _processes(args: dict[str, str]) -> list[Node]:
     cameras = launching.camera_names(args["cameras"])
-    topics = {name: args["image"].replace(CAMERA, name) for name in cameras}
+    of_cameras = {name: _of_camera(args, name) for name in cameras}
     remappings = [
-        launching.input_topics(f"{name}:", topic, _of_camera(args, name), f"{name}/odometry")
-        for name, topic in topics.items()
+        launching.input_topics(f"{name}:", own, f"{name}/odometry")
+        for name, own in of_cameras.items()
     ]
     node = launching.node(
         args,
@@ -64,9 +64,7 @@ def _processes(args: dict[str, str]) -> list[Node]:
     return [
         node,
         *(
-            launching.video_source(
-                args, source, topics[name], f"{name}_video_source", name, f"{name}/odometry"
-            )
-            for source, name in zip(sources, cameras, strict=False)
+            launching.video_source(own, source, f"{name}_video_source", name, f"{name}/odometry")
+            for source, (name, own) in zip(sources, of_cameras.items(), strict=False)
         ),
     ]

@@ -138,11 +138,14 @@ def video_for_each(value: str, cameras: Sequence[str]) -> list[str]:
 
 
 def video_source(
-    args: dict[str, str], source: str, topic: str, name: str, frame_id: str, odometry: str
+    args: dict[str, str], source: str, name: str, frame_id: str, odometry: str
 ) -> Node:
-    """A process that plays `source` as the camera on `topic`; ValueError for an unusable rate.
+    """A process that plays `source` on the inputs of a camera node; ValueError for an unusable
+    rate.
 
-    Depth and camera_info are beside the topic of the images, as in ROS.
+    Args:
+        args: with the topics of this camera.
+        odometry: as in `input_topics`.
     """
     parameters = {
         "source": text(source),
@@ -150,9 +153,9 @@ def video_source(
         "loop": args["loop"] == "true",
         "frame_id": text(frame_id),
     }
-    depth, camera_info = camera_topics(topic)
+    depth, camera_info, odometry = _spatial_topics(args, odometry)
     remappings = [
-        ("camera/image_raw", topic),
+        ("camera/image_raw", args["image"]),
         ("camera/depth/image_raw", depth),
         ("camera/camera_info", camera_info),
         ("odometry", odometry),
@@ -167,35 +170,39 @@ def camera_node(args: dict[str, str]) -> Node:
         "camera_node",
         name="video_knet",
         parameters=camera_parameters(args),
-        remappings=input_topics("", args["image"], args, "odometry"),
+        remappings=input_topics("", args, "odometry"),
     )
 
 
-def input_topics(
-    prefix: str, image: str, topics: dict[str, str], odometry: str
-) -> list[tuple[str, str]]:
+def input_topics(prefix: str, args: dict[str, str], odometry: str) -> list[tuple[str, str]]:
     """Remappings of the inputs of a camera node.
 
     Args:
         prefix: `NAME:` where a process has several nodes.
-        image: topic of the images.
-        topics: the others, by the names of `SPATIAL_ARGUMENTS`; empty ones are beside the images.
-        odometry: topic of the odometry, if it is not in `topics`.
+        args: with the topics of this camera: `image`, and those of `SPATIAL_ARGUMENTS`, of which
+            empty ones are beside the images.
+        odometry: topic of the odometry, if it is not in `args`.
     """
-    depth, camera_info = camera_topics(image)
-    depth = topics["depth"] or depth
+    image = args["image"]
+    depth, camera_info, odometry = _spatial_topics(args, odometry)
     inputs = {
         "image": image,
         "image/compressed": f"{image}/compressed",
         "depth": depth,
         "depth/compressed": f"{depth}/compressedDepth",
         "depth/camera_info": camera_topics(depth)[1],
-        "camera_info": topics["camera_info"] or camera_info,
-        "odometry": topics["odometry"] or odometry,
+        "camera_info": camera_info,
+        "odometry": odometry,
     }
-    if topics["cloud"]:
-        inputs["cloud"] = topics["cloud"]
+    if args["cloud"]:
+        inputs["cloud"] = args["cloud"]
     return [(f"{prefix}~/{name}", topic) for name, topic in inputs.items()]
+
+
+def _spatial_topics(args: dict[str, str], odometry: str) -> tuple[str, str, str]:
+    """Topics of depth, CameraInfo and odometry of one camera."""
+    depth, camera_info = camera_topics(args["image"])
+    return args["depth"] or depth, args["camera_info"] or camera_info, args["odometry"] or odometry
 
 
 def node(args: dict[str, str], executable: str, package: str = PACKAGE, **options: Any) -> Node:

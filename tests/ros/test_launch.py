@@ -8,11 +8,14 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 from harness import RELIABLE, TIMEOUT_S
 from video_knet_ros.msg import TrackedInstanceArray
+
+from video_knet_core.messages.view_messages import camera_topics
 
 
 def _has_launch() -> bool:
@@ -69,6 +72,44 @@ def executables(file: Path, **arguments: str) -> list[str]:
     return [node.node_executable for node in processes(file, **arguments)]
 
 
+def text(substitutions: Iterable) -> str:
+    return "".join(part.text for part in substitutions)
+
+
+def remappings(node) -> dict[str, str]:
+    """The topics of a node action, by the names that it gives them."""
+    pairs = [(text(name), text(topic)) for name, topic in node._Node__remappings]
+    assert len(dict(pairs)) == len(pairs), "a name is remapped twice"
+    return dict(pairs)
+
+
+def parameters(node) -> dict[str, object]:
+    """The parameters of a node action, without those of files, as the node reads them."""
+    from launch import LaunchContext
+    from launch_ros.utilities import evaluate_parameters
+
+    found = evaluate_parameters(LaunchContext(), node._Node__parameters)
+    return {name: value for each in found if isinstance(each, dict) for name, value in each.items()}
+
+
+def inputs(image: str, base: str, odometry: str) -> dict[str, str]:
+    """The inputs of a camera node whose images are on `image`, all others beside it in `base`."""
+    return {
+        "~/image": image,
+        "~/image/compressed": f"{image}/compressed",
+        "~/depth": f"{base}depth/image_raw",
+        "~/depth/compressed": f"{base}depth/image_raw/compressedDepth",
+        "~/depth/camera_info": f"{base}depth/camera_info",
+        "~/camera_info": f"{base}camera_info",
+        "~/odometry": odometry,
+    }
+
+
+def of_node(name: str, topics: dict[str, str]) -> dict[str, str]:
+    """Remappings of one node of a process with several."""
+    return {f"{name}:{own}": topic for own, topic in topics.items()}
+
+
 class Launched:
     """A launch file that runs in a process of its own, until the test ends."""
 
@@ -112,6 +153,7 @@ def launched(tmp_path):
 def test_every_argument_is_described(file, own):
     arguments = {a.name: a for a in description(file).get_launch_arguments()}
     shared = {"params_file", "model", "backend", "compressed", "rate", "loop"}
+    shared |= {"depth", "cloud", "camera_info", "odometry", "target_frame"}
     assert own | shared | {"namespace", "log_level"} == set(arguments)
     assert all(len(a.description) > 10 for a in arguments.values())
 
@@ -181,14 +223,98 @@ def test_a_name_that_is_almost_an_argument_is_logged(monkeypatch):
     assert "'vidoe'" in line and "'video'" in line
 
 
+@pytest.mark.parametrize("file, more", [(CAMERA, {}), (REPLAY, {"bag": "drive"})])
+@pytest.mark.parametrize(
+    ("image", "base"),
+    [
+        ("camera/image_raw", "camera/"),
+        ("/front/image_color", "/front/"),
+        ("/image", "/"),
+        ("image", ""),
+    ],
+)
+def test_inputs_of_a_camera_are_beside_its_images(file, more, image, base):
+    camera = processes(file, image=image, **more)[0]
+    assert remappings(camera) == inputs(image, base, "odometry")
+
+
+@pytest.mark.parametrize("file, more", [(CAMERA, {}), (REPLAY, {"bag": "drive"})])
+def test_each_input_of_a_camera_may_be_elsewhere(file, more):
+    topics = {"cloud": "/lidar/points", "camera_info": "/info", "odometry": "/wheels"}
+    camera = processes(file, depth="/stereo/depth/image", **topics, **more)[0]
+    assert remappings(camera) == {
+        "~/image": "camera/image_raw",
+        "~/image/compressed": "camera/image_raw/compressed",
+        "~/depth": "/stereo/depth/image",
+        "~/depth/compressed": "/stereo/depth/image/compressedDepth",
+        "~/depth/camera_info": "/stereo/depth/camera_info",
+        "~/camera_info": "/info",
+        "~/cloud": "/lidar/points",
+        "~/odometry": "/wheels",
+    }
+
+
+def test_inputs_of_each_of_several_cameras_are_beside_its_images():
+    expected = of_node("front", inputs("front/image_raw", "front/", "front/odometry"))
+    expected |= of_node("rear", inputs("rear/image_raw", "rear/", "rear/odometry"))
+    assert remappings(processes(CAMERAS)[0]) == expected
+
+
+def test_the_name_of_each_camera_may_be_in_any_topic():
+    node = processes(
+        CAMERAS,
+        image="/CAMERA/color/image_raw",
+        depth="/CAMERA/aligned/CAMERA_depth",
+        cloud="/lidar/points",
+        camera_info="/calibration/CAMERA",
+        odometry="/wheels",
+    )[0]
+    expected: dict[str, str] = {}
+    for name in ("front", "rear"):
+        topics = {
+            "~/image": f"/{name}/color/image_raw",
+            "~/image/compressed": f"/{name}/color/image_raw/compressed",
+            "~/depth": f"/{name}/aligned/{name}_depth",
+            "~/depth/compressed": f"/{name}/aligned/{name}_depth/compressedDepth",
+            "~/depth/camera_info": camera_topics(f"/{name}/aligned/{name}_depth")[1],
+            "~/camera_info": f"/calibration/{name}",
+            "~/cloud": "/lidar/points",
+            "~/odometry": "/wheels",
+        }
+        expected |= of_node(name, topics)
+    assert remappings(node) == expected
+
+
+@pytest.mark.parametrize(
+    ("file", "arguments"),
+    [
+        (CAMERA, {"video": "0"}),
+        (CAMERA, {"video": "0", "image": "/front/color"}),
+        (CAMERAS, {"video": "0"}),
+        (CAMERAS, {"video": "0", "image": "/CAMERA/color", "cameras": "left,right"}),
+        (CAMERAS, {"video": "0", "odometry": "/CAMERA/wheels", "depth": "CAMERA/z"}),
+        (CAMERA, {"video": "0", "odometry": "/wheels", "depth": "/z", "camera_info": "/info"}),
+    ],
+)
+def test_a_camera_node_is_subscribed_to_all_topics_of_its_source(file, arguments):
+    camera, *sources = processes(file, **arguments)
+    subscribed = set(remappings(camera).values())
+    for source in sources:
+        assert set(remappings(source).values()) <= subscribed
+
+
+@pytest.mark.parametrize("file", [CAMERA, CAMERAS])
+def test_the_frame_of_positions_is_that_of_the_parameter_file_unless_it_is_given(file):
+    assert "target_frame" not in parameters(processes(file)[0])
+    assert parameters(processes(file, target_frame="odom")[0])["target_frame"] == "odom"
+
+
 def test_files_may_be_named_by_the_home_folder(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "mine.yaml").write_text("/**:\n  ros__parameters:\n    max_rate: 5.0\n")
     assert executables(CAMERA, params_file="~/mine.yaml") == ["camera_node"]
     _, player = processes(REPLAY, bag="~/drive")
-    assert str(tmp_path / "drive") in [
-        "".join(part.text for part in word) for word in player.process_description.cmd
-    ]
+    assert str(tmp_path / "drive") in [text(word) for word in player.process_description.cmd]
 
 
 @pytest.mark.parametrize(
@@ -208,10 +334,7 @@ def test_the_large_image_profile_is_for_fast_dds_users_without_their_own(
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     for node in processes(CAMERA, video="0") + processes(CAMERAS, video="0"):
-        set_variables = [
-            "".join(part.text for part in name)
-            for name, _ in node.process_description.additional_env or []
-        ]
+        set_variables = [text(name) for name, _ in node.process_description.additional_env or []]
         assert (set_variables == ["FASTRTPS_DEFAULT_PROFILES_FILE"]) == ours
 
 
@@ -219,7 +342,7 @@ def test_the_large_image_profile_is_for_fast_dds_users_without_their_own(
 def test_a_bag_is_played_with_its_own_clock_and_the_node_goes_by_it(loop):
     camera, player = processes(REPLAY, bag="drive", loop=loop)
     assert camera.node_executable == "camera_node"
-    words = ["".join(part.text for part in word) for word in player.process_description.cmd]
+    words = [text(word) for word in player.process_description.cmd]
     expected = ["ros2", "bag", "play", "drive", "--clock", "--rate", "1.0", "--delay", "5.0"]
     assert words == expected + ["--loop"] * (loop == "true")
 
