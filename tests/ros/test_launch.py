@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -121,7 +122,9 @@ class Launched:
         command = [sys.executable, "-c", RUNNER, str(file), *arguments]
         env = {**os.environ, "ROS_LOG_DIR": str(self._folder)}
         with self._log.open("w") as output:
-            self._process = subprocess.Popen(command, env=env, stdout=output, stderr=output)
+            self._process = subprocess.Popen(
+                command, env=env, stdout=output, stderr=output, start_new_session=True
+            )
 
     def end(self) -> str:
         """Interrupt it; what it has logged, when it ends by itself."""
@@ -130,8 +133,11 @@ class Launched:
         return self._log.read_text()
 
     def kill(self) -> None:
-        self._process.kill()
+        """End what is left of it, with its nodes; pytest shows the log of a test that failed."""
+        with suppress(ProcessLookupError):  # all have ended
+            os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
+        print(self._log.read_text())
 
 
 @pytest.fixture
