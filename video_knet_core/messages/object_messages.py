@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from ..spatial.objects import ObjectTable, RangeSource
 from ..spatial.points import POINT_DTYPE, LabelledPoints
 from ..spatial.transforms import quaternion_of
-from ..types import TrackState
 from ..visualize import track_color
 from .result_messages import Conversions, FrameToPublish
 
@@ -136,7 +135,7 @@ def markers(convert: Conversions, result: FrameToPublish) -> Any:
         shown += [_marker(convert, header, name, track, _DELETE) for name in _MARKERS]
     for row in table.rows:
         track = int(row["track_id"])
-        color = _color(convert, track, 0.35 if row["state"] == TrackState.COASTED else 0.6)
+        color = _color(convert, track, 0.25 if row["source"] == RangeSource.NONE else 0.6)
         box = _marker(convert, header, "boxes", track)
         box.pose = _pose(convert, row["box_center"])
         box.scale = _xyz(convert, "Vector3", np.maximum(row["size"], MIN_SIDE))

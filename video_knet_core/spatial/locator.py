@@ -37,6 +37,8 @@ SIDE_CELLS = 1.0
 """Standard deviation across the line of sight, in cells of the label map."""
 MIN_SIDE_SIGMA = 0.001
 """Smallest one [m]: the anchor of what is around the camera is the camera itself."""
+MAX_PREDICTED_NS = 1_000_000_000
+"""Nanoseconds since its last measurement after which a track has no place any more."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,8 @@ class _Box:
     center: NDArray[np.float64]
     size: NDArray[np.float64]
     floor: float
+    stamp: int
+    """Of the frame [ns]."""
 
 
 class ObjectLocator:
@@ -178,9 +182,11 @@ class ObjectLocator:
     ) -> None:
         valid = measured.source != RangeSource.NONE
         anchors = measured.anchor[valid]
+        outdated = spatial.stamp - MAX_PREDICTED_NS
+        lost = {track for track, box in self._boxes.items() if box.stamp < outdated}
         fits = self._filter.step(
             spatial.stamp,
-            rows["track_id"].tolist(),
+            [track for track in rows["track_id"].tolist() if track not in lost],
             ids[valid],
             anchors + to_target[:3, 3],
             _covariances(anchors, measured.sigma[valid], spatial.cell_angle),
@@ -194,6 +200,7 @@ class ObjectLocator:
                 measured.box_center[row],
                 measured.size[row],
                 float(measured.floor[row]),
+                spatial.stamp,
             )
 
     def _table(
