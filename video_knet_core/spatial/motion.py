@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-ACCELERATION = 4.0
+ACCELERATION = 2.5
 """Standard deviation [m/s^2]: that of traffic and people, and of the places that are measured."""
 FIRST_SPEED = 15.0
 """Standard deviation of an unknown velocity [m/s]."""
