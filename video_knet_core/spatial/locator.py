@@ -37,6 +37,9 @@ SIDE_CELLS = 1.0
 """Standard deviation across the line of sight, in cells of the label map."""
 MIN_SIDE_SIGMA = 0.001
 """Smallest one [m]: the anchor of what is around the camera is the camera itself."""
+CUT_SIGMA = 1.0
+"""Standard deviation of the anchor of a thing that is cut off at a side of the image [m], in each
+direction."""
 MAX_PREDICTED_NS = 1_000_000_000
 """Nanoseconds since its last measurement after which a track has no place any more."""
 
@@ -124,7 +127,7 @@ class ObjectLocator:
         measured = self._measure(spatial, seen, camera, to_target)
         ids = seen["track_id"].astype(np.int64)
         before = self._filter.ids
-        self._track(spatial, rows, ids, measured, to_target)
+        self._track(spatial, rows, seen, measured)
         if len(seen) and not spatial.has_ranges:
             spatial.note_no_source("range", "expected depth, a cloud or the height of the camera")
             if not len(before) and not len(self._filter.ids):
@@ -176,21 +179,31 @@ class ObjectLocator:
         self,
         spatial: SpatialFrame,
         rows: NDArray[np.void],
-        ids: NDArray[np.int64],
+        seen: NDArray[np.void],
         measured: _Measured,
-        to_target: NDArray[np.float64],
     ) -> None:
+        """Filter the anchors of the tracks `seen`; `rows` are all tracks."""
+        ids, origin = seen["track_id"].astype(np.int64), spatial.to_target[:3, 3]
         valid = measured.source != RangeSource.NONE
         anchors = measured.anchor[valid]
         outdated = spatial.stamp - MAX_PREDICTED_NS
         lost = {track for track, box in self._boxes.items() if box.stamp < outdated}
+        # of what is cut off at the side the nearest corner is out of the image
+        left, width = seen["box"][valid, 0], seen["box"][valid, 2]
+        cut = (left == 0) | (left + width == spatial.frame.label_map.size[1])
+        covariances = _covariances(anchors, measured.sigma[valid], spatial.cell_angle)
+        covariances[cut] += CUT_SIGMA**2 * np.eye(3)
         fits = self._filter.step(
             spatial.stamp,
             [track for track in rows["track_id"].tolist() if track not in lost],
             ids[valid],
-            anchors + to_target[:3, 3],
-            _covariances(anchors, measured.sigma[valid], spatial.cell_angle),
+            anchors + origin,
+            covariances,
         )
+        filtered = dict(zip(self._filter.ids.tolist(), self._filter.estimates()[0], strict=True))
+        for row in np.flatnonzero(valid)[cut]:
+            place = measured.anchor[row] + measured.offset[row] + origin
+            measured.offset[row] = place - filtered[int(ids[row])]
         measured.source[np.flatnonzero(valid)[~fits]] = RangeSource.NONE
         living = set(self._filter.ids.tolist())
         self._boxes = {track: box for track, box in self._boxes.items() if track in living}
