@@ -496,3 +496,22 @@ def test_messages_may_come_while_frames_are_located():
     finally:
         end.set()
         thread.join()
+
+
+def test_a_thing_that_leaves_at_the_side_keeps_its_place_and_stands_still():
+    """Its nearest corner is out of the image already; what is seen of it is farther away."""
+    scene = Scene(target_frame="odom")
+    ball = Ball(7, (10, 2, 1.5), radius=1.0)
+    for frame in range(40):
+        pose = pose_of(x=frame / 5)
+        shown = scene.show([ball], frame * PERIOD, pose)
+        track = shown.frame.tracks[0]
+        if frame > 10 and track.label and track.area > 200:
+            (row,) = shown.objects.rows
+            assert row["source"] == RangeSource.DEPTH
+            assert np.linalg.norm(row["position"] - ball.center) < 1.3
+            assert np.linalg.norm(row["velocity"]) < 0.6
+            cut = track.box[0] == 0
+        else:
+            assert shown.objects is not None
+    assert cut
