@@ -49,13 +49,13 @@ class EngineNode(LifecycleNode):
         self.worker: EngineWorker | None = None
         """Runs the engine; None while unconfigured."""
         # a callback that waits blocks those of its group unless the group is reentrant
-        self._waiting = ReentrantCallbackGroup()
+        self._reentrant = ReentrantCallbackGroup()
         self._pending: list[str] = []
         for number, callback in self._callbacks.items():
             self._callbacks[number] = partial(self._attempt, callback)
         service = self._service_change_state
-        service.callback, service.callback_group = self._on_change_state, self._waiting
-        self._waiting.add_entity(service)
+        service.callback, service.callback_group = self._on_change_state, self._reentrant
+        self._reentrant.add_entity(service)
 
     # --- what a subclass has to do
 
@@ -230,7 +230,7 @@ class EngineNode(LifecycleNode):
                 response.message = self._log_failure(name, error)
             return response
 
-        self.create_service(kind, name, callback, callback_group=self._waiting)
+        self.create_service(kind, name, callback, callback_group=self._reentrant)
 
     async def wait(
         self,

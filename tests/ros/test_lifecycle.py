@@ -123,6 +123,23 @@ def test_a_step_that_hangs_is_the_answer_of_reset_tracker(world, engines):
     assert tables[-1].tracker_epoch == before.tracker_epoch, "what was not granted is not done"
 
 
+def test_the_node_is_served_while_a_service_waits_for_its_engine(world, engines, monkeypatch):
+    monkeypatch.setattr(node, "ANSWER_WAIT_S", 60.0)
+    camera = world.camera_node(open_runtime=engines.open)
+    camera_topic, tables = world.publisher(), world.tables()
+    world.send(camera_topic, tables, street(1))
+    runtime = hang_in_a_step(world, camera_topic)
+    answer = world.request(Trigger, "reset_tracker", Trigger.Request())
+    assert_the_node_is_served(world)
+    received = camera.counts.received
+    camera_topic.publish(image_message(street(3), 100.3))
+    world.wait(lambda: camera.counts.received > received, "the image")
+    assert not answer.done()
+    runtime.gate.set()
+    world.wait(answer.done, "the answer")
+    assert answer.result().success
+
+
 def test_a_hung_engine_is_given_up_and_a_new_one_serves(world, engines):
     camera = world.camera_node(open_runtime=engines.open)
     camera_topic, tables = world.publisher(), world.tables()
