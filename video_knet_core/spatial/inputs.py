@@ -9,6 +9,9 @@ from __future__ import annotations
 from collections import Counter, deque
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ..messages.spatial_messages import Cloud, cloud_points, depth_image
 from .camera_model import CameraModel, SpatialError
 from .settings import SpatialSettings
@@ -142,7 +145,7 @@ class SpatialInputs:
     def depth(self, stamp: int, settings: SpatialSettings) -> tuple[Any, str] | None:
         """Depth [H, W] in metres of an image of this stamp [ns], and its frame; None without."""
         message = self._nearest("depth", self._depth, stamp, settings.depth_tolerance_ms)
-        found = self._read("depth", message, lambda m: (depth_image(m), str(m.header.frame_id)))
+        found = self._read("depth", message, _read_depth)
         if found is not None:
             self._decoded_size = found[0].shape
         return found
@@ -150,7 +153,7 @@ class SpatialInputs:
     def cloud(self, stamp: int, settings: SpatialSettings) -> tuple[Cloud, int] | None:
         """The cloud of an image of this stamp [ns], and its own stamp; None without."""
         message = self._nearest("cloud", self._clouds, stamp, settings.cloud_tolerance_ms)
-        return self._read("cloud", message, lambda m: (cloud_points(m), _stamp(m)))
+        return self._read("cloud", message, _read_cloud)
 
     def is_coming(self, stamp: int, settings: SpatialSettings) -> bool:
         """Whether the depth of an image of this stamp [ns] is not here but likely to come: the
@@ -204,6 +207,24 @@ class SpatialInputs:
 def same_aspect(a: tuple[int, int], b: tuple[int, int]) -> bool:
     """Whether two sizes (H, W) show the same field of view, to 1 %."""
     return abs(a[1] * b[0] - b[1] * a[0]) <= 0.01 * a[1] * b[0]
+
+
+def _read_depth(message: Any) -> tuple[NDArray[np.float32], str]:
+    depth = depth_image(message)
+    _check_measured(depth)
+    return depth, str(message.header.frame_id)
+
+
+def _read_cloud(message: Any) -> tuple[Cloud, int]:
+    cloud = cloud_points(message)
+    _check_measured(cloud.points)
+    return cloud, _stamp(message)
+
+
+def _check_measured(values: NDArray[np.float32]) -> None:
+    """SpatialError if all are unknown, as of a covered sensor: it would look like free space."""
+    if not np.isfinite(values).any():
+        raise SpatialError("expected at least one valid distance, got none")
 
 
 def _stamp(message: Any) -> int:

@@ -464,18 +464,29 @@ class SpatialFrame:
 
     @cached_property
     def points(self) -> LabelledPoints | None:
-        """Points of the depth image, else of the cloud, with class and track; None without."""
+        """Points of the depth image, else of the cloud, with class and track; None without any.
+
+        No points would say that nothing is there, while nothing was measured.
+        """
         try:
-            camera = self.camera
+            found = self._labelled_points(self.camera)
         except SpatialError as error:
             self._inputs.note("points", str(error))
             return None
+        if found is None:
+            self.note_no_source("points", "expected depth or a cloud")
+        elif not np.isfinite(found.xyz).any():
+            near, far = self._reach
+            self._inputs.note("points", f"expected points at {near:g} to {far:g} m, got none")
+            return None
+        return found
+
+    def _labelled_points(self, camera: CameraModel) -> LabelledPoints | None:
         if self._aligned is not None:
             depth, rays = self._aligned
             stride = stride_of(depth.shape, self.settings.point_stride)
             return points_of_depth(self.frame, self._image, depth, rays, stride, self._reach)
         if not self.clouds:
-            self.note_no_source("points", "expected depth or a cloud")
             return None
         points = self.clouds[0][1]
         distance = np.linalg.norm(points, axis=1)

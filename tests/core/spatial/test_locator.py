@@ -417,6 +417,39 @@ def test_without_depth_and_clouds_there_are_no_points():
     assert spatial.points is spatial.obstacles is spatial.free_space is None
 
 
+@pytest.mark.parametrize(
+    ("distance", "reason"), [(np.nan, "depth"), (0.1, "points"), (90.0, "points")]
+)
+def test_without_a_distance_there_are_no_points(distance, reason):
+    """Empty obstacles would mean that all is free; but the sensor is covered, or sees too far."""
+    scene = Scene()
+    scene.inputs.add_depth(depth_message(np.full(SIZE, distance), 0))
+    spatial = scene.show([AHEAD], depth=False)
+    assert spatial.points is spatial.obstacles is spatial.free_space is None
+    assert "got none" in scene.inputs.reasons[reason]
+
+
+def test_without_a_distance_there_are_no_objects():
+    scene = Scene()
+    scene.inputs.add_depth(depth_message(np.full(SIZE, np.nan), 0))
+    assert scene.show([AHEAD], depth=False).objects is None
+
+
+def test_a_cloud_beside_the_image_gives_no_points():
+    scene = Scene()
+    scene.inputs.add_cloud(cloud_of([Ball(7, (-8, 0, 1.5))]))
+    spatial = scene.show([AHEAD], depth=False)
+    assert spatial.points is None and "got none" in scene.inputs.reasons["points"]
+
+
+def test_the_cloud_is_used_where_depth_has_no_distance():
+    scene = Scene()
+    scene.inputs.add_depth(depth_message(np.full(SIZE, np.nan), 0))
+    scene.inputs.add_cloud(cloud_of([AHEAD]))
+    points = scene.show([AHEAD], depth=False).points
+    assert points is not None and np.isfinite(points.xyz).all()
+
+
 # --- points --------------------------------------------------------------------------------------
 
 

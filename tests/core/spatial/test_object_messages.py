@@ -14,6 +14,7 @@ from spatial_scenes import (
     Ball,
     Scene,
     camera_info,
+    depth_message,
 )
 
 from video_knet_core.bags.definitions import conversions, ros2_types
@@ -64,6 +65,12 @@ def driven(frames: int, velocity=(0.0, 0.0), **settings: Any) -> SpatialFrame:
         spatial = scene.show([ball], frame * PERIOD)
         assert spatial.objects is not None
     return spatial
+
+
+def wall(scene: Scene, stamp: int = 0) -> SpatialFrame:
+    """A frame without tracks."""
+    scene.inputs.add_depth(depth_message(np.full(SIZE, 5.0), stamp))
+    return scene.show([], stamp, depth=False)
 
 
 def markers_of(spatial: SpatialFrame) -> dict[tuple[str, int], Any]:
@@ -129,7 +136,7 @@ def test_equal_frames_give_equal_bytes(output):
 
 @pytest.mark.parametrize("output", SPATIAL)
 def test_a_frame_without_tracks_can_be_serialised(output):
-    spatial = Scene(follow_track=7).show([])
+    spatial = wall(Scene(follow_track=7))
     assert (serialised(output, spatial) is None) == (output == "followed")
 
 
@@ -152,7 +159,7 @@ def test_large_track_ids_can_be_serialised(output):
     balls = [AHEAD, Ball(2**31, (8, 2, 1.5)), Ball(2**33 + 5, (8, -2, 1.5))]
     assert serialised(output, scene.show(balls))
     if output != "followed":
-        assert serialised(output, scene.show([], PERIOD))
+        assert serialised(output, wall(scene, PERIOD))
 
 
 # --- points --------------------------------------------------------------------------------------
