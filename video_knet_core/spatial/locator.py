@@ -90,6 +90,8 @@ class ObjectLocator:
         self._boxes: dict[int, _Box] = {}
         self._epoch: int | None = None
         self._axes = ""
+        self._followed = 0, 0
+        """Track to follow, and the epoch in which it was chosen."""
 
     def locate(
         self, frame: PanopticFrame, image: NDArray[np.uint8], frame_id: str, stamp: int
@@ -102,7 +104,18 @@ class ObjectLocator:
             stamp: of the image [ns].
         """
         self.inputs.begin_frame()
-        return SpatialFrame(self, frame, image, frame_id, stamp)
+        return SpatialFrame(self, frame, image, frame_id, stamp, self._followed_track(frame.epoch))
+
+    def _followed_track(self, epoch: int) -> int:
+        """Id of the track to follow; 0 = none, as in another epoch, where the id is of another."""
+        if self.settings.follow_track != self._followed[0]:
+            self._followed = self.settings.follow_track, epoch
+        track, chosen = self._followed
+        if track and epoch != chosen:
+            reason = f"expected a track of tracker epoch {epoch}, got track {track} of {chosen}"
+            self.inputs.note("follow_track", reason)
+            return 0
+        return track
 
     def objects(self, spatial: SpatialFrame) -> ObjectTable | None:
         """The table of a frame.
@@ -263,11 +276,14 @@ class SpatialFrame:
         image: NDArray[np.uint8],
         frame_id: str,
         stamp: int,
+        followed: int,
     ) -> None:
         # of the locator's settings, which a parameter may change meanwhile, those of now
         self._locator, self.settings = locator, locator.settings
         self._inputs = locator.inputs
         self.frame, self._image, self.frame_id, self.stamp = frame, image, frame_id, stamp
+        self.followed = followed
+        """Track id of the object to follow; 0 = none."""
 
     @cached_property
     def objects(self) -> ObjectTable | None:
@@ -306,11 +322,6 @@ class SpatialFrame:
         """Whether a depth image of this size (H, W) and frame has the pixels of the image."""
         same_frame = frame_id.lstrip("/") == self.frame_id.lstrip("/")
         return same_frame and same_aspect(size, self.frame.label_map.size)
-
-    @property
-    def followed(self) -> int:
-        """Track id of the object to follow; 0 = none."""
-        return self.settings.follow_track
 
     @cached_property
     def camera_info(self) -> Any:

@@ -24,6 +24,7 @@ from video_knet_core.messages.result_messages import FrameToPublish, nanoseconds
 from video_knet_core.messages.topics import OUTPUTS
 from video_knet_core.spatial.locator import SpatialFrame
 from video_knet_core.spatial.points import POINT_DTYPE
+from video_knet_core.spatial.settings import SpatialSettings
 from video_knet_core.spatial.transforms import matrix
 
 PERIOD = SECOND // 10
@@ -277,6 +278,20 @@ def test_a_place_that_is_only_predicted_is_not_followed():
     scene = Scene(follow_track=7)
     scene.table([AHEAD])
     assert message("followed", scene.show([AHEAD], PERIOD, depth=False)) is None
+
+
+def test_the_track_of_that_number_in_another_epoch_is_not_followed():
+    """It is another object."""
+    scene = Scene(follow_track=7)
+    found = [
+        message("followed", scene.show([AHEAD], n * PERIOD, epoch=epoch))
+        for n, epoch in enumerate((1, 2, 1))
+    ]
+    assert [pose is not None for pose in found] == [True, False, True]
+    for track in (0, 7):  # chosen again
+        scene.locator.settings = SpatialSettings(follow_track=track)
+        last = scene.show([AHEAD], (3 + track) * PERIOD, epoch=3)
+    assert message("followed", last) is not None
 
 
 # --- the camera of masks -------------------------------------------------------------------------
