@@ -146,7 +146,7 @@ class Rig:
 
     def pause(self) -> None:
         """Time without images, after which the node does not wait for depth."""
-        self.stamp += ALIVE_NS + STEP
+        self.stamp += ALIVE_NS - STEP  # tracks are predicted for as long
 
     def reason(self, words: str = "") -> str:
         """Message of the next diagnostics that say why there are no metres."""

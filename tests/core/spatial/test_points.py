@@ -107,6 +107,7 @@ def test_points_are_in_the_order_of_the_pixels():
 @pytest.mark.parametrize("stride", [1, 2, 3, 5, 7, 31, 64])
 def test_every_nth_row_and_column_is_a_point(stride):
     depth = np.arange(1, 1 + HEIGHT * WIDTH, dtype=np.float32).reshape(HEIGHT, WIDTH)
+    stride = stride_of(depth.shape, stride)
     found = points(depth, stride)
     start = stride // 2
     assert found.xyz[:, 2].tolist() == depth[start::stride, start::stride].ravel().tolist()
