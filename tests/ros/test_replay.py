@@ -5,18 +5,21 @@ from __future__ import annotations
 import json
 import math
 import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from harness import PaintedRuntime, image_message, street
+from nav_msgs.msg import Odometry
 from rclpy.serialization import deserialize_message, serialize_message
-from sensor_msgs.msg import Image
-from video_knet_ros.msg import ClassMap, TrackedInstanceArray
+from sensor_msgs.msg import CameraInfo, Image
+from video_knet_ros.msg import ClassMap, TrackedInstanceArray, TrackedObjectArray
 
 from video_knet_core.bags.definitions import read_cdr, ros2_types
-from video_knet_core.bags.making import FORMATS, BagFormat, make_bag
+from video_knet_core.bags.making import FORMATS, BagFormat, make_bag, make_depth_bag
 from video_knet_core.bags.opening import open_bag
+from video_knet_core.data.frame_source import Frame, FrameSource, Intrinsics, View
 from video_knet_core.engine.selector import open_runtime
 from video_knet_core.messages.result_messages import CLASS_MAP, INSTANCES, nanoseconds
 from video_knet_core.messages.topics import OUTPUTS
@@ -30,14 +33,41 @@ pytest.importorskip("rosbags", reason="replays need it: pip install 'video_knet_
 FRAMES = 120
 
 
-def types_of(task: str) -> dict[str, str]:
-    """Topic -> type of message of each output of a frame; without those that are not installed."""
+def types_of(task: str, spatial: bool = False) -> dict[str, str]:
+    """Topic -> type of message of each output in the image, or in space.
+
+    Without those that are not installed.
+    """
     outputs = [OUTPUTS[name] for name in TASKS[task].outputs]
-    return {o.topic: o.type for o in outputs if has_type(o.type)}
+    return {o.topic: o.type for o in outputs if has_type(o.type) and o.spatial == spatial}
 
 
-NAMES = types_of("panoptic") | {"class_map": CLASS_MAP}
+SPATIAL = types_of("panoptic", spatial=True)
+NAMES = types_of("panoptic") | SPATIAL | {"class_map": CLASS_MAP}
 KINDS = {t: CONVERSIONS.find(kind) for t, kind in types_of("panoptic").items()}
+INPUTS = {
+    "/camera/camera_info": ("camera_info", CameraInfo),
+    "/camera/depth/image_raw": ("depth", Image),
+    "/odometry": ("odometry", Odometry),
+}
+"""Topic of a bag -> input of the node, and its type."""
+
+
+class DepthVideo(FrameSource):
+    """Painted frames before a wall, seen by a camera that drives."""
+
+    fps = 10.0
+    intrinsics = Intrinsics(90.0, 90.0, 47.5, 23.5)
+
+    def __iter__(self) -> Iterator[Frame]:
+        return ((view.image, view.stamp) for view in self.views())
+
+    def views(self, with_depth: Callable[[], bool] = lambda: True) -> Iterator[View]:
+        for number in range(12):
+            image, pose = street(number), np.eye(4)
+            depth = np.where(image[..., 0] > 2, 6.0 - 0.1 * number, 9.0).astype(np.float32)
+            pose[:3, :3], pose[0, 3] = [[0, 0, 1], [-1, 0, 0], [0, -1, 0]], 0.1 * number
+            yield View(image, number * 100_000_000, depth, pose)
 
 
 def drive() -> list[tuple[np.ndarray, int]]:
@@ -124,6 +154,43 @@ def test_a_replay_writes_what_the_live_node_sends(world, tmp_path, same_epochs):
     assert_same(found, live)
     epochs = [message.tracker_epoch for message in live["instances"]]
     assert [epochs[n] - epochs[0] for n in (0, 49, 50, 80)] == [0, 0, 1, 2]
+
+
+def test_a_replay_in_metres_writes_what_the_live_node_sends(world, tmp_path, monkeypatch):
+    path, out = tmp_path / "in", tmp_path / "out"
+    make_depth_bag(DepthVideo(), "/camera/image_raw", path)
+    settings = {"target_frame": "odom", "follow_track": 1, "point_stride": 3}
+    names = tuple(name for name, o in OUTPUTS.items() if o.topic in SPATIAL)
+    replay(
+        path, PaintedRuntime(), out, ReplaySettings(outputs=names, odometry="/odometry", **settings)
+    )
+    found: dict[str, list[bytes]] = {}
+    bag = open_bag(out / "bag")
+    for message in bag.messages({f"/video_knet/{topic}" for topic in SPATIAL}):
+        found.setdefault(message.topic.name[12:], []).append(bytes(message.data))
+    table = deserialize_message(found["objects"][0], TrackedObjectArray)
+    monkeypatch.setattr("video_knet_ros.node.new_epoch", lambda: table.tracker_epoch)
+    node, taken = world.camera_node(**settings), []
+    on_input = node._spatial_subscriptions._on_input
+    node._spatial_subscriptions._on_input = lambda: (taken.append(1), on_input())
+    live = {t: world.collect(CONVERSIONS.find(kind), t) for t, kind in SPATIAL.items()}
+    camera = world.publisher()
+    inputs = {
+        topic: world.publisher(topic=name, kind=kind) for topic, (name, kind) in INPUTS.items()
+    }
+    publishers = {"/camera/image_raw": (camera, Image)} | {
+        topic: (inputs[topic], kind) for topic, (_, kind) in INPUTS.items()
+    }
+    for message in open_bag(path).messages(set(publishers)):
+        publisher, kind = publishers[message.topic.name]
+        arrived = live["objects"] if publisher is camera else taken
+        expected = 1 + len(arrived)
+        publisher.publish(deserialize_message(bytes(message.data), kind))
+        world.wait(lambda n=expected, got=arrived: len(got) == n, message.topic.name)
+    for topic in SPATIAL:
+        world.wait(lambda t=topic: len(live[t]) == len(found[t]), topic)
+    assert len(found["objects"]) == 12 and len(table.objects) == 2
+    assert_same(found, live)
 
 
 @pytest.mark.parametrize("task", ["semantic", "instance"])

@@ -60,7 +60,8 @@ def advertised(world, name: str = "video_knet") -> set[str]:
 
 def collect(world, task: str) -> dict[str, list]:
     """Messages of the outputs of a frame, by topic."""
-    topics = {t: kind for t, kind in topics_of(task).items() if t not in LATCHED_TYPES}
+    images = {o.topic for o in OUTPUTS.values() if not o.spatial}  # others need more than images
+    topics = {t: kind for t, kind in topics_of(task).items() if t in images}
     return {topic: world.collect(CONVERSIONS.find(kind), topic) for topic, kind in topics.items()}
 
 
@@ -98,7 +99,8 @@ def test_a_node_has_the_topics_of_its_models_task_and_no_others(world, models, t
     made = {key.removeprefix("published ") for key in values if key.startswith("published ")}
     assert (
         made
-        == {topic.removesuffix("/image") for topic in TOPICS[task]}
+        == {name for name in tasks.TASKS[task].outputs if OUTPUTS[name].topic in TOPICS[task]}
+        | (LATCHED_TYPES.keys() & TOPICS[task])
         == set(camera.outputs.published)
     )
     assert values["task"] == task
