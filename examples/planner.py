@@ -68,17 +68,22 @@ def describe(table, image, objects=None):
     ahead = [i for i in table.instances if i.track_id and i.label and pixels[i.label]]
     if not ahead:
         return f"{free}, no obstacle"
-    placed = {o.track_id: o for o in objects.objects} if objects else {}
-    if measured := [placed[i.track_id] for i in ahead if i.track_id in placed]:
-        nearest = min(measured, key=lambda o: o.range)
+    lowest = max(ahead, key=lambda i: i.roi.y_offset + i.roi.height)  # stands lowest in the image
+    placed = {o.track_id: o for o in objects.objects if not o.predicted} if objects else {}
+    if lowest.track_id in placed:  # else it is the nearest: too near for the sensor, maybe
+        nearest = min((placed[i.track_id] for i in ahead if i.track_id in placed), key=range_of)
         v = nearest.velocity
         speed = math.hypot(v.x, v.y, v.z)  # relative to the frame of the header; NaN = unknown
         moves = "" if math.isnan(speed) else f", {speed:.1f} m/s"
         where = f" at {nearest.range:.1f} m{moves}"
     else:
-        nearest = max(ahead, key=lambda i: i.roi.y_offset + i.roi.height)  # lowest in the image
+        nearest = lowest
         where = f", seen in {nearest.age} frames"
     return f"{free}, nearest: {nearest.class_name} {nearest.track_id}{where}"
+
+
+def range_of(tracked):
+    return tracked.range
 
 
 def main():

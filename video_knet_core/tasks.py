@@ -28,7 +28,7 @@ class Task:
     raw_tensors: tuple[str, ...]
     """Outputs of the raw form, for evaluation: predictions before the merge of the masks."""
     outputs: tuple[str, ...]
-    """What the node publishes of a frame, in this order; topics see `messages.result_messages`."""
+    """What the node publishes of a frame, in this order; topics see `messages.topics`."""
     default_outputs: tuple[str, ...]
     """Those that a replay writes by default: together they hold all results of a frame."""
     metrics: tuple[str, ...]

@@ -112,7 +112,7 @@ class NodeStatus:
     spatial: Mapping[str, int] = field(default_factory=dict)
     """Inputs of the outputs in metres, used, missing or faulty; empty while none is needed."""
     spatial_reasons: Mapping[str, str] = field(default_factory=dict)
-    """Why such an input could not be used of late."""
+    """Why such an input could not be used recently."""
     simulated_time: float | None = None
     """Seconds on /clock, 0 before it begins; None = the node uses the clock of the machine."""
 

@@ -9,6 +9,7 @@ gaps; only messages without a subscriber are not published.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures import wait as wait_for
 from contextlib import suppress
@@ -33,6 +34,7 @@ from video_knet_core.spatial.camera_model import SpatialError
 from video_knet_core.spatial.locator import ObjectLocator
 
 from . import diagnostics, parameters, process
+from .deferred import DeferredPublisher
 from .engines import CLOSE_WAIT_S, EnginePool, EngineWorker
 from .input_images import FrameCounts, RateLimit, SingleCameraFilter
 from .lifecycle import EngineNode, RequestError
@@ -70,12 +72,10 @@ class CameraNode(EngineNode):
         self._engines = engines or EnginePool()
         self.outputs: Outputs | None = None
         self._subscription = ImageSubscription(self, self._on_image)
-        self._spatial_subscriptions = SpatialSubscriptions(self, self._on_spatial_input)
         self._locator: ObjectLocator | None = None
-        self._waiting: FrameToPublish | None = None
-        """The last frame, until its depth is there and it is published in space."""
-        self._seen_waiting: FrameToPublish | None = None
-        self._publishing: Future[None] | None = None
+        self._deferred = DeferredPublisher(self._publish_in_space, self._submit)
+        on_input = self._deferred.input_received
+        self._spatial_subscriptions = SpatialSubscriptions(self, on_input)
         self._rate_limit = RateLimit()
         self._camera_filter = SingleCameraFilter()
         self._last: FrameToPublish | None = None
@@ -121,6 +121,7 @@ class CameraNode(EngineNode):
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         assert self.outputs is not None
         self.counts = FrameCounts()
+        self._deferred.drop()
         self._locator = ObjectLocator(self.outputs.classes, parameters.spatial(self))
         result = super().on_activate(state)
         self.outputs.publish_classes()
@@ -131,7 +132,7 @@ class CameraNode(EngineNode):
 
     def engine_closed(self) -> None:
         outputs, self.outputs, self._last = self.outputs, None, None
-        self._waiting = None
+        self._deferred.drop()
         if outputs is not None:
             outputs.destroy()
 
@@ -153,23 +154,28 @@ class CameraNode(EngineNode):
                 self._rate_limit.restart()
             transport = COMPRESSED if self._value("compressed") else RAW
             self._subscription.follow(transport, self._value("reliability"))
-            self._publish_forgotten()
-            if self._locator is not None and self._uses_space():
+            self._deferred.tick()
+            if self.outputs and self._locator and self._uses_space(self.outputs):
                 self._spatial_subscriptions.follow(self._locator.inputs)
             else:
-                self._spatial_subscriptions.drop()
+                self._drop_spatial_inputs()
         else:
             self._subscription.drop()
-            self._spatial_subscriptions.drop()
-            self._waiting = None
+            self._drop_spatial_inputs()
+            self._deferred.drop()
             if self.worker is not None and self.worker.withdraw():
                 self.counts.skipped += 1
 
-    def _uses_space(self) -> bool:
+    def _drop_spatial_inputs(self) -> None:
+        if self._spatial_subscriptions and self._locator is not None:
+            self._locator.inputs.forget_sensors()
+        self._spatial_subscriptions.drop()
+
+    def _uses_space(self, outputs: Outputs) -> bool:
         """Whether depth, camera info and transforms are needed now."""
-        assert self.outputs is not None
-        of_cloud = self._value("semantic_size") == "cloud" and self.outputs.wants(semantic=True)
-        return of_cloud or self.outputs.wants(spatial=True)
+        if outputs.has_subscribers(spatial=True):
+            return True
+        return self._value("semantic_size") == "cloud" and outputs.has_subscribers(semantic=True)
 
     def _on_image(self, message: AnyImage) -> None:
         if self.worker is None:  # received before a cleanup, delivered after it
@@ -237,56 +243,24 @@ class CameraNode(EngineNode):
             opacity=self._value("overlay_opacity"),
             latency_ms=self._age_ms(message),
         )
-        if self._uses_space():
+        if self._uses_space(outputs):
             spatial = locator.locate(frame, image, message.header.frame_id, stamp)
             result = replace(result, spatial=spatial, semantic_size=spatial.semantic_size)
         outputs.publish(result)
         counts.latency_ms = result.latency_ms
         counts.note_result()  # not before: a frame that cannot be published has failed
-        self._publish_space()  # of the frame before, whose depth has not come
-        if result.spatial is not None and outputs.wants(spatial=True):
-            self._waiting = result
-            if not result.spatial.is_waiting:
-                self._publish_space()
+        self._deferred.offer(result if outputs.has_subscribers(spatial=True) else None)
 
-    def _publish_forgotten(self) -> None:
-        """Publish a frame that has waited from one look at the graph to the next: no image came."""
-        forgotten, self._seen_waiting = self._seen_waiting, self._waiting
-        if forgotten is not None and forgotten is self._waiting and self.worker is not None:
-            with suppress(RuntimeError):  # the engine is closed
-                self.worker.call(lambda _: self._publish_space(only=forgotten))
-
-    def _on_spatial_input(self) -> None:
-        """In the executor's thread: publish the frame that has waited for this message."""
-        called = self._publishing
-        if self.worker is None or not self._is_ready or (called is not None and not called.done()):
-            return
+    def _submit(self, job: Callable[[], None]) -> Future[None] | None:
+        """Run a job in the inference thread; None if there is none."""
         with suppress(RuntimeError):  # the engine is closed
-            self._publishing = self.worker.call(lambda _: self._publish_if_ready())
+            return self.worker.call(lambda _: job()) if self.worker else None
+        return None
 
-    @property
-    def _is_ready(self) -> bool:
-        """Whether a frame has waited for what has come."""
-        waiting = self._waiting
-        if waiting is None or waiting.spatial is None:
-            return False
-        return not waiting.spatial.is_waiting
-
-    def _publish_if_ready(self) -> None:
-        """In the inference thread, after a step maybe, since which another frame waits."""
-        if self._is_ready:
-            self._publish_space()
-
-    def _publish_space(self, only: FrameToPublish | None = None) -> None:
-        """In the inference thread: publish the waiting frame in space, if there is one, or `only`.
-
-        An error is reported; the result in the image stands.
-        """
-        if only is not None and only is not self._waiting:
-            return
-        result, self._waiting = self._waiting, None
+    def _publish_in_space(self, result: FrameToPublish) -> None:
+        """In the inference thread; an error is reported, the result in the image stands."""
         outputs, locator = self.outputs, self._locator
-        if result is None or outputs is None or locator is None:
+        if outputs is None or locator is None:
             return
         try:
             outputs.publish(result, spatial=True)

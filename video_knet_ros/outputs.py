@@ -196,25 +196,36 @@ class Outputs:
             now = Header(stamp=self._node.get_clock().now().to_msg())
             self._topics["label_info"].publish(CONVERSIONS.label_info(now, self.classes))
 
-    def wants(self, *, spatial: bool = False, semantic: bool = False) -> bool:
+    def has_subscribers(self, *, spatial: bool = False, semantic: bool = False) -> bool:
         """Whether an output in space, or one of the size of the class image, has subscribers."""
         for name, topic in self._frame_topics.items():
             output = self._outputs[name]
-            asked = (spatial and output.spatial) or (semantic and output.semantic)
-            if asked and topic.has_subscribers:
+            chosen = (spatial and output.spatial) or (semantic and output.semantic)
+            if chosen and topic.has_subscribers:
                 return True
         return False
 
     def publish(self, result: FrameToPublish, *, spatial: bool = False) -> None:
-        """Publish what has subscribers of the outputs in space, or of those in the image."""
+        """Publish what has subscribers of the outputs in space, or of those in the image.
+
+        What one of those in space raises is raised after the others are published.
+        """
+        errors: list[Exception] = []
         for name, topic in self._frame_topics.items():
             output = self._outputs[name]
             if output.spatial != spatial or not topic.has_subscribers:
                 continue
-            if isinstance(topic, ImageTopic):
-                topic.draw(result)
-            elif (message := output.make(CONVERSIONS, result)) is not None:
-                topic.publish(message)
+            try:
+                if isinstance(topic, ImageTopic):
+                    topic.draw(result)
+                elif (message := output.make(CONVERSIONS, result)) is not None:
+                    topic.publish(message)
+            except Exception as error:
+                if not spatial:
+                    raise
+                errors.append(error)
+        if errors:
+            raise errors[0]
 
     def destroy(self) -> None:
         """Take the topics off the graph; one that fails does not keep the others there."""

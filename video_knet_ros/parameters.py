@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from enum import Enum
 from pathlib import Path
+from typing import Any
 
 from rcl_interfaces.msg import (
     FloatingPointRange,
@@ -21,7 +22,7 @@ from rcl_interfaces.msg import (
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
-from video_knet_core.config_io import described
+from video_knet_core.config_io import ConfigError, described
 from video_knet_core.spatial.settings import SpatialSettings
 from video_knet_core.tracking import (
     DEFAULT_TRACKER,
@@ -209,6 +210,12 @@ def validate(node: Node, changes: Iterable[Parameter], configured: bool) -> SetP
             reason = f"{spec.name}: expected one of {expected}, got {change.value!r}"
         if reason:
             return SetParametersResult(successful=False, reason=reason)
+    values = {change.name: change.value for change in changes if change.name in SPATIAL}
+    if values and all(map(node.has_parameter, SPATIAL)):
+        try:
+            SpatialSettings(**{name: values.get(name, _value(node, name)) for name in SPATIAL})
+        except ConfigError as error:
+            return SetParametersResult(successful=False, reason=str(error))
     return SetParametersResult(successful=True)
 
 
@@ -223,7 +230,11 @@ def tracking(node: Node) -> TrackerSettings:
 
 def spatial(node: Node) -> SpatialSettings:
     """The settings of the outputs in metres, as the node's parameters have them now."""
-    return SpatialSettings(**{name: node.get_parameter(name).value for name in SPATIAL})
+    return SpatialSettings(**{name: _value(node, name) for name in SPATIAL})
+
+
+def _value(node: Node, name: str) -> Any:
+    return node.get_parameter(name).value
 
 
 def files() -> dict[str, str]:

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from rclpy.node import Node
-from rclpy.qos import QoSProfile
+from rclpy.qos import DurabilityPolicy, QoSProfile
 from rclpy.subscription import Subscription
 
 from video_knet_core.spatial.inputs import SpatialInputs
@@ -95,5 +95,11 @@ class SpatialSubscriptions:
 
     def _profile(self, row: _Input) -> QoSProfile:
         found = self._node.get_publishers_info_by_topic(row.topic)
-        offered = [p.qos_profile.reliability for p in found if p.topic_type == row.kind]
-        return QoSProfile(depth=_DEPTH, reliability=reliability_of("auto", offered))
+        offered = [p.qos_profile for p in found if p.topic_type == row.kind]
+        latched = bool(offered) and all(p.durability == LATCHED.durability for p in offered)
+        return QoSProfile(
+            depth=_DEPTH,
+            reliability=reliability_of("auto", [p.reliability for p in offered]),
+            # a camera info may be sent once
+            durability=LATCHED.durability if latched else DurabilityPolicy.VOLATILE,
+        )

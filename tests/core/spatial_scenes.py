@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from video_knet_core.geometry import LabelMap, NearestUpsampling
-from video_knet_core.spatial.locator import ObjectLocator, SpatialFrame
+from video_knet_core.spatial.locator import ObjectLocator
 from video_knet_core.spatial.objects import ObjectTable
 from video_knet_core.spatial.settings import SpatialSettings
+from video_knet_core.spatial.spatial_frame import SpatialFrame
 from video_knet_core.spatial.transforms import quaternion_of
 from video_knet_core.types import (
     ClassInfo,

@@ -138,7 +138,7 @@ class Rig:
 
     def _collect_published(self) -> None:
         """Wait for all that is published of what has been sent."""
-        publishing = self.node._publishing
+        publishing = self.node._deferred._job
         self.world.wait(lambda: publishing is None or publishing.done(), "the frame that waited")
         published = self.node.outputs.published
         for name, got in self.got.items():
@@ -1125,7 +1125,7 @@ def test_instance_ids_are_class_and_track(rig):
 
 
 def test_classes_that_are_named_have_masks_with_the_camera_info_of_the_image(rig):
-    rig.start("mask/person", "mask/person/camera_info", mask_classes="Person, road, unicorn")
+    rig.start("mask/person", "mask/person/camera_info", mask_classes="Person, road")
     topics = {name for name in rig.node.outputs.published if name.startswith("mask")}
     names = ("person", "road")
     assert topics == {f"mask/{n}{end}" for n in names for end in ("", "/camera_info")}
@@ -1138,6 +1138,26 @@ def test_classes_that_are_named_have_masks_with_the_camera_info_of_the_image(rig
     info = found["mask/person/camera_info"]
     assert info.header == found["mask/person"].header
     assert (info.width, info.height, info.k[0]) == (WIDTH, HEIGHT, FOCAL)
+
+
+def test_a_mask_of_a_class_that_the_model_lacks_is_rejected(world):
+    camera = world.camera_node(mask_classes="person, unicorn")
+    assert "mask_classes: expected classes of" in camera.status.fault
+    assert "'unicorn'" in camera.status.fault
+
+
+def test_the_largest_range_must_be_above_the_smallest(world):
+    world.camera_node(min_range_m=2.0)
+    result = world.set_parameter("max_range_m", 1.0)
+    assert not result.successful and "max_range_m: expected more than" in result.reason
+
+
+def test_a_camera_info_of_another_camera_gives_no_metres(rig):
+    rig.start("objects", "points")
+    rig.calibrate(header=rig.header(frame_id="rear_camera"))
+    found = rig.see_depth(scene())
+    assert found["objects"] is None and found["points"] is None
+    assert "expected the frame of the image" in rig.reason()
 
 
 @pytest.mark.parametrize("stride", [0, 3])

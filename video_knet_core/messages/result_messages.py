@@ -1,7 +1,7 @@
 """Results in the image to messages, for the node and for replays.
 
 `image_messages` has the other direction: image messages to pixels. `object_messages` has what is in
-metres, and `outputs` the topics of all.
+metres, and `topics` the topics of all.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import visualize
-from ..spatial.locator import SpatialFrame
+from ..spatial.spatial_frame import SpatialFrame
 from ..types import ClassTable, PanopticFrame, Track
 
 IMAGE = "sensor_msgs/msg/Image"

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import visualize
+from ..config_io import expect
 from ..spatial.settings import class_ids
 from ..tasks import Task
 from ..types import ClassTable, plain_name
@@ -133,7 +134,14 @@ what is in space."""
 def outputs_of(
     task: Task, classes: ClassTable, mask_classes: str
 ) -> dict[str, MessageOutput | ImageOutput]:
-    """The outputs of a model, by name: those of its task, and masks of the classes named."""
+    """The outputs of a model, by name: those of its task, and masks of the classes named.
+
+    ConfigError if the model lacks one of these classes.
+    """
+    names = [name.strip() for name in mask_classes.split(",") if name.strip()]
+    for name in names:
+        known = class_ids(classes, name)
+        expect(bool(known), "mask_classes", f"classes of {[c.name for c in classes]}", name)
     masks: dict[str, MessageOutput | ImageOutput] = {}
     for class_id in class_ids(classes, mask_classes):
         name = re.sub(r"\W", "_", plain_name(classes[class_id].name), flags=re.ASCII)

@@ -25,8 +25,9 @@ from ..messages.result_messages import (
 )
 from ..messages.topics import outputs_of
 from ..predictor import VideoPredictor
-from ..spatial.locator import ObjectLocator, SpatialFrame
+from ..spatial.locator import ObjectLocator
 from ..spatial.objects import ObjectTable
+from ..spatial.spatial_frame import SpatialFrame
 from ..tasks import TASKS
 from ..tracking import TrackerSettings
 from ..types import PanopticFrame, StageTimes

@@ -1,4 +1,4 @@
-"""What the sensors sent of late: depth images, clouds, camera infos and transforms.
+"""The recent messages of the sensors: depth images, clouds, camera infos and transforms.
 
 Messages are stored as they come, by the executor's thread, and read by the inference thread when a
 frame needs them: one that no frame needs costs nothing but its memory.
@@ -21,7 +21,7 @@ KEPT_DEPTH, KEPT_CLOUDS = 32, 16
 """Messages that are kept: as many as come, at 30 and 10 Hz, in the second that an image may wait
 for a slow model, or in a replay for those that it is put in order with."""
 ALIVE_NS = 1_000_000_000
-"""Nanoseconds since its last message after which a sensor counts as gone."""
+"""Nanoseconds since its last message after which a sensor counts as stopped."""
 
 _MIN_PIXEL, _MIN_POINT = 2, 12
 """Bytes of a pixel of depth, and of a point of a cloud."""
@@ -71,6 +71,11 @@ class SpatialInputs:
         if faulty:
             self.counts["transforms failed"] += faulty
             self._reasons["transforms"] = self.transforms.last_fault
+
+    def forget_sensors(self) -> None:
+        """Free the depth images and clouds."""
+        self._depth.clear()
+        self._clouds.clear()
 
     def begin_frame(self) -> None:
         """Forget the reasons of all frames but the last one."""
@@ -164,9 +169,12 @@ class SpatialInputs:
         )
         for messages, tolerance_ms in sensors:
             stamps = [_stamp(message) for message in tuple(messages)]
-            if stamps and max(stamps) > stamp - ALIVE_NS:
-                here = min(abs(other - stamp) for other in stamps) <= tolerance_ms * 1e6
-                return not here and max(stamps) < stamp
+            if not stamps or max(stamps) <= stamp - ALIVE_NS:
+                continue
+            if min(abs(other - stamp) for other in stamps) <= tolerance_ms * 1e6:
+                return False
+            if max(stamps) < stamp:
+                return True
         return False
 
     def note(self, name: str, reason: str) -> None:

@@ -1,10 +1,10 @@
-"""What is to be known and wanted of space, as node parameters and options of a replay."""
+"""Settings of the outputs in metres, as node parameters and options of a replay."""
 
 from __future__ import annotations
 
 from typing import Literal
 
-from ..config_io import described_as, number, settings_class
+from ..config_io import described_as, expect, number, settings_class
 from ..types import ClassTable, plain_name
 
 GROUND = "road,sidewalk,crosswalk,lane marking,terrain,ground,floor"
@@ -59,6 +59,14 @@ class SpatialSettings:
     follow_track: int = number(
         0, 0, 10**9, "Track whose pose is published for a follower; 0 = none."
     )
+
+    def __post_init__(self) -> None:
+        expect(
+            self.min_range_m < self.max_range_m,
+            "max_range_m",
+            f"more than min_range_m = {self.min_range_m:g}",
+            self.max_range_m,
+        )
 
 
 def class_ids(classes: ClassTable, names: str) -> list[int]:
