@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from synthetic_street import SyntheticStreet
+from synthetic_street.street import StreetObject
 
 from ..bags.definitions import conversions
 from ..data.street_frame import StreetFrame
@@ -51,18 +52,20 @@ class _Truth:
 
     position: NDArray[np.float64]
     """[3] of its visible surface, in the frame of the camera [m]."""
-    velocity: NDArray[np.float64]
-    """[3] in the fixed frame [m/s]."""
+    object: StreetObject
+    """Where and how large the whole of it is."""
 
 
 _ROW = np.dtype(
     [
         *(("range", "f8"), ("error", "f8"), ("sigma", "f8"), ("has_range", "?")),
+        ("off_box", "f8"),
         *(("speed", "f8"), ("velocity_error", "f8"), ("velocity_sigmas", "f8"), ("settled", "?")),
     ]
 )
 """A confirmed track in one frame: true range, error of the range along the line of sight and its
-stated standard deviation; true speed and length of the error of the velocity."""
+stated standard deviation, distance from the box of the true object; true speed and length of the
+error of the velocity."""
 
 
 def evaluate_metres(
@@ -77,7 +80,8 @@ def evaluate_metres(
 
     Returns:
         A row for each source and distance: confirmed tracks seen, the fraction of them with a
-        range; medians of the relative error of the range and of that in metres; how many errors are
+        range; medians of the relative error of the range, of that in metres, and of the distance
+        from the box of the true object; how many errors are
         within one and two of the stated standard deviations, of ranges and of velocities along the
         line of sight; medians of the length of the error of the velocity, of objects at rest and
         of moving ones.
@@ -109,6 +113,7 @@ def _figures(rows: NDArray[np.void]) -> dict[str, float]:
         "ranged": len(ranged) / len(rows) if len(rows) else np.nan,
         "error": _median(error / ranged["range"]),
         "metres": _median(error),
+        "off box": _median(ranged["off_box"]),
         "1 sigma": _mean(error <= ranged["sigma"]),
         "2 sigma": _mean(error <= 2 * ranged["sigma"]),
         "v 1 sigma": _mean(ranged[ranged["settled"]]["velocity_sigmas"] <= 1),
@@ -190,14 +195,14 @@ def _true_objects(street: SyntheticStreet, truth: StreetFrame, t: int) -> dict[i
     ids = np.unique(truth.instance[truth.instance > 0]).astype(np.int64)
     if not len(ids) or truth.depth is None:
         return {}
-    velocities = {o.track_id: o.velocity for o in street.objects(t)}
+    known = {o.track_id: o for o in street.objects(t)}
     regions = RegionMap.of(LabelMap.of(truth.instance), ids)
     rays = _rays(street)
     surfaces = find_surfaces(samples_of_depth(regions, truth.depth, rays, (0.1, 200.0)), len(ids))
     return {
-        int(number): _Truth(surfaces.position[row], velocities[int(number)])
+        int(number): _Truth(surfaces.position[row], known[int(number)])
         for row, number in enumerate(ids)
-        if surfaces.points[row] and int(number) in velocities
+        if surfaces.points[row] and int(number) in known
     }
 
 
@@ -223,7 +228,7 @@ def _compare(
     for row, (track, number) in zip(out, matches, strict=True):
         true, measured = objects[number], rows.get(track)
         distance = float(np.linalg.norm(true.position))
-        row["range"], row["speed"] = distance, np.linalg.norm(true.velocity)
+        row["range"], row["speed"] = distance, np.linalg.norm(true.object.velocity)
         if measured is None:
             continue
         sight = to_target[:3, :3] @ (true.position / distance)
@@ -231,7 +236,8 @@ def _compare(
         row["has_range"] = True
         row["error"] = (measured["position"] - place) @ sight
         row["sigma"] = np.sqrt(sight @ measured["position_covariance"] @ sight)
-        wrong = measured["velocity"] - true.velocity
+        row["off_box"] = _distance_to_box(measured["position"], true.object)
+        wrong = measured["velocity"] - true.object.velocity
         row["velocity_error"] = np.linalg.norm(wrong)
         along = sight @ measured["velocity_covariance"] @ sight
         row["velocity_sigmas"] = abs(wrong @ sight) / np.sqrt(along)
@@ -239,6 +245,14 @@ def _compare(
             row["velocity_error"]
         )
     return out
+
+
+def _distance_to_box(position: NDArray[np.float64], target: StreetObject) -> float:
+    """Metres from a position in the fixed frame to the box of an object; 0 inside."""
+    cos, sin = np.cos(target.yaw), np.sin(target.yaw)
+    x, y, z = position - target.position
+    local = np.abs([cos * x + sin * y, cos * y - sin * x, z]) - target.size / 2
+    return float(np.linalg.norm(np.maximum(local, 0)))
 
 
 def _matches(

@@ -27,7 +27,7 @@ NOISE_FACTOR = 1.5
 """Of the noise of a point in that of a median, or of an edge, of independent ones."""
 ANCHOR_SPREAD, POSITION_SPREAD = 0.1, 0.3
 """Of the spread of the points: which part of a surface is in the mask is not the same each time."""
-GROUND_SIGMA = 0.6
+GROUND_SIGMA = 1.0
 """Standard deviation of the distance from the foot to the middle of the visible surface [m]."""
 SIDE_CELLS = 1.0
 """Standard deviation across the line of sight, in cells of the label map."""
