@@ -249,7 +249,8 @@ class CameraNode(EngineNode):
         outputs.publish(result)
         counts.latency_ms = result.latency_ms
         counts.note_result()  # not before: a frame that cannot be published has failed
-        self._deferred.offer(result if outputs.has_subscribers(spatial=True) else None)
+        if result.spatial is not None:
+            self._deferred.offer(result if outputs.has_subscribers(spatial=True) else None)
 
     def _submit(self, job: Callable[[], None]) -> Future[None] | None:
         """Run a job in the inference thread; None if there is none."""
