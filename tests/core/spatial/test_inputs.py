@@ -287,7 +287,7 @@ def test_messages_may_come_while_others_are_read(inputs):
             inputs.depth(n * MS, SETTINGS)
             inputs.cloud(n * MS, SETTINGS)
             assert inputs.camera(SETTINGS, (240, 320)).width == 320
-            assert dict(inputs.counts) and dict(inputs.reasons) is not None
+            dict(inputs.counts), dict(inputs.reasons)  # as diagnostics copy them
     except Exception as error:  # would be hidden by the join
         failures.append(error)
     finally:
