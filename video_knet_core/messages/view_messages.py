@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..data.frame_source import Intrinsics, View
+from ..spatial.transforms import quaternion_of
 from .result_messages import Conversions
 
 CAMERA_INFO, ODOMETRY = "sensor_msgs/msg/CameraInfo", "nav_msgs/msg/Odometry"
@@ -121,9 +122,7 @@ def _motion(earlier: NDArray[np.float64], pose: NDArray[np.float64]) -> NDArray[
 def _parts(convert: Conversions, kind: str, matrix: NDArray[np.float64]) -> tuple[Any, Any]:
     """Translation, as a message of geometry_msgs, and rotation of a matrix [4, 4]."""
     translation = convert.find(f"geometry_msgs/msg/{kind}")(**_fields("xyz", matrix[:3, 3]))
-    vector = _rotation_vector(matrix[:3, :3])
-    half = np.linalg.norm(vector) / 2
-    quaternion = [*(vector * np.sinc(half / np.pi) / 2), np.cos(half)]
+    quaternion = quaternion_of(matrix[:3, :3])
     rotation = convert.find("geometry_msgs/msg/Quaternion")(**_fields("xyzw", quaternion))
     return translation, rotation
 

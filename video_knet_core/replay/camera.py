@@ -171,8 +171,9 @@ class CameraReplay:
         ]
         if any(output.spatial for output in self._outputs.values()):
             self._report_space(result.number)
-        knows_camera = self._locator.inputs.camera_info is not None
-        objects = spatial.objects if knows_camera and self.predictor.classes.things else None
+        used = self._settings.report or self._settings.rerun
+        known = self._locator.inputs.camera_info is not None and self.predictor.classes.things
+        objects = spatial.objects if used and known else None
         return result._replace(objects=objects, messages=made)
 
     def _report_space(self, number: int) -> None:

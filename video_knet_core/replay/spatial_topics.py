@@ -37,10 +37,9 @@ class SpatialTopic(NamedTuple):
 
 def depth_topics(contents: Contents, images: Sequence[str], settings: ReplaySettings) -> set[str]:
     """Those of the topics of images that have the depth of another one."""
-    pattern = settings.depth or f"{CAMERA}/depth/image_raw"
-    return {name for topic in images if (name := _named(pattern, topic)) != topic} & {
-        topic.name for topic in contents.topics
-    }
+    depth = {name for topic in images if (name := _depth_topic(settings, topic)) != topic}
+    compressed = {f"{name}/compressedDepth" for name in depth}
+    return (depth | compressed) & {topic.name for topic in contents.topics}
 
 
 def spatial_topics(
@@ -52,8 +51,7 @@ def spatial_topics(
         types.setdefault(topic.name, []).append(topic.type)
     found = []
     for camera in cameras:
-        depth, info = camera_topics(_SUFFIXES.sub("", camera))
-        depth = _named(settings.depth, camera) or depth
+        depth, info = _depth_topic(settings, camera), camera_topics(_SUFFIXES.sub("", camera))[1]
         rows: list[tuple[str, str, tuple[str, ...], Add]] = [
             ("depth", depth, (IMAGE, COMPRESSED_IMAGE), SpatialInputs.add_depth),
             ("cloud", _named(settings.cloud, camera), (CLOUD,), SpatialInputs.add_cloud),
@@ -87,6 +85,10 @@ def spatial_topics(
                 add = partial(SpatialInputs.add_transforms, static=static)
                 found.append(SpatialTopic(name, camera, add, (_TRANSFORM_TYPE,)))
     return found
+
+
+def _depth_topic(settings: ReplaySettings, camera: str) -> str:
+    return _named(settings.depth, camera) or camera_topics(_SUFFIXES.sub("", camera))[0]
 
 
 def _named(pattern: str, camera: str) -> str:

@@ -241,7 +241,7 @@ def _stamp(message: Any) -> int:
 
 
 def _is_whole(message: Any, size: int) -> bool:
-    """Whether a message has pixels or points, of at least `size` bytes, and all that it says."""
+    """Whether a message has pixels or points, of at least `size` bytes, and all of them."""
     return 0 < int(message.height) * int(message.width) * size <= len(message.data)
 
 

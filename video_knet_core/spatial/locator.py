@@ -176,17 +176,13 @@ class ObjectLocator:
         if not count:
             return measured
         regions = RegionMap.of(spatial.frame.label_map, seen["label"].astype(np.int64))
-        settings, axes = spatial.settings, to_target[:3, :3]
-        reach = settings.min_range_m, settings.max_range_m
+        reach, axes = spatial.reach, to_target[:3, :3]
         if spatial.depth is not None:
             samples = samples_of_depth(regions, spatial.depth, spatial.depth_rays, reach)
             _take_surfaces(measured, find_surfaces(samples, count, axes), RangeSource.DEPTH, axes)
         unknown = (measured.source == RangeSource.NONE).any()
         for source, points in spatial.clouds if unknown else ():
-            pixels, in_front = camera.project(points)
-            distance = np.linalg.norm(points, axis=1)
-            within = (distance >= reach[0]) & (distance <= reach[1])
-            samples = samples_of_cloud(regions, points, pixels, in_front & within)
+            samples = samples_of_cloud(regions, points, *camera.project(points))
             _take_surfaces(measured, find_surfaces(samples, count, axes), source, axes)
         plane = spatial.ground
         if plane is not None and (measured.source == RangeSource.NONE).any():

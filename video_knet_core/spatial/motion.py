@@ -2,7 +2,7 @@
 
 State: position and velocity in three dimensions, in a frame of the user's choice. The acceleration
 is white noise. A measurement that does not fit is left out; after several of them the track is
-begun anew, because the object was another one or moved in another way than assumed.
+started again, because the object was another one or moved in another way than assumed.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ FIRST_SPEED = 15.0
 GATE = 25.0
 """Squared Mahalanobis distance of three dimensions beyond which a measurement does not fit."""
 MAX_OUTLIERS = 3
-"""Measurements in a row that do not fit before the track is begun anew."""
+"""Measurements in a row that do not fit before the track is started again."""
 VELOCITY_FACTOR = 1.5
 """Of the standard deviation of velocities: errors of successive places are not independent, as the
 filter assumes."""
 MIN_UPDATES = 2
 """Measurements from which the velocity is known."""
 MAX_GAP_S = 3.0
-"""Time without frames after which all tracks are begun anew."""
+"""Time without frames after which all tracks are started again."""
 
 
 class MotionFilter:

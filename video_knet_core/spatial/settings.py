@@ -71,5 +71,5 @@ class SpatialSettings:
 
 def class_ids(classes: ClassTable, names: str) -> list[int]:
     """Ids of the classes named in a list with commas; names that are no class are left out."""
-    wanted = {plain_name(name) for name in names.split(",")} - {""}
-    return [info.id for info in classes if plain_name(info.name) in wanted]
+    chosen = {plain_name(name) for name in names.split(",")} - {""}
+    return [info.id for info in classes if plain_name(info.name) in chosen]

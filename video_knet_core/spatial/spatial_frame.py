@@ -190,7 +190,7 @@ class SpatialFrame:
     def _placed(
         self, name: str, points: Callable[[], NDArray[np.float32]], frame_id: str, stamp: int
     ) -> NDArray[np.float32] | None:
-        """Points of `stamp` in the frame of the camera, without those that are NaN."""
+        """Points of `stamp` in the frame of the camera that are within the limits of range."""
         try:
             transform = self._from_frame(frame_id, stamp)
             found = points()
@@ -198,10 +198,11 @@ class SpatialFrame:
             self._inputs.note(name, str(error))
             return None
         found = found[np.isfinite(found[:, 0])]
-        if np.array_equal(transform, np.eye(4)):
-            return found
-        rotation, offset = transform[:3, :3].astype(np.float32), transform[:3, 3]
-        return np.asarray(found @ rotation.T + offset.astype(np.float32), np.float32)
+        if not np.array_equal(transform, np.eye(4)):
+            rotation, offset = transform[:3, :3].astype(np.float32), transform[:3, 3]
+            found = np.asarray(found @ rotation.T + offset.astype(np.float32), np.float32)
+        distance = np.linalg.norm(found, axis=1)
+        return found[(distance >= self.reach[0]) & (distance <= self.reach[1])]
 
     def _from_frame(self, frame_id: str, stamp: int) -> NDArray[np.float64]:
         """[4, 4] to the camera at the time of the image from a frame at another time.
@@ -249,7 +250,7 @@ class SpatialFrame:
         if found is None:
             self.note_no_source("points", "expected depth or a cloud")
         elif not np.isfinite(found.xyz).any():
-            near, far = self._reach
+            near, far = self.reach
             self._inputs.note("points", f"expected points at {near:g} to {far:g} m, got none")
             return None
         return found
@@ -258,16 +259,14 @@ class SpatialFrame:
         if self._aligned is not None:
             depth, rays = self._aligned
             stride = stride_of(depth.shape, self.settings.point_stride)
-            return points_of_depth(self.frame, self._image, depth, rays, stride, self._reach)
+            return points_of_depth(self.frame, self._image, depth, rays, stride, self.reach)
         if not self.clouds:
             return None
-        points = self.clouds[0][1]
-        distance = np.linalg.norm(points, axis=1)
-        points = points[(distance >= self._reach[0]) & (distance <= self._reach[1])]
-        return points_of_cloud(self.frame, self._image, points, camera)
+        return points_of_cloud(self.frame, self._image, self.clouds[0][1], camera)
 
     @property
-    def _reach(self) -> tuple[float, float]:
+    def reach(self) -> tuple[float, float]:
+        """Smallest and largest range that count [m]."""
         return self.settings.min_range_m, self.settings.max_range_m
 
     @cached_property

@@ -1,4 +1,4 @@
-"""Cameras: what a CameraInfo says, and pixels to rays and back, against OpenCV."""
+"""Cameras: CameraInfo to model, and pixels to rays and back, against OpenCV."""
 
 from __future__ import annotations
 

@@ -345,16 +345,21 @@ def test_lookups_while_another_thread_adds(buffer):
     buffer.add("base", "camera", 0, (0, 0, 1), STRAIGHT, static=True)
     drive(buffer, 0, 0.01)
     newest = [0.01]
+    looked_up = threading.Event()
 
     def add() -> None:
         for step in range(2, 3000):  # longer than the history, which so loses its oldest
             drive(buffer, step / 100)
             newest[0] = step / 100
+            if step % 400 == 0:  # never further ahead of a lookup than the history is long
+                looked_up.clear()
+                looked_up.wait(30)
 
-    thread = threading.Thread(target=add)
+    thread = threading.Thread(target=add, daemon=True)
     thread.start()
     while thread.is_alive():
         second = newest[0] - 0.004
         assert position(buffer, "odom", "camera", second) == pytest.approx([second, 0, 1])
+        looked_up.set()
     thread.join()
     assert newest == [29.99]
