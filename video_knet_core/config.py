@@ -20,6 +20,7 @@ STRIDE = 32
 Side = Annotated[int, Field(ge=32, le=16384)]
 """Pixels."""
 Fraction = Annotated[float, Field(ge=0, le=1)]
+_Numbers = Annotated[int, Field(ge=1, le=1 << 24)]
 
 
 LITE0_BLOCKS = (1, 2, 2, 3, 3, 4, 1)
@@ -131,8 +132,8 @@ class PanopticConfig:
 
 
 @settings_class
-class ModelConfig:
-    """Everything that makes a network; stored inside every checkpoint and exported model."""
+class NetworkConfig:
+    """What any network has that an engine runs, whatever it is made of."""
 
     classes: Classes
     task: str = "panoptic"
@@ -145,15 +146,71 @@ class ModelConfig:
     more_sizes: tuple[tuple[Side, Side], ...] = ()
     """Further native sizes (height, width), of other aspects. One file holds the network for each,
     with the same weights, and a camera gets the one whose aspect is nearest to its images'."""
-    backbone: BackboneConfig = dataclasses.field(default_factory=BackboneConfig)
-    neck: NeckConfig = dataclasses.field(default_factory=NeckConfig)
-    kernels: KernelConfig = dataclasses.field(default_factory=KernelConfig)
-    panoptic: PanopticConfig = dataclasses.field(default_factory=PanopticConfig)
 
     @property
     def sizes(self) -> tuple[tuple[int, int], ...]:
         """All native sizes (height, width)."""
         return ((self.height, self.width), *self.more_sizes)
+
+    @property
+    def learns_depth(self) -> bool:
+        """Training needs the depth of frames, which takes longer to render."""
+        return False
+
+    def state_shape(self, size: tuple[int, int]) -> tuple[int, int]:
+        """[N, S] what goes from frame to frame at a native size (height, width), by slot."""
+        raise NotImplementedError
+
+    def __post_init__(self) -> None:
+        self._expect_one_of("task", tuple(TASKS))
+        self._check_classes()
+        aspects = {width / height for height, width in self.sizes}
+        expected = f"sizes of other aspects than {self.height} x {self.width} and each other"
+        expect(len(aspects) == len(self.sizes), "more_sizes", expected, self.more_sizes)
+
+    def _check_classes(self) -> None:
+        """The task can have classes of their kinds."""
+        task, classes = TASKS[self.task], self.classes
+        for kind, possible, indices in (
+            ("thing", task.has_things, classes.things),
+            ("stuff", task.has_stuff, classes.stuff),
+        ):
+            names = [classes[i].name for i in indices]
+            expected = f"no {kind} class for task {self.task!r}"
+            expect(possible or not names, "classes", expected, names)
+        expected = f"a thing class for task {self.task!r}"
+        expect(bool(classes.things) or not task.has_things, "classes", expected, "none")
+
+    def _expect_one_of(self, key: str, values: tuple[object, ...], suffix: str = "") -> None:
+        """ConfigError unless `key` has one of the values; `suffix` is what they are for."""
+        got = attrgetter(key)(self)
+        expect(got in values, key, " or ".join(map(repr, values)) + suffix, got)
+
+
+@settings_class
+class ExternalConfig(NetworkConfig):
+    """What an exported model says of a network that is defined elsewhere."""
+
+    network: str = ""
+    """Its name, for users."""
+    state: tuple[_Numbers, _Numbers] = (1, 1)
+    """See `state_shape`."""
+    depth: bool = False
+    """It also returns the depth of each pixel."""
+
+    def state_shape(self, size: tuple[int, int]) -> tuple[int, int]:
+        """See `NetworkConfig.state_shape`; it is that of the only native size."""
+        return self.state
+
+
+@settings_class
+class ModelConfig(NetworkConfig):
+    """Everything that makes a Video K-Net; stored inside every checkpoint and exported model."""
+
+    backbone: BackboneConfig = dataclasses.field(default_factory=BackboneConfig)
+    neck: NeckConfig = dataclasses.field(default_factory=NeckConfig)
+    kernels: KernelConfig = dataclasses.field(default_factory=KernelConfig)
+    panoptic: PanopticConfig = dataclasses.field(default_factory=PanopticConfig)
 
     @property
     def slots(self) -> int:
@@ -175,9 +232,8 @@ class ModelConfig:
         return height, width
 
     def __post_init__(self) -> None:
-        self._expect_one_of("task", tuple(TASKS))
+        super().__post_init__()
         self._check_sizes()
-        self._check_classes()
         self._check_task()
         if self.kernels.sticky:
             self._expect_one_of("kernels.seeds", (True,), " for kernels.sticky")
@@ -199,22 +255,6 @@ class ModelConfig:
         expect(coarse or not self.kernels.detail, "kernels.detail", expected, self.kernels.detail)
         expected = "at most 254 with one for each stuff class, for an 8-bit segment map"
         expect(self.slots <= 254, "kernels.things", expected, self.slots)
-        aspects = {width / height for height, width in self.sizes}
-        expected = f"sizes of other aspects than {self.height} x {self.width} and each other"
-        expect(len(aspects) == len(self.sizes), "more_sizes", expected, self.more_sizes)
-
-    def _check_classes(self) -> None:
-        """The task can have classes of their kinds."""
-        task, classes = TASKS[self.task], self.classes
-        for kind, possible, indices in (
-            ("thing", task.has_things, classes.things),
-            ("stuff", task.has_stuff, classes.stuff),
-        ):
-            names = [classes[i].name for i in indices]
-            expected = f"no {kind} class for task {self.task!r}"
-            expect(possible or not names, "classes", expected, names)
-        expected = f"a thing class for task {self.task!r}"
-        expect(bool(classes.things) or not task.has_things, "classes", expected, "none")
 
     def _check_task(self) -> None:
         """The task can have this merge and these kernels."""
@@ -241,8 +281,3 @@ class ModelConfig:
         self._expect_one_of("kernels.centers", (True,), " for kernels.seeds")
         self._expect_one_of("kernels.fusion", ("none", "link_atten"), " for kernels.seeds")
         self._expect_one_of("kernels.linking", ("none", "ffn"), " for kernels.seeds")
-
-    def _expect_one_of(self, key: str, values: tuple[object, ...], suffix: str = "") -> None:
-        """ConfigError unless `key` has one of the values; `suffix` is what they are for."""
-        got = attrgetter(key)(self)
-        expect(got in values, key, " or ".join(map(repr, values)) + suffix, got)

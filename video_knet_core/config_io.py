@@ -12,7 +12,7 @@ import json
 import os
 import typing
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -164,8 +164,13 @@ def parse_yaml(data: bytes) -> Any:
 
 def load_yaml(cls: type[T], path: str | Path) -> T:
     """Read a settings class from a YAML file; errors name the file."""
+    return read_yaml(functools.partial(from_dict, cls), path)
+
+
+def read_yaml(make: Callable[[Any], T], path: str | Path) -> T:
+    """What `make` makes of the plain data in a YAML file; errors name the file."""
     try:
-        return from_dict(cls, parse_yaml(Path(path).read_bytes()))
+        return make(parse_yaml(Path(path).read_bytes()))
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from None
     except ValueError as error:  # also of a null character in the path

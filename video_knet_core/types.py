@@ -201,6 +201,8 @@ class Detections:
     masks: NDArray[np.uint8] | None = None
     """[S, h, w] of 0 and 1, in task instance, where masks may overlap: the map then shows the
     frontmost of each pixel. Those without a segment are empty."""
+    depth: NDArray[np.float32] | None = None
+    """[h, w] metres along the optical axis, of a network that estimates them."""
     slots: NDArray[np.int64] | None = None
     """[N] the slot of each row; None = row s is slot s."""
     regions: Regions = NO_REGIONS

@@ -9,8 +9,8 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from ..config import STRIDE, ModelConfig
-from ..config_io import load_yaml
+from ..config import STRIDE, ModelConfig, NetworkConfig
+from ..config_io import load_yaml, to_dict
 from ..engine.selector import default_model_path
 from ..installation import config_file
 from ..output_files import check_output_file
@@ -78,14 +78,16 @@ def info(
     print("\n".join([str(path), *_description(config), *cost, *classes]))
 
 
-def _config_of(path: Path) -> ModelConfig:
+def _config_of(path: Path) -> NetworkConfig:
     """The model configuration that is, or is inside, a file of any of the three kinds."""
     if path.suffix == ".onnx":
         from ..engine.model_file import ModelFile
 
         return ModelFile.read(path).config
     if path.suffix == ".yaml":
-        return load_yaml(ModelConfig, config_file(path, "models"))
+        from ..model.checkpoint import load_network_config
+
+        return load_network_config(config_file(path, "models"))
     if path.suffix == ".safetensors":
         from ..model.checkpoint import checkpoint_config
 
@@ -93,14 +95,20 @@ def _config_of(path: Path) -> ModelConfig:
     raise UsageError(f"expected a model file .yaml, .safetensors or .onnx, got {path}")
 
 
-def _description(config: ModelConfig) -> list[str]:
+def _description(config: NetworkConfig) -> list[str]:
+    sizes = " or ".join("{} x {}".format(*size) for size in config.sizes)
+    facts = [f"task       {config.task}", f"input      {sizes} (height x width), RGB"]
+    if isinstance(config, ModelConfig):
+        return [*facts, *_parts_of(config)]
+    return [*facts, f"network    {to_dict(config)['network']}"]
+
+
+def _parts_of(config: ModelConfig) -> list[str]:
+    """What a Video K-Net is made of."""
     kernels, task = config.kernels, TASKS[config.task]
     slots = f"{kernels.things} things" if task.has_things else f"{config.slots} classes"
     merge = [f"merge      {config.panoptic.merge}"] if len(task.merges) > 1 else []
     return [
-        f"task       {config.task}",
-        f"input      {' or '.join('{} x {}'.format(*size) for size in config.sizes)} "
-        "(height x width), RGB",
         f"backbone   {config.backbone.name}, neck {config.neck.name}, "
         f"{config.neck.channels} channels",
         f"kernels    {slots}, {kernels.stages} stages, pooling {kernels.pooling}, "
@@ -118,7 +126,7 @@ def _switch(value: bool | str) -> str:
     return "on" if value is True else f"on ({value})"
 
 
-def _cost_table(config: ModelConfig, size: tuple[int, int] | None) -> list[str]:
+def _cost_table(config: NetworkConfig, size: tuple[int, int] | None) -> list[str]:
     """Parameters and operations of each part at `size`, or else the native size."""
     from ..model.cost import model_cost
 

@@ -108,7 +108,8 @@ def parse_trackers(text: str | Values) -> Values:
     """Pairs of a name and settings of NAME,NAME:KEY=VALUE, or of all trackers."""
     if not isinstance(text, str):
         return text
-    words = [word for part in text.split(",") for word in (TRACKERS if part == "all" else (part,))]
+    every = [name for name, tracker in TRACKERS.items() if tracker.any_network]
+    words = [word for part in text.split(",") for word in (every if part == "all" else (part,))]
     try:
         return Values({word: _settings_of(*word.split(":")) for word in words}.items())
     except ConfigError as error:

@@ -14,8 +14,9 @@ import onnx
 import torch
 from torch import Tensor, nn
 
+from ..config import ExternalConfig, ModelConfig, NetworkConfig
 from ..config_io import to_dict
-from ..model.checkpoint import load_model, sha256
+from ..model.checkpoint import AnyNetwork, load_network, sha256
 from ..model.kernels import PreviousKernels
 from ..model.precision import with_half_maps
 from ..model.video_knet import VideoKNet
@@ -42,7 +43,7 @@ _PREPROCESSING = {"layout": "HWC uint8 RGB", "normalised": "inside the graph"}
 class _DeployGraph(nn.Module):
     """The deploy form of a network: tensors of one camera frame in and out, no batch."""
 
-    def __init__(self, model: VideoKNet) -> None:
+    def __init__(self, model: AnyNetwork) -> None:
         super().__init__()
         self.model = model
         self.task = TASKS[model.config.task]
@@ -81,7 +82,7 @@ def _pixels(image: Tensor) -> Tensor:
 
 
 def export_onnx(
-    model: VideoKNet,
+    model: AnyNetwork,
     out: str | Path,
     name: str,
     precision: str = "fp32",
@@ -100,14 +101,21 @@ def export_onnx(
         facts: more metadata, such as `checkpoint_sha256`.
 
     Raises:
-        ValueError: there is no such precision or form.
+        ValueError: there is no such precision or form, or this network has not.
     """
     for key, value, known in (("precision", precision, PRECISIONS), ("form", form, FORMS)):
         if value not in known:
             raise ValueError(f"{key}: expected one of {list(known)}, got {value!r}")
-    graph = _GRAPHS[form](with_half_maps(model) if precision == "fp16" else model).eval()
+    if not isinstance(model, VideoKNet) and (precision, form) != ("fp32", "deploy"):
+        raise ValueError(
+            f"{name}: expected precision 'fp32' and form 'deploy' for {type(model).__name__}, got "
+            f"{precision!r} and {form!r}"
+        )
+    half = precision == "fp16" and isinstance(model, VideoKNet)
+    graph = _GRAPHS[form](with_half_maps(model) if half else model).eval()
     config = model.config
-    names = list(outputs_of(form, config.task))
+    described = _described(config)
+    names = list(outputs_of(form, described))
     proto, *others = (_model_of(graph, size, names) for size in config.sizes)
     metadata = {
         "format": FORMAT,
@@ -115,7 +123,7 @@ def export_onnx(
         "precision": precision,
         "form": form,
         "preprocessing": _PREPROCESSING,
-        "config": to_dict(config),
+        "config": to_dict(described),
         **facts,
     }
     further = {
@@ -135,7 +143,20 @@ def export_checkpoint(
 ) -> None:
     """Export a checkpoint of ours; its hash goes into the metadata."""
     digest = sha256(checkpoint)
-    export_onnx(load_model(checkpoint), out, out.stem, precision, form, checkpoint_sha256=digest)
+    export_onnx(load_network(checkpoint), out, out.stem, precision, form, checkpoint_sha256=digest)
+
+
+def _described(config: NetworkConfig) -> NetworkConfig:
+    """What the file says of the network."""
+    if isinstance(config, ModelConfig):
+        return config
+    facts = to_dict(config)
+    return ExternalConfig(
+        *(config.classes, config.task, config.height, config.width),
+        network=facts["network"],
+        state=config.state_shape(config.sizes[0]),
+        depth=bool(facts.get("depth")),
+    )
 
 
 def _model_of(graph: _DeployGraph, size: Size, outputs: list[str]) -> onnx.ModelProto:

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..config import ModelConfig
+from ..config import ExternalConfig, ModelConfig, NetworkConfig
 from ..config_io import ConfigError, from_dict
 from ..tasks import TASKS
 from ..types import Detections, check_image
@@ -51,16 +51,19 @@ OUTPUTS = {
     "embeddings": ("float32", 2),
     "kernels": ("float32", 2),
     "masks": ("uint8", 3),
+    "depth": ("float32", 2),
 }
 FORMS = ("deploy", "raw")
 """Runtimes run the deploy form; the raw one, for evaluation, has the predictions before the merge
 of the masks. In task semantic those are the class logits of each pixel."""
 
 
-def outputs_of(form: str, task: str) -> dict[str, tuple[str, int]]:
+def outputs_of(form: str, config: NetworkConfig) -> dict[str, tuple[str, int]]:
     """Type and number of dimensions of each output of a form, in order."""
-    facts = TASKS[task]
+    facts = TASKS[config.task]
     names = facts.deploy_tensors if form == "deploy" else facts.raw_tensors
+    if form == "deploy" and isinstance(config, ExternalConfig):
+        names += ("depth",) * config.depth
     return {name: OUTPUTS[name] for name in names}
 
 
@@ -70,7 +73,8 @@ class ModelFile:
 
     path: Path
     name: str
-    config: ModelConfig
+    config: NetworkConfig
+    """An `ExternalConfig` if the network is none of this package."""
     precision: str
     """One of `PRECISIONS`."""
     form: str
@@ -126,7 +130,7 @@ class ModelFile:
     @property
     def outputs(self) -> dict[str, tuple[str, int]]:
         """Type and number of dimensions of each output, in order."""
-        return outputs_of(self.form, self.config.task)
+        return outputs_of(self.form, self.config)
 
     @property
     def state_shape(self) -> tuple[int, int]:
@@ -170,8 +174,9 @@ def _read_metadata(text: str | None) -> dict[str, Any]:
         if not isinstance(value, str):
             raise ValueError(f"expected {key} to be a text, got {value!r}")
     try:
-        model_config = from_dict(ModelConfig, config)
-    except ConfigError as error:
+        kind = ExternalConfig if "network" in config else ModelConfig
+        model_config: NetworkConfig = from_dict(kind, config)
+    except (ConfigError, TypeError) as error:
         raise ValueError(f"the configuration does not fit this version: {error}") from None
     return {
         "name": name,

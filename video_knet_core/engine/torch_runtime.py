@@ -14,23 +14,26 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..config_io import ConfigError
-from ..model.checkpoint import CheckpointError, load_model, sha256
+from ..model.checkpoint import AnyNetwork, CheckpointError, load_network, sha256
 from ..model.kernels import PreviousKernels
 from ..model.merge import MERGES, authors_boxes
-from ..model.video_knet import Prediction, VideoKNet
+from ..model.network import ExternalNetwork
+from ..model.video_knet import Prediction
 from ..tasks import TASKS
 from ..types import Detections, check_image
 from .base import BackendError, ModelError, ModelInfo, ProgressCallback, Size, State
 
 
 def segment_frame(
-    model: VideoKNet, pixels: Tensor, previous: PreviousKernels | None
+    model: AnyNetwork, pixels: Tensor, previous: PreviousKernels | None
 ) -> dict[str, Tensor]:
     """One step of a network: pixels [3,H,W] RGB 0..255 in its float type -> segments.
 
     The names are those of the fields of `types.Detections`, and of the outputs of an exported
     model. `boxes` are there with `panoptic.merge: reference`.
     """
+    if isinstance(model, ExternalNetwork):
+        return model.segment_frame(pixels, previous)
     prediction, state = model(pixels[None], previous)
     config = model.config
     result = MERGES[config.task](prediction, config, (pixels.shape[1], pixels.shape[2]))
@@ -70,7 +73,7 @@ class TorchRuntime:
 
     name = "torch"
 
-    def __init__(self, model: VideoKNet, name: str = "torch") -> None:
+    def __init__(self, model: AnyNetwork, name: str = "torch") -> None:
         config = model.config
         self.model = model.eval()
         size = config.height, config.width
@@ -81,7 +84,7 @@ class TorchRuntime:
         """Load a checkpoint of ours; ModelError if it is none, BackendError if a package lacks."""
         torch.set_num_threads(threads)
         try:
-            runtime = cls(load_model(path), Path(path).stem)
+            runtime = cls(load_network(path), Path(path).stem)
         except CheckpointError as error:
             raise ModelError(str(error)) from None
         except ConfigError as error:  # a package that the backbone needs is missing

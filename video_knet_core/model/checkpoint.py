@@ -14,10 +14,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ..config import ModelConfig
-from ..config_io import ConfigError, from_dict, to_dict
+from ..config import ModelConfig, NetworkConfig
+from ..config_io import ConfigError, from_dict, read_yaml, to_dict
 from ..output_files import make_folder, replacing
+from .network import ExternalNetwork, network_class, network_name
 from .video_knet import VideoKNet
+
+AnyNetwork = VideoKNet | ExternalNetwork
 
 FORMAT = 1
 METADATA_KEY = "video_knet"
@@ -27,13 +30,25 @@ class CheckpointError(ValueError):
     """A checkpoint that cannot be used; the message names the file and what is wrong with it."""
 
 
-def save_model(model: VideoKNet, path: str | Path, **facts: Any) -> None:
+def save_model(model: AnyNetwork, path: str | Path, **facts: Any) -> None:
     """Write the model atomically; `facts` (step, metrics ...) go into the metadata."""
     metadata = {"format": FORMAT, "config": to_dict(model.config), **facts}
     save_tensors(model.state_dict(), path, {METADATA_KEY: json.dumps(metadata)})
 
 
 def load_model(path: str | Path) -> VideoKNet:
+    """Read what `save_model` wrote of a Video K-Net, in eval mode.
+
+    Raises:
+        CheckpointError: of another network, or as `load_network`.
+    """
+    model = load_network(path)
+    if not isinstance(model, VideoKNet):
+        raise CheckpointError(f"{path}: expected a Video K-Net, got a {type(model).__name__}")
+    return model
+
+
+def load_network(path: str | Path) -> AnyNetwork:
     """Read what `save_model` wrote, in eval mode.
 
     Raises:
@@ -41,7 +56,7 @@ def load_model(path: str | Path) -> VideoKNet:
             fit the configuration inside (missing, unexpected and misshapen keys are named).
     """
     config = checkpoint_config(path)
-    model = VideoKNet(config)
+    model = build_network(config)
     try:
         model.load_state_dict(load_tensors(path)[0])
     except RuntimeError as error:
@@ -68,10 +83,28 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
     return facts
 
 
-def checkpoint_config(path: str | Path) -> ModelConfig:
+def build_network(config: NetworkConfig) -> AnyNetwork:
+    """The network of a configuration, with its first weights."""
+    if isinstance(config, ModelConfig):
+        return VideoKNet(config)
+    return network_class(network_name(to_dict(config)))(config)  # type: ignore[arg-type]
+
+
+def network_config(data: Any) -> NetworkConfig:
+    """The configuration in plain data; ConfigError names the key that is wrong."""
+    name = network_name(data)
+    return from_dict(ModelConfig if name is None else network_class(name).Config, data)
+
+
+def load_network_config(path: str | Path) -> NetworkConfig:
+    """Read a model configuration from a YAML file; errors name the file."""
+    return read_yaml(network_config, path)
+
+
+def checkpoint_config(path: str | Path) -> NetworkConfig:
     """The model configuration stored in a checkpoint."""
     try:
-        return from_dict(ModelConfig, read_metadata(path)["config"])
+        return network_config(read_metadata(path)["config"])
     except (ConfigError, KeyError) as error:
         raise CheckpointError(f"{path}: unusable configuration: {error}") from None
 

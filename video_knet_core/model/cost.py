@@ -9,7 +9,8 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from ..config import ModelConfig
+from ..config import ModelConfig, NetworkConfig
+from .checkpoint import AnyNetwork, build_network
 from .kernels import PreviousKernels
 from .video_knet import VideoKNet
 
@@ -26,7 +27,7 @@ class PartCost:
     multiply-add counts as two."""
 
 
-def model_cost(model: VideoKNet | ModelConfig, height: int, width: int) -> tuple[PartCost, ...]:
+def model_cost(model: AnyNetwork | NetworkConfig, height: int, width: int) -> tuple[PartCost, ...]:
     """Cost of one step in the middle of a video, with previous kernels, of one image.
 
     What only the losses read (the auxiliary head; centres, where no seeds need them) is left out,
@@ -42,7 +43,7 @@ def model_cost(model: VideoKNet | ModelConfig, height: int, width: int) -> tuple
     Raises:
         ConfigError: a package that the backbone is made of is missing.
     """
-    config = model.config if isinstance(model, VideoKNet) else model
+    config = model if isinstance(model, NetworkConfig) else model.config
     with FlopCounterMode(display=False) as counter:
         network = step_without_weights(config, height, width)
     root = type(network).__name__  # the counter's paths start with it
@@ -58,25 +59,32 @@ def model_cost(model: VideoKNet | ModelConfig, height: int, width: int) -> tuple
 
 
 @torch.no_grad()
-def step_without_weights(config: ModelConfig, height: int, width: int) -> VideoKNet:
+def step_without_weights(config: NetworkConfig, height: int, width: int) -> AnyNetwork:
     """Run a step in the middle of a video with shapes instead of numbers, for what counts layers.
 
     Returns:
         The network in eval mode, in which nothing is stored.
     """
-    kernels = replace(config.kernels, centers=config.kernels.seeds)
-    config = replace(config, kernels=kernels)
+    if isinstance(config, ModelConfig):
+        kernels = replace(config.kernels, centers=config.kernels.seeds)
+        config = replace(config, kernels=kernels)
     with torch.device("meta"):
-        network = VideoKNet(config).eval().requires_grad_(False)
-        network.auxiliary = None
+        network = build_network(config).eval().requires_grad_(False)
         valid = torch.ones(1, dtype=torch.bool)
         previous = PreviousKernels(torch.empty(1, *config.state_shape((height, width))), valid)
-        network(torch.empty(1, 3, height, width), previous)
+        image = torch.empty(3, height, width)
+        if isinstance(network, VideoKNet):
+            network.auxiliary = None
+            network(image[None], previous)
+        else:
+            network(image, previous)
     return network
 
 
-def _parts(network: VideoKNet) -> dict[str, str]:
+def _parts(network: AnyNetwork) -> dict[str, str]:
     """Name of each part that gets a row -> path of its module."""
+    if not isinstance(network, VideoKNet):
+        return {name.replace("_", " "): name for name, _ in network.named_children()}
     if network.config.neck.name != "semantic_fpn":
         necks, stages = {"neck": "neck"}, {"stages": "stages"}
     else:

@@ -6,19 +6,19 @@ cameras and tracker resets all use the same function.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import pad
 
-from ..config import SEMANTIC_NECKS, STRIDE, ModelConfig
+from ..config import SEMANTIC_NECKS, ModelConfig
 from ..tasks import TASKS
-from .backbone import build_backbone
 from .heads import ClassHead, HeadOutput, KernelHead
 from .kernels import AssociationEmbedding, PreviousKernels, StageOutput, UpdateStage
 from .neck import AUXILIARY_LEVEL, AuxiliaryHead, DetailBranch, build_neck
+from .network import Network
 
 
 class Encoded(NamedTuple):
@@ -74,18 +74,14 @@ class Prediction:
         return self.kernels if remembered is None else remembered
 
 
-class VideoKNet(nn.Module):
+class VideoKNet(Network):
     """The network of `config`. See `forward`."""
 
-    mean: Tensor
-    std: Tensor
-
     def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
+        super().__init__(config.backbone)
         self.config = config
         kernels, channels = config.kernels, config.neck.channels
         self.thing_kernels = kernels.things
-        self.backbone = build_backbone(config.backbone)
         self.neck = build_neck(config.neck, self.backbone.channels)
         self.auxiliary: AuxiliaryHead | None = None
         if config.neck.name in SEMANTIC_NECKS:  # as published, it is half as wide as the decoder
@@ -98,8 +94,6 @@ class VideoKNet(nn.Module):
         last = kernels.stages - 1
         self.stages = nn.ModuleList(UpdateStage(config, i == last) for i in range(last + 1))
         self.embedding = AssociationEmbedding(channels) if kernels.embedding else nn.Identity()
-        self.register_buffer("mean", torch.tensor(self.backbone.mean), persistent=False)
-        self.register_buffer("std", torch.tensor(self.backbone.std), persistent=False)
 
     def forward(
         self, image: Tensor, previous: PreviousKernels | None = None
@@ -115,17 +109,12 @@ class VideoKNet(nn.Module):
         valid = torch.ones(len(image), dtype=torch.bool, device=image.device)
         return prediction, PreviousKernels(prediction.state, valid)
 
-    @property
-    def map_dtype(self) -> torch.dtype:
-        """What the backbone and all other maps are computed in; see `precision`."""
-        return next(self.backbone.parameters()).dtype
-
     def encode(self, image: Tensor) -> Encoded:
         """The part without temporal context: image [B,3,H,W] -> all stages but the last."""
-        normalized = (image - self.mean[:, None, None]) / self.std[:, None, None]
-        below, right = (-size % STRIDE for size in image.shape[-2:])
-        padded = pad(normalized.to(self.map_dtype), (0, right, 0, below))
-        pyramid = self.backbone(padded)
+        return self.encode_pyramid(self.frames(image).pyramid)
+
+    def encode_pyramid(self, pyramid: Sequence[Tensor]) -> Encoded:
+        """The same from what the backbone made of the image."""
         auxiliary = None
         if self.training and self.auxiliary is not None:
             auxiliary = self.auxiliary(pyramid[AUXILIARY_LEVEL])

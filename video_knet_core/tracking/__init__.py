@@ -1,4 +1,8 @@
-"""Trackers: each module here registers its own; `build_tracker` makes one from its settings."""
+"""Trackers: each module here registers its own; `build_tracker` makes one from its settings.
+
+A package adds trackers with an entry point of the group `video_knet_core.trackers` that names a
+module which registers them.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ import logging
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from importlib import import_module
+from importlib.metadata import entry_points
 from pkgutil import iter_modules
 from typing import Any
 
@@ -14,13 +19,17 @@ from .embedding import EmbeddingSettings
 from .tracker import TRACKERS, Tracker, TrackerSettings
 
 _log = logging.getLogger(__name__)
+ENTRY_POINTS = "video_knet_core.trackers"
 DEFAULT_TRACKER = EmbeddingSettings.tracker
 
-for _module in iter_modules(__path__):
+for _name in (
+    *(f"{__name__}.{module.name}" for module in iter_modules(__path__)),
+    *sorted(found.value for found in entry_points(group=ENTRY_POINTS)),
+):
     try:
-        import_module(f"{__name__}.{_module.name}")
+        import_module(_name)
     except Exception as _error:  # a custom tracker, or a file left by an earlier version
-        _log.warning("no trackers of %s: %s: %s", _module.name, type(_error).__name__, _error)
+        _log.warning("no trackers of %s: %s: %s", _name, type(_error).__name__, _error)
 
 
 def tracker_settings(tracker: str = DEFAULT_TRACKER, **values: Any) -> TrackerSettings:

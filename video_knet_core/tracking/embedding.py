@@ -146,7 +146,7 @@ class LifecycleTracker(Tracker[S]):
         ids = np.zeros(len(detections), np.int64)
         known = select_rows(self.tracks, self.alive(now))
         if len(known) and len(ids):
-            for i, j in self._match(detections, cues, known, now):
+            for i, j in self.match(detections, cues, known, now):
                 ids[i] = known["row"]["track_id"][j]
         order = np.argsort(-detections.scores, kind="stable")
         births = order[(ids[order] == 0) & (detections.scores[order] >= self.settings.birth_score)]
@@ -158,7 +158,7 @@ class LifecycleTracker(Tracker[S]):
             self.cues[track_id] = cue
         return ids
 
-    def _match(
+    def match(
         self, detections: Detections, cues: Any, known: NDArray[np.void], now: StreamTime
     ) -> list[tuple[int, int]]:
         """Pairs of a detection and a track of `known`."""

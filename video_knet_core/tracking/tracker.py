@@ -89,6 +89,8 @@ class Tracker(ABC, Generic[S]):
     """
 
     Settings: ClassVar[type[TrackerSettings]]
+    any_network: ClassVar[bool] = True
+    """Off: it needs the embeddings of one kind of network."""
 
     def __init__(self, settings: S | None = None) -> None:
         self.settings: S = settings or cast(S, self.Settings())

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from ..config import ModelConfig
+from ..config import NetworkConfig
 from ..data.pairs import PairSource, photometric, spoilt_pair
 from . import processes
 from .targets import ClassTargets, FrameTargets, stack_targets
@@ -41,7 +41,7 @@ class PairDataset(Dataset):
     def __init__(
         self,
         sources: Sequence[tuple[float, PairSource]],
-        model: ModelConfig,
+        model: NetworkConfig,
         config: TrainConfig,
     ) -> None:
         self.sources, self.classes, self.config = sources, model.classes, config

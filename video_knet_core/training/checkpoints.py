@@ -12,10 +12,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..config import ModelConfig
 from ..config_io import ConfigError, from_dict, to_dict
-from ..model.checkpoint import CheckpointError, load_tensors, save_model, save_tensors
-from ..model.video_knet import VideoKNet
+from ..model.checkpoint import (
+    AnyNetwork,
+    CheckpointError,
+    load_tensors,
+    network_config,
+    save_model,
+    save_tensors,
+)
 from . import processes
 from .optimization import trained
 from .train_config import TrainConfig
@@ -64,7 +69,7 @@ class RunFiles:
         files = (self.state, self.last, self.best)
         return ", ".join(path.name for path in files if path.exists())
 
-    def save_model(self, path: Path, model: VideoKNet, progress: Progress, seed: int) -> None:
+    def save_model(self, path: Path, model: AnyNetwork, progress: Progress, seed: int) -> None:
         """Write a model to use, with its step and its last validation inside."""
         save_model(model, path, step=progress.step, seed=seed, metrics=progress.metrics)
 
@@ -114,7 +119,7 @@ class RunFiles:
             raise CheckpointError(f"{self.state} is not the state of this run: {error}") from None
 
 
-def identity(config: TrainConfig, model: VideoKNet) -> str:
+def identity(config: TrainConfig, model: AnyNetwork) -> str:
     """What must not change between the parts of one run; the number of processes may, and more
     steps may follow."""
     pairs = config.batch * processes.count()
@@ -135,7 +140,7 @@ def _settings(run: str | None) -> Any:
         if isinstance(saved["data"]["sprites"], str):  # there was one folder
             saved["data"]["sprites"] = [saved["data"]["sprites"]]
         known = {k: v for k, v in saved.items() if k not in ("pairs", "model")}
-        model = to_dict(from_dict(ModelConfig, saved["model"]))
+        model = to_dict(network_config(saved["model"]))
         return saved | _fixed(from_dict(TrainConfig, known | {"model": ""})) | {"model": model}
     except json.JSONDecodeError:
         return {}

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from synthetic_street import SyntheticStreet
 
-from ..config import ModelConfig
+from ..config import NetworkConfig
 from ..config_io import expect
 from ..data.camvid import street_ids
 from ..data.video import DatasetError
@@ -21,7 +21,7 @@ from ..engine.torch_runtime import TorchRuntime
 from ..evaluate.clips import CLIP_EVALUATORS
 from ..evaluate.dataset_evaluation import FRAMES_PER_SECOND
 from ..evaluate.instances import TrueFrame
-from ..model.video_knet import VideoKNet
+from ..model.checkpoint import AnyNetwork
 from ..output_files import expanded
 from ..predictor import VideoPredictor
 from ..tasks import TASKS
@@ -72,14 +72,14 @@ class Validation:
     def __init__(
         self,
         config: ValidationConfig,
-        model: ModelConfig,
+        model: NetworkConfig,
         data_root: Path | None,
         data: DataConfig | None = None,
     ) -> None:
         self._frames, self._task = config.frames, TASKS[model.task]
         self._clips = _open_clips(config, model, data_root, data) if config.every else []
 
-    def __call__(self, model: VideoKNet) -> Quality:
+    def __call__(self, model: AnyNetwork) -> Quality:
         """Run `model`, which is left in eval mode, on all clips."""
         processes.agree(model)
         runtime = TorchRuntime(model)
@@ -99,7 +99,7 @@ class Validation:
 
 
 def _open_clips(
-    config: ValidationConfig, model: ModelConfig, data_root: Path | None, data: DataConfig | None
+    config: ValidationConfig, model: NetworkConfig, data_root: Path | None, data: DataConfig | None
 ) -> Sequence[Iterable[TrueFrame]]:
     if config.dataset == "synthetic":
         ids = street_ids(model.classes, "validation")

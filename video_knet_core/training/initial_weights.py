@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..config_io import ConfigError
-from ..model.checkpoint import load_model
+from ..model.checkpoint import AnyNetwork, build_network, load_network
 from ..model.official import official_difference, read_official, translate
 from ..model.video_knet import VideoKNet
 from ..output_files import expanded
@@ -22,14 +22,15 @@ from .train_config import TrainConfig
 _log = logging.getLogger(__name__)
 _CLASSIFIER = re.compile(r"\b(head\.classifier|auxiliary\.classifier|class_head\.3)\.")
 """Parameters whose shape is the number of classes."""
+_BACKBONE = re.compile(r"backbone\.")
 _TEMPORAL = re.compile(r"(stages\.\d+\.(?:fusion|linking|slots)|embedding)\.")
 """Parameters of what a model may have in another form, or not at all."""
 
 
-def build_model(config: TrainConfig, config_path: Path) -> VideoKNet:
+def build_model(config: TrainConfig, config_path: Path) -> AnyNetwork:
     """The network with the weights that it starts from, frozen where the run keeps them."""
     model_config = config.load_model_config(config_path)
-    model = VideoKNet(model_config)
+    model = build_network(model_config)
     if config.init is None:
         model.backbone.load_imagenet()
     else:
@@ -37,8 +38,12 @@ def build_model(config: TrainConfig, config_path: Path) -> VideoKNet:
         if init.suffix == ".pth":
             state = _official_weights(init, model_config.classes)
         else:
-            start = load_model(init)
-            state = with_classes_of(model, start)
+            start = load_network(init)
+            state = start.state_dict()
+            if isinstance(model, VideoKNet) and isinstance(start, VideoKNet):
+                state = with_classes_of(model, start)
+        if config.init_part == "backbone":
+            state = model.state_dict() | {k: v for k, v in state.items() if _BACKBONE.match(k)}
         start_from(model, state)
     freeze(model, config)
     for parameter in model.parameters():
@@ -90,7 +95,7 @@ def _rows(model: VideoKNet) -> dict[str, int]:
     return {plain_name(classes[i].name): row for row, i in enumerate(classes.logit_class_ids)}
 
 
-def start_from(model: VideoKNet, state: dict[str, Tensor]) -> None:
+def start_from(model: AnyNetwork, state: dict[str, Tensor]) -> None:
     """Load the weights of an earlier model; what that one did not have keeps its first values.
 
     So do the classifiers if their classes are others in number (pre-training on other data). Parts

@@ -8,11 +8,12 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
+from ..model.checkpoint import AnyNetwork
 from ..model.video_knet import VideoKNet
-from .train_config import TrainConfig
+from .train_config import TEMPORAL, TrainConfig
 
 
-def build_optimizer(model: VideoKNet, config: TrainConfig) -> torch.optim.AdamW:
+def build_optimizer(model: AnyNetwork, config: TrainConfig) -> torch.optim.AdamW:
     """AdamW with up to four groups: backbone or not, decayed (matrices) or not (norms, biases)."""
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for name, parameter in trained(model):
@@ -29,14 +30,18 @@ def build_optimizer(model: VideoKNet, config: TrainConfig) -> torch.optim.AdamW:
     )
 
 
-def freeze(model: VideoKNet, config: TrainConfig) -> None:
+def freeze(model: AnyNetwork, config: TrainConfig) -> None:
     """Put all that `config` trains into training mode; the rest keeps its weights, and its batch
     norms their statistics."""
     model.train()
     model.backbone.freeze(config.frozen_groups)
+    if config.train == "decoder":
+        model.backbone.eval().requires_grad_(False)
+    if not isinstance(model, VideoKNet):
+        return
     if not config.video:
         freeze_temporal_modules(model)
-    if config.train != "all":
+    if config.train in TEMPORAL:
         for part in model.children():
             part.eval().requires_grad_(False)
         last = model.stages[-1]

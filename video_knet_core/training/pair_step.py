@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..model.kernels import PreviousKernels, StageOutput
+from ..model.network import ExternalNetwork, Frames
 from ..model.video_knet import Encoded, Prediction, VideoKNet
 from .criterion import BatchCriterion
 
@@ -28,27 +29,54 @@ class PairLosses(nn.Module):
         self.model, self.criterion, self.bfloat16 = model, criterion, bfloat16
         self.memory_drop = memory_drop
 
-    def forward(self, images: Tensor | Encoded, targets: Any, sides: int) -> dict[str, Tensor]:
+    def forward(
+        self, images: Tensor | Frames | Encoded, targets: Any, sides: int
+    ) -> dict[str, Tensor]:
         """Every weighted loss by name.
 
         Args:
-            images: see `predict_pairs`; or what `encode_clips` made of them.
+            images: see `predict_pairs`; or what the backbone or `encode_clips` made of them.
             targets: of the key frames, then of the reference frames, side by side as `images`.
             sides: T.
         """
         device = self.model.mean.device.type
         # losses and matching are float32
         with torch.autocast(device, torch.bfloat16, enabled=self.bfloat16):
-            encoded = encode_clips(self.model, images) if isinstance(images, Tensor) else images
+            encoded = encode_clips(self.model, images)
             prediction = _decode_clips(self.model, encoded, sides, self.memory_drop)
         return self.criterion(prediction, targets, sides)
 
 
-def encode_clips(model: VideoKNet, images: Tensor) -> Encoded:
-    """Images [B,T,3,H,W] RGB 0..255 -> all but the last stage of B key frames, then of the frames
-    of each older side."""
+class ExternalLosses(nn.Module):
+    """The same of a network that has losses of its own."""
+
+    def __init__(self, model: ExternalNetwork, bfloat16: bool = False) -> None:
+        super().__init__()
+        self.model, self.bfloat16 = model, bfloat16
+
+    def forward(self, images: Tensor | Frames, targets: Any, sides: int) -> dict[str, Tensor]:
+        """See `PairLosses.forward`."""
+        with torch.autocast(self.model.mean.device.type, torch.bfloat16, enabled=self.bfloat16):
+            if isinstance(images, Tensor):
+                images = self.model.frames(side_by_side(images))
+            return self.model.losses(images, targets, sides)
+
+
+def side_by_side(images: Tensor) -> Tensor:
+    """Images [B,T,3,H,W] RGB 0..255 -> float32 [T*B,3,H,W]: B key frames, then the frames of each
+    older side."""
     frames = images.transpose(0, 1).flatten(0, 1).float()
-    return model.encode(frames.contiguous(memory_format=torch.channels_last))
+    return frames.contiguous(memory_format=torch.channels_last)
+
+
+def encode_clips(model: VideoKNet, images: Tensor | Frames | Encoded) -> Encoded:
+    """Images [B,T,3,H,W] RGB 0..255 -> all but the last stage, of frames as `side_by_side`. What is
+    encoded already is left out."""
+    if isinstance(images, Encoded):
+        return images
+    if isinstance(images, Frames):
+        return model.encode_pyramid(images.pyramid)
+    return model.encode(side_by_side(images))
 
 
 def predict_pairs(model: VideoKNet, images: Tensor, memory_drop: float = 0.0) -> Prediction:

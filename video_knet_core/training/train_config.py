@@ -8,16 +8,19 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from ..config import Fraction, ModelConfig, Side
-from ..config_io import Text, expect, load_yaml, settings_class
+from ..config import Fraction, NetworkConfig, Side
+from ..config_io import Text, expect, settings_class
 from ..data.clip_pairs import TWO_SIDED
 from ..data.pairs import CropRange
+from ..model.checkpoint import load_network_config
 from ..output_files import expanded
 
 _MANY = 1_000_000_000
 """More than anything that is counted here."""
 EVALUATION_SEEDS = 1_000_000
 """First street of an evaluation; those below are for training."""
+TEMPORAL = ("temporal", "memory")
+"""Values of `TrainConfig.train` with which only parts that see time learn, and what is by them."""
 HELD_OUT = "held_out"
 """Name of a validation on what `ClipConfig.hold_out` keeps from training."""
 _Positive = Annotated[int, Field(ge=1, le=_MANY)]
@@ -166,14 +169,14 @@ class TrainConfig:
     frames: Annotated[int, Field(ge=2, le=64)] = 2
     """Frames of a training clip. With more than a pair, kernels are carried from frame to frame as
     on a camera, and gradients flow back through the whole clip."""
-    train: Literal["all", "temporal", "memory"] = "all"
-    """Of "temporal" the last stage with all that sees time and the association embedding learn, of
-    "memory" only fusion, linking, sticky slots and that embedding, so that a first frame is
-    segmented as before. The rest keeps its weights, and what comes before the last stage has no
-    losses."""
+    train: Literal["all", "decoder", "temporal", "memory"] = "all"
+    """Of "decoder" all but the backbone learns. Of "temporal" the last stage with all that sees
+    time and the association embedding learn, of "memory" only fusion, linking, sticky slots and
+    that embedding, so that a first frame is segmented as before. The rest keeps its weights, and
+    with these two what comes before the last stage has no losses."""
     cached_clips: _Count = 0
-    """With train "temporal" or "memory", this many clips are drawn and encoded once, and every step
-    takes some of them: a step then costs a quarter. 0: new clips in each step."""
+    """Unless train is "all", this many clips are drawn and encoded once, and every step takes some
+    of them: a step then costs a quarter. 0: new clips in each step."""
     memory_drop: Fraction = 0.0
     """Probability that a frame has no temporal context though there is a frame before it."""
     spoilt: Fraction = 0.0
@@ -217,6 +220,8 @@ class TrainConfig:
     init: Text | None = None
     """Checkpoint to start from, relative to this file; otherwise ImageNet weights. One of ours, or
     a `.pth` of the authors' Video K-Net or K-Net or of torchvision's ResNet."""
+    init_part: Literal["all", "backbone"] = "all"
+    """What is taken of `init`: with "backbone" that may be a network of another kind."""
     losses: LossWeights = field(default_factory=LossWeights)
     data: DataConfig = field(default_factory=DataConfig)
     validation: ValidationConfig = field(default_factory=ValidationConfig)
@@ -227,9 +232,12 @@ class TrainConfig:
         return self.frames if self.video else 1
 
     def __post_init__(self) -> None:
-        for name in ("frames", "train", "cached_clips", "memory_drop", "spoilt"):
+        temporal = {"cached_clips", "train"} if self.train != "decoder" else set()
+        for name in ("frames", "memory_drop", "spoilt", *sorted(temporal)):
             value, default = getattr(self, name), getattr(TrainConfig, name)
             expect(self.video or value == default, name, f"{default!r} without video", value)
+        has_init = self.init is not None or self.init_part == "all"
+        expect(has_init, "init", f"a checkpoint for init_part {self.init_part!r}", self.init)
         cacheable = self.train != "all" and not self.more_sizes
         expected = "0 with train 'all', and where there are more_sizes"
         expect(cacheable or not self.cached_clips, "cached_clips", expected, self.cached_clips)
@@ -244,6 +252,6 @@ class TrainConfig:
         """(height, width) of the batches, in turn."""
         return ((self.height, self.width), *self.more_sizes)
 
-    def load_model_config(self, config_path: Path) -> ModelConfig:
+    def load_model_config(self, config_path: Path) -> NetworkConfig:
         """Read the model configuration this run names."""
-        return load_yaml(ModelConfig, config_path.parent / expanded(self.model))
+        return load_network_config(config_path.parent / expanded(self.model))

@@ -18,9 +18,10 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from ..config import SEMANTIC_NECKS, ModelConfig
+from ..config import SEMANTIC_NECKS, ModelConfig, NetworkConfig
 from ..config_io import ConfigError, load_yaml
-from ..model.video_knet import VideoKNet
+from ..model.checkpoint import AnyNetwork
+from ..model.network import ExternalNetwork
 from ..output_files import exclusive
 from . import processes
 from .batches import PairDataset, batches
@@ -30,9 +31,9 @@ from .clip_validation import Validation
 from .initial_weights import build_model
 from .monitor import Monitor
 from .optimization import build_optimizer, freeze, set_rate
-from .pair_step import PairLosses, mapped
+from .pair_step import ExternalLosses, PairLosses, mapped
 from .sources import open_sources
-from .train_config import TrainConfig
+from .train_config import TEMPORAL, TrainConfig
 from .training_tasks import TRAINING_TASKS
 
 
@@ -58,16 +59,21 @@ class Trainer:
         self.validation = Validation(config.validation, model, data_root, config.data)
         self.average = _average(self.model, config.ema_decay) if config.ema_decay else None
         self.optimizer = build_optimizer(self.model, config)
+        self.losses = _distributed(self._build_losses())
+
+    def _build_losses(self) -> PairLosses | ExternalLosses:
+        config, model = self.config, self.model
         bfloat16 = config.precision == "bfloat16"
         bfloat16 |= config.precision == "auto" and self.device.type == "cuda"
-        task = TRAINING_TASKS[model.task]
-        first = model.kernels.stages if config.train != "all" else 0
-        criterion = task.criterion(config.losses, model.classes, processes.total, first)
-        losses = PairLosses(self.model, criterion, bfloat16, config.memory_drop)
-        self.losses = _distributed(losses)
+        if isinstance(model, ExternalNetwork):
+            return ExternalLosses(model, bfloat16)
+        first = model.config.kernels.stages if config.train in TEMPORAL else 0
+        task = TRAINING_TASKS[model.config.task]
+        criterion = task.criterion(config.losses, model.config.classes, processes.total, first)
+        return PairLosses(model, criterion, bfloat16, config.memory_drop)
 
     @property
-    def result(self) -> VideoKNet:
+    def result(self) -> AnyNetwork:
         """The model to use: the average of the weights if there is one."""
         return self.average.module if self.average else self.model
 
@@ -222,14 +228,18 @@ def _keep_freed_memory() -> None:
         mallopt(trim_threshold, -1)
 
 
-def _check_model(config: TrainConfig, model: ModelConfig) -> None:
+def _check_model(config: TrainConfig, model: NetworkConfig) -> None:
     """ConfigError if a batch has one value for a batch norm, which then has no variance, or if
     nothing of the model sees time where that alone is trained."""
-    if config.train != "all" and not model.kernels.stages:
+    temporal = config.train in TEMPORAL
+    if temporal and not (isinstance(model, ModelConfig) and model.kernels.stages):
         raise ConfigError(
-            f"train: expected 'all' for a model without update stages, got {config.train!r}"
+            "train: expected 'all' or 'decoder' for a model without update stages, got "
+            f"{config.train!r}"
         )
-    if config.cached_clips and model.kernels.stages < 2:
+    if not isinstance(model, ModelConfig):
+        return
+    if config.cached_clips and temporal and model.kernels.stages < 2:
         raise ConfigError(
             f"cached_clips: expected 0 for a model of one stage, got {config.cached_clips}"
         )
@@ -292,12 +302,12 @@ def find_device(name: str) -> torch.device:
     return device
 
 
-def _average(model: VideoKNet, decay: float) -> AveragedModel:
+def _average(model: AnyNetwork, decay: float) -> AveragedModel:
     """The moving average of the weights, batch norm statistics included."""
     return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
 
 
-def _distributed(losses: PairLosses) -> nn.Module:
+def _distributed(losses: PairLosses | ExternalLosses) -> nn.Module:
     """With several processes, the module that averages their gradients.
 
     On GPUs batch norms see the images of all processes; for CPUs torch has no such layer.

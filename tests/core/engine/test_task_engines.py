@@ -116,6 +116,6 @@ def test_the_file_has_the_tensors_of_its_task(model):
     graph = onnx.load(model).graph
     assert {node.name for node in graph.input} == set(INPUTS)
     outputs = [node.name for node in graph.output]
-    assert outputs == list(outputs_of("deploy", file.config.task)) == list(file.outputs)
+    assert outputs == list(outputs_of("deploy", file.config)) == list(file.outputs)
     operators = {node.op_type for node in graph.node}
     assert not operators & {"NonZero", "ScatterND", "ScatterElements", "Loop", "If"}, operators

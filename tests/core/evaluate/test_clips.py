@@ -30,7 +30,7 @@ from video_knet_core.evaluate.panoptic import tracked_boxes
 from video_knet_core.metrics.box_tracking import TrackedBoxes
 from video_knet_core.metrics.vss import VideoSemanticConsistency
 from video_knet_core.predictor import VideoPredictor
-from video_knet_core.tracking import tracker_settings
+from video_knet_core.tracking import TRACKERS, tracker_settings
 from video_knet_core.types import Detections
 
 TRACKINGS = {name: tracker_settings(name) for name in ("embedding", "quasi_dense")}
@@ -236,7 +236,8 @@ def test_the_command_prints_one_tracker(run, pasted):
     ],
 )
 def test_the_command_compares_trackers_in_a_table(names, rows, run, monkeypatch):
-    monkeypatch.setattr("video_knet_core.cli.options.TRACKERS", TRACKINGS)
+    trackers = {name: TRACKERS[name] for name in TRACKINGS}
+    monkeypatch.setattr("video_knet_core.cli.options.TRACKERS", trackers)
     code, output = run("--trackers", names)
     _, columns, *table = output.out.splitlines()
     assert code == 0 and columns.split()[:5] == ["tracker", "STQ", "AQ", "SQ", "VPQ"]
