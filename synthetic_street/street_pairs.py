@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import tempfile
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +18,8 @@ from .street import SyntheticStreet
 
 _MOMENTS = (20, 60, 110, 170)
 """Frame numbers at which the short clips of a street start."""
+_FARTHEST = 1000.0
+"""Largest depth that is stored [m], of what is farther too: half precision ends at 65504."""
 OFFSETS = (0, 1, 3)
 """Frames of a short clip, counted from its start; longer ones continue with 4, 6, 7, 9, ..."""
 
@@ -25,7 +29,8 @@ class StreetPairs:
 
     Drawing a new street costs more than a training step can wait for, so a clip is drawn once and
     kept in `cache` (about 0.8 MB a frame). `ids` are class ids to use instead, see `street_ids`. A
-    sample has so many `frames`, in one direction of time; a clip has one more than that.
+    sample has so many `frames`, in one direction of time; a clip has one more than that. With
+    `depth`, samples have depth, and the clips are others: that takes longer, and a third more disk.
     """
 
     def __init__(
@@ -36,8 +41,10 @@ class StreetPairs:
         causal: bool = False,
         ids: NDArray[np.uint8] | None = None,
         frames: int = 2,
+        depth: bool = False,
     ) -> None:
         self.seeds, self.causal, self.ids, self.frames = seeds, causal, ids, frames
+        self.depth = depth
         self.cache = cache
         self.crop = crop or CropRange(scale=(1.0, 1.7), aspect=(0.8, 1.2))
 
@@ -53,26 +60,34 @@ class StreetPairs:
 
     def _clip(self, seed: int, moment: int) -> list[StreetFrame]:
         length = f"_{self.frames + 1}" if self.frames > 2 else ""
-        path = self.cache / f"street_{seed:06d}_{moment:04d}{length}.npz"
+        depth = "_depth" if self.depth else ""
+        path = self.cache / f"street_{seed:06d}_{moment:04d}{length}{depth}.npz"
         if not path.is_file():
             self._draw(seed, moment, path)
         with np.load(path, allow_pickle=False) as clip:
             parts = zip(clip["images"], clip["semantic"], clip["instance"], strict=True)
-            return [StreetFrame(*part) for part in parts]
+            frames = [StreetFrame(*part) for part in parts]
+            if not self.depth:
+                return frames
+            depths = clip["depth"].astype(np.float32)
+            return [replace(frame, depth=d) for frame, d in zip(frames, depths, strict=True)]
 
     def _draw(self, seed: int, moment: int, path: Path) -> None:
-        street = SyntheticStreet(seed)
+        street = SyntheticStreet(seed, depth=self.depth)
         offsets = [OFFSETS[t % 2] + t // 2 * OFFSETS[2] for t in range(self.frames + 1)]
         frames = [street.frame(moment + offset) for offset in offsets]
         self.cache.mkdir(parents=True, exist_ok=True)
-        images, semantic, instance = (
-            np.stack([getattr(frame, part) for frame in frames])
-            for part in ("image", "semantic", "instance")
-        )
+        parts: dict[str, Any] = {
+            name: np.stack([getattr(frame, part) for frame in frames])
+            for name, part in (("images", "image"), ("semantic",) * 2, ("instance",) * 2)
+        }
+        if self.depth:
+            depths = [frame.depth for frame in frames if frame.depth is not None]
+            parts["depth"] = np.minimum(np.stack(depths), _FARTHEST).astype(np.float16)
         # the name is of its own: several workers may draw the same street
         with tempfile.NamedTemporaryFile(dir=self.cache, prefix=".street_", delete=False) as file:
             try:
-                np.savez(file, images=images, semantic=semantic, instance=instance)
+                np.savez(file, **parts)
                 file.flush()
                 os.fsync(file.fileno())
                 os.replace(file.name, path)

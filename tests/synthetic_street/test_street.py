@@ -22,7 +22,7 @@ from synthetic_street.layout import (
 from synthetic_street.street_pairs import StreetPairs
 from video_knet_core.config import ModelConfig
 from video_knet_core.config_io import load_yaml
-from video_knet_core.data.street_frame import StreetFrame
+from video_knet_core.data.street_frame import STREET_CLASSES, StreetFrame
 from video_knet_core.types import NO_CLASS
 
 SIZE = (96, 160)
@@ -188,3 +188,16 @@ def test_street_clips_are_rendered_once_and_ids_agree(tmp_path):
     assert len(files) == 1
     assert (first.images == again.images).all()
     assert set(np.unique(first.instance[0])) & set(np.unique(first.instance[1])) - {0}
+
+
+def test_street_clips_with_depth_are_kept_apart(tmp_path):
+    rng = np.random.default_rng
+    plain = StreetPairs(1, tmp_path).sample(rng(2), 96, 160)
+    source = StreetPairs(1, tmp_path, depth=True)
+    pair, again = (source.sample(rng(2), 96, 160) for _ in range(2))
+    assert plain.depth is None and len(list(tmp_path.glob("*.npz"))) == 2
+    assert np.array_equal(plain.images, pair.images)
+    assert pair.depth.shape == pair.semantic.shape and pair.depth.dtype == np.float32
+    assert np.array_equal(pair.depth, again.depth)
+    road, sky = (pair.depth[pair.semantic == STREET_CLASSES.index(c)] for c in ("road", "sky"))
+    assert 2 < np.median(road) < 40 and (sky == 0).all(), "infinitely far is unknown"

@@ -41,11 +41,15 @@ class FramePair:
     masks: tuple[InstanceMasks, ...] | None = None
     """[T] whole masks of the same instances, from data sets where they overlap; the maps above show
     what is in front."""
+    depth: NDArray[np.float32] | None = None
+    """[T,H,W] metres along the optical axis of a camera whose whole image fills the crop's width;
+    0 = unknown, or infinitely far. None = no frame has it."""
 
     def key(self) -> FramePair:
         """The key frame alone."""
         masks = None if self.masks is None else self.masks[:1]
-        return FramePair(self.images[:1], self.semantic[:1], self.instance[:1], masks)
+        depth = None if self.depth is None else self.depth[:1]
+        return FramePair(self.images[:1], self.semantic[:1], self.instance[:1], masks, depth)
 
 
 class PairSource(Protocol):
@@ -126,6 +130,21 @@ def _warp_masks(masks: InstanceMasks, matrix: NDArray, height: int, width: int) 
     return InstanceMasks(masks.ids[seen], masks.class_ids[seen], shown)
 
 
+def _warp_depth(
+    depth: NDArray[np.float32], matrix: NDArray, height: int, width: int
+) -> NDArray[np.float32]:
+    """Map depth [m] as `warp` maps label images; what lies outside is unknown, 0.
+
+    What a crop shows enlarged by the factor z looks as if it were at 1/z of its depth, so that is
+    what it gets. Source: scale augmentation of ViP-DeepLab (Qiao et al., CVPR 2021). Where height
+    and width grow by other factors, z is their geometric mean.
+    """
+    whole = height / depth.shape[0] * width / depth.shape[1]
+    enlarged = np.sqrt(abs(np.linalg.det(matrix[:, :2])) / whole)
+    warped = cv2.warpAffine(depth, matrix, (width, height), None, cv2.INTER_NEAREST)
+    return (warped / enlarged).astype(np.float32)
+
+
 def warped_pair(
     frames: Sequence[LabelledFrame | StreetFrame],
     matrices: Sequence[NDArray],
@@ -141,8 +160,14 @@ def warped_pair(
         for frame, matrix in together
         if frame.masks is not None
     )
+    depths = [
+        _warp_depth(frame.depth, matrix, height, width)
+        for frame, matrix in together
+        if frame.depth is not None
+    ]
     whole = masks if len(masks) == len(frames) else None
-    return FramePair(images, semantics, instances, whole)
+    depth = np.stack(depths) if len(depths) == len(frames) else None
+    return FramePair(images, semantics, instances, whole, depth)
 
 
 def continued(motion: NDArray, to_crop: NDArray, frames: int) -> list[NDArray]:

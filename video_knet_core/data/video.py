@@ -73,6 +73,8 @@ class Labels:
     """[H, W] the values as stored, where they have more: VSPW has two kinds of `NO_CLASS`."""
     boxes: BoxLabels | None = None
     """Only where boxes have labels of their own."""
+    depth: None = None
+    """No data set has it; that of the synthetic street is exact."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from synthetic_street.street_pairs import StreetPairs
 
-from ..config import ModelConfig
+from ..config import NetworkConfig
 from ..config_io import ConfigError
 from ..data.camvid import camvid_clip, street_ids
 from ..data.clip_pairs import ClipPairs, ImagePairs
@@ -24,7 +24,7 @@ from .train_config import ClipConfig, DataConfig
 
 def open_sources(
     config: DataConfig,
-    model: ModelConfig,
+    model: NetworkConfig,
     data_root: Path | None,
     out: Path,
     sides: int = 2,
@@ -57,13 +57,17 @@ def open_sources(
         cache = expanded(config.street_cache) if config.street_cache else out / "streets"
         ids = street_ids(model.classes, "the synthetic street")
         streets = StreetPairs(
-            config.synthetic_seeds, cache, causal=config.causal, ids=ids, frames=max(sides, 2)
+            *(config.synthetic_seeds, cache),
+            causal=config.causal,
+            ids=ids,
+            frames=max(sides, 2),
+            depth=model.learns_depth,
         )
         sources.append((config.rest - pasted, streets))
     return sources if sides > 1 else [(weight, KeyFrames(source)) for weight, source in sources]
 
 
-def _copy_paste(config: DataConfig, model: ModelConfig, root: Path, sides: int) -> PairSource:
+def _copy_paste(config: DataConfig, model: NetworkConfig, root: Path, sides: int) -> PairSource:
     ids = street_ids(model.classes, f"data.copy_paste_weight {config.copy_paste_weight}")
     images = camvid_clip(root / expanded(config.images), ids)
     return CopyPaste(
@@ -74,14 +78,14 @@ def _copy_paste(config: DataConfig, model: ModelConfig, root: Path, sides: int) 
     )
 
 
-def _paster(config: DataConfig, model: ModelConfig, root: Path) -> Paster:
+def _paster(config: DataConfig, model: NetworkConfig, root: Path) -> Paster:
     if not (sprites := _sprites(config, model, root)):
         got = f"{config.sprites} with the licences {config.sprite_licenses or 'all'}"
         raise ConfigError(f"data.sprites: expected cut-outs of things of the model, got {got}")
     return Paster(sprites, config.max_sprites, config.causal, config.crowd)
 
 
-def _sprites(config: DataConfig, model: ModelConfig, root: Path) -> list[Sprite]:
+def _sprites(config: DataConfig, model: NetworkConfig, root: Path) -> list[Sprite]:
     return [
         sprite
         for folder in config.sprites
@@ -92,7 +96,7 @@ def _sprites(config: DataConfig, model: ModelConfig, root: Path) -> list[Sprite]
 
 
 def open_clips(
-    config: ClipConfig, model: ModelConfig, root: Path
+    config: ClipConfig, model: NetworkConfig, root: Path
 ) -> tuple[VideoDataset, VideoDataset | None]:
     """What is trained on, and what is held out if anything is.
 
@@ -115,7 +119,7 @@ def open_clips(
 
 
 def _clip_pairs(
-    config: ClipConfig, model: ModelConfig, root: Path, sides: int, paster: Paster | None
+    config: ClipConfig, model: NetworkConfig, root: Path, sides: int, paster: Paster | None
 ) -> PairSource:
     dataset, _ = open_clips(config, model, root)
     crop = CropRange(config.scale, config.aspect)
@@ -125,7 +129,7 @@ def _clip_pairs(
 
 
 def open_labelled(
-    name: str, path: Path, split: str, model: ModelConfig, asked_by: str
+    name: str, path: Path, split: str, model: NetworkConfig, asked_by: str
 ) -> VideoDataset:
     """A data set with the classes of the model; ConfigError names `asked_by` if they differ."""
     dataset = open_dataset(name, path, split)

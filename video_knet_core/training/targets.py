@@ -55,6 +55,8 @@ class FrameTargets(NamedTuple):
     """[h,w] float in 0..1, the labelled part of each cell."""
     some_stuff: Tensor
     """[h,w] float in 0..1, as much of it is stuff of an unknown class."""
+    depth: Tensor
+    """[h,w] metres at the middle of each cell, 0 = unknown, or infinitely far."""
 
     @property
     def stuff(self) -> int:
@@ -152,6 +154,7 @@ def frame_targets(
     rank_stride: int | None = None,
     whole: InstanceMasks | None = None,
     background: bool = False,
+    depth: NDArray[np.float32] | None = None,
 ) -> FrameTargets:
     """Targets of a frame [H,W], masks at `stride`, owners at `rank_stride` (as `stride` if None);
     `rule` is `TrainConfig.targets`.
@@ -162,6 +165,7 @@ def frame_targets(
         whole: the masks of instances that overlap; `instance` then decides who owns a cell only.
         background: pixels without a class are none of the instances (task instance). Otherwise
             they are ignored.
+        depth: [H,W] metres, 0 = unknown, as all of it is if None.
     """
     everywhere = background or rule != "coverage"
     known = np.ones(semantic.shape, bool) if everywhere else semantic != NO_CLASS
@@ -198,7 +202,16 @@ def frame_targets(
         semantic=torch.from_numpy(class_of[semantic_goal.clip(min=-1)]),
         valid=torch.from_numpy(valid),
         some_stuff=torch.from_numpy(goals[-1]),
+        depth=_depth_cells(depth, stride, valid.shape),
     )
+
+
+def _depth_cells(depth: NDArray[np.float32] | None, stride: int, shape: tuple[int, ...]) -> Tensor:
+    """[h,w] of one pixel each: the mean over an edge is the depth of nothing."""
+    if depth is None:
+        return torch.zeros(shape)
+    cells = depth[stride // 2 :: stride, stride // 2 :: stride]
+    return torch.from_numpy(cells[: shape[0], : shape[1]].copy())
 
 
 def _coverage(masks: Sequence[NDArray[np.bool_]], stride: int) -> NDArray[np.float32]:

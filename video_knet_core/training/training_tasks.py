@@ -36,6 +36,7 @@ def _mask_targets(
         config.rank_stride,
         None if pair.masks is None else pair.masks[side],
         background,
+        None if pair.depth is None else pair.depth[side],
     )
 
 

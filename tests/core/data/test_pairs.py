@@ -11,7 +11,14 @@ from street_fixtures import SPRITES, street_table, write_camvid, write_sprites
 
 from video_knet_core.data.camvid import camvid_clip
 from video_knet_core.data.copy_paste import CopyPaste
-from video_knet_core.data.pairs import CropRange, FramePair, photometric, spoilt_pair, warp
+from video_knet_core.data.pairs import (
+    CropRange,
+    FramePair,
+    photometric,
+    spoilt_pair,
+    warp,
+    warped_pair,
+)
 from video_knet_core.data.sprites import load_sprites, repainted
 from video_knet_core.data.street_frame import StreetFrame
 from video_knet_core.data.video import Video
@@ -201,6 +208,32 @@ def test_crops_cover_the_image_and_void_lies_only_outside():
         matrix = CropRange().draw(rng, (60, 80), 48, 64)
         _, cropped, _ = warp(frame, matrix, 48, 64)
         assert (cropped == ROAD).mean() > 0.9
+
+
+def test_a_crop_that_is_enlarged_twice_has_half_the_depth():
+    """So does a mirrored one; depth outside is unknown, and stays so where it is unknown."""
+    image, labels = np.zeros((60, 80, 3), np.uint8), np.zeros((60, 80), np.uint8)
+    depth = np.full((60, 80), 12.0, np.float32)
+    depth[:, :20] = 0
+    frame = StreetFrame(image, labels, labels.astype(np.uint16), depth=depth)
+    whole = np.array([[0.5, 0, 0], [0, 0.5, 0]])
+    mirrored = np.array([[-1.0, 0, 39], [0, 1, -10]])
+    far = np.array([[0.25, 0, 0], [0, 0.25, 0]])
+    pair = warped_pair([frame] * 3, [whole, mirrored, far], 30, 40)
+    assert pair.depth.dtype == np.float32 and pair.depth.shape == (3, 30, 40)
+    assert np.unique(pair.depth[0]).tolist() == [0, 12] and (pair.depth[0, :, :10] == 0).all()
+    assert np.unique(pair.depth[1]).tolist() == [0, 6] and (pair.depth[1, :, 20:] == 0).all()
+    assert np.unique(pair.depth[2]).tolist() == [0, 24] and (pair.depth[2, 15:] == 0).all()
+    assert np.array_equal(pair.key().depth, pair.depth[:1])
+
+
+def test_a_pair_has_depth_if_both_frames_have():
+    image, labels = np.zeros((60, 80, 3), np.uint8), np.zeros((60, 80), np.uint8)
+    without = StreetFrame(image, labels, labels.astype(np.uint16))
+    depth = np.ones((60, 80), np.float32)
+    frames = [StreetFrame(image, labels, labels.astype(np.uint16), depth=depth), without]
+    pair = warped_pair(frames, [np.eye(2, 3)] * 2, 60, 80)
+    assert pair.depth is None and pair.key().depth is None
 
 
 def test_photometric_changes_are_the_same_for_both_frames():

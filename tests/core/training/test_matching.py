@@ -16,7 +16,14 @@ def targets(masks: Tensor, classes: list[int]) -> FrameTargets:
     ids = 1 + torch.arange(len(masks))
     valid = torch.ones(masks.shape[1:])
     return FrameTargets(
-        masks, torch.tensor(classes, dtype=torch.int64), ids, cells, cells, valid, 0 * valid
+        masks,
+        torch.tensor(classes, dtype=torch.int64),
+        ids,
+        cells,
+        cells,
+        valid,
+        0 * valid,
+        0 * valid,
     )
 
 

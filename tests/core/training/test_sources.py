@@ -127,6 +127,15 @@ def test_runs_may_share_their_drawn_streets(tmp_path):
     assert source.cache == tmp_path / "out" / "streets"
 
 
+def test_streets_are_rendered_with_depth_if_the_network_learns_it(tmp_path, monkeypatch):
+    model = small_config()
+    ((_, source),) = open_sources(data(copy_paste_weight=0.0), model, None, tmp_path)
+    assert not source.depth
+    monkeypatch.setattr(type(model), "learns_depth", True)
+    ((_, source),) = open_sources(data(copy_paste_weight=0.0), model, None, tmp_path)
+    assert source.depth
+
+
 def test_a_data_set_with_other_classes_than_the_model(root, tmp_path):
     FIXTURES["kitti_step"].write(root / "kitti")
     clips = data({"dataset": "kitti_step", "path": "kitti", "split": "val"})

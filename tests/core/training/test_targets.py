@@ -132,3 +132,17 @@ def test_a_batch_pads_frames_with_fewer_instances(classes):
         assert torch.equal(padded[0], alone)
     heat = batch.heat(4, 8)
     assert torch.equal(heat[0], two.heat(4, 8)) and not heat[1].any()
+
+
+def test_depth_of_a_cell_is_that_of_a_pixel_at_its_middle():
+    """A mean over an edge would be the depth of nothing; without depth all of it is unknown."""
+    classes, labels = small_config().classes, street_labels()
+    height, width = labels[0].shape
+    depth = np.full((height, width), 50, np.float32)
+    depth[:, : width // 2 + 1] = 5
+    with_depth = frame_targets(*labels, classes, 4, depth=depth)
+    assert with_depth.depth.shape == with_depth.valid.shape
+    assert with_depth.depth.unique().tolist() == [5, 50]
+    without = frame_targets(*labels, classes, 4)
+    assert not without.depth.any()
+    assert stack_targets([with_depth, without]).depth.shape == (2, height // 4, width // 4)
