@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 REPO = Path(__file__).resolve().parents[1]
-PACKAGES = ("video_knet_core", "video_knet_ros", "synthetic_street")
+PACKAGES = ("video_knet_core", "video_knet_ros", "synthetic_street", "baselines")
 NODE = "video_knet_ros.node"
 
 

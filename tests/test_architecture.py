@@ -30,6 +30,13 @@ TORCH_MODULES = (
     "video_knet_core.training",
     "video_knet_core.engine.export",
     "video_knet_core.engine.torch_runtime",
+    *(
+        f"baselines.{name}"
+        for name in (
+            *("baseline", "boxes", "centers", "decoder", "flow", "motion_deeplab"),
+            *("panoptic_deeplab", "tcb", "vip_deeplab", "vpsnet"),
+        )
+    ),
 )
 """The modules, with all below them, that may need those libraries."""
 ROS_PACKAGES = {"rclpy", "launch", "launch_ros", "cv_bridge", "rosbag2_py", "video_knet_ros"}
@@ -101,6 +108,8 @@ def test_modules_import_each_other_in_no_circle() -> None:
         (core("training.losses", "training.criterion"), ("torch.distributed",)),
         (core("bags"), core("engine", "tracking", "predictor", "replay", "evaluate", "training")),
         (("video_knet_core",), tuple(ROS_PACKAGES)),
+        (("video_knet_core", "video_knet_ros", "synthetic_street"), ("baselines",)),
+        (("baselines",), (*ROS_PACKAGES, *core("cli", "evaluate", "replay", "predictor"))),
         (("synthetic_street",), core("engine", "tracking", "predictor", "training", "metrics")),
         (
             ("video_knet_ros",),
@@ -132,7 +141,7 @@ def test_a_robot_imports_no_torch() -> None:
 
 
 def test_the_core_of_a_robot_loads_without_torch() -> None:
-    names = [name for name in ROBOT_MODULES if name.startswith("video_knet_core")]
+    names = [name for name in ROBOT_MODULES if name.startswith(("video_knet_core", "baselines"))]
     if importlib.util.find_spec("ray") is None:  # of the extra `fleet`
         names.remove("video_knet_core.replay.ray_fleet")
     code = (
