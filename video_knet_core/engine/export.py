@@ -21,7 +21,6 @@ from ..model.kernels import PreviousKernels
 from ..model.precision import with_half_maps
 from ..model.video_knet import VideoKNet
 from ..output_files import make_folder, replacing
-from ..tasks import TASKS
 from .base import Size
 from .model_file import (
     FORMAT,
@@ -43,10 +42,12 @@ _PREPROCESSING = {"layout": "HWC uint8 RGB", "normalised": "inside the graph"}
 class _DeployGraph(nn.Module):
     """The deploy form of a network: tensors of one camera frame in and out, no batch."""
 
+    form = "deploy"
+
     def __init__(self, model: AnyNetwork) -> None:
         super().__init__()
         self.model = model
-        self.task = TASKS[model.config.task]
+        self.outputs = list(outputs_of(self.form, _described(model.config)))
 
     def forward(
         self, image: Tensor, previous_kernels: Tensor, has_previous: Tensor
@@ -54,11 +55,13 @@ class _DeployGraph(nn.Module):
         """image uint8 [H,W,3] RGB, previous_kernels [N,S], has_previous bool [1] -> `OUTPUTS`."""
         previous = PreviousKernels(previous_kernels[None], has_previous)
         outputs = segment_frame(self.model, _pixels(image), previous)
-        return tuple(outputs[name] for name in self.task.deploy_tensors)
+        return tuple(outputs[name] for name in self.outputs)
 
 
 class _RawGraph(_DeployGraph):
     """The raw form, for evaluation."""
+
+    form = "raw"
 
     def forward(
         self, image: Tensor, previous_kernels: Tensor, has_previous: Tensor
@@ -69,7 +72,7 @@ class _RawGraph(_DeployGraph):
         prediction, state = self.model(_pixels(image)[None], previous)
         return tuple(
             getattr(state if name == "kernels" else prediction, name)[0].float()
-            for name in self.task.raw_tensors
+            for name in self.outputs
         )
 
 
@@ -114,16 +117,14 @@ def export_onnx(
     half = precision == "fp16" and isinstance(model, VideoKNet)
     graph = _GRAPHS[form](with_half_maps(model) if half else model).eval()
     config = model.config
-    described = _described(config)
-    names = list(outputs_of(form, described))
-    proto, *others = (_model_of(graph, size, names) for size in config.sizes)
+    proto, *others = (_model_of(graph, size) for size in config.sizes)
     metadata = {
         "format": FORMAT,
         "name": name,
         "precision": precision,
         "form": form,
         "preprocessing": _PREPROCESSING,
-        "config": to_dict(described),
+        "config": to_dict(_described(config)),
         **facts,
     }
     further = {
@@ -159,7 +160,7 @@ def _described(config: NetworkConfig) -> NetworkConfig:
     )
 
 
-def _model_of(graph: _DeployGraph, size: Size, outputs: list[str]) -> onnx.ModelProto:
+def _model_of(graph: _DeployGraph, size: Size) -> onnx.ModelProto:
     """The ONNX model for images of one size, without metadata."""
     config = graph.model.config
     inputs = (
@@ -171,7 +172,7 @@ def _model_of(graph: _DeployGraph, size: Size, outputs: list[str]) -> onnx.Model
         graph,
         inputs,
         input_names=list(INPUTS),
-        output_names=outputs,
+        output_names=graph.outputs,
         opset_version=_OPSET,
         dynamo=True,
         verbose=False,
