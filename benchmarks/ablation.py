@@ -57,7 +57,7 @@ class Variant:
 FULL = {"embedding": True, "linking": "ffn", "fusion": "update_dynamic_cov"}
 NO_TRACKING = {"embedding": False, "linking": "none", "fusion": "none"}
 NO_TRACK_LOSS = {"track": 0.0, "track_aux": 0.0}
-OTHER_TRACKERS = ("appearance", "iou", "sort", "mask_propagation")
+OTHER_TRACKERS = ("unitrack", "iou", "sort", "mask_propagation")
 SEEDED = {"seeds": True, "centers": True}
 
 PAPER = {

@@ -40,7 +40,7 @@ VARIANTS = {
     "+ KF": NOTHING | {"embedding": True, "linking": "ffn", "fusion": "link_atten"},
     "+ sticky": {"embedding": True, "linking": "ffn", "fusion": "link_atten", "sticky": True},
 }
-TRACKERS_OF_KNET = ("kernels", "appearance")
+TRACKERS_OF_KNET = ("kernels", "unitrack")
 TRACKERS = {name: tracker_settings(name) for name in ("embedding", *TRACKERS_OF_KNET)}
 SETS = ("synthetic", "pasted", "kitti_0002", "davis_objects")
 
@@ -77,7 +77,7 @@ def score(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 def table(results: Mapping[str, list[Mapping[str, Any]]]) -> Iterator[str]:
     """STQ in hundredths, clean and spoilt: mean and standard deviation over the seeds, and in
-    brackets what memory adds. K-Net has none; it is tracked by raw kernels, and by appearance."""
+    brackets what memory adds. K-Net has none; it is tracked by raw kernels, and by UniTrack."""
 
     def cell(values: list[float], sign: str = "") -> str:
         spread = np.std(values, ddof=min(1, len(values) - 1))
@@ -97,7 +97,7 @@ def table(results: Mapping[str, list[Mapping[str, Any]]]) -> Iterator[str]:
                         without = [seed[where][f"{frames}, no memory"][tracker] for seed in seeds]
                         gains = [on - off["stq"] for on, off in zip(stq, without, strict=True)]
                         cells[-1] += f" ({cell(gains, '+')})"
-                title = name if tracker != "appearance" else f"{name}, appearance"
+                title = name if tracker != "unitrack" else f"{name}, UniTrack"
                 yield f"| {title} | {' | '.join(cells)} |"
         yield ""
 

@@ -145,8 +145,8 @@ def _tracking_parameters() -> Iterator[ParameterSpec]:
     yield ParameterSpec(
         f"{TRACKING}tracker",
         DEFAULT_TRACKER,
-        "What recognises an object in the next frame. All but quasi_dense, the authors' tracker, "
-        "differ in nothing else; appearance needs torch.",
+        "What recognises an object in the next frame. masktrack, motion_offsets, stitching and "
+        "unitrack are of the package baselines (docs/baselines.md).",
         Change.UNCONFIGURED,
         choices=tuple(TRACKERS),
     )

