@@ -23,7 +23,7 @@ from video_knet_core.model.neck import (
     adaptive_average,
 )
 from video_knet_core.model.network import Frames
-from video_knet_core.training.losses import cell_loss
+from video_knet_core.training.losses import balanced, cell_loss
 from video_knet_core.training.targets import ClassTargets
 
 from .baseline import Baseline, Memory, Segments
@@ -73,14 +73,17 @@ class TemporalContextBlending(Baseline):
         return segments, {"cells": seen[:, :TCB_MEMORY], "valid": known[:, :TCB_MEMORY]}
 
     def losses(self, frames: Frames, targets: ClassTargets, sides: int) -> dict[str, Tensor]:
-        """See `ExternalNetwork.losses`: cross-entropy, the mean over all cells."""
+        """See `ExternalNetwork.losses`: cross-entropy, as of PSPNet here."""
         maps = {
             "semantic": self.clip_logits(frames.pyramid, sides),
             "auxiliary": self.auxiliary(frames.pyramid[AUXILIARY_LEVEL]),
         }
         goals, weights = targets.semantic, {"semantic": 1.0, "auxiliary": AUXILIARY_WEIGHT}
+        classes = len(self.config.classes)
+        counts = goals[goals >= 0].bincount(minlength=classes + 1)
+        of_cells = balanced(counts, self.balance).expand(len(goals), -1)
         return {
-            name: weights[name] * cell_loss(enlarged_like(logits, goals), goals).mean()
+            name: weights[name] * cell_loss(enlarged_like(logits, goals), goals, of_cells).mean()
             for name, logits in maps.items()
         }
 

@@ -120,6 +120,16 @@ def test_pip_installs_the_configurations_and_they_are_found_by_name(
     assert {p.name for p in share.iterdir()} == {p.name for p in (REPO / "config" / kind).iterdir()}
 
 
+def test_pip_installs_the_comparison_systems(prefix: Path) -> None:
+    (folder,) = prefix.glob("**/baselines/models")
+    assert {p.name for p in folder.iterdir()} == {
+        p.name for p in (REPO / "baselines" / "models").iterdir()
+    }
+    points = "from importlib.metadata import entry_points as e; print(*e(group='{}').names)"
+    networks = run_installed(prefix, "-c", points.format("video_knet_core.networks"))
+    assert "vpsnet" in networks.split()
+
+
 def test_what_an_installed_configuration_refers_to_is_installed_too(prefix: Path) -> None:
     for path in (prefix / "share/video_knet_ros/config/train").iterdir():
         data = yaml.safe_load(path.read_text())

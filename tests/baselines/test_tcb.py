@@ -278,3 +278,16 @@ def test_published_network_has_the_classes_of_vspw():
     assert len(config.classes.stuff) == config.slots == 124
     numbers = TCB_MEMORY * (TCB_CELLS * 2048 + 1)
     assert config.state_shape(config.sizes[0]) == (124, math.ceil(numbers / 124))
+
+
+@torch.no_grad()
+def test_rare_classes_count_more_where_the_run_balances_them(network):
+    goals = torch.full((2, HEIGHT // 4, WIDTH // 4), 4)
+    goals[:, 0, 0] = 5  # which the fixed network never finds
+    frames = fixed(network).frames(images(2))
+    plain = network.losses(frames, ClassTargets(goals), 2)["semantic"]
+    network.balance = 1.0
+    balanced = network.losses(frames, ClassTargets(goals), 2)["semantic"]
+    rare = math.log(2 * (CLASSES - 1))
+    assert balanced.item() == pytest.approx((math.log(2) + rare) / 2, rel=1e-4)
+    assert plain < balanced

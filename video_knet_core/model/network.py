@@ -68,6 +68,8 @@ class ExternalNetwork(Network, ABC):
     Config: ClassVar[type[NetworkConfig]]
     """Its settings; the constructor takes one of them."""
     config: NetworkConfig
+    balance: float = 0.0
+    """`LossWeights.balance` of the run that trains it, for semantic losses that have none."""
 
     def forward(self, pixels: Tensor, previous: PreviousKernels | None) -> dict[str, Tensor]:
         """See `segment_frame`."""

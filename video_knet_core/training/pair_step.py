@@ -50,9 +50,12 @@ class PairLosses(nn.Module):
 class ExternalLosses(nn.Module):
     """The same of a network that has losses of its own."""
 
-    def __init__(self, model: ExternalNetwork, bfloat16: bool = False) -> None:
+    def __init__(
+        self, model: ExternalNetwork, bfloat16: bool = False, balance: float = 0.0
+    ) -> None:
         super().__init__()
         self.model, self.bfloat16 = model, bfloat16
+        model.balance = balance
 
     def forward(self, images: Tensor | Frames, targets: Any, sides: int) -> dict[str, Tensor]:
         """See `PairLosses.forward`."""

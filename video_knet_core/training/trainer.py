@@ -66,7 +66,7 @@ class Trainer:
         bfloat16 = config.precision == "bfloat16"
         bfloat16 |= config.precision == "auto" and self.device.type == "cuda"
         if isinstance(model, ExternalNetwork):
-            return ExternalLosses(model, bfloat16)
+            return ExternalLosses(model, bfloat16, config.losses.balance)
         first = model.config.kernels.stages if config.train in TEMPORAL else 0
         task = TRAINING_TASKS[model.config.task]
         criterion = task.criterion(config.losses, model.config.classes, processes.total, first)
