@@ -47,8 +47,8 @@ def test_a_configuration_names_the_network(tmp_path):
 
 
 def test_a_network_that_is_not_installed_is_an_error_with_those_that_are(tmp_path):
-    (tmp_path / "model.yaml").write_text("network: countin\nclasses: []\n")
-    with pytest.raises(ConfigError, match=r"network: expected one of \['counting'\], got 'counti"):
+    (tmp_path / "model.yaml").write_text("network: other\nclasses: []\n")
+    with pytest.raises(ConfigError, match=r"network: expected one of \['counting'\], got 'other'"):
         load_network_config(tmp_path / "model.yaml")
 
 
