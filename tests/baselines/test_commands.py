@@ -58,7 +58,8 @@ def test_a_checkpoint_is_exported_tracked_evaluated_and_built(network, tracker, 
         json.loads(line)["stamp"] for line in lines
     )
     assert len(lines) == 3
-    assert main(["eval", "synthetic", *engine, "--clips", "1", "--frames", "2"]) == 0
+    if network != "tcb":  # that command measures tracks
+        assert main(["eval", "synthetic", *engine, "--clips", "1", "--frames", "2"]) == 0
     pytest.importorskip("tensorrt_rtx")
     plan = tmp_path / "m.plan"
     assert main(["build-engine", model, "--target", "sm86", "--out", str(plan)]) == 0
