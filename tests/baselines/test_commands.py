@@ -60,7 +60,7 @@ def test_a_checkpoint_is_exported_tracked_evaluated_and_built(network, tracker, 
     assert len(lines) == 3
     if network != "tcb":  # that command measures tracks
         assert main(["eval", "synthetic", *engine, "--clips", "1", "--frames", "2"]) == 0
-    pytest.importorskip("tensorrt_rtx")
+    pytest.importorskip("tensorrt_rtx_bindings")
     plan = tmp_path / "m.plan"
     assert main(["build-engine", model, "--target", "sm86", "--out", str(plan)]) == 0
     assert plan.stat().st_size > 0
