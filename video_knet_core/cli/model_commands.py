@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from ..config import STRIDE, ModelConfig, NetworkConfig
-from ..config_io import load_yaml, to_dict
+from ..config_io import load_yaml, read_yaml, to_dict
 from ..engine.selector import default_model_path
 from ..installation import config_file
 from ..output_files import check_output_file
@@ -85,9 +85,13 @@ def _config_of(path: Path) -> NetworkConfig:
 
         return ModelFile.read(path).config
     if path.suffix == ".yaml":
+        file = config_file(path, "models")
+        data = read_yaml(lambda data: data, file)
+        if not (isinstance(data, dict) and "network" in data):
+            return load_yaml(ModelConfig, file)  # needs no torch
         from ..model.checkpoint import load_network_config
 
-        return load_network_config(config_file(path, "models"))
+        return load_network_config(file)
     if path.suffix == ".safetensors":
         from ..model.checkpoint import checkpoint_config
 

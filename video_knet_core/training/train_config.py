@@ -12,7 +12,6 @@ from ..config import Fraction, NetworkConfig, Side
 from ..config_io import Text, expect, settings_class
 from ..data.clip_pairs import TWO_SIDED
 from ..data.pairs import CropRange
-from ..model.checkpoint import load_network_config
 from ..output_files import expanded
 
 _MANY = 1_000_000_000
@@ -254,4 +253,6 @@ class TrainConfig:
 
     def load_model_config(self, config_path: Path) -> NetworkConfig:
         """Read the model configuration this run names."""
+        from ..model.checkpoint import load_network_config  # settings are read without torch too
+
         return load_network_config(config_path.parent / expanded(self.model))

@@ -88,6 +88,7 @@ def test_a_training_replaces_no_weights_of_another(name, capsys, tmp_path):
 
 
 def test_paths_in_a_configuration_may_begin_with_a_tilde(monkeypatch, tmp_path):
+    pytest.importorskip("torch")
     monkeypatch.setenv("HOME", str(tmp_path))
     shipped = default_model_path().parents[1] / "config"
     shutil.copy(shipped / "models/street_lite0.yaml", tmp_path / "mine.yaml")

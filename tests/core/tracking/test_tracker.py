@@ -96,4 +96,4 @@ print(*tracking.TRACKERS)
 """
     command = [sys.executable, "-c", program]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert done.stdout.split() == list(TRACKERS) and "stale_tracker" in done.stderr
+    assert sorted(done.stdout.split()) == sorted(TRACKERS) and "stale_tracker" in done.stderr
