@@ -208,8 +208,8 @@ def inside(boxes: Tensor, grid: Size, stride: float) -> Tensor:
 def mask_boxes(masks: Tensor, stride: int) -> Tensor:
     """[...,4] boxes of masks [...,h,w] of coverage 0..1, whose cells are `stride` pixels.
 
-    How much of the outermost cells is covered tells where in them the edge is. Empty masks have a
-    box of a pixel or so, somewhere.
+    Where the edge is in the outermost cells follows from how much of them is covered. Empty masks
+    have a box of a pixel or so, somewhere.
     """
     edges = []
     for profile in (masks.amax(-2), masks.amax(-1)):  # by columns, by rows

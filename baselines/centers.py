@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, interpolate, max_pool2d, pad
 
+from video_knet_core.model.merge import best_slot
 from video_knet_core.training.targets import ANY_STUFF, IGNORE, FrameTargets
 
 from .baseline import Segments
@@ -228,11 +229,11 @@ def nearest_center(points: Tensor, centers: Tensor, confidence: Tensor) -> Tenso
     """
     weak = _FAR * (confidence < MIN_CONFIDENCE).to(points.dtype)
     dy, dx = (points[..., axis, None] - centers[:, axis] for axis in (0, 1))
-    return _first_best(-(dy * dy + dx * dx + weak))
+    return best_slot(-(dy * dy + dx * dx + weak))[1].to(torch.int64)
 
 
 class Votes(NamedTuple):
-    """What the pixels of each of I centres say, and those of each of S stuff classes."""
+    """What the pixels of each of I centres vote for, and those of each of S stuff classes."""
 
     winner: Tensor
     """[h,w] int64 the class of each pixel."""
@@ -259,7 +260,7 @@ def vote(
         places: [h,w,2] row and column of each pixel.
     """
     classes = probabilities.shape[0]
-    winner = _first_best(probabilities.permute(1, 2, 0))
+    winner = best_slot(probabilities.permute(1, 2, 0))[1].to(torch.int64)
     owner = torch.where(winner < things, nearest, winner + (instances - things))
     slots = torch.arange(instances + classes - things, device=owner.device)
     members = (owner.flatten() == slots[:, None]).to(probabilities.dtype)
@@ -293,14 +294,3 @@ def _enlarged(maps: Tensor, factor: int) -> Tensor:
         return maps
     size = [factor * cells for cells in maps.shape[1:]]
     return interpolate(maps[None], size=size, mode="bilinear", align_corners=False).squeeze(0)
-
-
-def _first_best(values: Tensor) -> Tensor:
-    """[h,w,N] -> [h,w] int64 the first place of the largest value, as `argmax(2)`.
-
-    Engines for CPUs find a maximum many times as fast as its place; see `_best_slot` of the core.
-    """
-    count = values.shape[2]
-    from_last = torch.arange(count, 0, -1, dtype=torch.float32, device=values.device)
-    best = values.amax(2, keepdim=True)
-    return (count - ((values >= best) * from_last).amax(2)).to(torch.int64)

@@ -26,6 +26,7 @@ from video_knet_core.tracking.embedding import (
     LifecycleSettings,
     LifecycleTracker,
     Ranking,
+    match_greedily,
 )
 from video_knet_core.tracking.tracker import register
 from video_knet_core.types import Detections
@@ -83,21 +84,10 @@ class MaskTrackTracker(LifecycleTracker):
     def match(
         self, detections: Detections, cues: Floats, known: NDArray[np.void], now: StreamTime
     ) -> list[tuple[int, int]]:
-        """Pairs of a detection and a track of `known`, by equation 2 and the last boxes alone."""
+        """Pairs of a detection and a track of `known`, by the paper's scores and the last boxes."""
         rows = known["row"]
         products = cues @ np.stack([self.cues[i] for i in rows["track_id"].tolist()]).T
         overlap = box_overlap(detections.regions.boxes, rows["box"].astype(np.float64))
         same_class = detections.class_ids[:, None] == rows["class_id"]
         rank, new = match_scores(products, detections.scores, overlap, same_class)
-        return pairs_by_rank(rank, rank > new[:, None])
-
-
-def pairs_by_rank(rank: Floats, possible: NDArray[np.bool_]) -> list[tuple[int, int]]:
-    """One-to-one pairs of a row and a column, taken by descending rank [N, M]."""
-    rows, columns = np.nonzero(possible)
-    pairs: dict[int, int] = {}
-    for k in np.argsort(-rank[rows, columns], kind="stable").tolist():
-        i, j = int(rows[k]), int(columns[k])
-        if i not in pairs and j not in pairs.values():
-            pairs[i] = j
-    return list(pairs.items())
+        return match_greedily(rank, rank > new[:, None], detections.scores)

@@ -61,6 +61,6 @@ class PanopticDeepLab(Baseline):
         return self.grouped(maps).segments, {}
 
     def losses(self, frames: Frames, targets: FrameTargets, sides: int) -> dict[str, Tensor]:
-        """See `ExternalNetwork.losses`: all frames are learned from alike."""
+        """See `ExternalNetwork.losses`: all frames count equally."""
         maps, _ = self.predict(frames.pyramid)
         return panoptic_losses(maps, targets)

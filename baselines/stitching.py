@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from video_knet_core.config_io import ConfigError, settings_class
 from video_knet_core.tracking.clock import StreamTime
+from video_knet_core.tracking.embedding import match_greedily
 from video_knet_core.tracking.tracker import Ids, Tracker, TrackerSettings, register
 from video_knet_core.types import Detections
 
@@ -46,7 +47,7 @@ class StitchingTracker(Tracker[TrackerSettings]):
         overlap = self._overlap(detections, [self._slots[i] for i in track_ids])
         same_class = detections.class_ids[:, None] == known["class_id"]
         ids = np.zeros(len(detections), np.int64)
-        for i, j in _largest_first(np.where(same_class, overlap, 0)):
+        for i, j in match_greedily(overlap, same_class & (overlap > 0), detections.scores):
             ids[i] = track_ids[j]
         new = np.flatnonzero(ids == 0)
         ids[new] = self.new_ids(len(new))
@@ -67,16 +68,3 @@ class StitchingTracker(Tracker[TrackerSettings]):
                 f"slots of the last frame, as vip_deeplab does; got {columns} for slot {max(slots)}"
             )
         return detections.embeddings[:, slots]
-
-
-def _largest_first(overlap: NDArray[np.float32]) -> list[tuple[int, int]]:
-    """One-to-one pairs (row, column) of a table [N, M], by falling overlap above 0."""
-    rows, columns = np.nonzero(overlap > 0)
-    pairs: dict[int, int] = {}
-    taken: set[int] = set()
-    for k in np.argsort(-overlap[rows, columns], kind="stable").tolist():
-        i, j = int(rows[k]), int(columns[k])
-        if i not in pairs and j not in taken:
-            pairs[i] = j
-            taken.add(j)
-    return list(pairs.items())

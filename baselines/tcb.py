@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from video_knet_core.model.merge import enlarged_slots_last, slot_areas, slot_sums
+from video_knet_core.model.merge import class_winners
 from video_knet_core.model.neck import (
     AUXILIARY_LEVEL,
     DROPOUT,
@@ -62,10 +62,11 @@ class TemporalContextBlending(Baseline):
         known = torch.cat((torch.ones_like(memory["valid"][:, :1]), memory["valid"] * valid), 1)
         seen = torch.cat((pooled_cells(last)[:, None], memory["cells"]), 1)
         logits = self._classified(last, mean_over_time(seen, known))
-        segment_map, scores = self._class_map(logits.squeeze(0), (image.shape[2], image.shape[3]))
+        factor = self.config.upsample * self.config.backbone.output_stride // MAP_STRIDE
+        winner, scores, _ = class_winners(logits[0], factor, (image.shape[2], image.shape[3]))
         segments = Segments(
-            segment_map=segment_map,
-            thing_classes=segment_map.new_zeros(0),
+            segment_map=winner + 1,
+            thing_classes=torch.zeros(0, dtype=torch.int64, device=image.device),
             thing_scores=scores.new_zeros(0),
             stuff_scores=scores,
             embeddings=scores.new_zeros(0, 0),
@@ -109,17 +110,6 @@ class TemporalContextBlending(Baseline):
         for layer, part, size in zip(self.pools, parts, POOLS, strict=True):
             levels.append(enlarged_like(layer(part.unflatten(2, (size, size))), last))
         return self.classifier(self.dropout(self.bottleneck(torch.cat(levels, 1))))
-
-    def _class_map(self, logits: Tensor, image_size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """Segment map [h,w] and scores [K] of logits [K,h,w], as `merge_classes` has them: no pixel
-        is without a class, whose score is the mean of its probability over its pixels."""
-        factor = self.config.upsample * self.config.backbone.output_stride // MAP_STRIDE
-        finer = enlarged_slots_last(logits, factor, image_size)
-        best, winner = finer.max(2)
-        probability = 1 / (finer - best[..., None]).exp().sum(2)
-        classes = len(logits)
-        areas = slot_areas(winner, classes)
-        return winner + 1, slot_sums(winner, probability, classes) / areas.clamp(min=1)
 
 
 def pooled_cells(last: Tensor) -> Tensor:

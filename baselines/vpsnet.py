@@ -475,10 +475,10 @@ class VpsNet(Baseline):
         positive = regions.positive
         boxes = objects.boxes[regions.frames, regions.objects][positive]
         own = of_class(codes[positive], classes[positive])
-        wanted = encode(boxes, regions.boxes[positive], BOX_WEIGHTS)
+        goals_of_codes = encode(boxes, regions.boxes[positive], BOX_WEIGHTS)
         return {
             "class": cross_entropy(logits, goals, reduction="sum") / number,
-            "box": smooth_l1_loss(own, wanted, reduction="sum") / number,
+            "box": smooth_l1_loss(own, goals_of_codes, reduction="sum") / number,
         }
 
     def _mask_losses(

@@ -249,7 +249,7 @@ CACHES: dict[tuple[str, bool], CachedClips] = {}
 def encoded_once(trainer: Trainer) -> CachedClips:
     """The pairs that all systems of a task learn from, whatever the seed of their run."""
     model = trainer.model.config
-    key = (model.task, bool(getattr(model, "depth", False)))
+    key = (model.task, model.learns_depth)
     if key not in CACHES:
         freeze(trainer.model, trainer.config)
         trainer.dataset.config = replace(trainer.config, seed=0)

@@ -189,7 +189,7 @@ class NetworkConfig:
 
 @settings_class
 class ExternalConfig(NetworkConfig):
-    """What an exported model says of a network that is defined elsewhere."""
+    """What an exported model holds of a network that is defined elsewhere."""
 
     network: str = ""
     """Its name, for users."""

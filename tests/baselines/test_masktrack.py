@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from baselines.masktrack import MaskTrackTracker, match_scores, pairs_by_rank
+from baselines.masktrack import MaskTrackTracker, match_scores
 from video_knet_core.config_io import ConfigError
 from video_knet_core.geometry import NearestUpsampling
 from video_knet_core.tracking import TRACKERS, tracker_settings
@@ -63,12 +63,6 @@ def test_the_score_adds_probability_score_overlap_and_class():
 def test_huge_products_have_finite_scores():
     known, new = match_scores(np.full((1, 2), 1e4), np.ones(1), np.zeros((1, 2)), np.ones((1, 2)))
     assert np.isfinite(known).all() and np.isfinite(new).all()
-
-
-def test_pairs_are_taken_by_descending_rank_once_each():
-    rank = np.array([[3.0, 9.0], [8.0, 8.5]])
-    assert pairs_by_rank(rank, np.ones((2, 2), bool)) == [(0, 1), (1, 0)]
-    assert pairs_by_rank(rank, rank > 8.2) == [(0, 1)]
 
 
 def test_objects_that_pass_each_other_keep_their_ids():

@@ -18,6 +18,7 @@ from ..config import ExternalConfig, ModelConfig, NetworkConfig
 from ..config_io import to_dict
 from ..model.checkpoint import AnyNetwork, load_network, sha256
 from ..model.kernels import PreviousKernels
+from ..model.network import network_name
 from ..model.precision import with_half_maps
 from ..model.video_knet import VideoKNet
 from ..output_files import make_folder, replacing
@@ -148,15 +149,14 @@ def export_checkpoint(
 
 
 def _described(config: NetworkConfig) -> NetworkConfig:
-    """What the file says of the network."""
+    """The configuration that the file holds."""
     if isinstance(config, ModelConfig):
         return config
-    facts = to_dict(config)
     return ExternalConfig(
         *(config.classes, config.task, config.height, config.width),
-        network=facts["network"],
+        network=network_name(to_dict(config)),
         state=config.state_shape(config.sizes[0]),
-        depth=bool(facts.get("depth")),
+        depth=config.learns_depth,
     )
 
 

@@ -79,7 +79,7 @@ def enlarge_slots_last(maps: Tensor, factor: int) -> Tensor:
     return large.permute(0, 2, 3, 1).squeeze(0)
 
 
-def _best_slot(values: Tensor) -> tuple[Tensor, Tensor]:
+def best_slot(values: Tensor) -> tuple[Tensor, Tensor]:
     """[h,w,N] -> the largest value of each pixel and its slot, the first of equal ones: [h,w] each.
 
     As `max(2)`, slots as float32. On a CPU OpenVINO finds a maximum ten times as fast as its place,
@@ -194,10 +194,10 @@ def _merge_fast(
     kept = ~is_thing | (scores >= config.score_threshold)
     weighted = masks.sigmoid() * (scores * kept)
     own = _count_slots_last(masks[:height, :width] > 0)
-    won = slot_areas(_best_slot(weighted[:height, :width])[1], len(scores))
+    won = slot_areas(best_slot(weighted[:height, :width])[1], len(scores))
     enough = won >= config.overlap_threshold * own
     kept = kept & (won > 0) & (enough | ~is_thing)
-    best, winner = _best_slot(weighted * kept)
+    best, winner = best_slot(weighted * kept)
     if config.upsample > 1:
         best, winner = _finer_edges(masks, scores * kept, winner, config.upsample)
     return torch.where(best > 0, winner + 1, 0)[: finer[0], : finer[1]]
@@ -217,7 +217,7 @@ def _finer_edges(
         winner: [h,w] the best slot of each cell.
 
     Returns:
-        As `_best_slot`, [h * factor, w * factor] each.
+        As `best_slot`, [h * factor, w * factor] each.
     """
     height, width = winner.shape
     slots_at = winner.clamp(max=len(weights) - 1)  # of logits that are not numbers none is the best
@@ -366,7 +366,7 @@ def merge_instances(
     kept = scores >= config.score_threshold
     logits = enlarged_slots_last(mask_logits, config.upsample, image_size)
     masks = (logits > 0) & kept
-    best, winner = _best_slot(torch.where(masks, logits.sigmoid() * scores, 0))
+    best, winner = best_slot(torch.where(masks, logits.sigmoid() * scores, 0))
     return MergedMap(
         segment_map=_as_bytes(torch.where(best > 0, winner + 1, 0)),
         logit_classes=classes,
@@ -389,17 +389,25 @@ def merge_classes(
         config: only `upsample` counts.
         image_size: height and width of the image in the padded input that the logits cover.
     """
-    logits = enlarged_slots_last(mask_logits, config.upsample, image_size)
-    best, winner = _best_slot(logits)
-    certain = 1 / (logits - best[..., None]).exp().sum(2)  # softmax of the winner
-    classes = len(mask_logits)
-    areas = slot_areas(winner, classes)
+    winner, scores, areas = class_winners(mask_logits, config.upsample, image_size)
     return MergedMap(
         segment_map=_as_bytes(winner + 1),
-        logit_classes=torch.arange(classes, device=logits.device),
-        scores=slot_sums(winner, certain, classes) / areas.clamp(min=1),
+        logit_classes=torch.arange(len(mask_logits), device=winner.device),
+        scores=scores,
         areas=areas.to(torch.int64),
     )
+
+
+def class_winners(
+    logits: Tensor, factor: int, image_size: tuple[int, int]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The class of each pixel [h,w], and score and area [K] of each class, of logits [K,h,w] that
+    are made `factor` times finer; see `merge_classes`."""
+    finer = enlarged_slots_last(logits, factor, image_size)
+    best, winner = best_slot(finer)
+    certain = 1 / (finer - best[..., None]).exp().sum(2)  # softmax of the winner
+    areas = slot_areas(winner, len(logits))
+    return winner, slot_sums(winner, certain, len(logits)) / areas.clamp(min=1), areas
 
 
 def _panoptic(prediction: Prediction, config: ModelConfig, size: tuple[int, int]) -> MergedMap:

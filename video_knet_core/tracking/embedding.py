@@ -177,7 +177,7 @@ class LifecycleTracker(Tracker[S]):
         # a pair of two classes comes after every pair of one class: those rank 0 or higher
         rank = np.where(same_class, rank, rank - 10.0)
         possible = possible & (same_class | (confirmed & (overlap > 0)))
-        return _match_greedily(rank, possible, detections.scores)
+        return match_greedily(rank, possible, detections.scores)
 
     def classes(self, seen: NDArray[np.void]) -> NDArray[np.int64]:
         """[K] the class with the most votes."""
@@ -258,7 +258,7 @@ def _unit(vectors: _Floats) -> _Floats:
     return np.divide(vectors, length, out=np.zeros_like(vectors), where=length > 0)
 
 
-def _match_greedily(rank: _Floats, allowed: _Mask, scores: _Floats) -> list[tuple[int, int]]:
+def match_greedily(rank: _Floats, allowed: _Mask, scores: _Floats) -> list[tuple[int, int]]:
     """One-to-one pairs (detection, track), taken by descending rank.
 
     The authors go through the detections by descending class score instead, so that a confident
