@@ -42,7 +42,9 @@ def test_the_installed_package_has_the_version_of_package_xml() -> None:
 
 # --- the pages ------------------------------------------------------------------------------------
 
-PAGES = sorted([*REPO.glob("*.md"), *(REPO / "docs").glob("*.md"), *(REPO / "models").glob("*.md")])
+PAGES = sorted(
+    [*REPO.glob("*.md"), *(REPO / "docs").rglob("*.md"), *(REPO / "models").glob("*.md")]
+)
 
 
 def anchors(page: Path) -> set[str]:

@@ -22,7 +22,7 @@ IN_SPACE = {f"/video_knet/{name}" for name in ("markers", "points", "obstacles")
 
 def published() -> set[str]:
     """The topics of the camera node: its outputs, and others that its documentation lists."""
-    page = (REPO / "docs" / "topics.md").read_text()
+    page = (REPO / "docs" / "reference" / "topics.md").read_text()
     named = re.findall(r"^\| `([~/][^`]*)` \| `[a-z_]+/[A-Z]", page, re.MULTILINE)
     outputs = {f"/video_knet/{output.topic}" for output in OUTPUTS.values()}
     return {topic.replace("~", "/video_knet") for topic in named} | outputs

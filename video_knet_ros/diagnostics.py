@@ -37,7 +37,7 @@ class Reason(Enum):
     """Every reason for which nothing is published, or what is published cannot be relied on: the
     value `reason` of /diagnostics, and its level.
 
-    The table in docs/topics.md has the same rows, in the same order. Of several reasons of the
+    docs/reference/topics.md has the same rows, in the same order. Of several reasons of the
     same level the first one is reported.
     """
 

@@ -1,6 +1,6 @@
 """Every parameter of the camera node, once: default, range, meaning and when it may change.
 
-`python -m video_knet_ros.parameters` writes docs/parameters.md and config/camera.yaml from it.
+`python -m video_knet_ros.parameters` writes docs/reference/parameters.md and config/camera.yaml.
 """
 
 from __future__ import annotations
@@ -146,7 +146,7 @@ def _tracking_parameters() -> Iterator[ParameterSpec]:
         f"{TRACKING}tracker",
         DEFAULT_TRACKER,
         "What recognises an object in the next frame. masktrack, motion_offsets, stitching and "
-        "unitrack are of the package baselines (docs/baselines.md).",
+        "unitrack are of the package baselines (docs/explanation/baselines.md).",
         Change.UNCONFIGURED,
         choices=tuple(TRACKERS),
     )
@@ -248,7 +248,7 @@ def files() -> dict[str, str]:
         rows.append(f"| {' | '.join(cells)} |")
         lines.append(f"    {spec.name}: {default}")
     return {
-        "docs/parameters.md": "\n".join([_PAGE_HEAD, *rows, ""]),
+        "docs/reference/parameters.md": "\n".join([_PAGE_HEAD, *rows, ""]),
         "config/camera.yaml": "\n".join([_YAML_HEAD, *lines, ""]),
     }
 
@@ -261,7 +261,7 @@ range, or a change at the wrong time, is rejected with a reason; a value at star
 not here is ignored, with a warning.
 """
 _YAML_HEAD = """# Parameters of the camera node, with their defaults. Meaning, range and when each
-# may change: docs/parameters.md, or `ros2 param describe /video_knet NAME` on the running node."""
+# may change: docs/reference/parameters.md, or `ros2 param describe /video_knet NAME`."""
 
 if __name__ == "__main__":
     for name, content in files().items():

@@ -100,8 +100,8 @@ def test_one_resnet_50_has_all_three_additions_and_differs_from_the_published_on
 
 
 def test_figures_stand_beside_the_configuration_that_they_belong_to():
-    """docs/models.md: STQ / AQ / SQ of the paper's ablation on KITTI-STEP."""
-    text = (CONFIGS.parent / "docs" / "models.md").read_text()
+    """docs/reference/models.md: STQ / AQ / SQ of the paper's ablation on KITTI-STEP."""
+    text = (CONFIGS.parent / "docs" / "reference" / "models.md").read_text()
     figures = text.split("## Published figures")[1].split("\n## ")[0]
     lines = {line.split("`")[1]: line for line in figures.splitlines() if line.startswith("| `")}
     assert "STQ 70.9, AQ 70.8, SQ 71.2" in lines["kitti_step_fusion_r50"]

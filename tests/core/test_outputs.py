@@ -10,7 +10,7 @@ import pytest
 from video_knet_core.messages.topics import OUTPUTS
 from video_knet_core.tasks import TASKS
 
-PAGE = Path(__file__).parents[2] / "docs" / "topics.md"
+PAGE = Path(__file__).parents[2] / "docs" / "reference" / "topics.md"
 ALWAYS = {"~/class_map", "~/label_info", "/diagnostics"}
 
 

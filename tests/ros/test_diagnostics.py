@@ -64,7 +64,7 @@ def stream(world, publisher, stamp=None, period: float = 0.02, **change):
     return world.tester.create_timer(period, publish)
 
 
-@pytest.mark.parametrize("page", ["topics.md", "troubleshooting.md"])
+@pytest.mark.parametrize("page", ["reference/topics.md", "how-to/troubleshooting.md"])
 def test_the_pages_name_every_reason(page):
     text = (ROOT / "docs" / page).read_text()
     levels = "|".join(level.value for level in Level)

@@ -1,4 +1,4 @@
-"""The files that one frame crosses, as docs/explanation.md lists them."""
+"""The files that one frame crosses, as docs/explanation/how_it_works.md lists them."""
 
 from __future__ import annotations
 
@@ -41,5 +41,5 @@ def test_one_frame_crosses_few_files_from_the_callback_to_the_message(world):
     names = [name.partition(f"{REPO}/")[2] or name.partition("site-packages/")[2] for name in files]
     crossed = sorted(name for name in names if name.startswith(PACKAGES))
     assert len(crossed) <= MOST_FILES, crossed
-    page = (REPO / "docs" / "explanation.md").read_text()
+    page = (REPO / "docs" / "explanation" / "how_it_works.md").read_text()
     assert [name for name in crossed if name.rpartition("/")[2] not in page] == []

@@ -1,4 +1,4 @@
-"""The example for Nav2's lifecycle manager in docs/launch.md, against the camera node.
+"""The example for Nav2's lifecycle manager in docs/how-to/launch.md, against the camera node.
 
 The manager is played here: it is not among the wheels of ROS 2. It changes the state of each node
 by the numbers of the transitions, requests the state after that, and after activate waits for a
@@ -16,7 +16,7 @@ import yaml
 from lifecycle_msgs.msg import State, Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 
-PAGE = Path(__file__).parents[2] / "docs" / "launch.md"
+PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "launch.md"
 CONFIGURE, CLEANUP = Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_CLEANUP
 ACTIVATE, DEACTIVATE = Transition.TRANSITION_ACTIVATE, Transition.TRANSITION_DEACTIVATE
 SHUTDOWN = Transition.TRANSITION_UNCONFIGURED_SHUTDOWN

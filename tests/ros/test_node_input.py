@@ -1,6 +1,6 @@
 """How the camera node handles cameras: their QoS, encodings, rates and clocks, and unusable images.
 
-docs/troubleshooting.md has a table of faults. The rows that are not tested here are tested in
+docs/how-to/troubleshooting.md has a table of faults. Those not tested here are tested in
 test_diagnostics.py, test_lifecycle.py (engines, models) and test_snapshot.py (a full disk).
 """
 

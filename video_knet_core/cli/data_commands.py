@@ -275,7 +275,7 @@ def dataset(
     engine: EngineOptions,
     tracking: TrackingOptions,
 ) -> None:
-    """A benchmark or custom data (docs/data.md), by the numbers it is known for.
+    """A benchmark or custom data (docs/reference/data.md), by the numbers it is known for.
 
     STQ, VPQ and the tracking of boxes (MOTA, IDF1, HOTA) of kitti_step, cityscapes_vps, vipseg and
     custom; mIoU and mVC of vspw; AP of youtube_vis_2019. Of a model, or with --predictions of files

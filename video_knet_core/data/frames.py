@@ -49,7 +49,9 @@ def open_frames(source: str | Path, fps: float = DEFAULT_FPS) -> FrameSource:
 
             return VideoFile(path)
     except ModuleNotFoundError as error:  # a robot with a camera needs neither PyAV nor natsort
-        raise FrameError(f"{path}: needs the package {error.name}, see docs/install.md") from None
+        raise FrameError(
+            f"{path}: needs the package {error.name}, see docs/how-to/install.md"
+        ) from None
     if name.isdecimal() and len(name) < 10:
         return _Webcam(int(name))
     kind, _, seed = name.partition(":")

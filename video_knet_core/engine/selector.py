@@ -58,8 +58,10 @@ class Backend:
 
 
 BACKENDS: dict[str, Backend] = {
-    "tensorrt": Backend(".tensorrt.runtime", "see docs/engine.md", on_gpu=True, builds=True),
-    "tensorrt-rtx": Backend(".tensorrt.runtime", "see docs/engine.md", on_gpu=True, builds=True),
+    "tensorrt": Backend(".tensorrt.runtime", "see docs/how-to/engine.md", on_gpu=True, builds=True),
+    "tensorrt-rtx": Backend(
+        ".tensorrt.runtime", "see docs/how-to/engine.md", on_gpu=True, builds=True
+    ),
     "onnxruntime-cuda": Backend(".onnx_runtime", "pip install onnxruntime-gpu", on_gpu=True),
     "onnxruntime-cpu": Backend(".onnx_runtime", "pip install onnxruntime"),
     "openvino": Backend(".openvino_runtime", "pip install 'video_knet_ros[openvino]'"),

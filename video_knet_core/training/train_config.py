@@ -31,7 +31,7 @@ _Range = tuple[float, float]
 
 @settings_class
 class ClipConfig:
-    """Pairs of frames from a labelled data set; see `docs/data.md` for the names and layouts."""
+    """Pairs of frames from a labelled data set; docs/reference/data.md has names and layouts."""
 
     dataset: Text
     path: Text

@@ -26,14 +26,14 @@ def test_each_setting_of_a_replay_is_an_option_with_its_docstring(capsys, monkey
 
 
 def test_the_page_has_every_command():
-    page = (REPO / "docs" / "command_line.md").read_text()
+    page = (REPO / "docs" / "reference" / "command_line.md").read_text()
     listed = re.findall(r"^\| `([\w-]+)` \|", page, re.MULTILINE)
     assert set(listed) == set(typer.main.get_command(app).commands)
 
 
 def written_commands() -> list[str]:
     """The command lines in the pages, as written."""
-    pages = [REPO / "README.md", *REPO.glob("docs/*.md"), *REPO.glob("models/*.md")]
+    pages = [REPO / "README.md", *REPO.glob("docs/**/*.md"), *REPO.glob("models/*.md")]
     lines = [line for page in pages for line in page.read_text().splitlines()]
     found = (re.match(r" {4}video-knet ([a-z].*)", line) for line in lines)
     return sorted({match[1] for match in found if match})

@@ -144,4 +144,4 @@ def test_a_package_that_a_camera_does_not_need_is_named(missing, tmp_path, video
         "except FrameError as error: print(error)\n"
     )
     words = subprocess.check_output([sys.executable, "-c", code, source], text=True)
-    assert words == f"{source}: needs the package {missing}, see docs/install.md\n"
+    assert words == f"{source}: needs the package {missing}, see docs/how-to/install.md\n"

@@ -162,7 +162,7 @@ def _import(flavour: str) -> Any:
             return importlib.import_module(name)
         except (ImportError, OSError, RuntimeError) as error:  # not there, or its libraries are not
             reasons.append(f"{name} cannot be imported: {error}")
-    raise BackendError(f"{'; '.join(reasons)} (docs/engine.md: how to install it)")
+    raise BackendError(f"{'; '.join(reasons)} (docs/how-to/engine.md: how to install it)")
 
 
 @cache

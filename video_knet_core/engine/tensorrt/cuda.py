@@ -261,5 +261,5 @@ def _device_class() -> type[Device]:
     if importlib.util.find_spec("cuda") and importlib.util.find_spec("cuda.bindings"):
         return Device
     raise BackendError(
-        "needs PyCUDA or cuda-bindings: pip install cuda-bindings (docs/engine.md has the details)"
+        "needs PyCUDA or cuda-bindings: pip install cuda-bindings (docs/how-to/engine.md)"
     )
