@@ -4,6 +4,8 @@ SHELL := /bin/bash
 PYTHON ?= python3
 CHECK := .venv-check/bin/python -m
 ENTER := source scripts/env.sh
+ROS ?=
+export ROS
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-fast test-lowest check size clean
@@ -11,7 +13,8 @@ ENTER := source scripts/env.sh
 help:  ## Show this help
 	@echo "Video K-Net for ROS 2. Targets:"
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
-	@echo "With a ROS 2 install sourced it is used; else ROS 2 Jazzy is put into .venv."
+	@echo "With a ROS 2 install sourced it is used; else ROS 2 Jazzy is put into .venv, or with"
+	@echo "ROS=kilted Kilted into .venv-kilted."
 
 setup:  ## Make .venv and build the ROS 2 package (no torch)
 	@$(PYTHON) scripts/setup_env.py run
@@ -20,9 +23,11 @@ demo: setup  ## Run camera and node on the synthetic street, or on VIDEO=path, f
 	@$(ENTER) && python scripts/demo.py \
 	  $(if $(VIDEO),--video '$(VIDEO)') $(if $(SECONDS),--seconds '$(SECONDS)')
 
+# Of a further distribution, those of the node: the core does not depend on ROS.
 test:  ## Run the tests (installs torch); ARGS="-k tracker" goes to pytest
 	@$(PYTHON) scripts/setup_env.py test
-	@$(ENTER) && OMP_NUM_THREADS=1 python -m pytest -n 2 $(ARGS)
+	@$(ENTER) && OMP_NUM_THREADS=1 python -m pytest -n 2 \
+	  $(if $(filter-out jazzy,$(ROS)),tests/ros tests/test_package.py) $(ARGS)
 
 test-fast:  ## Run the tests that are not marked slow
 	@$(MAKE) test ARGS='-m "not slow" $(ARGS)'
@@ -45,5 +50,5 @@ size:  ## Count lines, public names and what the node imports
 	@$(PYTHON) scripts/size.py
 
 clean:  ## Remove everything that was made here
-	rm -rf .venv .venv-check .venv-lowest build install log out .*_cache .hypothesis *.egg-info
+	rm -rf .venv .venv-* build install log out .*_cache .hypothesis *.egg-info
 	find . -name __pycache__ -prune -exec rm -rf {} +

@@ -1,13 +1,17 @@
-# Enters the environment that `make setup` has built: source it from bash, at any place.
+# Enters the environment that `make setup` has built: source it from bash, at any place. With
+# ROS=kilted, that of `make setup ROS=kilted`.
 #
 # Variables that are set already are respected: FASTRTPS_DEFAULT_PROFILES_FILE, ROS_DOMAIN_ID,
 # ROS_AUTOMATIC_DISCOVERY_RANGE.
 
 _repo="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
-_venv="$_repo/.venv"
+_venv="$_repo/.venv" _overlay="$_repo/install"
+if [ -n "${ROS:-}" ] && [ -d "$_repo/.venv-$ROS" ]; then
+  _venv="$_repo/.venv-$ROS" _overlay="$_venv/overlay/install"
+fi
 
-if [ ! -x "$_venv/bin/python" ] || [ ! -f "$_repo/install/setup.bash" ]; then
-  echo "The environment is not set up: run 'make setup' in $_repo first." >&2
+if [ ! -x "$_venv/bin/python" ] || [ ! -f "$_overlay/setup.bash" ]; then
+  echo "The environment is not set up: run 'make setup${ROS:+ ROS=$ROS}' in $_repo first." >&2
   return 1
 fi
 
@@ -20,11 +24,11 @@ if [ -f "$_venv/share/rclpy/package.xml" ]; then # ROS 2 from wheels lives in th
   unset _ROS_WHEELS_BOOTSTRAP_COMPLETE
 fi
 # shellcheck disable=SC1091
-source "$_repo/install/setup.bash"
+source "$_overlay/setup.bash"
 
 # Images do not fit Fast DDS's default shared memory; the publisher needs a larger segment.
 export FASTRTPS_DEFAULT_PROFILES_FILE="${FASTRTPS_DEFAULT_PROFILES_FILE:-$_repo/config/fastdds_large_images.xml}"
 # Other robots and other test runs on the network are none of our business.
 export ROS_AUTOMATIC_DISCOVERY_RANGE="${ROS_AUTOMATIC_DISCOVERY_RANGE:-LOCALHOST}"
 
-unset _repo _venv
+unset _repo _venv _overlay

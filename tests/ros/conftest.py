@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import importlib.util
 import os
-import secrets
 import sys
 from pathlib import Path
 
@@ -29,16 +28,13 @@ def pytest_pycollect_makemodule(module_path, parent):
 
 @pytest.fixture(scope="session")
 def ros():
-    """rclpy, in a domain that no other machine and no other test run on this one uses.
-
-    Not by `random`, whose seed pytest-randomly may set to the same value in two runs.
-    """
+    """rclpy, in a domain that no other machine and no other test run on this one uses."""
     import rclpy
-    from domain_coordinator import domain_id
+    from harness import reserved_domain
 
     from video_knet_ros import diagnostics, node
 
-    with domain_id(lambda: 1 + secrets.randbelow(100)) as number:
+    with reserved_domain() as number:
         os.environ["ROS_DOMAIN_ID"] = str(number)
         os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
         node.GRAPH_PERIOD_S = diagnostics.PERIOD_S = 0.1  # tests wait for both

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import secrets
+import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -43,6 +46,25 @@ TIMEOUT_S = 90.0
 """After it a test fails: much longer than anything takes on a busy machine."""
 RELIABLE = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
 BEST_EFFORT = QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT)
+
+
+@contextmanager
+def reserved_domain(choose: Callable[[], int] = lambda: 1 + secrets.randbelow(100)) -> Iterator[int]:
+    """A ROS domain that no other test run on this machine has; RuntimeError if none is free.
+
+    Reserved by the ports that `domain_coordinator` uses, so that its users are respected too. Not
+    chosen by `random`, whose seed pytest-randomly may set to the same value in two runs.
+    """
+    with socket.socket() as reservation:
+        for _ in range(100):
+            domain = choose()
+            try:
+                reservation.bind(("", 32768 + domain))
+            except OSError:
+                continue
+            yield domain
+            return
+    raise RuntimeError("expected a free ROS domain, got none in 100 attempts")
 
 
 class PaintedRuntime:

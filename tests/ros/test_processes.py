@@ -12,8 +12,7 @@ import cv2
 import numpy as np
 import pytest
 from ament_index_python.packages import get_package_prefix
-from domain_coordinator import domain_id
-from harness import RELIABLE, TIMEOUT_S, World, image_message, stamps, street
+from harness import RELIABLE, TIMEOUT_S, World, image_message, reserved_domain, stamps, street
 from sensor_msgs.msg import Image
 from video_knet_ros.msg import TrackedInstanceArray
 
@@ -71,7 +70,7 @@ def video(tmp_path) -> Path:
 
 def test_no_other_test_run_on_this_machine_gets_the_same_domain(ros):
     own = int(os.environ["ROS_DOMAIN_ID"])
-    with pytest.raises(RuntimeError, match="unique ROS domain"), domain_id(lambda: own):
+    with pytest.raises(RuntimeError, match="free ROS domain"), reserved_domain(lambda: own):
         pass
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from importlib.metadata import entry_points
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -18,6 +17,7 @@ from torch.nn.functional import pad
 
 from ..config import STRIDE, BackboneConfig, NetworkConfig
 from ..config_io import ConfigError
+from ..installation import plugins
 from .backbone import build_backbone
 from .kernels import PreviousKernels
 
@@ -102,9 +102,9 @@ class ExternalNetwork(Network, ABC):
 
 def network_class(name: Any) -> type[ExternalNetwork]:
     """The class of an installed network; ConfigError names those there are."""
-    found = entry_points(group=ENTRY_POINTS)
-    if not isinstance(name, str) or name not in found.names:
-        known = sorted(found.names) or "none, as no package with networks is installed"
+    found = plugins(ENTRY_POINTS)
+    if not isinstance(name, str) or name not in found:
+        known = sorted(found) or "none, as no package with networks is installed"
         raise ConfigError(f"network: expected one of {known}, got {name!r}")
     loaded: type[ExternalNetwork] = found[name].load()
     return loaded

@@ -10,11 +10,11 @@ import logging
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from importlib import import_module
-from importlib.metadata import entry_points
 from pkgutil import iter_modules
 from typing import Any
 
 from ..config_io import ConfigError, described, from_dict
+from ..installation import plugins
 from .embedding import EmbeddingSettings
 from .tracker import TRACKERS, Tracker, TrackerSettings
 
@@ -24,7 +24,7 @@ DEFAULT_TRACKER = EmbeddingSettings.tracker
 
 for _name in (
     *(f"{__name__}.{module.name}" for module in iter_modules(__path__)),
-    *sorted(found.value for found in entry_points(group=ENTRY_POINTS)),
+    *sorted(found.value for found in plugins(ENTRY_POINTS).values()),
 ):
     try:
         import_module(_name)
