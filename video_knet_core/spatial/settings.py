@@ -15,18 +15,26 @@ class SpatialSettings:
     """Of the outputs in metres."""
 
     target_frame: str = described_as(
-        "", "Frame of positions and velocities, as odom or map; empty = that of the camera."
+        "", "Frame of positions and velocities, such as odom or map; empty = that of the camera."
     )
     depth_tolerance_ms: float = number(
-        20.0, 0, 1000, "Milliseconds between the stamps of an image and its depth image, at most."
+        20.0,
+        0,
+        1000,
+        "Maximum difference between the stamps of an image and its depth image, in ms.",
     )
     cloud_tolerance_ms: float = number(
-        60.0, 0, 1000, "Milliseconds between the stamps of an image and its point cloud, at most."
+        60.0,
+        0,
+        1000,
+        "Maximum difference between the stamps of an image and its point cloud, in ms.",
     )
-    min_range_m: float = number(0.2, 0, 1000, "Nearest depth that counts, in metres.")
-    max_range_m: float = number(80.0, 0.1, 1000, "Farthest depth and range that count, in metres.")
+    min_range_m: float = number(0.2, 0, 1000, "Minimum depth that is used, in metres.")
+    max_range_m: float = number(
+        80.0, 0.1, 1000, "Maximum depth and range that are used, in metres."
+    )
     rectified: bool = described_as(
-        False, "The images are rectified: of the camera info P counts, not K and distortion."
+        False, "The images are rectified: use P of the camera info, not K and distortion."
     )
     camera_height_m: float = number(
         0.0,
@@ -35,29 +43,29 @@ class SpatialSettings:
         "Height of the camera above flat ground, for ranges without depth; 0 = unknown.",
     )
     camera_pitch_deg: float = number(
-        0.0, -90, 90, "Degrees by which the camera looks down, for ranges without depth."
+        0.0, -90, 90, "Angle by which the camera looks down, in degrees, for ranges without depth."
     )
     ground_frame: str = described_as(
         "",
-        "Frame whose plane z = 0 is the ground, as base_footprint; in place of height and pitch.",
+        "Frame whose plane z = 0 is the ground, such as base_footprint; replaces height and pitch.",
     )
     ground_classes: str = described_as(
-        GROUND, "Classes that can be driven on, with commas: no obstacles, but free space."
+        GROUND, "Comma-separated classes of drivable ground: free space, not obstacles."
     )
     point_stride: int = number(
-        0, 0, 64, "Every n-th row and column of a depth image is a point; 0 = by its size."
+        0, 0, 64, "Use every n-th row and column of a depth image; 0 = about 80,000 points."
     )
     obstacle_voxel_m: float = number(
-        0.1, 0.01, 10, "Edge of the cubes in metres that obstacles have one point of."
+        0.1, 0.01, 10, "Voxel size of obstacles and free space in metres: one point per voxel."
     )
     semantic_size: Literal["image", "cloud"] = described_as(
-        "image", "Size of class image and confidence: that of the image, or of ~/points or ~/cloud."
+        "image", "Size of class and confidence image: that of the image, or of ~/points or ~/cloud."
     )
     mask_classes: str = described_as(
-        "", "Classes with a mask of their own on ~/mask/CLASS/image, with commas."
+        "", "Comma-separated classes whose masks are published on ~/mask/CLASS/image."
     )
     follow_track: int = number(
-        0, 0, 10**9, "Track whose pose is published for a follower; 0 = none."
+        0, 0, 10**9, "Id of the track whose pose is published on ~/followed/pose; 0 = none."
     )
 
     def __post_init__(self) -> None:

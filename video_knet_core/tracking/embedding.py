@@ -60,15 +60,15 @@ the pair is possible."""
 class LifecycleSettings(TrackerSettings):
     """When tracks start, are confirmed and end."""
 
-    birth_score: float = number(0.3, 0, 1, "Minimum class score of a segment that starts a track.")
+    birth_score: float = number(0.3, 0, 1, "Minimum class score of a segment to start a track.")
     confirm_frames: int = number(
-        2, 1, 1000, "Frames with pixels before a tentative track is confirmed."
+        2, 1, 1000, "Number of frames with pixels after which a track is confirmed."
     )
     max_coast_s: float = number(
-        2.0, 0, 3600, "Seconds that a confirmed track without pixels is kept."
+        2.0, 0, 3600, "Seconds for which a confirmed track without pixels is kept."
     )
     max_tentative_coast_s: float = number(
-        0.2, 0, 3600, "Seconds that a tentative track without pixels is kept."
+        0.2, 0, 3600, "Seconds for which a tentative track without pixels is kept."
     )
 
 
@@ -78,13 +78,13 @@ class EmbeddingSettings(LifecycleSettings):
 
     tracker: ClassVar[str] = "embedding"
     match_threshold: float = number(
-        0.5, 0, 1, "Minimum cosine of embeddings that continues a track."
+        0.5, 0, 1, "Minimum cosine similarity of embeddings to continue a track."
     )
     overlap_weight: float = number(
-        0.5, 0, 100, "Weight of box overlap in the order of possible matches."
+        0.5, 0, 100, "Weight of box overlap when possible matches are ranked."
     )
     embedding_momentum: float = number(
-        0.8, 0, 1, "Weight of the new embedding in the memory of a track."
+        0.8, 0, 1, "Weight of the new embedding in the running mean of a track."
     )
 
 

@@ -34,29 +34,36 @@ class QuasiDenseSettings(TrackerSettings):
     tracker: ClassVar[str] = "quasi_dense"
     positional_ids: bool = Field(
         False,
-        description="Give ids to the wrong segments after a duplicate, as the authors' code.",
+        description="Reproduce the authors' code: ids are shifted after a suppressed box.",
     )
     init_score: float = number(
-        0.35, 0, 1, "An unmatched detection starts a track above this score."
+        0.35, 0, 1, "Score above which an unmatched detection starts a track."
     )
     object_score: float = number(
         *(0.3, 0, 1),
-        "A detection continues a track above this score; below, less overlap is allowed.",
+        "Score above which a detection continues a track; below it, less overlap is allowed.",
     )
     match_score: float = number(0.5, 0, 1, "Bi-softmax above which a detection continues a track.")
-    memory_frames: int = number(5, 1, 1000, "Frames without pixels after which a track ends.")
-    backdrop_frames: int = number(
-        1, 0, 1000, "Frames for which detections without a track are kept."
+    memory_frames: int = number(
+        5, 1, 1000, "Number of frames without pixels after which a track ends."
     )
-    momentum: float = number(0.8, 0, 1, "Weight of the new embedding in the memory of a track.")
+    backdrop_frames: int = number(
+        1, 0, 1000, "Number of frames for which detections without a track are kept."
+    )
+    momentum: float = number(
+        0.8, 0, 1, "Weight of the new embedding in the running mean of a track."
+    )
     nms_confidence: float = number(
-        0.5, 0, 1, "Bi-softmax above which an uncertain detection is a duplicate."
+        0.5, 0, 1, "Bi-softmax above which an uncertain detection is removed as a duplicate."
     )
     nms_backdrop_overlap: float = number(
-        0.3, 0, 1, "Box overlap above which an uncertain detection yields to a better."
+        0.3,
+        0,
+        1,
+        "Box overlap above which an uncertain detection is removed in favour of a better one.",
     )
     nms_class_overlap: float = number(
-        0.7, 0, 1, "Box overlap above which any detection yields to a better one."
+        0.7, 0, 1, "Box overlap above which any detection is removed in favour of a better one."
     )
 
 

@@ -57,7 +57,7 @@ class TrackerSettings:
     tracker: ClassVar[str]
     """Name of the tracker that they are of."""
     reset_gap_s: float = number(
-        5.0, 0, 3600, "Seconds between two stamps above which the tracker is reset."
+        5.0, 0, 3600, "Maximum gap between two stamps in seconds; a longer one resets the tracker."
     )
 
 
