@@ -12,8 +12,8 @@ from __future__ import annotations
 from launch import Action, LaunchDescription
 from launch.actions import ExecuteProcess
 
+from video_knet_core.user_names import expand
 from video_knet_ros import launching
-from video_knet_ros.process import expand
 
 ARGUMENTS = (
     launching.argument("bag", None, "Folder or file that `ros2 bag play` can play"),
@@ -35,7 +35,9 @@ def generate_launch_description() -> LaunchDescription:
 def _processes(args: dict[str, str]) -> list[Action]:
     rate, delay = launching.number(args, "rate", 0.01), launching.number(args, "delay", 0)
     command = ["ros2", "bag", "play", expand(args["bag"]), "--clock"]
-    command += ["--rate", rate, "--delay", delay]
+    command += ["--rate", rate]
+    if float(delay) > 0:  # `ros2 bag play` rejects 0
+        command += ["--delay", delay]
     if args["loop"] == "true":
         command.append("--loop")
     environment = launching.large_image_transport()

@@ -41,7 +41,7 @@ TORCH_MODULES = (
 """The modules, with all below them, that may need those libraries."""
 ROS_PACKAGES = {"rclpy", "launch", "launch_ros", "cv_bridge", "rosbag2_py", "video_knet_ros"}
 
-NODE_MODULES, NODE_LINES = 62, 12_500
+NODE_MODULES, NODE_LINES = 63, 12_500
 """The most that the node may be able to import, without the torch backend."""
 
 
@@ -162,6 +162,20 @@ def test_the_node_can_import_little() -> None:
     closure = node_closure()
     assert len(closure) <= NODE_MODULES, sorted(closure)
     assert size.lines(MODULES[name] for name in closure) <= NODE_LINES
+
+
+def test_launch_files_import_nothing_from_pip() -> None:
+    """`ros2 launch` runs with the system's Python, where packages are missing or too old."""
+    closure = size.import_closure("video_knet_ros.launching", MODULES)
+    wrong = [
+        found
+        for found in IMPORTS
+        if found.importer in closure
+        and found.target not in MODULES
+        and found.target.split(".")[0]
+        not in {*sys.stdlib_module_names, *ROS_PACKAGES, "ament_index_python"}
+    ]
+    assert not wrong, described(wrong)
 
 
 def test_file_and_class_names_are_unique() -> None:

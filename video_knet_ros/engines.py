@@ -14,8 +14,7 @@ from video_knet_core.engine.executor import EngineExecutor
 from video_knet_core.engine.selector import default_model_path, open_runtime
 from video_knet_core.predictor import VideoPredictor
 from video_knet_core.tracking import TrackerSettings
-
-from . import process
+from video_knet_core.user_names import expand
 
 Result = TypeVar("Result")
 
@@ -48,7 +47,7 @@ class SharedEngine:
         if self._runtime is None:
             options = dict(self._settings)
             model = options.pop("model")
-            path = Path(process.expand(model)) if model else default_model_path()
+            path = Path(expand(model)) if model else default_model_path()
             self._runtime = self._open_runtime(
                 path, background=True, progress=self._report, **options
             )

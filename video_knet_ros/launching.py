@@ -20,9 +20,9 @@ from launch.logging import get_logger
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
-from video_knet_core.messages.view_messages import camera_topics
+from video_knet_core.user_names import camera_topics, expand
 
-from .process import expand
+from .ros_compat import PROFILES_VARIABLE, PROFILES_VARIABLES
 
 PACKAGE = "video_knet_ros"
 SHARE = Path(get_package_share_directory(PACKAGE))
@@ -41,7 +41,7 @@ def argument(
 IMAGE = argument("image", "camera/image_raw", "Image topic; with compressed, IMAGE/compressed")
 ENGINE_ARGUMENTS = (
     argument("params_file", str(SHARE / "config" / "camera.yaml"), "Parameters of the camera node"),
-    argument("model", "", "Exported model file; empty = as in params_file"),
+    argument("model", "", "Name of a model, or its file; empty = as in params_file"),
     argument("backend", "", "Engine to run the model with; empty = as in params_file"),
     argument("compressed", "", "Use compressed images; empty = as in params_file", ["", *BOOL]),
 )
@@ -233,7 +233,6 @@ def large_image_transport() -> dict[str, str]:
     Empty with a profile of the user's own, or another middleware.
     """
     fast_dds = os.environ.get("RMW_IMPLEMENTATION", "rmw_fastrtps_cpp").startswith("rmw_fastrtps")
-    variables = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
-    if not fast_dds or any(name in os.environ for name in variables):
+    if not fast_dds or any(name in os.environ for name in PROFILES_VARIABLES):
         return {}
-    return {variables[0]: str(SHARE / "config" / "fastdds_large_images.xml")}
+    return {PROFILES_VARIABLE: str(SHARE / "config" / "fastdds_large_images.xml")}

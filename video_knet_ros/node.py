@@ -9,7 +9,7 @@ gaps; only messages without a subscriber are not published.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from concurrent.futures import wait as wait_for
 from contextlib import suppress
@@ -32,6 +32,7 @@ from video_knet_core.messages.result_messages import FrameToPublish, latency_ms,
 from video_knet_core.predictor import VideoPredictor
 from video_knet_core.spatial.camera_model import SpatialError
 from video_knet_core.spatial.locator import ObjectLocator
+from video_knet_core.user_names import expand
 
 from . import diagnostics, parameters, process
 from .deferred import DeferredPublisher
@@ -39,6 +40,7 @@ from .engines import CLOSE_WAIT_S, EnginePool, EngineWorker
 from .input_images import FrameCounts, RateLimit, SingleCameraFilter
 from .lifecycle import EngineNode, RequestError
 from .outputs import Outputs
+from .ros_compat import add_post_set_parameters_callback
 from .snapshot import save_snapshot
 from .spatial_inputs import SpatialSubscriptions
 from .subscription import COMPRESSED, RAW, AnyImage, ImageSubscription
@@ -85,7 +87,7 @@ class CameraNode(EngineNode):
         self._reporter = diagnostics.Reporter()
         self.add_on_set_parameters_callback(self._validate)
         parameters.declare(self)
-        self.add_post_set_parameters_callback(self._apply)
+        add_post_set_parameters_callback(self, self._apply)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self.add_service(SetBool, "~/set_enabled", self._set_enabled)
         self.add_service(Trigger, "~/reset_tracker", self._reset_tracker)
@@ -286,7 +288,7 @@ class CameraNode(EngineNode):
     def _validate(self, changes: list[Parameter]) -> SetParametersResult:
         return parameters.validate(self, changes, configured=self.worker is not None)
 
-    def _apply(self, changes: list[Parameter]) -> None:
+    def _apply(self, changes: Sequence[Parameter]) -> None:
         try:
             self._follow_publishers()
             if self._locator and any(c.name in parameters.SPATIAL for c in changes):
@@ -329,7 +331,7 @@ class CameraNode(EngineNode):
             raise RequestError("no image has been processed yet")
         if self._saving is not None and not self._saving.done():
             raise RequestError("the previous snapshot is still being written")
-        folder = Path(process.expand(self._value("snapshot_folder")))
+        folder = Path(expand(self._value("snapshot_folder")))
         if str(folder).startswith("~"):
             raise RequestError(f"snapshot_folder: expected an existing user, got {folder}")
         save = partial(save_snapshot, self._last, folder)

@@ -9,11 +9,6 @@ from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
-from rclpy.event_handler import (
-    PublisherEventCallbacks,
-    QoSOfferedIncompatibleQoSInfo,
-    QoSPublisherMatchedInfo,
-)
 from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import (
     DurabilityPolicy,
@@ -33,6 +28,8 @@ from video_knet_core.messages.result_messages import (
 )
 from video_knet_core.messages.topics import ImageOutput, MessageOutput, outputs_of
 from video_knet_core.tasks import TASKS
+
+from .ros_compat import HAS_MATCHED_EVENTS, events, publisher_events
 
 RELIABLE = QoSProfile(depth=2, reliability=ReliabilityPolicy.RELIABLE)
 """For each frame: reliable matches every subscriber; shallow, for old results are worthless."""
@@ -67,22 +64,25 @@ CONVERSIONS = Conversions(find_type, _sequence)
 
 
 class Topic:
-    """A publisher with the number of its subscribers, which the middleware reports."""
+    """A publisher with the number of its subscribers, which the middleware reports or counts."""
 
     def __init__(
         self, node: LifecycleNode, kind: type, name: str, profile: QoSProfile = RELIABLE
     ) -> None:
         self._node = node
-        self.subscribers = 0
+        self._matched = 0
         self.published = 0
         """Messages published so far."""
         self._incompatible_policy = ""
-        events = PublisherEventCallbacks(
-            matched=self._on_matched, incompatible_qos=self._on_incompatible
-        )
+        callbacks = publisher_events(self._on_matched, incompatible_qos=self._on_incompatible)
         self._publisher = node.create_lifecycle_publisher(
-            kind, name, profile, event_callbacks=events
+            kind, name, profile, event_callbacks=callbacks
         )
+
+    @property
+    def subscribers(self) -> int:
+        """Subscribers now."""
+        return self._matched if HAS_MATCHED_EVENTS else self._publisher.get_subscription_count()
 
     @property
     def has_subscribers(self) -> bool:
@@ -106,10 +106,10 @@ class Topic:
         """Take the topic off the graph."""
         self._node.destroy_lifecycle_publisher(self._publisher)
 
-    def _on_matched(self, event: QoSPublisherMatchedInfo) -> None:
-        self.subscribers = event.current_count
+    def _on_matched(self, event: events.QoSPublisherMatchedInfo) -> None:
+        self._matched = event.current_count
 
-    def _on_incompatible(self, event: QoSOfferedIncompatibleQoSInfo) -> None:
+    def _on_incompatible(self, event: events.QoSOfferedIncompatibleQoSInfo) -> None:
         self._incompatible_policy = qos_policy_name_from_kind(event.last_policy_kind).lower()
         self._node.get_logger().warning(
             f"no messages can reach a subscriber of {self._publisher.topic_name}: "

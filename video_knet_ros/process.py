@@ -164,14 +164,6 @@ def _leave_if_busy(code: int, log: RcutilsLogger) -> None:
         os._exit(code)
 
 
-def expand(path: str) -> str:
-    """A path as a user writes it, with `~` and environment variables.
-
-    Unknown ones stay, so that the path is named when it is opened.
-    """
-    return os.path.expanduser(os.path.expandvars(path))
-
-
 def one_line(error: BaseException | str) -> str:
     """The message of an error without line breaks; its type if it has none."""
     words = " ".join(str(error).split())

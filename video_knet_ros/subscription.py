@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
-from rclpy.event_handler import QoSRequestedIncompatibleQoSInfo, SubscriptionEventCallbacks
 from rclpy.node import Node
 from rclpy.qos import QoSPolicyKind, QoSProfile, ReliabilityPolicy, qos_policy_name_from_kind
 from rclpy.subscription import Subscription
@@ -13,6 +12,7 @@ from rclpy.topic_endpoint_info import TopicEndpointInfo
 from sensor_msgs.msg import CompressedImage, Image
 
 from .diagnostics import Finding, Reason
+from .ros_compat import events
 
 AnyImage: TypeAlias = Image | CompressedImage
 
@@ -60,9 +60,9 @@ class ImageSubscription:
         profile = QoSProfile(depth=1, reliability=reliability_of(reliability, offered))
         if profile != self._profile:
             self.drop()
-            events = SubscriptionEventCallbacks(incompatible_qos=self._on_incompatible)
+            callbacks = events.SubscriptionEventCallbacks(incompatible_qos=self._on_incompatible)
             self._subscription = self._node.create_subscription(
-                transport.kind, transport.topic, self._callback, profile, event_callbacks=events
+                transport.kind, transport.topic, self._callback, profile, event_callbacks=callbacks
             )
             self._profile = profile
         if not images:
@@ -120,7 +120,7 @@ class ImageSubscription:
         why = f"images are published on {topic}; {_select(other)}"
         return Finding(Reason.WRONG_TRANSPORT, why)
 
-    def _on_incompatible(self, event: QoSRequestedIncompatibleQoSInfo) -> None:
+    def _on_incompatible(self, event: events.QoSRequestedIncompatibleQoSInfo) -> None:
         """Keep the policy, for the graph does not show all of them; `follow` reports it."""
         if event.last_policy_kind != QoSPolicyKind.RELIABILITY:  # that one the graph does show
             self._incompatible_policy = qos_policy_name_from_kind(event.last_policy_kind).lower()

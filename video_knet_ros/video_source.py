@@ -25,6 +25,7 @@ from video_knet_core.data.frame_source import DEFAULT_FPS, View
 from video_knet_core.data.frames import open_frames
 from video_knet_core.image_files import FrameError
 from video_knet_core.messages import view_messages
+from video_knet_core.user_names import expand
 
 from . import process
 from .outputs import CONVERSIONS
@@ -87,7 +88,7 @@ class VideoSource(Node):
         rate, profile = _rate(value["rate"]), _profile(value["reliability"])
         source = str(value["source"])
         self._loop, self._frame_id = value["loop"], value["frame_id"]
-        self._frames = open_frames(process.expand(source), rate or DEFAULT_FPS)
+        self._frames = open_frames(expand(source), rate or DEFAULT_FPS)
         self._iterator = self._views()
         self._publisher = self.create_publisher(Image, "camera/image_raw", profile)
         self._depth, self._camera_info, self._odometry = self._space_publishers(profile)

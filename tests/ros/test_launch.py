@@ -16,7 +16,7 @@ import pytest
 from harness import RELIABLE, TIMEOUT_S
 from video_knet_ros.msg import TrackedInstanceArray
 
-from video_knet_core.messages.view_messages import camera_topics
+from video_knet_core.user_names import camera_topics
 
 
 def _has_launch() -> bool:
@@ -330,18 +330,26 @@ def test_files_may_be_named_by_the_home_folder(monkeypatch, tmp_path):
         ({"RMW_IMPLEMENTATION": "rmw_fastrtps_cpp"}, True),
         ({"RMW_IMPLEMENTATION": "rmw_cyclonedds_cpp"}, False),
         ({"FASTRTPS_DEFAULT_PROFILES_FILE": "mine.xml"}, False),
+        ({"FASTDDS_DEFAULT_PROFILES_FILE": "mine.xml"}, False),
     ],
 )
 def test_the_large_image_profile_is_for_fast_dds_users_without_their_own(
     monkeypatch, environment, ours
 ):
-    for name in ("FASTRTPS_DEFAULT_PROFILES_FILE", "RMW_IMPLEMENTATION"):
+    from video_knet_ros import ros_compat
+
+    for name in (*ros_compat.PROFILES_VARIABLES, "RMW_IMPLEMENTATION"):
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     for node in processes(CAMERA, video="0") + processes(CAMERAS, video="0"):
         set_variables = [text(name) for name, _ in node.process_description.additional_env or []]
-        assert (set_variables == ["FASTRTPS_DEFAULT_PROFILES_FILE"]) == ours
+        assert set_variables == [ros_compat.PROFILES_VARIABLE] * ours
+
+
+def test_a_bag_without_a_delay_begins_at_once():
+    _, player = processes(REPLAY, bag="drive", delay="0")
+    assert "--delay" not in [text(word) for word in player.process_description.cmd]
 
 
 @pytest.mark.parametrize("loop", ["true", "false"])

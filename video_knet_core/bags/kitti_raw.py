@@ -31,11 +31,11 @@ from ..messages.view_messages import (
     ODOM_FRAME,
     ODOMETRY,
     camera_info,
-    camera_topics,
     odometry,
     transform,
 )
 from ..natural_order import is_hidden
+from ..user_names import camera_topics
 from .bag import BagError
 from .making import ODOMETRY_TOPIC, BagFormat, TypedBag
 

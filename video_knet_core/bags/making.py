@@ -19,10 +19,10 @@ from ..messages.view_messages import (
     CAMERA_INFO,
     ODOMETRY,
     camera_info,
-    camera_topics,
     depth_image,
     view_odometry,
 )
+from ..user_names import camera_topics
 from .bag import BagError
 from .definitions import COMPRESSED_IMAGE, IMAGE, conversions, ros1_types, ros2_types
 from .writing import COMPRESSIONS, BagWriter, NewTopic, offered

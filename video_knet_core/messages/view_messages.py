@@ -20,15 +20,6 @@ TRANSFORM = "geometry_msgs/msg/TransformStamped"
 ODOM_FRAME = "odom"
 
 
-def camera_topics(image: str) -> tuple[str, str]:
-    """Topics of depth and CameraInfo beside an image topic.
-
-    Those of NAME/image_raw are NAME/depth/image_raw and NAME/camera_info.
-    """
-    base = image[: image.rfind("/") + 1]
-    return f"{base}depth/image_raw", f"{base}camera_info"
-
-
 def depth_image(convert: Conversions, header: Any, depth: NDArray[np.float32]) -> Any:
     """Image of `depth` [H, W] in metres, 0 = unknown; in the message that is NaN (REP 118)."""
     pixels = np.where(depth > 0, depth, np.float32(np.nan)).astype("<f4", copy=False)

@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 from ..bags.bag import Contents
 from ..bags.definitions import COMPRESSED_IMAGE, IMAGE
 from ..messages.topics import CAMERA_INFO, CLOUD
-from ..messages.view_messages import ODOMETRY, camera_topics
+from ..messages.view_messages import ODOMETRY
 from ..spatial.inputs import SpatialInputs
+from ..user_names import camera_topics
 from .replay_settings import ReplayError, ReplaySettings
 
 CAMERA = "CAMERA"
