@@ -284,6 +284,18 @@ def test_a_picture_that_is_too_large_is_rejected_before_it_is_decoded(monkeypatc
             to_rgb(compressed(file, "png"))
 
 
+def test_the_size_is_the_one_that_a_decoder_takes(monkeypatch):
+    monkeypatch.setattr(cv2, "imdecode", None)  # calling it would be a TypeError
+    start = JPEG.index(b"\xff\xc0")
+    small = JPEG[start : start + 2 + int.from_bytes(JPEG[start + 2 : start + 4], "big")]
+    large = small[:5] + b"\xff\xff\xff\xff" + small[9:]
+    with pytest.raises(ImageError, match=f"at most {MAX_PIXELS} pixels, got 65535 x 65535"):
+        to_rgb(compressed(JPEG.replace(small, large)[:-2] + small + JPEG[-2:]))
+    png = png_of_size(60000, 60000)
+    with pytest.raises(ImageError, match="begins with the chunk b'abCd'"):
+        to_rgb(compressed(png[:8] + chunk(b"abCd", PNG[16:29]) + png[8:], "png"))
+
+
 # --- whatever comes ------------------------------------------------------------------------------
 
 FILES = {**JPEGS, "png": PNG, "text": WITH_TEXT, "deep": encode(".png", PICTURE.astype("u2") * 257)}

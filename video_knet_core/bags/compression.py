@@ -16,6 +16,8 @@ else:
 
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 """First bytes of a Zstandard frame; no message of ROS 2 begins like that."""
+LARGEST = 1 << 30
+"""Bytes that one frame may have afterwards: a few kB can declare more than the memory holds."""
 ZstdError = zstd.ZstdError
 open_zstd = zstd.open
 DECOMPRESSORS: dict[str, Callable[[], Any]] = {
@@ -28,8 +30,8 @@ DECOMPRESSORS: dict[str, Callable[[], Any]] = {
 def decompress(kind: str, data: bytes, size: int | None = None, cut: bool = False) -> bytes:
     """Decompress one frame of a `kind` of `DECOMPRESSORS`, or "" or "none".
 
-    ValueError if it is damaged, has not `size` bytes afterwards, or is of an unknown kind. Of
-    one that is `cut` off, what there is of the data is returned.
+    ValueError if it is damaged, has not `size` bytes afterwards or more than `LARGEST`, or is of an
+    unknown kind. Of one that is `cut` off, what there is of the data is returned.
     """
     if kind in ("", "none"):
         unpacked, complete = data, True
@@ -38,12 +40,15 @@ def decompress(kind: str, data: bytes, size: int | None = None, cut: bool = Fals
     else:
         decompressor = DECOMPRESSORS[kind]()
         try:
-            unpacked = decompressor.decompress(data, -1 if size is None else size + 1)
+            limit = LARGEST if size is None else min(size, LARGEST)
+            unpacked = decompressor.decompress(data, limit + 1)
         # The errors of zstd, lz4 and bz2 in this order; all is in memory, no file is read here.
         except (ZstdError, RuntimeError, OSError, EOFError, ValueError, OverflowError) as error:
             raise ValueError(f"{kind}: {error}") from None
         except MemoryError:  # the damaged size of a frame
             raise ValueError(f"{kind}: it needs more memory than there is") from None
+        if len(unpacked) > LARGEST:
+            raise ValueError(f"{kind}: expected at most {LARGEST} bytes, got more")
         complete = decompressor.eof
     if not cut:
         if size is not None and len(unpacked) != size:

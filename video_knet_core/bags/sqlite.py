@@ -29,6 +29,7 @@ class SqliteFile:
         self._path, self._name = path, name
         try:
             with closing(self._connect()) as database:
+                _check_no_views(database)
                 self._topics = _read_topics(database)
         except (sqlite3.Error, TypeError) as error:  # TypeError: a column of another type
             raise BagError(f"{name} is not a bag that can be read: {error}") from None
@@ -87,6 +88,13 @@ class SqliteFile:
         database = sqlite3.connect(f"file:{quote(str(self._path))}?{mode}", uri=True)
         database.execute("PRAGMA writable_schema = ON")
         return database
+
+
+def _check_no_views(database: sqlite3.Connection) -> None:
+    """TypeError if there are views: recorders make none, and one can have rows without end."""
+    views = database.execute("SELECT name FROM sqlite_master WHERE type = 'view'").fetchall()
+    if views:
+        raise TypeError(f"expected tables, got the view {views[0][0]}")
 
 
 def _read_topics(database: sqlite3.Connection) -> dict[int, RecordedTopic]:

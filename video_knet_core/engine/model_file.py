@@ -232,8 +232,9 @@ _DTYPES = {1: "float32", 2: "uint8", 7: "int64", 9: "bool", 10: "float16"}
 """TensorProto.DataType -> NumPy's name."""
 _FIXED_SIZES = {1: 8, 5: 4}
 """Wire type -> bytes of a value without a length."""
-_GRAPH, _INITIALIZER, _DATA_TYPE, _NAME = 7, 5, 2, 8
-"""Numbers of fields: ModelProto.graph, GraphProto.initializer, TensorProto.data_type and name."""
+_GRAPH, _INITIALIZER, _DATA_TYPE, _NAME, _DATA_LOCATION = 7, 5, 2, 8, 14
+"""Numbers of fields: ModelProto.graph, GraphProto.initializer, TensorProto.data_type, name and
+data_location."""
 _EMPTY = memoryview(b"")
 _MAX_PART = 1 << 28
 """Bytes of the graph of a further size, without the tensors that it shares."""
@@ -289,6 +290,14 @@ def _tensors_in(file: memoryview) -> Iterator[memoryview]:
             yield from (value for part, value in _fields(graph) if part == _INITIALIZER)
 
 
+def _check_own_weights(tensor: dict[int, Any]) -> None:
+    """ValueError if they are in another file, which may be any of this machine, and which the hash
+    of the model does not cover."""
+    if tensor.get(_DATA_LOCATION):
+        name = str(tensor.get(_NAME, b""), "utf-8")
+        raise ValueError(f"expected all weights in this file, got {name} in another one")
+
+
 def _encoded(number: int, value: int | bytes | memoryview) -> bytes:
     """A field: the inverse of `_fields` but for numbers of fixed size."""
     if isinstance(value, int):
@@ -306,7 +315,8 @@ def _varint_of(value: int) -> bytes:
 
 
 def _read_interface(file: memoryview) -> tuple[dict[str, str], _Tensors, _Tensors]:
-    """Metadata, inputs and outputs; ValueError if it is not an ONNX model, or cut short."""
+    """Metadata, inputs and outputs; ValueError if it is not an ONNX model, cut short or without its
+    weights."""
     metadata: dict[str, str] = {}
     graph: dict[int, _Tensors] = {}
     try:
@@ -316,6 +326,8 @@ def _read_interface(file: memoryview) -> tuple[dict[str, str], _Tensors, _Tensor
                 for part, tensor in _fields(value):
                     if part in graph:
                         graph[part].update([_value_info(tensor)])
+                    elif part == _INITIALIZER:
+                        _check_own_weights(dict(_fields(tensor)))
             elif number == 14:  # metadata_props
                 entry = {part: str(text, "utf-8") for part, text in _fields(value)}
                 metadata[entry[1]] = entry.get(2, "")

@@ -276,7 +276,7 @@ def _jpeg_size(data: bytes) -> tuple[int, int]:
             return size
         if code in (_SOI, _EOI):
             break
-        if code in _FRAMES:
+        if code in _FRAMES and not scans:  # a decoder takes the one before the scans
             size = _number(data, at + 5, 2), _number(data, at + 3, 2)
         scans += code == _SOS
         at += 0 if code == _STANDALONE else _number(data, at, 2)
@@ -291,6 +291,8 @@ def _png_size(data: bytes) -> tuple[int, int]:
         if end + 4 > len(data):
             raise ImageError("truncated image: the PNG ends without its chunk IEND")
         name = data[at + 4 : at + 8]
+        if at == len(PNG_START) and name != b"IHDR":  # whose size is returned
+            raise ImageError(f"corrupt image: the PNG begins with the chunk {name!r}, not IHDR")
         if zlib.crc32(memoryview(data)[at + 4 : end]) != _number(data, end, 4):
             raise ImageError(f"corrupt image: wrong checksum of chunk {name!r} of the PNG")
         at = end + 4

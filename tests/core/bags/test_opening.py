@@ -10,7 +10,20 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
-from bag_cases import CASES, NO_SUMMARY, NONE, TEN, db3, half, mcap, ros1_chunks, split, zstd_file
+from bag_cases import (
+    CASES,
+    LZ4,
+    NO_SUMMARY,
+    NONE,
+    TEN,
+    ZSTD,
+    db3,
+    half,
+    mcap,
+    ros1_chunks,
+    split,
+    zstd_file,
+)
 from bag_fixtures import (
     FIRST,
     PERIOD,
@@ -83,6 +96,24 @@ def test_a_truncated_file_is_read_up_to_its_end(form, fraction, tmp_path):
     assert str(file) in damage
     contents = open_bag(path).contents()
     assert contents.counts == {TOPIC: len(found)} and contents.damage == damage
+
+
+@pytest.mark.parametrize("compression", [NONE, LZ4, ZSTD])
+def test_a_chunk_that_expands_without_end_is_damage(compression, tmp_path, monkeypatch):
+    path = write_mcap(tmp_path / "a.mcap", image_rows(80), compression=compression)
+    monkeypatch.setattr("video_knet_core.bags.compression.LARGEST", 1000)
+    _, damage = images_in(path)
+    assert bool(damage) == (compression is not NONE) and damage.endswith(damage and "got more")
+
+
+def test_a_view_in_place_of_the_messages_is_no_bag(tmp_path):
+    endless = "WITH RECURSIVE n(x) AS (VALUES(1) UNION ALL SELECT x + 1 FROM n)"
+    view = (
+        f"CREATE VIEW messages AS {endless} SELECT x id, 1 topic_id, x timestamp, x'' data FROM n"
+    )
+    path = db3(sql=f"DROP TABLE messages; {view}")(tmp_path)
+    with pytest.raises(BagError, match="got the view messages"):
+        open_bag(path)
 
 
 def test_a_full_disk_is_no_damage(tmp_path, monkeypatch):

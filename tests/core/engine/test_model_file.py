@@ -8,7 +8,7 @@ import random
 
 import onnx
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, external_data_helper, helper
 from tiny_onnx import HEIGHT, WIDE, WIDTH, metadata, write_model, write_two_sizes
 
 from video_knet_core.engine import model_file
@@ -180,3 +180,15 @@ def test_a_further_size_without_its_weights_is_an_error(tmp_path):
     onnx.save(proto, str(path))
     with pytest.raises(ModelError, match="further size is damaged .*scores"):
         ModelFile.read(path, size=WIDE)
+
+
+def test_weights_in_another_file_are_rejected(tmp_path):
+    path = write_two_sizes(tmp_path / "two.onnx")
+    proto = onnx.load(str(path))
+    tensor = proto.graph.initializer[0]
+    (tmp_path / "other.bin").write_bytes(tensor.raw_data)
+    external_data_helper.set_external_data(tensor, "other.bin")
+    tensor.ClearField("raw_data")
+    path.write_bytes(proto.SerializeToString())
+    with pytest.raises(ModelError, match=f"all weights in this file, got {tensor.name}"):
+        ModelFile.read(path)
