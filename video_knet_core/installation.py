@@ -19,7 +19,7 @@ def shared_file(name: str) -> Path:
     The prefixes of the environment, in which another version may be, come after that of this
     installation. A FileNotFoundError lists the places.
     """
-    folders = list(dict.fromkeys(_folders()))
+    folders = shared_folders()
     for folder in folders:
         if (folder / name).is_file():
             return folder / name
@@ -36,7 +36,7 @@ def config_file(path: Path, kind: str) -> Path:
     if path.exists():
         return path
     folder = Path("config", kind)
-    found = (sorted((shared / folder).glob("*.yaml")) for shared in _folders())
+    found = (sorted((shared / folder).glob("*.yaml")) for shared in shared_folders())
     shipped = next((files for files in found if files), [])
     if path.parent in (Path(), folder):
         for file in shipped:
@@ -44,6 +44,11 @@ def config_file(path: Path, kind: str) -> Path:
                 return file
     names = ", ".join(file.stem for file in shipped)
     raise FileNotFoundError(f"no configuration {path}: expected a file or one of {names}")
+
+
+def shared_folders() -> list[Path]:
+    """Where shared files may be, those of this version first."""
+    return list(dict.fromkeys(_folders()))
 
 
 def plugins(group: str) -> dict[str, EntryPoint]:
@@ -57,7 +62,6 @@ def plugins(group: str) -> dict[str, EntryPoint]:
 
 
 def _folders() -> Iterator[Path]:
-    """Where shared files may be, those of this version first."""
     sources = Path(__file__).resolve().parents[1]
     if (sources / "package.xml").is_file():
         yield sources

@@ -51,7 +51,7 @@ def peak_resident_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-class _MeterUnavailableError(Exception):
+class MeterUnavailableError(Exception):
     """No energy meter is available here; the message has the reason."""
 
 
@@ -78,7 +78,7 @@ def open_meter(
     for opener in openers:
         try:
             return opener(), ""
-        except _MeterUnavailableError as reason:
+        except MeterUnavailableError as reason:
             reasons.append(str(reason))
     return None, f"energy meter unavailable: {'; '.join(reasons)}"
 
@@ -93,12 +93,12 @@ class _ProcessorMeter:
         # intel-rapl:0:1 is a part of intel-rapl:0
         self._folders = [path for path in folders if path.name.count(":") == 1]
         if not self._folders:
-            raise _MeterUnavailableError("no RAPL in /sys/class/powercap")
+            raise MeterUnavailableError("no RAPL in /sys/class/powercap")
         try:
             self._last = self._read()
             self._ranges = [_number(path / "max_energy_range_uj") for path in self._folders]
         except OSError as error:
-            raise _MeterUnavailableError(f"RAPL cannot be read ({error}); root may") from None
+            raise MeterUnavailableError(f"RAPL cannot be read ({error}); root may") from None
         self._microjoules = 0
 
     def joules(self) -> float:
@@ -125,7 +125,7 @@ class _JetsonMeter:
         self._clock = clock
         self._channels = _supplies(root)
         if not self._channels:
-            raise _MeterUnavailableError("no INA3221 in /sys/class/hwmon")
+            raise MeterUnavailableError("no INA3221 in /sys/class/hwmon")
         self._joules = 0.0
         self._last = clock()
 
@@ -147,36 +147,36 @@ class _NvidiaMeter:
     name = "GPU (NVML)"
 
     def __init__(self) -> None:
-        self._nvml, self._devices = _nvml_devices()
+        self._nvml, self._devices = nvml_devices()
         try:
             self.joules()
         except self._nvml.NVMLError as error:
-            raise _MeterUnavailableError(f"NVML: {error}") from None
+            raise MeterUnavailableError(f"NVML: {error}") from None
 
     def joules(self) -> float:
         read = self._nvml.nvmlDeviceGetTotalEnergyConsumption
         return sum(read(device) for device in self._devices) * 1e-3
 
 
-def _nvml_devices() -> tuple[Any, list[Any]]:
-    """The module pynvml and a handle of each GPU; _MeterUnavailableError without NVML."""
+def nvml_devices() -> tuple[Any, list[Any]]:
+    """The module pynvml and a handle of each GPU; MeterUnavailableError without NVML."""
     try:
         import pynvml
     except ImportError:
-        raise _MeterUnavailableError("no NVML: pip install nvidia-ml-py") from None
+        raise MeterUnavailableError("no NVML: pip install nvidia-ml-py") from None
     try:
         pynvml.nvmlInit()
         count = pynvml.nvmlDeviceGetCount()
         return pynvml, [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(count)]
     except pynvml.NVMLError as error:
-        raise _MeterUnavailableError(f"NVML: {error}") from None
+        raise MeterUnavailableError(f"NVML: {error}") from None
 
 
 def _gpus() -> list[str]:
     """Names of the NVIDIA GPUs."""
     try:
-        nvml, devices = _nvml_devices()
-    except _MeterUnavailableError:
+        nvml, devices = nvml_devices()
+    except MeterUnavailableError:
         return []
     return [nvml.nvmlDeviceGetName(device) for device in devices]
 

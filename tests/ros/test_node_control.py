@@ -67,6 +67,18 @@ def test_a_corrupt_model_leaves_the_node_alive_and_a_good_one_can_follow(world, 
     world.send(world.publisher(), tables, street())
 
 
+def test_a_model_is_found_by_its_name_and_an_unknown_one_is_answered_with_the_known(world):
+    camera = world.camera_node(
+        open_runtime=open_runtime, model="stret", backend="onnxruntime-cpu", threads=1
+    )
+    level, message, _ = world.report(lambda v: v["state"] == "unconfigured")
+    assert level == DiagnosticStatus.ERROR
+    assert "street_open" in message and "video-knet models get street" in message
+    assert world.set_parameter("model", "street").successful
+    assert world.transition("configure")
+    assert camera.status.model == "street"
+
+
 @pytest.mark.parametrize("name", ["some.onnx", "~/some.onnx", "$MODELS/some.onnx"])
 def test_the_engine_gets_its_parameters_and_paths_are_expanded(world, tmp_path, monkeypatch, name):
     monkeypatch.setenv("HOME", str(tmp_path))

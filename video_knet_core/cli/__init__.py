@@ -24,6 +24,7 @@ from .model_commands import (
     self_label,
     train,
 )
+from .setup_commands import doctor, get, list_models
 from .video_commands import make_bag, replay, track
 
 EPILOG = (
@@ -37,13 +38,17 @@ _UsageError = typer.BadParameter.__base__
 app = typer.Typer(name="video-knet", epilog=EPILOG, **PLAIN)
 for run in (
     *(track, replay, make_bag, bench, info, train, finetune, export, build_engine),
-    *(import_checkpoint, validate_data, self_label),
+    *(import_checkpoint, validate_data, self_label, doctor),
 ):
     app.command()(run)
 evaluations = typer.Typer(name="eval", help="Measure a model on labelled data.", **PLAIN)
 app.add_typer(evaluations)
 for run in (synthetic, pasted, camvid, dataset, judges):
     evaluations.command()(run)
+models = typer.Typer(name="models", help="List and download the models of this version.", **PLAIN)
+app.add_typer(models)
+models.command("list")(list_models)
+models.command()(get)
 
 
 def _print_version(requested: bool) -> None:

@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
+from ..engine.model_index import find_model
 from ..engine.selector import BACKENDS, default_model_path
 from ..output_files import check_output_file, write_text
 from ..tasks import TASKS
 from ..tracking import TRACKERS
 from .console import EXIT_FAULTS, NothingError, UsageError
 from .options import (
+    MODEL,
     SHIPPED,
     EngineOptions,
     Json,
@@ -130,9 +132,7 @@ def validate_data(
 
 @command(reasons=True)
 def bench(
-    models: Annotated[
-        list[Path] | None, argument(".onnx or .safetensors.", "MODEL", show_default=SHIPPED)
-    ] = None,
+    models: Annotated[list[Path] | None, argument(MODEL, "MODEL", show_default=SHIPPED)] = None,
     backend: Annotated[Any, choices(BENCH_BACKENDS, "auto", "all", *BACKENDS)] = "auto",
     frames: Annotated[int, count("Frames to measure.")] = 100,
     size: Annotated[
@@ -154,7 +154,7 @@ def bench(
     from ..evaluate.bench import bench as measure
     from ..evaluate.bench import bench_table
 
-    paths = models or [default_model_path()]
+    paths = [find_model(model) for model in models or ()] or [default_model_path()]
     if path:
         check_output_file(path, paths, ".json")
     report = measure(paths, list(backend), frames, list(size or ()), threads)

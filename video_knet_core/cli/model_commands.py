@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from ..config import STRIDE, ModelConfig, NetworkConfig
 from ..config_io import load_yaml, read_yaml, to_dict
+from ..engine.model_index import CHECKPOINT, EXPORTED, find_model
 from ..engine.selector import default_model_path
 from ..installation import config_file
 from ..output_files import check_output_file
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from ..engine.tensorrt.build import TensorRTLibrary
 
 FLAVOURS = ("tensorrt", "tensorrt-rtx")
-MODEL_FILE = "Configuration (.yaml), checkpoint (.safetensors) or exported model (.onnx)."
+MODEL_FILE = "Name of a model, configuration (.yaml), checkpoint (.safetensors) or .onnx."
 PRECISION = "fp32, or fp16: half precision for maps, for GPUs; kernels stay float32."
 RAW = (
     "Outputs are mask logits and kernels and, but for task semantic, class logits and embeddings, "
@@ -65,7 +66,7 @@ def info(
     Of a configuration or a checkpoint also the parameters and the floating point operations of each
     part (needs torch).
     """
-    path = model or default_model_path()
+    path = find_model(model) if model else default_model_path()
     if path.suffix == ".onnx" and size:
         raise UsageError(f"--size: expected a .yaml or .safetensors, got {path}")
     config = _config_of(path)
@@ -194,7 +195,7 @@ def finetune(
         option("Input of the model; default: of the images' shape.", "HxW", parser=parse_size),
     ] = None,
     init: Annotated[
-        Path | None, option("*.safetensors to start from.", "FILE", show_default=SHIPPED)
+        Path | None, option("Checkpoint to start from.", "NAME|FILE", show_default=SHIPPED)
     ] = None,
     like: Annotated[Values | None, choices(LIKE, metavar="CLASS=KNOWN,...")] = None,
     threads: Annotated[int | None, count("CPU threads; default: all, at most 8.")] = None,
@@ -219,7 +220,7 @@ def finetune(
     options = finetuning.FinetuneOptions(
         steps=steps,
         size=(size[0], size[1]) if size else None,
-        init=init,
+        init=init and find_model(init, CHECKPOINT),
         like={name: known for name, _, known in pairs},
         threads=threads,
         skip_empty=skip_empty,
@@ -235,7 +236,7 @@ def finetune(
 @command()
 def self_label(
     data: Annotated[Path, argument("Folder of custom data: classes.yaml, SPLIT/...", "DATA")],
-    model: Annotated[Path, option("A checkpoint, *.safetensors.", "FILE")],
+    model: Annotated[Path, option("A checkpoint: its name, or *.safetensors.", "NAME|FILE")],
     out: Annotated[Path, option("New folder of the data set that is written.", "DIR")],
     split: Annotated[str, option("Part of the data set.", "NAME")] = "train",
     confidence: Annotated[
@@ -255,6 +256,7 @@ def self_label(
     """
     from ..training.self_label import self_label as write_labels
 
+    model = find_model(model, CHECKPOINT)
     counts = write_labels(data, split, model, out, confidence, things_only, by_colour, max_frames)
     print(f"{out}: {counts.frames} frames; of all pixels, labelled as")
     rows = zip(_config_of(model).classes, counts.kept, counts.added, strict=True)
@@ -265,12 +267,13 @@ def self_label(
 
 @command()
 def export(
-    checkpoint: Annotated[Path, argument("*.safetensors", "CHECKPOINT")],
+    checkpoint: Annotated[Path, argument("Its name, or *.safetensors.", "CHECKPOINT")],
     out: Annotated[Path, argument("*.onnx", "OUT")],
     precision: Annotated[str, choice(PRECISION, "fp32", "fp16")] = "fp32",
     raw: Annotated[bool, option(RAW, None, "--raw")] = False,
 ) -> None:
     """Write a checkpoint as ONNX (needs torch)."""
+    checkpoint = find_model(checkpoint, CHECKPOINT)
     check_output_file(out, [checkpoint], ".onnx")
     from ..engine.export import export_checkpoint
 
@@ -315,7 +318,7 @@ def import_checkpoint(
 
 @command()
 def build_engine(
-    model: Annotated[Path, argument("An exported model.", "MODEL.onnx")],
+    model: Annotated[Path, argument("An exported model: its name, or *.onnx.", "MODEL")],
     size: Annotated[Values | None, option(BUILD_SIZE, "HxW", parser=parse_size)] = None,
     target: Annotated[Values | None, choices(TARGET, metavar="SM,SM")] = None,
     flavour: Annotated[str | None, choice(FLAVOUR, *FLAVOURS)] = None,
@@ -332,6 +335,7 @@ def build_engine(
     from ..engine.tensorrt.plan_cache import PlanCache, read_plan, write_plan
     from ..engine.tensorrt.runtime import plan_key
 
+    model = find_model(model, EXPORTED)
     file = ModelFile.read(model, size=size and (size[0], size[1]))
     if out:
         check_output_file(out, [model], ".plan")

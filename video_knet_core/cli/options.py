@@ -15,6 +15,7 @@ import typer
 
 from ..config_io import ConfigError, parse_yaml
 from ..engine.base import Runtime
+from ..engine.model_index import find_model
 from ..engine.selector import BACKENDS, default_model_path, open_runtime
 from ..output_files import expanded
 from ..tracking import DEFAULT_TRACKER, TRACKERS, TrackerSettings, all_settings, tracker_settings
@@ -135,6 +136,7 @@ TRACKER = f"What recognises an object in the next frame: one of {', '.join(TRACK
 TRACKING = "A setting of the tracker, one of " + ", ".join(
     f"{key} ({setting.default})" for key, setting in all_settings().items()
 )
+MODEL = "Name of a model (`video-knet models list`), .onnx or .safetensors."
 SHIPPED = "the shipped model"
 Threads = Annotated[int, option("CPU threads of the engine and OpenCV.", "N", min=1, max=1024)]
 Json = Annotated[bool, option("Print one JSON document on stdout, nothing else.", None, "--json")]
@@ -153,16 +155,14 @@ Verbose = Annotated[
 class EngineOptions:
     """The model of a command, and what runs it."""
 
-    model: Annotated[
-        Path | None, option(".onnx or .safetensors.", "FILE", show_default=SHIPPED)
-    ] = None
+    model: Annotated[Path | None, option(MODEL, "NAME|FILE", show_default=SHIPPED)] = None
     backend: Annotated[str, choice(BACKEND, "auto", *BACKENDS)] = "auto"
     threads: Threads = 2
 
     @property
     def path(self) -> Path:
-        """The model file, by default the shipped one."""
-        return self.model or default_model_path()
+        """The model file, by default the shipped one; ModelError if there is none of its name."""
+        return find_model(self.model) if self.model else default_model_path()
 
     def open(self) -> Runtime:
         """Open the model; the caller closes it."""

@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..installation import shared_file
-from .base import BackendError, ModelError, ProgressCallback, Runtime, Size
+from .base import BackendError, ProgressCallback, Runtime, Size
 from .hot_swap import HotSwapRuntime, NativeSizesRuntime, close_safely
 from .model_file import ModelFile
+from .model_index import find_model
 from .self_test import MAX_DIFFERENCE, SAME_SEGMENTS, check_agreement, expected_classes
 
 DEFAULT_MODEL = "street.onnx"
@@ -72,7 +73,7 @@ BACKENDS: dict[str, Backend] = {
 }
 """Of two that are equally fast "auto" takes the first. Torch runs checkpoints, the others exported
 models."""
-_REFERENCE = "onnxruntime-cpu"
+REFERENCE = "onnxruntime-cpu"
 """The results of the others are compared with its own."""
 GPU_BACKENDS = tuple(name for name, backend in BACKENDS.items() if backend.on_gpu)
 
@@ -91,7 +92,8 @@ def open_runtime(
     see `speed`.
 
     Args:
-        path: an exported model, or a checkpoint (.safetensors), which only "torch" can run.
+        path: an exported model, or a checkpoint (.safetensors), which only "torch" can run; or
+            the name of a model (`model_index.find_model`).
         backend: "auto" or one of `BACKENDS`.
         threads: CPU threads of one step.
         background: with "auto", do not wait for an engine that must be built first: the fastest
@@ -108,10 +110,11 @@ def open_runtime(
     """
     if backend != "auto" and backend not in BACKENDS:
         raise ValueError(f"expected backend 'auto' or one of {list(BACKENDS)}, got {backend!r}")
+    path = find_model(path)
     names = backends_for(path) if backend == "auto" else [backend]
 
     def open_one(size: Size | None, progress: ProgressCallback | None) -> Runtime:
-        selector = _BackendSelector(Path(path), threads, progress, size)
+        selector = _BackendSelector(path, threads, progress, size)
         return selector.open_fastest(names, background) if names[1:] else selector.open_first(names)
 
     runtime = open_one(size, progress)
@@ -221,7 +224,7 @@ class _BackendSelector:
         try:
             module = BACKENDS[name].load()
             runtime = module.open_model(name, self._path, self._threads, named, self._size)
-            if compare and name != _REFERENCE:
+            if compare and name != REFERENCE:
                 self._test(BACKENDS[name], runtime)
             return runtime
         except BackendError as error:
@@ -260,12 +263,12 @@ class _BackendSelector:
 
 
 def default_model_path() -> Path:
-    """The shipped model: beside the sources, else in the share folder of a ROS or Python prefix.
+    """The shipped model: of the package, else found by its name (`model_index.find_model`).
 
     Raises:
         ModelError: it is in none of them; the message lists the places.
     """
     try:
         return shared_file(f"models/{DEFAULT_MODEL}")
-    except FileNotFoundError as error:
-        raise ModelError(str(error)) from None
+    except FileNotFoundError:
+        return find_model(Path(DEFAULT_MODEL).stem)

@@ -53,12 +53,18 @@ def known_options(command: Any) -> tuple[int, dict[str, bool]]:
 
 
 PROGRAM = typer.main.get_command(app).commands
-COMMANDS = {
-    **{name: known_options(command) for name, command in PROGRAM.items() if name != "eval"},
+GROUPS = ("eval", "models")
+COMMANDS = {  # without `doctor`, which starts processes
+    **{
+        name: known_options(command)
+        for name, command in PROGRAM.items()
+        if name not in (*GROUPS, "doctor")
+    },
     **{
         f"eval {name}": known_options(PROGRAM["eval"].commands[name])
         for name in ("camvid", "pasted", "dataset", "judges")
     },
+    "models get": known_options(PROGRAM["models"].commands["get"]),
 }
 LIKELY = {  # what the parser may take, to get behind it
     "--backend": ["auto", "torch", "onnxruntime-cpu", "tensorrt"],

@@ -192,7 +192,7 @@ def test_the_shipped_model_is_found_in_a_ros_overlay(tmp_path, monkeypatch):
     overlay.mkdir(parents=True)
     monkeypatch.setattr(selector, "DEFAULT_MODEL", "only_there.onnx")
     monkeypatch.setenv("AMENT_PREFIX_PATH", f"{tmp_path / 'other'}:{tmp_path / 'overlay'}")
-    with pytest.raises(ModelError, match=r"only_there\.onnx is in none of: .*overlay"):
+    with pytest.raises(ModelError, match="only_there.*overlay"):
         default_model_path()
     (overlay / "only_there.onnx").touch()
     assert default_model_path() == overlay / "only_there.onnx"
