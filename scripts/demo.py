@@ -39,6 +39,7 @@ from video_knet_core.messages.result_messages import nanoseconds
 from video_knet_core.output_files import expanded, refuse_inputs
 from video_knet_core.overlay_video import OverlayVideo
 from video_knet_core.visualize import track_color
+from video_knet_ros.ros_compat import LOCALHOST_ONLY, PROFILES_VARIABLE, PROFILES_VARIABLES
 
 PACKAGE = "video_knet_ros"
 START_TIMEOUT_S = 60.0
@@ -260,9 +261,11 @@ def _tail(log: Path) -> str:
 def run(video: str, seconds: float, model: str, out: Path) -> None:
     """The demo; DemoError if it does not show what it should."""
     profile = Path(get_package_share_directory(PACKAGE), "config", "fastdds_large_images.xml")
-    os.environ.setdefault("FASTRTPS_DEFAULT_PROFILES_FILE", str(profile))
+    if not any(name in os.environ for name in PROFILES_VARIABLES):
+        os.environ[PROFILES_VARIABLE] = str(profile)
     os.environ.setdefault("ROS_DOMAIN_ID", str(random.randint(1, 100)))
-    os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    for name, value in LOCALHOST_ONLY.items():
+        os.environ.setdefault(name, value)
     refuse_inputs([out / "overlay.mp4"], [expanded(video)])
     out.mkdir(parents=True, exist_ok=True)
     node_log, source_log = out / "camera_node.log", out / "video_source.log"

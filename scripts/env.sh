@@ -1,8 +1,8 @@
 # Enters the environment that `make setup` has built: source it from bash, at any place. With
 # ROS=kilted, that of `make setup ROS=kilted`.
 #
-# Variables that are set already are respected: FASTRTPS_DEFAULT_PROFILES_FILE, ROS_DOMAIN_ID,
-# ROS_AUTOMATIC_DISCOVERY_RANGE.
+# Variables that are set already are respected: FASTRTPS_DEFAULT_PROFILES_FILE,
+# FASTDDS_DEFAULT_PROFILES_FILE, ROS_DOMAIN_ID, ROS_AUTOMATIC_DISCOVERY_RANGE, ROS_LOCALHOST_ONLY.
 
 _repo="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 _venv="$_repo/.venv" _overlay="$_repo/install"
@@ -27,8 +27,19 @@ fi
 source "$_overlay/setup.bash"
 
 # Images do not fit Fast DDS's default shared memory; the publisher needs a larger segment.
-export FASTRTPS_DEFAULT_PROFILES_FILE="${FASTRTPS_DEFAULT_PROFILES_FILE:-$_repo/config/fastdds_large_images.xml}"
+if [ -z "${FASTRTPS_DEFAULT_PROFILES_FILE:-}${FASTDDS_DEFAULT_PROFILES_FILE:-}" ]; then
+  _variable=FASTRTPS_DEFAULT_PROFILES_FILE
+  for _prefix in ${AMENT_PREFIX_PATH//:/ }; do
+    if [ -d "$_prefix/share/fastdds" ]; then # Fast DDS 3, since Kilted; before, that folder was fastrtps
+      _variable=FASTDDS_DEFAULT_PROFILES_FILE
+    fi
+  done
+  export "$_variable=$_repo/config/fastdds_large_images.xml"
+fi
 # Other robots and other test runs on the network are none of our business.
 export ROS_AUTOMATIC_DISCOVERY_RANGE="${ROS_AUTOMATIC_DISCOVERY_RANGE:-LOCALHOST}"
+if [ "${ROS_DISTRO:-}" = humble ]; then # which does not have that variable
+  export ROS_LOCALHOST_ONLY="${ROS_LOCALHOST_ONLY:-1}"
+fi
 
-unset _repo _venv _overlay
+unset _repo _venv _overlay _variable _prefix

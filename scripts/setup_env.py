@@ -297,7 +297,7 @@ def install(step: str, *arguments: str, inputs: list[Path]) -> bool:
 
 
 def ros_requirements() -> list[str]:
-    """pip arguments that bring ROS 2, or a NumPy that the sourced ROS 2, compiled for it, can use."""
+    """pip arguments that bring ROS 2, or a NumPy that the sourced ROS 2 was compiled for."""
     if not HAS_ROS:
         return ["-r", str(ROS_REQUIREMENTS)]
     code = "import numpy, rclpy; print(numpy.__version__)"

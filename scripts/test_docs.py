@@ -3,10 +3,10 @@
 
     python scripts/test_docs.py [--limit SECONDS] [PAGE ...]
 
-The blocks of a page run in order, in one shell and one scratch folder, which is also HOME. All pages
-share a virtual environment that is empty at first: in it, `pip install video_knet_ros` installs a
-wheel of this checkout. `git clone https://github.com/video-knet-ros/video_knet_ros` clones
-this checkout with its uncommitted changes.
+The blocks of a page run in order, in one shell and one scratch folder, which is also HOME. All
+pages share a virtual environment that is empty at first: in it, `pip install video_knet_ros`
+installs a wheel of this checkout. `git clone https://github.com/video-knet-ros/video_knet_ros`
+clones this checkout with its uncommitted changes.
 
 A block whose title begins with "Needs" is skipped where what it needs (see `NEEDS`) is missing:
 
