@@ -64,7 +64,9 @@ docs:  ## Build the documentation site into site/
 test-docs:  ## Run the bash blocks of README and tutorials; PAGES="README.md" names the pages
 	@$(PYTHON) scripts/test_docs.py $(PAGES)
 
+# The pip packages of rosdep would bring NumPy 2 to Ubuntu 22.04, which the messages there cannot take.
 colcon-test:  ## Build and test with colcon; with ROS 2 sourced, first install what rosdep finds
+	if [ "$$ROS_DISTRO" = humble ]; then pip install 'numpy>=1.24.2,<2'; fi
 	if [ -n "$$ROS_DISTRO" ]; then rosdep update --rosdistro $$ROS_DISTRO && \
 	  rosdep install --from-paths . --ignore-src -y; fi
 	@$(PYTHON) scripts/setup_env.py test

@@ -32,9 +32,9 @@ from video_knet_core.types import ClassInfo, ClassTable, Detections
 from video_knet_ros.engines import EnginePool
 from video_knet_ros.node import CameraNode
 from video_knet_ros.outputs import CONVERSIONS
+from video_knet_ros.ros_compat import PROFILES_VARIABLE, PROFILES_VARIABLES
 
 PROFILE = Path(__file__).parents[1] / "config" / "fastdds_large_images.xml"
-VARIABLE = "FASTRTPS_DEFAULT_PROFILES_FILE"
 SIZES = ((1242, 375), (2048, 1024))
 RATE = 30.0
 OFFERS = tuple(
@@ -100,9 +100,9 @@ def received(size: tuple[int, int], images: int, offer: tuple, with_profile: boo
     )
     executor = SingleThreadedExecutor()
     executor.add_node(node)
-    environment = {k: v for k, v in os.environ.items() if k != VARIABLE}
+    environment = {k: v for k, v in os.environ.items() if k not in PROFILES_VARIABLES}
     if with_profile:
-        environment[VARIABLE] = str(PROFILE)
+        environment[PROFILES_VARIABLE] = str(PROFILE)
     command = [sys.executable, __file__, "--send", *map(str, (*size, images, *offer))]
     camera = subprocess.Popen(command, env=environment)
     while camera.poll() is None:

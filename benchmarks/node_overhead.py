@@ -56,7 +56,7 @@ class TimedNode(CameraNode):
     def ask_for(self, outputs: tuple[str, ...]) -> None:
         """As if only these had readers."""
         for name, topic in self.outputs._topics.items():
-            topic.subscribers = int(name in outputs)
+            topic._matched = int(name in outputs)
         self.set_parameters([Parameter("rle", value="rle" in outputs)])
 
     def _on_image(self, message: Image) -> None:

@@ -249,7 +249,9 @@ def overlay() -> Path:
     pytest.skip("the package is not built with colcon here; `make test` builds it")
 
 
-@pytest.mark.parametrize("folder", ["config", "examples", "foxglove", "launch", "models", "rviz"])
+@pytest.mark.parametrize(
+    "folder", ["config", "examples", "foxglove", "launch", "models", "rqt", "rviz"]
+)
 def test_the_overlay_shares_every_file(overlay: Path, folder: str) -> None:
     sources = [p for p in (REPO / folder).rglob("*") if p.is_file() and p.suffix != ".pyc"]
     assert sources, f"{folder}/ is empty"

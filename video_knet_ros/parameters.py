@@ -65,7 +65,7 @@ class ParameterSpec:
             first, last = (int(limit) for limit in self.range)
             out.integer_range = [IntegerRange(from_value=first, to_value=last, step=0)]
         elif self.range:
-            low, high = self.range
+            low, high = map(float, self.range)  # rclpy sends the bits of an int
             out.floating_point_range = [FloatingPointRange(from_value=low, to_value=high)]
         return out
 

@@ -32,11 +32,11 @@ def ros():
     import rclpy
     from harness import reserved_domain
 
-    from video_knet_ros import diagnostics, node
+    from video_knet_ros import diagnostics, node, ros_compat
 
     with reserved_domain() as number:
         os.environ["ROS_DOMAIN_ID"] = str(number)
-        os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+        os.environ.update(ros_compat.LOCALHOST_ONLY)
         node.GRAPH_PERIOD_S = diagnostics.PERIOD_S = 0.1  # tests wait for both
         rclpy.init()
         gc.freeze()  # or each `gc.collect` below goes through all that was imported

@@ -20,7 +20,7 @@ from rclpy.parameter import Parameter
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
-from video_knet_ros import parameters, process
+from video_knet_ros import outputs, parameters, process
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "1500"))
 FUZZ = settings(
@@ -89,12 +89,11 @@ class AnyImage(PaintedRuntime):
 
 
 @pytest.fixture
-def camera(world):
+def camera(world, monkeypatch):
     """An active node all of whose outputs have a subscriber, as far as it can see."""
     camera = world.camera_node(open_runtime=lambda path, **options: AnyImage())
     camera._camera_filter.accepts = lambda message, stamp: True  # all sizes come in turn
-    for topic in camera.outputs._topics.values():
-        topic.subscribers = 1
+    monkeypatch.setattr(outputs.Topic, "subscribers", 1)
     return camera
 
 

@@ -243,5 +243,6 @@ def test_every_parameter_is_described_with_its_range(world):
     described = world.call(DescribeParameters, "describe_parameters", request).descriptors
     for spec, descriptor in zip(parameters.PARAMETERS, described, strict=True):
         assert spec.description in descriptor.description
-        assert bool(descriptor.integer_range or descriptor.floating_point_range) == bool(spec.range)
+        ranges = (*descriptor.integer_range, *descriptor.floating_point_range)
+        assert [(r.from_value, r.to_value) for r in ranges] == [spec.range] * bool(spec.range)
         assert all(choice in descriptor.additional_constraints for choice in spec.choices)

@@ -10,6 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
+pytest.importorskip("mcap", reason="replays need it: pip install 'video_knet_ros[replay]'")
+
 from harness import PaintedRuntime, image_message, street
 from nav_msgs.msg import Odometry
 from rclpy.serialization import deserialize_message, serialize_message
@@ -27,8 +30,6 @@ from video_knet_core.replay.bag_replay import replay
 from video_knet_core.replay.replay_settings import ReplaySettings
 from video_knet_core.tasks import TASKS
 from video_knet_ros.outputs import CONVERSIONS, LATCHED, has_type
-
-pytest.importorskip("rosbags", reason="replays need it: pip install 'video_knet_ros[replay]'")
 
 FRAMES = 120
 

@@ -42,7 +42,7 @@ def play(world, **parameters) -> VideoSource:
 def collect(world, qos=RELIABLE, kind=Image, topic=IMAGES) -> list:
     got: list = []
     subscription = world.tester.create_subscription(kind, topic, got.append, qos)
-    world.wait(subscription.get_publisher_count, "the source")
+    world.wait(lambda: world.publishers(subscription), "the source")
     return got
 
 

@@ -439,7 +439,12 @@ def test_a_replay_leaves_a_page_that_requests_nothing(runtime, tmp_path):
 @pytest.mark.skipif(find_browser() is None, reason="needs Chromium")
 def test_in_a_browser_the_page_is_quiet_fits_and_its_frames_can_be_enlarged(runtime, tmp_path):
     topics = ("/front/image_raw", "/rear/image_raw")
-    replay(bag_of(tmp_path, 30, topics=topics), runtime, tmp_path / "out", ReplaySettings(topics=topics))
+    replay(
+        bag_of(tmp_path, 30, topics=topics),
+        runtime,
+        tmp_path / "out",
+        ReplaySettings(topics=topics),
+    )
     path = tmp_path / "out/report.html"
     with Browser() as browser:
         for size in (PHONE, TABLET, DESK):
