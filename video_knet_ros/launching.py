@@ -50,8 +50,10 @@ SPATIAL_ARGUMENTS = (
     argument("depth", "", "Topic of depth images; empty = depth/image_raw beside the images"),
     argument("cloud", "", "Topic of point clouds; empty = none"),
     argument("camera_info", "", "Topic of the CameraInfo; empty = camera_info beside the images"),
-    argument("odometry", "", "Topic of the odometry; empty = odometry"),
-    argument("target_frame", "", "Frame of positions, as odom; empty = as in params_file"),
+    argument(
+        "odometry", "", "Topic of the odometry; empty = odometry, or CAMERA/odometry of several"
+    ),
+    argument("target_frame", "", "Frame of positions, such as odom; empty = as in params_file"),
 )
 """Inputs of the outputs in metres, for `input_topics`."""
 SOURCES = "video file, image folder, webcam index, synthetic or synthetic:SEED"

@@ -30,7 +30,7 @@ from .video_commands import make_bag, replay, track
 EPILOG = (
     "Results are written to stdout, notes and errors to stderr. Exit codes: 0 done; 1 the data "
     "have faults, or nothing was found to process; 2 usage, or input that cannot be used; "
-    "130 Ctrl-C; 143 SIGTERM."
+    "130 Ctrl-C; 141 stdout was closed; 143 SIGTERM."
 )
 PLAIN = {"rich_markup_mode": None, "context_settings": {"help_option_names": ["-h", "--help"]}}
 _UsageError = typer.BadParameter.__base__

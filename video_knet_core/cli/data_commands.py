@@ -51,7 +51,7 @@ COMPARED = (
     f"a setting of its own; known are {', '.join(TRACKERS)}."
 )
 SPOILT = "Spoil 35 % of the frames: blur, darkness, an occluder, glare, lost blocks."
-NO_MEMORY = "Give the network each frame as a first one; the tracker goes on."
+NO_MEMORY = "Give the network each frame as a first one; the tracker continues."
 SPRITES = "Objects to paste: train, held_out (never used in training) or all."
 JUDGE_SETS = "synthetic,pasted,kitti_0002,davis_objects"
 JUDGED = (
@@ -329,7 +329,7 @@ def judges(
     path: JsonFile = None,
     engine: EngineOptions,
 ) -> None:
-    """All sets of clips, clean and spoilt, with and without memory, with each tracker: one table.
+    """All sets of clips, clean and corrupted, with and without temporal state: one table.
 
     The network runs once for each frame, set and condition, so all trackers get the same segments.
     """

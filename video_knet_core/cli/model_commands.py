@@ -250,7 +250,7 @@ def self_label(
     ] = False,
     max_frames: MaxFrames = None,
 ) -> None:
-    """Label stuff that is not labelled, where a network of one's own is sure (needs torch).
+    """Label unlabelled stuff with a trained network of your own (needs torch).
 
     Writes a copy of the data set. Things that are not labelled stay so.
     """

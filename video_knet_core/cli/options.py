@@ -147,7 +147,7 @@ SOURCES = "Video file, folder of images, webcam index, or synthetic[:seed]."
 Video = Annotated[str, argument(SOURCES, "VIDEO")]
 Quiet = Annotated[bool, option("No notes and progress bars on stderr.", None, "--quiet", "-q")]
 Verbose = Annotated[
-    bool, option("More notes, as why an engine was not taken.", None, "--verbose", "-v")
+    bool, option("More notes, such as why a faster engine was not used.", None, "--verbose", "-v")
 ]
 
 

@@ -202,7 +202,7 @@ def make_bag(
     kitti_raw: Annotated[Path | None, option(KITTI_RAW, "DIR")] = None,
     max_frames: MaxFrames = None,
 ) -> None:
-    """Make a bag of a video, or of a drive of KITTI raw."""
+    """Make a bag of a video, of images with depth, or of a drive of KITTI raw."""
     from ..bags import making
     from ..bags.kitti_raw import make_kitti_bag
     from ..data.frames import open_frames

@@ -25,7 +25,7 @@ MAX_DIFFERENCE = 0.2
 is right ever has, and less than one that is broken."""
 SAME_SEGMENTS = 0.01
 """The same for an engine of lower precision that "auto" may take: half precision, which costs
-nothing (0.002), passes; bfloat16 does not where it costs track ids, as with the shipped model."""
+nothing (0.002), passes; bfloat16 does not where it costs track ids, as with street_lite0."""
 _MIN_COVERAGE = 0.02
 """Fraction of an image that counts as having segments, though fewer pixels have: a few of them at
 the border of one small object mean nothing."""
