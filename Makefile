@@ -66,6 +66,7 @@ test-docs:  ## Run the bash blocks of README and tutorials; PAGES="README.md" na
 
 # The pip packages of rosdep would bring NumPy 2 to Ubuntu 22.04, which the messages there cannot take.
 colcon-test:  ## Build and test with colcon; with ROS 2 sourced, first install what rosdep finds
+	$(if $(filter-out jazzy,$(ROS)),$(error expected no ROS, or jazzy, got $(ROS): its wheels have no build of their own here))
 	if [ "$$ROS_DISTRO" = humble ]; then pip install 'numpy>=1.24.2,<2'; fi
 	if [ -n "$$ROS_DISTRO" ]; then rosdep update --rosdistro $$ROS_DISTRO && \
 	  rosdep install --from-paths . --ignore-src -y; fi
@@ -91,8 +92,9 @@ dist:  ## Build the source distribution, the wheel and its list of components (S
 	@$(CHECK) cyclonedx_py environment --pyproject pyproject.toml --output-reproducible \
 	  --output-file dist/release/sbom.cdx.json .venv-sbom/bin/python
 
+release: export TAG := $(value TAG)
 release: dist  ## Check that TAG=v1.2.3 can be released, and collect its weights and notes in dist/
-	@.venv-check/bin/python scripts/release.py '$(TAG)'
+	@.venv-check/bin/python scripts/release.py "$$TAG"
 
 size:  ## Count lines, public names and what the node imports
 	@$(PYTHON) scripts/size.py

@@ -43,7 +43,7 @@ def main() -> int:
     """Print one line for each node."""
     for version in ("FASTRTPS", "FASTDDS"):  # the profile would take 64 MiB of shared memory
         os.environ.pop(f"{version}_DEFAULT_PROFILES_FILE", None)
-    os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"  # not other robots
+    os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"  # not other robots; not in Humble
     rclpy.init()
     found = statuses()
     rclpy.shutdown()

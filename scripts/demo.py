@@ -263,7 +263,7 @@ def run(video: str, seconds: float, model: str, out: Path) -> None:
     profile = Path(get_package_share_directory(PACKAGE), "config", "fastdds_large_images.xml")
     if not any(name in os.environ for name in PROFILES_VARIABLES):
         os.environ[PROFILES_VARIABLE] = str(profile)
-    os.environ.setdefault("ROS_DOMAIN_ID", str(random.randint(1, 100)))
+    os.environ.setdefault("ROS_DOMAIN_ID", str(random.randint(215, 231)))
     for name, value in LOCALHOST_ONLY.items():
         os.environ.setdefault(name, value)
     refuse_inputs([out / "overlay.mp4"], [expanded(video)])

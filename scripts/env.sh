@@ -6,7 +6,7 @@
 
 _repo="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 _venv="$_repo/.venv" _overlay="$_repo/install"
-if [ -n "${ROS:-}" ] && [ -d "$_repo/.venv-$ROS" ]; then
+if [ "${ROS:-jazzy}" != jazzy ] && [ -z "${ROS_DISTRO:-}" ]; then # as scripts/setup_env.py decides
   _venv="$_repo/.venv-$ROS" _overlay="$_venv/overlay/install"
 fi
 
@@ -29,7 +29,8 @@ source "$_overlay/setup.bash"
 # Images do not fit Fast DDS's default shared memory; the publisher needs a larger segment.
 if [ -z "${FASTRTPS_DEFAULT_PROFILES_FILE:-}${FASTDDS_DEFAULT_PROFILES_FILE:-}" ]; then
   _variable=FASTRTPS_DEFAULT_PROFILES_FILE
-  for _prefix in ${AMENT_PREFIX_PATH//:/ }; do
+  IFS=: read -ra _prefixes <<< "$AMENT_PREFIX_PATH"
+  for _prefix in "${_prefixes[@]}"; do
     if [ -d "$_prefix/share/fastdds" ]; then # Fast DDS 3, since Kilted; before, that folder was fastrtps
       _variable=FASTDDS_DEFAULT_PROFILES_FILE
     fi
@@ -42,4 +43,4 @@ if [ "${ROS_DISTRO:-}" = humble ]; then # which does not have that variable
   export ROS_LOCALHOST_ONLY="${ROS_LOCALHOST_ONLY:-1}"
 fi
 
-unset _repo _venv _overlay _variable _prefix
+unset _repo _venv _overlay _variable _prefix _prefixes

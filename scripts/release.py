@@ -25,7 +25,7 @@ REPO = Path(__file__).resolve().parents[1]
 def changelog_section(version: str) -> str:
     """What CHANGELOG.md has under the heading of a version, ValueError if it has none."""
     text = (REPO / "CHANGELOG.md").read_text()
-    heading = rf"^## \[?{re.escape(version)}\]?(?![\w.])[^\n]*\n"
+    heading = rf"^## \[?{re.escape(version)}\]?(?![\w.+-])[^\n]*\n"
     found = re.search(rf"{heading}(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
     if not found or not found[1].strip():
         raise ValueError(f"CHANGELOG.md: expected a section '## {version}', got none")
@@ -43,6 +43,8 @@ def weights(tag: str) -> list[Path]:
         found = hashlib.sha256(path.read_bytes()).hexdigest()
         if found != entry["sha256"]:
             raise ValueError(f"{path.name}: expected SHA-256 {entry['sha256']}, got {found}")
+        if (size := path.stat().st_size) != entry["bytes"]:
+            raise ValueError(f"{path.name}: expected {entry['bytes']} bytes, got {size}")
         paths.append(path)
     return paths
 

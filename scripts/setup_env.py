@@ -25,7 +25,6 @@ from typing import NamedTuple
 
 REPO = Path(__file__).resolve().parents[1]
 SCRIPTS = REPO / "scripts"
-LOG = REPO / "log" / "setup.log"
 HAS_ROS = bool(os.environ.get("ROS_DISTRO") and os.environ.get("AMENT_PREFIX_PATH"))
 TORCH = "torch==2.13.0"
 """Installed by itself and first, so that pip's configuration decides: CPU or CUDA."""
@@ -107,6 +106,8 @@ IS_DEFAULT = HAS_ROS or DISTROS[0] == DISTRO
 VENV = Environment(REPO / (".venv" if IS_DEFAULT else f".venv-{DISTRO}"))
 OVERLAY = REPO if IS_DEFAULT else VENV.path / "overlay"
 """Where colcon puts `build` and `install`."""
+LOG = REPO / "log" / f"setup_{'_'.join(sys.argv[1:2])}{VENV.path.name}.log"
+"""One for each goal and distribution: several may be set up at the same time."""
 CHECK_VENV = Environment(REPO / ".venv-check")
 LOWEST_VENV = Environment(REPO / ".venv-lowest")
 DOCS_VENV = Environment(REPO / ".venv-docs")

@@ -6,6 +6,8 @@ import hashlib
 import logging
 import os
 from collections.abc import Iterator
+from itertools import chain
+from os.path import isfile
 from pathlib import Path
 
 from .engine.base import ModelError
@@ -59,9 +61,9 @@ def find_file(file: IndexedFile, index: ModelIndex) -> Path | None:
 
     OSError if a file of its name cannot be read.
     """
-    for folder in model_folders(index):
+    for folder in chain.from_iterable(model_folders(index)):
         path = folder / file.name
-        if path.is_file() and path.stat().st_size == file.bytes and sha256_of(path) == file.sha256:
+        if isfile(path) and path.stat().st_size == file.bytes and sha256_of(path) == file.sha256:
             return path
     return None
 

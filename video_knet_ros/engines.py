@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, wait
-from pathlib import Path
 from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
@@ -47,7 +46,7 @@ class SharedEngine:
         if self._runtime is None:
             options = dict(self._settings)
             model = options.pop("model")
-            path = Path(expand(model)) if model else default_model_path()
+            path = expand(model) if model else default_model_path()
             self._runtime = self._open_runtime(
                 path, background=True, progress=self._report, **options
             )

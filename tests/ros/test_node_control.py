@@ -53,7 +53,7 @@ def test_a_corrupt_model_leaves_the_node_alive_and_a_good_one_can_follow(world, 
     corrupt.write_bytes(b"this is no model")
 
     def open_(path, **options):
-        return open_runtime(path, **options) if path == corrupt else world.open_painted(path)
+        return open_runtime(path, **options) if path == str(corrupt) else world.open_painted(path)
 
     world.camera_node(open_runtime=open_, model=str(corrupt))
     lines = [line for line in capfd.readouterr().err.splitlines() if "not configured" in line]
@@ -90,7 +90,7 @@ def test_the_engine_gets_its_parameters_and_paths_are_expanded(world, tmp_path, 
         return world.open_painted(path)
 
     world.camera_node(open_runtime=open_, model=name, backend="painted", threads=3)
-    expected = tmp_path / "some.onnx" if "/" in name else Path(name)
+    expected = str(tmp_path / "some.onnx") if "/" in name else name
     assert requested == [(expected, "painted", 3)]
 
 

@@ -132,7 +132,7 @@ def validate_data(
 
 @command(reasons=True)
 def bench(
-    models: Annotated[list[Path] | None, argument(MODEL, "MODEL", show_default=SHIPPED)] = None,
+    models: Annotated[list[str] | None, argument(MODEL, "MODEL", show_default=SHIPPED)] = None,
     backend: Annotated[Any, choices(BENCH_BACKENDS, "auto", "all", *BACKENDS)] = "auto",
     frames: Annotated[int, count("Frames to measure.")] = 100,
     size: Annotated[

@@ -55,7 +55,7 @@ WORKSPACE = "Maximum scratch memory of a layer; default: TensorRT's own limit."
 
 @command()
 def info(
-    model: Annotated[Path | None, argument(MODEL_FILE, "FILE", show_default=SHIPPED)] = None,
+    model: Annotated[str | None, argument(MODEL_FILE, "FILE", show_default=SHIPPED)] = None,
     size: Annotated[
         Values | None,
         option("Image size to count at; default: the native size.", "HxW", parser=parse_size),
@@ -195,7 +195,7 @@ def finetune(
         option("Input of the model; default: of the images' shape.", "HxW", parser=parse_size),
     ] = None,
     init: Annotated[
-        Path | None, option("Checkpoint to start from.", "NAME|FILE", show_default=SHIPPED)
+        str | None, option("Checkpoint to start from.", "NAME|FILE", show_default=SHIPPED)
     ] = None,
     like: Annotated[Values | None, choices(LIKE, metavar="CLASS=KNOWN,...")] = None,
     threads: Annotated[int | None, count("CPU threads; default: all, at most 8.")] = None,
@@ -220,7 +220,7 @@ def finetune(
     options = finetuning.FinetuneOptions(
         steps=steps,
         size=(size[0], size[1]) if size else None,
-        init=init and find_model(init, CHECKPOINT),
+        init=find_model(init, CHECKPOINT) if init else None,
         like={name: known for name, _, known in pairs},
         threads=threads,
         skip_empty=skip_empty,
@@ -236,7 +236,7 @@ def finetune(
 @command()
 def self_label(
     data: Annotated[Path, argument("Folder of custom data: classes.yaml, SPLIT/...", "DATA")],
-    model: Annotated[Path, option("A checkpoint: its name, or *.safetensors.", "NAME|FILE")],
+    model: Annotated[str, option("A checkpoint: its name, or *.safetensors.", "NAME|FILE")],
     out: Annotated[Path, option("New folder of the data set that is written.", "DIR")],
     split: Annotated[str, option("Part of the data set.", "NAME")] = "train",
     confidence: Annotated[
@@ -256,10 +256,10 @@ def self_label(
     """
     from ..training.self_label import self_label as write_labels
 
-    model = find_model(model, CHECKPOINT)
-    counts = write_labels(data, split, model, out, confidence, things_only, by_colour, max_frames)
+    path = find_model(model, CHECKPOINT)
+    counts = write_labels(data, split, path, out, confidence, things_only, by_colour, max_frames)
     print(f"{out}: {counts.frames} frames; of all pixels, labelled as")
-    rows = zip(_config_of(model).classes, counts.kept, counts.added, strict=True)
+    rows = zip(_config_of(path).classes, counts.kept, counts.added, strict=True)
     for info, kept, added in rows:
         before, new = (number / max(counts.pixels, 1) for number in (kept, added))
         print(f"  {info.name:<16} {before:>6.1%} before, {new:>6.1%} added")
@@ -267,17 +267,17 @@ def self_label(
 
 @command()
 def export(
-    checkpoint: Annotated[Path, argument("Its name, or *.safetensors.", "CHECKPOINT")],
+    checkpoint: Annotated[str, argument("Its name, or *.safetensors.", "CHECKPOINT")],
     out: Annotated[Path, argument("*.onnx", "OUT")],
     precision: Annotated[str, choice(PRECISION, "fp32", "fp16")] = "fp32",
     raw: Annotated[bool, option(RAW, None, "--raw")] = False,
 ) -> None:
     """Write a checkpoint as ONNX (needs torch)."""
-    checkpoint = find_model(checkpoint, CHECKPOINT)
-    check_output_file(out, [checkpoint], ".onnx")
+    path = find_model(checkpoint, CHECKPOINT)
+    check_output_file(out, [path], ".onnx")
     from ..engine.export import export_checkpoint
 
-    export_checkpoint(checkpoint, out, precision, "raw" if raw else "deploy")
+    export_checkpoint(path, out, precision, "raw" if raw else "deploy")
     print(out)
 
 
@@ -318,7 +318,7 @@ def import_checkpoint(
 
 @command()
 def build_engine(
-    model: Annotated[Path, argument("An exported model: its name, or *.onnx.", "MODEL")],
+    model: Annotated[str, argument("An exported model: its name, or *.onnx.", "MODEL")],
     size: Annotated[Values | None, option(BUILD_SIZE, "HxW", parser=parse_size)] = None,
     target: Annotated[Values | None, choices(TARGET, metavar="SM,SM")] = None,
     flavour: Annotated[str | None, choice(FLAVOUR, *FLAVOURS)] = None,
@@ -335,10 +335,10 @@ def build_engine(
     from ..engine.tensorrt.plan_cache import PlanCache, read_plan, write_plan
     from ..engine.tensorrt.runtime import plan_key
 
-    model = find_model(model, EXPORTED)
-    file = ModelFile.read(model, size=size and (size[0], size[1]))
+    source = find_model(model, EXPORTED)
+    file = ModelFile.read(source, size=size and (size[0], size[1]))
     if out:
-        check_output_file(out, [model], ".plan")
+        check_output_file(out, [source], ".plan")
     targets = tuple(sorted({name.strip().lower() for name in target or ()}))
     library = _library(flavour, targets)
     gpu, gpu_targets = ("", targets) if targets else _gpu_of(library)

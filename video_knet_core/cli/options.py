@@ -155,7 +155,7 @@ Verbose = Annotated[
 class EngineOptions:
     """The model of a command, and what runs it."""
 
-    model: Annotated[Path | None, option(MODEL, "NAME|FILE", show_default=SHIPPED)] = None
+    model: Annotated[str | None, option(MODEL, "NAME|FILE", show_default=SHIPPED)] = None
     backend: Annotated[str, choice(BACKEND, "auto", *BACKENDS)] = "auto"
     threads: Threads = 2
 

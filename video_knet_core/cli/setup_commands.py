@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import shlex
-from pathlib import Path
 from typing import Annotated, Any
 
 from .options import MODEL, SHIPPED, Json, argument, command, option
@@ -17,7 +16,7 @@ _log = logging.getLogger(__name__)
 
 @command()
 def doctor(
-    model: Annotated[Path | None, option(MODEL, "NAME|FILE", show_default=SHIPPED)] = None,
+    model: Annotated[str | None, option(MODEL, "NAME|FILE", show_default=SHIPPED)] = None,
     as_json: Json = False,
 ) -> int:
     """Check the installation: versions, machine, ROS 2, model, engines, cache.
@@ -27,7 +26,7 @@ def doctor(
     """
     from ..doctor.examination import doctor as report
 
-    return report(None if model is None else str(model), as_json)
+    return report(model, as_json)
 
 
 @command()

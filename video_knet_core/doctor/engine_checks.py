@@ -153,8 +153,7 @@ def _described_checkpoint(path: Path) -> str:
 
 def _content_line(path: Path) -> tuple[str, ...]:
     """Whether a file is one of the release, if it is where those are."""
-    from ..engine.cache_files import cache_folder
-    from ..engine.model_index import model_index
+    from ..engine.model_index import FOLDER, download_folder, model_index
     from ..installation import shared_folders
     from ..model_download import sha256_of
 
@@ -163,8 +162,8 @@ def _content_line(path: Path) -> tuple[str, ...]:
     for name, expected in known.items():
         if content == expected:
             return OK, f"SHA-256 is that of {name} of {index.release}"
-    shipped = (cache_folder(), *shared_folders())
-    if path.name in known and any(folder in path.parents for folder in shipped):
+    shipped = (download_folder(index), *(folder / FOLDER for folder in shared_folders()))
+    if path.name in known and path.resolve().parent in {folder.resolve() for folder in shipped}:
         text = f"{path} is not the file of {index.release}: SHA-256 {content}"
         return FAULT, text, f"delete it, then video-knet models get {path.stem}"
     return OK, f"a model of your own, SHA-256 {content}"

@@ -29,6 +29,8 @@ def versions() -> Lines:
         yield WARNING, "minimum versions are unknown: there is no metadata of this package"
     lists: dict[str, list[str]] = {"required": [], "optional": []}
     for name, (minimum, limit, optional) in requirements.items():
+        if name == "numpy" and _has_messages_for_numpy_1():
+            limit = "2"
         version, expected = _version_of(name), f">={minimum}" + (f",<{limit}" if limit else "")
         remedy = f"pip install '{name}{expected}'"
         if version is None:
@@ -43,6 +45,13 @@ def versions() -> Lines:
     for kind, found in lists.items():
         if found:
             yield OK, f"{kind}: {', '.join(found)}"
+
+
+def _has_messages_for_numpy_1() -> bool:
+    """Whether ROS 2 comes from apt, of a distribution for Ubuntu 22.04 or 24.04."""
+    found = find_spec("rclpy")
+    places = [f"/opt/ros/{distro}/" for distro in ("humble", "jazzy", "kilted")]
+    return found is not None and str(found.origin).startswith(tuple(places))
 
 
 def _requirements() -> dict[str, tuple[str, str, bool]]:
@@ -170,10 +179,10 @@ def cache() -> Lines:
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
-        text = f"{folder} cannot be written: {error.strerror or error}"
-        yield (
-            *(WARNING, f"{text}; engines are measured, and built, again at every start"),
-            "free some space or set VIDEO_KNET_CACHE to another folder",
+        text = (
+            f"{folder} cannot be written: {error.strerror or error}; engines are measured, and "
+            "built, again at every start"
         )
+        yield WARNING, text, "free some space or set VIDEO_KNET_CACHE to another folder"
     else:
         yield OK, f"{folder} can be written"

@@ -42,11 +42,12 @@ def ros() -> Lines:
     yield OK, f"distribution: {distro or 'ROS_DISTRO is not set'}"
     facts = _probe_ros()
     if isinstance(facts, str):
-        yield (
-            *(FAULT, f"rclpy cannot be imported: {facts}"),
-            f"source the setup.bash of a ROS 2 for Python {sys.version_info[0]}."
-            f"{sys.version_info[1]}, or run this with the Python of that ROS 2",
+        python = "{}.{}".format(*sys.version_info)
+        remedy = (
+            f"source the setup.bash of a ROS 2 for Python {python}, or run this with the Python of "
+            "that ROS 2"
         )
+        yield FAULT, f"rclpy cannot be imported: {facts}", remedy
         return
     yield OK, f"rclpy, middleware {facts['rmw']}"
     yield from _network_lines(facts["rmw"])
@@ -93,10 +94,9 @@ def _profile_line() -> tuple[str, ...]:
             if Path(value).is_file():
                 return OK, f"{name}: {value}"
             return FAULT, f"{name}: no file {value}", f"unset {name}, or name a file that exists"
-    return (
-        *(WARNING, f"{_PROFILES[0]} is not set: images exceed the default shared memory"),
-        f"the launch files set it for their own nodes; for others see {DOCS}/how-to/cameras/",
-    )
+    text = f"{' or '.join(_PROFILES)} is not set: images exceed the default shared memory"
+    remedy = f"the launch files set it for their own nodes; for others see {DOCS}/how-to/cameras/"
+    return WARNING, text, remedy
 
 
 def _messages_line(facts: dict[str, Any]) -> tuple[str, ...]:

@@ -235,6 +235,11 @@ _FIXED_SIZES = {1: 8, 5: 4}
 _GRAPH, _INITIALIZER, _DATA_TYPE, _NAME, _DATA_LOCATION = 7, 5, 2, 8, 14
 """Numbers of fields: ModelProto.graph, GraphProto.initializer, TensorProto.data_type, name and
 data_location."""
+_FUNCTION, _NODE, _NODE_OF_FUNCTION, _SPARSE_INITIALIZER, _ATTRIBUTE = 25, 1, 7, 15, 5
+"""ModelProto.functions, GraphProto.node, FunctionProto.node, GraphProto.sparse_initializer and
+NodeProto.attribute."""
+_TENSORS, _GRAPHS, _SPARSE = (5, 10), (6, 11), (22, 23)
+"""Of AttributeProto: t and tensors, g and graphs, sparse_tensor and sparse_tensors."""
 _EMPTY = memoryview(b"")
 _MAX_PART = 1 << 28
 """Bytes of the graph of a further size, without the tensors that it shares."""
@@ -290,6 +295,34 @@ def _tensors_in(file: memoryview) -> Iterator[memoryview]:
             yield from (value for part, value in _fields(graph) if part == _INITIALIZER)
 
 
+def _all_tensors(graph: memoryview) -> Iterator[memoryview]:
+    """The tensors of a graph, those of its nodes and of the graphs in them too."""
+    for number, value in _fields(graph):
+        if number == _INITIALIZER:
+            yield value
+        elif number == _SPARSE_INITIALIZER:
+            yield from _dense_parts(value)
+        elif number == _NODE:
+            yield from _tensors_of(value)
+
+
+def _tensors_of(node: memoryview) -> Iterator[memoryview]:
+    """The tensors of a node."""
+    for attribute in (value for number, value in _fields(node) if number == _ATTRIBUTE):
+        for number, value in _fields(attribute):
+            if number in _TENSORS:
+                yield value
+            elif number in _GRAPHS:
+                yield from _all_tensors(value)
+            elif number in _SPARSE:
+                yield from _dense_parts(value)
+
+
+def _dense_parts(sparse: memoryview) -> Iterator[memoryview]:
+    """Values and indices of a SparseTensorProto."""
+    return (value for number, value in _fields(sparse) if number in (1, 2))
+
+
 def _check_own_weights(tensor: dict[int, Any]) -> None:
     """ValueError if they are in another file, which may be any of this machine, and which the hash
     of the model does not cover."""
@@ -326,14 +359,18 @@ def _read_interface(file: memoryview) -> tuple[dict[str, str], _Tensors, _Tensor
                 for part, tensor in _fields(value):
                     if part in graph:
                         graph[part].update([_value_info(tensor)])
-                    elif part == _INITIALIZER:
+                for tensor in _all_tensors(value):
+                    _check_own_weights(dict(_fields(tensor)))
+            elif number == _FUNCTION:
+                for node in (node for part, node in _fields(value) if part == _NODE_OF_FUNCTION):
+                    for tensor in _tensors_of(node):
                         _check_own_weights(dict(_fields(tensor)))
             elif number == 14:  # metadata_props
                 entry = {part: str(text, "utf-8") for part, text in _fields(value)}
                 metadata[entry[1]] = entry.get(2, "")
         if not graph:
             raise IndexError("it has no graph")
-    except (IndexError, KeyError, TypeError, UnicodeDecodeError) as error:
+    except (IndexError, KeyError, TypeError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"not an ONNX model, or cut short ({error})") from None
     return metadata, graph[11], graph[12]
 

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from difflib import get_close_matches
+from os.path import isfile  # False where it cannot be known, which Path.is_file() raises
 from pathlib import Path
 
 from ..config_io import ConfigError, Text, load_yaml, settings_class
@@ -66,41 +68,56 @@ def download_folder(index: ModelIndex) -> Path:
     return cache_folder() / FOLDER / index.release
 
 
-def model_folders(index: ModelIndex) -> list[Path]:
-    """Where a name is looked up: the folders of $VIDEO_KNET_MODELS, the cache, the package."""
+def model_folders(index: ModelIndex) -> list[list[Path]]:
+    """Where a name is looked up: each folder of $VIDEO_KNET_MODELS; the cache and the package.
+
+    The last two are one place: what the package has and what was downloaded belong together.
+    """
     listed = os.environ.get("VIDEO_KNET_MODELS", "").split(os.pathsep)
-    of_user = [Path(os.path.expanduser(folder)) for folder in listed if folder]
-    return [*of_user, download_folder(index), *(folder / FOLDER for folder in shared_folders())]
+    of_version = [folder / FOLDER for folder in shared_folders()]
+    with suppress(RuntimeError):  # this user has no home folder
+        of_version.insert(0, download_folder(index))
+    return [*([Path(os.path.expanduser(folder))] for folder in listed if folder), of_version]
 
 
 def find_model(model: str | Path, suffixes: Sequence[str] = SUFFIXES) -> Path:
     """The file of a model, given as a path or by its name.
 
-    An existing file comes first. A name, which has no slash and no suffix, is looked up in
-    `model_folders`, in each with `suffixes` in turn. Any other path is returned as it is.
+    An existing file comes first. A name is text without a slash and a suffix; it is looked up in
+    each place of `model_folders` with `suffixes` in turn. Any other path is returned as it is,
+    with the home folder for `~`.
 
     Raises:
         ModelError: there is no file of that name; the message lists the known names and the places.
     """
-    path, name = Path(model), Path(model).name
-    if path.is_file() or str(model) != name or path.suffix or name in ("", ".."):
+    path, name = Path(os.path.expanduser(model)), Path(model).name
+    if isfile(path) or model != name or path.suffix or name in ("", ".."):
         return path
-    folders = model_folders(index := model_index())
-    for folder in folders:
+    places = model_folders(index := model_index())
+    for place in places:
         for suffix in suffixes:
-            if (file := folder / f"{name}{suffix}").is_file():
-                return file
-    known = {entry.name for entry in index.models}
-    listed = [f.stem for folder in folders for f in folder.glob("*") if f.suffix in suffixes]
+            for folder in place:
+                if isfile(file := folder / f"{name}{suffix}"):
+                    return file
+    folders = [folder for place in places for folder in place]
+    present = [f.stem for folder in folders for f in folder.glob("*") if f.suffix in suffixes]
+    indexed = {
+        entry.name: {Path(file.name).suffix for file in entry.files} for entry in index.models
+    }
+    if name in indexed and not indexed[name].intersection(suffixes):
+        hint = f"{name} comes as a checkpoint only: `video-knet export {name} {name}.onnx`"
+    else:
+        of_kind = [entry for entry, kinds in indexed.items() if kinds.intersection(suffixes)]
+        names = sorted(n for n in {*of_kind, *present} if "." not in n)
+        hint = name_hint(name, names, " --checkpoint" if suffixes == CHECKPOINT else "")
     raise ModelError(
-        f"no model {name!r}: expected a file, or {name_hint(name, sorted({*known, *listed}))}; "
-        f"looked in {', '.join(map(str, folders))}"
+        f"no model {name!r}: expected a file, or {hint}; looked in {', '.join(map(str, folders))}"
     )
 
 
-def name_hint(name: str, known: Sequence[str]) -> str:
-    """The known names, the nearest one, and how to download it."""
+def name_hint(name: str, known: Sequence[str], options: str = "") -> str:
+    """The known names, the nearest one, and how to download it, with `options` of the command."""
     near = get_close_matches(name, known, 1)
     meant = f"; did you mean {near[0]}?" if near and near[0] != name else ""
-    get = f"`video-knet models get {near[0] if near else 'NAME'}` downloads a model"
+    get = f"`video-knet models get {near[0] if near else 'NAME'}{options}` downloads a model"
     return f"one of {', '.join(known)}{meant} ({get})"

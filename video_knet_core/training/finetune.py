@@ -19,6 +19,7 @@ from ..config import STRIDE, KernelConfig, ModelConfig
 from ..config_io import ConfigError, expect, from_dict, load_yaml, to_dict
 from ..data.census import Census, CustomData
 from ..engine.export import export_checkpoint
+from ..engine.model_index import CHECKPOINT, find_model
 from ..engine.selector import default_model_path
 from ..model.checkpoint import load_model, read_metadata, save_model
 from ..model.video_knet import VideoKNet
@@ -189,8 +190,9 @@ def summary(out: Path, data: Path) -> list[str]:
 
 
 def shipped_checkpoint() -> Path:
-    """The weights of the shipped model, beside the exported one."""
-    return default_model_path().with_suffix(".safetensors")
+    """The weights of the shipped model, beside the exported one or found by its name."""
+    beside = default_model_path().with_suffix(".safetensors")
+    return beside if beside.is_file() else find_model(beside.stem, CHECKPOINT)
 
 
 # --- the model -----------------------------------------------------------------------------------

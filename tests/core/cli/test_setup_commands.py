@@ -24,6 +24,7 @@ from video_knet_core.cli import main
 from video_knet_core.doctor.examination import examine
 from video_knet_core.engine import selector
 from video_knet_core.engine.base import BackendError
+from video_knet_core.engine.model_index import download_folder, model_index
 from video_knet_core.engine.selector import BACKENDS, Backend, default_model_path
 from video_knet_core.installation import shared_file
 
@@ -341,10 +342,13 @@ def test_a_model_that_cannot_be_used_is_a_fault_with_a_remedy(
 
 
 def test_a_shipped_file_with_another_content_is_a_fault(quick, model, tmp_path, monkeypatch):
-    monkeypatch.setenv("VIDEO_KNET_CACHE", str(tmp_path))
-    shutil.copy(model, tmp_path / "street.onnx")
-    lines = found(tmp_path / "street.onnx", "Model")
-    assert [status for status, _, _ in lines] == ["ok", "fault"] and "models get" in lines[1][2]
+    monkeypatch.setenv("VIDEO_KNET_CACHE", str(tmp_path / "cache"))
+    for folder, status in ((tmp_path, "ok"), (download_folder(model_index()), "fault")):
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copy(model, folder / "street.onnx")
+        lines = found(folder / "street.onnx", "Model")
+        assert [line[0] for line in lines] == ["ok", status]
+    assert "models get" in lines[1][2]
 
 
 def test_a_checkpoint_is_described_without_torch(quick, tmp_path):

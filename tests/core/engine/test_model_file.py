@@ -8,7 +8,15 @@ import random
 
 import onnx
 import pytest
-from onnx import TensorProto, external_data_helper, helper
+from onnx import (
+    FunctionProto,
+    ModelProto,
+    NodeProto,
+    SparseTensorProto,
+    TensorProto,
+    external_data_helper,
+    helper,
+)
 from tiny_onnx import HEIGHT, WIDE, WIDTH, metadata, write_model, write_two_sizes
 
 from video_knet_core.engine import model_file
@@ -182,13 +190,61 @@ def test_a_further_size_without_its_weights_is_an_error(tmp_path):
         ModelFile.read(path, size=WIDE)
 
 
-def test_weights_in_another_file_are_rejected(tmp_path):
+def constant_of(tensor: TensorProto) -> NodeProto:
+    return helper.make_node("Constant", [], ["extra"], value=tensor)
+
+
+def in_initializer(model: ModelProto, tensor: TensorProto) -> None:
+    model.graph.initializer.append(tensor)
+
+
+def in_node(model: ModelProto, tensor: TensorProto) -> None:
+    model.graph.node.append(constant_of(tensor))
+
+
+def in_branch(model: ModelProto, tensor: TensorProto) -> None:
+    branch = helper.make_graph([], "branch", [], [], [tensor])
+    node = helper.make_node("If", ["x"], ["y"], then_branch=branch, else_branch=branch)
+    model.graph.node.append(node)
+
+
+def in_sparse_initializer(model: ModelProto, tensor: TensorProto) -> None:
+    model.graph.sparse_initializer.append(SparseTensorProto(values=tensor, dims=[1]))
+
+
+def in_function(model: ModelProto, tensor: TensorProto) -> None:
+    model.functions.append(FunctionProto(name="f", node=[constant_of(tensor)]))
+
+
+@pytest.mark.parametrize(
+    "place", [in_initializer, in_node, in_branch, in_sparse_initializer, in_function]
+)
+def test_weights_in_another_file_are_rejected(tmp_path, place):
     path = write_two_sizes(tmp_path / "two.onnx")
     proto = onnx.load(str(path))
-    tensor = proto.graph.initializer[0]
-    (tmp_path / "other.bin").write_bytes(tensor.raw_data)
+    tensor = helper.make_tensor("extra", TensorProto.FLOAT, [1], bytes(4), raw=True)
     external_data_helper.set_external_data(tensor, "other.bin")
     tensor.ClearField("raw_data")
+    place(proto, tensor)
     path.write_bytes(proto.SerializeToString())
-    with pytest.raises(ModelError, match=f"all weights in this file, got {tensor.name}"):
+    with pytest.raises(ModelError, match="all weights in this file, got extra"):
         ModelFile.read(path)
+
+
+def test_graphs_in_graphs_without_end_are_no_model(tmp_path):
+    content = b""
+    for _ in range(3000):
+        for number in (6, 5, 1):  # attribute of a node of a graph
+            content = bytes([number << 3 | 2]) + encoded_length(len(content)) + content
+    (tmp_path / "deep.onnx").write_bytes(b"\x3a" + encoded_length(len(content)) + content)
+    with pytest.raises(ModelError, match="not an ONNX model"):
+        ModelFile.read(tmp_path / "deep.onnx")
+
+
+def encoded_length(number: int) -> bytes:
+    """A varint."""
+    groups = []
+    while number > 127:
+        groups.append(number & 127 | 128)
+        number >>= 7
+    return bytes([*groups, number])

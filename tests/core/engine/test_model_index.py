@@ -12,6 +12,7 @@ from video_knet_core.engine import model_index as indexed
 from video_knet_core.engine.base import ModelError
 from video_knet_core.engine.model_index import (
     CHECKPOINT,
+    EXPORTED,
     SUFFIXES,
     download_folder,
     find_model,
@@ -96,7 +97,35 @@ def test_an_exported_model_comes_before_a_checkpoint(places):
     assert find_model("mine") == checkpoint
     exported.touch()
     assert find_model("mine") == exported
-    assert find_model(Path("mine"), CHECKPOINT) == checkpoint
+    assert find_model("mine", CHECKPOINT) == checkpoint
+
+
+def test_what_was_downloaded_does_not_hide_what_the_package_exports(places):
+    (places["cache"] / "mine.safetensors").touch()
+    (places["package"] / "mine.onnx").touch()
+    assert find_model("mine") == places["package"] / "mine.onnx"
+    assert find_model("mine", CHECKPOINT) == places["cache"] / "mine.safetensors"
+
+
+def test_a_model_that_is_a_checkpoint_only_is_to_be_exported(places):
+    with pytest.raises(ModelError, match="video-knet export street_open street_open.onnx"):
+        find_model("street_open", EXPORTED)
+    with pytest.raises(ModelError, match="models get street --checkpoint"):
+        find_model("stret", CHECKPOINT)
+
+
+def test_a_folder_that_cannot_be_read_hides_no_other(places, monkeypatch):
+    def unreadable(path):
+        if path.is_relative_to(places["first"]):
+            raise PermissionError(13, "Permission denied", str(path))
+        return os.path.isfile(path)
+
+    (places["package"] / "mine.onnx").touch()
+    monkeypatch.setattr(Path, "is_file", unreadable)
+    assert find_model("mine") == places["package"] / "mine.onnx"
+    monkeypatch.delenv("VIDEO_KNET_CACHE")
+    monkeypatch.setattr(indexed, "cache_folder", Path("~nobody_at_all").expanduser)
+    assert find_model("mine") == places["package"] / "mine.onnx"
 
 
 def test_an_existing_file_comes_first_and_a_folder_does_not(places):
@@ -108,10 +137,12 @@ def test_an_existing_file_comes_first_and_a_folder_does_not(places):
     assert find_model("mine") == Path("mine")
 
 
-@pytest.mark.parametrize("path", ["mine.onnx", "./mine", "a/mine", "", ".", "..", "~/mine", "v1.0"])
+@pytest.mark.parametrize("path", ["mine.onnx", "./mine", "mine/", "a/mine", "", ".", "..", "v1.0"])
 def test_what_is_no_name_is_a_path(places, path):
     (places["first"] / "mine.onnx").touch()
     assert find_model(path) == Path(path)
+    assert find_model(Path("mine")) == Path("mine")
+    assert find_model("~/mine") == Path.home() / "mine"
 
 
 def test_a_name_that_is_unknown_is_answered_with_names_places_and_a_command(places):
