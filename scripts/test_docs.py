@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Run the ```bash blocks of README.md and docs/tutorials/*.md, or of the pages that are named.
+"""Run the ```bash blocks of docs/tutorials/*.md and README.md, or of the pages that are named.
 
     python scripts/test_docs.py [--limit SECONDS] [PAGE ...]
 
@@ -12,6 +12,8 @@ A block whose title begins with "Needs" is skipped where what it needs (see `NEE
 
     ```bash title="Needs ROS 2"
     ```bash title="Needs ROS 2 and a camera"
+
+A block of README.md whose commands a page before it has run is not run again.
 
 A command that is shown but not run, as a whole test suite, is in a ```console block. Where a page
 names `drive.mp4`, the reader's own video, the scratch folder has one of the synthetic street.
@@ -255,8 +257,13 @@ class Sandbox:
 
 
 def default_pages() -> list[Path]:
-    """README.md and the tutorials."""
-    return [REPO / "README.md", *sorted(REPO.glob("docs/tutorials/*.md"))]
+    """The tutorials and README.md."""
+    return [*sorted(REPO.glob("docs/tutorials/*.md")), REPO / "README.md"]
+
+
+def commands_of(block: Block) -> str:
+    """The code of a block without comments."""
+    return re.sub(r"\s+#.*", "", block.code).strip()
 
 
 def named(page: Path, block: Block) -> str:
@@ -285,6 +292,7 @@ def main(argv: list[str] | None = None) -> int:
         for need in sorted({need for blocks in found.values() for b in blocks for need in b.needs})
     }
     skipped, failed = [], 0
+    done: set[str] = set()
     with tempfile.TemporaryDirectory(prefix="test_docs_", ignore_cleanup_errors=True) as folder:
         sandbox = Sandbox(Path(folder))
         for number, (page, blocks) in enumerate(found.items()):
@@ -293,8 +301,11 @@ def main(argv: list[str] | None = None) -> int:
                 missing = [need for need in block.needs if not here[need]]
                 if missing:
                     skipped.append(f"{named(page, block)}: needs {', '.join(missing)}")
+                elif page.name == "README.md" and commands_of(block) in done:
+                    skipped.append(f"{named(page, block)}: run on another page")
                 else:
                     run.append(block)
+            done.update(map(commands_of, run))
             start = time.monotonic()
             failure = run and run_blocks(run, *sandbox.scratch(str(number), run), options.limit)
             if failure:

@@ -106,3 +106,8 @@ def test_processes_in_the_background_end_with_the_page(tmp_path: Path, code: str
     pid = int((tmp_path / "page/pid").read_text())
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
+
+
+def test_comments_are_no_part_of_the_commands_that_are_not_run_again():
+    block = docs.Block(1, "cd sources  # of the package\nmake demo#1   # minutes\n")
+    assert docs.commands_of(block) == "cd sources\nmake demo#1"
