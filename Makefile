@@ -102,3 +102,6 @@ size:  ## Count lines, public names and what the node imports
 clean:  ## Remove everything that was made here
 	rm -rf .venv .venv-* build dist install log out site .*_cache .hypothesis *.egg-info
 	find . -name __pycache__ -prune -exec rm -rf {} +
+
+.DEFAULT:
+	@echo "make: there is no target '$@'; 'make help' lists all" >&2; exit 2

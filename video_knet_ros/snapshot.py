@@ -41,7 +41,8 @@ def save_snapshot(result: FrameToPublish, folder: Path) -> Path:
     try:
         _write_png(partial / "image.png", image[..., ::-1])
         _write_png(partial / "labels.png", frame.labels)
-        _write_png(partial / "overlay.png", visualize.overlay(image, frame, classes)[..., ::-1])
+        overlay = visualize.overlay(image, frame, classes, result.opacity)
+        _write_png(partial / "overlay.png", overlay[..., ::-1])
         (partial / "table.json").write_text(json.dumps(table, indent=1))
         partial.chmod(0o755)  # temporary folders are the owner's alone
         return _rename(partial, f"{stamp // 10**9}.{stamp % 10**9:09d}")

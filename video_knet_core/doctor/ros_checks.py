@@ -39,7 +39,7 @@ def ros() -> Lines:
     if not distro and not find_spec("rclpy"):
         yield ABSENT, "not installed, or its setup.bash is not sourced; only the node needs it"
         return
-    yield OK, f"distribution: {distro or 'ROS_DISTRO is not set'}"
+    yield OK, f"distribution: {distro or 'ROS_DISTRO is not set, as with ROS 2 from Python wheels'}"
     facts = _probe_ros()
     if isinstance(facts, str):
         python = "{}.{}".format(*sys.version_info)

@@ -99,13 +99,15 @@ def _loader(
 
 def _begin_worker(worker: int) -> None:
     """A worker is one of many: its OpenCV must not start a thread for each core, as torch's does
-    not. A Ctrl-C, which a terminal sends to all processes, is for the trainer, which ends it.
+    not. A Ctrl-C, which a terminal sends to all processes, is for the trainer, which ends it. So is
+    the SIGTERM that `timeout` and systemd send to all of them; a second one ends the worker.
 
     0 is "without threads". 1 would stop those of the pool first, and wait for ever: the fork that
     made the worker left them behind.
     """
     cv2.setNumThreads(0)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda number, _: signal.signal(number, signal.SIG_DFL))
 
 
 def collate(samples: Sequence[Sample]) -> Batch:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import re
@@ -30,6 +31,8 @@ from .checkpoints import RunFiles
 from .initial_weights import start_from, with_classes_of
 from .train_config import HELD_OUT, TrainConfig
 from .trainer import find_device, train_from_config
+
+_log = logging.getLogger(__name__)
 
 MODEL, RUN, START, EXPORTED = "model.yaml", "train.yaml", "start.safetensors", "model.onnx"
 """Files of the run folder, beside those of `RunFiles`."""
@@ -161,6 +164,7 @@ def train(data: Path, out: Path, device: str = "auto") -> Path:
     files = RunFiles(out)
     root = CustomData.find(data).root
     train_from_config(out / RUN, out, root, resume=files.state.is_file(), device=device)
+    _log.info("exporting %s", out / EXPORTED)
     export_checkpoint(result_of(out), out / EXPORTED)
     return out / EXPORTED
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import float64_training
@@ -292,11 +294,16 @@ def test_a_state_without_a_newer_setting_is_of_the_same_run(saved, tmp_path):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_a_run_after_its_step_which_is_saved(number, tmp_path, monkeypatch):
-    path = write_run(tmp_path, small_network(), steps=3, checkpoint_every=100)
+    """Also one to all processes, as Ctrl-C, `timeout` and systemd send it."""
+    path = write_run(tmp_path, small_network(), steps=3, checkpoint_every=100, workers=1)
     trainer = Trainer(path, tmp_path / "out", device="cpu")
     steps, step = [], trainer.train_step
 
     def interrupted(step_batches):
+        (worker,) = multiprocessing.active_children()
+        # by another process: a worker may end when its parent sends it
+        subprocess.run(["kill", f"-{int(number)}", str(worker.pid)], check=True)
+        time.sleep(0.5)  # if it ends, DataLoader raises an error here
         signal.raise_signal(number)
         steps.append(step(step_batches))
         return steps[-1]
