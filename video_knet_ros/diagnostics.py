@@ -20,6 +20,8 @@ RESETS_S = 10.0
 """Time over which resets of the tracker are counted."""
 MAX_RESETS = 3
 """More resets than this within `RESETS_S` are a warning: no id lives long enough to be used."""
+LOG_AGAIN_S = 10.0
+"""Time within which the log does not repeat a reason."""
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 
 
@@ -136,6 +138,10 @@ class Reporter:
         self._last: dict[str, int] = {}
         self._epoch_changes: deque[tuple[float, int]] = deque()
         self._since: dict[str, tuple[object, float]] = {}
+        self._logged: tuple[str, bytes] | None = None
+        self._logged_at: dict[tuple[str, bytes], float] = {}
+        self.log_line: tuple[bytes, str] | None = None
+        """Level and words that the log should have after the last report."""
 
     def report(
         self, stamp: Time, status: NodeStatus, counts: FrameCounts, limits: Limits
@@ -158,6 +164,10 @@ class Reporter:
             clock_stopped if status.simulated_time else 0.0,
             self._unchanged_s("state", status.state, now),
         ).worst()
+        if status.state == "active":
+            self.log_line = self._log_line(level, reason, message, now)
+        else:  # a transition has its own lines
+            self._logged = self.log_line = None
         values = {
             "state": status.state,
             "reason": reason,
@@ -183,6 +193,20 @@ class Reporter:
         out = DiagnosticArray(status=[entry])
         out.header.stamp = stamp
         return out
+
+    def _log_line(
+        self, level: bytes, reason: str, message: str, now: float
+    ) -> tuple[bytes, str] | None:
+        """`log_line`: a reason that begins or becomes more severe, and that there is none now."""
+        if level == OK:
+            ended, self._logged = self._logged, None
+            return (OK, f"{ended[0]} has ended") if ended else None
+        found = reason, level
+        recent = now - self._logged_at.get(found, -math.inf) < LOG_AGAIN_S
+        if found == self._logged or recent or reason == Reason.FRAMES_FAILED.key:
+            return None  # each frame that fails is logged
+        self._logged, self._logged_at[found] = found, now
+        return level, f"{reason}: {message}"
 
     def _recent_epoch_changes(self, changes: int, now: float) -> int:
         """Changes of the epoch within the last `RESETS_S`."""

@@ -271,7 +271,6 @@ class CameraNode(EngineNode):
             if self.context.ok():  # else the process is ending
                 words = process.describe(error, SpatialError)
                 locator.inputs.note("metres", words)
-                self.get_logger().error(f"no metres: {words}", throttle_duration_sec=2.0)
 
     # --- parameters, services, diagnostics
 
@@ -363,6 +362,17 @@ class CameraNode(EngineNode):
         limits = diagnostics.Limits(*map(self._value, names))
         stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(self._reporter.report(stamp, status, self.counts, limits))
+        if self._reporter.log_line is not None:
+            self._log(*self._reporter.log_line)
+
+    def _log(self, level: bytes, words: str) -> None:
+        """In a line of its own for each level: rclpy allows one level in a line."""
+        if level == diagnostics.OK:
+            self.get_logger().info(words)
+        elif level == diagnostics.WARN:
+            self.get_logger().warning(words)
+        else:
+            self.get_logger().error(words)
 
 
 def main(args: list[str] | None = None) -> int:

@@ -111,11 +111,6 @@ class Topic:
 
     def _on_incompatible(self, event: events.QoSOfferedIncompatibleQoSInfo) -> None:
         self._incompatible_policy = qos_policy_name_from_kind(event.last_policy_kind).lower()
-        self._node.get_logger().warning(
-            f"no messages can reach a subscriber of {self._publisher.topic_name}: "
-            f"it requests another {self._incompatible_policy} than is offered",
-            throttle_duration_sec=10.0,
-        )
 
 
 class ImageTopic(Topic):

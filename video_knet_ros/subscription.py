@@ -68,11 +68,7 @@ class ImageSubscription:
         if not images:
             self._incompatible_policy = ""  # its publisher has left
         self.publishers = tuple(_full_name(publisher) for publisher in images)
-        obstacle = self._find_obstacle(transport, found, offered)
-        if obstacle is not None and obstacle != self.obstacle:
-            words = f"no images can arrive on {self}: {obstacle.message}"
-            self._node.get_logger().warning(words, throttle_duration_sec=10.0)
-        self.obstacle = obstacle
+        self.obstacle = self._find_obstacle(transport, found, offered)
 
     def drop(self) -> None:
         """Be subscribed no longer."""

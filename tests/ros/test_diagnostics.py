@@ -6,10 +6,12 @@ import itertools
 import logging
 import re
 import threading
+import time
 from pathlib import Path
 
 import pytest
 import rclpy
+from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticStatus
 from harness import BEST_EFFORT, RELIABLE, image_message, street
 from rclpy.context import Context
@@ -23,7 +25,7 @@ from std_srvs.srv import Trigger
 from video_knet_ros.msg import TrackedInstanceArray
 
 from video_knet_ros import node
-from video_knet_ros.diagnostics import Diagnosis, Level, Limits, NodeStatus, Reason
+from video_knet_ros.diagnostics import Diagnosis, Level, Limits, NodeStatus, Reason, Reporter
 from video_knet_ros.engines import EnginePool
 from video_knet_ros.input_images import FrameCounts, SingleCameraFilter
 from video_knet_ros.outputs import CONVERSIONS
@@ -87,13 +89,17 @@ def test_a_disabled_node_is_a_warning(world):
     assert "enabled" in message
 
 
-def test_a_topic_without_a_publisher_is_named(world):
+def test_a_topic_without_a_publisher_is_named(world, capfd):
     world.camera_node(**SOON)
     reported(world, Reason.NO_PUBLISHER, WARN)
     message, _ = reported(world, Reason.NO_PUBLISHER, ERROR)
     assert message.startswith("no images on /video_knet/image (best_effort) for")
     stream(world, world.publisher())
     world.report(lambda v: int(v["processed"]), OK)
+    log = capfd.readouterr().err
+    levels = re.findall(r"\[(\w+)\] .*: no_publisher: no images on /video_knet/image", log)
+    assert levels == ["WARN", "ERROR"]
+    assert len(re.findall(r"\[INFO\] .*: no_(?:publisher|images) has ended", log)) == 1
 
 
 def test_a_publisher_that_is_silent_is_another_reason_and_is_named(world):
@@ -124,6 +130,36 @@ def test_images_by_the_other_transport_name_the_parameter(world, compressed, kin
     message, _ = reported(world, Reason.WRONG_TRANSPORT, ERROR)
     assert f"compressed to {str(not compressed).lower()}" in message
     assert f"/video_knet/{topic};" in message
+
+
+def test_the_log_has_a_reason_that_comes_and_goes_once_in_a_while(monkeypatch):
+    status = NodeStatus("camera", state="active", subscription="image", subscribers=1)
+    counts, reporter, lines = FrameCounts(), Reporter(), []
+    counts.watched_since = 0.0
+
+    def report(now: float, publishers: tuple[str, ...], fault: str = "") -> None:
+        monkeypatch.setattr(time, "monotonic", lambda: now)
+        status.publishers, status.output_obstacle = publishers, fault
+        counts.arrived = counts.last_result = now
+        reporter.report(Time(), status, counts, Limits(1.0, 5.0))
+        lines.extend([] if reporter.log_line is None else [(now, *reporter.log_line)])
+
+    for now in range(10, 24):
+        report(now, ("a", "b") if now % 2 else ("a",))
+    ended = "several_publishers has ended"
+    two = "several_publishers: 2 publishers on image, expected 1: a, b"
+    assert lines == [(11, WARN, two), (12, OK, ended), (21, WARN, two), (22, OK, ended)]
+
+    del lines[:]
+    for now in (40, 41, 42):
+        report(now, ("a", "b"), "a subscriber")
+    report(43, ("a",), "a subscriber")
+    status.state = "inactive"
+    report(44, ("a",), "a subscriber")
+    status.state = "active"
+    report(60, ("a",), "a subscriber")
+    other = "output_qos_incompatible: a subscriber"
+    assert lines == [(40, WARN, two), (43, WARN, other), (60, WARN, other)]
 
 
 def test_a_publisher_that_cannot_match_is_logged_until_it_leaves_or_the_setting_fits(world, capfd):
