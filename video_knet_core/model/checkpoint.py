@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from ..config import ModelConfig, NetworkConfig
@@ -120,10 +120,11 @@ def save_tensors(tensors: dict[str, Tensor], path: str | Path, metadata: dict[st
     """Write a safetensors file so that a fault in the middle leaves the old file as it was."""
     path = Path(path)
     make_folder(path.parent)
-    with replacing(path) as partial:
-        save_file({k: v.contiguous() for k, v in tensors.items()}, partial, metadata)
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())  # or a power cut could leave the new name with nothing in it
+    data = save({k: v.contiguous() for k, v in tensors.items()}, metadata)
+    with replacing(path) as partial, partial.open("wb") as file:  # save_file: for the owner alone
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())  # or a power cut could leave the new name with nothing in it
 
 
 @contextmanager

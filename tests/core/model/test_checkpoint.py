@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import pickle
 
 import pytest
@@ -86,11 +87,18 @@ def test_a_fault_while_writing_leaves_the_old_file(checkpoint, monkeypatch):
     path = checkpoint[1]
     before = path.read_bytes()
 
-    def torn(tensors, file, metadata):
-        file.write_bytes(b"half a file")
+    def torn(descriptor):
+        os.ftruncate(descriptor, 10)
         raise OSError("disk full")
 
-    monkeypatch.setattr("video_knet_core.model.checkpoint.save_file", torn)
+    monkeypatch.setattr(os, "fsync", torn)
     with pytest.raises(OSError, match="disk full"):
         save_tensors({"x": torch.zeros(1)}, path, {})
     assert path.read_bytes() == before
+
+
+def test_others_may_read_a_checkpoint_as_they_may_read_other_files(tmp_path):
+    (tmp_path / "other").touch()
+    save_tensors({"x": torch.zeros(1)}, tmp_path / "new.safetensors", {})
+    modes = {file.stat().st_mode for file in tmp_path.iterdir()}
+    assert len(modes) == 1

@@ -398,17 +398,18 @@ def test_norms_that_do_not_learn_do_not_on_several_gpus_either():
 def test_a_fault_while_a_checkpoint_is_written_loses_nothing(run, tmp_path, monkeypatch):
     """The disk fills up in step 2; resumed, the run ends as one without a fault."""
     train_from_config(run, tmp_path / "whole", device="cpu")
-    write, states = checkpoint.save_file, []
+    sync, states = os.fsync, []
 
-    def fails_in_step_2(tensors, path, metadata):
-        if str(path).endswith(".state.safetensors.partial"):
+    def fails_in_step_2(descriptor):
+        path = os.readlink(f"/proc/self/fd/{descriptor}")
+        if path.endswith(".state.safetensors.partial"):
             states.append(path)
             if len(states) == 2:
-                Path(path).write_bytes(b"half a file")
+                os.ftruncate(descriptor, 10)
                 raise OSError("No space left on device")
-        write(tensors, path, metadata)
+        sync(descriptor)
 
-    monkeypatch.setattr(checkpoint, "save_file", fails_in_step_2)
+    monkeypatch.setattr(os, "fsync", fails_in_step_2)
     with pytest.raises(OSError, match="No space"):
         train_from_config(run, tmp_path / "broken", device="cpu")
     monkeypatch.undo()
