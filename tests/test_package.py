@@ -160,6 +160,18 @@ def test_the_page_of_the_package_has_no_relative_links(prefix: Path) -> None:
     assert not [link for link in links if not link.startswith(("https://", "#"))]
 
 
+def test_the_metadata_name_the_licence_of_the_code_and_the_terms_of_the_weights(
+    prefix: Path,
+) -> None:
+    (folder,) = prefix.glob("**/*.dist-info")
+    lines = (folder / "METADATA").read_text().partition("\n\n")[0].splitlines()
+    values = [line.partition(": ")[2] for line in lines if line.startswith("License-Expression")]
+    declared = [e.text for e in ElementTree.parse(REPO / "package.xml").iter("license")]
+    assert values == [" AND ".join(map(str, declared))]
+    cards = {path.name for path in (folder / "licenses").rglob("*.md")}
+    assert cards == {path.name for path in (REPO / "models").glob("*.md")}
+
+
 FIND = (
     "import sys; from pathlib import Path; from video_knet_core import installation as i;"
     "print(*(i.config_file(Path(name), sys.argv[1]) for name in sys.argv[2:]), sep='\\n')"
