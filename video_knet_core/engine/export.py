@@ -7,6 +7,8 @@ able to build every graph: see the comments on types here and in `model.merge`.
 from __future__ import annotations
 
 import json
+import logging
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -168,15 +170,19 @@ def _model_of(graph: _DeployGraph, size: Size) -> onnx.ModelProto:
         torch.zeros(config.state_shape(size)),
         torch.zeros(1, dtype=torch.bool),
     )
-    program = torch.onnx.export(
-        graph,
-        inputs,
-        input_names=list(INPUTS),
-        output_names=graph.outputs,
-        opset_version=_OPSET,
-        dynamo=True,
-        verbose=False,
-    )
+    # that torchvision, none of whose operators a graph has, is not installed
+    logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*LeafSpec", FutureWarning)  # of torch about itself
+        program = torch.onnx.export(
+            graph,
+            inputs,
+            input_names=list(INPUTS),
+            output_names=graph.outputs,
+            opset_version=_OPSET,
+            dynamo=True,
+            verbose=False,
+        )
     assert program is not None
     proto = program.model_proto
     _remove_sources(proto.graph)

@@ -307,7 +307,8 @@ def test_the_command_trains_exports_and_continues(tmp_path, start, capsys):
     data, out = write_custom(tmp_path / "data", videos=2), tmp_path / "out"
     command = ["finetune", str(data), "--out", str(out), "--device", "cpu", "--threads", "1", "-q"]
     assert main([*command, "--init", str(start), "--steps", "1", "--size", "64x96"]) == 0
-    text = capsys.readouterr().out
+    text, errors = capsys.readouterr()
+    assert errors == ""
     assert f"model:={(out / 'model.onnx').resolve()} " in text
     assert "best.safetensors of step 1: stq " in text
     runtime = open_runtime(out / "model.onnx", "onnxruntime-cpu")
