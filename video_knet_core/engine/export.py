@@ -146,8 +146,8 @@ def export_checkpoint(
     checkpoint: Path, out: Path, precision: str = "fp32", form: str = "deploy"
 ) -> None:
     """Export a checkpoint of ours; its hash goes into the metadata."""
-    digest = sha256(checkpoint)
-    export_onnx(load_network(checkpoint), out, out.stem, precision, form, checkpoint_sha256=digest)
+    network, digest = load_network(checkpoint), sha256(checkpoint)
+    export_onnx(network, out, out.stem, precision, form, checkpoint_sha256=digest)
 
 
 def _described(config: NetworkConfig) -> NetworkConfig:

@@ -15,12 +15,12 @@ from networks import small_network
 
 from synthetic_street import SyntheticStreet
 from video_knet_core.engine.base import ModelError
-from video_knet_core.engine.export import export_onnx
+from video_knet_core.engine.export import export_checkpoint, export_onnx
 from video_knet_core.engine.model_file import FORMS, ModelFile, outputs_of
 from video_knet_core.engine.onnx_runtime import OnnxRuntime
 from video_knet_core.engine.selector import default_model_path
 from video_knet_core.engine.torch_runtime import TorchRuntime
-from video_knet_core.model.checkpoint import load_model, sha256
+from video_knet_core.model.checkpoint import CheckpointError, load_model, sha256
 from video_knet_core.model.precision import with_half_maps
 from video_knet_core.types import NO_CLASS
 
@@ -169,6 +169,11 @@ def test_an_export_of_another_precision_or_form_is_an_error(choice, tmp_path):
     with pytest.raises(ValueError, match=r"expected one of .* got '(int8|cooked)'"):
         export_onnx(small_network(), tmp_path / "m.onnx", "m", **choice)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_checkpoint_that_does_not_exist_is_named(tmp_path):
+    with pytest.raises(CheckpointError, match="no checkpoint .*none.safetensors"):
+        export_checkpoint(tmp_path / "none.safetensors", tmp_path / "m.onnx")
 
 
 @pytest.mark.slow
