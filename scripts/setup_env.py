@@ -166,6 +166,8 @@ def install_torch() -> bool:
 def install_test_tools() -> bool:
     """Training, export and tests; of a further distribution what the tests of the node need."""
     extras = "train,export,test" if IS_DEFAULT else "test-base"
+    if not HAS_ROS and IS_DEFAULT:
+        extras += ",rerun"  # needs NumPy 2, which the messages of an installed ROS 2 cannot take
     project = f"{REPO}[{extras}]"
     return install("test", *ros_requirements(), "-e", project, inputs=REQUIREMENTS)
 

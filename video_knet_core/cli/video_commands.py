@@ -143,6 +143,7 @@ def replay(
         return _report_fleet(results, len(jobs), glob, as_json)
     assert bag is not None
     from ..replay.bag_replay import replay as replay_bag
+    from ..replay.job_record import FinishedError
 
     with ExitStack() as opened:
 
@@ -153,6 +154,15 @@ def replay(
             summary = replay_bag(bag, open_engine, out, settings, tracking.config, resume)
         except EmptyReplayError as error:
             raise NothingError(str(error)) from None
+        except FinishedError as error:
+            if not resume:
+                raise
+            record = error.record
+            facts = {"out": str(out), "frames": record.frames, "failed": record.failed}
+            facts |= {"damage": record.damage}
+            words = f"{out} is complete: {record.frames} frames, {record.failed} failed"
+            print(json.dumps(facts, indent=2) if as_json else f"{words} {record.damage}".rstrip())
+            return EXIT_FAULTS if record.damage or record.failed else 0
     figures = {**asdict(summary), "out": str(summary.out)}
     print(json.dumps(figures, indent=2) if as_json else summary)
     if not summary.frames:

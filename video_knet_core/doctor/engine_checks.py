@@ -32,6 +32,8 @@ class _Trial:
     """Median, of `VideoPredictor.step`; None if it was not measured."""
     segments: int = 0
     """In the last frame."""
+    agrees: bool = True
+    """With the engine that others are compared with; `auto` uses no other."""
     is_late: bool = False
     """It was given up after some time."""
 
@@ -101,7 +103,7 @@ class ExaminedModel:
         if self._path is None:
             yield ABSENT, "not tried without a model"
             return
-        running = {n: t for n, t in self._trials.items() if t.step_ms is not None}
+        running = {n: t for n, t in self._trials.items() if t.step_ms is not None and t.agrees}
         if not running:
             if any(trial.is_late for trial in self._trials.values()):
                 yield WARNING, "no engine has run in time", "run this again on an idle machine"
@@ -232,18 +234,18 @@ def _try(name: str, backend: Backend, path: Path | None) -> _Trial:
         return _Trial(ABSENT, str(error))
     except ModelError as error:
         return _Trial(WARNING, str(error), "export the model again")
-    self_test = "not needed"
+    self_test, agrees = "self-test not needed", True
     if is_compared:
         try:
             check_agreement(runtime, expected_classes(path, 2), limit)
-            self_test = "passed"
+            self_test = "self-test passed"
         except BackendError as error:
             if backend.on_gpu:
                 return _Trial(WARNING, f"self-test failed: {error}", f"{DOCS}/how-to/engine/")
-            self_test = f"failed: {error}"
+            self_test, agrees = f"not used by auto: self-test failed: {error}", False
     step_ms, segments = _timed_steps(runtime)
-    text = f"{step_ms:.1f} ms a step; self-test {self_test}"
-    return _Trial(OK, text, step_ms=step_ms, segments=segments)
+    text = f"{step_ms:.1f} ms a step; {self_test}"
+    return _Trial(OK, text, step_ms=step_ms, segments=segments, agrees=agrees)
 
 
 def _no_build(what: str, done: float) -> None:

@@ -426,8 +426,19 @@ def test_an_engine_with_other_results_fails_its_self_test(
     gpu = Backend("fake_engines", "ask", on_gpu=True)
     monkeypatch.setattr(selector, "BACKENDS", selector.BACKENDS | {"wrong-gpu": gpu})
     lines = {text.partition(":")[0]: (s, text) for s, text, _ in found(model, "Engines")}
-    assert lines["wrong"][0] == "ok" and "self-test failed" in lines["wrong"][1]
+    assert lines["wrong"][0] == "ok"
+    assert "not used by auto: self-test failed" in lines["wrong"][1]
     assert lines["wrong-gpu"][0] == "warning" and "self-test failed" in lines["wrong-gpu"][1]
+
+
+def test_the_sample_step_is_that_of_an_engine_that_auto_uses():
+    examined = engine_checks.ExaminedModel(None)
+    examined._path = Path("m.onnx")
+    for name, step_ms, agrees in (("exact", 30.0, True), ("wrong", 1.0, False)):
+        trial = engine_checks._Trial("ok", "", step_ms=step_ms, segments=3, agrees=agrees)
+        examined._trials[name] = trial
+    ((status, text),) = examined.step_lines()
+    assert status == "ok" and text.startswith("30.0 ms with exact, 3 segments")
 
 
 # --- cache

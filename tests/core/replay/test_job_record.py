@@ -140,6 +140,17 @@ def test_an_existing_output_is_never_overwritten(runtime, tmp_path):
     assert digests(tmp_path / "part") == before
 
 
+def test_the_command_gives_the_figures_of_a_complete_replay(model, tmp_path, capsys):
+    command = ["replay", str(bag_of(tmp_path, 5)), "--out", str(tmp_path / "out")]
+    command += ["--model", str(model), "--backend", "onnxruntime-cpu", "--json"]
+    assert main(command) == 0
+    first = json.loads(capsys.readouterr().out)
+    assert main(command) == 2
+    assert main([*command, "--resume"]) == 0
+    again = json.loads(capsys.readouterr().out)
+    assert again == {name: first[name] for name in again} and again["frames"] == 5
+
+
 @pytest.mark.parametrize(("name", "value"), [("task", []), ("format", 1), ("other", 1)])
 def test_a_record_with_a_wrong_value_is_one_line(name, value, runtime, tmp_path):
     path, out = bag_of(tmp_path, 1), tmp_path / "out"
