@@ -201,10 +201,12 @@ class Reporter:
         if level == OK:
             ended, self._logged = self._logged, None
             return (OK, f"{ended[0]} has ended") if ended else None
+        if reason == Reason.FRAMES_FAILED.key:  # each of them is logged
+            self._logged = None  # whether that lasts is hidden
+            return None
         found = reason, level
-        recent = now - self._logged_at.get(found, -math.inf) < LOG_AGAIN_S
-        if found == self._logged or recent or reason == Reason.FRAMES_FAILED.key:
-            return None  # each frame that fails is logged
+        if found == self._logged or now - self._logged_at.get(found, -math.inf) < LOG_AGAIN_S:
+            return None
         self._logged, self._logged_at[found] = found, now
         return level, f"{reason}: {message}"
 

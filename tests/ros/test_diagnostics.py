@@ -151,15 +151,21 @@ def test_the_log_has_a_reason_that_comes_and_goes_once_in_a_while(monkeypatch):
     assert lines == [(11, WARN, two), (12, OK, ended), (21, WARN, two), (22, OK, ended)]
 
     del lines[:]
-    for now in (40, 41, 42):
+    for now in range(70, 94):
+        counts.failed += now % 2  # a frame fails in every other period, which hides the reason
+        report(now, ("a",), "a subscriber")
+    assert [now for now, *_ in lines] == [70, 80, 90]
+
+    del lines[:]
+    for now in (140, 141, 142):
         report(now, ("a", "b"), "a subscriber")
-    report(43, ("a",), "a subscriber")
+    report(143, ("a",), "a subscriber")
     status.state = "inactive"
-    report(44, ("a",), "a subscriber")
+    report(144, ("a",), "a subscriber")
     status.state = "active"
-    report(60, ("a",), "a subscriber")
+    report(160, ("a",), "a subscriber")
     other = "output_qos_incompatible: a subscriber"
-    assert lines == [(40, WARN, two), (43, WARN, other), (60, WARN, other)]
+    assert lines == [(140, WARN, two), (143, WARN, other), (160, WARN, other)]
 
 
 def test_a_publisher_that_cannot_match_is_logged_until_it_leaves_or_the_setting_fits(world, capfd):
