@@ -6,12 +6,13 @@ import hashlib
 import logging
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import chain
 from os.path import isfile
 from pathlib import Path
 
 from .engine.base import ModelError
-from .engine.cache_files import cache_folder, make_cache_folder, replacing_private
+from .engine.cache_files import replacing_whole
 from .engine.model_index import (
     IndexedFile,
     IndexedModel,
@@ -28,6 +29,11 @@ TIMEOUT_S = 30.0
 """For which a server may be silent."""
 _BLOCK = 1 << 18
 """Bytes that are read at once."""
+
+_OTHER_WAY = (
+    "try again, or copy the file from another machine into a folder and name that in "
+    "VIDEO_KNET_MODELS"
+)
 
 _log = logging.getLogger(__name__)
 
@@ -51,20 +57,26 @@ def get_model(name: str, checkpoint: bool = False) -> Path:
     index = model_index()
     files = {model.name: model.files for model in index.models}
     if name not in files:
-        raise ModelError(f"no model {name!r}: expected {name_hint(name, list(files))}")
+        hint = name_hint(Path(name).stem, list(files))
+        raise ModelError(f"no model {name!r}: expected {hint}")
     file = files[name][-1 if checkpoint else 0]
-    return find_file(file, index) or _download(file, index)
+    path = find_file(file, index) or _download(file, index)
+    folders = chain.from_iterable(model_folders(index))
+    taken = next((f for folder in folders if isfile(f := folder / file.name)), path)
+    if taken != path:
+        words = "%s is here, but the name %s stands for another file: delete %s, or give the path"
+        _log.warning(words, path, name, taken)
+    return path
 
 
 def find_file(file: IndexedFile, index: ModelIndex) -> Path | None:
-    """Where a file of the index is here, with its content; None if it is nowhere.
-
-    OSError if a file of its name cannot be read.
-    """
+    """Where a file of the index can be read, with its content; None if it is nowhere."""
     for folder in chain.from_iterable(model_folders(index)):
         path = folder / file.name
-        if isfile(path) and path.stat().st_size == file.bytes and sha256_of(path) == file.sha256:
-            return path
+        with suppress(OSError):
+            size = path.stat().st_size if isfile(path) else -1
+            if size == file.bytes and sha256_of(path) == file.sha256:
+                return path
     return None
 
 
@@ -83,10 +95,9 @@ def _download(file: IndexedFile, index: ModelIndex) -> Path:
     url, path = f"{base.rstrip('/')}/{file.name}", download_folder(index) / file.name
     _log.info("downloading %s, %.1f MB", url, file.bytes / 1e6)
     try:
-        make_cache_folder(cache_folder())
-        make_cache_folder(path.parent)
+        path.parent.mkdir(parents=True, exist_ok=True)
         with (
-            replacing_private(path) as partial,
+            replacing_whole(path, 0o666) as partial,
             progress_bar(
                 description=file.name, total=file.bytes, unit="B", unit_scale=True, leave=False
             ) as bar,
@@ -111,9 +122,10 @@ def _verified(blocks: Iterator[bytes], url: str, file: IndexedFile) -> Iterator[
         yield block
     if length != file.bytes:
         more = "or more " if length > file.bytes else ""
-        raise DownloadError(f"{url}: expected {file.bytes} bytes, got {length} {more}".rstrip())
+        found = f"{url}: expected {file.bytes} bytes, got {length} {more}".rstrip()
+        raise DownloadError(f"{found}; {_OTHER_WAY}")
     if (got := digest.hexdigest()) != file.sha256:
-        raise DownloadError(f"{url}: expected SHA-256 {file.sha256}, got {got}")
+        raise DownloadError(f"{url}: expected SHA-256 {file.sha256}, got {got}; {_OTHER_WAY}")
 
 
 def _blocks(url: str) -> Iterator[bytes]:
@@ -128,7 +140,4 @@ def _blocks(url: str) -> Iterator[bytes]:
     except (OSError, HTTPException, ValueError) as error:  # ValueError: it is no address
         reason = str(error).removeprefix("<urlopen error ").removesuffix(">")
         reason = reason or type(error).__name__
-        raise DownloadError(
-            f"cannot download {url}: {reason}; without network, copy the file from another machine "
-            "into a folder and name that in VIDEO_KNET_MODELS"
-        ) from None
+        raise DownloadError(f"cannot download {url}: {reason}; {_OTHER_WAY}") from None

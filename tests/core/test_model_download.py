@@ -56,22 +56,39 @@ def files_in(folder):
 def test_a_model_is_downloaded_once_into_the_folder_of_its_release(server, tmp_path):
     path = get_model("mine")
     assert path == tmp_path / "cache/models/v9/mine.onnx" and path.read_bytes() == CONTENT
-    assert path.stat().st_mode & 0o077 == 0 and (tmp_path / "cache").stat().st_mode & 0o077 == 0
+    assert path.stat().st_mode == (server / "mine.onnx").stat().st_mode  # others may read it too
+    assert path.parent.stat().st_mode == server.stat().st_mode
     (server / "mine.onnx").unlink()
     assert get_model("mine") == path
     assert get_model("mine", checkpoint=True).name == "mine.safetensors"
 
 
 def test_a_file_of_the_package_or_the_user_is_taken_if_it_is_the_same(
-    server, tmp_path, monkeypatch
+    server, tmp_path, monkeypatch, caplog
 ):
     monkeypatch.setenv("VIDEO_KNET_MODELS", str(tmp_path / "mine"))
     (tmp_path / "mine").mkdir()
     own = tmp_path / "mine/mine.onnx"
     own.write_bytes(CONTENT[:-1] + b"x")
     assert get_model("mine") != own
+    assert f"the name mine stands for another file: delete {own}" in caplog.text
     own.write_bytes(CONTENT)
     assert get_model("mine") == own
+
+
+def test_a_file_that_cannot_be_read_is_not_here(server, tmp_path, monkeypatch):
+    def closed(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    path = get_model("mine")
+    path.write_bytes(CONTENT[::-1])
+    monkeypatch.setattr(model_download, "sha256_of", closed)
+    assert get_model("mine") == path and path.read_bytes() == CONTENT
+
+
+def test_the_name_of_a_file_is_no_name_of_a_model(server):
+    with pytest.raises(ModelError, match="models get mine` downloads"):
+        get_model("mine.onnx")
 
 
 def test_a_damaged_file_in_the_cache_is_replaced(server):
@@ -84,7 +101,7 @@ def test_a_damaged_file_in_the_cache_is_replaced(server):
     ("content", "expected"),
     [
         (CONTENT[:-1] + b"x", "expected SHA-256 .*, got "),
-        (CONTENT[:-1], f"expected {len(CONTENT)} bytes, got {len(CONTENT) - 1}$"),
+        (CONTENT[:-1], f"expected {len(CONTENT)} bytes, got {len(CONTENT) - 1};"),
         (CONTENT + b"x", f"expected {len(CONTENT)} bytes, got .* or more"),
         (b"", "got 0"),
         (None, "No such file"),

@@ -1,4 +1,4 @@
-"""The files that engines keep for the next time: in one folder, whole, and private."""
+"""The files that are kept for the next time: in one folder, whole, those of engines private."""
 
 from __future__ import annotations
 
@@ -16,10 +16,15 @@ class UntrustedError(OSError):
 
 
 def cache_folder() -> Path:
-    """$VIDEO_KNET_CACHE, else video_knet in $XDG_CACHE_HOME, else in ~/.cache."""
+    """$VIDEO_KNET_CACHE, else video_knet in $XDG_CACHE_HOME, else in ~/.cache.
+
+    The home folder of a user without one is `/`, as in containers, where nothing can be written.
+    """
     if folder := os.environ.get("VIDEO_KNET_CACHE"):
         return Path(os.path.expanduser(folder))
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "video_knet"
+    home = os.path.expanduser("~")
+    caches = os.environ.get("XDG_CACHE_HOME") or Path("/" if home == "~" else home) / ".cache"
+    return Path(caches) / "video_knet"
 
 
 def make_cache_folder(folder: Path) -> None:
@@ -41,11 +46,11 @@ def open_trusted(path: Path) -> Iterator[IO[bytes]]:
 
 
 @contextlib.contextmanager
-def replacing_private(path: Path) -> Iterator[IO[bytes]]:
-    """Write a file atomically, readable by the user alone; OSError if it cannot be."""
+def replacing_whole(path: Path, mode: int = 0o600) -> Iterator[IO[bytes]]:
+    """Write a file atomically, by default for this user alone; OSError if it cannot be."""
     partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
     try:
-        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
         with os.fdopen(descriptor, "wb") as file:
             yield file
             file.flush()

@@ -75,8 +75,7 @@ def model_folders(index: ModelIndex) -> list[list[Path]]:
     """
     listed = os.environ.get("VIDEO_KNET_MODELS", "").split(os.pathsep)
     of_version = [folder / FOLDER for folder in shared_folders()]
-    with suppress(RuntimeError):  # this user has no home folder
-        of_version.insert(0, download_folder(index))
+    of_version.insert(0, download_folder(index))
     return [*([Path(os.path.expanduser(folder))] for folder in listed if folder), of_version]
 
 
@@ -100,7 +99,10 @@ def find_model(model: str | Path, suffixes: Sequence[str] = SUFFIXES) -> Path:
                 if isfile(file := folder / f"{name}{suffix}"):
                     return file
     folders = [folder for place in places for folder in place]
-    present = [f.stem for folder in folders for f in folder.glob("*") if f.suffix in suffixes]
+    present: list[str] = []
+    for folder in folders:
+        with suppress(OSError):  # there is no such folder, or it cannot be read
+            present += [file.stem for file in folder.iterdir() if file.suffix in suffixes]
     indexed = {
         entry.name: {Path(file.name).suffix for file in entry.files} for entry in index.models
     }

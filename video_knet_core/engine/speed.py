@@ -19,7 +19,7 @@ from typing import Any
 
 from ..machine import machine_facts
 from .base import Runtime, Size
-from .cache_files import cache_folder, make_cache_folder, open_trusted, replacing_private
+from .cache_files import cache_folder, make_cache_folder, open_trusted, replacing_whole
 from .self_test import synthetic_frames
 
 _FORMAT = 1
@@ -130,7 +130,7 @@ class MeasuredTimes:
         text = json.dumps({"milliseconds": times, **self._key}, indent=1) + "\n"
         try:
             make_cache_folder(self._path.parent)
-            with replacing_private(self._path) as file:
+            with replacing_whole(self._path) as file:
                 file.write(text.encode())
         except OSError as error:
             _log.warning("measured again the next time, as times cannot be cached: %s", error)

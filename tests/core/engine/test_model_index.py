@@ -10,6 +10,7 @@ import pytest
 
 from video_knet_core.engine import model_index as indexed
 from video_knet_core.engine.base import ModelError
+from video_knet_core.engine.cache_files import cache_folder
 from video_knet_core.engine.model_index import (
     CHECKPOINT,
     EXPORTED,
@@ -123,9 +124,26 @@ def test_a_folder_that_cannot_be_read_hides_no_other(places, monkeypatch):
     (places["package"] / "mine.onnx").touch()
     monkeypatch.setattr(Path, "is_file", unreadable)
     assert find_model("mine") == places["package"] / "mine.onnx"
-    monkeypatch.delenv("VIDEO_KNET_CACHE")
-    monkeypatch.setattr(indexed, "cache_folder", Path("~nobody_at_all").expanduser)
-    assert find_model("mine") == places["package"] / "mine.onnx"
+
+
+def test_a_folder_that_cannot_be_listed_hides_no_name(places, monkeypatch):
+    def closed(path):
+        if path == places["first"]:
+            raise PermissionError(13, "Permission denied", str(path))
+        return listed(path)
+
+    (places["package"] / "mine.onnx").touch()
+    listed = Path.iterdir
+    monkeypatch.setattr(Path, "iterdir", closed)
+    with pytest.raises(ModelError, match="did you mean mine"):
+        find_model("mne")
+
+
+def test_a_user_without_a_home_folder_has_a_cache_that_cannot_be_written(monkeypatch):
+    for variable in ("VIDEO_KNET_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # as without a line in passwd
+    assert cache_folder() == Path("/.cache/video_knet")
 
 
 def test_an_existing_file_comes_first_and_a_folder_does_not(places):

@@ -28,7 +28,7 @@ from ..cache_files import (
     cache_folder,
     make_cache_folder,
     open_trusted,
-    replacing_private,
+    replacing_whole,
 )
 
 T = TypeVar("T")
@@ -221,7 +221,7 @@ def write_plan(path: Path, key: PlanKey, payload: bytes) -> None:
     """Write a file atomically, readable by the user alone; OSError if it cannot be."""
     facts = {"length": len(payload), "sha256": hashlib.sha256(payload).hexdigest()}
     header = json.dumps({"format": _FORMAT, "key": asdict(key), **facts}).encode()
-    with replacing_private(path) as file:
+    with replacing_whole(path) as file:
         file.write(_MAGIC + struct.pack("<I", len(header)) + header)
         file.write(payload)
 
