@@ -15,6 +15,7 @@ from .. import __version__
 from ..installation import shared_file
 from .lines import ABSENT, FAULT, OK, WARNING, Lines
 
+MIN_PYTHON = (3, 10)
 MIN_FREE_GB = 0.5
 """Of disks and of memory."""
 PROBE_BYTES = 1 << 16
@@ -24,7 +25,11 @@ _MODULES = {"opencv-python-headless": "cv2", "pyyaml": "yaml", "nvidia-ml-py": "
 
 def versions() -> Lines:
     yield OK, f"video_knet {__version__} in {Path(__file__).parents[1]}"
-    yield OK, f"Python {sys.version.split()[0]}, {sys.executable}"
+    python = f"Python {sys.version.split()[0]}, {sys.executable}"
+    if sys.version_info < MIN_PYTHON:  # noqa: UP036 - that is what this finds out
+        yield FAULT, f"{python}: expected {'.'.join(map(str, MIN_PYTHON))} or newer"
+    else:
+        yield OK, python
     if not (requirements := _requirements()):
         yield WARNING, "minimum versions are unknown: there is no metadata of this package"
     lists: dict[str, list[str]] = {"required": [], "optional": []}

@@ -17,6 +17,8 @@ from .lines import ABSENT, DOCS, FAULT, OK, WARNING, Lines
 ROS_S = 8.0
 """For the import of rclpy."""
 _ROS_PROBE = """
+import sys
+sys.path[:] = filter(None, sys.path)  # not from the current folder, as the command itself
 import json, rclpy
 facts = {"rmw": rclpy.get_rmw_implementation_identifier(), "messages": {}, "reason": ""}
 try:
@@ -47,6 +49,8 @@ def ros() -> Lines:
             f"source the setup.bash of a ROS 2 for Python {python}, or run this with the Python of "
             "that ROS 2"
         )
+        if (middleware := os.environ.get("RMW_IMPLEMENTATION")) and middleware in facts:
+            remedy = f"unset RMW_IMPLEMENTATION, or install {middleware} for this ROS 2"
         yield FAULT, f"rclpy cannot be imported: {facts}", remedy
         return
     yield OK, f"rclpy, middleware {facts['rmw']}"
@@ -64,7 +68,8 @@ def _probe_ros() -> dict[str, Any] | str:
     if done.returncode:
         lines = done.stderr.strip().splitlines()
         return lines[-1] if lines else f"exit code {done.returncode}"
-    facts: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    line = next(line for line in done.stdout.splitlines()[::-1] if line.startswith("{"))
+    facts: dict[str, Any] = json.loads(line)
     return facts
 
 

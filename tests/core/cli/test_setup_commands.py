@@ -22,7 +22,7 @@ import video_knet_core.doctor.host_checks as host_checks
 import video_knet_core.doctor.ros_checks as ros_checks
 from video_knet_core.cli import main
 from video_knet_core.doctor.examination import examine
-from video_knet_core.engine import selector
+from video_knet_core.engine import selector, self_test
 from video_knet_core.engine.base import BackendError
 from video_knet_core.engine.model_index import download_folder, model_index
 from video_knet_core.engine.selector import BACKENDS, Backend, default_model_path
@@ -294,6 +294,41 @@ def test_an_rclpy_that_cannot_be_imported_is_a_fault(model, monkeypatch, code):
     assert [status for status, _, _ in lines] == ["ok", "fault"] and "Python" in lines[1][2]
 
 
+def test_a_middleware_that_is_not_installed_is_to_be_unset(model, monkeypatch):
+    words = "Expected RMW implementation identifier of 'rmw_none', got 'rmw_fastrtps_cpp'"
+    monkeypatch.setattr(selector, "BACKENDS", {})
+    monkeypatch.setenv("ROS_DISTRO", "jazzy")
+    monkeypatch.setenv("RMW_IMPLEMENTATION", "rmw_none")
+    monkeypatch.setattr(ros_checks, "_probe_ros", lambda: words)
+    status, _, remedy = found(model, "ROS 2")[-1]
+    assert status == "fault" and remedy.startswith("unset RMW_IMPLEMENTATION, or install rmw_none")
+
+
+def test_files_of_the_current_folder_and_lines_at_the_end_are_not_taken_for_ros(
+    tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    for name in ("json", "sys", "rclpy"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('a file of the user')")
+    probe = ros_checks._ROS_PROBE.replace(
+        "import json, rclpy", "import json, rclpy_of_test as rclpy"
+    )
+    (tmp_path / "path").mkdir()
+    (tmp_path / "path/rclpy_of_test.py").write_text(
+        "import atexit; atexit.register(print, 'the end')\n"
+        "get_rmw_implementation_identifier = lambda: 'rmw'"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "path"))
+    monkeypatch.setattr(ros_checks, "_ROS_PROBE", probe)
+    assert ros_checks._probe_ros()["rmw"] == "rmw"
+
+
+def test_a_python_that_is_too_old_is_a_fault(monkeypatch):
+    monkeypatch.setattr(host_checks, "MIN_PYTHON", (99, 1))
+    texts = [line[1] for line in host_checks.versions() if line[0] == "fault"]
+    assert any("expected 99.1 or newer" in text for text in texts)
+
+
 def test_the_messages_of_a_real_ros_have_the_fields_of_their_definitions():
     pytest.importorskip("rclpy")
     facts = ros_checks._probe_ros()
@@ -384,6 +419,46 @@ def test_without_onnx_runtime_it_is_named_and_nothing_runs(quick, model, monkeyp
     assert status == "absent" and "onnxruntime" in text and "pip install" in text
     ((status, _, remedy),) = found(model, "Sample step")
     assert status == "fault" and remedy == "pip install onnxruntime"
+
+
+def test_without_onnx_runtime_an_engine_that_auto_takes_is_one_that_runs(
+    quick, model, monkeypatch, other_backends
+):
+    from video_knet_core.engine.onnx_runtime import OnnxRuntime
+
+    def nothing(*_):
+        raise BackendError("no ONNX Runtime to compare results with")
+
+    other_backends(other=lambda: OnnxRuntime(model))
+    monkeypatch.setattr(selector, "BACKENDS", {"other": selector.BACKENDS["other"]})
+    monkeypatch.setattr(self_test, "expected_classes", nothing)
+    ((status, text, _),) = found(model, "Engines")
+    assert status == "ok" and "not compared" in text
+    assert statuses(model, "Sample step") == {"ok"}
+
+
+def test_a_model_that_no_engine_can_run_is_not_called_a_missing_package(
+    quick, model, monkeypatch, other_backends
+):
+    def damaged():
+        raise FloatingPointError("kernels that are not finite")
+
+    monkeypatch.setattr(selector, "BACKENDS", {})
+    other_backends(other=damaged)
+    ((status, text, remedy),) = found(model, "Engines")
+    assert status == "warning" and "not finite" in text and "copy of the model" in remedy
+    ((status, _, remedy),) = found(model, "Sample step")
+    assert status == "fault" and "pip" not in remedy
+
+
+def test_a_damaged_file_that_a_name_stands_for_is_to_be_deleted(
+    quick, model, monkeypatch, tmp_path
+):
+    monkeypatch.setenv("VIDEO_KNET_MODELS", str(tmp_path))
+    (tmp_path / "street.onnx").write_bytes(model.read_bytes()[:-100])
+    ((status, _, remedy),) = found("street", "Model")
+    assert status == "fault"
+    assert remedy == f"delete {tmp_path / 'street.onnx'}, then video-knet models get street"
 
 
 def crash():
