@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import os
 import signal
@@ -73,6 +74,8 @@ def _message_of(error: Exception) -> str | None:
     module = error.name or "" if isinstance(error, ModuleNotFoundError) else ""
     package = module.partition(".")[0]
     if package and not package.startswith("video_knet"):
+        if module != package and importlib.util.find_spec(package) is not None:
+            return f"the installed {package} has no module {module}"
         requirement = f"'video_knet_ros[{EXTRAS[package]}]'" if package in EXTRAS else package
         return f"needs {package}: pip install {requirement}"
     is_ours = type(error).__module__.partition(".")[0] == PACKAGE  # all of these are about input

@@ -70,7 +70,8 @@ class Labels:
     empty: tuple[int, ...] = ()
     """Ids that the index lists for this frame and that have no pixel in it."""
     raw: NDArray[np.uint8] | None = None
-    """[H, W] the values as stored, where they have more: VSPW has two kinds of `NO_CLASS`."""
+    """[H, W] the values as stored, where they have more: VSPW has two kinds of `NO_CLASS`, 0 =
+    others and 255 = void, and class ids + 1."""
     boxes: BoxLabels | None = None
     """Only where boxes have labels of their own."""
     depth: None = None

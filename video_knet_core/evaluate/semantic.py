@@ -38,17 +38,20 @@ class SemanticClips:
 
 
 class SemanticEvaluator(Evaluator[ClassMap]):
-    """mIoU, mVC8 and mVC16 as released, from the masks as stored, and the mVC of right pixels."""
+    """mIoU, mVC8 and mVC16 as released, and the mVC of right pixels.
+
+    From the masks as VSPW stores them, if a data set has those (`Labels.raw`); else every pixel
+    without a class is void.
+    """
 
     def __init__(self, dataset: VideoDataset) -> None:
         self._quality = VideoSemanticConsistency(dataset.class_count)
         self._frames = 0
 
     def update(self, video: Video, frame: LabelledFrame, prediction: ClassMap) -> None:
-        """Add a frame; ValueError if sizes differ, a class is unknown or there is no raw mask."""
-        if frame.raw is None:
-            raise ValueError("mVC: expected mask values as stored, got class ids only")
-        self._quality.update(vspw_labels(frame.raw), prediction, video.name)
+        """Add a frame; ValueError if sizes differ or a class is unknown."""
+        labels = frame.semantic if frame.raw is None else vspw_labels(frame.raw)
+        self._quality.update(labels, prediction, video.name)
         self._frames += 1
 
     def end_video(self, video: Video) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from unittest.mock import Mock
 
 import pytest
 from bag_fixtures import bag_of
@@ -90,6 +91,13 @@ def test_tracking_imports_no_torch_and_no_ros():
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.stdout.strip() == "[]", result.stderr
+
+
+def test_a_module_that_an_installed_package_lacks_is_one_line(tmp_path, monkeypatch, capsys):
+    error = ModuleNotFoundError("No module named 'cv2.no'", name="cv2.no")
+    monkeypatch.setattr("video_knet_core.data.frames.open_frames", Mock(side_effect=error))
+    assert main(["track", "synthetic", "--out", str(tmp_path / "out"), "-q"]) == 2
+    assert capsys.readouterr().err == "video-knet track: the installed cv2 has no module cv2.no\n"
 
 
 def test_a_missing_package_is_one_line(tmp_path):

@@ -11,6 +11,8 @@ import pytest
 import typer
 
 from video_knet_core.cli import app, main
+from video_knet_core.cli.data_commands import LABELLED, VALIDATED
+from video_knet_core.data.datasets import DATASETS
 from video_knet_core.replay.replay_settings import ReplaySettings
 
 REPO = Path(__file__).parents[3]
@@ -29,6 +31,14 @@ def test_the_page_has_every_command():
     page = (REPO / "docs" / "reference" / "command_line.md").read_text()
     listed = re.findall(r"^\| `([\w-]+)` \|", page, re.MULTILINE)
     assert set(listed) == set(typer.main.get_command(app).commands)
+
+
+def test_help_and_page_have_every_data_set():
+    page = (REPO / "docs" / "reference" / "data.md").read_text()
+    assert all(f"`{name}`" in page for name in DATASETS)
+    scored = [name for name, known in DATASETS.items() if known.predictions is not None]
+    for text, names in ((VALIDATED, DATASETS), (LABELLED, scored)):
+        assert set(re.findall(r"\w+", text)) - {"or"} == set(names)
 
 
 def written_commands() -> list[str]:
