@@ -23,6 +23,8 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 _Numbers = Annotated[int, Field(ge=1, le=1 << 24)]
 
 
+DILATED = ("efficientnet", "resnet")
+"""Beginnings of the names of backbones that can have an output stride of 8."""
 LITE0_BLOCKS = (1, 2, 2, 3, 3, 4, 1)
 """Blocks of each group of EfficientNet-Lite0."""
 
@@ -51,8 +53,9 @@ class BackboneConfig:
                 for own, least, most in zip(self.blocks, (1,) * 6 + (0,), LITE0_BLOCKS, strict=True)
             )
             expect(fewer, "blocks", f"1 to {LITE0_BLOCKS}, the last from 0 on", self.blocks)
-        if self.name == "swin_b":
-            expect(self.output_stride == 32, "output_stride", "32 for swin_b", self.output_stride)
+        if not self.name.startswith(DILATED):
+            stride = self.output_stride
+            expect(stride == 32, "output_stride", f"32 for {self.name}", stride)
         if self.deep_stem:
             expect(self.name.startswith("resnet"), "name", "a ResNet for deep_stem", self.name)
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ..config import ExternalConfig, ModelConfig, NetworkConfig
-from ..config_io import to_dict
+from ..config_io import expect, to_dict
 from ..model.checkpoint import AnyNetwork, load_network, sha256
 from ..model.kernels import PreviousKernels
 from ..model.network import network_name
@@ -108,6 +108,7 @@ def export_onnx(
 
     Raises:
         ValueError: there is no such precision or form, or this network has not.
+        ConfigError: its state has another shape than its configuration says.
     """
     for key, value, known in (("precision", precision, PRECISIONS), ("form", form, FORMS)):
         if value not in known:
@@ -186,6 +187,10 @@ def _model_of(graph: _DeployGraph, size: Size) -> onnx.ModelProto:
     assert program is not None
     proto = program.model_proto
     _remove_sources(proto.graph)
+    (kernels,) = (output for output in proto.graph.output if output.name == "kernels")
+    got = tuple(dim.dim_value for dim in kernels.type.tensor_type.shape.dim)
+    state = config.state_shape(size)
+    expect(got == state, "kernels", f"{state}, the state_shape of the configuration", got)
     return proto
 
 

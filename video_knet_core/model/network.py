@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from ..config import STRIDE, BackboneConfig, NetworkConfig
-from ..config_io import ConfigError
+from ..config_io import ConfigError, expect
 from ..installation import plugins
 from .backbone import build_backbone
 from .kernels import PreviousKernels
@@ -101,12 +102,27 @@ class ExternalNetwork(Network, ABC):
 
 
 def network_class(name: Any) -> type[ExternalNetwork]:
-    """The class of an installed network; ConfigError names those there are."""
+    """The class of an installed network.
+
+    Raises:
+        ConfigError: there is none of that name, or it is no `ExternalNetwork` with a `Config`.
+    """
     found = plugins(ENTRY_POINTS)
     if not isinstance(name, str) or name not in found:
         known = sorted(found) or "none, as no package with networks is installed"
         raise ConfigError(f"network: expected one of {known}, got {name!r}")
     loaded: type[ExternalNetwork] = found[name].load()
+    is_network = isinstance(loaded, type) and issubclass(loaded, ExternalNetwork)
+    expect(is_network, f"network {name}", "a subclass of ExternalNetwork", loaded)
+    config = getattr(loaded, "Config", None)
+    complete = (
+        isinstance(config, type)
+        and issubclass(config, NetworkConfig)
+        and config.state_shape is not NetworkConfig.state_shape
+        and any(field.name == "network" for field in fields(config))
+    )
+    expected = "a settings_class of NetworkConfig with the field network, and with state_shape"
+    expect(complete, f"network {name}: Config", expected, config)
     return loaded
 
 

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import re
+import sys
+from importlib.metadata import EntryPoint
+from pathlib import Path
+from types import ModuleType
+
 import numpy as np
 import pytest
 import torch
@@ -10,20 +16,23 @@ from external_network import CountingConfig, CountingNetwork, counting_network, 
 from networks import small_network
 
 from video_knet_core.cli import main
-from video_knet_core.config import ExternalConfig
+from video_knet_core.config import ExternalConfig, NetworkConfig
 from video_knet_core.config_io import ConfigError, to_dict
-from video_knet_core.engine.export import export_onnx
+from video_knet_core.engine.export import export_checkpoint, export_onnx
 from video_knet_core.engine.model_file import ModelFile
 from video_knet_core.engine.onnx_runtime import OnnxRuntime
 from video_knet_core.engine.torch_runtime import TorchRuntime
 from video_knet_core.model.checkpoint import (
     CheckpointError,
+    build_network,
     load_model,
     load_network,
     load_network_config,
+    network_config,
     save_model,
 )
 from video_knet_core.model.cost import model_cost
+from video_knet_core.model.network import ENTRY_POINTS, network_class
 from video_knet_core.training.trainer import Trainer
 
 IMAGE = np.zeros((64, 96, 3), np.uint8)
@@ -77,6 +86,61 @@ def test_the_exported_file_runs_where_the_package_is_not_installed(tmp_path, mon
             found, states[i] = engine.step(IMAGE, states[i])
             assert found.areas.tolist() == [0, 8 * 24, 8 * 24]
             assert (states[i] == frame).all()
+
+
+def test_a_state_of_another_shape_than_the_configuration_says_is_not_exported(tmp_path):
+    class Wide(CountingNetwork):
+        def segment_frame(self, pixels, previous):
+            outputs = super().segment_frame(pixels, previous)
+            return outputs | {"kernels": outputs["kernels"][:1]}
+
+    torch.manual_seed(0)
+    wide = Wide(counting_network().config)
+    message = r"kernels: expected \(3, 2\), the state_shape of the configuration, got \(1, 2\)"
+    with pytest.raises(ConfigError, match=message):
+        export_onnx(wide, tmp_path / "wide.onnx", "wide")
+    assert not list(tmp_path.iterdir())
+
+
+class NoConfig(CountingNetwork):
+    """Its settings are those of all networks."""
+
+    Config = NetworkConfig
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("CountingConfig", "network counting: expected a subclass of ExternalNetwork, got "),
+        ("NoConfig", "network counting: Config: expected a settings_class of NetworkConfig with "),
+    ],
+)
+def test_what_a_class_lacks_is_named(name, message, monkeypatch):
+    point = EntryPoint("counting", f"{__name__}:{name}", ENTRY_POINTS)
+    monkeypatch.setattr("video_knet_core.model.network.plugins", lambda group: {"counting": point})
+    with pytest.raises(ConfigError, match=message):
+        network_class("counting")
+
+
+def test_the_example_of_the_page_can_be_exported_and_run(tmp_path, monkeypatch):
+    page = Path(__file__).parents[3] / "docs/explanation/baselines.md"
+    (code,) = re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
+    module = ModuleType("my_package")
+    monkeypatch.setitem(sys.modules, "my_package", module)
+    exec(code, module.__dict__)
+    point = EntryPoint("my_network", "my_package:MyNetwork", ENTRY_POINTS)
+    found = {"my_network": point}
+    monkeypatch.setattr("video_knet_core.model.network.plugins", lambda group: found)
+    classes = [{"name": n, "is_thing": False, "color": [0, 0, i]} for i, n in enumerate("abc")]
+    settings = {"network": "my_network", "task": "semantic", "height": 64, "width": 96}
+    torch.manual_seed(0)
+    save_model(
+        build_network(network_config(settings | {"classes": classes})), tmp_path / "m.safetensors"
+    )
+    export_checkpoint(tmp_path / "m.safetensors", tmp_path / "m.onnx")
+    detections, state = OnnxRuntime(tmp_path / "m.onnx").step(IMAGE, None)
+    assert detections.segment_map.shape == (16, 24) and state.shape == (3, 1)
+    assert detections.areas.sum() == 16 * 24
 
 
 @pytest.mark.parametrize(("precision", "form"), [("fp16", "deploy"), ("fp32", "raw")])
