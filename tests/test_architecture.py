@@ -41,8 +41,9 @@ TORCH_MODULES = (
 """The modules, with all below them, that may need those libraries."""
 ROS_PACKAGES = {"rclpy", "launch", "launch_ros", "cv_bridge", "rosbag2_py", "video_knet_ros"}
 
-NODE_MODULES, NODE_LINES = 63, 12_600
-"""The most that the node may be able to import, without the torch backend."""
+NODE_MODULES, NODE_LINES = 66, 13_000
+"""The most that the node may be able to import, without the torch backend. What a robot needs may
+raise it."""
 
 
 def within(module: str, packages: tuple[str, ...]) -> bool:
@@ -160,8 +161,10 @@ def node_closure() -> set[str]:
 
 def test_the_node_can_import_little() -> None:
     closure = node_closure()
-    assert len(closure) <= NODE_MODULES, sorted(closure)
-    assert size.lines(MODULES[name] for name in closure) <= NODE_LINES
+    lines = size.lines(MODULES[name] for name in closure)
+    found = f"the node can import {len(closure)} modules with {lines} lines"
+    advice = "import less, or raise the limit if a robot needs the new code (make size lists it)"
+    assert len(closure) <= NODE_MODULES and lines <= NODE_LINES, f"{found}: {advice}"
 
 
 def test_launch_files_import_nothing_from_pip() -> None:

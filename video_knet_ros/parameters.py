@@ -239,7 +239,14 @@ def _value(node: Node, name: str) -> Any:
 
 
 def files() -> dict[str, str]:
-    """The files of the repository that are written from the table."""
+    """The files of the repository that are written from the table.
+
+    RuntimeError if another package has added trackers to it.
+    """
+    ours = ("video_knet_core", "baselines")
+    others = [n for n, tracker in TRACKERS.items() if not tracker.__module__.startswith(ours)]
+    if others:
+        raise RuntimeError(f"uninstall the packages of these trackers first: {', '.join(others)}")
     rows = ["| name | default | values | may change | meaning |", "|---|---|---|---|---|"]
     lines = ["/**:", "  ros__parameters:"]
     for spec in PARAMETERS:

@@ -229,6 +229,14 @@ def test_the_files_that_are_written_from_the_table_are_up_to_date():
     assert section["ros__parameters"] == {p.name: p.default for p in parameters.PARAMETERS}
 
 
+def test_trackers_of_other_packages_do_not_come_into_the_files(monkeypatch):
+    monkeypatch.setitem(TRACKERS, "theirs", type("Theirs", (), {"__module__": "their_package"}))
+    with pytest.raises(
+        RuntimeError, match="uninstall the packages of these trackers first: theirs"
+    ):
+        parameters.files()
+
+
 def test_the_settings_of_every_tracker_are_parameters(world):
     node = world.camera_node(start=False)
     assert parameters.tracking(node) == tracker_settings()
