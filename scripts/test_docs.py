@@ -70,8 +70,9 @@ def succeeds(*command: str) -> bool:
 
 
 NEEDS: dict[str, Callable[[], bool]] = {
-    "ROS 2": lambda: bool(shutil.which("ros2")),
-    "Nav2": lambda: succeeds("ros2", "pkg", "prefix", "nav2_costmap_2d"),
+    # its Python cannot have the NumPy of the virtual environment that the blocks run in
+    "ROS 2": lambda: False,
+    "Nav2": lambda: False,
     "Docker": lambda: succeeds("docker", "info"),
     "a camera": lambda: Path("/dev/video0").exists(),
     "a GPU": lambda: succeeds("nvidia-smi", "-L"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import tempfile
+import secrets
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -85,12 +85,13 @@ class StreetPairs:
             depths = [frame.depth for frame in frames if frame.depth is not None]
             parts["depth"] = np.minimum(np.stack(depths), _FARTHEST).astype(np.float16)
         # the name is of its own: several workers may draw the same street
-        with tempfile.NamedTemporaryFile(dir=self.cache, prefix=".street_", delete=False) as file:
-            try:
+        partial = self.cache / f".street_{secrets.token_hex(8)}.partial"
+        try:
+            with partial.open("xb") as file:
                 np.savez(file, **parts)
                 file.flush()
                 os.fsync(file.fileno())
-                os.replace(file.name, path)
-            except BaseException:
-                os.unlink(file.name)
-                raise
+            partial.replace(path)
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise

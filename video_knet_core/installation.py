@@ -7,6 +7,7 @@ import site
 import sysconfig
 from collections.abc import Iterator
 from importlib.metadata import EntryPoint, distributions
+from importlib.util import find_spec
 from pathlib import Path
 
 SHARE = Path("share/video_knet_ros")
@@ -59,6 +60,19 @@ def plugins(group: str) -> dict[str, EntryPoint]:
     """
     found = [point for each in distributions() for point in each.entry_points.select(group=group)]
     return {point.name: point for point in reversed(found)}  # what precedes wins
+
+
+def has_messages_for_numpy_1() -> bool:
+    """Whether ROS 2 comes from apt, of a distribution for Ubuntu 22.04 or 24.04."""
+    found = find_spec("rclpy")
+    places = [f"/opt/ros/{distro}/" for distro in ("humble", "jazzy", "kilted")]
+    return found is not None and str(found.origin).startswith(tuple(places))
+
+
+def pip_install(requirement: str) -> str:
+    """The command that installs a requirement, and leaves the NumPy of ROS 2 as it is."""
+    limit = "'numpy<2' " if has_messages_for_numpy_1() and "numpy" not in requirement else ""
+    return f"pip install {limit}{requirement}"
 
 
 def _folders() -> Iterator[Path]:

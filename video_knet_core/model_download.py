@@ -12,12 +12,15 @@ from os.path import isfile
 from pathlib import Path
 
 from .engine.base import ModelError
-from .engine.cache_files import replacing_whole
+from .engine.cache_files import make_cache_folder, replacing_whole
 from .engine.model_index import (
+    CHECKPOINT,
+    SUFFIXES,
     IndexedFile,
     IndexedModel,
     ModelIndex,
     download_folder,
+    find_model,
     model_folders,
     model_index,
     name_hint,
@@ -61,9 +64,7 @@ def get_model(name: str, checkpoint: bool = False) -> Path:
         raise ModelError(f"no model {name!r}: expected {hint}")
     file = files[name][-1 if checkpoint else 0]
     path = find_file(file, index) or _download(file, index)
-    folders = chain.from_iterable(model_folders(index))
-    taken = next((f for folder in folders if isfile(f := folder / file.name)), path)
-    if taken != path:
+    if (taken := find_model(name, CHECKPOINT if checkpoint else SUFFIXES)) != path:
         words = "%s is here, but the name %s stands for another file: delete %s, or give the path"
         _log.warning(words, path, name, taken)
     return path
@@ -95,9 +96,9 @@ def _download(file: IndexedFile, index: ModelIndex) -> Path:
     url, path = f"{base.rstrip('/')}/{file.name}", download_folder(index) / file.name
     _log.info("downloading %s, %.1f MB", url, file.bytes / 1e6)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_cache_folder(path.parent)
         with (
-            replacing_whole(path, 0o666) as partial,
+            replacing_whole(path, 0o644) as partial,
             progress_bar(
                 description=file.name, total=file.bytes, unit="B", unit_scale=True, leave=False
             ) as bar,

@@ -138,9 +138,10 @@ class Reporter:
         self._last: dict[str, int] = {}
         self._epoch_changes: deque[tuple[float, int]] = deque()
         self._since: dict[str, tuple[object, float]] = {}
-        self._logged: tuple[str, bytes] | None = None
+        self._logged: dict[str, bytes] = {}
+        """Reasons that the log has as lasting, and their level."""
         self._logged_at: dict[tuple[str, bytes], float] = {}
-        self.log_line: tuple[bytes, str] | None = None
+        self.log_lines: list[tuple[bytes, str]] = []
         """Level and words that the log should have after the last report."""
 
     def report(
@@ -154,7 +155,7 @@ class Reporter:
         new = {name: max(count - self._last.get(name, 0), 0) for name, count in totals.items()}
         self._time, self._last = now, totals
         clock_stopped = self._unchanged_s("clock", status.simulated_time, now)
-        level, reason, message = Diagnosis(
+        found = Diagnosis(
             status,
             counts,
             limits,
@@ -163,11 +164,12 @@ class Reporter:
             self._recent_epoch_changes(counts.epoch_changes, now),
             clock_stopped if status.simulated_time else 0.0,
             self._unchanged_s("state", status.state, now),
-        ).worst()
+        ).found()
+        level, reason, message = found[0] if found else (OK, "", status.state)
         if status.state == "active":
-            self.log_line = self._log_line(level, reason, message, now)
+            self.log_lines = list(self._new_lines(found, now))
         else:  # a transition has its own lines
-            self._logged = self.log_line = None
+            self._logged, self.log_lines = {}, []
         values = {
             "state": status.state,
             "reason": reason,
@@ -194,21 +196,21 @@ class Reporter:
         out.header.stamp = stamp
         return out
 
-    def _log_line(
-        self, level: bytes, reason: str, message: str, now: float
-    ) -> tuple[bytes, str] | None:
-        """`log_line`: a reason that begins or becomes more severe, and that there is none now."""
-        if level == OK:
-            ended, self._logged = self._logged, None
-            return (OK, f"{ended[0]} has ended") if ended else None
-        if reason == Reason.FRAMES_FAILED.key:  # each of them is logged
-            self._logged = None  # whether that lasts is hidden
-            return None
-        found = reason, level
-        if found == self._logged or now - self._logged_at.get(found, -math.inf) < LOG_AGAIN_S:
-            return None
-        self._logged, self._logged_at[found] = found, now
-        return level, f"{reason}: {message}"
+    def _new_lines(
+        self, found: list[tuple[bytes, str, str]], now: float
+    ) -> Iterator[tuple[bytes, str]]:
+        """`log_lines`: reasons that begin or become more severe, and those that end."""
+        for level, reason, message in found:
+            if level == OK or reason == Reason.FRAMES_FAILED.key:  # each such frame is logged
+                continue
+            recent = now - self._logged_at.get((reason, level), -math.inf) < LOG_AGAIN_S
+            if self._logged.get(reason) != level and not recent:
+                self._logged[reason] = level
+                self._logged_at[reason, level] = now
+                yield level, f"{reason}: {message}"
+        for reason in self._logged.keys() - {reason for _, reason, _ in found}:
+            del self._logged[reason]
+            yield OK, f"{reason} has ended"
 
     def _recent_epoch_changes(self, changes: int, now: float) -> int:
         """Changes of the epoch within the last `RESETS_S`."""
@@ -234,7 +236,7 @@ def _attributes(source: object, *names: str) -> dict[str, object]:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """Finds the most severe reason for missing or unreliable results."""
+    """Finds the reasons for missing or unreliable results."""
 
     status: NodeStatus
     counts: FrameCounts
@@ -250,16 +252,14 @@ class Diagnosis:
     in_state_s: float = 0.0
     """Seconds in the present state of the lifecycle."""
 
-    def worst(self) -> tuple[bytes, str, str]:
-        """Level, key and one-line message of a diagnosis; the key is empty if all is well."""
+    def found(self) -> list[tuple[bytes, str, str]]:
+        """Level, key and one-line message of each reason, the most severe first."""
         order = list(Reason)
         findings = [
             f for f in self._findings() if f.seconds is None or f.seconds > self.limits.warn
         ]
-        if not findings:
-            return OK, "", self.status.state
-        worst = max(findings, key=lambda f: (self._level(f), -order.index(f.reason)))
-        return self._level(worst), worst.reason.key, worst.message
+        findings.sort(key=lambda f: (self._level(f), -order.index(f.reason)), reverse=True)
+        return [(self._level(f), f.reason.key, f.message) for f in findings]
 
     def _level(self, finding: Finding) -> bytes:
         if finding.reason.level is Level.RISING:

@@ -362,8 +362,8 @@ class CameraNode(EngineNode):
         limits = diagnostics.Limits(*map(self._value, names))
         stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(self._reporter.report(stamp, status, self.counts, limits))
-        if self._reporter.log_line is not None:
-            self._log(*self._reporter.log_line)
+        for level, words in self._reporter.log_lines:
+            self._log(level, words)
 
     def _log(self, level: bytes, words: str) -> None:
         """In a line of its own for each level: rclpy allows one level in a line."""

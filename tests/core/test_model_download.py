@@ -13,6 +13,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 
 from video_knet_core import model_download
+from video_knet_core.engine import model_index as indexed
 from video_knet_core.engine.base import ModelError
 from video_knet_core.engine.model_index import IndexedFile, IndexedModel, ModelIndex
 from video_knet_core.model_download import DownloadError, get_model
@@ -43,7 +44,8 @@ def server(tmp_path, monkeypatch):
     folder.mkdir()
     (folder / "mine.onnx").write_bytes(CONTENT)
     (folder / "mine.safetensors").write_bytes(CONTENT[:999])
-    monkeypatch.setattr(model_download, "model_index", lambda: INDEX)
+    for module in (model_download, indexed):
+        monkeypatch.setattr(module, "model_index", lambda: INDEX)
     monkeypatch.setenv("VIDEO_KNET_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("VIDEO_KNET_MODELS_URL", f"file://{folder}/")
     return folder
@@ -54,10 +56,16 @@ def files_in(folder):
 
 
 def test_a_model_is_downloaded_once_into_the_folder_of_its_release(server, tmp_path):
-    path = get_model("mine")
+    previous = os.umask(0)
+    try:
+        path = get_model("mine")
+    finally:
+        os.umask(previous)
     assert path == tmp_path / "cache/models/v9/mine.onnx" and path.read_bytes() == CONTENT
-    assert path.stat().st_mode == (server / "mine.onnx").stat().st_mode  # others may read it too
-    assert path.parent.stat().st_mode == server.stat().st_mode
+    assert path.stat().st_mode & 0o777 == 0o644
+    folders = path.parents[:3]
+    assert folders[-1] == tmp_path / "cache"
+    assert {folder.stat().st_mode & 0o777 for folder in folders} == {0o755}
     (server / "mine.onnx").unlink()
     assert get_model("mine") == path
     assert get_model("mine", checkpoint=True).name == "mine.safetensors"

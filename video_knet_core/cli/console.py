@@ -13,6 +13,7 @@ from contextlib import contextmanager, nullcontext
 from types import FrameType
 
 from ..engine.selector import REASONS_LOG
+from ..installation import pip_install
 from ..progress import no_progress_bars
 
 PACKAGE = __package__.partition(".")[0]
@@ -77,7 +78,7 @@ def _message_of(error: Exception) -> str | None:
         if module != package and importlib.util.find_spec(package) is not None:
             return f"the installed {package} has no module {module}"
         requirement = f"'video_knet_ros[{EXTRAS[package]}]'" if package in EXTRAS else package
-        return f"needs {package}: pip install {requirement}"
+        return f"needs {package}: {pip_install(requirement)}"
     is_ours = type(error).__module__.partition(".")[0] == PACKAGE  # all of these are about input
     if is_ours or isinstance(error, (OSError, FloatingPointError, MemoryError)):
         return str(error) or type(error).__name__

@@ -160,8 +160,10 @@ def replay(
             record = error.record
             facts = {"out": str(out), "frames": record.frames, "failed": record.failed}
             facts |= {"damage": record.damage}
-            words = f"{out} is complete: {record.frames} frames, {record.failed} failed"
-            print(json.dumps(facts, indent=2) if as_json else f"{words} {record.damage}".rstrip())
+            words = f"{out} is complete: {record.frames} frames"
+            words += f", {record.failed} images could not be used" if record.failed else ""
+            words += f"; the bag is damaged: {record.damage}" if record.damage else ""
+            print(json.dumps(facts, indent=2) if as_json else words)
             return EXIT_FAULTS if record.damage or record.failed else 0
     figures = {**asdict(summary), "out": str(summary.out)}
     print(json.dumps(figures, indent=2) if as_json else summary)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..installation import pip_install
 from .host_checks import gpu_facts
 from .lines import ABSENT, DOCS, FAULT, OK, WARNING, Lines
 
@@ -49,11 +50,13 @@ class ExaminedModel:
 
     def lines(self) -> Lines:
         from ..engine.base import ModelError
+        from ..engine.model_index import model_index
 
         remedy = "video-knet models get street, or name another model with --model"
         try:
             path = self._find()
-            if self._given in (None, path.stem):
+            names = {model.name for model in model_index().models}
+            if self._given in (None, path.stem) and path.stem in names:
                 remedy = f"delete {path}, then video-knet models get {path.stem}"
             else:
                 remedy = "take another copy of it, or a model of `video-knet models list`"
@@ -115,7 +118,7 @@ class ExaminedModel:
             remedy = "see Engines, above"
             if all(trial.status == ABSENT for trial in self._trials.values()):
                 packages = "'video_knet_ros[export]'" if "torch" in self._trials else "onnxruntime"
-                remedy = f"pip install {packages}"
+                remedy = pip_install(packages)
             yield FAULT, f"no engine runs {self._path}", remedy
             return
         name, best = min(running.items(), key=lambda item: item[1].step_ms or 0.0)

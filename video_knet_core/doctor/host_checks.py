@@ -12,10 +12,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from .. import __version__
-from ..installation import shared_file
+from ..installation import has_messages_for_numpy_1, pip_install, shared_file
 from .lines import ABSENT, FAULT, OK, WARNING, Lines
 
-MIN_PYTHON = (3, 10)
 MIN_FREE_GB = 0.5
 """Of disks and of memory."""
 PROBE_BYTES = 1 << 16
@@ -25,19 +24,15 @@ _MODULES = {"opencv-python-headless": "cv2", "pyyaml": "yaml", "nvidia-ml-py": "
 
 def versions() -> Lines:
     yield OK, f"video_knet {__version__} in {Path(__file__).parents[1]}"
-    python = f"Python {sys.version.split()[0]}, {sys.executable}"
-    if sys.version_info < MIN_PYTHON:  # noqa: UP036 - that is what this finds out
-        yield FAULT, f"{python}: expected {'.'.join(map(str, MIN_PYTHON))} or newer"
-    else:
-        yield OK, python
+    yield OK, f"Python {sys.version.split()[0]}, {sys.executable}"
     if not (requirements := _requirements()):
         yield WARNING, "minimum versions are unknown: there is no metadata of this package"
     lists: dict[str, list[str]] = {"required": [], "optional": []}
     for name, (minimum, limit, optional) in requirements.items():
-        if name == "numpy" and _has_messages_for_numpy_1():
+        if name == "numpy" and has_messages_for_numpy_1():
             limit = "2"
         version, expected = _version_of(name), f">={minimum}" + (f",<{limit}" if limit else "")
-        remedy = f"pip install '{name}{expected}'"
+        remedy = pip_install(f"'{name}{expected}'")
         if version is None:
             if not optional:
                 yield FAULT, f"{name} is missing", remedy
@@ -50,13 +45,6 @@ def versions() -> Lines:
     for kind, found in lists.items():
         if found:
             yield OK, f"{kind}: {', '.join(found)}"
-
-
-def _has_messages_for_numpy_1() -> bool:
-    """Whether ROS 2 comes from apt, of a distribution for Ubuntu 22.04 or 24.04."""
-    found = find_spec("rclpy")
-    places = [f"/opt/ros/{distro}/" for distro in ("humble", "jazzy", "kilted")]
-    return found is not None and str(found.origin).startswith(tuple(places))
 
 
 def _requirements() -> dict[str, tuple[str, str, bool]]:

@@ -1,4 +1,4 @@
-"""The files that are kept for the next time: in one folder, whole, those of engines private."""
+"""The files that are kept for the next time: whole, and of engines for this user alone."""
 
 from __future__ import annotations
 
@@ -28,8 +28,10 @@ def cache_folder() -> Path:
 
 
 def make_cache_folder(folder: Path) -> None:
-    """Make it, for this user alone, if there is none; OSError if that fails."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    """Make it and those above it, for this user alone to write in; OSError if that fails."""
+    if not folder.parent.exists():
+        make_cache_folder(folder.parent)
+    folder.mkdir(mode=0o755, exist_ok=True)
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from ..installation import pip_install
 from .base import BackendError, ProgressCallback, Size
 from .model_file import ExportedModelRuntime, ModelFile
 
@@ -105,7 +106,6 @@ def _import_openvino() -> ModuleType:
     try:
         import openvino
     except ImportError as error:
-        raise BackendError(
-            f"cannot be imported ({error}): pip install 'video_knet_ros[openvino]'"
-        ) from None
+        remedy = pip_install("'video_knet_ros[openvino]'")
+        raise BackendError(f"cannot be imported ({error}): {remedy}") from None
     return openvino

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..installation import shared_file
+from ..installation import pip_install, shared_file
 from .base import BackendError, ProgressCallback, Runtime, Size
 from .hot_swap import HotSwapRuntime, NativeSizesRuntime, close_safely
 from .model_file import ModelFile
@@ -63,13 +63,13 @@ BACKENDS: dict[str, Backend] = {
     "tensorrt-rtx": Backend(
         ".tensorrt.runtime", "see docs/how-to/engine.md", on_gpu=True, builds=True
     ),
-    "onnxruntime-cuda": Backend(".onnx_runtime", "pip install onnxruntime-gpu", on_gpu=True),
-    "onnxruntime-cpu": Backend(".onnx_runtime", "pip install onnxruntime"),
-    "openvino": Backend(".openvino_runtime", "pip install 'video_knet_ros[openvino]'"),
+    "onnxruntime-cuda": Backend(".onnx_runtime", pip_install("onnxruntime-gpu"), on_gpu=True),
+    "onnxruntime-cpu": Backend(".onnx_runtime", pip_install("onnxruntime")),
+    "openvino": Backend(".openvino_runtime", pip_install("'video_knet_ros[openvino]'")),
     "openvino-bf16": Backend(
-        ".openvino_runtime", "pip install 'video_knet_ros[openvino]'", bfloat16=True
+        ".openvino_runtime", pip_install("'video_knet_ros[openvino]'"), bfloat16=True
     ),
-    "torch": Backend(".torch_runtime", "pip install 'video_knet_ros[export]'"),
+    "torch": Backend(".torch_runtime", pip_install("'video_knet_ros[export]'")),
 }
 """Of two that are equally fast "auto" takes the first. Torch runs checkpoints, the others exported
 models."""

@@ -255,13 +255,13 @@ def test_a_plan_in_use_is_not_old(cache):
 # --- files --------------------------------------------------------------------------------------
 
 
-def test_only_the_user_can_read_them(cache):
+def test_only_the_user_can_read_them_and_write_in_their_folder(cache):
     previous = os.umask(0)
     try:
         path = fill(cache)
     finally:
         os.umask(previous)
-    assert cache.folder.stat().st_mode & 0o777 == 0o700
+    assert cache.folder.stat().st_mode & 0o777 == 0o755
     modes = {entry.name: entry.stat().st_mode & 0o777 for entry in cache.folder.iterdir()}
     assert len(modes) == 2 and set(modes.values()) == {0o600} and path.name in modes
 
