@@ -41,6 +41,7 @@ IN_REPO = {in_site: in_repo for in_repo, in_site in ADDED.items()}
 LINK = re.compile(
     r"^ *(```+|~~~+).*?^ *\1"  # code, which stays as it is
     r"|`[^`\n]+`"
+    r"|\[(?P<file>[\w/.-]+\.md)\]\((?P<page>[^)\s]+)\)"
     r"|(?<=\]\()(?P<target>[^)\s]+)",
     re.MULTILINE | re.DOTALL,
 )
@@ -61,16 +62,34 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Rewrite the links of a page."""
+    """Rewrite the links of a page; one whose text is a file name gets the title of the page."""
     in_site = page.file.src_uri
     in_repo = IN_REPO.get(in_site, f"docs/{in_site}")
     pages = {file.url: file.src_uri for file in files.documentation_pages()}
+    titles = {file.src_uri: file.page.title for file in files.documentation_pages() if file.page}
 
     def rewrite(match: re.Match[str]) -> str:
-        target = match["target"]
-        return link(target, in_site, in_repo, pages, config) if target else match[0]
+        given = match["target"] or match["page"]
+        if not given:
+            return match[0]
+        target = link(given, in_site, in_repo, pages, config)
+        if match["target"]:
+            return target
+        destination = posixpath.join(posixpath.dirname(in_site), target.partition("#")[0])
+        title = titles.get(posixpath.normpath(destination)) or match["file"]
+        return f"[{title}]({target})"
 
+    page.meta.setdefault("description", first_sentence(markdown) or config.site_description)
     return LINK.sub(rewrite, markdown)
+
+
+def first_sentence(markdown: str) -> str:
+    """The first sentence of a page, without markup, for search engines and previews."""
+    for part in re.sub(r"```.*?```", "", markdown, flags=re.DOTALL).split("\n\n"):
+        if part.strip() and part.strip()[0] not in "#|!<-*>[":
+            plain = re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", " ".join(part.split()))
+            return re.split(r"(?<=[^A-Z]\.)\s", re.sub(r"[*`]", "", plain))[0]
+    return ""
 
 
 def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:
@@ -140,7 +159,7 @@ def commands_page() -> str:
         name = parent[1] if parent else "video-knet"
         rest = re.sub(r"^\* `([^`]+)`:.*$", lambda m, p=name: linked(p, m[1]), rest, flags=re.M)
         parts[number] = before + title + rest
-    return "".join(parts)
+    return re.sub(r"^\$ (?=video-knet)", "", "".join(parts), flags=re.MULTILINE)
 
 
 class Section(NamedTuple):

@@ -68,7 +68,7 @@ class VideoPredictor:
         self._newest_epoch = first_epoch
         self._late_images = 0
         self.last_reset = ""
-        """Why the last reset was; empty before the first."""
+        """Reason of the last reset; empty before the first one."""
 
     @property
     def epoch(self) -> int:

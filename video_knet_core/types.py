@@ -256,8 +256,11 @@ class TrackState(IntEnum):
     """Life of a track. A tentative track may still vanish; a coasted one has no pixels now."""
 
     TENTATIVE = 0
+    """New, and not sure yet."""
     CONFIRMED = 1
+    """Seen often enough."""
     COASTED = 2
+    """Confirmed, and without pixels in this frame."""
 
 
 @dataclass(frozen=True)

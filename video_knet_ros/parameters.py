@@ -263,6 +263,7 @@ def files() -> dict[str, str]:
 
 _PAGE_HEAD = """# Parameters of the camera node
 
+All parameters, with their defaults, values, and when they may change.
 `ros2 param describe /video_knet NAME` shows the same for the running node. `config/camera.yaml` has
 all defaults. A value out of range, or a change at the wrong time, is rejected with a reason. An
 unknown name at start is ignored, with a warning.
