@@ -67,8 +67,8 @@ test-docs:  ## Run the bash blocks of README and tutorials; PAGES="README.md" na
 # The pip packages of rosdep would bring NumPy 2 to Ubuntu 22.04, which the messages there cannot take.
 colcon-test:  ## Build and test with colcon; with ROS 2 sourced, first install what rosdep finds
 	$(if $(filter-out jazzy,$(ROS)),$(error expected no ROS, or jazzy, got $(ROS): its wheels have no build of their own here))
-	if [ "$$ROS_DISTRO" = humble ]; then pip install 'numpy>=1.24.2,<2'; fi
-	if [ -n "$$ROS_DISTRO" ]; then rosdep update --rosdistro $$ROS_DISTRO && \
+	if [ -n "$$AMENT_PREFIX_PATH" ] && [ "$$ROS_DISTRO" = humble ]; then pip install 'numpy>=1.24.2,<2'; fi
+	if [ -n "$$AMENT_PREFIX_PATH" ] && [ -n "$$ROS_DISTRO" ]; then rosdep update --rosdistro $$ROS_DISTRO && \
 	  rosdep install --from-paths . --ignore-src -y; fi
 	@$(PYTHON) scripts/setup_env.py test
 	@$(ENTER) && export OMP_NUM_THREADS=1 CMAKE_PREFIX_PATH="$$AMENT_PREFIX_PATH" && \

@@ -6,7 +6,8 @@
 
 _repo="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 _venv="$_repo/.venv" _overlay="$_repo/install"
-if [ "${ROS:-jazzy}" != jazzy ] && [ -z "${ROS_DISTRO:-}" ]; then # as scripts/setup_env.py decides
+# As scripts/setup_env.py decides: an image of ROS 2 has the variable ROS_DISTRO before anything is sourced.
+if [ "${ROS:-jazzy}" != jazzy ] && { [ -z "${ROS_DISTRO:-}" ] || [ -z "${AMENT_PREFIX_PATH:-}" ]; }; then
   _venv="$_repo/.venv-$ROS" _overlay="$_venv/overlay/install"
 fi
 
@@ -17,6 +18,7 @@ fi
 
 export VIRTUAL_ENV="$_venv"
 export PATH="$_venv/bin:$PATH"
+export PYTHONNOUSERSITE=1 # a NumPy of the user's own would hide that of ROS
 if [ -f "$_venv/share/rclpy/package.xml" ]; then # ROS 2 from wheels lives in the virtual environment
   export AMENT_PREFIX_PATH="$_venv"
   # The wheels set LD_LIBRARY_PATH when Python starts, unless this is set by a parent that has done so;

@@ -96,7 +96,9 @@ class Environment:
     def pip_install(self, *arguments: str) -> None:
         """Install with plain pip, so that the user's pip configuration applies."""
         command = [str(self.python), "-m", "pip", "install", "--no-input"]
-        run([*command, "--disable-pip-version-check", *arguments], os.environ.copy())
+        # packages of the user's own would hide those of ROS
+        environment = os.environ | {"PYTHONNOUSERSITE": "1"}
+        run([*command, "--disable-pip-version-check", *arguments], environment)
 
     def _stamp(self, step: str) -> Path:
         return self.path / "stamps" / step
@@ -304,7 +306,8 @@ def ros_requirements() -> list[str]:
     if not HAS_ROS:
         return ["-r", str(ROS_REQUIREMENTS)]
     code = "import numpy, rclpy; print(numpy.__version__)"
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    # -s: not the user's own NumPy, which may be another one than that of ROS
+    found = subprocess.run([sys.executable, "-s", "-c", code], capture_output=True, text=True)
     if found.returncode:
         raise SetupError(
             f"{sys.executable} cannot import the rclpy of the sourced ROS 2 "
