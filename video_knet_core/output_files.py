@@ -86,6 +86,13 @@ def replacing(path: Path) -> Iterator[Path]:
         os.close(descriptor)
 
 
+def inside(folder: Path, name: str | Path) -> Path:
+    """FOLDER/NAME; OutputError if that is elsewhere, as a name from a file of others may be."""
+    if Path(name).is_absolute() or ".." in Path(name).parts:
+        raise OutputError(f"expected a name of a result below {folder}, got {str(name)!r}")
+    return folder / name
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a file whole or not at all; OSError if it cannot be written."""
     with replacing(path) as partial:

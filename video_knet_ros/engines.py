@@ -13,7 +13,6 @@ from video_knet_core.engine.executor import EngineExecutor
 from video_knet_core.engine.selector import default_model_path, open_runtime
 from video_knet_core.predictor import VideoPredictor
 from video_knet_core.tracking import TrackerSettings
-from video_knet_core.user_names import expand
 
 Result = TypeVar("Result")
 
@@ -46,7 +45,7 @@ class SharedEngine:
         if self._runtime is None:
             options = dict(self._settings)
             model = options.pop("model")
-            path = expand(model) if model else default_model_path()
+            path = model or default_model_path()
             self._runtime = self._open_runtime(
                 path, background=True, progress=self._report, **options
             )

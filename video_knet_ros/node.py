@@ -8,6 +8,7 @@ gaps; only messages without a subscriber are not published.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -87,6 +88,7 @@ class CameraNode(EngineNode):
         self._reporter = diagnostics.Reporter()
         self.add_on_set_parameters_callback(self._validate)
         parameters.declare(self)
+        self._given = {name: self._value(name) for name in ("model", "snapshot_folder")}
         add_post_set_parameters_callback(self, self._apply)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self.add_service(SetBool, "~/set_enabled", self._set_enabled)
@@ -105,7 +107,8 @@ class CameraNode(EngineNode):
             self.executor.create_task(self.autostart)
 
     def open_engine(self) -> EngineWorker:
-        settings = {name: self._value(name) for name in ("model", "backend", "threads")}
+        settings = {name: self._value(name) for name in ("backend", "threads")}
+        settings["model"] = self._path("model")
         tracking, engine = parameters.tracking(self), self._engines.engine(settings)
         return EngineWorker(engine, tracking, self._next_epoch, self._on_build)
 
@@ -277,6 +280,12 @@ class CameraNode(EngineNode):
     def _value(self, parameter: str) -> Any:
         return self.get_parameter(parameter).value
 
+    def _path(self, parameter: str) -> str:
+        """Its value with `~` replaced; variables only as the node was started with them: anyone on
+        the network may set a parameter, and read in a message what it becomes."""
+        value = self._value(parameter)
+        return expand(value) if value == self._given[parameter] else os.path.expanduser(value)
+
     def _now(self) -> int:
         return self.get_clock().now().nanoseconds
 
@@ -330,7 +339,7 @@ class CameraNode(EngineNode):
             raise RequestError("no image has been processed yet")
         if self._saving is not None and not self._saving.done():
             raise RequestError("the previous snapshot is still being written")
-        folder = Path(expand(self._value("snapshot_folder")))
+        folder = Path(self._path("snapshot_folder"))
         if str(folder).startswith("~"):
             raise RequestError(f"snapshot_folder: expected an existing user, got {folder}")
         save = partial(save_snapshot, self._last, folder)

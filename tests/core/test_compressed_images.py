@@ -205,6 +205,13 @@ def test_a_jpeg_cut_short_anywhere_is_rejected(name):
             to_rgb(compressed(whole[:size]))
 
 
+def test_a_jpeg_of_many_scans_is_rejected():
+    scan = b"\xff\xda" + struct.pack(">H", 8) + bytes(6)
+    start = PROGRESSIVE.index(b"\xff\xda")
+    with pytest.raises(ImageError, match="JPEG: expected at most 100 scans, got more"):
+        to_rgb(compressed(PROGRESSIVE[:start] + 101 * scan + PROGRESSIVE[start:]))
+
+
 def test_a_jpeg_that_is_followed_by_the_next_image_or_has_no_scan_is_rejected():
     for data in (JPEG[: len(JPEG) // 2] + JPEG, b"\xff\xd8 nothing \xff\xd9"):
         with pytest.raises(ImageError, match="truncated image"):

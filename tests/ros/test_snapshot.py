@@ -42,6 +42,8 @@ def test_a_snapshot_holds_the_image_and_what_was_published_of_it(world, tmp_path
     assert answer.success, answer.message
     folder = Path(answer.message)
     assert folder.parent == tmp_path / "new" / "folder" and folder.name == "100.100000000"
+    assert world.set_parameter("snapshot_folder", f"{tmp_path}/$ROBOT").successful
+    assert Path(save(world).message).parent == tmp_path / "$ROBOT"  # set over the network
     assert np.array_equal(read(folder / "image.png")[..., ::-1], image)
     labels = read(folder / "labels.png")
     assert labels.dtype == np.uint16 and labels.tobytes() == panoptic[0].data.tobytes()

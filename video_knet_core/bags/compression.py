@@ -16,8 +16,9 @@ else:
 
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 """First bytes of a Zstandard frame; no message of ROS 2 begins like that."""
-LARGEST = 1 << 30
-"""Bytes that one frame may have afterwards: a few kB can declare more than the memory holds."""
+LARGEST, LARGEST_MESSAGE = 1 << 30, 1 << 28
+"""Bytes that a chunk, and a message by itself, may have afterwards: a few kB can declare more than
+the memory holds, and of messages several are held at a time."""
 ZstdError = zstd.ZstdError
 open_zstd = zstd.open
 DECOMPRESSORS: dict[str, Callable[[], Any]] = {
@@ -27,10 +28,12 @@ DECOMPRESSORS: dict[str, Callable[[], Any]] = {
 }
 
 
-def decompress(kind: str, data: bytes, size: int | None = None, cut: bool = False) -> bytes:
+def decompress(
+    kind: str, data: bytes, size: int | None = None, cut: bool = False, largest: int = LARGEST
+) -> bytes:
     """Decompress one frame of a `kind` of `DECOMPRESSORS`, or "" or "none".
 
-    ValueError if it is damaged, has not `size` bytes afterwards or more than `LARGEST`, or is of an
+    ValueError if it is damaged, has not `size` bytes afterwards or more than `largest`, or is of an
     unknown kind. Of one that is `cut` off, what there is of the data is returned.
     """
     if kind in ("", "none"):
@@ -40,15 +43,15 @@ def decompress(kind: str, data: bytes, size: int | None = None, cut: bool = Fals
     else:
         decompressor = DECOMPRESSORS[kind]()
         try:
-            limit = LARGEST if size is None else min(size, LARGEST)
+            limit = largest if size is None else min(size, largest)
             unpacked = decompressor.decompress(data, limit + 1)
         # The errors of zstd, lz4 and bz2 in this order; all is in memory, no file is read here.
         except (ZstdError, RuntimeError, OSError, EOFError, ValueError, OverflowError) as error:
             raise ValueError(f"{kind}: {error}") from None
         except MemoryError:  # the damaged size of a frame
             raise ValueError(f"{kind}: it needs more memory than there is") from None
-        if len(unpacked) > LARGEST:
-            raise ValueError(f"{kind}: expected at most {LARGEST} bytes, got more")
+        if len(unpacked) > largest:
+            raise ValueError(f"{kind}: expected at most {largest} bytes, got more")
         complete = decompressor.eof
     if not cut:
         if size is not None and len(unpacked) != size:

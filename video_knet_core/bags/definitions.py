@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,6 +10,7 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
+from rosbags.interfaces import Nodetype
 from rosbags.serde import SerdeError
 from rosbags.typesys import (
     Stores,
@@ -49,8 +51,12 @@ VISION_MESSAGES = {
 """Fields of the messages of vision_msgs 4 that a replay writes; rosbags does not know them."""
 UNKNOWN_HASH = f"RIHS01_{0:064}"
 """Of a type whose definition cannot be understood."""
-DEFINITION_ERRORS = (TypesysError, KeyError, ValueError, AttributeError, AssertionError)
-"""What rosbags raises for a definition that it cannot parse, or that lacks a type or is empty."""
+DEFINITION_ERRORS = (
+    *(TypesysError, KeyError, ValueError, AttributeError, AssertionError),
+    *(RecursionError, SyntaxError, NameError, MemoryError),
+)
+"""What rosbags raises for a definition that it cannot parse, that lacks a type or is empty, or that
+has itself inside, a name that is none, or a number that is too large."""
 
 
 class MessageError(ValueError):
@@ -175,14 +181,40 @@ class Embedded:
             return bytes(self._store.ros1_to_cdr(data, self.topic.type))
 
 
+def _check_elements(types: dict) -> None:
+    """ValueError if elements of an array have no bytes: four bytes can declare billions."""
+
+    def element(node: tuple) -> str | None:
+        kind, inner = node
+        if kind in (Nodetype.ARRAY, Nodetype.SEQUENCE):
+            kind, inner = inner[0]
+        return inner if kind == Nodetype.NAME else None
+
+    empty: set[str] = set()
+    while found := {
+        name
+        for name, (_, fields) in types.items()
+        if name not in empty and all(element(node) in empty for _, node in fields)
+    }:
+        empty |= found
+    for name, (_, fields) in types.items():
+        for field, node in fields:
+            if node[0] != Nodetype.NAME and element(node) in empty:
+                raise ValueError(f"{name}: {field}: expected elements with content")
+
+
 def _types(definition: str, topic: RecordedTopic) -> dict:
     """Types of an embedded definition; ROS 2 has no `seq` in a header."""
     if definition.startswith(IDL):
         types: dict = {}
         for part in definition.split(IDL)[1:]:
+            if re.search(r"\(\s*\(|<<", re.sub(r'"(?:[^"\\]|\\.)*"', "", part)):
+                raise ValueError("expected constants without brackets in brackets and shifts")
             types |= get_types_from_idl(part.partition("\n")[2])
         return types
     types = get_types_from_msg(definition, topic.type)
+    if topic.encoding == ROS1:
+        _check_elements(types)
     if topic.encoding == ROS1 and (header := types.get("std_msgs/msg/Header")):
         constants, fields = header
         types["std_msgs/msg/Header"] = (constants, [f for f in fields if f[0] != "seq"])

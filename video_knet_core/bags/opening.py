@@ -15,7 +15,7 @@ import yaml
 from ..natural_order import is_hidden, natural_key
 from . import mcap, rosbag1, sqlite
 from .bag import ROS1, BagDamage, BagError, Contents, Message, joined
-from .compression import ZSTD_MAGIC, ZstdError, decompress, open_zstd
+from .compression import LARGEST_MESSAGE, ZSTD_MAGIC, ZstdError, decompress, open_zstd
 
 StorageFile = mcap.McapFile | sqlite.SqliteFile | rosbag1.Rosbag1File
 """One file of a bag. It has the methods of `Bag`; messages of its errors begin with its name."""
@@ -157,7 +157,8 @@ def _decompressed(message: Message, name: str) -> Message:
     if message.topic.encoding == ROS1 or message.data[: len(ZSTD_MAGIC)] != ZSTD_MAGIC:
         return message
     try:
-        return message._replace(data=decompress("zstd", message.data))
+        data = decompress("zstd", message.data, largest=LARGEST_MESSAGE)
+        return message._replace(data=data)
     except ValueError as error:
         raise BagDamage(
             f"{name}: the message of {message.topic.name} at {message.time} ns is damaged: {error}"
@@ -212,7 +213,10 @@ def _listed(folder: Path) -> list[str]:
     """Names of files in metadata.yaml; none if it is missing, or not whole enough to name them."""
     path = folder / "metadata.yaml"
     try:
-        information = yaml.safe_load(path.read_bytes())["rosbag2_bagfile_information"]
+        text = path.read_bytes()
+        if b"<<" in text:  # merges of merges have exponential costs
+            raise ValueError("expected no merge key <<")
+        information = yaml.safe_load(text)["rosbag2_bagfile_information"]
         names = [PurePosixPath(name).name for name in information["relative_file_paths"]]
     except FileNotFoundError:
         return []

@@ -16,6 +16,9 @@ from urllib.parse import quote
 from .bag import BagDamage, BagError, Contents, Message, RecordedTopic, counted, joined, survey
 from .definitions import type_name
 
+_RECURSION = 33
+"""SQLITE_RECURSIVE, which Python's module does not have."""
+
 MAGIC = b"SQLite format 3\0"
 
 
@@ -87,7 +90,15 @@ class SqliteFile:
         mode = "mode=ro" if unfinished else "mode=ro&immutable=1"
         database = sqlite3.connect(f"file:{quote(str(self._path))}?{mode}", uri=True)
         database.execute("PRAGMA writable_schema = ON")
+        database.set_authorizer(_authorized)
         return database
+
+
+def _authorized(action: int, _first: Any, _second: Any, _schema: Any, source: str | None) -> int:
+    """Deny views and triggers, of which `source` is one, and recursion: a damaged schema may call
+    a view a table."""
+    denied = source is not None or action == _RECURSION
+    return sqlite3.SQLITE_DENY if denied else sqlite3.SQLITE_OK
 
 
 def _check_no_views(database: sqlite3.Connection) -> None:

@@ -87,10 +87,20 @@ def _message_of(error: Exception) -> str | None:
 
 def print_error(command: str, message: str) -> None:
     """One line on stderr, cut to a length that can be read."""
-    line = " ".join(message.split())
+    line = printable(" ".join(message.split()))
     line = line if len(line) <= MAX_MESSAGE else f"{line[:MAX_MESSAGE]} ..."
     text = f"{command}: {line}".encode(errors="backslashreplace").decode()
     print(text, file=sys.stderr, flush=True)
+
+
+def printable(text: str) -> str:
+    """A text without control sequences of the terminal, as names from a file may have."""
+    return "".join(c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in text)
+
+
+class _PrintableFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
 
 
 def drop_stdout() -> None:
@@ -104,6 +114,7 @@ def drop_stdout() -> None:
 def notes(quiet: bool, verbose: bool, reasons: bool) -> Iterator[None]:
     """Show the log of this package on stderr, with `reasons` also why an engine was not taken."""
     logger, handler = logging.getLogger(PACKAGE), logging.StreamHandler()
+    handler.setFormatter(_PrintableFormatter())
     if not verbose and (quiet or not reasons):
         handler.addFilter(lambda note: note.name != REASONS_LOG or note.levelno >= logging.WARNING)
     before = logger.level

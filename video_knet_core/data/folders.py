@@ -62,6 +62,9 @@ def _read_names(path: Path) -> list[str]:
         raise DatasetError(f"the list of videos {path} cannot be read: {error}") from None
     if not names:
         raise DatasetError(f"{path} is empty, expected one video on each line")
+    for name in names:
+        if name.startswith("/") or ".." in name.split("/"):
+            raise DatasetError(f"{path}: expected videos of the data set, got {name!r}")
     return names
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..image_files import decode_pixels, write_pixels
+from ..output_files import inside
 from ..types import NO_CLASS
 from .video import DatasetError
 
@@ -73,7 +74,7 @@ def write_step(
     out: Path, video: str, frame: str, semantic: NDArray[np.integer], instance: NDArray
 ) -> None:
     """Write OUT/VIDEO/FRAME.png. Raises as `step_rgb`, and OSError."""
-    write_png(out / video / f"{frame}.png", step_rgb(semantic, instance))
+    write_png(inside(out, Path(video, f"{frame}.png")), step_rgb(semantic, instance))
 
 
 def check_maps(semantic: NDArray, instance: NDArray) -> None:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
+from ..output_files import inside
 from ..types import NO_CLASS, ClassKind
 from .json_index import ROW, Category, Flag, Integer, Text, class_of, load_index
 from .label_png import check_maps, read_rgb, segment_colors, segment_ids, write_png
@@ -254,7 +255,7 @@ class _PanopticWriter(PredictionWriter[PanopticMaps]):
         entry = {
             "image_id": png.stem,
             "file_name": png.name,
-            "segments_info": self._write(self.out / "pan_pred" / png, *prediction),
+            "segments_info": self._write(inside(self.out / "pan_pred", png), *prediction),
         }
         self._annotations.setdefault(video.name, []).append(entry)
 

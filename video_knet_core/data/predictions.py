@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pydantic import StrictBool
 from pydantic.dataclasses import dataclass as row_class
 
-from ..output_files import make_folder, write_text
+from ..output_files import inside, make_folder, write_text
 from ..run_lengths import RunLengths
 from ..types import first_difference
 from .json_index import ROW, Text, load_index
@@ -100,7 +100,8 @@ class _PngWriter(PredictionWriter[P]):
         self._encode = encode
 
     def update(self, video: Video, frame: LabelledFrame, prediction: P) -> None:
-        write_png(self.out / video.name / f"{frame.name}.png", self._encode(prediction))
+        path = inside(self.out, Path(video.name, f"{frame.name}.png"))
+        write_png(path, self._encode(prediction))
 
 
 @row_class(frozen=True, config=ROW)

@@ -232,12 +232,12 @@ _DTYPES = {1: "float32", 2: "uint8", 7: "int64", 9: "bool", 10: "float16"}
 """TensorProto.DataType -> NumPy's name."""
 _FIXED_SIZES = {1: 8, 5: 4}
 """Wire type -> bytes of a value without a length."""
-_GRAPH, _INITIALIZER, _DATA_TYPE, _NAME, _DATA_LOCATION = 7, 5, 2, 8, 14
-"""Numbers of fields: ModelProto.graph, GraphProto.initializer, TensorProto.data_type, name and
-data_location."""
-_FUNCTION, _NODE, _NODE_OF_FUNCTION, _SPARSE_INITIALIZER, _ATTRIBUTE = 25, 1, 7, 15, 5
-"""ModelProto.functions, GraphProto.node, FunctionProto.node, GraphProto.sparse_initializer and
-NodeProto.attribute."""
+_GRAPH, _INITIALIZER, _DATA_TYPE, _NAME, _EXTERNAL_DATA, _DATA_LOCATION = 7, 5, 2, 8, 13, 14
+"""Numbers of fields: ModelProto.graph, GraphProto.initializer, TensorProto.data_type, name,
+external_data and data_location."""
+_FUNCTION, _NODE, _NODE_OF_FUNCTION, _SPARSE_INITIALIZER, _ATTRIBUTE, _DEFAULT = 25, 1, 7, 15, 5, 11
+"""ModelProto.functions, GraphProto.node, FunctionProto.node, GraphProto.sparse_initializer,
+NodeProto.attribute and FunctionProto.attribute_proto."""
 _TENSORS, _GRAPHS, _SPARSE = (5, 10), (6, 11), (22, 23)
 """Of AttributeProto: t and tensors, g and graphs, sparse_tensor and sparse_tensors."""
 _EMPTY = memoryview(b"")
@@ -309,13 +309,20 @@ def _all_tensors(graph: memoryview) -> Iterator[memoryview]:
 def _tensors_of(node: memoryview) -> Iterator[memoryview]:
     """The tensors of a node."""
     for attribute in (value for number, value in _fields(node) if number == _ATTRIBUTE):
-        for number, value in _fields(attribute):
-            if number in _TENSORS:
-                yield value
-            elif number in _GRAPHS:
-                yield from _all_tensors(value)
-            elif number in _SPARSE:
-                yield from _dense_parts(value)
+        yield from _tensors_of_attribute(attribute)
+
+
+def _tensors_of_attribute(attribute: memoryview) -> Iterator[memoryview]:
+    for number, value in _fields(attribute):
+        if number in _TENSORS:
+            yield value
+        elif number in _GRAPHS:
+            yield from _all_tensors(value)
+        elif number in _SPARSE:
+            yield from _dense_parts(value)
+
+
+_OF_FUNCTION = {_NODE_OF_FUNCTION: _tensors_of, _DEFAULT: _tensors_of_attribute}
 
 
 def _dense_parts(sparse: memoryview) -> Iterator[memoryview]:
@@ -323,12 +330,13 @@ def _dense_parts(sparse: memoryview) -> Iterator[memoryview]:
     return (value for number, value in _fields(sparse) if number in (1, 2))
 
 
-def _check_own_weights(tensor: dict[int, Any]) -> None:
+def _check_own_weights(tensor: memoryview) -> None:
     """ValueError if they are in another file, which may be any of this machine, and which the hash
     of the model does not cover."""
-    if tensor.get(_DATA_LOCATION):
-        name = str(tensor.get(_NAME, b""), "utf-8")
-        raise ValueError(f"expected all weights in this file, got {name} in another one")
+    for number, value in _fields(tensor):  # of a field that is there twice protobuf may take either
+        if number == _EXTERNAL_DATA or (number == _DATA_LOCATION and value != 0):
+            name = str(dict(_fields(tensor)).get(_NAME, b""), "utf-8")
+            raise ValueError(f"expected all weights in this file, got {name} in another one")
 
 
 def _encoded(number: int, value: int | bytes | memoryview) -> bytes:
@@ -360,11 +368,12 @@ def _read_interface(file: memoryview) -> tuple[dict[str, str], _Tensors, _Tensor
                     if part in graph:
                         graph[part].update([_value_info(tensor)])
                 for tensor in _all_tensors(value):
-                    _check_own_weights(dict(_fields(tensor)))
+                    _check_own_weights(tensor)
             elif number == _FUNCTION:
-                for node in (node for part, node in _fields(value) if part == _NODE_OF_FUNCTION):
-                    for tensor in _tensors_of(node):
-                        _check_own_weights(dict(_fields(tensor)))
+                for part, content in _fields(value):
+                    if part in _OF_FUNCTION:
+                        for tensor in _OF_FUNCTION[part](content):
+                            _check_own_weights(tensor)
             elif number == 14:  # metadata_props
                 entry = {part: str(text, "utf-8") for part, text in _fields(value)}
                 metadata[entry[1]] = entry.get(2, "")
@@ -393,6 +402,8 @@ def _fields(message: memoryview) -> Iterator[tuple[int, Any]]:
     while position < len(message):
         key, position = _varint(message, position)
         number, wire_type = key >> 3, key & 7
+        if not 0 < number < 1 << 29:  # which protobuf would cut
+            raise IndexError(f"field {number}")
         if wire_type == 0:
             value, position = _varint(message, position)
             yield number, value

@@ -236,6 +236,9 @@ JPEG_START = b"\xff\xd8"
 PNG_START = b"\x89PNG\r\n\x1a\n"
 MAX_PIXELS = 100_000_000
 """Largest picture that is decoded. A file of a few kB can declare more than the memory holds."""
+MAX_SCANS = 100
+"""Of a JPEG: progressive ones of common encoders have about 10, and each costs a pass over all
+pixels, however short it is."""
 
 _MARKER = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])", re.DOTALL)
 """The next marker of a JPEG. Stuffed zeros, fill bytes and restart marks belong to a scan."""
@@ -279,6 +282,8 @@ def _jpeg_size(data: bytes) -> tuple[int, int]:
         if code in _FRAMES and not scans:  # a decoder takes the one before the scans
             size = _number(data, at + 5, 2), _number(data, at + 3, 2)
         scans += code == _SOS
+        if scans > MAX_SCANS:
+            raise ImageError(f"JPEG: expected at most {MAX_SCANS} scans, got more")
         at += 0 if code == _STANDALONE else _number(data, at, 2)
     raise ImageError("truncated image: the JPEG ends without an end mark after its scans")
 

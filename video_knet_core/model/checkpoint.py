@@ -74,7 +74,7 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
         )
     try:
         facts = json.loads(metadata[METADATA_KEY])
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: its metadata is damaged: {error}") from None
     if not isinstance(facts, dict):
         raise CheckpointError(f"{path}: its metadata: expected a mapping, got {facts!r:.80}")

@@ -130,6 +130,10 @@ class CameraReplay:
             self._fail(message, decoded)
             return None
         (header, image), stamp = decoded, nanoseconds(decoded[0].stamp)
+        if not -(1 << 31) <= stamp // 10**9 < 1 << 31:  # what a message of results can hold
+            words = f"stamp: expected seconds of 32 bits, got {stamp // 10**9}"
+            self._fail(message, ValueError(words))
+            return None
         if self.predictor.is_late(stamp or message.time):
             self._skipped += 1
             self.late += 1

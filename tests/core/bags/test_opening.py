@@ -34,11 +34,13 @@ from bag_fixtures import (
     images_in,
     read_all,
     storage_file,
+    write_db3,
     write_mcap,
 )
 
-from video_knet_core.bags.bag import BagDamage, BagError
-from video_knet_core.bags.compression import decompress
+from video_knet_core.bags.bag import BagDamage, BagError, RecordedTopic
+from video_knet_core.bags.compression import decompress, zstd
+from video_knet_core.bags.definitions import IDL, UNKNOWN_HASH, Embedded
 from video_knet_core.bags.making import BagFormat
 from video_knet_core.bags.opening import open_bag
 
@@ -101,19 +103,66 @@ def test_a_truncated_file_is_read_up_to_its_end(form, fraction, tmp_path):
 @pytest.mark.parametrize("compression", [NONE, LZ4, ZSTD])
 def test_a_chunk_that_expands_without_end_is_damage(compression, tmp_path, monkeypatch):
     path = write_mcap(tmp_path / "a.mcap", image_rows(80), compression=compression)
-    monkeypatch.setattr("video_knet_core.bags.compression.LARGEST", 1000)
+    monkeypatch.setattr(decompress, "__defaults__", (None, False, 1000))
     _, damage = images_in(path)
     assert bool(damage) == (compression is not NONE) and damage.endswith(damage and "got more")
 
 
-def test_a_view_in_place_of_the_messages_is_no_bag(tmp_path):
+@pytest.mark.parametrize("called", ["view", "table"])
+def test_a_view_in_place_of_the_messages_is_no_bag(tmp_path, called):
     endless = "WITH RECURSIVE n(x) AS (VALUES(1) UNION ALL SELECT x + 1 FROM n)"
     view = (
         f"CREATE VIEW messages AS {endless} SELECT x id, 1 topic_id, x timestamp, x'' data FROM n"
     )
-    path = db3(sql=f"DROP TABLE messages; {view}")(tmp_path)
-    with pytest.raises(BagError, match="got the view messages"):
-        open_bag(path)
+    change = f"UPDATE sqlite_master SET type = '{called}' WHERE name = 'messages'"
+    sql = f"DROP TABLE messages; {view}; PRAGMA writable_schema = ON; {change}"
+    path = db3(sql=sql)(tmp_path)
+    if called == "view":
+        with pytest.raises(BagError, match="got the view messages"):
+            open_bag(path)
+    else:
+        assert re.search("not authorized|prohibited", open_bag(path).contents().damage)
+
+
+EMPTY = "=" * 80 + "\nMSG: std_msgs/Empty\n"
+
+
+@pytest.mark.parametrize(
+    ("encoding", "definition"),
+    [
+        ("ros1", f"std_msgs/Empty[] x\n{EMPTY}"),
+        ("ros1", f"std_msgs/Empty[4000000000] x\n{EMPTY}"),
+        ("ros1", "p/A[] x\n" + "=" * 80 + f"\nMSG: p/A\nstd_msgs/Empty e\n{EMPTY}"),
+        ("ros1", "p/A a\n" + "=" * 80 + "\nMSG: p/A\np/A a\n"),
+        ("ros1", "float64 X=1e999\nfloat64 y"),
+    ],
+)
+def test_a_definition_that_costs_or_is_none_is_not_used(encoding, definition):
+    with pytest.raises(BagError, match="no usable definition"):
+        Embedded(RecordedTopic("/a", "p/msg/T", encoding, definition))
+
+
+@pytest.mark.parametrize("value", ["((((1))))", "1 << 99999999999"])
+def test_a_constant_that_costs_leaves_a_topic_as_it_is(value):
+    idl = f"module p {{ module msg {{ module T_Constants {{ const long X = {value}; }}; "
+    idl += "struct T { long y; }; }; };"
+    embedded = Embedded(RecordedTopic("/a", "p/msg/T", "cdr", f"{IDL}p/msg/T\n{idl}"))
+    assert embedded.hash == UNKNOWN_HASH and embedded.to_cdr(b"data") == b"data"
+
+
+def test_a_message_that_expands_without_end_is_damage(tmp_path, monkeypatch):
+    *row, data = TEN[0]
+    path = write_db3(tmp_path / "a.db3", [(*row, zstd.compress(data))])
+    monkeypatch.setattr("video_knet_core.bags.opening.LARGEST_MESSAGE", 1000)
+    assert images_in(path)[1].endswith("got more")
+
+
+def test_merges_in_metadata_are_not_read(tmp_path, caplog):
+    path = bag_of(tmp_path, 2)
+    with (path / "metadata.yaml").open("a") as file:
+        file.write("a: &a {}\nb: {<<: *a}\n")
+    assert len(read_all(path)) == 2
+    assert "no merge key" in caplog.text
 
 
 def test_a_full_disk_is_no_damage(tmp_path, monkeypatch):

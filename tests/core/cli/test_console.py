@@ -18,7 +18,7 @@ from bag_fixtures import bag_of
 from dataset_fixtures import write_custom
 
 import video_knet_core
-from video_knet_core.cli import main
+from video_knet_core.cli import console, main
 
 PROGRAM = [sys.executable, "-m", "video_knet_core.cli"]
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -208,6 +208,14 @@ def test_names_that_are_no_text_can_be_in_errors(tmp_path, capsysbinary):
     assert main(["info", str(tmp_path / "none\udcff.onnx")]) == 2
     (line,) = capsysbinary.readouterr().err.splitlines()
     assert rb"none\udcff.onnx" in line
+
+
+def test_control_sequences_in_errors_and_notes_are_shown_and_not_sent(capsys):
+    with console.notes(quiet=False, verbose=False, reasons=False):
+        logging.getLogger("video_knet_core.bags").warning("%s", "/a\x1b]0;mine\x07")
+    console.print_error("video-knet", "no topic /a\x1b[2J")
+    shown = capsys.readouterr().err
+    assert shown == "/a\\x1b]0;mine\\x07\nvideo-knet: no topic /a\\x1b[2J\n"
 
 
 # --- signals -------------------------------------------------------------------------------------

@@ -216,8 +216,17 @@ def in_function(model: ModelProto, tensor: TensorProto) -> None:
     model.functions.append(FunctionProto(name="f", node=[constant_of(tensor)]))
 
 
+def in_default_of_function(model: ModelProto, tensor: TensorProto) -> None:
+    default = helper.make_attribute("value", tensor)
+    model.functions.append(FunctionProto(name="f", attribute_proto=[default]))
+
+
 @pytest.mark.parametrize(
-    "place", [in_initializer, in_node, in_branch, in_sparse_initializer, in_function]
+    "place",
+    [
+        *(in_initializer, in_node, in_branch, in_sparse_initializer),
+        *(in_function, in_default_of_function),
+    ],
 )
 def test_weights_in_another_file_are_rejected(tmp_path, place):
     path = write_two_sizes(tmp_path / "two.onnx")
@@ -228,6 +237,26 @@ def test_weights_in_another_file_are_rejected(tmp_path, place):
     place(proto, tensor)
     path.write_bytes(proto.SerializeToString())
     with pytest.raises(ModelError, match="all weights in this file, got extra"):
+        ModelFile.read(path)
+
+
+@pytest.mark.parametrize("trick", ["the place twice", "a number that is cut"])
+def test_what_protobuf_reads_in_another_way_hides_no_weights(tmp_path, trick):
+    tensor = helper.make_tensor("extra", TensorProto.FLOAT, [1], bytes(4), raw=True)
+    external_data_helper.set_external_data(tensor, "other.bin")
+    tensor.ClearField("raw_data")
+    content, key = tensor.SerializeToString(), bytes([5 << 3 | 2])
+    if trick == "the place twice":
+        content += bytes([14 << 3 | 2, 0])  # bytes, which is no kind of this field
+    else:
+        key = encoded_length((5 << 3 | 2) + (1 << 32))
+    field = key + encoded_length(len(content)) + content
+    path = write_two_sizes(tmp_path / "two.onnx")
+    graph = bytes([7 << 3 | 2]) + encoded_length(len(field)) + field  # merged with the other one
+    path.write_bytes(path.read_bytes() + graph)
+    if trick == "the place twice":  # the other one is read by some versions of protobuf alone
+        assert onnx.load(str(path), load_external_data=False).graph.initializer[-1].name == "extra"
+    with pytest.raises(ModelError, match="all weights in this file, got extra|not an ONNX model"):
         ModelFile.read(path)
 
 

@@ -27,6 +27,7 @@ from video_knet_core.evaluate.dataset_evaluation import (
 )
 from video_knet_core.evaluate.semantic import SemanticEvaluator
 from video_knet_core.metrics.box_tracking import TrackedBoxes
+from video_knet_core.output_files import OutputError
 from video_knet_core.run_lengths import RunLengths
 from video_knet_core.types import NO_CLASS
 
@@ -195,6 +196,18 @@ def test_saved_predictions_have_the_scores_they_had(layout, written, tmp_path):
     assert again.to_json() == scores.to_json()
     headline = next(value for value in scores.figures["total"].values())
     assert 0 < headline < 1
+
+
+@pytest.mark.parametrize("layout", ["vspw", "vipseg", "kitti_step"])
+def test_a_name_that_leads_elsewhere_is_not_written_to(layout, written, tmp_path):
+    video = next(iter(opened(layout, written[layout])))
+    writer = DATASETS[layout].predictions.writer(tmp_path / "out")
+    frame = next(iter(video))
+    for name in (str(tmp_path / "victim"), "../victim"):
+        elsewhere = replace(video, name=name)
+        with pytest.raises(OutputError, match="expected a name of a result below"):
+            writer.update(elsewhere, frame, truth(frame))
+    assert not (tmp_path / "victim").exists()
 
 
 def test_the_table_has_both_conventions_and_boxes_side_by_side(written, tmp_path):

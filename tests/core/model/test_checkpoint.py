@@ -102,3 +102,9 @@ def test_others_may_read_a_checkpoint_as_they_may_read_other_files(tmp_path):
     save_tensors({"x": torch.zeros(1)}, tmp_path / "new.safetensors", {})
     modes = {file.stat().st_mode for file in tmp_path.iterdir()}
     assert len(modes) == 1
+
+
+def test_metadata_that_nest_without_end_are_damaged(tmp_path):
+    save_tensors({}, tmp_path / "deep.safetensors", {METADATA_KEY: "[" * 100_000})
+    with pytest.raises(CheckpointError, match="its metadata is damaged"):
+        read_metadata(tmp_path / "deep.safetensors")

@@ -231,3 +231,13 @@ def test_messages_of_another_type_on_the_topic_of_a_camera_are_no_images(runtime
     copies = [m for m in read_all(tmp_path / "out/bag") if m.topic.name == TOPIC]
     assert [int(decode(m).data[1]) for m in copies] == [0, 1, 2, 3]
     assert TEXT[1] in caplog.text
+
+
+def test_a_stamp_that_results_cannot_have_costs_its_image(model, tmp_path, capsys):
+    rows = image_rows(3)
+    topic, kind, time, data = rows[1]
+    wrong = data[:4] + struct.pack("<iI", 2**31 - 1, 2**32 - 1) + data[12:]
+    path = write_mcap(tmp_path / "a.mcap", [rows[0], (topic, kind, time, wrong), rows[2]])
+    assert main(["replay", str(path), "--out", str(tmp_path / "out"), "--model", str(model)]) == 1
+    output = capsys.readouterr()
+    assert output.out.startswith("2 frames") and "expected seconds of 32 bits" in output.err
