@@ -204,7 +204,7 @@ class Reporter:
             if level == OK or reason == Reason.FRAMES_FAILED.key:  # each such frame is logged
                 continue
             recent = now - self._logged_at.get((reason, level), -math.inf) < LOG_AGAIN_S
-            if self._logged.get(reason) != level and not recent:
+            if level > self._logged.get(reason, OK) and not recent:
                 self._logged[reason] = level
                 self._logged_at[reason, level] = now
                 yield level, f"{reason}: {message}"

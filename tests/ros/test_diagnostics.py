@@ -167,6 +167,15 @@ def test_the_log_has_a_reason_that_comes_and_goes_once_in_a_while(monkeypatch):
     ]
 
 
+def test_a_reason_of_two_levels_or_of_a_changing_one_is_logged_once():
+    reporter, lines = Reporter(), []
+    both = [(ERROR, "no_clock", "no result"), (WARN, "no_clock", "no message on /clock")]
+    for now in range(0, 60, 2):
+        found = both if now % 4 else both[1:]
+        lines += [line[0] for line in reporter._new_lines(found, float(now))]
+    assert lines == [WARN, ERROR]
+
+
 def test_a_publisher_that_cannot_match_is_logged_until_it_leaves_or_the_setting_fits(world, capfd):
     world.camera_node(reliability="reliable", **SOON)
     best_effort = world.tester.create_publisher(Image, "/video_knet/image", BEST_EFFORT)

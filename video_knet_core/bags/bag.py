@@ -4,10 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import yaml
 
 CDR = "cdr"
 ROS1 = "ros1"
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """A merge key is an error: merges of merges have exponential costs."""
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        """Leave it as it is."""
+
+
+def load_plain(text: str | bytes) -> Any:
+    """The plain data of a YAML text; raises what PyYAML does."""
+    return yaml.load(text, _PlainLoader)
 
 
 class BagError(ValueError):

@@ -29,13 +29,15 @@ DECOMPRESSORS: dict[str, Callable[[], Any]] = {
 
 
 def decompress(
-    kind: str, data: bytes, size: int | None = None, cut: bool = False, largest: int = LARGEST
+    kind: str, data: bytes, size: int | None = None, cut: bool = False, largest: int | None = None
 ) -> bytes:
     """Decompress one frame of a `kind` of `DECOMPRESSORS`, or "" or "none".
 
-    ValueError if it is damaged, has not `size` bytes afterwards or more than `largest`, or is of an
+    ValueError if it is damaged, has not `size` bytes afterwards or more than `largest` (by
+    default `LARGEST`), or is of an
     unknown kind. Of one that is `cut` off, what there is of the data is returned.
     """
+    largest = LARGEST if largest is None else largest
     if kind in ("", "none"):
         unpacked, complete = data, True
     elif kind not in DECOMPRESSORS:

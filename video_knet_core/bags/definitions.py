@@ -6,7 +6,7 @@ import re
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
@@ -51,6 +51,10 @@ VISION_MESSAGES = {
 """Fields of the messages of vision_msgs 4 that a replay writes; rosbags does not know them."""
 UNKNOWN_HASH = f"RIHS01_{0:064}"
 """Of a type whose definition cannot be understood."""
+_NO_CODE = re.compile(r'"(?:[^"\\]|\\.)*"|//[^\n]*|/\*.*?\*/', re.DOTALL)
+"""Texts and comments of IDL."""
+_COSTLY = re.compile(r"\([^()]*\(|<<|\bsequence\s*<\s*sequence\b|\*")
+"""What the parser of rosbags takes minutes for, or makes huge numbers of."""
 DEFINITION_ERRORS = (
     *(TypesysError, KeyError, ValueError, AttributeError, AssertionError),
     *(RecursionError, SyntaxError, NameError, MemoryError),
@@ -184,22 +188,19 @@ class Embedded:
 def _check_elements(types: dict) -> None:
     """ValueError if elements of an array have no bytes: four bytes can declare billions."""
 
-    def element(node: tuple) -> str | None:
-        kind, inner = node
-        if kind in (Nodetype.ARRAY, Nodetype.SEQUENCE):
-            kind, inner = inner[0]
-        return inner if kind == Nodetype.NAME else None
+    @cache
+    def has_no_bytes(name: str) -> bool:
+        return name in types and all(is_empty(node) for _, node in types[name][1])
 
-    empty: set[str] = set()
-    while found := {
-        name
-        for name, (_, fields) in types.items()
-        if name not in empty and all(element(node) in empty for _, node in fields)
-    }:
-        empty |= found
+    def is_empty(node: tuple) -> bool:
+        kind, inner = node
+        if kind == Nodetype.ARRAY:
+            return inner[1] == 0 or is_empty(inner[0])
+        return kind == Nodetype.NAME and has_no_bytes(inner)
+
     for name, (_, fields) in types.items():
-        for field, node in fields:
-            if node[0] != Nodetype.NAME and element(node) in empty:
+        for field, (kind, inner) in fields:
+            if kind in (Nodetype.ARRAY, Nodetype.SEQUENCE) and is_empty(inner[0]):
                 raise ValueError(f"{name}: {field}: expected elements with content")
 
 
@@ -208,8 +209,8 @@ def _types(definition: str, topic: RecordedTopic) -> dict:
     if definition.startswith(IDL):
         types: dict = {}
         for part in definition.split(IDL)[1:]:
-            if re.search(r"\(\s*\(|<<", re.sub(r'"(?:[^"\\]|\\.)*"', "", part)):
-                raise ValueError("expected constants without brackets in brackets and shifts")
+            if _COSTLY.search(_NO_CODE.sub(" ", part)):
+                raise ValueError("expected no nested brackets or sequences, shifts or products")
             types |= get_types_from_idl(part.partition("\n")[2])
         return types
     types = get_types_from_msg(definition, topic.type)

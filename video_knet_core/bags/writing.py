@@ -26,7 +26,7 @@ from rosbags.rosbag2.enums import CompressionFormat, CompressionMode
 from rosbags.rosbag2.metadata import parse_qos
 
 from ..output_files import write_text
-from .bag import BagError
+from .bag import BagError, load_plain
 
 COMPRESSIONS = ("none", "chunk", "message", "file")
 """How a ROS 2 bag is compressed: MCAP by its own chunks, any storage by message or by file."""
@@ -71,9 +71,7 @@ def recorded_qos(text: str) -> list[Qos]:
     if text == "latched":
         return offered(latched=True)
     try:
-        if "<<" in text:  # merges of merges have exponential costs
-            raise ValueError("expected no merge key <<")
-        profiles = parse_qos(yaml.safe_load(text))
+        profiles = parse_qos(load_plain(text))
     except NOT_QOS as error:
         _log.debug("QoS profiles %r are not copied: %r", text, error)
         return []

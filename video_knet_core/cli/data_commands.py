@@ -14,7 +14,7 @@ from ..engine.selector import BACKENDS, default_model_path
 from ..output_files import check_output_file, write_text
 from ..tasks import TASKS
 from ..tracking import TRACKERS
-from .console import EXIT_FAULTS, NothingError, UsageError
+from .console import EXIT_FAULTS, NothingError, UsageError, printable
 from .options import (
     MODEL,
     SHIPPED,
@@ -122,7 +122,7 @@ def validate_data(
         for where, what in validate(dataset, root, name):
             faults.append({"split": name, "where": where, "what": what})
             if not as_json:
-                print(f"{name}: {where}: {what}", flush=True)
+                print(printable(f"{name}: {where}: {what}"), flush=True)
     if as_json:
         print(json.dumps({"splits": splits, "faults": faults}, indent=2))
     else:

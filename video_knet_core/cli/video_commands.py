@@ -13,7 +13,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Annotated, Any
 
 from ..replay.replay_settings import EmptyReplayError, ReplaySettings
-from .console import EXIT_FAULTS, NothingError, UsageError
+from .console import EXIT_FAULTS, NothingError, UsageError, printable
 from .options import (
     SOURCES,
     EngineOptions,
@@ -163,10 +163,10 @@ def replay(
             words = f"{out} is complete: {record.frames} frames"
             words += f", {record.failed} images could not be used" if record.failed else ""
             words += f"; the bag is damaged: {record.damage}" if record.damage else ""
-            print(json.dumps(facts, indent=2) if as_json else words)
+            print(json.dumps(facts, indent=2) if as_json else printable(words))
             return EXIT_FAULTS if record.damage or record.failed else 0
     figures = {**asdict(summary), "out": str(summary.out)}
-    print(json.dumps(figures, indent=2) if as_json else summary)
+    print(json.dumps(figures, indent=2) if as_json else printable(str(summary)))
     if not summary.frames:
         raise NothingError(f"{bag} has no images that can be used")
     return EXIT_FAULTS if summary.damage or summary.failed else 0
@@ -185,7 +185,7 @@ def _report_fleet(coming: Iterator[JobResult], bags: int, glob: str, as_json: bo
     finally:  # also what was done before Ctrl-C
         if results:
             figures = {"bags": [result.to_json() for result in results]}
-            print(json.dumps(figures, indent=2) if as_json else table(results))
+            print(json.dumps(figures, indent=2) if as_json else printable(table(results)))
     if not any(result.frames for result in results):
         raise NothingError(f"no bag of {glob} has images that can be used")
     return 0 if all(result.is_clean for result in results) else EXIT_FAULTS

@@ -34,6 +34,7 @@ print(json.dumps(facts))
 _RANGES = ("SUBNET", "LOCALHOST", "OFF", "SYSTEM_DEFAULT")
 _PROFILES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
 _BUILD = "colcon build --packages-select video_knet_ros && source install/setup.bash"
+_BUILD_IN_CLONE = "make setup && source scripts/env.sh, in a clone"
 
 
 def ros() -> Lines:
@@ -108,7 +109,8 @@ def _messages_line(facts: dict[str, Any]) -> tuple[str, ...]:
     """Whether the messages that were built are those of `msg/`."""
     built: dict[str, dict[str, str]] = facts["messages"]
     if not built:
-        return WARNING, f"video_knet_ros.msg is not built: {facts['reason']}", _BUILD
+        build = _BUILD if os.environ.get("ROS_DISTRO") else _BUILD_IN_CLONE
+        return WARNING, f"video_knet_ros.msg is not built: {facts['reason']}", build
     folder = shared_file("msg/TrackedInstance.msg").parent
     expected = {file.stem: _fields(file.read_text()) for file in folder.glob("*.msg")}
     wrong = sorted(n for n in {*built, *expected} if built.get(n) != expected.get(n))

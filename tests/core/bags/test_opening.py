@@ -103,7 +103,7 @@ def test_a_truncated_file_is_read_up_to_its_end(form, fraction, tmp_path):
 @pytest.mark.parametrize("compression", [NONE, LZ4, ZSTD])
 def test_a_chunk_that_expands_without_end_is_damage(compression, tmp_path, monkeypatch):
     path = write_mcap(tmp_path / "a.mcap", image_rows(80), compression=compression)
-    monkeypatch.setattr(decompress, "__defaults__", (None, False, 1000))
+    monkeypatch.setattr("video_knet_core.bags.compression.LARGEST", 1000)
     _, damage = images_in(path)
     assert bool(damage) == (compression is not NONE) and damage.endswith(damage and "got more")
 
@@ -134,6 +134,7 @@ EMPTY = "=" * 80 + "\nMSG: std_msgs/Empty\n"
         ("ros1", f"std_msgs/Empty[4000000000] x\n{EMPTY}"),
         ("ros1", "p/A[] x\n" + "=" * 80 + f"\nMSG: p/A\nstd_msgs/Empty e\n{EMPTY}"),
         ("ros1", "p/A a\n" + "=" * 80 + "\nMSG: p/A\np/A a\n"),
+        ("ros1", "p/A[] a\n" + "=" * 80 + "\nMSG: p/A\nuint8[0] b\n"),
         ("ros1", "float64 X=1e999\nfloat64 y"),
     ],
 )
@@ -142,12 +143,28 @@ def test_a_definition_that_costs_or_is_none_is_not_used(encoding, definition):
         Embedded(RecordedTopic("/a", "p/msg/T", encoding, definition))
 
 
-@pytest.mark.parametrize("value", ["((((1))))", "1 << 99999999999"])
+COSTLY = "((((1))))", "(/**/(/**/(1)))", "-(-(-(1)))", "(1+(1+(1)))", "1 << 99999999999", "9*9"
+
+
+def idl_of(value: str, field: str = "long y;") -> RecordedTopic:
+    idl = f"module p {{ module msg {{ module T_Constants {{ const long X = {value}; }};\n"
+    idl += f"struct T {{ {field} }}; }}; }};"
+    return RecordedTopic("/a", "p/msg/T", "cdr", f"{IDL}p/msg/T\n{idl}")
+
+
+@pytest.mark.parametrize(
+    "value", [*COSTLY, '1; // "\nconst long Y = ((1)); // "\nconst long Z = 1']
+)
 def test_a_constant_that_costs_leaves_a_topic_as_it_is(value):
-    idl = f"module p {{ module msg {{ module T_Constants {{ const long X = {value}; }}; "
-    idl += "struct T { long y; }; }; };"
-    embedded = Embedded(RecordedTopic("/a", "p/msg/T", "cdr", f"{IDL}p/msg/T\n{idl}"))
+    embedded = Embedded(idl_of(value))
     assert embedded.hash == UNKNOWN_HASH and embedded.to_cdr(b"data") == b"data"
+
+
+def test_sequences_of_sequences_are_not_parsed_and_comments_and_bounded_strings_are():
+    many = "sequence<" * 19 + "long" + ">" * 19
+    assert Embedded(idl_of("1", f"{many} y;")).hash == UNKNOWN_HASH
+    field = "sequence<string<10> > y; // as ((this)) 1 << 2"
+    assert Embedded(idl_of("1", f"{field}\n")).hash != UNKNOWN_HASH
 
 
 def test_a_message_that_expands_without_end_is_damage(tmp_path, monkeypatch):
@@ -160,9 +177,9 @@ def test_a_message_that_expands_without_end_is_damage(tmp_path, monkeypatch):
 def test_merges_in_metadata_are_not_read(tmp_path, caplog):
     path = bag_of(tmp_path, 2)
     with (path / "metadata.yaml").open("a") as file:
-        file.write("a: &a {}\nb: {<<: *a}\n")
+        file.write("a: &a {}\nb: {!!merge x: [*a, *a]}\n")
     assert len(read_all(path)) == 2
-    assert "no merge key" in caplog.text
+    assert "all files beside it are read" in caplog.text and "merge" in caplog.text
 
 
 def test_a_full_disk_is_no_damage(tmp_path, monkeypatch):
