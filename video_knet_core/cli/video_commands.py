@@ -31,6 +31,7 @@ from .options import (
 
 if TYPE_CHECKING:
     from ..replay.fleet import JobResult
+    from ..replay.job_record import JobRecord
 
 _log = logging.getLogger(__name__)
 
@@ -157,19 +158,27 @@ def replay(
         except FinishedError as error:
             if not resume:
                 raise
-            record = error.record
-            facts = {"out": str(out), "frames": record.frames, "failed": record.failed}
-            facts |= {"damage": record.damage}
-            words = f"{out} is complete: {record.frames} frames"
-            words += f", {record.failed} images could not be used" if record.failed else ""
-            words += f"; the bag is damaged: {record.damage}" if record.damage else ""
-            print(json.dumps(facts, indent=2) if as_json else printable(words))
-            return EXIT_FAULTS if record.damage or record.failed else 0
+            return _report_finished(error.record, out, as_json)
     figures = {**asdict(summary), "out": str(summary.out)}
     print(json.dumps(figures, indent=2) if as_json else printable(str(summary)))
     if not summary.frames:
         raise NothingError(f"{bag} has no images that can be used")
     return EXIT_FAULTS if summary.damage or summary.failed else 0
+
+
+def _report_finished(record: JobRecord, out: Path, as_json: bool) -> int:
+    """Print what a replay that was complete before came to, and return the exit code."""
+    facts = {
+        "out": str(out),
+        "frames": record.frames,
+        "failed": record.failed,
+        "damage": record.damage,
+    }
+    words = f"{out} is complete: {record.frames} frames"
+    words += f", {record.failed} images could not be used" if record.failed else ""
+    words += f"; the bag is damaged: {record.damage}" if record.damage else ""
+    print(json.dumps(facts, indent=2) if as_json else printable(words))
+    return EXIT_FAULTS if record.damage or record.failed else 0
 
 
 def _report_fleet(coming: Iterator[JobResult], bags: int, glob: str, as_json: bool) -> int:

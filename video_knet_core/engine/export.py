@@ -108,7 +108,7 @@ def export_onnx(
 
     Raises:
         ValueError: there is no such precision or form, or this network has not.
-        ConfigError: its state has another shape than its configuration says.
+        ConfigError: its state has another shape than that of its configuration.
     """
     for key, value, known in (("precision", precision, PRECISIONS), ("form", form, FORMS)):
         if value not in known:

@@ -33,6 +33,7 @@ from video_knet_core.model.checkpoint import (
 )
 from video_knet_core.model.cost import model_cost
 from video_knet_core.model.network import ENTRY_POINTS, network_class
+from video_knet_core.training.targets import class_targets, stack_targets
 from video_knet_core.training.trainer import Trainer
 
 IMAGE = np.zeros((64, 96, 3), np.uint8)
@@ -122,7 +123,7 @@ def test_what_a_class_lacks_is_named(name, message, monkeypatch):
         network_class("counting")
 
 
-def test_the_example_of_the_page_can_be_exported_and_run(tmp_path, monkeypatch):
+def test_the_example_of_the_page_can_be_trained_exported_and_run(tmp_path, monkeypatch):
     page = Path(__file__).parents[3] / "docs/explanation/baselines.md"
     (code,) = re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
     module = ModuleType("my_package")
@@ -134,9 +135,13 @@ def test_the_example_of_the_page_can_be_exported_and_run(tmp_path, monkeypatch):
     classes = [{"name": n, "is_thing": False, "color": [0, 0, i]} for i, n in enumerate("abc")]
     settings = {"network": "my_network", "task": "semantic", "height": 64, "width": 96}
     torch.manual_seed(0)
-    save_model(
-        build_network(network_config(settings | {"classes": classes})), tmp_path / "m.safetensors"
-    )
+    network = build_network(network_config(settings | {"classes": classes}))
+    labels = np.repeat(np.array([[0], [1], [255], [2]], np.uint8), 16, 0).repeat(96, 1)
+    targets = stack_targets([class_targets(labels, network.config.classes, 8)])
+    loss = network.losses(network.frames(torch.zeros(1, 3, 64, 96)), targets, 1)["semantic"]
+    loss.backward()
+    assert loss > 0 and network.classifier.weight.grad.abs().sum() > 0
+    save_model(network, tmp_path / "m.safetensors")
     export_checkpoint(tmp_path / "m.safetensors", tmp_path / "m.onnx")
     detections, state = OnnxRuntime(tmp_path / "m.onnx").step(IMAGE, None)
     assert detections.segment_map.shape == (16, 24) and state.shape == (3, 1)
